@@ -1,0 +1,165 @@
+//! SDK errors as [`Error`]s: one place decides what each code means.
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use crate::engine::error::{Class, Error};
+
+/// Makes an [`Error`] of any SDK error of `operation` (`ec2:CreateVpc`); for
+/// `map_err`.
+pub fn failed<E>(operation: &'static str) -> impl FnOnce(SdkError<E, HttpResponse>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    move |error| convert(&error).operation(operation)
+}
+
+/// True if `error` says that the thing asked for doesn't exist.
+pub fn is_not_found(error: &Error) -> bool {
+    error.class == Class::NotFound
+}
+
+fn convert<E>(error: &SdkError<E, HttpResponse>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match error {
+        SdkError::ServiceError(service) => match service.err().code() {
+            Some(code) => {
+                let message = service.err().message().unwrap_or("no message").trim();
+                let message = message.trim_end_matches('.');
+                Error {
+                    code: Some(code.to_owned()),
+                    help: help(code, message),
+                    ..Error::new(class(code, message), message)
+                }
+            }
+            None => not_aws(service.raw()),
+        },
+        SdkError::ResponseError(response) => not_aws(response.raw()),
+        SdkError::TimeoutError(_) => Error::new(Class::Unclear, "no answer in time"),
+        SdkError::DispatchFailure(dispatch) => {
+            let cause = chain(error);
+            if is_credentials(&cause) {
+                return no_credentials(&cause);
+            }
+            let refused = cause.contains("refused") || cause.contains("dns error") || cause.contains("tcp connect");
+            if dispatch.is_user() || (dispatch.is_io() && refused) || cause.contains("certificate") {
+                Error::new(Class::Unreachable, format!("the endpoint can't be reached: {}", last(&cause)))
+                    .help("check the network, the proxy variables, AWS_ENDPOINT_URL and AWS_CA_BUNDLE")
+            } else {
+                Error::new(Class::Unclear, format!("the connection broke: {}", last(&cause)))
+            }
+        }
+        _ => {
+            let cause = chain(error);
+            if is_credentials(&cause) {
+                return no_credentials(&cause);
+            }
+            Error::new(Class::Invalid, format!("the request can't be built: {}", last(&cause)))
+        }
+    }
+}
+
+/// The class of a service's error code; `message` decides where one code
+/// means several things. Texts: hashicorp/terraform-provider-aws
+/// `internal/service/eks` and the services' API references.
+fn class(code: &str, message: &str) -> Class {
+    let not_yet = [
+        "does not exist",
+        "Error in role params",
+        "Role could not be assumed",
+        "doesn't have the Amazon EKS Managed Policies",
+        "IAM role's policy must include",
+        "Misconfigured PodExecutionRole Trust Policy",
+        "service principals",
+        "invalid principal",
+        "Invalid principal",
+        "Access Denied for LogDestination",
+        "cannot be assumed",
+        "Unable to assume",
+    ];
+    match code {
+        "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequestsException"
+        | "SlowDown" | "RequestThrottled" | "ThrottledException" => Class::Throttled,
+        "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" | "AuthFailure"
+        | "UnrecognizedClientException" | "InvalidClientTokenId" | "ExpiredToken"
+        | "ExpiredTokenException" | "SignatureDoesNotMatch" | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException" | "OptInRequired" | "NotAuthorized"
+        | "IncompleteSignature" | "InvalidSignatureException" => Class::Denied,
+        "DependencyViolation" | "DeleteConflict" | "ResourceInUseException" | "ResourceInUse"
+        | "ConcurrentModification" | "ConcurrentModificationException" | "OperationAbortedException"
+        | "ConflictException" | "IncorrectState" | "InvalidIPAddress.InUse" => Class::Conflict,
+        "InvalidRequestException" if message.contains("in progress") || message.contains("currently") => Class::Conflict,
+        "NoSuchEntity" | "NotFoundException" | "ResourceNotFoundException" | "NatGatewayNotFound"
+        | "ParameterNotFound" | "GatewayNotAttached" | "Gateway.NotAttached" => Class::NotFound,
+        "ClientException" if message.starts_with("No cluster found") => Class::NotFound,
+        "EntityAlreadyExists" | "AlreadyExistsException" | "ResourceAlreadyExistsException"
+        | "InvalidGroup.Duplicate" | "ParameterAlreadyExists" | "FlowLogAlreadyExists"
+        | "InvalidLaunchTemplateName.AlreadyExistsException" => Class::Exists,
+        "InvalidParameterException" | "InvalidRequestException" | "MalformedPolicyDocument"
+        | "MalformedPolicyDocumentException" | "InvalidParameter"
+            if not_yet.iter().any(|text| message.contains(text)) =>
+        {
+            Class::NotYet
+        }
+        "LimitExceeded" | "LimitExceededException" | "ResourceLimitExceededException"
+        | "ResourceLimitExceeded" => Class::Quota,
+        "InternalError" | "InternalFailure" | "InternalServerError" | "ServerException"
+        | "ServiceUnavailable" | "ServiceUnavailableException" | "Unavailable" | "ServiceFailure"
+        | "KMSInternalException" | "InternalServerErrorException" | "RequestTimeout" => Class::Unclear,
+        _ if code.ends_with(".NotFound") || code.ends_with("NotFoundException") => Class::NotFound,
+        _ if code.ends_with("LimitExceeded") => Class::Quota,
+        _ => Class::Invalid,
+    }
+}
+
+fn help(code: &str, message: &str) -> Option<String> {
+    Some(match class(code, message) {
+        Class::Denied if code.starts_with("Expired") => "the credentials have expired: sign in again, then run the same command".to_owned(),
+        Class::Denied => "`ringfence iam-policy` prints the permissions that this spec needs".to_owned(),
+        Class::Quota => "ask for a higher quota in Service Quotas, then run the same command".to_owned(),
+        _ => return None,
+    })
+}
+
+fn not_aws(raw: &HttpResponse) -> Error {
+    let status = raw.status().as_u16();
+    let body = raw.body().bytes().unwrap_or_default();
+    let start: String = String::from_utf8_lossy(body.get(..80).unwrap_or(body))
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let class = if status >= 500 { Class::Unclear } else { Class::Unreachable };
+    Error::new(class, format!("the answer isn't AWS's: HTTP {status}, beginning `{}`", start.trim()))
+        .help("a proxy, a captive portal or an emulator without this operation may have answered; check AWS_ENDPOINT_URL and the proxy variables")
+}
+
+fn no_credentials(cause: &str) -> Error {
+    Error::new(Class::Denied, format!("no AWS credentials: {}", last(cause)))
+        .help("set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or sign in with `aws sso login`; `--sandbox` needs none")
+}
+
+fn is_credentials(cause: &str) -> bool {
+    let cause = cause.to_lowercase();
+    cause.contains("credential") || cause.contains("identity resolver")
+}
+
+/// All causes, outermost first.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+/// The last two links of a chain: what really happened.
+fn last(chain: &str) -> String {
+    let links: Vec<&str> = chain.split(": ").collect();
+    links[links.len().saturating_sub(3)..].join(": ")
+}

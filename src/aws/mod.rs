@@ -1,0 +1,145 @@
+//! AWS: clients for one account and region, ownership tags, error classes and
+//! the count of calls. `aws_sdk_*` is named here and in `kinds/aws/` only.
+
+pub mod calls;
+pub mod error;
+pub mod http;
+pub mod tags;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+
+use crate::engine::clock::Clock;
+use crate::engine::error::{Class, Error, Result};
+
+pub use calls::Calls;
+
+/// Where a resource lives. Clients are looked up by it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Scope {
+    /// Twelve digits.
+    pub account: String,
+    pub region: String,
+    /// `aws`, `aws-cn`, `aws-us-gov` …: the second part of every ARN.
+    pub partition: String,
+}
+
+/// How to reach AWS.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// `spec.region`: always wins over the environment.
+    pub region: String,
+    /// A sandbox: its address and the account that its keys stand for. The
+    /// environment's endpoints and credentials are left alone then.
+    pub sandbox: Option<(String, String)>,
+}
+
+/// Clients for one scope, and what every kind needs beside them.
+#[derive(Clone)]
+pub struct Aws {
+    pub scope: Scope,
+    /// `metadata.name` of the spec: whose resources these are.
+    pub tenancy: String,
+    /// The ARN that the calls are made as, assumed roles resolved to the role.
+    pub caller: String,
+    pub ec2: aws_sdk_ec2::Client,
+    pub eks: aws_sdk_eks::Client,
+    pub iam: aws_sdk_iam::Client,
+    pub kms: aws_sdk_kms::Client,
+    pub logs: aws_sdk_cloudwatchlogs::Client,
+    pub ssm: aws_sdk_ssm::Client,
+    pub quotas: aws_sdk_servicequotas::Client,
+    pub sts: aws_sdk_sts::Client,
+    pub calls: Calls,
+    pub clock: Clock,
+    pub config: SdkConfig,
+}
+
+impl Aws {
+    /// Loads the environment's configuration and asks STS who we are: one
+    /// call.
+    pub async fn connect(access: &Access, tenancy: &str, clock: Clock) -> Result<Arc<Self>> {
+        let config = load(access).await?;
+        let calls = Calls::default();
+        macro_rules! client {
+            ($sdk:ident) => {
+                $sdk::Client::from_conf(
+                    $sdk::config::Builder::from(&config).interceptor(calls.clone()).build(),
+                )
+            };
+        }
+        let sts = client!(aws_sdk_sts);
+        let identity = sts
+            .get_caller_identity()
+            .send()
+            .await
+            .map_err(error::failed("sts:GetCallerIdentity"))?;
+        let account = identity.account().unwrap_or_default().to_owned();
+        let arn = identity.arn().unwrap_or_default();
+        let partition = arn.split(':').nth(1).unwrap_or("aws").to_owned();
+        if account.len() != 12 {
+            return Err(Error::new(
+                Class::Unreachable,
+                format!("STS answered without an account id (got `{account}`)"),
+            )
+            .help("check AWS_ENDPOINT_URL: the endpoint doesn't speak AWS's protocol"));
+        }
+        Ok(Arc::new(Self {
+            scope: Scope { account, region: access.region.clone(), partition },
+            tenancy: tenancy.to_owned(),
+            caller: role_of(arn),
+            ec2: client!(aws_sdk_ec2),
+            eks: client!(aws_sdk_eks),
+            iam: client!(aws_sdk_iam),
+            kms: client!(aws_sdk_kms),
+            logs: client!(aws_sdk_cloudwatchlogs),
+            ssm: client!(aws_sdk_ssm),
+            quotas: client!(aws_sdk_servicequotas),
+            sts,
+            calls,
+            clock,
+            config,
+        }))
+    }
+}
+
+/// `arn:aws:sts::1:assumed-role/Name/session` as `arn:aws:iam::1:role/Name`;
+/// other ARNs as they are. The role's path isn't in an assumed-role ARN.
+pub fn role_of(arn: &str) -> String {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let [prefix, partition, "sts", _, account, resource] = parts.as_slice() else {
+        return arn.to_owned();
+    };
+    let mut names = resource.split('/');
+    match (names.next(), names.next()) {
+        (Some("assumed-role"), Some(role)) => format!("{prefix}:{partition}:iam::{account}:role/{role}"),
+        _ => arn.to_owned(),
+    }
+}
+
+async fn load(access: &Access) -> Result<SdkConfig> {
+    let loader = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(access.region.clone()))
+        .retry_config(RetryConfig::standard().with_max_attempts(4))
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(Duration::from_secs(5))
+                .operation_attempt_timeout(Duration::from_secs(60))
+                .build(),
+        )
+        .http_client(http::client(access.sandbox.is_some())?);
+    let loader = match &access.sandbox {
+        None => loader,
+        // The account's number as the access key: emulators tell accounts
+        // apart by it.
+        Some((url, account)) => loader
+            .endpoint_url(url)
+            .credentials_provider(Credentials::new(account, "sandbox", None, None, "sandbox")),
+    };
+    Ok(loader.load().await)
+}

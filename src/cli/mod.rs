@@ -1,0 +1,222 @@
+//! The command line: one file a command, each of which loads, calls, and hands
+//! the result to `ui`.
+
+mod apply;
+mod completions;
+mod destroy;
+mod drift;
+mod graph;
+mod output;
+mod plan;
+mod render;
+mod sandbox;
+mod saved;
+mod schema;
+mod session;
+mod stop;
+mod validate;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::engine::address::Address;
+use crate::engine::error::{Error, Result};
+use crate::engine::plan::Policy;
+use crate::ui::{self, Ui};
+
+/// Exit codes, as in the README.
+pub mod exit {
+    pub const DONE: u8 = 0;
+    pub const ERROR: u8 = 1;
+    pub const CHANGES: u8 = 2;
+    /// The AWS part is done, the in-cluster part is blocked.
+    pub const BLOCKED: u8 = 3;
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// Provisions multi-tenant SaaS estates on Amazon EKS from one tenancy spec,
+/// and proves that tenants are isolated.
+#[derive(Debug, Parser)]
+#[command(name = "ringfence", version, max_term_width = 100, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The tenancy spec.
+    #[arg(short, long, global = true, value_name = "FILE", default_value = "tenancy.yaml")]
+    pub file: PathBuf,
+    /// Work on an AWS stand-in inside this program instead of AWS; what it
+    /// holds is kept in DIR between commands.
+    #[arg(long, global = true, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".ringfence/sandbox")]
+    pub sandbox: Option<PathBuf>,
+    /// How much faster than the wall the sandbox's time passes.
+    #[arg(long, global = true, value_name = "N", default_value_t = 60.0, value_parser = positive)]
+    pub sandbox_speed: f64,
+    /// A directory of tier profiles that add to or replace the built-in ones.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub profiles: Option<PathBuf>,
+    /// A directory of templates that add to or replace the built-in ones.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub templates: Option<PathBuf>,
+    /// Reach this cluster (a pool's name or a silo tenant's id) by a
+    /// kubeconfig: through a tunnel, a bastion, a test server.
+    #[arg(long, global = true, value_name = "CLUSTER=FILE", value_parser = pair)]
+    pub kubeconfig: Vec<(String, PathBuf)>,
+    /// Leave the clusters' insides alone.
+    #[arg(long, global = true)]
+    pub aws_only: bool,
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    pub format: Format,
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
+    /// Show attributes, and the calls by action at the end; twice for the
+    /// client's log.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Human,
+    Json,
+    Markdown,
+    Html,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Which resources a command may touch.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Selection {
+    /// Only this tenant's resources, and nothing else. Repeatable.
+    #[arg(long, value_name = "ID")]
+    pub tenant: Vec<String>,
+    /// With --tenant: and what they need, such as their pool.
+    #[arg(long, requires = "tenant")]
+    pub with_deps: bool,
+    /// A cluster or VPC that may be replaced, by its address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub allow_replace: Vec<String>,
+    /// Delete audit logs (and the keys they are encrypted with) too, where
+    /// they leave the spec.
+    #[arg(long)]
+    pub delete_logs: bool,
+}
+
+/// How a command that changes things goes about it.
+#[derive(Clone, Debug, Args)]
+pub struct Running {
+    /// Don't ask. `apply` still deletes no whole silo or pool without
+    /// --allow-destroy.
+    #[arg(long)]
+    pub auto_approve: bool,
+    /// Steps at a time.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub parallelism: u16,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check the spec, offline, and show everything that is wrong at once.
+    Validate,
+    /// Show what apply would do.
+    Plan(plan::Plan),
+    /// Make what exists what the spec says.
+    Apply(apply::Apply),
+    /// Take everything down.
+    Destroy(destroy::Destroy),
+    /// Show what was changed by hand. Exit code 2 if anything was.
+    Drift(drift::Drift),
+    /// Write the in-cluster objects as files, for GitOps.
+    Render(render::Render),
+    /// Print the resources and what each needs, as Graphviz DOT.
+    Graph,
+    /// Print ids, ARNs and endpoints of what exists, as JSON.
+    Output(output::Output),
+    /// Print the spec's JSON Schema, for editors.
+    Schema,
+    /// Serve the AWS stand-in to any AWS client.
+    Sandbox(sandbox::Sandbox),
+    /// Print a completion script for a shell.
+    Completions(completions::Completions),
+}
+
+impl Cli {
+    /// Runs the command; gives the exit code. All output goes through `ui`.
+    pub async fn run(self) -> u8 {
+        let Self { global, command } = self;
+        let ui = Ui::stdio(ui::Options {
+            format: global.format.into(),
+            color: global.color.into(),
+            verbose: global.verbose > 0,
+        });
+        let result = match command {
+            Command::Validate => validate::run(&global, &ui),
+            Command::Plan(args) => args.run(&global, &ui).await,
+            Command::Apply(args) => args.run(&global, &ui).await,
+            Command::Destroy(args) => args.run(&global, &ui).await,
+            Command::Drift(args) => args.run(&global, &ui).await,
+            Command::Render(args) => args.run(&global, &ui).await,
+            Command::Graph => graph::run(&global, &ui).await,
+            Command::Output(args) => args.run(&global, &ui).await,
+            Command::Schema => schema::run(&ui),
+            Command::Sandbox(args) => args.run(&global, &ui).await,
+            Command::Completions(args) => args.run(&ui),
+        };
+        match result {
+            Ok(code) => code,
+            Err(failure) => {
+                ui.failure(&failure);
+                exit::ERROR
+            }
+        }
+    }
+}
+
+impl Selection {
+    fn policy(&self, destroy: bool) -> Policy {
+        Policy {
+            tenants: self.tenant.iter().cloned().collect::<BTreeSet<_>>(),
+            with_deps: self.with_deps,
+            destroy,
+            allow_replace: self.allow_replace.iter().map(Address::new).collect(),
+            delete_logs: self.delete_logs,
+        }
+    }
+}
+
+fn pair(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((cluster, file)) if !cluster.is_empty() && !file.is_empty() => Ok((cluster.to_owned(), file.into())),
+        _ => Err("write it as CLUSTER=FILE, with the pool's name or the silo tenant's id".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(n) if n > 0.0 && n.is_finite() => Ok(n),
+        _ => Err("a number above 0".to_owned()),
+    }
+}
+
+/// `error` if the command can't write what it was asked to.
+fn unwritten(what: &str, error: &std::io::Error) -> Error {
+    let help = match error.kind() {
+        std::io::ErrorKind::StorageFull => "free some space, then run the same command; nothing half-written is left",
+        std::io::ErrorKind::PermissionDenied => "choose a directory that you may write to",
+        _ => "check the path",
+    };
+    Error::input(format!("{what} can't be written: {error}")).help(help)
+}

@@ -1,0 +1,86 @@
+//! The identity of a resource within a tenancy.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A resource's public name, such as `tenant/12345/silo/vpc` or
+/// `pool/shared-1/cluster`: slash-separated, each part of `a-z0-9.-`.
+///
+/// The first two parts are the [`Owner`]. Addresses are written into tags and
+/// shown to people; a change of their form needs a table of moves.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Address(String);
+
+/// What a resource belongs to: the unit of selection, grouping and counting.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Owner {
+    /// Shared by the whole tenancy, such as service-linked roles.
+    Tenancy,
+    /// A pool cluster, by name.
+    Pool(String),
+    /// A tenant, by id.
+    Tenant(String),
+}
+
+impl Address {
+    /// Joins parts into an address. Characters that an address can't hold
+    /// become `-`.
+    pub fn new(parts: impl AsRef<str>) -> Self {
+        Self(
+            parts
+                .as_ref()
+                .chars()
+                .map(|c| match c {
+                    'a'..='z' | '0'..='9' | '/' | '-' | '.' => c,
+                    'A'..='Z' => c.to_ascii_lowercase(),
+                    _ => '-',
+                })
+                .collect(),
+        )
+    }
+
+    /// This address with one more part.
+    pub fn join(&self, part: impl AsRef<str>) -> Self {
+        Self::new(format!("{}/{}", self.0, part.as_ref()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn owner(&self) -> Owner {
+        let mut parts = self.0.splitn(3, '/');
+        match (parts.next(), parts.next()) {
+            (Some("tenant"), Some(id)) => Owner::Tenant(id.to_owned()),
+            (Some("pool"), Some(name)) => Owner::Pool(name.to_owned()),
+            _ => Owner::Tenancy,
+        }
+    }
+
+    /// The address without its owner: `silo/vpc` for `tenant/12345/silo/vpc`.
+    pub fn local(&self) -> &str {
+        match self.owner() {
+            Owner::Tenancy => self.0.strip_prefix("tenancy/").unwrap_or(&self.0),
+            _ => self.0.splitn(3, '/').nth(2).unwrap_or(&self.0),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tenancy => f.write_str("tenancy"),
+            Self::Pool(name) => write!(f, "pool/{name}"),
+            Self::Tenant(id) => write!(f, "tenant/{id}"),
+        }
+    }
+}

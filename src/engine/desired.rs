@@ -1,0 +1,66 @@
+//! What should exist: every resource by its address.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::address::Address;
+use super::error::{Error, Result};
+
+/// One resource that should exist.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Resource {
+    pub address: Address,
+    /// The kind's name, such as `aws.vpc`.
+    pub kind: &'static str,
+    /// In the shape of the kind's `State`; strings in it may hold references.
+    pub state: Value,
+    /// What must be done before this, where no reference shows it.
+    pub after: Vec<Address>,
+    /// IDs of the controls that it carries, such as `NET-2`.
+    pub controls: Vec<&'static str>,
+    /// The silo or pool that it is part of, such as `tenant/12345/silo` or
+    /// `pool/shared-1`: deleted with its cluster only when that is allowed.
+    pub whole: Option<Address>,
+    /// Stays when it leaves the spec, unless logs are to be deleted too.
+    pub keep: bool,
+}
+
+/// All resources that should exist. Iterates in the order of addresses.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Desired {
+    resources: BTreeMap<Address, Resource>,
+}
+
+impl Desired {
+    /// Adds a resource. A second one at the same address is a bug.
+    pub fn insert(&mut self, resource: Resource) -> Result<()> {
+        let address = resource.address.clone();
+        match self.resources.insert(address.clone(), resource) {
+            None => Ok(()),
+            Some(_) => Err(Error::bug(format!("two resources have the address {address}"))),
+        }
+    }
+
+    pub fn get(&self, address: &Address) -> Option<&Resource> {
+        self.resources.get(address)
+    }
+
+    pub fn contains(&self, address: &Address) -> bool {
+        self.resources.contains_key(address)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Resource> {
+        self.resources.values()
+    }
+
+    pub fn len(&self) -> usize {
+        self.resources.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.resources.is_empty()
+    }
+}

@@ -1,0 +1,107 @@
+//! Desired against observed, field by field.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::kind::{Change, Rule};
+
+/// What differs, in the order of the fields' names. `desired` may hold
+/// references: those differ from everything.
+pub fn changes(desired: &Value, observed: &Value, rules: &[(&str, Rule)]) -> Vec<Change> {
+    let mut found = Vec::new();
+    compare(&mut Vec::new(), desired, observed, rules, &mut found);
+    found
+}
+
+/// `value` with every field that a rule calls secret masked.
+pub fn masked(value: &Value, rules: &[(&str, Rule)]) -> Value {
+    mask(&mut Vec::new(), value, rules)
+}
+
+fn compare(path: &mut Vec<String>, desired: &Value, observed: &Value, rules: &[(&str, Rule)], out: &mut Vec<Change>) {
+    if has(path, rules, Rule::CreateOnly) || (desired.is_null() && has(path, rules, Rule::ServerDefault)) {
+        return;
+    }
+    match (desired, observed) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for key in keys {
+                path.push(key.clone());
+                let (x, y) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
+                compare(path, x, y, rules, out);
+                path.pop();
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if has(path, rules, Rule::Unordered) => {
+            if sorted(a) != sorted(b) {
+                out.push(change(path, desired, observed, rules));
+            }
+        }
+        _ if desired == observed => {}
+        _ => out.push(change(path, desired, observed, rules)),
+    }
+}
+
+fn change(path: &[String], desired: &Value, observed: &Value, rules: &[(&str, Rule)]) -> Change {
+    let secret = has(path, rules, Rule::Secret);
+    let shown = |v: &Value| if secret { Value::String("(secret)".to_owned()) } else { v.clone() };
+    Change {
+        path: join(path),
+        before: shown(observed),
+        after: shown(desired),
+        replaces: has(path, rules, Rule::Replace),
+        secret,
+    }
+}
+
+fn mask(path: &mut Vec<String>, value: &Value, rules: &[(&str, Rule)]) -> Value {
+    if has(path, rules, Rule::Secret) {
+        return Value::String("(secret)".to_owned());
+    }
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .map(|(k, v)| {
+                path.push(k.clone());
+                let v = mask(path, v, rules);
+                path.pop();
+                (k.clone(), v)
+            })
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        other => other.clone(),
+    }
+}
+
+fn sorted(items: &[Value]) -> Vec<String> {
+    let mut texts: Vec<String> = items.iter().map(Value::to_string).collect();
+    texts.sort();
+    texts
+}
+
+/// True if `rule` is given for `path` or for something that it lies in.
+fn has(path: &[String], rules: &[(&str, Rule)], rule: Rule) -> bool {
+    rules.iter().any(|(pattern, r)| {
+        *r == rule && {
+            let parts: Vec<&str> = pattern.split('.').collect();
+            parts.len() <= path.len() && parts.iter().zip(path).all(|(p, s)| *p == "*" || p == s)
+        }
+    })
+}
+
+/// `tags["ringfence.dev/tenant"]`: keys that hold dots or slashes are quoted.
+fn join(path: &[String]) -> String {
+    let mut text = String::new();
+    for part in path {
+        if part.contains(['.', '/', ' ']) {
+            text.push_str(&format!("[{part:?}]"));
+        } else {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text.push_str(part);
+        }
+    }
+    text
+}

@@ -1,0 +1,498 @@
+//! The executor: carries out a plan. One loop owns the state; steps that are
+//! ready run in parallel and report back; everything is an [`Event`].
+//!
+//! It makes no choices about what to do, only about when: order, lanes,
+//! retries, waiting.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::oneshot;
+use tokio::sync::watch;
+
+use super::address::Address;
+use super::clock::Clock;
+use super::error::{Class, Error, Result};
+use super::event::{Event, Events};
+use super::kind::{Found, Handle, Kind, Made, New, Registry, Status};
+use super::plan::{Action, Plan, Step, is_known, refers_to, token, verb};
+use super::report::{Outcome, Report};
+use super::value::{Outputs, resolve};
+
+/// How a run is stopped: nothing new starts after [`Stop::Gently`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stop {
+    #[default]
+    No,
+    Gently,
+}
+
+pub struct Executor {
+    pub kinds: Registry,
+    pub tenancy: String,
+    pub clock: Clock,
+    /// Steps at a time.
+    pub parallelism: usize,
+    pub events: Events,
+    pub stop: watch::Receiver<Stop>,
+}
+
+/// How a step ended: its id and outputs.
+type Ended = (usize, Duration, Result<(String, Outputs)>);
+
+impl Executor {
+    /// Carries out `plan`. Failures are in the report, not an `Err`.
+    pub async fn execute(&self, plan: &Plan) -> Report {
+        let begun = self.clock.elapsed();
+        self.send(Event::Begin { steps: plan.steps.len(), expected: self.expected(plan) });
+        let pollers = Pollers::default();
+        let mut outputs = plan.outputs.clone();
+        let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
+        let mut started: BTreeSet<usize> = BTreeSet::new();
+        let mut lanes: BTreeSet<String> = BTreeSet::new();
+        let mut running: FuturesUnordered<Pin<Box<dyn Future<Output = Ended> + Send + '_>>> = FuturesUnordered::new();
+        let mut stop = self.stop.clone();
+        let mut stopping = false;
+        loop {
+            self.skip(plan, &mut outcomes, &started);
+            if !stopping {
+                for (i, step) in plan.steps.iter().enumerate() {
+                    if running.len() >= self.parallelism.max(1) {
+                        break;
+                    }
+                    let ready = !started.contains(&i)
+                        && !outcomes.contains_key(&i)
+                        && step.needs.iter().all(|n| matches!(outcomes.get(n), Some(Outcome::Done)));
+                    let lane = self.lane(step);
+                    if !ready || lane.as_ref().is_some_and(|l| lanes.contains(l)) {
+                        continue;
+                    }
+                    lanes.extend(lane);
+                    started.insert(i);
+                    running.push(Box::pin(self.run(i, step, outputs.clone(), &pollers)));
+                }
+            }
+            if running.is_empty() {
+                break;
+            }
+            let ended = tokio::select! {
+                ended = running.next() => ended,
+                changed = stop.changed(), if !stopping => {
+                    stopping = changed.is_ok() && *stop.borrow() == Stop::Gently;
+                    if stopping {
+                        self.send(Event::Stopping { running: running.len() });
+                    }
+                    continue;
+                }
+            };
+            let Some((i, took, result)) = ended else { break };
+            let Some(step) = plan.steps.get(i) else { continue };
+            if let Some(lane) = self.lane(step) {
+                lanes.remove(&lane);
+            }
+            let (address, action) = (step.address.clone(), step.action);
+            match result {
+                Ok((id, made)) => {
+                    if action != Action::Delete {
+                        outputs.insert(address.clone(), made);
+                    }
+                    self.send(Event::Done { step: i, address, action, id, took });
+                    outcomes.insert(i, Outcome::Done);
+                }
+                Err(error) => {
+                    self.send(Event::Failed { step: i, address, action, error: error.clone(), took });
+                    outcomes.insert(i, Outcome::Failed { error });
+                }
+            }
+        }
+        let took = self.clock.elapsed().saturating_sub(begun);
+        self.send(Event::End { took });
+        Report {
+            lines: plan
+                .steps
+                .iter()
+                .enumerate()
+                .map(|(i, step)| Report::line(step, outcomes.remove(&i).unwrap_or(Outcome::NotStarted)))
+                .collect(),
+            took,
+            interrupted: stopping,
+            differs: vec![],
+        }
+    }
+
+    /// Marks what can't run any more: dependents of failed, skipped and
+    /// blocked ones.
+    fn skip(&self, plan: &Plan, outcomes: &mut BTreeMap<usize, Outcome>, started: &BTreeSet<usize>) {
+        let blocked: BTreeSet<&Address> = plan.blocked.iter().map(|b| &b.address).collect();
+        loop {
+            let next = plan.steps.iter().enumerate().find_map(|(i, step)| {
+                if started.contains(&i) || outcomes.contains_key(&i) {
+                    return None;
+                }
+                let failed = step.needs.iter().find(|n| {
+                    matches!(outcomes.get(n), Some(Outcome::Failed { .. } | Outcome::Skipped { .. }))
+                });
+                let because = failed.and_then(|n| plan.steps.get(*n)).map(|s| s.address.clone()).or_else(|| {
+                    let state = step.state.as_ref().filter(|_| step.action != Action::Delete)?;
+                    refers_to(state).into_iter().find(|a| blocked.contains(a))
+                })?;
+                Some((i, because))
+            });
+            let Some((i, because)) = next else { return };
+            if let Some(step) = plan.steps.get(i) {
+                self.send(Event::Skipped { step: i, address: step.address.clone(), action: step.action, because: because.clone() });
+            }
+            outcomes.insert(i, Outcome::Skipped { because });
+        }
+    }
+
+    fn lane(&self, step: &Step) -> Option<String> {
+        let state = step.state.as_ref().or(step.found.as_ref().map(|f| &f.state))?;
+        self.kinds.get(step.kind).ok()?.lane(state)
+    }
+
+    /// The longest chain of expected durations.
+    fn expected(&self, plan: &Plan) -> Duration {
+        let mut ends: Vec<Duration> = Vec::with_capacity(plan.steps.len());
+        for step in &plan.steps {
+            let begin = step.needs.iter().filter_map(|n| ends.get(*n)).max().copied().unwrap_or_default();
+            ends.push(begin + self.pace(step).0);
+        }
+        ends.into_iter().max().unwrap_or_default()
+    }
+
+    fn pace(&self, step: &Step) -> (Duration, Duration) {
+        self.kinds.get(step.kind).map(|k| k.pace(verb(step.action))).map(|p| (p.expected, p.limit)).unwrap_or_default()
+    }
+
+    async fn run(&self, i: usize, step: &Step, outputs: BTreeMap<Address, Outputs>, pollers: &Pollers) -> Ended {
+        let begun = self.clock.elapsed();
+        let (expected, limit) = self.pace(step);
+        self.send(Event::Start { step: i, address: step.address.clone(), kind: step.kind, action: step.action, expected });
+        let result = self.carry_out(i, step, &outputs, pollers, begun + limit).await;
+        (i, self.clock.elapsed().saturating_sub(begun), result)
+    }
+
+    async fn carry_out(
+        &self,
+        i: usize,
+        step: &Step,
+        outputs: &BTreeMap<Address, Outputs>,
+        pollers: &Pollers,
+        deadline: Duration,
+    ) -> Result<(String, Outputs)> {
+        let kind = self.kinds.get(step.kind)?;
+        let wait = Wait { executor: self, i, step, kind, pollers, deadline };
+        let new = || -> Result<New> {
+            let state = step.state.as_ref().ok_or_else(|| Error::bug(format!("{} has no state to send", step.address)))?;
+            let state = resolve(state, &|a, o| outputs.get(a)?.get(o).cloned());
+            if !is_known(&state) {
+                let missing = refers_to(&state).into_iter().map(|a| a.to_string()).collect::<Vec<_>>().join(", ");
+                return Err(Error::bug(format!("{} refers to outputs that don't exist: of {missing}", step.address)));
+            }
+            let token = token(&self.tenancy, &step.address, step.generation, &state);
+            Ok(New { address: step.address.clone(), generation: step.generation, state, token })
+        };
+        match (step.action, &step.found) {
+            (Action::Create, _) => {
+                let new = new()?;
+                let made = self.create(&wait, &new).await?;
+                wait.ready(made, &new.state).await
+            }
+            (Action::Update, Some(found)) => {
+                let new = new()?;
+                if matches!(found.status, Status::Pending(_)) {
+                    wait.ready(Made { id: found.id.clone(), ..Made::default() }, &found.state).await?;
+                }
+                // With references resolved, a change may turn out to be none.
+                let changes = super::diff::changes(&new.state, &found.state, kind.rules());
+                let made = wait.retried(|| kind.update(found, &new, &changes)).await?;
+                let made = Made { outputs: merged(&found.outputs, made.outputs), ..made };
+                wait.ready(made, &new.state).await
+            }
+            (Action::Wait, Some(found)) => {
+                wait.ready(Made { id: found.id.clone(), ..Made::default() }, &found.state).await
+            }
+            (Action::Delete, Some(found)) => {
+                let deleting = found.status == Status::Deleting;
+                let gone = !deleting && wait.retried(|| kind.delete(found)).await?;
+                if !gone {
+                    wait.gone(found).await?;
+                }
+                Ok((found.id.clone(), Outputs::new()))
+            }
+            _ => Err(Error::bug(format!("{} has nothing to be changed", step.address))),
+        }
+    }
+
+    /// Creates. After an unclear answer it looks for what may have been made
+    /// before it tries again.
+    async fn create(&self, wait: &Wait<'_>, new: &New) -> Result<Made> {
+        let mut tries = Tries::default();
+        loop {
+            let error = match wait.kind.create(new).await {
+                Ok(made) => return Ok(made),
+                Err(error) => error,
+            };
+            if matches!(error.class, Class::Unclear | Class::Exists) {
+                let handle = Handle {
+                    address: new.address.clone(),
+                    generation: new.generation,
+                    id: String::new(),
+                    state: new.state.clone(),
+                };
+                let found = wait.kind.find(std::slice::from_ref(&handle)).await?.into_iter().next().flatten();
+                if let Some(found) = found {
+                    // What the lost answer left half-made is made whole.
+                    let changes = super::diff::changes(&new.state, &found.state, wait.kind.rules());
+                    if changes.is_empty() {
+                        return Ok(Made { id: found.id, outputs: found.outputs, ready: found.status == Status::Ready });
+                    }
+                    let made = wait.retried(|| wait.kind.update(&found, new, &changes)).await?;
+                    return Ok(Made { outputs: merged(&found.outputs, made.outputs), ..made });
+                }
+                if error.class == Class::Exists {
+                    return Err(error.help("something of this name exists that isn't ours; rename or remove it, or give it our tags to adopt it"));
+                }
+            }
+            tries.again(wait, error).await?;
+        }
+    }
+
+    fn send(&self, event: Event) {
+        // Nobody listening is fine: the report has it all.
+        let _ = self.events.send(event);
+    }
+}
+
+fn merged(old: &Outputs, new: Outputs) -> Outputs {
+    let mut all = old.clone();
+    all.extend(new);
+    all
+}
+
+/// Attempts at one call.
+#[derive(Default)]
+struct Tries {
+    count: u32,
+    since: Option<Duration>,
+}
+
+impl Tries {
+    /// Waits before the next attempt, or gives the error back if there is to
+    /// be none.
+    async fn again(&mut self, wait: &Wait<'_>, error: Error) -> Result<()> {
+        let clock = &wait.executor.clock;
+        let now = clock.elapsed();
+        let since = *self.since.get_or_insert(now);
+        // IAM propagates within seconds, at worst minutes; another update of
+        // the same cluster may take as long as the step itself may.
+        let patience = match error.class {
+            Class::NotYet => Duration::from_secs(180),
+            Class::Conflict => wait.deadline.saturating_sub(since),
+            Class::Throttled => Duration::from_secs(300),
+            Class::Unclear => Duration::from_secs(60),
+            _ => return Err(error),
+        };
+        if now.saturating_sub(since) >= patience || now >= wait.deadline {
+            return Err(error);
+        }
+        let after = Duration::from_secs_f64((0.5 * 1.7_f64.powi(self.count.min(12) as i32)).min(15.0));
+        self.count += 1;
+        let address = wait.step.address.clone();
+        wait.executor.send(Event::Retry { step: wait.i, address, error, after });
+        clock.sleep(after).await;
+        Ok(())
+    }
+}
+
+/// Waiting on behalf of one step.
+struct Wait<'a> {
+    executor: &'a Executor,
+    i: usize,
+    step: &'a Step,
+    kind: &'a Arc<dyn Kind>,
+    pollers: &'a Pollers,
+    deadline: Duration,
+}
+
+impl Wait<'_> {
+    /// Calls until it succeeds or there is no point.
+    async fn retried<T, F: Future<Output = Result<T>>>(&self, call: impl Fn() -> F) -> Result<T> {
+        let mut tries = Tries::default();
+        loop {
+            match call().await {
+                Ok(value) => return Ok(value),
+                Err(error) => tries.again(self, error).await?,
+            }
+        }
+    }
+
+    /// Polls until it is usable; gives its id and outputs.
+    async fn ready(&self, made: Made, state: &serde_json::Value) -> Result<(String, Outputs)> {
+        if made.ready {
+            return Ok((made.id, made.outputs));
+        }
+        let handle = Handle {
+            address: self.step.address.clone(),
+            generation: self.step.generation,
+            id: made.id.clone(),
+            state: state.clone(),
+        };
+        let mut shown = String::new();
+        let mut pause = Pause::default();
+        // A read may not show yet what a create has just made.
+        let visible_by = self.executor.clock.elapsed() + Duration::from_secs(60);
+        loop {
+            match self.find(&handle).await? {
+                Some(found) => match found.status {
+                    Status::Ready => return Ok((found.id.clone(), merged(&made.outputs, found.outputs))),
+                    Status::Pending(detail) => self.progress(&mut shown, detail),
+                    Status::Deleting => {
+                        return Err(Error::new(Class::Failed, format!("{} is being deleted by someone else", found.id))
+                            .help("wait until it is gone, then run the same command"));
+                    }
+                    Status::Failed(why) => {
+                        return Err(Error::new(Class::Failed, format!("{} failed: {why}", found.id))
+                            .help("mend the cause, then run the same command: it will be repaired or made again"));
+                    }
+                },
+                None if self.executor.clock.elapsed() > visible_by => {
+                    return Err(Error::new(Class::NotFound, format!("{} disappeared while it was being made", made.id))
+                        .help("run the same command again: it will be made anew"));
+                }
+                None => self.progress(&mut shown, "not visible yet".to_owned()),
+            }
+            self.pause(&mut pause, "ready").await?;
+        }
+    }
+
+    /// Polls until it is gone.
+    async fn gone(&self, found: &Found) -> Result<()> {
+        let handle = Handle {
+            address: found.address.clone(),
+            generation: found.generation,
+            id: found.id.clone(),
+            state: found.state.clone(),
+        };
+        let mut shown = String::new();
+        let mut pause = Pause::default();
+        loop {
+            match self.find(&handle).await? {
+                None => return Ok(()),
+                Some(left) => match left.status {
+                    Status::Failed(why) => {
+                        return Err(Error::new(Class::Failed, format!("{} can't be deleted: {why}", left.id))
+                            .help("remove what holds it, then run the same command"));
+                    }
+                    _ => self.progress(&mut shown, "deleting".to_owned()),
+                },
+            }
+            self.pause(&mut pause, "gone").await?;
+        }
+    }
+
+    /// Asks together with whoever else waits for this kind. Trouble with the
+    /// asking isn't the resource's: it is tried again.
+    async fn find(&self, handle: &Handle) -> Result<Option<Found>> {
+        let mut tries = Tries::default();
+        loop {
+            match self.pollers.find(self.kind, handle).await {
+                Ok(found) => return Ok(found),
+                Err(error) => tries.again(self, error).await?,
+            }
+        }
+    }
+
+    fn progress(&self, shown: &mut String, detail: String) {
+        if *shown != detail {
+            let address = self.step.address.clone();
+            self.executor.send(Event::Progress { step: self.i, address, detail: detail.clone() });
+            *shown = detail;
+        }
+    }
+
+    async fn pause(&self, pause: &mut Pause, what: &str) -> Result<()> {
+        let now = self.executor.clock.elapsed();
+        if now >= self.deadline {
+            return Err(Error::new(Class::Timeout, format!("it didn't get {what} in time"))
+                .help("it may still get there: run the same command, which goes on from what it finds"));
+        }
+        self.executor.clock.sleep(pause.next().min(self.deadline.saturating_sub(now).max(Duration::from_millis(500)))).await;
+        Ok(())
+    }
+}
+
+/// From 0.5 s, growing by half to 15 s.
+#[derive(Default)]
+struct Pause(f64);
+
+impl Pause {
+    fn next(&mut self) -> Duration {
+        self.0 = if self.0 == 0.0 { 0.5 } else { (self.0 * 1.5).min(15.0) };
+        Duration::from_secs_f64(self.0)
+    }
+}
+
+/// Gathers questions about resources of one kind, so that many who wait cost
+/// one call.
+#[derive(Default)]
+struct Pollers(Mutex<BTreeMap<&'static str, Queue>>);
+
+type Answer = oneshot::Sender<Result<Option<Found>>>;
+
+#[derive(Default)]
+struct Queue {
+    busy: bool,
+    waiting: Vec<(Handle, Answer)>,
+}
+
+impl Pollers {
+    async fn find(&self, kind: &Arc<dyn Kind>, handle: &Handle) -> Result<Option<Found>> {
+        let (sender, mut answer) = oneshot::channel();
+        let leads = self.with(kind.name(), |queue| {
+            queue.waiting.push((handle.clone(), sender));
+            !std::mem::replace(&mut queue.busy, true)
+        });
+        // Whoever finds the queue idle asks for all; those that come while it
+        // asks are asked for next.
+        if !leads {
+            return answer.await.unwrap_or_else(|_| Err(Error::bug("nobody answered")));
+        }
+        loop {
+            // Those who become ready to ask in the same moment join in.
+            tokio::task::yield_now().await;
+            let batch = self.with(kind.name(), |queue| {
+                queue.busy = !queue.waiting.is_empty();
+                std::mem::take(&mut queue.waiting)
+            });
+            if batch.is_empty() {
+                return answer.try_recv().unwrap_or_else(|_| Err(Error::bug("nobody answered")));
+            }
+            let handles: Vec<Handle> = batch.iter().map(|(h, _)| h.clone()).collect();
+            match kind.find(&handles).await {
+                Ok(found) => {
+                    let mut found = found.into_iter();
+                    for (_, answer) in batch {
+                        let _ = answer.send(Ok(found.next().flatten()));
+                    }
+                }
+                Err(error) => {
+                    for (_, answer) in batch {
+                        let _ = answer.send(Err(error.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn with<T>(&self, kind: &'static str, change: impl FnOnce(&mut Queue) -> T) -> T {
+        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(queues.entry(kind).or_default())
+    }
+}

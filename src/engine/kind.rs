@@ -1,0 +1,316 @@
+//! What the engine asks of a resource kind. A new kind is one file under
+//! `kinds/` and one line in its registry.
+
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use super::address::Address;
+use super::error::{Error, Result};
+use super::value::Outputs;
+
+/// How one field of a state behaves. A rule is given for a path: object keys
+/// joined with dots, `*` for any key or list element, such as `taints.*.key`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// A change needs a new resource.
+    Replace,
+    /// A list whose order means nothing.
+    Unordered,
+    /// Never shown; only that it changed.
+    Secret,
+    /// Where desired says nothing (null or missing), what exists is right.
+    ServerDefault,
+    /// Sent at creation, then owned by someone else, such as the autoscaler.
+    CreateOnly,
+}
+
+/// Whether a resource can be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "status", content = "detail")]
+pub enum Status {
+    Ready,
+    /// Being made or changed; the text is the service's own word for it.
+    Pending(String),
+    /// Broken; the text says how, in the service's words.
+    Failed(String),
+    /// On its way out.
+    Deleting,
+}
+
+/// A resource of ours as it was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    pub address: Address,
+    pub generation: u32,
+    /// AWS's own identifier: what `find` and `delete` need.
+    pub id: String,
+    pub outputs: Outputs,
+    /// In the shape of the desired state, whole, references resolved.
+    pub state: Value,
+    pub status: Status,
+    /// Ids, ARNs or names of other resources that this one depends on and
+    /// that don't stand in `state`: they order deletion.
+    pub refs: Vec<String>,
+}
+
+/// Something that stands where ours should, without our tags. Never touched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foreign {
+    pub address: Address,
+    pub id: String,
+    /// Why it isn't ours and how to adopt it.
+    pub message: String,
+}
+
+/// What reading one kind gave.
+#[derive(Clone, Debug, Default)]
+pub struct Observation {
+    pub found: Vec<Found>,
+    pub foreign: Vec<Foreign>,
+    /// Things to know that change nothing, such as "a newer version exists".
+    pub notes: Vec<String>,
+}
+
+/// A resource that the spec asks for, as far as it is known while reading:
+/// references to what doesn't exist yet are still in it.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub address: Address,
+    pub state: Value,
+}
+
+/// What to create: the state with every reference resolved.
+#[derive(Clone, Debug)]
+pub struct New {
+    pub address: Address,
+    pub generation: u32,
+    pub state: Value,
+    /// A token that is the same whenever this very creation is tried again:
+    /// derived from tenancy, address, generation and state; 64 hex digits.
+    pub token: String,
+}
+
+/// What a create or update call left.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    pub id: String,
+    /// Known at once; when `ready` is false they are read when it is.
+    pub outputs: Outputs,
+    /// False: [`Kind::find`] is asked until it says `Ready`.
+    pub ready: bool,
+}
+
+/// What [`Kind::find`] is asked about.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub address: Address,
+    pub generation: u32,
+    pub id: String,
+    /// Desired (or last observed) state, references resolved: names of parents.
+    pub state: Value,
+}
+
+/// One difference between desired and observed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub path: String,
+    pub before: Value,
+    /// May still hold references: known after apply.
+    pub after: Value,
+    pub replaces: bool,
+    pub secret: bool,
+}
+
+/// What helps a resource that was found in a failed state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// Delete it and make it again.
+    Replace,
+    /// Send the desired state again.
+    Update,
+    /// Nothing that a tool may do by itself.
+    Manual,
+}
+
+/// How long a step is expected to take and may take at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    pub expected: Duration,
+    pub limit: Duration,
+}
+
+impl Pace {
+    pub const fn secs(expected: u64, limit: u64) -> Self {
+        Self { expected: Duration::from_secs(expected), limit: Duration::from_secs(limit) }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Create,
+    Update,
+    Delete,
+}
+
+/// Memory of one round of reading: what several kinds need (an account's
+/// roles, the clusters) is fetched once.
+#[derive(Default)]
+pub struct Round {
+    cells: Mutex<HashMap<String, Arc<Cell>>>,
+}
+
+type Cell = OnceCell<Arc<dyn Any + Send + Sync>>;
+
+impl Round {
+    /// The value under `key`, fetched by the first who asks. A failure isn't
+    /// remembered.
+    pub async fn once<T, F, Fut>(&self, key: impl Into<String>, fetch: F) -> Result<Arc<T>>
+    where
+        T: Any + Send + Sync,
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+    {
+        let key = key.into();
+        let cell = {
+            let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+            cells.entry(key.clone()).or_default().clone()
+        };
+        let value = cell
+            .get_or_try_init(|| async {
+                fetch().await.map(|v| Arc::new(v) as Arc<dyn Any + Send + Sync>)
+            })
+            .await?;
+        value
+            .clone()
+            .downcast::<T>()
+            .map_err(|_| Error::bug(format!("two kinds remember different things as `{key}`")))
+    }
+}
+
+/// One resource kind: how to read it in bulk, make, change and delete it.
+/// Implementations hold their own clients.
+#[async_trait]
+pub trait Kind: Send + Sync {
+    /// Such as `aws.vpc`; also the name in plans and schemas.
+    fn name(&self) -> &'static str;
+
+    /// Rules for fields that aren't compared plainly.
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[]
+    }
+
+    /// True if a replacement can stand beside the old one for a while.
+    fn create_before_destroy(&self) -> bool {
+        false
+    }
+
+    /// Steps with the same lane run one at a time.
+    fn lane(&self, _state: &Value) -> Option<String> {
+        None
+    }
+
+    /// Outputs that follow from the desired state alone, such as a role's ARN.
+    fn predict(&self, _new: &New) -> Outputs {
+        Outputs::new()
+    }
+
+    /// Outputs that an update with these changes may alter, such as a launch
+    /// template's `version`.
+    fn moves(&self, _changes: &[Change]) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// A few words for the plan's line, such as `10.64.0.0/16`.
+    fn summary(&self, _state: &Value) -> String {
+        String::new()
+    }
+
+    fn pace(&self, _verb: Verb) -> Pace {
+        Pace::secs(2, 120)
+    }
+
+    fn repair(&self, _found: &Found) -> Repair {
+        Repair::Manual
+    }
+
+    /// True for what holds data that must outlive the spec, such as audit
+    /// logs: deleted only when asked for.
+    fn keeps_data(&self) -> bool {
+        false
+    }
+
+    /// True for what the whole account shares, such as service-linked roles:
+    /// made if missing, never deleted.
+    fn belongs_to_account(&self) -> bool {
+        false
+    }
+
+    /// True for what a tenant's whole silo or pool stands on: its deletion
+    /// must be confirmed, its replacement allowed by name.
+    fn is_foundation(&self) -> bool {
+        false
+    }
+
+    /// The change that must be made before `found` can be deleted, such as
+    /// lifting deletion protection: the state that it must have first.
+    fn before_delete(&self, _found: &Found) -> Option<Value> {
+        None
+    }
+
+    /// Kinds whose resources in the same cluster must be gone before one of
+    /// this kind is deleted, though no reference says so.
+    fn deleted_after(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// True for what lives in a cluster: read after AWS, when endpoints are
+    /// known; gone when the cluster is.
+    fn in_cluster(&self) -> bool {
+        false
+    }
+
+    /// Everything of this kind that carries the tenancy's tags, in as few
+    /// calls as the API allows, whether wanted or not; and what stands under a
+    /// wanted name without them.
+    async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation>;
+
+    /// These, now, in the order asked; `None` is absent (or terminally
+    /// deleted). Used while waiting and after unclear answers, so it must find
+    /// by `handle.address` when `handle.id` is empty.
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>>;
+
+    async fn create(&self, new: &New) -> Result<Made>;
+
+    /// Brings `from` to `to`. `changes` says what differs.
+    async fn update(&self, from: &Found, to: &New, changes: &[Change]) -> Result<Made>;
+
+    /// Deletes; absent already is success. True if it is gone at once, false
+    /// if [`Kind::find`] is to be asked until it is.
+    async fn delete(&self, found: &Found) -> Result<bool>;
+}
+
+/// All kinds by name.
+#[derive(Clone, Default)]
+pub struct Registry(BTreeMap<&'static str, Arc<dyn Kind>>);
+
+impl Registry {
+    pub fn add(&mut self, kind: impl Kind + 'static) {
+        self.0.insert(kind.name(), Arc::new(kind));
+    }
+
+    pub fn get(&self, name: &str) -> Result<&Arc<dyn Kind>> {
+        self.0.get(name).ok_or_else(|| Error::bug(format!("no resource kind is named `{name}`")))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Kind>> {
+        self.0.values()
+    }
+}

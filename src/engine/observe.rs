@@ -1,0 +1,131 @@
+//! Reading what exists: every kind in bulk, in parallel, AWS before what lives
+//! in clusters.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::join_all;
+
+use super::address::Address;
+use super::desired::Desired;
+use super::error::{Class, Error};
+use super::kind::{Foreign, Found, New, Observation, Registry, Round, Wanted};
+use super::value::{Outputs, resolve};
+
+/// Everything that was read. An address that isn't here is absent only if its
+/// kind isn't in `unreadable`.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// By address; several when a replacement was interrupted, or when
+    /// something was made twice. Newest generation first.
+    pub found: BTreeMap<Address, Vec<Found>>,
+    pub kinds: BTreeMap<Address, &'static str>,
+    pub foreign: BTreeMap<Address, Foreign>,
+    pub notes: BTreeSet<String>,
+    /// Kinds that couldn't be read, and why.
+    pub unreadable: BTreeMap<&'static str, Error>,
+}
+
+impl Observed {
+    /// The newest generation at `address`.
+    pub fn current(&self, address: &Address) -> Option<&Found> {
+        self.found.get(address).and_then(|all| all.first())
+    }
+
+    /// Adds what one kind gave.
+    pub fn add(&mut self, kind: &'static str, observation: Observation) {
+        let Observation { found, foreign, notes } = observation;
+        for one in found {
+            self.kinds.insert(one.address.clone(), kind);
+            let all = self.found.entry(one.address.clone()).or_default();
+            all.push(one);
+            all.sort_by(|a, b| b.generation.cmp(&a.generation).then_with(|| a.id.cmp(&b.id)));
+        }
+        self.foreign.extend(foreign.into_iter().map(|f| (f.address.clone(), f)));
+        self.notes.extend(notes);
+    }
+
+    /// Outputs of everything that exists.
+    pub fn outputs(&self) -> BTreeMap<Address, Outputs> {
+        self.found
+            .iter()
+            .filter_map(|(address, all)| Some((address.clone(), all.first()?.outputs.clone())))
+            .collect()
+    }
+
+    /// The first kind that access was denied to or that couldn't be reached,
+    /// but for those that live in clusters: absent can't be told from hidden.
+    pub fn blind(&self, kinds: &Registry) -> Vec<(&'static str, &Error)> {
+        self.unreadable
+            .iter()
+            .filter(|(name, error)| {
+                !(error.class == Class::Unreachable && kinds.get(name).is_ok_and(|k| k.in_cluster()))
+            })
+            .map(|(name, error)| (*name, error))
+            .collect()
+    }
+}
+
+/// Reads all kinds. `known` holds what was read already in this round, by
+/// kind; `in_cluster` false leaves the clusters' insides alone.
+pub async fn observe(
+    kinds: &Registry,
+    desired: &Desired,
+    round: &Round,
+    known: BTreeMap<&'static str, Observation>,
+    in_cluster: bool,
+) -> Observed {
+    let mut observed = Observed::default();
+    let missing: Vec<_> = kinds.iter().filter(|k| !k.in_cluster() && !known.contains_key(k.name())).collect();
+    for (name, observation) in known {
+        observed.add(name, observation);
+    }
+    let predicted = predicted(kinds, desired);
+    let reads = missing.into_iter().map(|kind| {
+        let wanted = wanted(desired, kind.name(), &predicted);
+        async move { (kind.name(), kind.observe(round, &wanted).await) }
+    });
+    for (name, result) in join_all(reads).await {
+        take(&mut observed, name, result);
+    }
+    if in_cluster {
+        let mut outputs = predicted;
+        outputs.extend(observed.outputs());
+        for kind in kinds.iter().filter(|k| k.in_cluster()) {
+            let result = kind.observe(round, &wanted(desired, kind.name(), &outputs)).await;
+            take(&mut observed, kind.name(), result);
+        }
+    }
+    observed
+}
+
+fn take(observed: &mut Observed, kind: &'static str, result: Result<Observation, Error>) {
+    match result {
+        Ok(observation) => observed.add(kind, observation),
+        Err(error) => {
+            observed.unreadable.insert(kind, error);
+        }
+    }
+}
+
+/// Outputs that follow from the spec alone, such as names.
+fn predicted(kinds: &Registry, desired: &Desired) -> BTreeMap<Address, Outputs> {
+    desired
+        .iter()
+        .filter_map(|r| {
+            let kind = kinds.get(r.kind).ok()?;
+            let new = New { address: r.address.clone(), generation: 1, state: r.state.clone(), token: String::new() };
+            Some((r.address.clone(), kind.predict(&new)))
+        })
+        .collect()
+}
+
+fn wanted(desired: &Desired, kind: &str, outputs: &BTreeMap<Address, Outputs>) -> Vec<Wanted> {
+    desired
+        .iter()
+        .filter(|r| r.kind == kind)
+        .map(|r| Wanted {
+            address: r.address.clone(),
+            state: resolve(&r.state, &|address, output| outputs.get(address)?.get(output).cloned()),
+        })
+        .collect()
+}

@@ -1,0 +1,765 @@
+//! The planner: what must be done so that observed becomes desired.
+//!
+//! Pure and deterministic: no I/O, no clock; the same input gives the same
+//! bytes. It decides everything; the executor only carries out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::address::{Address, Owner};
+use super::desired::{Desired, Resource};
+use super::diff;
+use super::error::{Class, Error, Result};
+use super::graph;
+use super::kind::{Change, Found, Kind, New, Registry, Repair, Status, Verb};
+use super::observe::Observed;
+use super::value::{Outputs, has_references, references, resolve, walk};
+
+/// What the user allows and selects.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Policy {
+    /// `--tenant`: only these tenants' resources. Empty is everything.
+    pub tenants: BTreeSet<String>,
+    /// `--with-deps`: and what they need.
+    pub with_deps: bool,
+    /// Take everything down.
+    pub destroy: bool,
+    /// `--allow-replace`: foundations that may be replaced.
+    pub allow_replace: BTreeSet<Address>,
+    /// `--delete-logs`.
+    pub delete_logs: bool,
+}
+
+/// One thing to do. A replacement is two steps with the same address.
+#[derive(Clone, Debug, Serialize)]
+pub struct Step {
+    pub address: Address,
+    pub kind: &'static str,
+    pub action: Action,
+    /// Part of a replacement: not counted by itself.
+    pub replaces: bool,
+    pub generation: u32,
+    /// Why, where the changes don't say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// A few words about the resource.
+    pub summary: String,
+    pub controls: Vec<&'static str>,
+    pub changes: Vec<Change>,
+    /// What it will be; references stand for what is known after apply.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<Value>,
+    /// What it is.
+    #[serde(skip)]
+    pub found: Option<Found>,
+    /// Indices of the steps that must be done before.
+    pub needs: BTreeSet<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    Create,
+    Update,
+    /// It is there and right, but not ready yet: wait for it.
+    Wait,
+    Delete,
+}
+
+/// Something that should change and can't, or may not without being told.
+#[derive(Clone, Debug, Serialize)]
+pub struct Blocked {
+    pub address: Address,
+    pub kind: String,
+    pub reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    /// True: it waits for something outside (an unreachable API server) and
+    /// isn't wrong.
+    pub pending: bool,
+    pub changes: Vec<Change>,
+}
+
+/// Something that left the spec and stays.
+#[derive(Clone, Debug, Serialize)]
+pub struct Kept {
+    pub address: Address,
+    pub kind: &'static str,
+    pub id: String,
+    pub reason: String,
+}
+
+/// How many resources a plan adds, changes, replaces and destroys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    pub add: usize,
+    pub change: usize,
+    pub replace: usize,
+    pub destroy: usize,
+}
+
+/// What will be done, in an order that respects every need.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub blocked: Vec<Blocked>,
+    pub kept: Vec<Kept>,
+    pub notes: BTreeSet<String>,
+    /// Silos and pools that would be deleted as a whole: to be confirmed.
+    pub confirm: BTreeSet<Address>,
+    /// Resources within the selection that are as they should be.
+    pub unchanged: usize,
+    /// Outputs of what exists: the executor starts from them.
+    #[serde(skip)]
+    pub outputs: BTreeMap<Address, Outputs>,
+}
+
+impl Plan {
+    /// True if there is nothing to do and nothing in the way.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.blocked.is_empty()
+    }
+
+    pub fn summary(&self) -> Summary {
+        let mut summary = Summary::default();
+        let mut changed = BTreeSet::new();
+        for step in &self.steps {
+            match (step.action, step.replaces) {
+                (Action::Create, true) => summary.replace += 1,
+                (Action::Create, false) => summary.add += 1,
+                (Action::Update | Action::Wait, _) => {
+                    // What precedes a deletion counts as part of it.
+                    let deleted = self.steps.iter().any(|s| s.action == Action::Delete && s.address == step.address);
+                    if !deleted && changed.insert(&step.address) {
+                        summary.change += 1;
+                    }
+                }
+                (Action::Delete, false) => summary.destroy += 1,
+                (Action::Delete, true) => {}
+            }
+        }
+        summary
+    }
+}
+
+/// Plans `desired` against `observed`.
+pub fn plan(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Policy) -> Result<Plan> {
+    if let Some((kind, error)) = observed.blind(kinds).first() {
+        let mut error = (*error).clone();
+        error.message = format!("{kind} can't be read, so what exists is unknown: {}", error.message);
+        return Err(error);
+    }
+    let mut planner = Planner {
+        desired,
+        observed,
+        kinds,
+        policy,
+        outputs: observed.outputs(),
+        plan: Plan { notes: observed.notes.clone(), ..Plan::default() },
+        making: BTreeMap::new(),
+        deleting: BTreeMap::new(),
+    };
+    planner.run()?;
+    let Planner { mut plan, .. } = planner;
+    plan.outputs = observed.outputs();
+    order(plan)
+}
+
+struct Planner<'a> {
+    desired: &'a Desired,
+    observed: &'a Observed,
+    kinds: &'a Registry,
+    policy: &'a Policy,
+    /// Known outputs, as they will be: of what stays, and predicted ones.
+    outputs: BTreeMap<Address, Outputs>,
+    plan: Plan,
+    /// The step that makes an address what it should be.
+    making: BTreeMap<Address, usize>,
+    /// Steps that delete, with what they delete.
+    deleting: BTreeMap<usize, Found>,
+}
+
+impl Planner<'_> {
+    fn run(&mut self) -> Result<()> {
+        let order = graph::order(self.desired)?;
+        let selected = self.selection()?;
+        if self.policy.destroy {
+            let all: Vec<Address> = self.observed.found.keys().filter(|a| self.selects(a)).cloned().collect();
+            for address in &all {
+                self.remove(address)?;
+            }
+        } else {
+            for address in &order {
+                let Some(resource) = self.desired.get(address) else { continue };
+                if selected.contains(address) {
+                    self.converge(resource)?;
+                } else if !self.observed.found.contains_key(address) {
+                    self.outputs.remove(address);
+                }
+            }
+            let gone: Vec<Address> = self
+                .observed
+                .found
+                .keys()
+                .filter(|a| !self.desired.contains(a) && self.selects(a))
+                .cloned()
+                .collect();
+            for address in &gone {
+                self.remove(address)?;
+            }
+        }
+        self.keep_keys_of_kept()?;
+        self.drop_what_dies_with_its_cluster();
+        self.connect();
+        Ok(())
+    }
+
+    /// True if the address may be touched at all.
+    fn selects(&self, address: &Address) -> bool {
+        self.policy.tenants.is_empty()
+            || matches!(address.owner(), Owner::Tenant(id) if self.policy.tenants.contains(&id))
+    }
+
+    /// Desired addresses to converge: the selected tenants' own, and with
+    /// `--with-deps` what they need. Without it, a need that doesn't exist is
+    /// an error that names it.
+    fn selection(&self) -> Result<BTreeSet<Address>> {
+        let own: BTreeSet<Address> = self.desired.iter().map(|r| r.address.clone()).filter(|a| self.selects(a)).collect();
+        if self.policy.tenants.is_empty() || self.policy.destroy {
+            return Ok(own);
+        }
+        let mut all = own.clone();
+        let mut queue: Vec<Address> = own.into_iter().collect();
+        let mut missing = BTreeSet::new();
+        while let Some(address) = queue.pop() {
+            let Some(resource) = self.desired.get(&address) else { continue };
+            for need in graph::needs(resource) {
+                if self.policy.with_deps {
+                    if all.insert(need.clone()) {
+                        queue.push(need);
+                    }
+                } else if !all.contains(&need) && self.observed.current(&need).is_none() {
+                    missing.insert(need.owner().to_string());
+                }
+            }
+        }
+        match missing.is_empty() {
+            true => Ok(all),
+            false => {
+                let names = missing.into_iter().collect::<Vec<_>>().join(", ");
+                Err(Error::input(format!("what the selected tenants need doesn't exist: {names}"))
+                    .help("apply the whole spec first, or add --with-deps to make what they need as well"))
+            }
+        }
+    }
+
+    /// Plans one desired resource.
+    fn converge(&mut self, resource: &Resource) -> Result<()> {
+        let kind = self.kinds.get(resource.kind)?.clone();
+        let address = &resource.address;
+        if kind.in_cluster()
+            && let Some(error) = self.observed.unreadable.get(kind.name())
+        {
+            self.plan.blocked.push(Blocked {
+                address: address.clone(),
+                kind: resource.kind.to_owned(),
+                reason: error.message.clone(),
+                help: error.help.clone(),
+                pending: true,
+                changes: vec![],
+            });
+            return Ok(());
+        }
+        let all = self.observed.found.get(address).map(Vec::as_slice).unwrap_or_default();
+        if let [first, second, ..] = all
+            && first.generation == second.generation
+        {
+            let ids = all.iter().map(|f| f.id.as_str()).collect::<Vec<_>>().join(", ");
+            self.block(
+                resource,
+                format!("it exists more than once: {ids}"),
+                "see which one is in use, then delete the other by hand, or remove its ringfence.dev tags",
+                vec![],
+            );
+            return Ok(());
+        }
+        for old in all.iter().skip(1) {
+            self.push_delete(resource.kind, old, true, "left from a replacement")?;
+        }
+        let state = resolve(&resource.state, &|a, o| self.outputs.get(a)?.get(o).cloned());
+        let Some(found) = all.first() else {
+            if let Some(foreign) = self.observed.foreign.get(address) {
+                self.block(resource, foreign.message.clone(), "", vec![]);
+                return Ok(());
+            }
+            self.create(resource, &*kind, state, 1, false, None);
+            return Ok(());
+        };
+        match &found.status {
+            Status::Deleting => {
+                return self.replace(resource, &*kind, found, state, vec![], "it is being deleted".to_owned());
+            }
+            Status::Failed(why) => match kind.repair(found) {
+                Repair::Replace => {
+                    return self.replace(resource, &*kind, found, state, vec![], format!("it failed: {why}"));
+                }
+                Repair::Update => {
+                    let changes = diff::changes(&state, &found.state, kind.rules());
+                    self.update(resource, &*kind, found, state, changes, Some(format!("it failed: {why}")));
+                    return Ok(());
+                }
+                Repair::Manual => {
+                    self.block(
+                        resource,
+                        format!("{} failed: {why}", found.id),
+                        "mend what it says by hand, then run the same command",
+                        vec![],
+                    );
+                    return Ok(());
+                }
+            },
+            Status::Ready | Status::Pending(_) => {}
+        }
+        let changes = diff::changes(&state, &found.state, kind.rules());
+        if changes.iter().any(|c| c.replaces) {
+            if kind.is_foundation() && !self.policy.allow_replace.contains(address) {
+                let fields = changes.iter().filter(|c| c.replaces).map(|c| c.path.as_str()).collect::<Vec<_>>().join(", ");
+                self.block(
+                    resource,
+                    format!("a change of {fields} needs a new one, and everything in it with it"),
+                    &format!("if that is meant, add --allow-replace {address}"),
+                    changes,
+                );
+                return Ok(());
+            }
+            let field = changes.iter().find(|c| c.replaces).map(|c| c.path.clone()).unwrap_or_default();
+            return self.replace(resource, &*kind, found, state, changes, format!("{field} can't be changed in place"));
+        }
+        match (&found.status, changes.is_empty()) {
+            (_, false) => self.update(resource, &*kind, found, state, changes, None),
+            (Status::Pending(what), true) => {
+                let reason = format!("it is {}", what.to_lowercase());
+                self.push(resource, &*kind, Action::Wait, found.generation, state, Some(reason), Some(found.clone()), vec![]);
+            }
+            _ => self.plan.unchanged += 1,
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, resource: &Resource, kind: &dyn Kind, found: &Found, state: Value, changes: Vec<Change>, reason: String) -> Result<()> {
+        self.push_delete(resource.kind, found, true, &reason)?;
+        self.create(resource, kind, state, found.generation + 1, true, Some(reason));
+        if let Some(step) = self.plan.steps.last_mut() {
+            step.changes = changes;
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, resource: &Resource, kind: &dyn Kind, state: Value, generation: u32, replaces: bool, reason: Option<String>) {
+        let new = New { address: resource.address.clone(), generation, state: state.clone(), token: String::new() };
+        // What isn't predicted is known after apply: the old outputs of a
+        // replaced resource must not be taken for the new one's.
+        self.outputs.insert(resource.address.clone(), kind.predict(&new));
+        self.push(resource, kind, Action::Create, generation, state, reason, None, vec![]);
+        if let Some(step) = self.plan.steps.last_mut() {
+            step.replaces = replaces;
+        }
+    }
+
+    fn update(&mut self, resource: &Resource, kind: &dyn Kind, found: &Found, state: Value, changes: Vec<Change>, reason: Option<String>) {
+        let generation = found.generation;
+        self.push(resource, kind, Action::Update, generation, state, reason, Some(found.clone()), changes);
+        // An update may change outputs, such as a launch template's version:
+        // the kind predicts those that stay.
+        let moving = kind.moves(&self.plan.steps.last().map(|s| s.changes.clone()).unwrap_or_default());
+        if let Some(outputs) = self.outputs.get_mut(&resource.address) {
+            outputs.retain(|name, _| !moving.contains(&name.as_str()));
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn push(
+        &mut self,
+        resource: &Resource,
+        kind: &dyn Kind,
+        action: Action,
+        generation: u32,
+        state: Value,
+        reason: Option<String>,
+        found: Option<Found>,
+        changes: Vec<Change>,
+    ) {
+        self.making.insert(resource.address.clone(), self.plan.steps.len());
+        self.plan.steps.push(Step {
+            address: resource.address.clone(),
+            kind: resource.kind,
+            action,
+            replaces: false,
+            generation,
+            reason,
+            summary: kind.summary(&state),
+            controls: resource.controls.clone(),
+            changes,
+            state: Some(state),
+            found,
+            needs: BTreeSet::new(),
+        });
+    }
+
+    fn block(&mut self, resource: &Resource, reason: String, help: &str, changes: Vec<Change>) {
+        self.plan.blocked.push(Blocked {
+            address: resource.address.clone(),
+            kind: resource.kind.to_owned(),
+            reason,
+            help: (!help.is_empty()).then(|| help.to_owned()),
+            pending: false,
+            changes,
+        });
+    }
+
+    /// Plans the deletion of everything at `address`.
+    fn remove(&mut self, address: &Address) -> Result<()> {
+        let Some(kind_name) = self.observed.kinds.get(address).copied() else { return Ok(()) };
+        let kind = self.kinds.get(kind_name)?.clone();
+        let all = self.observed.found.get(address).cloned().unwrap_or_default();
+        if kind.belongs_to_account() {
+            return Ok(());
+        }
+        for found in &all {
+            if kind.keeps_data() && !self.policy.delete_logs {
+                self.plan.kept.push(Kept {
+                    address: address.clone(),
+                    kind: kind_name,
+                    id: found.id.clone(),
+                    reason: "audit logs stay; --delete-logs deletes them".to_owned(),
+                });
+                continue;
+            }
+            if kind.is_foundation() {
+                self.plan.confirm.insert(whole(address));
+            }
+            self.push_delete(kind_name, found, false, "")?;
+        }
+        Ok(())
+    }
+
+    fn push_delete(&mut self, kind_name: &'static str, found: &Found, replaces: bool, reason: &str) -> Result<()> {
+        let kind = self.kinds.get(kind_name)?.clone();
+        let mut needs = BTreeSet::new();
+        if let Some(state) = kind.before_delete(found) {
+            needs.insert(self.plan.steps.len());
+            let changes = diff::changes(&state, &found.state, kind.rules());
+            self.plan.steps.push(Step {
+                address: found.address.clone(),
+                kind: kind_name,
+                action: Action::Update,
+                replaces,
+                generation: found.generation,
+                reason: Some("so that it can be deleted".to_owned()),
+                summary: kind.summary(&found.state),
+                controls: vec![],
+                changes,
+                state: Some(state),
+                found: Some(found.clone()),
+                needs: BTreeSet::new(),
+            });
+        }
+        self.deleting.insert(self.plan.steps.len(), found.clone());
+        self.plan.steps.push(Step {
+            address: found.address.clone(),
+            kind: kind_name,
+            action: Action::Delete,
+            replaces,
+            generation: found.generation,
+            reason: (!reason.is_empty()).then(|| reason.to_owned()),
+            summary: kind.summary(&found.state),
+            controls: vec![],
+            changes: vec![],
+            state: None,
+            found: Some(found.clone()),
+            needs,
+        });
+        Ok(())
+    }
+
+    /// A key that kept logs are encrypted with must stay, or the logs would be
+    /// kept unreadable.
+    fn keep_keys_of_kept(&mut self) -> Result<()> {
+        let mut used = BTreeSet::new();
+        for kept in &self.plan.kept {
+            for found in self.observed.found.get(&kept.address).into_iter().flatten() {
+                walk(&found.state, &mut |text| {
+                    used.insert(text.to_owned());
+                });
+            }
+        }
+        let keep: BTreeMap<usize, Found> = self
+            .deleting
+            .iter()
+            .filter(|(i, found)| {
+                let key = self.plan.steps.get(**i).is_some_and(|s| s.kind == "aws.kms-key");
+                key && found.outputs.get("arn").is_some_and(|arn| used.contains(arn))
+            })
+            .map(|(i, found)| (*i, found.clone()))
+            .collect();
+        for (i, found) in keep {
+            if let Some(step) = self.plan.steps.get(i) {
+                self.plan.kept.push(Kept {
+                    address: found.address.clone(),
+                    kind: step.kind,
+                    id: found.id.clone(),
+                    reason: "the logs that stay are encrypted with it".to_owned(),
+                });
+            }
+            self.drop_step(i);
+        }
+        Ok(())
+    }
+
+    /// Objects in a cluster that is deleted go with it.
+    fn drop_what_dies_with_its_cluster(&mut self) {
+        let clusters: BTreeSet<String> = self
+            .deleting
+            .iter()
+            .filter(|(i, _)| self.plan.steps.get(**i).is_some_and(|s| s.kind == "aws.eks-cluster"))
+            .filter_map(|(_, found)| found.outputs.get("name").cloned())
+            .collect();
+        let gone: Vec<usize> = self
+            .deleting
+            .iter()
+            .filter(|(i, found)| {
+                let inside = self.plan.steps.get(**i).and_then(|s| self.kinds.get(s.kind).ok()).is_some_and(|k| k.in_cluster());
+                inside && found.state.get("cluster").and_then(Value::as_str).is_some_and(|c| clusters.contains(c))
+            })
+            .map(|(i, _)| *i)
+            .collect();
+        if !gone.is_empty() {
+            self.plan.notes.insert(format!("{} objects go with their clusters", gone.len()));
+        }
+        for i in gone {
+            self.drop_step(i);
+        }
+    }
+
+    /// Takes a deletion out; `order` leaves out steps that have no action.
+    fn drop_step(&mut self, index: usize) {
+        self.deleting.remove(&index);
+        if let Some(step) = self.plan.steps.get_mut(index) {
+            step.found = None;
+        }
+    }
+
+    /// Adds the needs between steps.
+    fn connect(&mut self) {
+        let mut needs: Vec<(usize, usize)> = Vec::new();
+        // Makers need what they refer to.
+        for (address, i) in &self.making {
+            let Some(resource) = self.desired.get(address) else { continue };
+            needs.extend(graph::needs(resource).iter().filter_map(|need| Some((*i, *self.making.get(need)?))));
+        }
+        // Deleters wait for everything that depends on what they delete.
+        let index = Names::new(&self.deleting);
+        let gone_first = self.gone_first(&index);
+        let makers: BTreeSet<usize> = self.making.values().copied().collect();
+        for (j, found) in self.found_steps() {
+            for i in index.named_in(&found) {
+                if i == j {
+                    continue;
+                }
+                let (Some(deleter), Some(dependent)) = (self.plan.steps.get(i), self.plan.steps.get(j)) else { continue };
+                let stays_until = !deleter.replaces || !gone_first.contains(&deleter.address);
+                match dependent.action {
+                    Action::Delete => needs.push((i, j)),
+                    _ if makers.contains(&j) && stays_until && deleter.address != dependent.address => needs.push((i, j)),
+                    _ => {}
+                }
+            }
+        }
+        // Kinds that must go first though no reference says so.
+        for (i, found) in &self.deleting {
+            let Some(kind) = self.plan.steps.get(*i).and_then(|s| self.kinds.get(s.kind).ok()) else { continue };
+            let cluster = found.state.get("cluster");
+            for (j, other) in &self.deleting {
+                let first = self.plan.steps.get(*j).is_some_and(|s| kind.deleted_after().contains(&s.kind));
+                if first && cluster.is_some() && cluster == other.state.get("cluster") {
+                    needs.push((*i, *j));
+                }
+            }
+        }
+        // The two halves of a replacement.
+        for i in self.deleting.keys() {
+            let Some(deleter) = self.plan.steps.get(*i).filter(|s| s.replaces) else { continue };
+            let Some(maker) = self.making.get(&deleter.address) else { continue };
+            if !gone_first.contains(&deleter.address) {
+                needs.push((*i, *maker));
+                // Those who use the old one must have moved to the new one.
+                let users = self.making.iter().filter(|(a, _)| {
+                    self.desired.get(a).is_some_and(|r| graph::needs(r).contains(&deleter.address))
+                });
+                needs.extend(users.map(|(_, user)| (*i, *user)));
+            } else {
+                needs.push((*maker, *i));
+            }
+        }
+        for (i, need) in needs {
+            if let Some(step) = self.plan.steps.get_mut(i)
+                && i != need
+            {
+                step.needs.insert(need);
+            }
+        }
+    }
+
+    /// Which replaced resources must be deleted before their successor is
+    /// made: those whose kind can't have both, those that failed or are being
+    /// deleted, and those that use one of these: the old one couldn't be
+    /// deleted while they hold it.
+    fn gone_first(&self, index: &Names) -> BTreeSet<Address> {
+        let replaced: Vec<(&Step, &Found)> = self
+            .deleting
+            .iter()
+            .filter_map(|(i, found)| Some((self.plan.steps.get(*i)?, found)))
+            .filter(|(step, _)| step.replaces && self.making.contains_key(&step.address))
+            .collect();
+        let mut gone: BTreeSet<Address> = BTreeSet::new();
+        loop {
+            let more = replaced.iter().find(|(step, found)| {
+                let usable = matches!(found.status, Status::Ready | Status::Pending(_));
+                let both = usable && self.kinds.get(step.kind).is_ok_and(|k| k.create_before_destroy());
+                let holds = || index.named_in(found).iter().filter_map(|i| self.plan.steps.get(*i)).any(|s| gone.contains(&s.address) && s.address != step.address);
+                let needs = || self.desired.get(&step.address).is_some_and(|r| graph::needs(r).iter().any(|n| gone.contains(n)));
+                !gone.contains(&step.address) && (!both || holds() || needs())
+            });
+            match more {
+                Some((step, _)) => gone.insert(step.address.clone()),
+                None => return gone,
+            };
+        }
+    }
+
+    fn found_steps(&self) -> Vec<(usize, Found)> {
+        self.plan
+            .steps
+            .iter()
+            .enumerate()
+            .filter_map(|(i, s)| Some((i, s.found.clone()?)))
+            .collect()
+    }
+}
+
+/// What deletions delete, by the ids, ARNs and names that others know it by.
+struct Names(BTreeMap<String, BTreeSet<usize>>);
+
+impl Names {
+    fn new(deleting: &BTreeMap<usize, Found>) -> Self {
+        let mut names: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+        for (i, found) in deleting {
+            let unique = ["id", "arn", "name", "alias", "issuer", "endpoint"];
+            let outputs = found.outputs.iter().filter(|(k, _)| unique.contains(&k.as_str())).map(|(_, v)| v);
+            for name in outputs.chain([&found.id]).filter(|n| n.len() > 3) {
+                names.entry(name.clone()).or_default().insert(*i);
+            }
+        }
+        Self(names)
+    }
+
+    /// The deletions that `found` depends on.
+    fn named_in(&self, found: &Found) -> BTreeSet<usize> {
+        let mut all = BTreeSet::new();
+        let mut look = |text: &str| {
+            if let Some(steps) = self.0.get(text) {
+                all.extend(steps);
+            }
+        };
+        if let Value::Object(fields) = &found.state {
+            // A resource's own name and its tags refer to nothing.
+            for (_, value) in fields.iter().filter(|(k, _)| !matches!(k.as_str(), "tags" | "name" | "alias")) {
+                walk(value, &mut look);
+            }
+        }
+        found.refs.iter().for_each(|r| look(r));
+        all
+    }
+}
+
+/// The silo or pool that a foundation carries.
+pub fn whole(address: &Address) -> Address {
+    let local = address.local();
+    match address.owner() {
+        Owner::Tenant(id) => Address::new(format!("tenant/{id}/{}", local.split('/').next().unwrap_or_default())),
+        owner => Address::new(owner.to_string()),
+    }
+}
+
+/// The token for creating `state` at `address`: the same whenever this very
+/// creation is tried again, another one when anything in it changed.
+pub fn token(tenancy: &str, address: &Address, generation: u32, state: &Value) -> String {
+    let mut hash = Sha256::new();
+    for part in [tenancy, address.as_str(), &generation.to_string(), &state.to_string()] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Puts steps into an order in which each comes after its needs, otherwise
+/// creations before deletions by address; leaves out dropped ones.
+fn order(plan: Plan) -> Result<Plan> {
+    let keep = |s: &Step| s.action != Action::Delete || s.found.is_some();
+    let dropped: BTreeSet<usize> = plan.steps.iter().enumerate().filter(|(_, s)| !keep(s)).map(|(i, _)| i).collect();
+    // What was only to prepare a dropped deletion goes too.
+    let prepared: BTreeSet<usize> = dropped
+        .iter()
+        .flat_map(|i| plan.steps.get(*i).map(|s| s.needs.clone()).unwrap_or_default())
+        .filter(|i| plan.steps.get(*i).is_some_and(|s| s.reason.as_deref() == Some("so that it can be deleted")))
+        .collect();
+    let left: BTreeSet<usize> = (0..plan.steps.len()).filter(|i| !dropped.contains(i) && !prepared.contains(i)).collect();
+    let mut done: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut steps: Vec<Step> = Vec::new();
+    while done.len() < left.len() {
+        let ready = left
+            .iter()
+            .filter(|i| !done.contains_key(i))
+            .filter_map(|i| Some((*i, plan.steps.get(*i)?)))
+            .filter(|(_, s)| s.needs.iter().all(|n| done.contains_key(n) || !left.contains(n)))
+            .min_by(|(i, a), (j, b)| {
+                (a.action == Action::Delete, &a.address, a.generation, i).cmp(&(b.action == Action::Delete, &b.address, b.generation, j))
+            });
+        let Some((i, step)) = ready else {
+            let stuck: Vec<String> = left
+                .iter()
+                .filter(|i| !done.contains_key(i))
+                .filter_map(|i| Some(format!("{:?} {}", plan.steps.get(*i)?.action, plan.steps.get(*i)?.address)))
+                .take(12)
+                .collect();
+            return Err(Error::new(Class::Bug, format!("steps wait for each other: {}", stuck.join(", "))));
+        };
+        let mut step = step.clone();
+        step.needs = step.needs.iter().filter_map(|n| done.get(n).copied()).collect();
+        done.insert(i, steps.len());
+        steps.push(step);
+    }
+    Ok(Plan { steps, ..plan })
+}
+
+/// The verb that a step's pace is asked for.
+pub fn verb(action: Action) -> Verb {
+    match action {
+        Action::Create | Action::Wait => Verb::Create,
+        Action::Update => Verb::Update,
+        Action::Delete => Verb::Delete,
+    }
+}
+
+/// True if `state` can be sent: nothing in it is still to be known.
+pub fn is_known(state: &Value) -> bool {
+    !has_references(state)
+}
+
+/// The addresses that `state` refers to.
+pub fn refers_to(state: &Value) -> BTreeSet<Address> {
+    references(state).into_iter().map(|(a, _)| a).collect()
+}

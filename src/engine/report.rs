@@ -1,0 +1,74 @@
+//! What a run did, for the end of its output and for its exit code.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::address::Address;
+use super::error::Error;
+use super::plan::{Action, Step, Summary};
+
+/// How one step ended.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub enum Outcome {
+    Done,
+    Failed { error: Error },
+    /// Something that it needs failed, is blocked or was skipped.
+    Skipped { because: Address },
+    /// The user stopped the run before it started.
+    NotStarted,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    pub address: Address,
+    pub kind: &'static str,
+    pub action: Action,
+    pub replaces: bool,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    pub lines: Vec<Line>,
+    pub took: Duration,
+    /// True if the user stopped it.
+    pub interrupted: bool,
+    /// What still differs after everything was done: bugs, by address.
+    pub differs: Vec<(Address, String)>,
+}
+
+impl Report {
+    /// What was really added, changed, replaced and destroyed.
+    pub fn done(&self) -> Summary {
+        let mut summary = Summary::default();
+        for line in self.lines.iter().filter(|l| matches!(l.outcome, Outcome::Done)) {
+            match (line.action, line.replaces) {
+                (Action::Create, true) => summary.replace += 1,
+                (Action::Create, false) => summary.add += 1,
+                (Action::Delete, false) => summary.destroy += 1,
+                (Action::Delete, true) => {}
+                _ => summary.change += 1,
+            }
+        }
+        summary
+    }
+
+    pub fn failed(&self) -> impl Iterator<Item = (&Line, &Error)> {
+        self.lines.iter().filter_map(|l| match &l.outcome {
+            Outcome::Failed { error } => Some((l, error)),
+            _ => None,
+        })
+    }
+
+    /// Steps that weren't carried out.
+    pub fn left(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter().filter(|l| matches!(l.outcome, Outcome::Skipped { .. } | Outcome::NotStarted))
+    }
+
+    pub(crate) fn line(step: &Step, outcome: Outcome) -> Line {
+        Line { address: step.address.clone(), kind: step.kind, action: step.action, replaces: step.replaces, outcome }
+    }
+}

@@ -1,0 +1,597 @@
+//! The engine on a toy cloud: boxes that hold references to each other.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+use super::address::Address;
+use super::clock::Clock;
+use super::desired::{Desired, Resource};
+use super::error::{Class, Error, Result};
+use super::execute::{Executor, Stop};
+use super::kind::*;
+use super::observe::{Observed, observe};
+use super::plan::{Action, Plan, Policy, plan};
+use super::report::{Outcome, Report};
+use super::value::reference;
+
+/// What the toy cloud holds, and how it misbehaves.
+#[derive(Default)]
+struct Cloud {
+    items: BTreeMap<String, Item>,
+    next: u64,
+    log: Vec<String>,
+    /// Creations of these addresses are done, but the answer is lost, once.
+    lose: BTreeSet<String>,
+    /// Calls about these addresses fail.
+    fail: BTreeSet<String>,
+    /// What the spec asks for: one that is replaced by deleting it first
+    /// may leave its users dangling for a moment, as a NAT gateway
+    /// does its routes.
+    wanted: BTreeSet<String>,
+    /// How many calls ran at the same time at most.
+    running: usize,
+    most: usize,
+}
+
+#[derive(Clone)]
+struct Item {
+    kind: &'static str,
+    address: Address,
+    generation: u32,
+    state: Value,
+    status: Status,
+}
+
+struct Toy {
+    name: &'static str,
+    cloud: Arc<Mutex<Cloud>>,
+    side_by_side: bool,
+    foundation: bool,
+    keeps: bool,
+}
+
+const RULES: &[(&str, Rule)] = &[("fixed", Rule::Replace), ("members", Rule::Unordered), ("size", Rule::CreateOnly)];
+
+impl Toy {
+    fn found(&self, id: &str, item: &Item) -> Found {
+        Found {
+            address: item.address.clone(),
+            generation: item.generation,
+            id: id.to_owned(),
+            outputs: [("id".to_owned(), id.to_owned())].into(),
+            state: item.state.clone(),
+            status: item.status.clone(),
+            refs: vec![],
+        }
+    }
+}
+
+#[async_trait]
+impl Kind for Toy {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        RULES
+    }
+    fn create_before_destroy(&self) -> bool {
+        self.side_by_side
+    }
+    fn is_foundation(&self) -> bool {
+        self.foundation
+    }
+    fn keeps_data(&self) -> bool {
+        self.keeps
+    }
+    fn lane(&self, state: &Value) -> Option<String> {
+        state.get("lane").and_then(Value::as_str).map(str::to_owned)
+    }
+    fn repair(&self, _found: &Found) -> Repair {
+        Repair::Replace
+    }
+    fn before_delete(&self, found: &Found) -> Option<Value> {
+        let mut state = found.state.clone();
+        (state.get("locked") == Some(&json!(true))).then(|| {
+            state["locked"] = json!(false);
+            state
+        })
+    }
+    async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
+        let cloud = self.cloud.lock().unwrap();
+        let found = cloud.items.iter().filter(|(_, i)| i.kind == self.name).map(|(id, i)| self.found(id, i)).collect();
+        Ok(Observation { found, ..Observation::default() })
+    }
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        let mut cloud = self.cloud.lock().unwrap();
+        for item in cloud.items.values_mut() {
+            if let Status::Pending(_) = item.status {
+                item.status = Status::Ready;
+            }
+        }
+        Ok(handles
+            .iter()
+            .map(|h| {
+                cloud
+                    .items
+                    .iter()
+                    .find(|(id, i)| **id == h.id || (h.id.is_empty() && i.address == h.address && i.generation == h.generation))
+                    .map(|(id, i)| self.found(id, i))
+            })
+            .collect())
+    }
+    async fn create(&self, new: &New) -> Result<Made> {
+        {
+            let mut cloud = self.cloud.lock().unwrap();
+            cloud.running += 1;
+            cloud.most = cloud.most.max(cloud.running);
+        }
+        tokio::task::yield_now().await;
+        let mut cloud = self.cloud.lock().unwrap();
+        cloud.running -= 1;
+        if cloud.fail.contains(new.address.as_str()) {
+            return Err(Error::new(Class::Invalid, "refused"));
+        }
+        // What a state names must exist.
+        let mut missing = None;
+        super::value::walk(&new.state, &mut |text| {
+            if text.starts_with("toy-") && !cloud.items.contains_key(text) {
+                missing = Some(text.to_owned());
+            }
+        });
+        if let Some(missing) = missing {
+            return Err(Error::new(Class::Invalid, format!("{missing} doesn't exist")));
+        }
+        cloud.next += 1;
+        let id = format!("toy-{:04}", cloud.next);
+        cloud.log.push(format!("create {} g{}", new.address, new.generation));
+        cloud.items.insert(
+            id.clone(),
+            Item {
+                kind: self.name,
+                address: new.address.clone(),
+                generation: new.generation,
+                state: new.state.clone(),
+                status: Status::Pending("CREATING".to_owned()),
+            },
+        );
+        match cloud.lose.remove(new.address.as_str()) {
+            true => Err(Error::new(Class::Unclear, "no answer")),
+            false => Ok(Made { id, ..Made::default() }),
+        }
+    }
+    async fn update(&self, from: &Found, to: &New, changes: &[Change]) -> Result<Made> {
+        let mut cloud = self.cloud.lock().unwrap();
+        cloud.log.push(format!("update {} {}", to.address, changes.iter().map(|c| c.path.as_str()).collect::<Vec<_>>().join(",")));
+        let item = cloud.items.get_mut(&from.id).unwrap();
+        let size = item.state.get("size").cloned();
+        item.state = to.state.clone();
+        if let Some(size) = size {
+            item.state["size"] = size;
+        }
+        Ok(Made { id: from.id.clone(), ready: true, ..Made::default() })
+    }
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        let mut cloud = self.cloud.lock().unwrap();
+        let mut user = None;
+        for (id, item) in &cloud.items {
+            super::value::walk(&item.state, &mut |text| {
+                if text == found.id && *id != found.id {
+                    user = Some(item.address.clone());
+                }
+            });
+        }
+        let dangles = cloud.wanted.contains(found.address.as_str());
+        if let Some(user) = user.filter(|_| !dangles) {
+            return Err(Error::new(Class::Invalid, format!("{} is used by {user}", found.id)));
+        }
+        if cloud.items.get(&found.id).is_some_and(|i| i.state.get("locked") == Some(&json!(true))) {
+            return Err(Error::new(Class::Invalid, "it is locked"));
+        }
+        cloud.items.remove(&found.id);
+        cloud.log.push(format!("delete {} g{}", found.address, found.generation));
+        Ok(true)
+    }
+}
+
+struct World {
+    cloud: Arc<Mutex<Cloud>>,
+    kinds: Registry,
+}
+
+impl World {
+    fn new() -> Self {
+        let cloud = Arc::new(Mutex::new(Cloud::default()));
+        let mut kinds = Registry::default();
+        let toy = |name, side_by_side, foundation, keeps| Toy { name, cloud: cloud.clone(), side_by_side, foundation, keeps };
+        kinds.add(toy("toy.net", false, true, false));
+        kinds.add(toy("toy.box", false, false, false));
+        kinds.add(toy("toy.twin", true, false, false));
+        kinds.add(toy("toy.log", false, false, true));
+        Self { cloud, kinds }
+    }
+
+    async fn observed(&self, desired: &Desired) -> Observed {
+        observe(&self.kinds, desired, &Round::default(), BTreeMap::new(), true).await
+    }
+
+    async fn plan(&self, desired: &Desired, policy: &Policy) -> Result<Plan> {
+        plan(desired, &self.observed(desired).await, &self.kinds, policy)
+    }
+
+    async fn execute(&self, plan: &Plan) -> Report {
+        let (events, _listener) = mpsc::unbounded_channel();
+        let (_stopper, stop) = watch::channel(Stop::No);
+        let executor = Executor {
+            kinds: self.kinds.clone(),
+            tenancy: "acme".to_owned(),
+            clock: Clock::scaled(1e6),
+            parallelism: 4,
+            events,
+            stop,
+        };
+        executor.execute(plan).await
+    }
+
+    async fn apply(&self, desired: &Desired) -> Report {
+        let plan = self.plan(desired, &Policy::default()).await.unwrap();
+        self.cloud.lock().unwrap().wanted = desired.iter().map(|r| r.address.to_string()).collect();
+        self.execute(&plan).await
+    }
+
+    fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.cloud.lock().unwrap().log)
+    }
+}
+
+fn desired(resources: &[(&str, &'static str, Value, &[&str])]) -> Desired {
+    let mut desired = Desired::default();
+    for (address, kind, state, after) in resources {
+        desired
+            .insert(Resource {
+                address: Address::new(address),
+                kind,
+                state: state.clone(),
+                after: after.iter().map(Address::new).collect(),
+                controls: vec![],
+                whole: None,
+                keep: false,
+            })
+            .unwrap();
+    }
+    desired
+}
+
+fn to(address: &str) -> String {
+    reference(&Address::new(address), "id")
+}
+
+/// A plan as text: one line a step, with what it needs.
+fn text(plan: &Plan) -> String {
+    let mut lines = Vec::new();
+    for (i, step) in plan.steps.iter().enumerate() {
+        let action = format!("{:?}", step.action).to_lowercase();
+        let needs = step.needs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let changes = step.changes.iter().map(|c| c.path.as_str()).collect::<Vec<_>>().join(",");
+        let replaces = if step.replaces { " replaces" } else { "" };
+        lines.push(format!("{i}: {action}{replaces} {} g{} [{changes}] after {{{needs}}}", step.address, step.generation));
+    }
+    lines.extend(plan.blocked.iter().map(|b| format!("blocked {}: {}", b.address, b.reason)));
+    lines.extend(plan.kept.iter().map(|k| format!("kept {}: {}", k.address, k.reason)));
+    lines.join("\n")
+}
+
+fn estate() -> Desired {
+    desired(&[
+        ("tenant/a/silo/net", "toy.net", json!({"fixed": "10.0.0.0/16"}), &[]),
+        ("tenant/a/silo/subnet", "toy.box", json!({"net": to("tenant/a/silo/net"), "fixed": "10.0.1.0/24"}), &[]),
+        ("tenant/a/silo/group", "toy.twin", json!({"net": to("tenant/a/silo/net"), "fixed": "one", "members": ["x", "y"]}), &[]),
+        ("tenant/a/silo/nodes", "toy.twin", json!({"subnet": to("tenant/a/silo/subnet"), "group": to("tenant/a/silo/group"), "max": 3, "size": 1}), &["tenant/a/silo/log"]),
+        ("tenant/a/silo/log", "toy.log", json!({"days": 30}), &[]),
+    ])
+}
+
+fn with(mut base: Desired, address: &str, field: &str, value: Value) -> Desired {
+    let mut changed = Desired::default();
+    for resource in base.iter() {
+        let mut resource = resource.clone();
+        if resource.address.as_str() == address {
+            resource.state[field] = value.clone();
+        }
+        changed.insert(resource).unwrap();
+    }
+    std::mem::swap(&mut base, &mut changed);
+    base
+}
+
+fn without(base: &Desired, address: &str) -> Desired {
+    let mut left = Desired::default();
+    for resource in base.iter().filter(|r| r.address.as_str() != address) {
+        left.insert(resource.clone()).unwrap();
+    }
+    left
+}
+
+#[tokio::test]
+async fn creates_in_the_order_of_references_and_then_has_nothing_to_do() {
+    let world = World::new();
+    let plan = world.plan(&estate(), &Policy::default()).await.unwrap();
+    insta::assert_snapshot!(text(&plan), @r"
+    0: create tenant/a/silo/log g1 [] after {}
+    1: create tenant/a/silo/net g1 [] after {}
+    2: create tenant/a/silo/group g1 [] after {1}
+    3: create tenant/a/silo/subnet g1 [] after {1}
+    4: create tenant/a/silo/nodes g1 [] after {0,2,3}
+    ");
+    let report = world.execute(&plan).await;
+    assert_eq!(report.failed().count(), 0);
+    assert!(world.plan(&estate(), &Policy::default()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn updates_in_place_and_leaves_alone_what_others_own() {
+    let world = World::new();
+    world.apply(&estate()).await;
+    world.log();
+    let changed = with(with(estate(), "tenant/a/silo/nodes", "max", json!(5)), "tenant/a/silo/nodes", "size", json!(9));
+    let changed = with(changed, "tenant/a/silo/group", "members", json!(["y", "x"]));
+    world.apply(&changed).await;
+    assert_eq!(world.log(), ["update tenant/a/silo/nodes max"]);
+}
+
+#[tokio::test]
+async fn a_replacement_that_can_stand_beside_the_old_one_is_made_first() {
+    let world = World::new();
+    world.apply(&estate()).await;
+    world.log();
+    let plan = world.plan(&with(estate(), "tenant/a/silo/group", "fixed", json!("two")), &Policy::default()).await.unwrap();
+    insta::assert_snapshot!(text(&plan), @r"
+    0: create replaces tenant/a/silo/group g2 [fixed] after {}
+    1: update tenant/a/silo/nodes g1 [group] after {0}
+    2: delete replaces tenant/a/silo/group g1 [] after {0,1}
+    ");
+    assert_eq!(plan.summary().replace, 1);
+    let report = world.execute(&plan).await;
+    assert_eq!(report.failed().count(), 0);
+    assert_eq!(world.log(), ["create tenant/a/silo/group g2", "update tenant/a/silo/nodes group", "delete tenant/a/silo/group g1"]);
+}
+
+#[tokio::test]
+async fn a_foundation_is_replaced_only_when_allowed() {
+    let world = World::new();
+    world.apply(&estate()).await;
+    let changed = with(estate(), "tenant/a/silo/net", "fixed", json!("10.9.0.0/16"));
+    let blocked = world.plan(&changed, &Policy::default()).await.unwrap();
+    insta::assert_snapshot!(text(&blocked), @"blocked tenant/a/silo/net: a change of fixed needs a new one, and everything in it with it");
+    let allowed = Policy { allow_replace: [Address::new("tenant/a/silo/net")].into(), ..Policy::default() };
+    assert_eq!(world.plan(&changed, &allowed).await.unwrap().summary().replace, 1);
+}
+
+#[tokio::test]
+async fn what_left_the_spec_is_deleted_users_first() {
+    let world = World::new();
+    world.apply(&estate()).await;
+    world.log();
+    let plan = world.plan(&Desired::default(), &Policy::default()).await.unwrap();
+    insta::assert_snapshot!(text(&plan), @r"
+    0: delete tenant/a/silo/nodes g1 [] after {}
+    1: delete tenant/a/silo/group g1 [] after {0}
+    2: delete tenant/a/silo/subnet g1 [] after {0}
+    3: delete tenant/a/silo/net g1 [] after {1,2}
+    kept tenant/a/silo/log: audit logs stay; --delete-logs deletes them
+    ");
+    assert_eq!(plan.confirm, [Address::new("tenant/a/silo")].into());
+    let report = world.execute(&plan).await;
+    assert_eq!(report.failed().count(), 0, "{report:?}");
+    assert_eq!(world.cloud.lock().unwrap().items.len(), 1, "the log stays");
+}
+
+#[tokio::test]
+async fn a_lock_is_lifted_before_the_deletion() {
+    let world = World::new();
+    world.apply(&with(estate(), "tenant/a/silo/subnet", "locked", json!(true))).await;
+    world.log();
+    let policy = Policy { destroy: true, delete_logs: true, ..Policy::default() };
+    let plan = world.plan(&estate(), &policy).await.unwrap();
+    let report = world.execute(&plan).await;
+    assert_eq!(report.failed().count(), 0, "{report:?}");
+    assert!(world.log().contains(&"update tenant/a/silo/subnet locked".to_owned()));
+    assert!(world.cloud.lock().unwrap().items.is_empty());
+}
+
+#[tokio::test]
+async fn a_lost_answer_makes_no_duplicate() {
+    let world = World::new();
+    world.cloud.lock().unwrap().lose.insert("tenant/a/silo/net".to_owned());
+    let report = world.apply(&estate()).await;
+    assert_eq!(report.failed().count(), 0);
+    assert_eq!(world.cloud.lock().unwrap().items.len(), 5);
+}
+
+#[tokio::test]
+async fn a_failure_skips_what_depends_on_it_and_nothing_else() {
+    let world = World::new();
+    world.cloud.lock().unwrap().fail.insert("tenant/a/silo/group".to_owned());
+    let report = world.apply(&estate()).await;
+    let outcome = |address: &str| {
+        let line = report.lines.iter().find(|l| l.address.as_str() == address).unwrap();
+        match &line.outcome {
+            Outcome::Done => "done",
+            Outcome::Failed { .. } => "failed",
+            Outcome::Skipped { .. } => "skipped",
+            Outcome::NotStarted => "not started",
+        }
+    };
+    assert_eq!(outcome("tenant/a/silo/group"), "failed");
+    assert_eq!(outcome("tenant/a/silo/nodes"), "skipped");
+    assert_eq!(outcome("tenant/a/silo/subnet"), "done");
+}
+
+#[tokio::test]
+async fn what_exists_twice_is_named_and_left_alone() {
+    let world = World::new();
+    world.apply(&estate()).await;
+    {
+        let mut cloud = world.cloud.lock().unwrap();
+        let twin = cloud.items.values().find(|i| i.address.as_str() == "tenant/a/silo/subnet").unwrap().clone();
+        cloud.items.insert("toy-9999".to_owned(), twin);
+    }
+    let plan = world.plan(&estate(), &Policy::default()).await.unwrap();
+    assert!(plan.steps.is_empty());
+    assert!(plan.blocked[0].reason.contains("toy-9999"), "{}", plan.blocked[0].reason);
+}
+
+#[tokio::test]
+async fn a_failed_resource_is_made_again() {
+    let world = World::new();
+    world.apply(&estate()).await;
+    world.log();
+    for item in world.cloud.lock().unwrap().items.values_mut() {
+        if item.address.as_str() == "tenant/a/silo/nodes" {
+            item.status = Status::Failed("CREATE_FAILED: no capacity".to_owned());
+        }
+    }
+    world.apply(&estate()).await;
+    assert_eq!(world.log(), ["delete tenant/a/silo/nodes g1", "create tenant/a/silo/nodes g2"]);
+}
+
+#[tokio::test]
+async fn selecting_a_tenant_touches_only_its_own() {
+    let world = World::new();
+    let both = desired(&[
+        ("pool/p/cluster", "toy.net", json!({}), &[]),
+        ("tenant/a/pool/nodes", "toy.box", json!({"cluster": to("pool/p/cluster")}), &[]),
+        ("tenant/b/pool/nodes", "toy.box", json!({"cluster": to("pool/p/cluster")}), &[]),
+    ]);
+    let only = |deps| Policy { tenants: ["a".to_owned()].into(), with_deps: deps, ..Policy::default() };
+    let missing = world.plan(&both, &only(false)).await.unwrap_err();
+    assert!(missing.message.contains("pool/p"), "{missing}");
+    let plan = world.plan(&both, &only(true)).await.unwrap();
+    assert_eq!(plan.steps.iter().map(|s| s.address.as_str()).collect::<Vec<_>>(), ["pool/p/cluster", "tenant/a/pool/nodes"]);
+    world.apply(&both).await;
+    let gone = without(&without(&both, "tenant/a/pool/nodes"), "tenant/b/pool/nodes");
+    let plan = world.plan(&gone, &only(false)).await.unwrap();
+    assert_eq!(plan.steps.iter().map(|s| s.address.as_str()).collect::<Vec<_>>(), ["tenant/a/pool/nodes"]);
+}
+
+#[tokio::test]
+async fn one_lane_runs_one_at_a_time() {
+    let world = World::new();
+    let lane = |i: usize| (format!("tenant/a/x/{i}"), json!({"lane": "one"}));
+    let mut all = Desired::default();
+    for (address, state) in (0..8).map(lane) {
+        all.insert(Resource { address: Address::new(address), kind: "toy.box", state, after: vec![], controls: vec![], whole: None, keep: false }).unwrap();
+    }
+    world.apply(&all).await;
+    assert_eq!(world.cloud.lock().unwrap().most, 1);
+}
+
+#[tokio::test]
+async fn a_stopped_run_starts_nothing_new_and_resumes() {
+    let world = World::new();
+    let plan = world.plan(&estate(), &Policy::default()).await.unwrap();
+    let (events, mut listener) = mpsc::unbounded_channel();
+    let (stopper, stop) = watch::channel(Stop::No);
+    let executor = Executor {
+        kinds: world.kinds.clone(),
+        tenancy: "acme".to_owned(),
+        clock: Clock::scaled(1e6),
+        parallelism: 1,
+        events,
+        stop,
+    };
+    let stopping = async {
+        while let Some(event) = listener.recv().await {
+            if matches!(event, super::event::Event::Done { .. }) {
+                let _ = stopper.send(Stop::Gently);
+            }
+        }
+    };
+    let run = async {
+        let report = executor.execute(&plan).await;
+        drop(executor);
+        report
+    };
+    let (report, ()) = tokio::join!(run, stopping);
+    assert!(report.interrupted);
+    assert!(report.left().count() > 0);
+    let again = world.apply(&estate()).await;
+    assert_eq!(again.failed().count(), 0);
+    assert_eq!(world.cloud.lock().unwrap().items.len(), 5);
+    assert!(world.plan(&estate(), &Policy::default()).await.unwrap().is_empty());
+}
+
+/// Random estates: each resource may refer to earlier ones.
+fn any_estate() -> impl Strategy<Value = Desired> {
+    let one = (0..3usize, 0..4u8, 0..4u8, proptest::collection::vec(0..8usize, 0..3), any::<bool>());
+    proptest::collection::vec(proptest::option::weighted(0.8, one), 1..8).prop_map(|items| {
+        let mut desired = Desired::default();
+        let name = |i: usize| Address::new(format!("tenant/t{}/x/r{i}", i % 3));
+        let present: Vec<bool> = items.iter().map(Option::is_some).collect();
+        for (i, item) in items.iter().enumerate() {
+            let Some((kind, fixed, plain, refs, order_only)) = item else { continue };
+            let targets: Vec<Address> = refs.iter().filter(|r| **r < i && present[**r]).map(|r| name(*r)).collect();
+            let (uses, after) = if *order_only { (vec![], targets) } else { (targets, vec![]) };
+            let uses: Vec<String> = uses.iter().map(|a| reference(a, "id")).collect();
+            desired
+                .insert(Resource {
+                    address: name(i),
+                    // The kind of an address never changes.
+                    kind: ["toy.box", "toy.twin"][i % 2],
+                    state: json!({"fixed": fixed, "plain": plain, "members": uses, "model": kind}),
+                    after,
+                    controls: vec![],
+                    whole: None,
+                    keep: false,
+                })
+                .unwrap();
+        }
+        desired
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_estate_converges_from_any_other(first in any_estate(), second in any_estate()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let world = World::new();
+            for estate in [&first, &second] {
+                let report = world.apply(estate).await;
+                prop_assert_eq!(report.failed().count(), 0, "{:?}", report);
+                let again = world.plan(estate, &Policy::default()).await.unwrap();
+                prop_assert!(again.is_empty(), "{}", text(&again));
+                prop_assert_eq!(world.cloud.lock().unwrap().items.len(), estate.len());
+            }
+            let empty = Desired::default();
+            world.apply(&empty).await;
+            prop_assert!(world.cloud.lock().unwrap().items.is_empty());
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_bytes(estate in any_estate()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let world = World::new();
+            let one = serde_json::to_string(&world.plan(&estate, &Policy::default()).await.unwrap()).unwrap();
+            let two = serde_json::to_string(&world.plan(&estate, &Policy::default()).await.unwrap()).unwrap();
+            prop_assert_eq!(one, two);
+            Ok(())
+        })?;
+    }
+}
+
+#[test]
+fn actions_have_names_for_json() {
+    assert_eq!(serde_json::to_value(Action::Create).unwrap(), json!("create"));
+}

@@ -1,0 +1,463 @@
+//! One client for each cluster: where its API server is, how to log in, and
+//! what its answers mean.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{Method, Request, Response, Uri};
+use http_body_util::BodyExt;
+use hyper_util::client::proxy::matcher::Matcher;
+use jiff::SignedDuration;
+use kube::client::Body;
+use kube::config::{Config, ExecAuthCluster, Kubeconfig};
+use serde_json::Value;
+
+use super::apis::Apis;
+use super::error;
+use super::token::{Token, token};
+use crate::aws::Aws;
+use crate::engine::clock::Clock;
+use crate::engine::error::{Class, Error, Result};
+
+const CONNECT: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(60);
+/// Tries of a request that the server is too busy for.
+const TRIES: u32 = 5;
+/// A token is replaced this long before its end.
+const MARGIN: SignedDuration = SignedDuration::from_mins(1);
+
+/// A cluster as a manifest names it.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Name of the EKS cluster.
+    pub cluster: &'a str,
+    /// Its API server's URL; may be empty if a kubeconfig names the cluster.
+    pub endpoint: &'a str,
+    /// Base64 of PEM.
+    pub certificate_authority: &'a str,
+}
+
+/// The clusters of one run, each opened once.
+pub struct Clusters {
+    aws: Arc<Aws>,
+    kubeconfigs: BTreeMap<String, PathBuf>,
+    open: Mutex<HashMap<[String; 3], Arc<Cluster>>>,
+    counts: Counts,
+}
+
+type Counts = Arc<Mutex<BTreeMap<String, u64>>>;
+
+impl Clusters {
+    /// `kubeconfigs`: files to reach clusters by, by [`Target::cluster`].
+    pub fn new(aws: Arc<Aws>, kubeconfigs: BTreeMap<String, PathBuf>) -> Self {
+        Self { aws, kubeconfigs, open: Mutex::default(), counts: Counts::default() }
+    }
+
+    /// True if it is known where the API server of `target` is.
+    pub fn locates(&self, target: Target<'_>) -> bool {
+        !target.endpoint.is_empty() || self.kubeconfigs.contains_key(target.cluster)
+    }
+
+    /// The client for `target`. Connects nowhere yet.
+    ///
+    /// # Errors
+    /// [`Class::Input`] for a kubeconfig, proxy or certificate that can't be
+    /// used, [`Class::Denied`] for a kubeconfig's credential plugin that fails.
+    pub async fn get(&self, target: Target<'_>) -> Result<Arc<Cluster>> {
+        let key = [target.cluster, target.endpoint, target.certificate_authority].map(str::to_owned);
+        if let Some(known) = self.lock().get(&key) {
+            return Ok(known.clone());
+        }
+        let cluster = Arc::new(self.open(target).await?);
+        Ok(self.lock().entry(key).or_insert(cluster).clone())
+    }
+
+    /// Requests made so far, by action such as `k8s:list`.
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[String; 3], Arc<Cluster>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn open(&self, target: Target<'_>) -> Result<Cluster> {
+        let name = target.cluster;
+        let file = self.kubeconfigs.get(name);
+        let mut config = match file {
+            Some(file) => from_kubeconfig(name, file)?,
+            None => from_eks(target)?,
+        };
+        config.connect_timeout = Some(CONNECT);
+        config.read_timeout = Some(ANSWER);
+        // Otherwise the time that a connection sat idle counts.
+        config.reset_reader_on_write = true;
+        config.default_retry = false;
+        // A kubeconfig's credential plugin runs here and may take its time.
+        let client = tokio::task::spawn_blocking(move || kube::Client::try_from(config))
+            .await
+            .map_err(|e| Error::bug(format!("the client for cluster {name} can't be built: {e}")))?
+            .map_err(|e| match e {
+                kube::Error::Auth(_) => error::transport(&e, name, ""),
+                other => Error::input(format!("the client for cluster {name} can't be built: {other}")),
+            })?;
+        Ok(Cluster {
+            name: name.to_owned(),
+            kubeconfig: file.cloned(),
+            aws: self.aws.clone(),
+            client,
+            token: tokio::sync::Mutex::default(),
+            apis: tokio::sync::Mutex::default(),
+            accepted: AtomicBool::new(false),
+            counts: self.counts.clone(),
+        })
+    }
+}
+
+/// One cluster's API server.
+pub struct Cluster {
+    name: String,
+    /// Logs in by itself; otherwise we do, with EKS tokens.
+    kubeconfig: Option<PathBuf>,
+    aws: Arc<Aws>,
+    client: kube::Client,
+    token: tokio::sync::Mutex<Option<Token>>,
+    apis: tokio::sync::Mutex<Option<Arc<Apis>>>,
+    accepted: AtomicBool,
+    counts: Counts,
+}
+
+/// One request; `path` begins with `/`, and its parts are escaped.
+#[derive(Debug)]
+pub struct Call {
+    /// What it is counted as, such as `list`.
+    pub action: &'static str,
+    pub method: Method,
+    pub path: String,
+    pub accept: &'static str,
+    /// Media type and content.
+    pub body: Option<(&'static str, Vec<u8>)>,
+}
+
+impl Call {
+    pub fn get(action: &'static str, path: impl Into<String>) -> Self {
+        Self { action, method: Method::GET, path: path.into(), accept: "application/json", body: None }
+    }
+}
+
+impl Cluster {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// True once the server has let us read or write an object. Until then a
+    /// refusal may be that of an access entry that it hasn't heard of yet.
+    pub fn accepted(&self) -> bool {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// What the cluster serves, asked once; `fresh` asks again. The first call
+    /// that a cluster gets: it tells whether the server can be reached.
+    pub async fn apis(&self, fresh: bool) -> Result<Arc<Apis>> {
+        let mut known = self.apis.lock().await;
+        if let Some(apis) = known.as_ref().filter(|_| !fresh) {
+            return Ok(apis.clone());
+        }
+        let apis = Arc::new(Apis::discover(self).await?);
+        *known = Some(apis.clone());
+        Ok(apis)
+    }
+
+    /// Sends `call` and gives the JSON of the answer. Waits and tries again
+    /// while the server is too busy.
+    ///
+    /// # Errors
+    /// [`Class::Unreachable`] with the ways out; [`Class::Denied`] with how to
+    /// let the caller in; and what the server says.
+    pub async fn call(&self, call: &Call) -> Result<Value> {
+        let named = |e: Error| e.operation(format!("k8s:{}", call.action));
+        let mut wait = Duration::from_millis(250);
+        for attempt in 1.. {
+            let request = self.request(call).await.map_err(named)?;
+            self.count(call.action);
+            let response = self
+                .client
+                .send(request)
+                .await
+                .map_err(|e| named(error::transport(&e, &self.name, &self.ways_out())))?;
+            let status = response.status().as_u16();
+            let busy = matches!(status, 429 | 503 | 504) && attempt < TRIES;
+            let asked = retry_after(&response);
+            let body = response
+                .into_body()
+                .collect()
+                .await
+                .map_err(|e| named(error::transport(&e, &self.name, &self.ways_out())))?
+                .to_bytes();
+            if busy {
+                self.aws.clock.sleep(asked.unwrap_or(wait)).await;
+                wait *= 2;
+                continue;
+            }
+            if !(200..300).contains(&status) {
+                return Err(named(error::status(status, &body, &self.name, &self.way_in())));
+            }
+            if call.action != "discover" {
+                self.accepted.store(true, Ordering::Relaxed);
+            }
+            return error::json(&body).ok_or_else(|| named(error::not_kubernetes(status, &body, &self.name)));
+        }
+        Err(Error::bug(format!("no request was sent to cluster {}", self.name)))
+    }
+
+    async fn request(&self, call: &Call) -> Result<Request<Body>> {
+        let (media, body) = call.body.as_ref().map_or((None, Body::empty()), |(m, b)| (Some(*m), b.clone().into()));
+        let mut request = Request::new(body);
+        *request.method_mut() = call.method.clone();
+        *request.uri_mut() = call
+            .path
+            .parse()
+            .map_err(|e| Error::bug(format!("`{}` can't be asked of cluster {}: {e}", call.path, self.name)))?;
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT, HeaderValue::from_static(call.accept));
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("ringfence/", env!("CARGO_PKG_VERSION"))));
+        if let Some(media) = media {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+        }
+        if self.kubeconfig.is_none() {
+            let mut bearer = HeaderValue::try_from(format!("Bearer {}", self.token().await?))
+                .map_err(|_| Error::bug("a token holds characters that a header can't"))?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        Ok(request)
+    }
+
+    async fn token(&self) -> Result<String> {
+        let mut held = self.token.lock().await;
+        if let Some(token) = held.as_ref().filter(|t| Clock::timestamp() + MARGIN < t.expires) {
+            return Ok(token.token.clone());
+        }
+        let fresh = token(&self.aws, &self.name).await?;
+        Ok(held.insert(fresh).token.clone())
+    }
+
+    fn count(&self, action: &str) {
+        *self
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(format!("k8s:{action}"))
+            .or_default() += 1;
+    }
+
+    fn ways_out(&self) -> String {
+        match &self.kubeconfig {
+            Some(file) => format!("see that what {} leads to is running: the tunnel, the bastion, the VPN", file.display()),
+            None => format!(
+                "run this inside the cluster's VPC or a network connected to it; or open a tunnel and name it with --kubeconfig {}=FILE; or leave the in-cluster part to GitOps with the files that `ringfence render` writes",
+                self.name
+            ),
+        }
+    }
+
+    fn way_in(&self) -> String {
+        match &self.kubeconfig {
+            Some(file) => format!("the user in {} needs cluster-admin", file.display()),
+            None => format!(
+                "name {} under access.operators in the spec and apply: its access entry lets it into the cluster; a clock that is off by minutes makes its tokens invalid, too",
+                self.aws.caller
+            ),
+        }
+    }
+}
+
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(Duration::from_secs(15)))
+}
+
+fn from_eks(target: Target<'_>) -> Result<Config> {
+    let name = target.cluster;
+    let url = uri(target.endpoint)
+        .ok_or_else(|| Error::bug(format!("the endpoint of cluster {name} is no URL: `{}`", target.endpoint)))?;
+    if url.scheme_str() != Some("https") && !is_loopback(&url) {
+        return Err(Error::input(format!("the API server of cluster {name} is at {url}: a token sent there could be read on its way"))
+            .help("only https is spoken, but with an address of this very machine"));
+    }
+    let mut config = Config::new(url);
+    if !target.certificate_authority.is_empty() {
+        config.root_cert = Some(certificates(target.certificate_authority).ok_or_else(|| {
+            Error::bug(format!("the certificate authority of cluster {name} isn't base64 of PEM"))
+        })?);
+    }
+    config.proxy_url = proxy(&config.cluster_url)?;
+    Ok(config)
+}
+
+fn from_kubeconfig(name: &str, file: &Path) -> Result<Config> {
+    let wrong = |why: &dyn std::fmt::Display| {
+        Error::input(format!("--kubeconfig {name}={}: {why}", file.display()))
+            .help("check it with `kubectl --kubeconfig FILE version`")
+    };
+    let kubeconfig = Kubeconfig::read_from(file).map_err(|e| wrong(&e))?;
+    let wanted = kubeconfig.current_context.as_deref().filter(|c| !c.is_empty());
+    let context = match (wanted, kubeconfig.contexts.as_slice()) {
+        (Some(wanted), all) => all.iter().find(|c| c.name == wanted),
+        (None, [only]) => Some(only),
+        (None, _) => None,
+    };
+    let context = context
+        .and_then(|c| c.context.as_ref())
+        .ok_or_else(|| wrong(&"it names no current context"))?;
+    let cluster = kubeconfig
+        .clusters
+        .iter()
+        .find(|c| c.name == context.cluster)
+        .and_then(|c| c.cluster.as_ref())
+        .ok_or_else(|| wrong(&format!("it holds no cluster `{}`", context.cluster)))?;
+    let server = cluster.server.as_deref().unwrap_or_default();
+    let mut config = Config::new(uri(server).ok_or_else(|| wrong(&format!("its server is no URL: `{server}`")))?);
+    let auth = ExecAuthCluster::try_from(cluster).map_err(|e| wrong(&e))?;
+    if let Some(pem) = &auth.certificate_authority_data {
+        config.root_cert =
+            Some(pem_certificates(pem).ok_or_else(|| wrong(&"its certificate authority isn't PEM"))?);
+    }
+    config.accept_invalid_certs = cluster.insecure_skip_tls_verify.unwrap_or(false);
+    config.tls_server_name = cluster.tls_server_name.clone();
+    config.proxy_url = match cluster.proxy_url.as_deref().filter(|p| !p.is_empty()) {
+        Some(url) => Some(proxy_uri(url, "the kubeconfig's proxy-url")?),
+        None => proxy(&config.cluster_url)?,
+    };
+    let user = context.user.as_deref().unwrap_or_default();
+    let user = kubeconfig.auth_infos.iter().find(|u| u.name == user).and_then(|u| u.auth_info.clone());
+    config.auth_info = user.unwrap_or_default();
+    if let Some(exec) = config.auth_info.exec.as_mut().filter(|e| e.provide_cluster_info) {
+        exec.cluster = Some(auth);
+    }
+    Ok(config)
+}
+
+fn uri(text: &str) -> Option<Uri> {
+    let uri: Uri = text.parse().ok()?;
+    (matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()).then_some(uri)
+}
+
+fn is_loopback(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The proxy that the environment names for `server`. kube's own reading of
+/// NO_PROXY asks about the proxy instead of the server, and it doesn't know
+/// ALL_PROXY.
+fn proxy(server: &Uri) -> Result<Option<Uri>> {
+    let first = |names: &[&'static str]| {
+        names.iter().find_map(|n| Some((*n, std::env::var(n).ok().filter(|v| !v.trim().is_empty())?)))
+    };
+    let Some((name, value)) = first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]) else {
+        return Ok(None);
+    };
+    let except = first(&["NO_PROXY", "no_proxy"]).map(|(_, v)| v).unwrap_or_default();
+    if is_loopback(server) || bypassed(server, except) {
+        return Ok(None);
+    }
+    proxy_uri(&value, name).map(Some)
+}
+
+fn bypassed(server: &Uri, except: String) -> bool {
+    let matcher = Matcher::builder().all("http://proxy.invalid").no(except).build();
+    matcher.intercept(server).is_none()
+}
+
+/// `name` says where the value stands. The value isn't shown: it may hold a
+/// password.
+fn proxy_uri(value: &str, name: &str) -> Result<Uri> {
+    let value = value.trim();
+    let value = match value.split_once("://") {
+        // Names are resolved by the proxy either way.
+        Some(("socks5h", rest)) => format!("socks5://{rest}"),
+        Some(_) => value.to_owned(),
+        None => format!("http://{value}"),
+    };
+    let uri: Option<Uri> = value.parse().ok();
+    uri.filter(|u| matches!(u.scheme_str(), Some("http" | "https" | "socks5")) && u.host().is_some())
+        .ok_or_else(|| Error::input(format!("{name} is no proxy's URL")).help("write http://HOST:PORT or socks5://HOST:PORT"))
+}
+
+/// DER of every certificate in base64 of PEM. EKS gives two while it rotates
+/// a cluster's authority.
+fn certificates(base64: &str) -> Option<Vec<Vec<u8>>> {
+    pem_certificates(&STANDARD.decode(base64.trim()).ok()?)
+}
+
+fn pem_certificates(pem: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let pem = std::str::from_utf8(pem).ok()?;
+    let blocks = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
+    let all = blocks
+        .map(|block| {
+            let (base64, _) = block.split_once("-----END CERTIFICATE-----")?;
+            STANDARD.decode(base64.split_whitespace().collect::<String>()).ok()
+        })
+        .collect::<Option<Vec<_>>>()?;
+    (!all.is_empty()).then_some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn at(text: &str) -> Uri {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn no_proxy_is_about_the_server() {
+        let eks = at("https://ABC123.gr7.us-east-1.eks.amazonaws.com");
+        assert!(!bypassed(&eks, String::new()));
+        assert!(!bypassed(&eks, "localhost,127.0.0.1,".to_owned()));
+        assert!(bypassed(&eks, "localhost, .eks.amazonaws.com".to_owned()));
+        assert!(bypassed(&at("https://10.64.3.4"), "10.64.0.0/12".to_owned()));
+        assert!(bypassed(&eks, "*".to_owned()));
+    }
+
+    #[test]
+    fn loopback_in_every_spelling() {
+        for url in ["http://127.0.0.1:4500/k8s/1/r/c", "https://localhost:6443", "https://[::1]:6443"] {
+            assert!(is_loopback(&at(url)), "{url}");
+        }
+        assert!(!is_loopback(&at("https://10.0.0.1")));
+    }
+
+    #[test]
+    fn proxies_of_all_kinds() {
+        assert_eq!(proxy_uri("proxy:3128", "HTTPS_PROXY").unwrap(), at("http://proxy:3128"));
+        assert_eq!(proxy_uri("socks5h://127.0.0.1:1080", "ALL_PROXY").unwrap(), at("socks5://127.0.0.1:1080"));
+        let error = proxy_uri("socks4://user:secret@h:1", "ALL_PROXY").unwrap_err();
+        assert!(error.message.contains("ALL_PROXY") && !error.message.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn tokens_go_over_https_only() {
+        let target = |endpoint| Target { cluster: "c", endpoint, certificate_authority: "" };
+        assert!(from_eks(target("http://127.0.0.1:4500/k8s/1/r/c")).is_ok());
+        assert_eq!(from_eks(target("http://eks.example.com")).unwrap_err().class, Class::Input);
+    }
+
+    #[test]
+    fn two_certificates_while_the_authority_rotates() {
+        let pem = "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nBAU=\n-----END CERTIFICATE-----\n";
+        assert_eq!(certificates(&STANDARD.encode(pem)).unwrap(), [vec![1, 2, 3], vec![4, 5]]);
+        assert!(certificates(&STANDARD.encode("no pem")).is_none());
+        assert!(certificates("?").is_none());
+    }
+}

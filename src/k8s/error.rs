@@ -1,0 +1,126 @@
+//! What an API server, or whatever answered in its place, means by a failure.
+
+use std::error::Error as StdError;
+
+use serde_json::Value;
+
+use crate::engine::error::{Class, Error};
+
+/// Why no answer came. `help` is what to do if the server can't be reached.
+pub fn transport(error: &kube::Error, cluster: &str, help: &str) -> Error {
+    // The text of a credential plugin's failure holds its output: a token.
+    if matches!(error, kube::Error::Auth(_)) {
+        return Error::new(Class::Denied, format!("the kubeconfig's credentials for cluster {cluster} can't be had"))
+            .help("try the same kubeconfig with kubectl: it shows what its credential plugin says");
+    }
+    let links = chain(error);
+    let connecting = links.iter().any(|l| {
+        l.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(hyper_util::client::legacy::Error::is_connect)
+    });
+    let cause = links.last().map(ToString::to_string).unwrap_or_default();
+    if connecting {
+        Error::new(Class::Unreachable, format!("the API server of cluster {cluster} can't be reached: {cause}"))
+            .help(help)
+    } else {
+        Error::new(Class::Unclear, format!("the connection to the API server of cluster {cluster} broke: {cause}"))
+    }
+}
+
+/// An answer that isn't a success. `login` says who was refused and how to let
+/// them in.
+pub fn status(status: u16, body: &[u8], cluster: &str, login: &str) -> Error {
+    let Some(answer) = json(body).filter(|a| a.get("kind").and_then(Value::as_str) == Some("Status")) else {
+        return match status {
+            // What the server's own router says of a path that it doesn't have.
+            404 if body.starts_with(b"404 page not found") => {
+                Error::new(Class::NotFound, "the API server has no such path")
+            }
+            _ => not_kubernetes(status, body, cluster),
+        };
+    };
+    let text = |field: &str| answer.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (message, reason) = (text("message"), text("reason"));
+    let cause = |wanted: &str| {
+        let causes = answer.pointer("/details/causes").and_then(Value::as_array);
+        causes.is_some_and(|all| all.iter().any(|c| c.get("reason").and_then(Value::as_str) == Some(wanted)))
+    };
+    let class = match (status, reason) {
+        (401, _) => Class::Denied,
+        (403, _) if cause("NamespaceTerminating") => Class::NotYet,
+        (403, _) if refused(message) => Class::Invalid,
+        (403, _) => Class::Denied,
+        (404, _) => Class::NotFound,
+        (409, "AlreadyExists") => Class::Exists,
+        (409, _) => Class::Conflict,
+        (429, _) => Class::Throttled,
+        (500.., _) => Class::Unclear,
+        _ => Class::Invalid,
+    };
+    let said = if message.is_empty() { format!("HTTP {status}") } else { message.trim_end_matches('.').to_owned() };
+    let mut error = Error::new(class, format!("{said}, says the API server of cluster {cluster}"));
+    error.code = (!reason.is_empty()).then(|| reason.to_owned());
+    error.help = (class == Class::Denied).then(|| login.to_owned());
+    error
+}
+
+/// A 403 that is about the object, not about who sends it.
+fn refused(message: &str) -> bool {
+    ["denied request", "denied the request", "exceeded quota", "violates PodSecurity", "limited to"]
+        .iter()
+        .any(|text| message.contains(text))
+}
+
+/// For an answer that isn't JSON, such as a proxy's HTML page.
+pub fn not_kubernetes(status: u16, body: &[u8], cluster: &str) -> Error {
+    let start: String = String::from_utf8_lossy(body.get(..80).unwrap_or(body))
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let class = if status >= 500 { Class::Unclear } else { Class::Unreachable };
+    Error::new(
+        class,
+        format!("what answers for cluster {cluster} isn't a Kubernetes API server: HTTP {status}, beginning `{}`", start.trim()),
+    )
+    .help("a proxy, a load balancer or a login page may have answered: check HTTPS_PROXY, NO_PROXY and --kubeconfig")
+}
+
+pub fn json(body: &[u8]) -> Option<Value> {
+    serde_json::from_slice(body).ok()
+}
+
+/// The causes of `error`, outermost first.
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |e| e.source()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(status_code: u16, body: &str) -> Error {
+        status(status_code, body.as_bytes(), "acme-p-shared-1", "make an access entry")
+    }
+
+    #[test]
+    fn refusals_of_people_and_of_objects_differ() {
+        let rbac = of(403, r#"{"kind":"Status","reason":"Forbidden","message":"namespaces is forbidden: User \"x\" cannot list"}"#);
+        assert_eq!((rbac.class, rbac.help.as_deref()), (Class::Denied, Some("make an access entry")));
+        let quota = of(403, r#"{"kind":"Status","reason":"Forbidden","message":"pods \"a\" is forbidden: exceeded quota: q"}"#);
+        assert_eq!((quota.class, quota.help), (Class::Invalid, None));
+        let leaving = of(
+            403,
+            r#"{"kind":"Status","reason":"Forbidden","message":"being terminated","details":{"causes":[{"reason":"NamespaceTerminating"}]}}"#,
+        );
+        assert_eq!(leaving.class, Class::NotYet);
+        assert_eq!(of(401, r#"{"kind":"Status","reason":"Unauthorized","message":"Unauthorized"}"#).class, Class::Denied);
+    }
+
+    #[test]
+    fn a_page_is_no_answer() {
+        let page = of(200, "<html>\n<title>Sign in</title>");
+        assert_eq!(page.class, Class::Unreachable);
+        assert!(page.message.contains("HTTP 200, beginning `<html> <title>Sign in</title>`"), "{}", page.message);
+        assert_eq!(of(404, "404 page not found\n").class, Class::NotFound);
+        assert_eq!(of(502, "bad gateway").class, Class::Unclear);
+    }
+}

@@ -1,0 +1,237 @@
+//! What the EKS kinds share: the clusters, read once a round; waiting for
+//! updates; tags.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_eks::types::{Cluster, ClusterStatus, Update, UpdateStatus};
+use aws_smithy_types::error::operation::BuildError;
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use crate::aws::Aws;
+use crate::aws::error::{failed, is_not_found};
+use crate::aws::tags::{self, Tags};
+use crate::engine::address::Address;
+use crate::engine::clock::Clock;
+use crate::engine::error::{Class, Error, Result};
+use crate::engine::kind::Round;
+
+/// Calls under way at once where an API has no bulk read. AWS publishes no
+/// rates for EKS; five at a time stays below what others were throttled at.
+const PARALLEL: usize = 5;
+
+/// Reads each of `items`, several at a time, in their order.
+pub(super) async fn gather<T, R, F, Fut>(items: impl IntoIterator<Item = T>, read: F) -> Result<Vec<R>>
+where
+    F: Fn(T) -> Fut,
+    Fut: Future<Output = Result<R>>,
+{
+    let reads: Vec<Fut> = items.into_iter().map(read).collect();
+    stream::iter(reads).buffered(PARALLEL).try_collect().await
+}
+
+/// `None` where the service says that there is no such thing.
+pub(super) fn optional<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_not_found(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A request's part whose required members are all set.
+pub(super) fn built<T>(part: std::result::Result<T, BuildError>) -> Result<T> {
+    part.map_err(|e| Error::bug(format!("a request is incomplete: {e}")))
+}
+
+/// Tags as EKS and CloudWatch Logs give them.
+pub(super) fn tags_of(map: Option<&HashMap<String, String>>) -> Tags {
+    map.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+/// Tags as EKS and CloudWatch Logs take them.
+pub(super) fn tag_map(tags: &Tags) -> HashMap<String, String> {
+    tags.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+/// Brings the tags of any EKS resource to `to`.
+pub(super) async fn retag(aws: &Aws, arn: &str, from: &Tags, to: &Tags) -> Result<()> {
+    let (write, remove) = tags::difference(from, to);
+    if !write.is_empty() {
+        aws.eks
+            .tag_resource()
+            .resource_arn(arn)
+            .set_tags(Some(tag_map(&write)))
+            .send()
+            .await
+            .map_err(failed("eks:TagResource"))?;
+    }
+    if !remove.is_empty() {
+        aws.eks
+            .untag_resource()
+            .resource_arn(arn)
+            .set_tag_keys(Some(remove))
+            .send()
+            .await
+            .map_err(failed("eks:UntagResource"))?;
+    }
+    Ok(())
+}
+
+/// Every cluster whose name could be one of this tenancy's, ours or not.
+pub(super) async fn clusters(aws: &Aws, round: &Round) -> Result<Arc<Vec<Cluster>>> {
+    round
+        .once("eks.clusters", || async {
+            let prefix = format!("{}-", aws.tenancy);
+            let mut pages = aws.eks.list_clusters().into_paginator().items().send();
+            let mut names = Vec::new();
+            while let Some(name) = pages.next().await {
+                let name = name.map_err(failed("eks:ListClusters"))?;
+                if name.starts_with(&prefix) {
+                    names.push(name);
+                }
+            }
+            let clusters = gather(names, |name| async move { cluster(aws, &name).await }).await?;
+            Ok(clusters.into_iter().flatten().collect())
+        })
+        .await
+}
+
+pub(super) async fn cluster(aws: &Aws, name: &str) -> Result<Option<Cluster>> {
+    let answer = aws.eks.describe_cluster().name(name).send().await.map_err(failed("eks:DescribeCluster"));
+    Ok(optional(answer)?.and_then(|o| o.cluster))
+}
+
+/// A cluster of ours that can hold something.
+#[derive(Clone)]
+pub(super) struct Live {
+    pub name: String,
+    pub address: Address,
+    /// Kubernetes minor version.
+    pub version: String,
+}
+
+/// Our clusters that are neither being made nor on their way out.
+pub(super) async fn live(aws: &Aws, round: &Round) -> Result<Vec<Live>> {
+    let all = clusters(aws, round).await?;
+    Ok(all
+        .iter()
+        .filter(|c| {
+            !matches!(
+                c.status(),
+                Some(ClusterStatus::Creating | ClusterStatus::Deleting | ClusterStatus::Pending)
+            )
+        })
+        .filter_map(|c| {
+            let (address, _) = aws.owned(&tags_of(c.tags()))?;
+            Some(Live {
+                name: c.name().unwrap_or_default().to_owned(),
+                address,
+                version: c.version().unwrap_or_default().to_owned(),
+            })
+        })
+        .collect())
+}
+
+/// Waits that grow from half a second by half to fifteen seconds.
+pub(super) struct Pause<'a> {
+    clock: &'a Clock,
+    until: Duration,
+    next: Duration,
+}
+
+impl<'a> Pause<'a> {
+    pub fn new(clock: &'a Clock, limit: Duration) -> Self {
+        Self { clock, until: clock.elapsed() + limit, next: Duration::from_millis(500) }
+    }
+
+    /// False, at once, when the time is up.
+    pub async fn wait(&mut self) -> bool {
+        if self.clock.elapsed() >= self.until {
+            return false;
+        }
+        self.clock.sleep(self.next).await;
+        self.next = self.next.mul_f64(1.5).min(Duration::from_secs(15));
+        true
+    }
+}
+
+/// Starts an update and waits for its end. A cluster takes one update at a
+/// time, and one that is under way may not show in its status yet (EKS user
+/// guide, "Update cluster"): a conflict is waited out within `limit`.
+pub(super) async fn update<F, Fut>(
+    aws: &Aws,
+    cluster: &str,
+    node_group: Option<&str>,
+    limit: Duration,
+    start: F,
+) -> Result<()>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<Option<Update>>>,
+{
+    let mut pause = Pause::new(&aws.clock, limit);
+    let update = loop {
+        match start().await {
+            Err(error) if error.class == Class::Conflict && pause.wait().await => {}
+            other => break other?,
+        }
+    };
+    let Some(id) = update.and_then(|u| u.id) else {
+        return Ok(());
+    };
+    let mut pause = Pause::new(&aws.clock, limit);
+    let what = node_group.map_or_else(|| format!("cluster `{cluster}`"), |group| format!("node group `{group}` of `{cluster}`"));
+    loop {
+        let answer = aws
+            .eks
+            .describe_update()
+            .name(cluster)
+            .set_nodegroup_name(node_group.map(str::to_owned))
+            .update_id(&id)
+            .send()
+            .await
+            .map_err(failed("eks:DescribeUpdate"));
+        let update = optional(answer)?.and_then(|o| o.update);
+        let status = update.as_ref().and_then(|u| u.status());
+        match status {
+            Some(UpdateStatus::Successful) => return Ok(()),
+            Some(status @ (UpdateStatus::Failed | UpdateStatus::Cancelled)) => {
+                let errors = update.as_ref().map(|u| u.errors()).unwrap_or_default().iter();
+                let errors = issues(errors.map(|e| {
+                    (e.error_code().map(|c| c.as_str()), e.error_message(), e.resource_ids())
+                }));
+                return Err(Error::new(Class::Failed, format!("update {id} of {what} ended as {}: {errors}", status.as_str())));
+            }
+            _ if pause.wait().await => {}
+            _ => {
+                return Err(Error::new(
+                    Class::Timeout,
+                    format!("update {id} of {what} is still under way after {} min", limit.as_secs() / 60),
+                )
+                .help("it goes on by itself; run the same command later"));
+            }
+        }
+    }
+}
+
+/// Health issues or update errors on one line: `Code: message (ids); …`.
+pub(super) fn issues<'a>(
+    issues: impl Iterator<Item = (Option<&'a str>, Option<&'a str>, &'a [String])>,
+) -> String {
+    let texts: Vec<String> = issues
+        .map(|(code, message, ids)| {
+            let mut text = code.unwrap_or("Unknown").to_owned();
+            if let Some(message) = message {
+                text = format!("{text}: {}", message.trim_end_matches('.'));
+            }
+            if !ids.is_empty() {
+                text = format!("{text} ({})", ids.join(", "));
+            }
+            text
+        })
+        .collect();
+    if texts.is_empty() { "EKS gives no reason".to_owned() } else { texts.join("; ") }
+}

@@ -1,0 +1,119 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_sdk_ec2::types::{Address, DomainType, Filter, ResourceType};
+use serde::{Deserialize, Serialize};
+
+use super::ec2;
+use crate::aws::error::failed;
+use crate::aws::{Aws, tags};
+use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Status, Wanted};
+
+pub const NAME: &str = "aws.elastic-ip";
+
+/// Outputs: `id` (allocation id), `ip`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub tags: BTreeMap<String, String>,
+}
+
+pub struct ElasticIp {
+    aws: Arc<Aws>,
+}
+
+impl ElasticIp {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    async fn addresses(&self, filters: Vec<Filter>) -> Result<Vec<Address>> {
+        let call = self.aws.ec2.describe_addresses().set_filters(Some(filters)).send().await;
+        Ok(call.map_err(failed("ec2:DescribeAddresses"))?.addresses.unwrap_or_default())
+    }
+
+    async fn read(&self, filters: Vec<Filter>) -> Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for ip in self.addresses(filters).await? {
+            let tags = ec2::tags(ip.tags());
+            let (Some(id), Some((address, generation))) = (ip.allocation_id(), self.aws.owned(&tags)) else {
+                continue;
+            };
+            found.push(Found {
+                address,
+                generation,
+                id: id.to_owned(),
+                outputs: ec2::outputs([("id", id), ("ip", ip.public_ip().unwrap_or_default())]),
+                state: untyped(&State { tags: tags::observed(&tags) })?,
+                status: Status::Ready,
+                refs: vec![],
+            });
+        }
+        Ok(found)
+    }
+
+    async fn association(&self, id: &str) -> Result<Option<String>> {
+        let addresses = self.addresses(vec![ec2::filter("allocation-id", [id])]).await?;
+        Ok(addresses.first().and_then(|a| a.association_id()).map(str::to_owned))
+    }
+}
+
+#[async_trait]
+impl Kind for ElasticIp {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
+        let found = self.read(vec![ec2::ours(&self.aws)]).await?;
+        Ok(Observation { found, ..Observation::default() })
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        let mut found = Vec::new();
+        for filters in ec2::selections(&self.aws, "allocation-id", handles) {
+            found.extend(self.read(filters).await?);
+        }
+        Ok(ec2::matched(handles, &found))
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let answer = self
+            .aws
+            .ec2
+            .allocate_address()
+            .domain(DomainType::Vpc)
+            .tag_specifications(ec2::specification(ResourceType::ElasticIp, &state.tags, new.generation))
+            .customize()
+            .config_override(ec2::once())
+            .send()
+            .await
+            .map_err(failed("ec2:AllocateAddress"))?;
+        let (id, ip) = (answer.allocation_id().unwrap_or_default(), answer.public_ip().unwrap_or_default());
+        Ok(Made { id: id.to_owned(), outputs: ec2::outputs([("id", id), ("ip", ip)]), ready: true })
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
+        Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        let call = self.aws.ec2.release_address().allocation_id(&found.id).send().await;
+        match ec2::absent(call.map_err(failed("ec2:ReleaseAddress"))) {
+            // AWS also says so of an address that is still associated: a NAT
+            // gateway lets go of it a little after it is deleted.
+            Err(error) if error.code.as_deref() == Some("AuthFailure") => match self.association(&found.id).await? {
+                Some(association) => {
+                    let message = format!("{} is still associated ({association})", found.id);
+                    Err(Error { class: Class::Conflict, message, help: None, ..error })
+                }
+                None => Err(error),
+            },
+            result => result.map(|()| true),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What stands where ours should: words for what isn't ours, and the check
+//! after a name turned out to be taken.
+
+use crate::aws::Aws;
+use crate::aws::tags::{self, Tags};
+use crate::engine::address::Address;
+use crate::engine::error::{Class, Error, Result};
+use crate::engine::kind::{Foreign, New};
+
+/// How a command of the AWS CLI takes tags.
+#[derive(Clone, Copy)]
+pub(super) enum TagStyle {
+    /// `--tags k=v,k=v` (EKS, CloudWatch Logs).
+    Map,
+    /// `--tags Key=k,Value=v …` (IAM, EC2).
+    Key,
+    /// `--tags TagKey=k,TagValue=v …` (KMS).
+    TagKey,
+}
+
+/// Something that stands at `address` without our tags. `what` names it;
+/// `command` adopts it once ` --tags …` is added.
+pub(super) fn foreign(
+    aws: &Aws,
+    address: &Address,
+    id: &str,
+    what: &str,
+    has: &Tags,
+    command: &str,
+    style: TagStyle,
+) -> Foreign {
+    let message = match (has.get(tags::TENANCY), has.get(tags::REGION)) {
+        (Some(tenancy), region) if *tenancy != aws.tenancy || region != Some(&aws.scope.region) => format!(
+            "{what} exists and belongs to tenancy `{tenancy}` in region `{}`; give one of the two another name",
+            region.map_or("?", String::as_str),
+        ),
+        _ => format!(
+            "{what} exists without the tags `{}`, `{}` and `{}` of this tenancy, so it is left alone; to hand it to ringfence, run `{command} --tags {}`",
+            tags::TENANCY,
+            tags::REGION,
+            tags::ADDRESS,
+            arguments(aws, address, style),
+        ),
+    };
+    Foreign { address: address.clone(), id: id.to_owned(), message }
+}
+
+/// After `new` couldn't be made because its name is taken: fine if what has
+/// the name is `new` itself, made by an earlier try. `has` are the tags of
+/// what has the name, `None` if there is nothing (any more).
+pub(super) fn claim(aws: &Aws, new: &New, has: Option<&Tags>, taken: Error) -> Result<()> {
+    let Some(has) = has else {
+        return Err(taken);
+    };
+    match aws.owned(has) {
+        Some((address, generation)) if address == new.address && generation == new.generation => Ok(()),
+        Some((address, generation)) => {
+            Err(taken.help(format!("it is `{address}`, generation {generation}, of this tenancy")))
+        }
+        None => Err(Error { class: Class::Exists, ..taken }
+            .help("it doesn't carry this tenancy's tags; `ringfence plan` shows what it is and how to adopt it")),
+    }
+}
+
+fn arguments(aws: &Aws, address: &Address, style: TagStyle) -> String {
+    let tags = tags::with_generation(&tags::ownership(&aws.tenancy, &aws.scope.region, address), 1);
+    let (separator, form): (&str, fn(&str, &str) -> String) = match style {
+        TagStyle::Map => (",", |k, v| format!("{k}={v}")),
+        TagStyle::Key => (" ", |k, v| format!("Key={k},Value={v}")),
+        TagStyle::TagKey => (" ", |k, v| format!("TagKey={k},TagValue={v}")),
+    };
+    tags.iter().map(|(k, v)| form(k, v)).collect::<Vec<_>>().join(separator)
+}

@@ -1,0 +1,248 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_sdk_cloudwatchlogs::types::LogGroup as Group;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::eks::{clusters, gather, optional, tag_map, tags_of};
+use super::foreign::{TagStyle, claim, foreign};
+use crate::aws::Aws;
+use crate::aws::error::failed;
+use crate::aws::tags::{self, Tags};
+use crate::engine::address::Address;
+use crate::engine::error::{Class, Result, typed, untyped};
+use crate::engine::kind::{
+    Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted,
+};
+use crate::engine::value::Outputs;
+
+pub const NAME: &str = "aws.log-group";
+
+/// Outputs: `name`, `arn` (both predicted; the ARN without `:*`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub name: String,
+    /// None: never expires.
+    pub retention_days: Option<i32>,
+    /// ARN of its key.
+    pub key: Option<String>,
+    pub tags: BTreeMap<String, String>,
+}
+
+pub struct LogGroup {
+    aws: Arc<Aws>,
+}
+
+impl LogGroup {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    fn arn(&self, name: &str) -> String {
+        let scope = &self.aws.scope;
+        format!("arn:{}:logs:{}:{}:log-group:{name}", scope.partition, scope.region, scope.account)
+    }
+
+    fn outputs(&self, name: &str) -> Outputs {
+        Outputs::from([("name".to_owned(), name.to_owned()), ("arn".to_owned(), self.arn(name))])
+    }
+
+    /// The groups whose names begin with `prefix`, with their tags.
+    async fn list(&self, prefix: &str) -> Result<Vec<(Group, Tags)>> {
+        let mut pages =
+            self.aws.logs.describe_log_groups().log_group_name_prefix(prefix).into_paginator().items().send();
+        let mut groups = Vec::new();
+        while let Some(group) = pages.next().await {
+            groups.push(group.map_err(failed("logs:DescribeLogGroups"))?);
+        }
+        let tagged = gather(groups, |group| async move {
+            let tags = self.tags(group.log_group_name().unwrap_or_default()).await?;
+            Ok(tags.map(|tags| (group, tags)))
+        });
+        Ok(tagged.await?.into_iter().flatten().collect())
+    }
+
+    async fn tags(&self, name: &str) -> Result<Option<Tags>> {
+        let call = self.aws.logs.list_tags_for_resource().resource_arn(self.arn(name));
+        let answer = optional(call.send().await.map_err(failed("logs:ListTagsForResource")))?;
+        Ok(answer.map(|o| tags_of(o.tags())))
+    }
+
+    fn found(&self, address: Address, generation: u32, group: &Group, has: &Tags) -> Result<Found> {
+        let name = group.log_group_name().unwrap_or_default();
+        let state = State {
+            name: name.to_owned(),
+            retention_days: group.retention_in_days(),
+            key: group.kms_key_id().map(str::to_owned),
+            tags: tags::observed(has),
+        };
+        Ok(Found {
+            address,
+            generation,
+            id: name.to_owned(),
+            outputs: self.outputs(name),
+            state: untyped(&state)?,
+            status: Status::Ready,
+            refs: Vec::new(),
+        })
+    }
+
+    async fn retain(&self, name: &str, days: Option<i32>) -> Result<()> {
+        match days {
+            Some(days) => {
+                let call = self.aws.logs.put_retention_policy().log_group_name(name).retention_in_days(days);
+                call.send().await.map_err(failed("logs:PutRetentionPolicy"))?;
+            }
+            None => {
+                let call = self.aws.logs.delete_retention_policy().log_group_name(name);
+                call.send().await.map_err(failed("logs:DeleteRetentionPolicy"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Kind for LogGroup {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[("name", Rule::Replace)]
+    }
+
+    fn predict(&self, new: &New) -> Outputs {
+        typed::<State>(&new.state).map(|s| self.outputs(&s.name)).unwrap_or_default()
+    }
+
+    fn summary(&self, state: &Value) -> String {
+        typed::<State>(state).map(|s| s.name).unwrap_or_default()
+    }
+
+    async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
+        let mut named = BTreeMap::new();
+        for Wanted { address, state } in wanted {
+            named.insert(typed::<State>(state)?.name, address);
+        }
+        let ours = [format!("/aws/eks/{}-", self.aws.tenancy), format!("/ringfence/{}-", self.aws.tenancy)];
+        let others = named.keys().filter(|name| !ours.iter().any(|prefix| name.starts_with(prefix)));
+        let prefixes: Vec<String> = ours.iter().chain(others).cloned().collect();
+        let groups = gather(prefixes, |prefix| async move { self.list(&prefix).await }).await?;
+        let clusters = clusters(&self.aws, round).await?;
+        let cluster_of = |group: &str| {
+            let cluster = group.strip_prefix("/aws/eks/")?.strip_suffix("/cluster")?;
+            Some(clusters.iter().find(|c| c.name() == Some(cluster)).map(|c| self.aws.owned(&tags_of(c.tags()))))
+        };
+        let mut seen = Observation::default();
+        for (group, has) in groups.into_iter().flatten() {
+            let name = group.log_group_name().unwrap_or_default();
+            if let Some((address, generation)) = self.aws.owned(&has) {
+                seen.found.push(self.found(address, generation, &group, &has)?);
+                continue;
+            }
+            // EKS makes the group of a cluster's logs where it is missing, and
+            // makes it again for late events: it is ours by descent, unless
+            // the cluster is somebody else's.
+            let by_descent = has.is_empty().then(|| cluster_of(name)).flatten();
+            match (by_descent, named.get(name)) {
+                (Some(Some(Some(_)) | None), Some(address)) => {
+                    seen.found.push(self.found((*address).clone(), 1, &group, &has)?);
+                }
+                (Some(Some(Some((cluster, _)))), None) => {
+                    seen.found.push(self.found(cluster.join("log-group"), 1, &group, &has)?);
+                }
+                (_, Some(address)) => {
+                    let command = format!("aws logs tag-resource --resource-arn {}", self.arn(name));
+                    let what = format!("the log group `{name}`");
+                    seen.foreign.push(foreign(&self.aws, address, name, &what, &has, &command, TagStyle::Map));
+                }
+                (_, None) => {}
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        gather(handles, |handle| async move {
+            let name = typed::<State>(&handle.state)?.name;
+            let groups = self.list(&name).await?;
+            let Some((group, has)) = groups.iter().find(|(g, _)| g.log_group_name() == Some(&name)) else {
+                return Ok(None);
+            };
+            match self.aws.owned(has) {
+                Some((address, generation)) if address == handle.address => {
+                    self.found(address, generation, group, has).map(Some)
+                }
+                _ => Ok(None),
+            }
+        })
+        .await
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let call = self
+            .aws
+            .logs
+            .create_log_group()
+            .log_group_name(&state.name)
+            .set_kms_key_id(state.key.clone())
+            .set_tags(Some(tag_map(&tags::with_generation(&state.tags, new.generation))));
+        match call.send().await.map_err(failed("logs:CreateLogGroup")) {
+            Err(error) if error.class == Class::Exists => {
+                claim(&self.aws, new, self.tags(&state.name).await?.as_ref(), error)?;
+            }
+            other => drop(other?),
+        }
+        if state.retention_days.is_some() {
+            self.retain(&state.name, state.retention_days).await?;
+        }
+        Ok(Made { outputs: self.outputs(&state.name), id: state.name, ready: true })
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (logs, name) = (&self.aws.logs, from.id.as_str());
+        if before.key != after.key {
+            match &after.key {
+                Some(key) => {
+                    let call = logs.associate_kms_key().log_group_name(name).kms_key_id(key);
+                    call.send().await.map_err(failed("logs:AssociateKmsKey"))?;
+                }
+                None => {
+                    let call = logs.disassociate_kms_key().log_group_name(name);
+                    call.send().await.map_err(failed("logs:DisassociateKmsKey"))?;
+                }
+            }
+        }
+        if before.retention_days != after.retention_days {
+            self.retain(name, after.retention_days).await?;
+        }
+        // A group that is ours by descent gets its first tags here, the
+        // generation among them.
+        let to_tags = if self.aws.owned(&before.tags).is_some() {
+            after.tags
+        } else {
+            tags::with_generation(&after.tags, from.generation)
+        };
+        let (write, remove) = tags::difference(&before.tags, &to_tags);
+        if !write.is_empty() {
+            let call = logs.tag_resource().resource_arn(self.arn(name)).set_tags(Some(tag_map(&write)));
+            call.send().await.map_err(failed("logs:TagResource"))?;
+        }
+        if !remove.is_empty() {
+            let call = logs.untag_resource().resource_arn(self.arn(name)).set_tag_keys(Some(remove));
+            call.send().await.map_err(failed("logs:UntagResource"))?;
+        }
+        Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        let call = self.aws.logs.delete_log_group().log_group_name(&found.id);
+        optional(call.send().await.map_err(failed("logs:DeleteLogGroup")))?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,43 @@
+//! AWS resource kinds, one file each.
+
+pub mod access_entry;
+pub mod ec2;
+mod eks;
+pub mod eks_addon;
+pub mod eks_cluster;
+pub mod elastic_ip;
+pub mod fargate_profile;
+pub mod flow_log;
+mod foreign;
+pub mod iam_role;
+pub mod internet_gateway;
+pub mod kms_key;
+pub mod launch_template;
+pub mod log_group;
+pub mod nat_gateway;
+pub mod node_group;
+pub mod oidc_provider;
+pub mod pod_identity;
+pub mod policy;
+pub mod route_table;
+pub mod security_group;
+pub mod service_linked_role;
+pub mod subnet;
+pub mod versions;
+pub mod vpc;
+pub mod vpc_endpoint;
+
+/// The name that AWS knows generation `generation` of `name` by: a replacement
+/// stands beside what it replaces, so it needs a name of its own.
+pub fn physical(name: &str, generation: u32) -> String {
+    if generation <= 1 { name.to_owned() } else { format!("{name}-g{generation}") }
+}
+
+/// The name that a resource has in its state: [`physical`] turned back.
+pub fn logical(physical: &str, generation: u32) -> String {
+    match generation {
+        0 | 1 => physical,
+        _ => physical.strip_suffix(&format!("-g{generation}")).unwrap_or(physical),
+    }
+    .to_owned()
+}

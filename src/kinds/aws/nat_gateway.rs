@@ -1,0 +1,149 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_sdk_ec2::types::{Filter, NatGatewayState, ResourceType};
+use serde::{Deserialize, Serialize};
+
+use super::ec2;
+use crate::aws::error::failed;
+use crate::aws::{Aws, tags};
+use crate::engine::error::{Result, typed, untyped};
+use crate::engine::kind::{
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
+};
+
+pub const NAME: &str = "aws.nat-gateway";
+
+/// Outputs: `id`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub subnet: String,
+    /// Allocation id of its elastic IP.
+    pub allocation: String,
+    pub tags: BTreeMap<String, String>,
+}
+
+pub struct NatGateway {
+    aws: Arc<Aws>,
+}
+
+impl NatGateway {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    /// Deleted gateways stay listed for an hour; they count as absent.
+    async fn read(&self, mut filters: Vec<Filter>) -> Result<Vec<Found>> {
+        filters.push(ec2::filter("state", ["pending", "available", "failed", "deleting"]));
+        let gateways = self
+            .aws
+            .ec2
+            .describe_nat_gateways()
+            .set_filter(Some(filters))
+            .max_results(1000)
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .map_err(failed("ec2:DescribeNatGateways"))?;
+        let mut found = Vec::new();
+        for gateway in gateways {
+            let tags = ec2::tags(gateway.tags());
+            let (Some(id), Some((address, generation))) = (gateway.nat_gateway_id(), self.aws.owned(&tags)) else {
+                continue;
+            };
+            let addresses = gateway.nat_gateway_addresses();
+            let primary = addresses.iter().find(|a| a.is_primary() == Some(true)).or(addresses.first());
+            found.push(Found {
+                address,
+                generation,
+                id: id.to_owned(),
+                outputs: ec2::outputs([("id", id)]),
+                state: untyped(&State {
+                    subnet: gateway.subnet_id().unwrap_or_default().to_owned(),
+                    allocation: primary.and_then(|a| a.allocation_id()).unwrap_or_default().to_owned(),
+                    tags: tags::observed(&tags),
+                })?,
+                status: match gateway.state() {
+                    Some(NatGatewayState::Pending) => Status::Pending("pending".to_owned()),
+                    Some(NatGatewayState::Deleting) => Status::Deleting,
+                    Some(NatGatewayState::Failed) => Status::Failed(format!(
+                        "{}: {}",
+                        gateway.failure_code().unwrap_or("failed"),
+                        gateway.failure_message().unwrap_or("AWS gives no reason")
+                    )),
+                    _ => Status::Ready,
+                },
+                refs: vec![],
+            });
+        }
+        Ok(found)
+    }
+}
+
+#[async_trait]
+impl Kind for NatGateway {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[("subnet", Rule::Replace), ("allocation", Rule::Replace)]
+    }
+
+    fn pace(&self, verb: Verb) -> Pace {
+        match verb {
+            Verb::Create => Pace::secs(105, 600),
+            Verb::Update => Pace::secs(2, 120),
+            Verb::Delete => Pace::secs(60, 600),
+        }
+    }
+
+    fn repair(&self, _found: &Found) -> Repair {
+        Repair::Replace
+    }
+
+    async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
+        let found = self.read(vec![ec2::ours(&self.aws)]).await?;
+        Ok(Observation { found, ..Observation::default() })
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        let mut found = Vec::new();
+        for filters in ec2::selections(&self.aws, "nat-gateway-id", handles) {
+            found.extend(self.read(filters).await?);
+        }
+        Ok(ec2::matched(handles, &found))
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let answer = self
+            .aws
+            .ec2
+            .create_nat_gateway()
+            .subnet_id(&state.subnet)
+            .allocation_id(&state.allocation)
+            .client_token(&new.token)
+            .tag_specifications(ec2::specification(ResourceType::Natgateway, &state.tags, new.generation))
+            .send()
+            .await
+            .map_err(ec2::making("ec2:CreateNatGateway"))?;
+        let id = answer.nat_gateway().and_then(|g| g.nat_gateway_id()).unwrap_or_default();
+        Ok(Made { id: id.to_owned(), outputs: ec2::outputs([("id", id)]), ready: false })
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
+        Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: from.status == Status::Ready })
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        let call = self.aws.ec2.delete_nat_gateway().nat_gateway_id(&found.id).send().await;
+        ec2::absent(call.map_err(failed("ec2:DeleteNatGateway")))?;
+        Ok(false)
+    }
+}

@@ -1,0 +1,217 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_sdk_iam::operation::get_open_id_connect_provider::GetOpenIdConnectProviderOutput;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::eks::{gather, optional};
+use super::foreign::{TagStyle, claim, foreign};
+use super::iam_role::{sdk_tags, tags_of};
+use crate::aws::Aws;
+use crate::aws::error::failed;
+use crate::aws::tags;
+use crate::engine::error::{Class, Result, typed, untyped};
+use crate::engine::kind::{
+    Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted,
+};
+use crate::engine::value::{Outputs, has_references};
+
+pub const NAME: &str = "aws.oidc-provider";
+
+/// An IAM OpenID Connect provider for a cluster's issuer (IRSA).
+/// Outputs: `arn`, `issuer` (host and path, without `https://`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// `https://oidc.eks.…`
+    pub url: String,
+    pub clients: Vec<String>,
+    pub tags: BTreeMap<String, String>,
+}
+
+pub struct OidcProvider {
+    aws: Arc<Aws>,
+}
+
+impl OidcProvider {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    /// IAM names a provider by its URL.
+    fn arn(&self, url: &str) -> String {
+        let scope = &self.aws.scope;
+        format!("arn:{}:iam::{}:oidc-provider/{}", scope.partition, scope.account, bare(url))
+    }
+
+    /// The region's providers for EKS clusters. An account has at most a
+    /// hundred, and no call lists their tags.
+    async fn candidates(&self) -> Result<Vec<(String, GetOpenIdConnectProviderOutput)>> {
+        let answer = self
+            .aws
+            .iam
+            .list_open_id_connect_providers()
+            .send()
+            .await
+            .map_err(failed("iam:ListOpenIDConnectProviders"))?;
+        let host = format!(":oidc-provider/oidc.eks.{}.", self.aws.scope.region);
+        let arns: Vec<String> = answer
+            .open_id_connect_provider_list()
+            .iter()
+            .filter_map(|p| p.arn().filter(|a| a.contains(&host)).map(str::to_owned))
+            .collect();
+        let read = gather(arns, |arn| async move {
+            let provider = self.get(&arn).await?;
+            Ok(provider.map(|p| (arn, p)))
+        });
+        Ok(read.await?.into_iter().flatten().collect())
+    }
+
+    async fn get(&self, arn: &str) -> Result<Option<GetOpenIdConnectProviderOutput>> {
+        let call = self.aws.iam.get_open_id_connect_provider().open_id_connect_provider_arn(arn);
+        optional(call.send().await.map_err(failed("iam:GetOpenIDConnectProvider")))
+    }
+
+    fn found(&self, arn: &str, provider: &GetOpenIdConnectProviderOutput) -> Result<Option<Found>> {
+        let all = tags_of(provider.tags());
+        let Some((address, generation)) = self.aws.owned(&all) else {
+            return Ok(None);
+        };
+        let url = format!("https://{}", bare(provider.url().unwrap_or_default()));
+        let outputs = outputs(arn, &url);
+        let mut clients = provider.client_id_list().to_vec();
+        clients.sort();
+        let state = untyped(&State { url, clients, tags: tags::observed(&all) })?;
+        let (id, refs) = (arn.to_owned(), Vec::new());
+        Ok(Some(Found { address, generation, id, outputs, state, status: Status::Ready, refs }))
+    }
+
+    async fn sync(&self, arn: &str, from: &State, to: &State) -> Result<()> {
+        let iam = &self.aws.iam;
+        for client in to.clients.iter().filter(|c| !from.clients.contains(c)) {
+            iam.add_client_id_to_open_id_connect_provider()
+                .open_id_connect_provider_arn(arn)
+                .client_id(client)
+                .send()
+                .await
+                .map_err(failed("iam:AddClientIDToOpenIDConnectProvider"))?;
+        }
+        for client in from.clients.iter().filter(|c| !to.clients.contains(c)) {
+            iam.remove_client_id_from_open_id_connect_provider()
+                .open_id_connect_provider_arn(arn)
+                .client_id(client)
+                .send()
+                .await
+                .map_err(failed("iam:RemoveClientIDFromOpenIDConnectProvider"))?;
+        }
+        let (write, remove) = tags::difference(&from.tags, &to.tags);
+        if !write.is_empty() {
+            iam.tag_open_id_connect_provider()
+                .open_id_connect_provider_arn(arn)
+                .set_tags(Some(sdk_tags(&write)?))
+                .send()
+                .await
+                .map_err(failed("iam:TagOpenIDConnectProvider"))?;
+        }
+        if !remove.is_empty() {
+            iam.untag_open_id_connect_provider()
+                .open_id_connect_provider_arn(arn)
+                .set_tag_keys(Some(remove))
+                .send()
+                .await
+                .map_err(failed("iam:UntagOpenIDConnectProvider"))?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Kind for OidcProvider {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[("url", Rule::Replace), ("clients", Rule::Unordered)]
+    }
+
+    fn predict(&self, new: &New) -> Outputs {
+        match typed::<State>(&new.state) {
+            Ok(state) if !has_references(&Value::String(state.url.clone())) => {
+                outputs(&self.arn(&state.url), &state.url)
+            }
+            _ => Outputs::new(),
+        }
+    }
+
+    async fn observe(&self, _round: &Round, wanted: &[Wanted]) -> Result<Observation> {
+        let candidates = self.candidates().await?;
+        let mut seen = Observation::default();
+        for (arn, provider) in &candidates {
+            seen.found.extend(self.found(arn, provider)?);
+        }
+        for Wanted { address, state } in wanted {
+            let arn = self.arn(&typed::<State>(state)?.url);
+            if let Some((_, provider)) = candidates.iter().find(|(a, _)| *a == arn)
+                && let has = tags_of(provider.tags())
+                && self.aws.owned(&has).is_none()
+            {
+                let command =
+                    format!("aws iam tag-open-id-connect-provider --open-id-connect-provider-arn {arn}");
+                let what = format!("the OpenID Connect provider `{arn}`");
+                seen.foreign.push(foreign(&self.aws, address, &arn, &what, &has, &command, TagStyle::Key));
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        gather(handles, |handle| async move {
+            let arn = self.arn(&typed::<State>(&handle.state)?.url);
+            let found = self.get(&arn).await?.map(|p| self.found(&arn, &p)).transpose()?.flatten();
+            Ok(found.filter(|f| f.address == handle.address))
+        })
+        .await
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let arn = self.arn(&state.url);
+        let call = self
+            .aws
+            .iam
+            .create_open_id_connect_provider()
+            .url(&state.url)
+            .set_client_id_list(Some(state.clients.clone()))
+            .set_tags(Some(sdk_tags(&tags::with_generation(&state.tags, new.generation))?));
+        match call.send().await.map_err(failed("iam:CreateOpenIDConnectProvider")) {
+            Err(error) if error.class == Class::Exists => {
+                let has = self.get(&arn).await?.map(|p| tags_of(p.tags()));
+                claim(&self.aws, new, has.as_ref(), error)?;
+            }
+            other => drop(other?),
+        }
+        Ok(Made { outputs: outputs(&arn, &state.url), id: arn, ready: true })
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        self.sync(&from.id, &before, &after).await?;
+        Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        let call = self.aws.iam.delete_open_id_connect_provider().open_id_connect_provider_arn(&found.id);
+        optional(call.send().await.map_err(failed("iam:DeleteOpenIDConnectProvider")))?;
+        Ok(true)
+    }
+}
+
+fn bare(url: &str) -> &str {
+    url.strip_prefix("https://").unwrap_or(url).trim_end_matches('/')
+}
+
+fn outputs(arn: &str, url: &str) -> Outputs {
+    Outputs::from([("arn".to_owned(), arn.to_owned()), ("issuer".to_owned(), bare(url).to_owned())])
+}

@@ -1,0 +1,389 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_sdk_ec2::types::{
+    Filter, IpPermission, IpRange, Ipv6Range, PrefixListId, ResourceType, SecurityGroup as Group, UserIdGroupPair,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{ec2, logical, physical};
+use crate::aws::error::failed;
+use crate::aws::{Aws, tags};
+use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::engine::value::is_reserved;
+
+pub const NAME: &str = "aws.security-group";
+
+/// The peer that stands for the group itself.
+const SELF: &str = "self";
+
+/// A security group with its rules.
+/// Outputs: `id`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub vpc: String,
+    /// Without generation; unique in the VPC.
+    pub name: String,
+    pub description: String,
+    pub ingress: Vec<Permission>,
+    pub egress: Vec<Permission>,
+    pub tags: BTreeMap<String, String>,
+}
+
+/// One rule, with exactly one peer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Permission {
+    /// `tcp`, `udp`, `icmp`, a number, or `-1` for all (ports 0 then).
+    pub protocol: String,
+    pub from: i32,
+    pub to: i32,
+    /// A CIDR block, a group id, a prefix list id, or `self`.
+    pub peer: String,
+    pub description: String,
+}
+
+impl Permission {
+    /// What makes it a rule of its own: two that differ in their description
+    /// only can't stand beside each other.
+    fn key(&self) -> (&str, i32, i32, &str) {
+        (&self.protocol, self.from, self.to, &self.peer)
+    }
+
+    /// As AWS takes it, for the group `own`.
+    fn sdk(&self, own: &str) -> IpPermission {
+        let described = Some(&self.description).filter(|d| !d.is_empty()).cloned();
+        let ports = (self.protocol != "-1").then_some((self.from, self.to));
+        let rule = IpPermission::builder()
+            .ip_protocol(&self.protocol)
+            .set_from_port(ports.map(|p| p.0))
+            .set_to_port(ports.map(|p| p.1));
+        match self.peer.as_str() {
+            peer if peer == SELF || peer.starts_with("sg-") => {
+                let group = if peer == SELF { own } else { peer };
+                rule.user_id_group_pairs(UserIdGroupPair::builder().group_id(group).set_description(described).build())
+            }
+            peer if peer.starts_with("pl-") => {
+                rule.prefix_list_ids(PrefixListId::builder().prefix_list_id(peer).set_description(described).build())
+            }
+            peer if peer.contains(':') => {
+                rule.ipv6_ranges(Ipv6Range::builder().cidr_ipv6(peer).set_description(described).build())
+            }
+            peer => rule.ip_ranges(IpRange::builder().cidr_ip(peer).set_description(described).build()),
+        }
+        .build()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Ingress,
+    Egress,
+}
+
+/// The rules of `group`, sorted.
+pub(super) fn permissions(group: &Group, direction: Direction) -> Vec<Permission> {
+    let own = group.group_id().unwrap_or_default();
+    let rules = match direction {
+        Direction::Ingress => group.ip_permissions(),
+        Direction::Egress => group.ip_permissions_egress(),
+    };
+    let mut all: Vec<Permission> = rules.iter().flat_map(|rule| split(rule, own)).collect();
+    all.sort();
+    all
+}
+
+/// AWS groups the peers of the same protocol and ports.
+fn split(rule: &IpPermission, own: &str) -> Vec<Permission> {
+    let groups = rule.user_id_group_pairs().iter().map(|g| (g.group_id(), g.description()));
+    let v4 = rule.ip_ranges().iter().map(|r| (r.cidr_ip(), r.description()));
+    let v6 = rule.ipv6_ranges().iter().map(|r| (r.cidr_ipv6(), r.description()));
+    let lists = rule.prefix_list_ids().iter().map(|l| (l.prefix_list_id(), l.description()));
+    groups
+        .chain(v4)
+        .chain(v6)
+        .chain(lists)
+        .filter_map(|(peer, description)| {
+            let peer = peer?;
+            Some(Permission {
+                protocol: rule.ip_protocol().unwrap_or_default().to_owned(),
+                from: rule.from_port().unwrap_or(0),
+                to: rule.to_port().unwrap_or(0),
+                peer: if peer == own { SELF } else { peer }.to_owned(),
+                description: description.unwrap_or_default().to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// Brings the rules of `group` from `from` to `to`: what is missing is added
+/// before what is too much is taken away. Where `from` turns out to be stale,
+/// the group is read again.
+pub(super) async fn set_rules(
+    aws: &Aws,
+    group: &str,
+    direction: Direction,
+    from: Vec<Permission>,
+    to: &[Permission],
+) -> Result<()> {
+    match change_rules(aws, group, direction, &from, to).await {
+        Err(error)
+            if matches!(error.code.as_deref(), Some("InvalidPermission.Duplicate" | "InvalidPermission.NotFound")) =>
+        {
+            let now = read(aws, vec![ec2::filter("group-id", [group])]).await?;
+            let now = now.first().map(|g| permissions(g, direction)).unwrap_or_default();
+            change_rules(aws, group, direction, &now, to).await
+        }
+        result => result,
+    }
+}
+
+async fn change_rules(
+    aws: &Aws,
+    group: &str,
+    direction: Direction,
+    from: &[Permission],
+    to: &[Permission],
+) -> Result<()> {
+    let sdk = |rules: Vec<&Permission>| {
+        let rules: Vec<IpPermission> = rules.into_iter().map(|p| p.sdk(group)).collect();
+        Some(rules).filter(|rules| !rules.is_empty())
+    };
+    let lacks = |these: &[Permission], rule: &Permission| these.iter().all(|p| p.key() != rule.key());
+    let add = sdk(to.iter().filter(|p| lacks(from, p)).collect());
+    let remove = sdk(from.iter().filter(|p| lacks(to, p)).collect());
+    let describe = sdk(to.iter().filter(|p| !lacks(from, p) && !from.contains(p)).collect());
+    let ec2 = &aws.ec2;
+    match direction {
+        Direction::Ingress => {
+            if describe.is_some() {
+                let call = ec2.update_security_group_rule_descriptions_ingress().group_id(group);
+                let call = call.set_ip_permissions(describe).send().await;
+                call.map_err(failed("ec2:UpdateSecurityGroupRuleDescriptionsIngress"))?;
+            }
+            if add.is_some() {
+                let call = ec2.authorize_security_group_ingress().group_id(group).set_ip_permissions(add).send().await;
+                call.map_err(ec2::making("ec2:AuthorizeSecurityGroupIngress"))?;
+            }
+            if remove.is_some() {
+                let call = ec2.revoke_security_group_ingress().group_id(group).set_ip_permissions(remove).send().await;
+                call.map_err(failed("ec2:RevokeSecurityGroupIngress"))?;
+            }
+        }
+        Direction::Egress => {
+            if describe.is_some() {
+                let call = ec2.update_security_group_rule_descriptions_egress().group_id(group);
+                let call = call.set_ip_permissions(describe).send().await;
+                call.map_err(failed("ec2:UpdateSecurityGroupRuleDescriptionsEgress"))?;
+            }
+            if add.is_some() {
+                let call = ec2.authorize_security_group_egress().group_id(group).set_ip_permissions(add).send().await;
+                call.map_err(ec2::making("ec2:AuthorizeSecurityGroupEgress"))?;
+            }
+            if remove.is_some() {
+                let call = ec2.revoke_security_group_egress().group_id(group).set_ip_permissions(remove).send().await;
+                call.map_err(failed("ec2:RevokeSecurityGroupEgress"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn read(aws: &Aws, filters: Vec<Filter>) -> Result<Vec<Group>> {
+    aws.ec2
+        .describe_security_groups()
+        .set_filters(Some(filters))
+        .max_results(1000)
+        .into_paginator()
+        .items()
+        .send()
+        .try_collect()
+        .await
+        .map_err(failed("ec2:DescribeSecurityGroups"))
+}
+
+pub struct SecurityGroup {
+    aws: Arc<Aws>,
+}
+
+impl SecurityGroup {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    async fn read(&self, filters: Vec<Filter>) -> Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for group in read(&self.aws, filters).await? {
+            let tags = ec2::tags(group.tags());
+            let (Some(id), Some((address, generation))) = (group.group_id(), self.aws.owned(&tags)) else {
+                continue;
+            };
+            found.push(Found {
+                address,
+                generation,
+                id: id.to_owned(),
+                outputs: ec2::outputs([("id", id)]),
+                state: untyped(&State {
+                    vpc: group.vpc_id().unwrap_or_default().to_owned(),
+                    name: logical(group.group_name().unwrap_or_default(), generation),
+                    description: group.description().unwrap_or_default().to_owned(),
+                    ingress: permissions(&group, Direction::Ingress),
+                    egress: permissions(&group, Direction::Egress),
+                    tags: tags::observed(&tags),
+                })?,
+                status: Status::Ready,
+                refs: vec![],
+            });
+        }
+        Ok(found)
+    }
+
+    /// Groups under a wanted name, in the wanted VPC, that aren't ours.
+    async fn foreign(&self, wanted: &[Wanted]) -> Result<Observation> {
+        let mut observation = Observation::default();
+        let wanted: Vec<(&Wanted, State)> = wanted
+            .iter()
+            .filter_map(|w| Some((w, typed::<State>(&w.state).ok()?)))
+            .filter(|(_, state)| !state.vpc.contains(is_reserved))
+            .collect();
+        for some in wanted.chunks(100) {
+            let filters = vec![
+                ec2::filter("vpc-id", some.iter().map(|(_, s)| &s.vpc)),
+                ec2::filter("group-name", some.iter().map(|(_, s)| &s.name)),
+            ];
+            for group in read(&self.aws, filters).await? {
+                let is = |s: &State| group.vpc_id() == Some(&s.vpc) && group.group_name() == Some(&s.name);
+                let claim = some.iter().find(|(_, s)| is(s));
+                if let (Some((wanted, state)), None) = (claim, self.aws.owned(&ec2::tags(group.tags()))) {
+                    let what = format!("a security group named `{}` in {}", state.name, state.vpc);
+                    let id = group.group_id().unwrap_or_default();
+                    observation.foreign.push(ec2::foreign(&self.aws, wanted, id, &what));
+                }
+            }
+        }
+        Ok(observation)
+    }
+
+    /// Other groups whose rules name group `id`.
+    async fn referrers(&self, id: &str) -> Result<Vec<String>> {
+        let (ingress, egress) = futures::try_join!(
+            read(&self.aws, vec![ec2::filter("ip-permission.group-id", [id])]),
+            read(&self.aws, vec![ec2::filter("egress.ip-permission.group-id", [id])])
+        )?;
+        let mut names: Vec<String> = ingress
+            .iter()
+            .chain(&egress)
+            .filter(|group| group.group_id() != Some(id))
+            .map(|g| {
+                let (id, name) = (g.group_id().unwrap_or_default(), g.group_name().unwrap_or_default());
+                format!("a rule of security group {id} ({name})")
+            })
+            .collect();
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+}
+
+#[async_trait]
+impl Kind for SecurityGroup {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[
+            ("vpc", Rule::Replace),
+            ("name", Rule::Replace),
+            ("description", Rule::Replace),
+            ("ingress", Rule::Unordered),
+            ("egress", Rule::Unordered),
+        ]
+    }
+
+    fn create_before_destroy(&self) -> bool {
+        true
+    }
+
+    fn summary(&self, state: &Value) -> String {
+        ec2::summary(state, |s: &State| format!("{} ({} in, {} out)", s.name, s.ingress.len(), s.egress.len()))
+    }
+
+    async fn observe(&self, _round: &Round, wanted: &[Wanted]) -> Result<Observation> {
+        let (found, foreign) =
+            futures::try_join!(self.read(vec![ec2::ours(&self.aws)]), self.foreign(wanted))?;
+        Ok(Observation { found, ..foreign })
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        let mut found = Vec::new();
+        for filters in ec2::selections(&self.aws, "group-id", handles) {
+            found.extend(self.read(filters).await?);
+        }
+        Ok(ec2::matched(handles, &found))
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let answer = self
+            .aws
+            .ec2
+            .create_security_group()
+            .group_name(physical(&state.name, new.generation))
+            .description(&state.description)
+            .vpc_id(&state.vpc)
+            .tag_specifications(ec2::specification(ResourceType::SecurityGroup, &state.tags, new.generation))
+            .customize()
+            .config_override(ec2::once())
+            .send()
+            .await
+            .map_err(ec2::making("ec2:CreateSecurityGroup"))?;
+        let id = answer.group_id().unwrap_or_default();
+        // AWS lets a new group out to everywhere.
+        let born_with = vec![Permission {
+            protocol: "-1".to_owned(),
+            from: 0,
+            to: 0,
+            peer: "0.0.0.0/0".to_owned(),
+            description: String::new(),
+        }];
+        let complete = async {
+            for (direction, from, to) in
+                [(Direction::Egress, born_with, &state.egress), (Direction::Ingress, vec![], &state.ingress)]
+            {
+                ec2::completing(&self.aws, || set_rules(&self.aws, id, direction, from.clone(), to)).await?;
+            }
+            Ok(())
+        };
+        complete.await.map_err(ec2::incomplete(id))?;
+        Ok(Made { id: id.to_owned(), outputs: ec2::outputs([("id", id)]), ready: true })
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        set_rules(&self.aws, &from.id, Direction::Ingress, old.ingress, &new.ingress).await?;
+        set_rules(&self.aws, &from.id, Direction::Egress, old.egress, &new.egress).await?;
+        ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
+        Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        let state: State = typed(&found.state)?;
+        // Two groups that name each other could never go.
+        ec2::absent(set_rules(&self.aws, &found.id, Direction::Ingress, state.ingress, &[]).await)?;
+        ec2::absent(set_rules(&self.aws, &found.id, Direction::Egress, state.egress, &[]).await)?;
+        let deleted = ec2::delete_held(&self.aws, "group-id", &found.id, || async {
+            let call = self.aws.ec2.delete_security_group().group_id(&found.id).send().await;
+            call.map_err(failed("ec2:DeleteSecurityGroup"))
+        })
+        .await;
+        match deleted {
+            Err(error) if error.class == Class::Conflict => {
+                Err(ec2::holders(error, self.referrers(&found.id).await?))
+            }
+            result => result.map(|()| true),
+        }
+    }
+}

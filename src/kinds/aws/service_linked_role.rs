@@ -1,0 +1,157 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::iam_role::roles;
+use crate::aws::Aws;
+use crate::aws::error::failed;
+use crate::engine::address::Address;
+use crate::engine::error::{Result, typed, untyped};
+use crate::engine::kind::{
+    Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted,
+};
+use crate::engine::value::Outputs;
+
+pub const NAME: &str = "aws.service-linked-role";
+
+/// A service-linked role: made if missing, never changed, never deleted. It
+/// can't carry tags before it exists, so it is found by its path.
+/// Outputs: `name`, `arn`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Such as `eks-nodegroup.amazonaws.com`.
+    pub service: String,
+}
+
+pub struct ServiceLinkedRole {
+    aws: Arc<Aws>,
+}
+
+impl ServiceLinkedRole {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    fn found(&self, address: &Address, state: &State, name: &str, arn: &str) -> Result<Found> {
+        Ok(Found {
+            address: address.clone(),
+            generation: 1,
+            id: name.to_owned(),
+            outputs: outputs(name, arn),
+            state: untyped(state)?,
+            status: Status::Ready,
+            refs: Vec::new(),
+        })
+    }
+
+    async fn by_path(&self, address: &Address, state: &State) -> Result<Option<Found>> {
+        let answer = self
+            .aws
+            .iam
+            .list_roles()
+            .path_prefix(path(&state.service))
+            .send()
+            .await
+            .map_err(failed("iam:ListRoles"))?;
+        answer.roles().first().map(|r| self.found(address, state, r.role_name(), r.arn())).transpose()
+    }
+}
+
+#[async_trait]
+impl Kind for ServiceLinkedRole {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[("service", Rule::Replace)]
+    }
+
+    /// AWS gives each service's role a fixed name; those that ringfence asks
+    /// for are known (EKS and Auto Scaling user guides, "service-linked
+    /// roles").
+    fn predict(&self, new: &New) -> Outputs {
+        let Ok(State { service }) = typed(&new.state) else {
+            return Outputs::new();
+        };
+        let name = match service.as_str() {
+            "eks.amazonaws.com" => "AWSServiceRoleForAmazonEKS",
+            "eks-nodegroup.amazonaws.com" => "AWSServiceRoleForAmazonEKSNodegroup",
+            "eks-fargate.amazonaws.com" => "AWSServiceRoleForAmazonEKSForFargate",
+            "autoscaling.amazonaws.com" => "AWSServiceRoleForAutoScaling",
+            _ => return Outputs::new(),
+        };
+        let scope = &self.aws.scope;
+        outputs(name, &format!("arn:{}:iam::{}:role{}{name}", scope.partition, scope.account, path(&service)))
+    }
+
+    fn summary(&self, state: &Value) -> String {
+        typed::<State>(state).map(|s| s.service).unwrap_or_default()
+    }
+
+    async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
+        let all = roles(&self.aws, round).await?;
+        let mut seen = Observation::default();
+        for Wanted { address, state } in wanted {
+            let state: State = typed(state)?;
+            if let Some(role) = all.iter().find(|r| r.path() == Some(&path(&state.service))) {
+                let (name, arn) = (role.role_name().unwrap_or_default(), role.arn().unwrap_or_default());
+                seen.found.push(self.found(address, &state, name, arn)?);
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        let mut found = Vec::new();
+        for handle in handles {
+            found.push(self.by_path(&handle.address, &typed(&handle.state)?).await?);
+        }
+        Ok(found)
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let answer = self
+            .aws
+            .iam
+            .create_service_linked_role()
+            .aws_service_name(&state.service)
+            .send()
+            .await
+            .map_err(failed("iam:CreateServiceLinkedRole"));
+        match answer {
+            Ok(answer) => {
+                let (name, arn) =
+                    answer.role().map_or((String::new(), String::new()), |r| (r.role_name().to_owned(), r.arn().to_owned()));
+                Ok(Made { outputs: outputs(&name, &arn), id: name, ready: true })
+            }
+            // Made in the meantime: by AWS itself, or by a try whose answer
+            // was lost.
+            Err(error) if error.message.contains("has been taken") => {
+                let found = self.by_path(&new.address, &state).await?.ok_or(error)?;
+                Ok(Made { id: found.id, outputs: found.outputs, ready: true })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn update(&self, from: &Found, _to: &New, _changes: &[Change]) -> Result<Made> {
+        Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
+    }
+
+    /// Never deleted: the account's other clusters need it.
+    async fn delete(&self, _found: &Found) -> Result<bool> {
+        Ok(true)
+    }
+}
+
+fn path(service: &str) -> String {
+    format!("/aws-service-role/{service}/")
+}
+
+fn outputs(name: &str, arn: &str) -> Outputs {
+    Outputs::from([("name".to_owned(), name.to_owned()), ("arn".to_owned(), arn.to_owned())])
+}

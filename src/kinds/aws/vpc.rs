@@ -1,0 +1,263 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_sdk_ec2::types::{AttributeBooleanValue, Filter, ResourceType, SecurityGroup, VpcAttributeName, VpcState};
+use futures::{StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::ec2;
+use super::security_group::{Direction, Permission, permissions, set_rules};
+use crate::aws::error::failed;
+use crate::aws::{Aws, tags};
+use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+
+pub const NAME: &str = "aws.vpc";
+
+/// A VPC with its DNS attributes and its default security group, which is ours
+/// by descent.
+/// Outputs: `id`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub cidr: String,
+    pub dns_support: bool,
+    pub dns_hostnames: bool,
+    /// Permissions of the default security group: none.
+    pub default_group_ingress: Vec<Permission>,
+    pub default_group_egress: Vec<Permission>,
+    pub tags: BTreeMap<String, String>,
+}
+
+pub struct Vpc {
+    aws: Arc<Aws>,
+}
+
+impl Vpc {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    async fn read(&self, filters: Vec<Filter>) -> Result<Vec<Found>> {
+        let all = self
+            .aws
+            .ec2
+            .describe_vpcs()
+            .set_filters(Some(filters))
+            .max_results(1000)
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .map_err(failed("ec2:DescribeVpcs"))?;
+        let ours: Vec<_> = all
+            .iter()
+            .filter_map(|vpc| {
+                let tags = ec2::tags(vpc.tags());
+                let (address, generation) = self.aws.owned(&tags)?;
+                Some((vpc, vpc.vpc_id()?, tags, address, generation))
+            })
+            .collect();
+        let ids: Vec<&str> = ours.iter().map(|(_, id, ..)| *id).collect();
+        let (groups, dns) = futures::try_join!(self.default_groups(&ids), self.dns(&ids))?;
+        let mut found = Vec::new();
+        for (vpc, id, tags, address, generation) in ours {
+            let rules = |direction| groups.get(id).map(|g| permissions(g, direction)).unwrap_or_default();
+            let (dns_support, dns_hostnames) = dns.get(id).copied().unwrap_or_default();
+            found.push(Found {
+                address,
+                generation,
+                id: id.to_owned(),
+                outputs: ec2::outputs([("id", id)]),
+                state: untyped(&State {
+                    cidr: vpc.cidr_block().unwrap_or_default().to_owned(),
+                    dns_support,
+                    dns_hostnames,
+                    default_group_ingress: rules(Direction::Ingress),
+                    default_group_egress: rules(Direction::Egress),
+                    tags: tags::observed(&tags),
+                })?,
+                status: match vpc.state() {
+                    Some(VpcState::Pending) => Status::Pending("pending".to_owned()),
+                    _ => Status::Ready,
+                },
+                refs: vec![],
+            });
+        }
+        Ok(found)
+    }
+
+    /// `enableDnsSupport` and `enableDnsHostnames` of each VPC: AWS has no call
+    /// for many.
+    async fn dns(&self, ids: &[&str]) -> Result<BTreeMap<String, (bool, bool)>> {
+        futures::stream::iter(ids.iter().map(|id| async move {
+            let (support, hostnames) = futures::try_join!(
+                self.attribute(id, VpcAttributeName::EnableDnsSupport),
+                self.attribute(id, VpcAttributeName::EnableDnsHostnames)
+            )?;
+            Ok(((*id).to_owned(), (support, hostnames)))
+        }))
+        .buffer_unordered(8)
+        .try_collect()
+        .await
+    }
+
+    async fn attribute(&self, id: &str, name: VpcAttributeName) -> Result<bool> {
+        let answer = self
+            .aws
+            .ec2
+            .describe_vpc_attribute()
+            .vpc_id(id)
+            .attribute(name)
+            .send()
+            .await
+            .map_err(ec2::making("ec2:DescribeVpcAttribute"))?;
+        let value = answer.enable_dns_support().or(answer.enable_dns_hostnames());
+        Ok(value.and_then(AttributeBooleanValue::value).unwrap_or(false))
+    }
+
+    /// The default security groups by VPC.
+    async fn default_groups(&self, vpcs: &[&str]) -> Result<BTreeMap<String, SecurityGroup>> {
+        let mut groups = Vec::new();
+        for some in vpcs.chunks(200) {
+            let read = self
+                .aws
+                .ec2
+                .describe_security_groups()
+                .filters(ec2::filter("group-name", ["default"]))
+                .filters(ec2::filter("vpc-id", some.iter().copied()))
+                .max_results(1000)
+                .into_paginator()
+                .items()
+                .send()
+                .try_collect()
+                .await
+                .map_err(failed("ec2:DescribeSecurityGroups"))?;
+            groups.extend(read);
+        }
+        Ok(ec2::by_key(groups, |g| g.vpc_id().map(str::to_owned)))
+    }
+
+    /// Gives the default group of VPC `id` the rules of `state`, whatever it
+    /// has now.
+    async fn set_default_group(&self, id: &str, state: &State) -> Result<()> {
+        let group = self.default_groups(&[id]).await?.remove(id).ok_or_else(|| {
+            Error::new(Class::NotYet, format!("the default security group of {id} isn't visible yet"))
+                .operation("ec2:DescribeSecurityGroups")
+        })?;
+        let group_id = group.group_id().unwrap_or_default();
+        for (direction, to) in
+            [(Direction::Ingress, &state.default_group_ingress), (Direction::Egress, &state.default_group_egress)]
+        {
+            set_rules(&self.aws, group_id, direction, permissions(&group, direction), to).await?;
+        }
+        Ok(())
+    }
+
+    async fn set_dns(&self, id: &str, name: VpcAttributeName, on: bool) -> Result<()> {
+        let value = AttributeBooleanValue::builder().value(on).build();
+        let call = self.aws.ec2.modify_vpc_attribute().vpc_id(id);
+        let call = match name {
+            VpcAttributeName::EnableDnsSupport => call.enable_dns_support(value),
+            _ => call.enable_dns_hostnames(value),
+        };
+        call.send().await.map_err(ec2::making("ec2:ModifyVpcAttribute"))?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Kind for Vpc {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[
+            ("cidr", Rule::Replace),
+            ("default_group_ingress", Rule::Unordered),
+            ("default_group_egress", Rule::Unordered),
+        ]
+    }
+
+    fn summary(&self, state: &Value) -> String {
+        ec2::summary(state, |s: &State| s.cidr.clone())
+    }
+
+    async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
+        let found = self.read(vec![ec2::ours(&self.aws)]).await?;
+        Ok(Observation { found, ..Observation::default() })
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        let mut found = Vec::new();
+        for filters in ec2::selections(&self.aws, "vpc-id", handles) {
+            found.extend(self.read(filters).await?);
+        }
+        Ok(ec2::matched(handles, &found))
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let answer = self
+            .aws
+            .ec2
+            .create_vpc()
+            .cidr_block(&state.cidr)
+            .tag_specifications(ec2::specification(ResourceType::Vpc, &state.tags, new.generation))
+            .customize()
+            .config_override(ec2::once())
+            .send()
+            .await
+            .map_err(failed("ec2:CreateVpc"))?;
+        let id = answer.vpc().and_then(|v| v.vpc_id()).unwrap_or_default();
+        let complete = async {
+            // A new VPC has DNS support on and DNS hostnames off.
+            if !state.dns_support {
+                ec2::completing(&self.aws, || self.set_dns(id, VpcAttributeName::EnableDnsSupport, false)).await?;
+            }
+            if state.dns_hostnames {
+                ec2::completing(&self.aws, || self.set_dns(id, VpcAttributeName::EnableDnsHostnames, true)).await?;
+            }
+            ec2::completing(&self.aws, || self.set_default_group(id, &state)).await
+        };
+        complete.await.map_err(ec2::incomplete(id))?;
+        Ok(Made { id: id.to_owned(), outputs: ec2::outputs([("id", id)]), ready: true })
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        // DNS hostnames need DNS support, so support comes on first and goes
+        // off last.
+        let mut dns = vec![];
+        if old.dns_support != new.dns_support {
+            dns.push((VpcAttributeName::EnableDnsSupport, new.dns_support));
+        }
+        if old.dns_hostnames != new.dns_hostnames {
+            dns.push((VpcAttributeName::EnableDnsHostnames, new.dns_hostnames));
+        }
+        if !new.dns_support {
+            dns.reverse();
+        }
+        for (name, on) in dns {
+            self.set_dns(&from.id, name, on).await?;
+        }
+        if old.default_group_ingress != new.default_group_ingress
+            || old.default_group_egress != new.default_group_egress
+        {
+            self.set_default_group(&from.id, &new).await?;
+        }
+        ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
+        Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        ec2::delete_held(&self.aws, "vpc-id", &found.id, || async {
+            self.aws.ec2.delete_vpc().vpc_id(&found.id).send().await.map_err(failed("ec2:DeleteVpc"))
+        })
+        .await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,3 @@
+//! Kubernetes objects.
+
+pub mod manifest;

@@ -1,0 +1,4 @@
+//! ringfence
+pub mod engine;
+pub mod aws;
+pub mod kinds;

@@ -1,0 +1,50 @@
+//! Closed lists of AWS and Kubernetes that the spec is checked against.
+
+use jiff::civil::{Date, date};
+
+/// CloudWatch Logs' retention periods, in days (PutRetentionPolicy).
+pub const LOG_RETENTION_DAYS: &[u32] =
+    &[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
+
+/// Services with a VPC endpoint that a tenancy may name, without `com.amazonaws.<region>.`.
+pub const ENDPOINT_SERVICES: &[&str] = &[
+    "acm-pca", "application-autoscaling", "athena", "autoscaling", "backup", "bedrock", "bedrock-runtime",
+    "cloudformation", "cloudtrail", "codeartifact.api", "codeartifact.repositories", "cognito-idp", "config",
+    "dynamodb", "ebs", "ec2", "ec2messages", "ecr.api", "ecr.dkr", "ecs", "eks", "eks-auth", "elasticache",
+    "elasticfilesystem", "elasticloadbalancing", "email-smtp", "events", "execute-api", "fis", "fsx", "glue",
+    "guardduty-data", "inspector2", "kafka", "kinesis-firehose", "kinesis-streams", "kms", "lambda", "logs",
+    "mq", "monitoring", "rds", "rds-data", "redshift", "redshift-data", "s3", "sagemaker.api",
+    "sagemaker.runtime", "secretsmanager", "securityhub", "servicecatalog", "servicediscovery", "sns", "sqs",
+    "ssm", "ssmmessages", "states", "sts", "sync-states", "synthetics", "textract", "transfer", "xray",
+];
+
+/// Linux capabilities, without `CAP_` (capabilities(7)), and Kubernetes' `ALL`. Those that no
+/// tenant ever gets are in the list so that they are refused with the right reason.
+pub const CAPABILITIES: &[&str] = &[
+    "ALL", "AUDIT_CONTROL", "AUDIT_READ", "AUDIT_WRITE", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "CHOWN",
+    "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_LOCK", "IPC_OWNER", "KILL", "LEASE",
+    "LINUX_IMMUTABLE", "MAC_ADMIN", "MAC_OVERRIDE", "MKNOD", "NET_ADMIN", "NET_BIND_SERVICE", "NET_BROADCAST",
+    "NET_RAW", "PERFMON", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYSLOG", "SYS_ADMIN", "SYS_BOOT",
+    "SYS_CHROOT", "SYS_MODULE", "SYS_NICE", "SYS_PACCT", "SYS_PTRACE", "SYS_RAWIO", "SYS_RESOURCE", "SYS_TIME",
+    "SYS_TTY_CONFIG", "WAKE_ALARM",
+];
+
+/// A Kubernetes minor version on EKS. Dates are the last of each support, `YYYY-MM-DD`; none
+/// where AWS had published none at the time of this release (Amazon EKS Kubernetes release calendar).
+#[derive(Clone, Copy, Debug)]
+pub struct Release {
+    pub minor: u16,
+    pub standard_until: Option<Date>,
+    pub extended_until: Option<Date>,
+}
+
+/// Minor versions that EKS knows, oldest first. Older ones can't be created any more.
+pub const KUBERNETES: &[Release] = &[
+    Release { minor: 31, standard_until: Some(date(2025, 11, 26)), extended_until: Some(date(2026, 11, 26)) },
+    Release { minor: 32, standard_until: Some(date(2026, 3, 23)), extended_until: Some(date(2027, 3, 23)) },
+    Release { minor: 33, standard_until: Some(date(2026, 7, 29)), extended_until: Some(date(2027, 7, 29)) },
+    Release { minor: 34, standard_until: Some(date(2026, 12, 2)), extended_until: Some(date(2027, 12, 2)) },
+    Release { minor: 35, standard_until: Some(date(2027, 3, 27)), extended_until: Some(date(2028, 3, 27)) },
+    Release { minor: 36, standard_until: Some(date(2027, 8, 2)), extended_until: Some(date(2028, 8, 2)) },
+    Release { minor: 37, standard_until: None, extended_until: None },
+];

@@ -1,0 +1,39 @@
+//! A tenancy file and its tiers become a [`Spec`]: read, checked and resolved offline, with
+//! every mistake found at once and shown at its place in the file.
+
+pub mod arn;
+pub mod catalog;
+pub mod control;
+pub mod error;
+pub mod model;
+pub mod names;
+mod findings;
+mod profile;
+mod rules;
+mod schema;
+mod structure;
+mod tree;
+mod uid;
+
+use std::io::Read;
+use std::path::Path;
+
+pub use control::Control;
+pub use error::{SpecError, SpecErrors};
+pub use model::*;
+pub use schema::{profile_schema, schema};
+
+/// Reads a file that may be a spec: a bounded number of bytes, as UTF-8.
+pub fn read(file: &Path) -> Result<String, SpecError> {
+    let unreadable = |error: std::io::Error| {
+        tree::whole_file(file, format!("can't be read: {error}"), "check the name and the permissions")
+    };
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(tree::MAX_BYTES + 1).unwrap_or(u64::MAX);
+    let open = std::fs::File::open(file).map_err(unreadable)?;
+    open.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let line = 1 + error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|b| **b == b'\n').count();
+        tree::whole_file(file, format!("line {line} is not UTF-8 text"), "save the file as UTF-8")
+    })
+}

@@ -1,0 +1,123 @@
+//! The names of what is made in AWS: deterministic, unique, and within AWS's limits.
+//!
+//! A name is the tenancy's, its owner's (`t-<id>` or `p-<pool>`) and a purpose. Where that
+//! would be too long, the part before the purpose is cut and a hash of the whole stands for
+//! what was lost. Nothing here is looked up, so a name is known before anything exists; and
+//! as resources are found by their tags, a name is never parsed.
+
+use sha2::{Digest, Sha256};
+
+use super::model::{Owner, Spec};
+
+/// IAM role names (IAM and STS quotas).
+pub const MAX_ROLE: usize = 64;
+/// EKS cluster names (CreateCluster).
+pub const MAX_CLUSTER: usize = 100;
+/// EKS managed node group names.
+pub const MAX_NODE_GROUP: usize = 63;
+/// EKS Fargate profile names.
+pub const MAX_FARGATE_PROFILE: usize = 100;
+/// EC2 launch template names.
+pub const MAX_LAUNCH_TEMPLATE: usize = 128;
+/// EC2 security group names.
+pub const MAX_SECURITY_GROUP: usize = 255;
+/// KMS alias names, with `alias/`.
+pub const MAX_KMS_ALIAS: usize = 256;
+/// CloudWatch Logs group names.
+pub const MAX_LOG_GROUP: usize = 512;
+
+/// The node group of a cluster's system pods.
+pub const SYSTEM_NODE_GROUP: &str = "system";
+
+const HASH_DIGITS: usize = 10;
+
+/// The names of one tenancy in one region.
+#[derive(Clone, Copy, Debug)]
+pub struct Names<'a> {
+    tenancy: &'a str,
+    region: &'a str,
+}
+
+impl<'a> Names<'a> {
+    pub fn new(spec: &'a Spec) -> Self {
+        Self { tenancy: &spec.name, region: &spec.region }
+    }
+
+    /// `<tenancy>-t-<id>` or `<tenancy>-p-<pool>`; the VPC's Name tag too.
+    pub fn cluster(&self, owner: Owner<'_>) -> String {
+        fit(&format!("{}-{}", self.tenancy, key(owner)), "", MAX_CLUSTER)
+    }
+
+    /// An IAM role. IAM is global, so the name carries the region.
+    pub fn role(&self, owner: Owner<'_>, purpose: &str) -> String {
+        let stem = format!("{}-{}-{}", self.tenancy, self.region, key(owner));
+        fit(&stem, &format!("-{purpose}"), MAX_ROLE)
+    }
+
+    /// The role of a tenant's service account.
+    pub fn workload_role(&self, tenant: &str, service_account: &str) -> String {
+        let stem = format!("{}-{}-t-{tenant}-sa-{service_account}", self.tenancy, self.region);
+        fit(&stem, "", MAX_ROLE)
+    }
+
+    /// A security group, such as `acme-t-12345-nodes`.
+    pub fn security_group(&self, owner: Owner<'_>, purpose: &str) -> String {
+        fit(&self.cluster(owner), &format!("-{purpose}"), MAX_SECURITY_GROUP)
+    }
+
+    /// The launch template of an owner's node group.
+    pub fn launch_template(&self, owner: Owner<'_>, purpose: &str) -> String {
+        fit(&self.cluster(owner), &format!("-{purpose}"), MAX_LAUNCH_TEMPLATE)
+    }
+
+    /// The alias of a cluster's KMS key.
+    pub fn kms_alias(&self, owner: Owner<'_>) -> String {
+        fit(&format!("alias/ringfence/{}", self.cluster(owner)), "", MAX_KMS_ALIAS)
+    }
+
+    /// The log group that EKS writes a cluster's control-plane logs to.
+    pub fn cluster_log_group(&self, owner: Owner<'_>) -> String {
+        format!("/aws/eks/{}/cluster", self.cluster(owner))
+    }
+
+    /// The log group of a VPC's flow logs.
+    pub fn flow_log_group(&self, owner: Owner<'_>) -> String {
+        format!("/ringfence/{}/flow-logs", self.cluster(owner))
+    }
+}
+
+/// The node group of a tenant, in its own cluster or in its pool's.
+pub fn node_group(tenant: &str) -> String {
+    fit(&format!("t-{tenant}"), "", MAX_NODE_GROUP)
+}
+
+/// The Fargate profile of a tenant.
+pub fn fargate_profile(tenant: &str) -> String {
+    fit(&format!("t-{tenant}"), "", MAX_FARGATE_PROFILE)
+}
+
+/// The name of a replacement that exists beside what it replaces. The first generation has
+/// the plain name; pool names that end like a generation are refused, so none is taken.
+pub fn generation(name: &str, generation: u32, max: usize) -> String {
+    if generation <= 1 { name.to_owned() } else { fit(name, &format!("-g{generation}"), max) }
+}
+
+fn key(owner: Owner<'_>) -> String {
+    match owner {
+        Owner::Tenant(id) => format!("t-{id}"),
+        Owner::Pool(name) => format!("p-{name}"),
+    }
+}
+
+/// `stem` and `suffix`, of which the stem is cut where both don't fit in `max` characters.
+fn fit(stem: &str, suffix: &str, max: usize) -> String {
+    let whole = format!("{stem}{suffix}");
+    if whole.chars().count() <= max {
+        return whole;
+    }
+    let digest = Sha256::digest(whole.as_bytes());
+    let hash: String = digest.iter().map(|b| format!("{b:02x}")).collect::<String>().chars().take(HASH_DIGITS).collect();
+    let room = max.saturating_sub(HASH_DIGITS + 1 + suffix.chars().count());
+    let cut: String = stem.chars().take(room).collect();
+    format!("{}-{hash}{suffix}", cut.trim_end_matches('-'))
+}

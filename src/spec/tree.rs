@@ -1,0 +1,483 @@
+//! A YAML document as a tree that knows where each value stands.
+//!
+//! It is built from the parser's events rather than through serde, because serde stops at the
+//! first mistake and keeps no place for keys; this goes on after duplicate keys, and every
+//! later check can point at what it speaks of. Size, depth and the growth by aliases are bounded.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_yaml::granit_parser::{Event, Marker, Options, Parser, ScalarStyle, Span, Tag};
+
+use super::error::{Code, Excerpt, Related, SpecError};
+
+/// A spec is written by people; beyond this it is a mistake or an attack.
+pub const MAX_BYTES: usize = 1024 * 1024;
+const MAX_DEPTH: usize = 64;
+const MAX_NODES: usize = 250_000;
+/// Characters of a line that an error shows.
+const EXCERPT_WIDTH: usize = 160;
+
+/// A file that marks refer to.
+#[derive(Debug)]
+pub struct Source {
+    file: PathBuf,
+    lines: Vec<String>,
+}
+
+/// A piece of one line.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    source: Arc<Source>,
+    line: usize,
+    column: usize,
+    length: usize,
+}
+
+/// A value and its place.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub value: Value,
+    pub mark: Mark,
+}
+
+#[derive(Clone, Debug)]
+pub enum Value {
+    Null,
+    Bool(bool),
+    /// `int` where it is a whole number that fits.
+    Number {
+        raw: String,
+        int: Option<i64>,
+    },
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+    /// Already reported; later checks pass over it.
+    Invalid,
+}
+
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub key: String,
+    pub key_mark: Mark,
+    pub value: Node,
+}
+
+impl Source {
+    fn new(file: &Path, text: &str) -> Arc<Self> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
+        let lines = text.split(['\n', '\r']).map(str::to_owned).collect();
+        Arc::new(Self { file: file.to_owned(), lines })
+    }
+}
+
+impl Mark {
+    /// The mark as an error shows it.
+    pub fn excerpt(&self) -> Excerpt {
+        let Self { source, line, column, length } = self;
+        let whole = line.checked_sub(1).and_then(|i| source.lines.get(i)).map_or("", String::as_str);
+        let width = whole.chars().count();
+        let start = match column.saturating_sub(1) {
+            offset if width > EXCERPT_WIDTH && offset > EXCERPT_WIDTH / 2 => offset - EXCERPT_WIDTH / 2,
+            _ => 0,
+        };
+        let text: String = whole.chars().skip(start).take(EXCERPT_WIDTH).collect();
+        let text_column = column - start;
+        let room = (text.chars().count() + 1).saturating_sub(text_column).max(1);
+        Excerpt {
+            file: source.file.clone(),
+            line: *line,
+            column: *column,
+            length: (*length).clamp(1, room),
+            text,
+            text_column,
+        }
+    }
+
+    /// Whether the mark is in this very file.
+    pub fn is_in(&self, source: &Arc<Source>) -> bool {
+        Arc::ptr_eq(&self.source, source)
+    }
+
+    pub fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+}
+
+impl Node {
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        self.entry(key).map(|e| &e.value)
+    }
+
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
+        self.entries().iter().find(|e| e.key == key)
+    }
+
+    /// The value at the end of a path of keys and indices.
+    pub fn at<S: AsRef<str>>(&self, path: &[S]) -> Option<&Node> {
+        path.iter().try_fold(self, |node, step| match &node.value {
+            Value::List(items) => step.as_ref().parse::<usize>().ok().and_then(|i| items.get(i)),
+            _ => node.get(step.as_ref()),
+        })
+    }
+
+    /// The value at the end of a path, or the nearest value above it that is there.
+    pub fn nearest<S: AsRef<str>>(&self, path: &[S]) -> &Node {
+        (0..=path.len()).rev().find_map(|n| path.get(..n).and_then(|p| self.at(p))).unwrap_or(self)
+    }
+
+    pub fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub fn int(&self) -> Option<i64> {
+        match self.value {
+            Value::Number { int, .. } => int,
+            _ => None,
+        }
+    }
+
+    pub fn entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    pub fn items(&self) -> &[Node] {
+        match &self.value {
+            Value::List(items) => items,
+            _ => &[],
+        }
+    }
+
+    pub fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value as Json;
+        match &self.value {
+            Value::Null | Value::Invalid => Json::Null,
+            Value::Bool(b) => (*b).into(),
+            Value::Number { int: Some(int), .. } => (*int).into(),
+            Value::Number { raw, int: None } => raw.parse::<f64>().map_or(Json::Null, Json::from),
+            Value::Text(text) => text.clone().into(),
+            Value::List(items) => items.iter().map(Node::to_json).collect(),
+            Value::Map(entries) => {
+                Json::Object(entries.iter().map(|e| (e.key.clone(), e.value.to_json())).collect())
+            }
+        }
+    }
+}
+
+/// A document, and the mistakes that didn't stop the reading of it.
+#[derive(Debug)]
+pub struct Tree {
+    pub root: Node,
+    pub duplicates: Vec<SpecError>,
+}
+
+/// Reads one YAML document. `what` names it for the reader ("a tenancy").
+pub fn parse(file: &Path, text: &str, what: &str) -> Result<Tree, SpecError> {
+    if text.len() > MAX_BYTES {
+        let message = format!("the file has {} bytes; {what} may have {MAX_BYTES} at most", text.len());
+        return Err(whole_file(file, message, "split the estate into several tenancies"));
+    }
+    let source = Source::new(file, text);
+    let mut options = Options::default();
+    options.emit_comments = false;
+    options.emit_unresolved_aliases = true;
+    options.block_nesting_limit = MAX_DEPTH * 2;
+    options.flow_nesting_limit = MAX_DEPTH * 2;
+    let mut builder = Builder::new(source.clone());
+    for event in Parser::new_from_str_with_options(text, options) {
+        match event {
+            Ok((event, span)) => builder.event(event, span)?,
+            Err(error) => {
+                let mark = mark_at(&source, error.marker(), None);
+                return Err(syntax(&mark, format!("not valid YAML: {}", error.info()), hint(&mark)));
+            }
+        }
+    }
+    let empty = || whole_file(file, "the file is empty".to_owned(), &format!("{what} begins with `apiVersion:`"));
+    match builder.root {
+        Some(Node { value: Value::Null, .. }) | None => Err(empty()),
+        Some(root) => Ok(Tree { root, duplicates: builder.duplicates }),
+    }
+}
+
+/// An error about a file rather than a line of it.
+pub fn whole_file(file: &Path, message: String, help: &str) -> SpecError {
+    let at = Excerpt { file: file.to_owned(), line: 0, column: 0, length: 1, text: String::new(), text_column: 0 };
+    SpecError { code: Code::Syntax, path: String::new(), at, message, help: Some(help.to_owned()), related: None }
+}
+
+fn syntax(mark: &Mark, message: String, help: Option<String>) -> SpecError {
+    SpecError { code: Code::Syntax, path: String::new(), at: mark.excerpt(), message, help, related: None }
+}
+
+/// The usual cause of a syntax error, where the line shows it.
+fn hint(mark: &Mark) -> Option<String> {
+    let text = mark.source.lines.get(mark.line.checked_sub(1)?)?;
+    if text.trim_start_matches(' ').starts_with('\t') {
+        return Some("indent with spaces; YAML allows no tabs".to_owned());
+    }
+    Some("check the indentation, and the quotes and brackets up to here".to_owned())
+}
+
+struct Builder {
+    source: Arc<Source>,
+    stack: Vec<Frame>,
+    root: Option<Node>,
+    documents: usize,
+    nodes: usize,
+    anchors: HashMap<usize, Anchor>,
+    duplicates: Vec<SpecError>,
+}
+
+struct Anchor {
+    node: Node,
+    nodes: usize,
+    depth: usize,
+}
+
+struct Frame {
+    content: Content,
+    anchor: usize,
+    mark: Mark,
+    /// Nodes before this one, for the size of an anchor.
+    before: usize,
+    /// The deepest level inside, this one being 1.
+    depth: usize,
+}
+
+enum Content {
+    List(Vec<Node>),
+    Map { entries: Vec<Entry>, index: HashMap<String, usize>, key: Option<(String, Mark)>, merges: Vec<Node> },
+}
+
+impl Builder {
+    fn new(source: Arc<Source>) -> Self {
+        Self {
+            source,
+            stack: Vec::new(),
+            root: None,
+            documents: 0,
+            nodes: 0,
+            anchors: HashMap::new(),
+            duplicates: Vec::new(),
+        }
+    }
+
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), SpecError> {
+        let mark = mark_at(&self.source, &span.start, Some(&span.end));
+        match event {
+            Event::DocumentStart(..) => {
+                self.documents += 1;
+                if self.documents > 1 {
+                    let help = "keep one document in a file".to_owned();
+                    return Err(syntax(&mark, "a second document begins here".to_owned(), Some(help)));
+                }
+                Ok(())
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let value = scalar(text, style, tag.as_deref(), &mark)?;
+                self.leaf(Node { value, mark }, anchor)
+            }
+            Event::SequenceStart(_, anchor, tag) => self.open(Content::List(Vec::new()), anchor, tag, mark),
+            Event::MappingStart(_, anchor, tag) => {
+                let map = Content::Map { entries: vec![], index: HashMap::new(), key: None, merges: vec![] };
+                self.open(map, anchor, tag, mark)
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
+            Event::Alias(id) => match self.anchors.get(&id) {
+                Some(anchor) => {
+                    let (node, nodes, depth) = (anchor.node.clone(), anchor.nodes, anchor.depth);
+                    self.count(nodes, depth, &mark)?;
+                    self.place(node, depth)
+                }
+                None => Err(syntax(&mark, "this alias refers to a value that holds it".to_owned(), None)),
+            },
+            Event::UnresolvedAlias(name) => {
+                let help = format!("define it before, as `&{name} …`, or put the text in quotes");
+                Err(syntax(&mark, format!("there is no anchor `{name}` before this alias"), Some(help)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn open(
+        &mut self,
+        content: Content,
+        anchor: usize,
+        tag: Option<Cow<'_, Tag>>,
+        mark: Mark,
+    ) -> Result<(), SpecError> {
+        if let Some(tag) = tag {
+            return Err(unknown_tag(&tag, &mark));
+        }
+        if let Some(Frame { content: Content::Map { key: None, .. }, .. }) = self.stack.last() {
+            return Err(complex_key(&mark));
+        }
+        let before = self.nodes;
+        self.count(1, 1, &mark)?;
+        self.stack.push(Frame { content, anchor, mark, before, depth: 1 });
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), SpecError> {
+        let Some(Frame { content, anchor, mark, before, depth }) = self.stack.pop() else { return Ok(()) };
+        let value = match content {
+            Content::List(items) => Value::List(items),
+            Content::Map { mut entries, mut index, merges, .. } => {
+                for merged in merges {
+                    merge(&mut entries, &mut index, merged)?;
+                }
+                Value::Map(entries)
+            }
+        };
+        let node = Node { value, mark };
+        self.define(anchor, &node, self.nodes - before, depth);
+        self.place(node, depth)
+    }
+
+    fn leaf(&mut self, node: Node, anchor: usize) -> Result<(), SpecError> {
+        self.count(1, 0, &node.mark)?;
+        self.define(anchor, &node, 1, 0);
+        self.place(node, 0)
+    }
+
+    /// Anchors are numbered from 1; 0 is none.
+    fn define(&mut self, anchor: usize, node: &Node, nodes: usize, depth: usize) {
+        if anchor > 0 {
+            self.anchors.insert(anchor, Anchor { node: node.clone(), nodes, depth });
+        }
+    }
+
+    fn count(&mut self, nodes: usize, depth: usize, mark: &Mark) -> Result<(), SpecError> {
+        self.nodes += nodes;
+        if self.nodes > MAX_NODES {
+            let message = format!("the file holds more than {MAX_NODES} values, aliases counted as what they stand for");
+            return Err(syntax(mark, message, Some("write fewer aliases".to_owned())));
+        }
+        if self.stack.len() + depth > MAX_DEPTH {
+            let message = format!("nested more than {MAX_DEPTH} levels deep");
+            return Err(syntax(mark, message, Some("nothing in a spec is nested that deep".to_owned())));
+        }
+        Ok(())
+    }
+
+    /// Puts a complete node where it belongs.
+    fn place(&mut self, node: Node, depth: usize) -> Result<(), SpecError> {
+        let Some(frame) = self.stack.last_mut() else {
+            self.root = Some(node);
+            return Ok(());
+        };
+        frame.depth = frame.depth.max(depth + 1);
+        match &mut frame.content {
+            Content::List(items) => items.push(node),
+            Content::Map { entries, index, key, merges } => match key.take() {
+                None => {
+                    let text = match node.value {
+                        Value::Text(text) => text,
+                        Value::Number { raw, .. } => raw,
+                        Value::Bool(b) => b.to_string(),
+                        Value::Null | Value::Invalid => "null".to_owned(),
+                        Value::List(_) | Value::Map(_) => return Err(complex_key(&node.mark)),
+                    };
+                    *key = Some((text, node.mark));
+                }
+                Some((key, _)) if key == "<<" => merges.push(node),
+                Some((key, key_mark)) => match index.get(&key).and_then(|i| entries.get(*i)) {
+                    Some(first) => self.duplicates.push(SpecError {
+                        code: Code::Duplicate,
+                        path: String::new(),
+                        at: key_mark.excerpt(),
+                        message: format!("`{key}` is given twice"),
+                        help: Some("keep one of the two".to_owned()),
+                        related: Some(Related {
+                            at: first.key_mark.excerpt(),
+                            label: format!("`{key}` is first given here"),
+                        }),
+                    }),
+                    None => {
+                        index.insert(key.clone(), entries.len());
+                        entries.push(Entry { key, key_mark, value: node });
+                    }
+                },
+            },
+        }
+        Ok(())
+    }
+}
+
+/// `<<`: what isn't in the mapping itself comes from another.
+fn merge(entries: &mut Vec<Entry>, index: &mut HashMap<String, usize>, from: Node) -> Result<(), SpecError> {
+    match from.value {
+        Value::Map(others) => {
+            for other in others {
+                if !index.contains_key(&other.key) {
+                    index.insert(other.key.clone(), entries.len());
+                    entries.push(other);
+                }
+            }
+            Ok(())
+        }
+        Value::List(nodes) if nodes.iter().all(|n| matches!(n.value, Value::Map(_))) => {
+            nodes.into_iter().try_for_each(|node| merge(entries, index, node))
+        }
+        _ => Err(syntax(&from.mark, "`<<` takes a mapping, or a list of them".to_owned(), None)),
+    }
+}
+
+fn complex_key(mark: &Mark) -> SpecError {
+    let help = "to begin a list or a mapping as a value, put it after a key and a colon".to_owned();
+    syntax(mark, "a key must be plain text".to_owned(), Some(help))
+}
+
+fn unknown_tag(tag: &Tag, mark: &Mark) -> SpecError {
+    syntax(mark, format!("the tag `{}` means nothing here", tag.original()), Some("leave it out".to_owned()))
+}
+
+/// The parser's places are of characters: lines from 1, columns from 0.
+fn mark_at(source: &Arc<Source>, start: &Marker, end: Option<&Marker>) -> Mark {
+    let length = match end {
+        Some(end) if end.line() == start.line() => end.col().saturating_sub(start.col()),
+        // It goes on in later lines: mark the rest of its first.
+        Some(_) => usize::MAX / 2,
+        None => 1,
+    };
+    Mark { source: source.clone(), line: start.line().max(1), column: start.col() + 1, length: length.max(1) }
+}
+
+/// YAML 1.2's core schema: `yes` and `on` are text, `2027-03-31` is text.
+fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>, mark: &Mark) -> Result<Value, SpecError> {
+    match tag {
+        Some(tag) if tag.is_yaml_core_schema_tag("str") => return Ok(Value::Text(text.into_owned())),
+        Some(tag) => return Err(unknown_tag(tag, mark)),
+        None => {}
+    }
+    if style != ScalarStyle::Plain {
+        return Ok(Value::Text(text.into_owned()));
+    }
+    Ok(match text.as_ref() {
+        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
+        "true" | "True" | "TRUE" => Value::Bool(true),
+        "false" | "False" | "FALSE" => Value::Bool(false),
+        plain if is_number(plain) => Value::Number { raw: plain.to_owned(), int: plain.parse().ok() },
+        plain => Value::Text(plain.to_owned()),
+    })
+}
+
+/// Decimal numbers with an optional fraction and exponent. Others of YAML's (hexadecimal,
+/// infinite) are text to us: no field takes them.
+fn is_number(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        && unsigned.contains(|c: char| c.is_ascii_digit())
+        && unsigned.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'))
+        && text.parse::<f64>().is_ok()
+}

@@ -1,0 +1,21 @@
+//! The user and group IDs of a tenant's pods (POD-3).
+
+use sha2::{Digest, Sha256};
+
+use super::model::UidRange;
+
+/// Above the IDs that distributions and images use, and below 2^31, which some tools take as
+/// the end. As many small blocks as fit, so that two ids rarely meet.
+const FIRST: u32 = 1 << 20;
+const SIZE: u32 = 256;
+const BLOCKS: u32 = ((1 << 31) - FIRST) / SIZE;
+
+/// A pure function of the tenant's id: it survives renames, moves and the loss of everything else.
+pub fn uid_range(tenant: &str) -> UidRange {
+    let digest = Sha256::digest(tenant.as_bytes());
+    let seed = digest.iter().take(8).fold(0u64, |n, byte| n << 8 | u64::from(*byte));
+    // The remainder is below BLOCKS, so the conversion can't fail.
+    let block = u32::try_from(seed % u64::from(BLOCKS)).unwrap_or_default();
+    let first = FIRST + block * SIZE;
+    UidRange { first, last: first + SIZE - 1 }
+}

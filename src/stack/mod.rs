@@ -1,0 +1,281 @@
+//! From the spec to what should exist: [`build`] is pure, so the same spec and
+//! facts give the same [`Desired`], whatever the order of tenants.
+//!
+//! [`network`] cuts addresses and builds VPCs, [`cluster`] keys, logs, control
+//! planes and add-ons, [`nodes`] node groups, [`tenant`] what a tenant has for
+//! itself, [`access`] roles and access entries, [`baseline`] the objects
+//! inside of clusters. Resources name each other by references, so the order
+//! of making them follows from what they need; `after` adds an order that no
+//! value shows.
+
+mod access;
+mod baseline;
+mod cluster;
+mod network;
+mod nodes;
+mod tenant;
+
+use std::collections::BTreeMap;
+
+use ipnet::Ipv4Net;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::aws::tags::{self, Tags};
+use crate::engine::address::Address;
+use crate::engine::desired::{Desired, Resource};
+use crate::engine::error::{Result, untyped};
+use crate::engine::value::reference;
+use crate::kinds::aws::policy;
+use crate::spec::names::Names;
+use crate::spec::{ClusterOf, Control, KubernetesVersion, Owner, Spec};
+use crate::template::Templates;
+
+pub use cluster::floor;
+pub use network::MAX_VPC_PREFIX;
+
+/// What the stack needs to know of the account: what was decided before and
+/// stays, and what AWS offers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Facts {
+    /// Twelve digits.
+    pub account: String,
+    /// `aws`, `aws-cn`, `aws-us-gov` …
+    pub partition: String,
+    /// The region's availability zones.
+    pub zones: Vec<Zone>,
+    /// Blocks of the VPCs that exist, by address; those that are leaving too,
+    /// so that no new VPC gets their block.
+    pub vpcs: BTreeMap<Address, Ipv4Net>,
+    /// Subnets that exist, by address.
+    pub subnets: BTreeMap<Address, Subnet>,
+    /// Versions that clusters run, by address, such as `1.36`.
+    pub kubernetes: BTreeMap<Address, KubernetesVersion>,
+    /// Versions that add-ons run, by address.
+    pub addons: BTreeMap<Address, String>,
+    /// What EKS offers.
+    pub offered: BTreeMap<KubernetesVersion, BTreeMap<String, Offer>>,
+    /// `--upgrade`: take what EKS offers even where what runs is supported.
+    pub upgrade: bool,
+    /// The roles of principals that the spec writes as sessions, by
+    /// [`Principal::arn`](crate::spec::Principal::arn), with their paths.
+    pub roles: BTreeMap<String, String>,
+}
+
+/// An availability zone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Zone {
+    /// Such as `us-east-1a`.
+    pub name: String,
+    /// Such as `use1-az4`: the same for all accounts.
+    pub id: String,
+}
+
+/// Where a subnet lies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Subnet {
+    pub cidr: Ipv4Net,
+    /// Zone name.
+    pub zone: String,
+}
+
+/// Versions of an add-on for one Kubernetes version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Offer {
+    /// What EKS recommends.
+    pub default: Option<String>,
+    pub versions: Vec<String>,
+}
+
+impl Facts {
+    /// Facts for output that is made without asking AWS: the region's first
+    /// zones, the oldest add-ons that are good enough, the spec's account or
+    /// zeros.
+    pub fn assumed(spec: &Spec) -> Self {
+        let zone = |c: char| Zone { name: format!("{}{c}", spec.region), id: String::new() };
+        let mut offered: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for site in spec.clusters() {
+            let offers = offered.entry(site.kubernetes_version).or_default();
+            for (name, _) in site.profile.addons.iter() {
+                let (major, minor, patch) = floor(name);
+                let version = format!("v{major}.{minor}.{patch}-eksbuild.1");
+                offers.insert(name.to_owned(), Offer { default: Some(version.clone()), versions: vec![version] });
+            }
+        }
+        let roles = spec.access.admins.iter().chain(&spec.access.operators);
+        Self {
+            account: spec.account_id.clone().unwrap_or_else(|| "0".repeat(12)),
+            partition: spec.partition().to_owned(),
+            zones: ('a'..='f').map(zone).collect(),
+            offered,
+            roles: roles.map(|p| (p.arn.clone(), p.arn.clone())).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+/// Everything that `spec` asks for.
+pub fn build(spec: &Spec, facts: &Facts, templates: &Templates) -> Result<Desired> {
+    let mut stack = Stack { spec, facts, templates, names: Names::new(spec), desired: Desired::default() };
+    let blocks = network::blocks(spec, facts)?;
+    for cluster in spec.clusters() {
+        let site = Site::new(&stack, cluster);
+        let network = stack.network(&site, &blocks)?;
+        stack.cluster(&site, &network)?;
+        for tenant in stack.tenants_of(&site) {
+            stack.tenant(&site, &network, tenant)?;
+        }
+    }
+    Ok(stack.desired)
+}
+
+/// The addresses of all VPCs, for filling [`Facts::vpcs`].
+pub fn vpc(owner: Owner<'_>) -> Address {
+    prefix(owner).join("vpc")
+}
+
+/// `tenant/<id>/silo` or `pool/<name>`.
+pub fn prefix(owner: Owner<'_>) -> Address {
+    match owner {
+        Owner::Tenant(id) => Address::new(format!("tenant/{id}/silo")),
+        Owner::Pool(name) => Address::new(format!("pool/{name}")),
+    }
+}
+
+/// What is being built, with all that it is built from.
+struct Stack<'a> {
+    spec: &'a Spec,
+    facts: &'a Facts,
+    templates: &'a Templates,
+    names: Names<'a>,
+    desired: Desired,
+}
+
+/// One cluster with its VPC.
+struct Site<'a> {
+    cluster: ClusterOf<'a>,
+    prefix: Address,
+    /// The cluster's name.
+    name: String,
+    version: KubernetesVersion,
+}
+
+impl<'a> Site<'a> {
+    fn new(stack: &Stack<'a>, cluster: ClusterOf<'a>) -> Self {
+        let prefix = prefix(cluster.owner);
+        let running = stack.facts.kubernetes.get(&prefix.join("cluster")).copied();
+        Self {
+            name: stack.names.cluster(cluster.owner),
+            version: cluster::next_version(running, cluster.kubernetes_version),
+            prefix,
+            cluster,
+        }
+    }
+
+    fn at(&self, part: &str) -> Address {
+        self.prefix.join(part)
+    }
+
+    /// A reference to an output of one of this cluster's resources.
+    fn output(&self, part: &str, output: &str) -> String {
+        reference(&self.at(part), output)
+    }
+
+    fn silo(&self) -> bool {
+        matches!(self.cluster.owner, Owner::Tenant(_))
+    }
+}
+
+/// What a resource has beside its state.
+#[derive(Default)]
+struct Terms {
+    after: Vec<Address>,
+    controls: Vec<&'static str>,
+    keep: bool,
+}
+
+impl Terms {
+    fn after(mut self, addresses: impl IntoIterator<Item = Address>) -> Self {
+        self.after.extend(addresses);
+        self
+    }
+
+    fn controls(mut self, controls: &[Control]) -> Self {
+        self.controls.extend(controls.iter().map(|c| c.id()));
+        self
+    }
+
+    fn kept(mut self) -> Self {
+        self.keep = true;
+        self
+    }
+}
+
+impl<'a> Stack<'a> {
+    fn put(&mut self, address: Address, kind: &'static str, state: &impl Serialize, terms: Terms) -> Result<()> {
+        let Terms { mut after, controls, keep } = terms;
+        after.sort();
+        after.dedup();
+        let whole = whole(&address);
+        let state = untyped(state)?;
+        self.desired.insert(Resource { address, kind, state, after, controls, whole, keep })
+    }
+
+    /// The spec's tags, `Name`, and whose the resource is.
+    fn tags(&self, address: &Address, name: impl Into<String>) -> Tags {
+        let mut tags = self.spec.tags.clone();
+        tags.insert("Name".to_owned(), name.into());
+        tags.extend(tags::ownership(&self.spec.name, &self.spec.region, address));
+        tags
+    }
+
+    /// The ARN of a resource in this account and region.
+    fn arn(&self, service: &str, resource: impl AsRef<str>) -> String {
+        let Facts { account, partition, .. } = self.facts;
+        format!("arn:{partition}:{service}:{}:{account}:{}", self.spec.region, resource.as_ref())
+    }
+
+    /// The ARN of one of AWS's own managed policies.
+    fn managed_policy(&self, name: &str) -> String {
+        format!("arn:{}:iam::aws:policy/{name}", self.facts.partition)
+    }
+
+    /// A policy document from a template, in the form in which AWS's answer is
+    /// compared with it.
+    fn document(&self, template: &str, subject: &Address, values: Value) -> Result<Value> {
+        let mut context = json!({
+            "account": self.facts.account,
+            "partition": self.facts.partition,
+            "region": self.spec.region,
+            "dnsSuffix": self.dns_suffix(),
+        });
+        if let (Value::Object(context), Value::Object(values)) = (&mut context, values) {
+            context.extend(values);
+        }
+        Ok(policy::canonical(&self.templates.json(template, &context, subject)?))
+    }
+
+    /// What the partition's host names end in (botocore, `partitions.json`).
+    fn dns_suffix(&self) -> &'static str {
+        match self.facts.partition.as_str() {
+            "aws-cn" => "amazonaws.com.cn",
+            "aws-eusc" => "amazonaws.eu",
+            "aws-iso" => "c2s.ic.gov",
+            "aws-iso-b" => "sc2s.sgov.gov",
+            "aws-iso-e" => "cloud.adc-e.uk",
+            "aws-iso-f" => "csp.hci.ic.gov",
+            _ => "amazonaws.com",
+        }
+    }
+}
+
+/// The silo or pool that a resource is part of: what pool tenants have for
+/// themselves is part of none.
+fn whole(address: &Address) -> Option<Address> {
+    let parts: Vec<&str> = address.as_str().split('/').collect();
+    match parts.as_slice() {
+        ["tenant", id, "silo", ..] => Some(Address::new(format!("tenant/{id}/silo"))),
+        ["pool", name, ..] => Some(Address::new(format!("pool/{name}"))),
+        _ => None,
+    }
+}

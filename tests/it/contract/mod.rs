@@ -1,0 +1,270 @@
+//! What every AWS kind owes the engine, tried on stand-ins for AWS: create,
+//! find, no difference, every change, every drift, delete.
+//!
+//! The sandbox and moto were written by different people from the same
+//! documentation: what both agree on is more than what either says.
+
+mod ec2;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ringfence::aws::{Aws, tags};
+use ringfence::engine::address::Address;
+use ringfence::engine::clock::Clock;
+use ringfence::engine::diff;
+use ringfence::engine::kind::{Change, Found, Handle, Kind, New, Round, Status, Verb};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::support;
+
+/// Something that moto 5.2.5 lacks, by name: a kind, or a part of one
+/// (`aws.vpc: part`). It is tried on the sandbox only.
+pub struct Lack {
+    pub name: &'static str,
+    pub reason: &'static str,
+    /// Tries it on moto; true if moto has it after all.
+    pub probe: fn(Arc<Aws>) -> Boxed<'static, bool>,
+}
+
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+fn lacks() -> impl Iterator<Item = &'static Lack> {
+    ec2::LACKS.iter()
+}
+
+#[tokio::test]
+async fn what_moto_is_said_to_lack_it_lacks() {
+    for lack in lacks() {
+        let has = (lack.probe)(Ground::moto().await.aws).await;
+        assert!(!has, "moto has `{}` ({}): take it from the table", lack.name, lack.reason);
+    }
+}
+
+/// Makes tests of functions `async fn name(ground: &Ground)`: one for each
+/// stand-in.
+macro_rules! contracts {
+    (sandbox: [$($sandbox:ident),* $(,)?], moto: [$($moto:ident),* $(,)?] $(,)?) => {
+        mod on_moto {
+            $(
+                #[tokio::test]
+                async fn $moto() {
+                    super::$moto(&crate::contract::Ground::moto().await).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use contracts;
+
+/// Where a contract is tried: a stand-in for AWS, and a tenancy of its own.
+pub struct Ground {
+    pub aws: Arc<Aws>,
+    moto: bool,
+}
+
+impl Ground {
+    pub async fn moto() -> Self {
+        Self { aws: support::connect(support::moto::url(), Clock::real()).await, moto: true }
+    }
+
+    /// False if this is moto and moto lacks it.
+    pub fn has(&self, name: &str) -> bool {
+        !self.moto || !lacks().any(|lack| lack.name == name)
+    }
+
+    /// The tags that the desired state of the resource at `address` carries.
+    pub fn tags(&self, address: &str) -> tags::Tags {
+        let mut tags = tags::ownership(&self.aws.tenancy, &self.aws.scope.region, &Address::new(address));
+        tags.insert("Name".to_owned(), address.replace('/', "-"));
+        tags.insert("cost-center".to_owned(), "saas".to_owned());
+        tags
+    }
+
+    /// Makes something that a contract needs, and waits until it can be used.
+    pub async fn make(&self, kind: &dyn Kind, address: &str, state: &impl Serialize) -> Found {
+        let new = new(address, state);
+        let made = kind.create(&new).await.unwrap_or_else(|e| panic!("{address}: create: {e}"));
+        self.ready(kind, &new, &made.id, Verb::Create).await
+    }
+
+    /// Deletes it again, and waits until it is gone.
+    pub async fn unmake(&self, kind: &dyn Kind, found: &Found) {
+        kind.delete(found).await.unwrap_or_else(|e| panic!("{}: delete: {e}", found.address));
+        self.gone(kind, found).await;
+    }
+
+    /// All that `observe` lists at `address`.
+    pub async fn observed(&self, kind: &dyn Kind, address: &Address) -> Vec<Found> {
+        let observation = kind.observe(&Round::default(), &[]).await;
+        let observation = observation.unwrap_or_else(|e| panic!("{address}: observe: {e}"));
+        observation.found.into_iter().filter(|f| f.address == *address).collect()
+    }
+
+    async fn ready(&self, kind: &dyn Kind, new: &New, id: &str, verb: Verb) -> Found {
+        let handle = handle(new, id);
+        let start = self.aws.clock.elapsed();
+        loop {
+            let found = find(kind, &handle).await;
+            match found.as_ref().map(|f| &f.status) {
+                Some(Status::Ready) => return found.unwrap(),
+                Some(Status::Failed(why)) => panic!("{}: failed: {why}", new.address),
+                status => self.again(kind, verb, start, &format!("{}: {status:?}", new.address)).await,
+            }
+        }
+    }
+
+    async fn gone(&self, kind: &dyn Kind, found: &Found) {
+        let handle = Handle {
+            address: found.address.clone(),
+            generation: found.generation,
+            id: found.id.clone(),
+            state: found.state.clone(),
+        };
+        let start = self.aws.clock.elapsed();
+        while let Some(left) = find(kind, &handle).await {
+            self.again(kind, Verb::Delete, start, &format!("{}: {:?}", found.address, left.status)).await;
+        }
+    }
+
+    /// Waits before the next look, or gives up at the kind's own limit.
+    async fn again(&self, kind: &dyn Kind, verb: Verb, start: Duration, what: &str) {
+        let waited = self.aws.clock.elapsed() - start;
+        assert!(waited < kind.pace(verb).limit, "{what} after {waited:?}");
+        self.aws.clock.sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// One kind's contract.
+pub struct Contract<'a> {
+    ground: &'a Ground,
+    kind: &'a dyn Kind,
+    address: &'a str,
+    state: Value,
+    trials: Vec<(&'a str, Trial<'a>)>,
+}
+
+enum Trial<'a> {
+    /// The desired state becomes this one.
+    Update(Value),
+    /// Somebody does this by hand.
+    Drift(Box<dyn FnOnce(Arc<Aws>, Found) -> Boxed<'a, ()> + Send + 'a>),
+}
+
+impl<'a> Contract<'a> {
+    pub fn new(ground: &'a Ground, kind: &'a dyn Kind, address: &'a str, state: &impl Serialize) -> Self {
+        let state = serde_json::to_value(state).unwrap();
+        Self { ground, kind, address, state, trials: Vec::new() }
+    }
+
+    /// The spec comes to want `state`, which differs at `path`.
+    pub fn update(mut self, path: &'a str, state: &impl Serialize) -> Self {
+        self.trials.push((path, Trial::Update(serde_json::to_value(state).unwrap())));
+        self
+    }
+
+    /// Somebody changes something by hand, which must show at `path` and be
+    /// put back.
+    pub fn drift<F, Fut>(mut self, path: &'a str, by_hand: F) -> Self
+    where
+        F: FnOnce(Arc<Aws>, Found) -> Fut + Send + 'a,
+        Fut: Future<Output = ()> + Send + 'a,
+    {
+        self.trials.push((path, Trial::Drift(Box::new(|aws, found| Box::pin(by_hand(aws, found))))));
+        self
+    }
+
+    pub async fn run(self) {
+        let Self { ground, kind, address, state, trials } = self;
+        let name = kind.name();
+        let mut want = new(address, &state);
+        assert!(find(kind, &handle(&want, "")).await.is_none(), "{name}: found before it was made");
+
+        let made = kind.create(&want).await.unwrap_or_else(|e| panic!("{name}: create: {e}"));
+        let found = ground.ready(kind, &want, &made.id, Verb::Create).await;
+        assert_eq!(found.id, made.id, "{name}");
+        for (output, value) in kind.predict(&want).iter().chain(made.ready.then_some(&made.outputs).into_iter().flatten()) {
+            assert_eq!(found.outputs.get(output), Some(value), "{name}: output `{output}`");
+        }
+        let by_address = find(kind, &handle(&want, "")).await;
+        assert_eq!(by_address.as_ref(), Some(&found), "{name}: by address and by id");
+        let mut found = same(ground, kind, &want).await;
+
+        for (path, trial) in trials {
+            if let Trial::Update(state) = trial {
+                want = new(address, &state);
+            } else if let Trial::Drift(by_hand) = trial {
+                by_hand(ground.aws.clone(), found).await;
+            }
+            let before = only(ground, kind, &want.address).await;
+            let changes = changes(kind, &want, &before);
+            assert!(changes.iter().any(|c| c.path.starts_with(path)), "{name}: nothing shows at `{path}`: {changes:#?}");
+            assert!(changes.iter().all(|c| !c.replaces), "{name}: `{path}` is no update: {changes:#?}");
+            let made = kind.update(&before, &want, &changes).await;
+            let made = made.unwrap_or_else(|e| panic!("{name}: update of `{path}`: {e}"));
+            let now = ground.ready(kind, &want, &made.id, Verb::Update).await;
+            for (output, value) in made.ready.then_some(&made.outputs).into_iter().flatten() {
+                assert_eq!(now.outputs.get(output), Some(value), "{name}: output `{output}` after `{path}`");
+            }
+            found = same(ground, kind, &want).await;
+        }
+
+        let gone = kind.delete(&found).await.unwrap_or_else(|e| panic!("{name}: delete: {e}"));
+        if gone {
+            assert!(find(kind, &handle(&want, &found.id)).await.is_none(), "{name}: not gone at once");
+        }
+        ground.gone(kind, &found).await;
+        kind.delete(&found).await.unwrap_or_else(|e| panic!("{name}: delete again: {e}"));
+        assert!(ground.observed(kind, &want.address).await.is_empty(), "{name}: listed after it was deleted");
+    }
+}
+
+/// The only resource at the address.
+async fn only(ground: &Ground, kind: &dyn Kind, address: &Address) -> Found {
+    let mut all = ground.observed(kind, address).await;
+    assert_eq!(all.len(), 1, "{}: listed once: {all:#?}", kind.name());
+    all.remove(0)
+}
+
+/// The only resource at the address, which is as wanted.
+async fn same(ground: &Ground, kind: &dyn Kind, want: &New) -> Found {
+    let found = only(ground, kind, &want.address).await;
+    assert_eq!(found.generation, want.generation, "{}", kind.name());
+    let changes = changes(kind, want, &found);
+    assert!(changes.is_empty(), "{}: not as wanted: {changes:#?}", kind.name());
+    found
+}
+
+fn changes(kind: &dyn Kind, want: &New, found: &Found) -> Vec<Change> {
+    diff::changes(&want.state, &found.state, kind.rules())
+}
+
+async fn find(kind: &dyn Kind, handle: &Handle) -> Option<Found> {
+    let found = kind.find(std::slice::from_ref(handle)).await;
+    let mut found = found.unwrap_or_else(|e| panic!("{}: find: {e}", handle.address));
+    assert_eq!(found.len(), 1, "{}: one answer for each handle", handle.address);
+    found.remove(0)
+}
+
+fn handle(new: &New, id: &str) -> Handle {
+    Handle {
+        address: new.address.clone(),
+        generation: new.generation,
+        id: id.to_owned(),
+        state: new.state.clone(),
+    }
+}
+
+pub fn new(address: &str, state: &impl Serialize) -> New {
+    static TOKENS: AtomicUsize = AtomicUsize::new(1);
+    New {
+        address: Address::new(address),
+        generation: 1,
+        state: serde_json::to_value(state).unwrap(),
+        token: format!("{:064x}", TOKENS.fetch_add(1, Ordering::Relaxed)),
+    }
+}

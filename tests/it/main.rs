@@ -1,0 +1,6 @@
+//! One binary for all integration tests: each more would link the AWS SDK
+//! once more.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod contract;
+mod support;

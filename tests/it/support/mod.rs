@@ -1,0 +1,23 @@
+//! Starts the real components that the tests talk to.
+
+pub mod moto;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ringfence::aws::{Access, Aws};
+use ringfence::engine::clock::Clock;
+
+pub const ACCOUNT: &str = "123456789012";
+pub const REGION: &str = "us-east-1";
+
+/// Clients for the AWS at `url`, for a tenancy that no other test uses.
+pub async fn connect(url: &str, clock: Clock) -> Arc<Aws> {
+    static TENANCIES: AtomicUsize = AtomicUsize::new(1);
+    let tenancy = format!("t{}", TENANCIES.fetch_add(1, Ordering::Relaxed));
+    let access = Access {
+        region: REGION.to_owned(),
+        sandbox: Some((url.to_owned(), ACCOUNT.to_owned())),
+    };
+    Aws::connect(&access, &tenancy, clock).await.expect("the stand-in for AWS answers")
+}
