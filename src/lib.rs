@@ -1,4 +1,28 @@
-//! ringfence
+//! ringfence provisions and keeps multi-tenant SaaS estates on Amazon EKS.
+//!
+//! `Spec → Desired + Observed → Plan → Event* → Report`: it reads one tenancy
+//! spec ([`spec`]), works out what should exist ([`stack`]), reads what does
+//! ([`kinds`], in bulk), compares the two ([`engine`]'s planner, which is pure)
+//! and carries the difference out ([`engine`]'s executor). There is no state
+//! file: AWS and the clusters are the only truth, and ownership is written in
+//! tags by the call that creates.
+//!
+//! The modules, in reading order; each imports only what stands above it:
+
 pub mod engine;
+
 pub mod aws;
+pub mod k8s;
 pub mod kinds;
+
+pub mod spec;
+pub mod template;
+pub mod stack;
+
+pub mod ui;
+
+/// Shares no types with the rest: they know each other by the wire alone, so
+/// that one mistake isn't made twice.
+pub mod sandbox;
+
+pub mod cli;

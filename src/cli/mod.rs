@@ -158,8 +158,17 @@ impl Cli {
     pub async fn run(self) -> u8 {
         let Self { global, command } = self;
         let ui = Ui::stdio(ui::Options {
-            format: global.format.into(),
-            color: global.color.into(),
+            format: match global.format {
+                Format::Human => ui::Format::Human,
+                Format::Json => ui::Format::Json,
+                Format::Markdown => ui::Format::Markdown,
+                Format::Html => ui::Format::Html,
+            },
+            color: match global.color {
+                Color::Auto => ui::Color::Auto,
+                Color::Always => ui::Color::Always,
+                Color::Never => ui::Color::Never,
+            },
             verbose: global.verbose > 0,
         });
         let result = match command {
@@ -185,6 +194,19 @@ impl Cli {
     }
 }
 
+/// Starts the runtime and runs the command.
+pub fn start(cli: Cli) -> std::process::ExitCode {
+    if cli.global.verbose > 1 {
+        let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("ringfence=debug,aws_smithy_runtime=info"));
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime.block_on(cli.run()).into(),
+        Err(_) => exit::ERROR.into(),
+    }
+}
+
 impl Selection {
     fn policy(&self, destroy: bool) -> Policy {
         Policy {
@@ -193,6 +215,7 @@ impl Selection {
             destroy,
             allow_replace: self.allow_replace.iter().map(Address::new).collect(),
             delete_logs: self.delete_logs,
+            aws_only: false,
         }
     }
 }

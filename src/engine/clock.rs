@@ -42,6 +42,12 @@ impl Clock {
         tokio::time::sleep(duration.div_f64(self.speed)).await;
     }
 
+    /// This moment, for what another computer checks by its own clock.
+    #[allow(clippy::disallowed_methods)]
+    pub fn timestamp() -> jiff::Timestamp {
+        jiff::Timestamp::now()
+    }
+
     /// Today in UTC.
     #[allow(clippy::disallowed_methods)]
     pub fn today() -> jiff::civil::Date {

@@ -125,10 +125,8 @@ impl Executor {
         }
     }
 
-    /// Marks what can't run any more: dependents of failed, skipped and
-    /// blocked ones.
+    /// Marks what can't run any more: dependents of failed and skipped ones.
     fn skip(&self, plan: &Plan, outcomes: &mut BTreeMap<usize, Outcome>, started: &BTreeSet<usize>) {
-        let blocked: BTreeSet<&Address> = plan.blocked.iter().map(|b| &b.address).collect();
         loop {
             let next = plan.steps.iter().enumerate().find_map(|(i, step)| {
                 if started.contains(&i) || outcomes.contains_key(&i) {
@@ -137,11 +135,7 @@ impl Executor {
                 let failed = step.needs.iter().find(|n| {
                     matches!(outcomes.get(n), Some(Outcome::Failed { .. } | Outcome::Skipped { .. }))
                 });
-                let because = failed.and_then(|n| plan.steps.get(*n)).map(|s| s.address.clone()).or_else(|| {
-                    let state = step.state.as_ref().filter(|_| step.action != Action::Delete)?;
-                    refers_to(state).into_iter().find(|a| blocked.contains(a))
-                })?;
-                Some((i, because))
+                Some((i, failed.and_then(|n| plan.steps.get(*n))?.address.clone()))
             });
             let Some((i, because)) = next else { return };
             if let Some(step) = plan.steps.get(i) {

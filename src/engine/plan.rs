@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -19,7 +19,7 @@ use super::observe::Observed;
 use super::value::{Outputs, has_references, references, resolve, walk};
 
 /// What the user allows and selects.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Policy {
     /// `--tenant`: only these tenants' resources. Empty is everything.
     pub tenants: BTreeSet<String>,
@@ -31,6 +31,9 @@ pub struct Policy {
     pub allow_replace: BTreeSet<Address>,
     /// `--delete-logs`.
     pub delete_logs: bool,
+    /// `--aws-only`: what lives in clusters isn't looked at, and what must
+    /// come after it isn't touched.
+    pub aws_only: bool,
 }
 
 /// One thing to do. A replacement is two steps with the same address.
@@ -126,14 +129,15 @@ impl Plan {
     pub fn summary(&self) -> Summary {
         let mut summary = Summary::default();
         let mut changed = BTreeSet::new();
+        let deleted: BTreeSet<&Address> =
+            self.steps.iter().filter(|s| s.action == Action::Delete).map(|s| &s.address).collect();
         for step in &self.steps {
             match (step.action, step.replaces) {
                 (Action::Create, true) => summary.replace += 1,
                 (Action::Create, false) => summary.add += 1,
                 (Action::Update | Action::Wait, _) => {
                     // What precedes a deletion counts as part of it.
-                    let deleted = self.steps.iter().any(|s| s.action == Action::Delete && s.address == step.address);
-                    if !deleted && changed.insert(&step.address) {
+                    if !deleted.contains(&step.address) && changed.insert(&step.address) {
                         summary.change += 1;
                     }
                 }
@@ -185,7 +189,11 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn run(&mut self) -> Result<()> {
         let order = graph::order(self.desired)?;
-        let selected = self.selection()?;
+        let mut selected = self.selection()?;
+        if self.policy.aws_only {
+            let inside = self.in_clusters(&order)?;
+            selected.retain(|a| !inside.contains(a));
+        }
         if self.policy.destroy {
             let all: Vec<Address> = self.observed.found.keys().filter(|a| self.selects(a)).cloned().collect();
             for address in &all {
@@ -256,6 +264,18 @@ impl Planner<'_> {
         }
     }
 
+    /// What lives in clusters, and what comes after it.
+    fn in_clusters(&self, order: &[Address]) -> Result<BTreeSet<Address>> {
+        let mut inside: BTreeSet<Address> = BTreeSet::new();
+        for resource in order.iter().filter_map(|a| self.desired.get(a)) {
+            let after = graph::needs(resource).iter().any(|n| inside.contains(n));
+            if after || self.kinds.get(resource.kind)?.in_cluster() {
+                inside.insert(resource.address.clone());
+            }
+        }
+        Ok(inside)
+    }
+
     /// Plans one desired resource.
     fn converge(&mut self, resource: &Resource) -> Result<()> {
         let kind = self.kinds.get(resource.kind)?.clone();
@@ -293,6 +313,14 @@ impl Planner<'_> {
         let Some(found) = all.first() else {
             if let Some(foreign) = self.observed.foreign.get(address) {
                 self.block(resource, foreign.message.clone(), "", vec![]);
+                return Ok(());
+            }
+            if let Some(cause) = self.plan.blocked.iter().find(|b| graph::needs(resource).contains(&b.address)) {
+                let (reason, pending) = (format!("it needs {}, which is blocked", cause.address), cause.pending);
+                self.block(resource, reason, "", vec![]);
+                if let Some(blocked) = self.plan.blocked.last_mut() {
+                    blocked.pending = pending;
+                }
                 return Ok(());
             }
             self.create(resource, &*kind, state, 1, false, None);
@@ -717,30 +745,43 @@ fn order(plan: Plan) -> Result<Plan> {
         .filter(|i| plan.steps.get(*i).is_some_and(|s| s.reason.as_deref() == Some("so that it can be deleted")))
         .collect();
     let left: BTreeSet<usize> = (0..plan.steps.len()).filter(|i| !dropped.contains(i) && !prepared.contains(i)).collect();
+    let rank = |i: usize| plan.steps.get(i).map(|s| (s.action == Action::Delete, s.address.clone(), s.generation, i));
+    let mut waiting: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut users: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (i, step) in left.iter().filter_map(|i| Some((*i, plan.steps.get(*i)?))) {
+        let needs: Vec<usize> = step.needs.iter().copied().filter(|n| left.contains(n)).collect();
+        waiting.insert(i, needs.len());
+        for need in needs {
+            users.entry(need).or_default().push(i);
+        }
+    }
+    let mut ready: BTreeSet<_> = waiting.iter().filter(|(_, n)| **n == 0).filter_map(|(i, _)| rank(*i)).collect();
     let mut done: BTreeMap<usize, usize> = BTreeMap::new();
-    let mut steps: Vec<Step> = Vec::new();
-    while done.len() < left.len() {
-        let ready = left
-            .iter()
-            .filter(|i| !done.contains_key(i))
-            .filter_map(|i| Some((*i, plan.steps.get(*i)?)))
-            .filter(|(_, s)| s.needs.iter().all(|n| done.contains_key(n) || !left.contains(n)))
-            .min_by(|(i, a), (j, b)| {
-                (a.action == Action::Delete, &a.address, a.generation, i).cmp(&(b.action == Action::Delete, &b.address, b.generation, j))
-            });
-        let Some((i, step)) = ready else {
-            let stuck: Vec<String> = left
-                .iter()
-                .filter(|i| !done.contains_key(i))
-                .filter_map(|i| Some(format!("{:?} {}", plan.steps.get(*i)?.action, plan.steps.get(*i)?.address)))
-                .take(12)
-                .collect();
-            return Err(Error::new(Class::Bug, format!("steps wait for each other: {}", stuck.join(", "))));
-        };
+    let mut steps: Vec<Step> = Vec::with_capacity(left.len());
+    while let Some((_, _, _, i)) = ready.pop_first() {
+        let Some(step) = plan.steps.get(i) else { continue };
         let mut step = step.clone();
         step.needs = step.needs.iter().filter_map(|n| done.get(n).copied()).collect();
         done.insert(i, steps.len());
         steps.push(step);
+        for user in users.get(&i).into_iter().flatten() {
+            if let Some(count) = waiting.get_mut(user) {
+                *count -= 1;
+                if *count == 0 {
+                    ready.extend(rank(*user));
+                }
+            }
+        }
+    }
+    if done.len() < left.len() {
+        let stuck: Vec<String> = left
+            .iter()
+            .filter(|i| !done.contains_key(i))
+            .filter_map(|i| plan.steps.get(*i))
+            .map(|s| format!("{:?} {}", s.action, s.address))
+            .take(12)
+            .collect();
+        return Err(Error::new(Class::Bug, format!("steps wait for each other: {}", stuck.join(", "))));
     }
     Ok(Plan { steps, ..plan })
 }

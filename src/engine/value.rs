@@ -129,3 +129,15 @@ pub fn walk(value: &Value, visit: &mut impl FnMut(&str)) {
         _ => {}
     }
 }
+
+/// `value` for people: references read as [`display`] shows them.
+pub fn shown(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(display(text)),
+        Value::Array(items) => items.iter().map(shown).collect(),
+        Value::Object(map) => {
+            map.iter().map(|(k, v)| (display(k), shown(v))).collect::<serde_json::Map<_, _>>().into()
+        }
+        other => other.clone(),
+    }
+}

@@ -24,7 +24,7 @@ use super::error;
 use super::token::{Token, token};
 use crate::aws::Aws;
 use crate::engine::clock::Clock;
-use crate::engine::error::{Class, Error, Result};
+use crate::engine::error::{Error, Result};
 
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(60);
@@ -68,8 +68,8 @@ impl Clusters {
     /// The client for `target`. Connects nowhere yet.
     ///
     /// # Errors
-    /// [`Class::Input`] for a kubeconfig, proxy or certificate that can't be
-    /// used, [`Class::Denied`] for a kubeconfig's credential plugin that fails.
+    /// `Class::Input` for a kubeconfig, proxy or certificate that can't be
+    /// used, `Class::Denied` for a kubeconfig's credential plugin that fails.
     pub async fn get(&self, target: Target<'_>) -> Result<Arc<Cluster>> {
         let key = [target.cluster, target.endpoint, target.certificate_authority].map(str::to_owned);
         if let Some(known) = self.lock().get(&key) {
@@ -179,7 +179,7 @@ impl Cluster {
     /// while the server is too busy.
     ///
     /// # Errors
-    /// [`Class::Unreachable`] with the ways out; [`Class::Denied`] with how to
+    /// `Class::Unreachable` with the ways out; `Class::Denied` with how to
     /// let the caller in; and what the server says.
     pub async fn call(&self, call: &Call) -> Result<Value> {
         let named = |e: Error| e.operation(format!("k8s:{}", call.action));
@@ -250,17 +250,14 @@ impl Cluster {
     }
 
     fn count(&self, action: &str) {
-        *self
-            .counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(format!("k8s:{action}"))
-            .or_default() += 1;
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(format!("k8s:{action}")).or_default() += 1;
     }
 
     fn ways_out(&self) -> String {
         match &self.kubeconfig {
-            Some(file) => format!("see that what {} leads to is running: the tunnel, the bastion, the VPN", file.display()),
+            Some(file) => {
+                format!("see that what {} leads to is running: the tunnel, the bastion, the VPN", file.display())
+            }
             None => format!(
                 "run this inside the cluster's VPC or a network connected to it; or open a tunnel and name it with --kubeconfig {}=FILE; or leave the in-cluster part to GitOps with the files that `ringfence render` writes",
                 self.name
@@ -289,14 +286,20 @@ fn from_eks(target: Target<'_>) -> Result<Config> {
     let url = uri(target.endpoint)
         .ok_or_else(|| Error::bug(format!("the endpoint of cluster {name} is no URL: `{}`", target.endpoint)))?;
     if url.scheme_str() != Some("https") && !is_loopback(&url) {
-        return Err(Error::input(format!("the API server of cluster {name} is at {url}: a token sent there could be read on its way"))
-            .help("only https is spoken, but with an address of this very machine"));
+        return Err(Error::input(format!(
+            "the API server of cluster {name} is at {url}: a token sent there could be read on its way"
+        ))
+        .help("only https is spoken, but with an address of this very machine"));
     }
     let mut config = Config::new(url);
-    if !target.certificate_authority.is_empty() {
-        config.root_cert = Some(certificates(target.certificate_authority).ok_or_else(|| {
-            Error::bug(format!("the certificate authority of cluster {name} isn't base64 of PEM"))
-        })?);
+    if config.cluster_url.scheme_str() == Some("http") {
+        // Without any, the system's are loaded, which a container may lack.
+        config.root_cert = Some(Vec::new());
+    } else if !target.certificate_authority.is_empty() {
+        config.root_cert =
+            Some(certificates(target.certificate_authority).ok_or_else(|| {
+                Error::bug(format!("the certificate authority of cluster {name} isn't base64 of PEM"))
+            })?);
     }
     config.proxy_url = proxy(&config.cluster_url)?;
     Ok(config)
@@ -314,9 +317,7 @@ fn from_kubeconfig(name: &str, file: &Path) -> Result<Config> {
         (None, [only]) => Some(only),
         (None, _) => None,
     };
-    let context = context
-        .and_then(|c| c.context.as_ref())
-        .ok_or_else(|| wrong(&"it names no current context"))?;
+    let context = context.and_then(|c| c.context.as_ref()).ok_or_else(|| wrong(&"it names no current context"))?;
     let cluster = kubeconfig
         .clusters
         .iter()
@@ -327,8 +328,7 @@ fn from_kubeconfig(name: &str, file: &Path) -> Result<Config> {
     let mut config = Config::new(uri(server).ok_or_else(|| wrong(&format!("its server is no URL: `{server}`")))?);
     let auth = ExecAuthCluster::try_from(cluster).map_err(|e| wrong(&e))?;
     if let Some(pem) = &auth.certificate_authority_data {
-        config.root_cert =
-            Some(pem_certificates(pem).ok_or_else(|| wrong(&"its certificate authority isn't PEM"))?);
+        config.root_cert = Some(pem_certificates(pem).ok_or_else(|| wrong(&"its certificate authority isn't PEM"))?);
     }
     config.accept_invalid_certs = cluster.insecure_skip_tls_verify.unwrap_or(false);
     config.tls_server_name = cluster.tls_server_name.clone();
@@ -388,8 +388,9 @@ fn proxy_uri(value: &str, name: &str) -> Result<Uri> {
         None => format!("http://{value}"),
     };
     let uri: Option<Uri> = value.parse().ok();
-    uri.filter(|u| matches!(u.scheme_str(), Some("http" | "https" | "socks5")) && u.host().is_some())
-        .ok_or_else(|| Error::input(format!("{name} is no proxy's URL")).help("write http://HOST:PORT or socks5://HOST:PORT"))
+    uri.filter(|u| matches!(u.scheme_str(), Some("http" | "https" | "socks5")) && u.host().is_some()).ok_or_else(|| {
+        Error::input(format!("{name} is no proxy's URL")).help("write http://HOST:PORT or socks5://HOST:PORT")
+    })
 }
 
 /// DER of every certificate in base64 of PEM. EKS gives two while it rotates
@@ -415,6 +416,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::engine::error::Class;
 
     fn at(text: &str) -> Uri {
         text.parse().unwrap()
@@ -451,6 +453,43 @@ mod tests {
         let target = |endpoint| Target { cluster: "c", endpoint, certificate_authority: "" };
         assert!(from_eks(target("http://127.0.0.1:4500/k8s/1/r/c")).is_ok());
         assert_eq!(from_eks(target("http://eks.example.com")).unwrap_err().class, Class::Input);
+    }
+
+    fn kubeconfig(text: &str) -> Result<Config> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config");
+        std::fs::write(&file, text).unwrap();
+        from_kubeconfig("shared-1", &file)
+    }
+
+    #[test]
+    fn kubeconfigs() {
+        let whole = "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
+            contexts: [{name: a, context: {cluster: c, user: u}}, {name: b, context: {cluster: x}}]\n\
+            clusters: [{name: c, cluster: {server: 'https://127.0.0.1:6443', tls-server-name: kube, proxy-url: 'socks5://127.0.0.1:1080', \
+            certificate-authority-data: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCkFRSUQKLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo=}}]\n\
+            users: [{name: u, user: {token: secret}}]\n";
+        let config = kubeconfig(whole).unwrap();
+        assert_eq!(config.cluster_url, at("https://127.0.0.1:6443"));
+        assert_eq!(config.root_cert, Some(vec![vec![1, 2, 3]]));
+        assert_eq!(config.tls_server_name.as_deref(), Some("kube"));
+        assert_eq!(config.proxy_url, Some(at("socks5://127.0.0.1:1080")));
+        assert!(config.auth_info.token.is_some());
+
+        let alone = whole.replace("current-context: a\n", "").replace(", {name: b, context: {cluster: x}}", "");
+        assert!(kubeconfig(&alone).is_ok(), "the only context is meant");
+        for (broken, why) in [
+            (whole.replace("current-context: a", "current-context: z"), "no current context"),
+            (whole.replace("cluster: c,", "cluster: z,"), "no cluster `z`"),
+            (whole.replace("https://127.0.0.1:6443", "here"), "no URL: `here`"),
+            (whole.replace("LS0t", "????"), "certificate authority"),
+            ("a: [".to_owned(), "YAML"),
+        ] {
+            let error = kubeconfig(&broken).unwrap_err();
+            assert!(error.class == Class::Input && error.message.contains(why), "{why}: {error}");
+            assert!(error.message.starts_with("--kubeconfig shared-1="), "{error}");
+        }
+        assert_eq!(from_kubeconfig("c", Path::new("/nowhere/config")).unwrap_err().class, Class::Input);
     }
 
     #[test]

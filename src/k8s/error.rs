@@ -8,12 +8,12 @@ use crate::engine::error::{Class, Error};
 
 /// Why no answer came. `help` is what to do if the server can't be reached.
 pub fn transport(error: &kube::Error, cluster: &str, help: &str) -> Error {
+    let links = chain(error);
     // The text of a credential plugin's failure holds its output: a token.
-    if matches!(error, kube::Error::Auth(_)) {
+    if links.iter().any(|l| l.is::<kube::client::AuthError>()) || matches!(error, kube::Error::Auth(_)) {
         return Error::new(Class::Denied, format!("the kubeconfig's credentials for cluster {cluster} can't be had"))
             .help("try the same kubeconfig with kubectl: it shows what its credential plugin says");
     }
-    let links = chain(error);
     let connecting = links.iter().any(|l| {
         l.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(hyper_util::client::legacy::Error::is_connect)
     });
@@ -79,7 +79,10 @@ pub fn not_kubernetes(status: u16, body: &[u8], cluster: &str) -> Error {
     let class = if status >= 500 { Class::Unclear } else { Class::Unreachable };
     Error::new(
         class,
-        format!("what answers for cluster {cluster} isn't a Kubernetes API server: HTTP {status}, beginning `{}`", start.trim()),
+        format!(
+            "what answers for cluster {cluster} isn't a Kubernetes API server: HTTP {status}, beginning `{}`",
+            start.trim()
+        ),
     )
     .help("a proxy, a load balancer or a login page may have answered: check HTTPS_PROXY, NO_PROXY and --kubeconfig")
 }
@@ -90,7 +93,7 @@ pub fn json(body: &[u8]) -> Option<Value> {
 
 /// The causes of `error`, outermost first.
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |e| e.source()).collect()
+    std::iter::successors(Some(error), |e: &&'a (dyn StdError + 'static)| (*e).source()).collect()
 }
 
 #[cfg(test)]
@@ -103,16 +106,23 @@ mod tests {
 
     #[test]
     fn refusals_of_people_and_of_objects_differ() {
-        let rbac = of(403, r#"{"kind":"Status","reason":"Forbidden","message":"namespaces is forbidden: User \"x\" cannot list"}"#);
+        let rbac = of(
+            403,
+            r#"{"kind":"Status","reason":"Forbidden","message":"namespaces is forbidden: User \"x\" cannot list"}"#,
+        );
         assert_eq!((rbac.class, rbac.help.as_deref()), (Class::Denied, Some("make an access entry")));
-        let quota = of(403, r#"{"kind":"Status","reason":"Forbidden","message":"pods \"a\" is forbidden: exceeded quota: q"}"#);
+        let quota =
+            of(403, r#"{"kind":"Status","reason":"Forbidden","message":"pods \"a\" is forbidden: exceeded quota: q"}"#);
         assert_eq!((quota.class, quota.help), (Class::Invalid, None));
         let leaving = of(
             403,
             r#"{"kind":"Status","reason":"Forbidden","message":"being terminated","details":{"causes":[{"reason":"NamespaceTerminating"}]}}"#,
         );
         assert_eq!(leaving.class, Class::NotYet);
-        assert_eq!(of(401, r#"{"kind":"Status","reason":"Unauthorized","message":"Unauthorized"}"#).class, Class::Denied);
+        assert_eq!(
+            of(401, r#"{"kind":"Status","reason":"Unauthorized","message":"Unauthorized"}"#).class,
+            Class::Denied
+        );
     }
 
     #[test]

@@ -63,9 +63,7 @@ pub async fn token(aws: &Aws, cluster: &str) -> Result<Token> {
 }
 
 fn presigned(credentials: &Credentials, scope: &Scope, cluster: &str, time: SystemTime) -> Result<String> {
-    let broken = |e: &dyn fmt::Display| {
-        Error::bug(format!("a token for cluster {cluster} can't be signed: {e}"))
-    };
+    let broken = |e: &dyn fmt::Display| Error::bug(format!("a token for cluster {cluster} can't be signed: {e}"));
     let url = format!(
         "https://sts.{}.{}/?Action=GetCallerIdentity&Version=2011-06-15",
         scope.region,
@@ -85,8 +83,8 @@ fn presigned(credentials: &Credentials, scope: &Scope, cluster: &str, time: Syst
         .map_err(|e| broken(&e))?
         .into();
     let headers = [(CLUSTER_HEADER, cluster)];
-    let request = SignableRequest::new("GET", &url, headers.into_iter(), SignableBody::Bytes(&[]))
-        .map_err(|e| broken(&e))?;
+    let request =
+        SignableRequest::new("GET", &url, headers.into_iter(), SignableBody::Bytes(&[])).map_err(|e| broken(&e))?;
     let (signed, _) = sign(request, &params).map_err(|e| broken(&e))?.into_parts();
     let (_, query) = signed.into_parts();
     Ok(query.iter().fold(url, |mut url, (name, value)| {
@@ -169,10 +167,7 @@ mod tests {
         let (base, params) = signed("cn-north-1", "aws-cn", Some("IQoJ/b3+Jp=ZA=="));
         assert_eq!(base, "https://sts.cn-north-1.amazonaws.com.cn/");
         assert_eq!(params["X-Amz-Security-Token"], "IQoJ%2Fb3%2BJp%3DZA%3D%3D");
-        assert_eq!(
-            params["X-Amz-Signature"],
-            "bde951d9a93a2f66dcf81ae66597e7ec43ed940df31b4d553013b75b491c2f72"
-        );
+        assert_eq!(params["X-Amz-Signature"], "bde951d9a93a2f66dcf81ae66597e7ec43ed940df31b4d553013b75b491c2f72");
     }
 
     #[test]

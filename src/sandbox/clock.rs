@@ -1,6 +1,7 @@
 //! Simulated time, the only clock of the sandbox.
+#![allow(clippy::disallowed_methods, reason = "this is where the sandbox takes time from")]
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Simulated unix seconds: either real time multiplied by a speed, or moved by hand in tests.
 #[derive(Debug)]
@@ -32,13 +33,26 @@ impl Clock {
     }
 }
 
-fn wall() -> f64 {
+/// Real unix seconds, for what clients compare with their own clock.
+pub fn wall() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// Measures real time, to spread work over it.
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Waits `times` as long as has passed since the start, and at least 20 ms.
+    pub async fn pause(self, times: f64) {
+        tokio::time::sleep(self.0.elapsed().mul_f64(times).max(Duration::from_millis(20))).await;
+    }
 }
 
 /// `2026-11-23T06:19:00.000Z`, the form of EC2's XML; IAM and STS leave out the milliseconds, which clients accept too.
 pub fn iso8601(seconds: f64) -> String {
-    jiff::Timestamp::from_millisecond((seconds * 1000.0) as i64)
-        .map(|at| format!("{at:.3}"))
-        .unwrap_or_default()
+    jiff::Timestamp::from_millisecond((seconds * 1000.0) as i64).map(|at| format!("{at:.3}")).unwrap_or_default()
 }

@@ -3,10 +3,15 @@
 //! Texts of errors are AWS's as its users have quoted them. AWS's own managed policies are there by name, those that
 //! EKS work meets; their documents are not.
 
+pub mod document;
+
 use super::clock::iso8601;
 use super::quotas;
 use super::state::State;
 use super::wire::{Fault, Reply, Request, texts};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use document::{characters, identity_policy, statements, trust_policy};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -77,79 +82,33 @@ struct Oidc {
 }
 
 /// AWS's managed policies: path, names.
-const MANAGED: &[(&str, &[&str])] = &[
+const MANAGED: &[(&str, &str)] = &[
     (
         "/",
-        &[
-            "AdministratorAccess",
-            "AmazonDynamoDBFullAccess",
-            "AmazonDynamoDBReadOnlyAccess",
-            "AmazonEC2ContainerRegistryFullAccess",
-            "AmazonEC2ContainerRegistryPowerUser",
-            "AmazonEC2ContainerRegistryPullOnly",
-            "AmazonEC2ContainerRegistryReadOnly",
-            "AmazonEC2FullAccess",
-            "AmazonEC2ReadOnlyAccess",
-            "AmazonEKSBlockStoragePolicy",
-            "AmazonEKSClusterPolicy",
-            "AmazonEKSComputePolicy",
-            "AmazonEKSFargatePodExecutionRolePolicy",
-            "AmazonEKSLoadBalancingPolicy",
-            "AmazonEKSNetworkingPolicy",
-            "AmazonEKSServicePolicy",
-            "AmazonEKSVPCResourceController",
-            "AmazonEKSWorkerNodeMinimalPolicy",
-            "AmazonEKSWorkerNodePolicy",
-            "AmazonEKS_CNI_Policy",
-            "AmazonPrometheusRemoteWriteAccess",
-            "AmazonRDSReadOnlyAccess",
-            "AmazonRoute53FullAccess",
-            "AmazonS3FullAccess",
-            "AmazonS3ReadOnlyAccess",
-            "AmazonSNSFullAccess",
-            "AmazonSNSReadOnlyAccess",
-            "AmazonSQSFullAccess",
-            "AmazonSQSReadOnlyAccess",
-            "AmazonSSMManagedInstanceCore",
-            "AmazonSSMReadOnlyAccess",
-            "AWSXRayDaemonWriteAccess",
-            "CloudWatchAgentServerPolicy",
-            "CloudWatchLogsFullAccess",
-            "CloudWatchReadOnlyAccess",
-            "ElasticLoadBalancingFullAccess",
-            "IAMFullAccess",
-            "IAMReadOnlyAccess",
-            "PowerUserAccess",
-            "ReadOnlyAccess",
-            "SecretsManagerReadWrite",
-            "SecurityAudit",
-        ],
+        "AWSXRayDaemonWriteAccess AdministratorAccess AmazonDynamoDBFullAccess AmazonDynamoDBReadOnlyAccess \
+         AmazonEC2ContainerRegistryFullAccess AmazonEC2ContainerRegistryPowerUser AmazonEC2ContainerRegistryPullOnly \
+         AmazonEC2ContainerRegistryReadOnly AmazonEC2FullAccess AmazonEC2ReadOnlyAccess AmazonEKSBlockStoragePolicy \
+         AmazonEKSClusterPolicy AmazonEKSComputePolicy AmazonEKSFargatePodExecutionRolePolicy \
+         AmazonEKSLoadBalancingPolicy AmazonEKSNetworkingPolicy AmazonEKSServicePolicy AmazonEKSVPCResourceController \
+         AmazonEKSWorkerNodeMinimalPolicy AmazonEKSWorkerNodePolicy AmazonEKS_CNI_Policy \
+         AmazonPrometheusRemoteWriteAccess AmazonRDSReadOnlyAccess AmazonRoute53FullAccess AmazonS3FullAccess \
+         AmazonS3ReadOnlyAccess AmazonSNSFullAccess AmazonSNSReadOnlyAccess AmazonSQSFullAccess \
+         AmazonSQSReadOnlyAccess AmazonSSMManagedInstanceCore AmazonSSMReadOnlyAccess CloudWatchAgentServerPolicy \
+         CloudWatchLogsFullAccess CloudWatchReadOnlyAccess ElasticLoadBalancingFullAccess IAMFullAccess \
+         IAMReadOnlyAccess PowerUserAccess ReadOnlyAccess SecretsManagerReadWrite SecurityAudit",
     ),
     (
         "/service-role/",
-        &[
-            "AmazonEBSCSIDriverPolicy",
-            "AmazonEC2RoleforSSM",
-            "AmazonEFSCSIDriverPolicy",
-            "AWSLambdaBasicExecutionRole",
-        ],
+        "AWSLambdaBasicExecutionRole AmazonEBSCSIDriverPolicy AmazonEC2RoleforSSM AmazonEFSCSIDriverPolicy",
     ),
-    ("/job-function/", &["SystemAdministrator", "ViewOnlyAccess"]),
+    ("/job-function/", "SystemAdministrator ViewOnlyAccess"),
 ];
 
 /// Service-linked roles: service, role name, AWS's policy on it (in `/aws-service-role/`, attachable by AWS alone).
 const SERVICE_LINKED: &[(&str, &str, &str)] = &[
     ("eks.amazonaws.com", "AWSServiceRoleForAmazonEKS", "AmazonEKSServiceRolePolicy"),
-    (
-        "eks-nodegroup.amazonaws.com",
-        "AWSServiceRoleForAmazonEKSNodegroup",
-        "AWSServiceRoleForAmazonEKSNodegroup",
-    ),
-    (
-        "eks-fargate.amazonaws.com",
-        "AWSServiceRoleForAmazonEKSForFargate",
-        "AmazonEKSForFargateServiceRolePolicy",
-    ),
+    ("eks-nodegroup.amazonaws.com", "AWSServiceRoleForAmazonEKSNodegroup", "AWSServiceRoleForAmazonEKSNodegroup"),
+    ("eks-fargate.amazonaws.com", "AWSServiceRoleForAmazonEKSForFargate", "AmazonEKSForFargateServiceRolePolicy"),
     ("autoscaling.amazonaws.com", "AWSServiceRoleForAutoScaling", "AutoScalingServiceRolePolicy"),
     ("spot.amazonaws.com", "AWSServiceRoleForEC2Spot", "AWSEC2SpotServiceRolePolicy"),
     (
@@ -162,8 +121,7 @@ const SERVICE_LINKED: &[(&str, &str, &str)] = &[
 const SERVICE_LINKED_PATH: &str = "/aws-service-role/";
 
 /// What IAM leaves as it is when it URL-encodes a policy document (RFC 3986).
-const ENCODED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 pub fn call(state: &mut State, req: &Request) -> Reply {
     match req.operation.as_str() {
@@ -187,18 +145,18 @@ pub fn call(state: &mut State, req: &Request) -> Reply {
         "CreateUser" => create_user(state, req),
         "CreatePolicy" => create_policy(state, req),
         "CreateOpenIDConnectProvider" => create_oidc(state, req),
-        _ => state.account(&req.account).iam.call(req),
+        _ => state.accounts.entry(req.account.clone()).or_default().iam.call(req, &state.quotas),
     }
 }
 
 impl Iam {
-    fn call(&mut self, req: &Request) -> Reply {
+    fn call(&mut self, req: &Request, quotas: &BTreeMap<String, f64>) -> Reply {
         match req.operation.as_str() {
             "GetRole" => Ok(json!({"Role": self.role(req)?.wire(true)})),
             "ListRoles" => {
                 let prefix = req.text("PathPrefix").unwrap_or_else(|| "/".to_owned());
                 let roles = self.roles.values().filter(|role| role.path.starts_with(&prefix));
-                paged(req, "Roles", roles.map(|role| (role.name.clone(), role.wire(false))))
+                list(req, "Roles", roles.map(|role| (role.name.clone(), role.wire(false))))
             }
             "UpdateRole" => {
                 let (description, session) = (description(req)?, max_session(req)?);
@@ -226,7 +184,7 @@ impl Iam {
                     ))
                 })
             }
-            "AttachRolePolicy" => self.attach(req),
+            "AttachRolePolicy" => self.attach(req, quotas::limit(quotas, "L-0DA4ABF3")),
             "DetachRolePolicy" => {
                 let arn = required(req, "PolicyArn")?;
                 let attached = &mut self.own_role(req)?.attached;
@@ -237,7 +195,7 @@ impl Iam {
             }
             "ListAttachedRolePolicies" => {
                 let role = self.role(req)?;
-                paged(req, "AttachedPolicies", role.attached.iter().map(|arn| (arn.clone(), attached(arn))))
+                list(req, "AttachedPolicies", role.attached.iter().map(|arn| (arn.clone(), attached(arn))))
             }
             "PutRolePolicy" => {
                 let name = policy_name(req)?;
@@ -264,11 +222,11 @@ impl Iam {
             }
             "ListRolePolicies" => {
                 let names = self.role(req)?.inline.keys();
-                paged(req, "PolicyNames", names.map(|name| (name.clone(), name.as_str().into())))
+                list(req, "PolicyNames", names.map(|name| (name.clone(), name.as_str().into())))
             }
             "ListInstanceProfilesForRole" => {
                 let profiles = self.role(req)?.instance_profiles();
-                paged(req, "InstanceProfiles", profiles.into_iter())
+                list(req, "InstanceProfiles", profiles.into_iter())
             }
             "GetAccountAuthorizationDetails" => self.authorization_details(req),
             "GetPolicy" => Ok(json!({"Policy": self.policy(req)?.1})),
@@ -290,9 +248,8 @@ impl Iam {
                     if boundary { role.boundary.as_ref() == Some(&arn) } else { role.attached.contains(&arn) }
                 };
                 let roles = self.roles.values().filter(uses);
-                let roles =
-                    roles.map(|role| (role.name.clone(), json!({"RoleName": role.name, "RoleId": role.id})));
-                let mut reply = paged(req, "PolicyRoles", roles)?;
+                let roles = roles.map(|role| (role.name.clone(), json!({"RoleName": role.name, "RoleId": role.id})));
+                let mut reply = list(req, "PolicyRoles", roles)?;
                 reply["PolicyUsers"] = json!([]);
                 reply["PolicyGroups"] = json!([]);
                 Ok(reply)
@@ -301,7 +258,7 @@ impl Iam {
             "ListUsers" => {
                 let prefix = req.text("PathPrefix").unwrap_or_else(|| "/".to_owned());
                 let users = self.users.values().filter(|user| user.path.starts_with(&prefix));
-                paged(req, "Users", users.map(|user| (user.name.clone(), user.wire())))
+                list(req, "Users", users.map(|user| (user.name.clone(), user.wire())))
             }
             "DeleteUser" => {
                 let name = self.user(req)?.name.clone();
@@ -356,6 +313,15 @@ impl Iam {
         self.roles.get(last_segment(arn)).filter(|role| role.arn == arn)
     }
 
+    /// Whether the role or user of an ARN exists; the account's root does.
+    pub fn principal(&self, arn: &str) -> bool {
+        match arn.splitn(6, ':').nth(5).unwrap_or_default() {
+            "root" => arn.contains(":iam::"),
+            user if user.starts_with("user/") => self.users.get(last_segment(arn)).is_some_and(|user| user.arn == arn),
+            _ => self.role_by_arn(arn).is_some(),
+        }
+    }
+
     /// The role behind an assumed role's session, whose ARN leaves the path out.
     pub fn role_by_name(&self, name: &str) -> Option<&Role> {
         self.roles.get(name)
@@ -408,7 +374,7 @@ impl Iam {
         Ok(json!({}))
     }
 
-    fn attach(&mut self, req: &Request) -> Reply {
+    fn attach(&mut self, req: &Request, limit: f64) -> Reply {
         let arn = required(req, "PolicyArn")?;
         let known = self.attachable(req.partition(), &arn)?;
         let role = self.own_role(req)?;
@@ -417,7 +383,9 @@ impl Iam {
             return Err(no_such(message));
         }
         if !role.attached.contains(&arn) {
-            at_most(role.attached.len() + 1, 10, "PoliciesPerRole")?;
+            if role.attached.len() as f64 >= limit {
+                return Err(over("PoliciesPerRole", limit));
+            }
             role.attached.push(arn);
         }
         Ok(json!({}))
@@ -495,9 +463,7 @@ impl Iam {
             }
             (policy["Arn"].as_str().unwrap_or_default().to_owned(), policy)
         });
-        let mut policies: Vec<_> = policies.collect();
-        policies.sort_by(|a, b| a.0.cmp(&b.0));
-        paged(req, "Policies", policies.into_iter())
+        list(req, "Policies", policies)
     }
 
     fn policy_version(&self, req: &Request) -> Reply {
@@ -539,16 +505,20 @@ impl Iam {
                 all.push((format!("Policies {arn}"), policy));
             }
         }
-        all.sort_by(|a, b| a.0.cmp(&b.0));
-        let (page, marker) = page(all.into_iter(), max_items(req)?, req.text("Marker").as_deref());
-        let mut lists = Map::new();
+        let mut reply = list(req, "", all.into_iter().map(|(key, value)| (key.clone(), json!([key, value]))))?;
+        let page = reply[""].take();
         for list in ["UserDetailList", "GroupDetailList", "RoleDetailList", "Policies"] {
-            let of = page.iter().filter(|(key, _)| key.split(' ').next() == Some(list));
-            lists.insert(list.to_owned(), of.map(|(_, value)| value.clone()).collect());
+            let of = page
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|entry| entry[0].as_str().and_then(|key| key.split(' ').next()) == Some(list));
+            reply[list] = of.map(|entry| entry[1].clone()).collect();
         }
-        lists.insert("IsTruncated".to_owned(), marker.is_some().into());
-        lists.insert("Marker".to_owned(), marker.into());
-        Ok(Value::Object(lists))
+        if let Some(members) = reply.as_object_mut() {
+            members.remove("");
+        }
+        Ok(reply)
     }
 
     fn user(&self, req: &Request) -> Result<&User, Fault> {
@@ -580,9 +550,10 @@ impl Role {
     }
 
     fn wire_boundary(&self) -> Value {
-        self.boundary.as_ref().map_or(Value::Null, |arn| {
-            json!({"PermissionsBoundaryType": "PermissionsBoundaryPolicy", "PermissionsBoundaryArn": arn})
-        })
+        self.boundary.as_ref().map_or(
+            Value::Null,
+            |arn| json!({"PermissionsBoundaryType": "PermissionsBoundaryPolicy", "PermissionsBoundaryArn": arn}),
+        )
     }
 
     fn detail(&self) -> Value {
@@ -620,6 +591,10 @@ impl Role {
         statements(&trust).iter().any(|statement| {
             statement["Effect"] == "Allow" && texts(&statement["Principal"], "Service").iter().any(|one| one == service)
         })
+    }
+
+    pub fn has_inline(&self) -> bool {
+        !self.inline.is_empty()
     }
 
     /// Whether AWS's policy of this name (path included, `service-role/X`) is attached.
@@ -687,7 +662,8 @@ pub fn create_service_linked_role(
     now: f64,
 ) -> Result<Role, Fault> {
     let Some((_, name, policy)) = SERVICE_LINKED.iter().find(|(one, ..)| *one == service) else {
-        let message = format!("Service {service} is not known, or ringfence's sandbox has no service-linked role for it.");
+        let message =
+            format!("Service {service} is not known, or ringfence's sandbox has no service-linked role for it.");
         return Err(Fault::new(400, "InvalidInput", message));
     };
     let path = format!("{SERVICE_LINKED_PATH}{service}/");
@@ -724,7 +700,16 @@ pub fn seed_principal(state: &mut State, arn: &str, now: f64) {
     let iam = &mut state.account(account).iam;
     match kind {
         "role" => {
-            iam.roles.entry(name.clone()).or_insert(Role { name, id, arn, path, created, trust_policy, max_session: 3600, ..Role::default() });
+            iam.roles.entry(name.clone()).or_insert(Role {
+                name,
+                id,
+                arn,
+                path,
+                created,
+                trust_policy,
+                max_session: 3600,
+                ..Role::default()
+            });
         }
         "user" => {
             iam.users.entry(name.clone()).or_insert(User { name, id, arn, path, created, ..User::default() });
@@ -817,190 +802,60 @@ fn create_oidc(state: &mut State, req: &Request) -> Reply {
     Ok(reply)
 }
 
-/// Whether a principal of a policy exists: `*`, an account, a role, a user, a session, a service, a federation. Those
-/// of accounts that the sandbox doesn't have are taken for granted.
-pub fn principal_exists(state: &State, kind: &str, who: &str) -> bool {
-    match kind {
-        "Service" => who.ends_with(".amazonaws.com") || who.ends_with(".amazonaws.com.cn"),
-        "AWS" if who == "*" || is_account(who) => true,
-        "AWS" => {
-            let parts: Vec<&str> = who.splitn(6, ':').collect();
-            let ["arn", _, service @ ("iam" | "sts"), "", account, resource] = parts.as_slice() else { return false };
-            let Some(known) = state.accounts.get(*account) else { return is_account(account) };
-            match resource.split_once('/') {
-                None => *resource == "root",
-                Some(("role", _)) => known.iam.role_by_arn(who).is_some(),
-                Some(("user", _)) => known.iam.users.get(last_segment(who)).is_some_and(|user| user.arn == who),
-                Some(("assumed-role", _)) => *service == "sts",
-                Some(_) => false,
-            }
-        }
-        "Federated" | "CanonicalUser" => true,
-        _ => false,
-    }
+/// How a service pages its listings: its names for size and token, the usual size and the largest.
+pub struct Pages {
+    pub size: &'static str,
+    pub token: &'static str,
+    pub next: &'static str,
+    pub usual: usize,
+    pub most: usize,
 }
 
-/// The principals of a statement, as (kind, name).
-pub fn principals(statement: &Value) -> Vec<(String, String)> {
-    match &statement["Principal"] {
-        Value::String(all) => vec![("AWS".to_owned(), all.clone())],
-        Value::Object(kinds) => {
-            let of = |kind: &String| texts(&statement["Principal"], kind).into_iter().map(|who| (kind.clone(), who)).collect::<Vec<_>>();
-            kinds.keys().flat_map(of).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// The statements of a policy, be they a list or a lone one.
-pub fn statements(policy: &Value) -> &[Value] {
-    match &policy["Statement"] {
-        Value::Array(list) => list,
-        one => std::slice::from_ref(one),
-    }
-}
-
-/// Checks a trust policy and gives it as IAM keeps it: account numbers as their root, lone principals without a list.
-fn trust_policy(state: &State, req: &Request, document: &str) -> Result<String, Fault> {
-    let mut policy: Value =
-        serde_json::from_str(document).map_err(|_| malformed("This policy contains invalid Json"))?;
-    check_shape(&policy)?;
-    for statement in statements(&policy) {
-        let has = |field: &str| !statement[field].is_null();
-        if !has("Principal") && !has("NotPrincipal") {
-            return Err(malformed("Missing required field Principal"));
-        }
-        if has("Resource") || has("NotResource") {
-            return Err(malformed("Has prohibited field Resource"));
-        }
-        if !has("Action") && !has("NotAction") {
-            return Err(malformed("Missing required field Action"));
-        }
-        if texts(statement, "Action").iter().any(|action| !action.starts_with("sts:") && action != "*") {
-            return Err(malformed("AssumeRole policy may only specify STS AssumeRole actions."));
-        }
-        for (kind, who) in principals(statement) {
-            if !principal_exists(state, &kind, &who) {
-                let kind = if kind == "Service" { "SERVICE" } else { &kind };
-                return Err(malformed(format!("Invalid principal in policy: \"{kind}\":\"{who}\"")));
-            }
-        }
-    }
-    let list = match policy.get_mut("Statement") {
-        Some(Value::Array(list)) => list.iter_mut().collect(),
-        Some(one) => vec![one],
-        None => Vec::new(),
-    };
-    for statement in list {
-        let Some(kinds) = statement.get_mut("Principal").and_then(Value::as_object_mut) else { continue };
-        for who in kinds.values_mut() {
-            let mut names = texts(&json!({"who": who}), "who");
-            for name in names.iter_mut().filter(|name| is_account(name)) {
-                *name = format!("arn:{}:iam::{name}:root", req.partition());
-            }
-            names.sort();
-            *who = if names.len() == 1 { names.swap_remove(0).into() } else { names.into() };
-        }
-    }
-    let text = policy.to_string();
-    at_most(characters(&text), 2_048, "ACLSizePerRole")?;
-    Ok(text)
-}
-
-/// Checks a policy of a role or a managed policy.
-fn identity_policy(document: &str) -> Result<(), Fault> {
-    let policy: Value = serde_json::from_str(document).map_err(|_| malformed("Syntax errors in policy."))?;
-    check_shape(&policy)?;
-    if policy["Version"] != "2012-10-17" {
-        return Err(malformed("Policy document must be version 2012-10-17 or greater."));
-    }
-    for statement in statements(&policy) {
-        let has = |field: &str| !texts(statement, field).is_empty();
-        if statement.get("Principal").is_some() || statement.get("NotPrincipal").is_some() {
-            return Err(malformed("Policy document should not specify a principal."));
-        }
-        if !has("Action") && !has("NotAction") {
-            return Err(malformed("Policy statement must contain actions."));
-        }
-        if !has("Resource") && !has("NotResource") {
-            return Err(malformed("Policy statement must contain resources."));
-        }
-        if texts(statement, "Action").iter().any(|action| action != "*" && !action.contains(':')) {
-            let message = "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc.";
-            return Err(malformed(message));
-        }
-        for resource in texts(statement, "Resource") {
-            if resource != "*" && (!resource.starts_with("arn:") || resource.splitn(6, ':').count() < 6) {
-                return Err(malformed(format!("Resource {resource} must be in ARN format or \"*\".")));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The grammar that all policies share.
-pub fn check_shape(policy: &Value) -> Result<(), Fault> {
-    const STATEMENT: &[&str] = &[
-        "Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition",
-    ];
-    let syntax = || malformed("Syntax errors in policy.");
-    let known = |value: &Value, names: &[&str]| {
-        value.as_object().is_some_and(|members| members.keys().all(|key| names.contains(&key.as_str())))
-    };
-    let version = matches!(policy["Version"].as_str(), None | Some("2012-10-17" | "2008-10-17"));
-    let statements = statements(policy);
-    if !known(policy, &["Version", "Id", "Statement"]) || !version || statements.is_empty() {
-        return Err(syntax());
-    }
-    let fine = |statement: &Value| {
-        let condition = &statement["Condition"];
-        known(statement, STATEMENT)
-            && (statement["Effect"] == "Allow" || statement["Effect"] == "Deny")
-            && (condition.is_null()
-                || condition.as_object().is_some_and(|operators| operators.values().all(Value::is_object)))
-    };
-    if statements.iter().all(fine) { Ok(()) } else { Err(syntax()) }
-}
-
-/// One page of a listing sorted by key, and the marker of the next: the key after which it begins.
-pub fn page(
+/// One page of a listing, sorted by key; the token of the next tells after which key it begins.
+///
+/// # Errors
+/// What is wrong with the size or the token.
+pub fn paged(
+    req: &Request,
+    pages: &Pages,
+    list: &str,
     all: impl Iterator<Item = (String, Value)>,
-    size: usize,
-    marker: Option<&str>,
-) -> (Vec<(String, Value)>, Option<String>) {
-    let mut rest = all.skip_while(|(key, _)| marker.is_some_and(|marker| key.as_str() <= marker)).peekable();
-    let page: Vec<_> = rest.by_ref().take(size).collect();
-    let marker = rest.peek().and_then(|_| page.last()).map(|(key, _)| key.clone());
-    (page, marker)
-}
-
-fn paged(req: &Request, list: &str, all: impl Iterator<Item = (String, Value)>) -> Reply {
-    let mut all: Vec<_> = all.collect();
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    let (page, marker) = page(all.into_iter(), max_items(req)?, req.text("Marker").as_deref());
-    let mut reply = json!({"IsTruncated": marker.is_some(), "Marker": marker});
-    reply[list] = page.into_iter().map(|(_, value)| value).collect();
+) -> Result<Value, String> {
+    let size = req.text(pages.size).map_or(Some(pages.usual), |size| size.parse().ok());
+    let size = size.filter(|size| (1..=pages.most).contains(size));
+    let size = size.ok_or_else(|| format!("{} must be between 1 and {}", pages.size, pages.most))?;
+    let decoded = |token: String| String::from_utf8(STANDARD.decode(token).ok()?).ok();
+    let after = match req.text(pages.token) {
+        Some(token) => decoded(token).ok_or_else(|| format!("{} is not valid", pages.token))?,
+        None => String::new(),
+    };
+    let mut rest: Vec<_> = all.filter(|(key, _)| after.is_empty() || *key > after).collect();
+    rest.sort_by(|a, b| a.0.cmp(&b.0));
+    let more = rest.len() > size;
+    rest.truncate(size);
+    let mut reply = json!({});
+    if let Some((last, _)) = rest.last().filter(|_| more) {
+        reply[pages.next] = STANDARD.encode(last).into();
+    }
+    reply[list] = rest.into_iter().map(|(_, value)| value).collect();
     Ok(reply)
 }
 
-fn max_items(req: &Request) -> Result<usize, Fault> {
-    let Some(text) = req.text("MaxItems") else { return Ok(100) };
-    let size = text.parse().ok().filter(|size| (1..=1000).contains(size));
-    size.ok_or_else(|| invalid(&text, "maxItems", "Member must have value between 1 and 1000"))
+fn list(req: &Request, list: &str, all: impl Iterator<Item = (String, Value)>) -> Reply {
+    const PAGES: Pages = Pages { size: "MaxItems", token: "Marker", next: "Marker", usual: 100, most: 1000 };
+    let mut reply = paged(req, &PAGES, list, all).map_err(|why| Fault::new(400, "ValidationError", why))?;
+    reply["IsTruncated"] = reply.get("Marker").is_some().into();
+    Ok(reply)
 }
 
 fn managed(partition: &str) -> impl Iterator<Item = (String, &'static str, &'static str)> {
     MANAGED.iter().flat_map(move |(path, names)| {
-        names.iter().map(move |name| (format!("arn:{partition}:iam::aws:policy{path}{name}"), *path, *name))
+        names.split(' ').map(move |name| (format!("arn:{partition}:iam::aws:policy{path}{name}"), *path, name))
     })
 }
 
 fn is_aws(arn: &str) -> bool {
     arn.contains(":iam::aws:")
-}
-
-fn is_account(text: &str) -> bool {
-    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn attached(arn: &str) -> Value {
@@ -1013,11 +868,6 @@ fn last_segment(arn: &str) -> &str {
 
 fn encoded(document: &str) -> String {
     utf8_percent_encode(document, ENCODED).to_string()
-}
-
-/// What counts against IAM's size quotas: white space doesn't.
-fn characters(document: &str) -> usize {
-    document.chars().filter(|c| !c.is_whitespace()).count()
 }
 
 fn required(req: &Request, name: &str) -> Result<String, Fault> {
@@ -1090,7 +940,9 @@ fn new_tags(req: &Request) -> Result<Tags, Fault> {
     for tag in req.items("Tags") {
         let of = |name: &str| tag[name].as_str().unwrap_or_default().to_owned();
         let (key, value) = (of("Key"), of("Value"));
-        check_tag(&key, &value).map_err(|(at, constraint)| invalid(if at == "key" { &key } else { &value }, &format!("tags.1.member.{at}"), &constraint))?;
+        check_tag(&key, &value).map_err(|(at, constraint)| {
+            invalid(if at == "key" { &key } else { &value }, &format!("tags.1.member.{at}"), &constraint)
+        })?;
         if tags.keys().any(|other| other.eq_ignore_ascii_case(&key)) {
             let message = "Duplicate tag keys found. Please note that Tag keys are case insensitive.";
             return Err(Fault::new(400, "InvalidInput", message));
@@ -1141,7 +993,7 @@ fn untag(tags: &mut Tags, req: &Request) -> Reply {
 }
 
 fn list_tags(tags: &Tags, req: &Request) -> Reply {
-    paged(req, "Tags", tags.iter().map(|(key, value)| (key.clone(), json!({"Key": key, "Value": value}))))
+    list(req, "Tags", tags.iter().map(|(key, value)| (key.clone(), json!({"Key": key, "Value": value}))))
 }
 
 fn wire_tags(tags: &Tags) -> Value {
@@ -1152,10 +1004,6 @@ fn invalid(value: &str, at: &str, constraint: &str) -> Fault {
     let message =
         format!("1 validation error detected: Value '{value}' at '{at}' failed to satisfy constraint: {constraint}");
     Fault::new(400, "ValidationError", message)
-}
-
-fn malformed(message: impl Into<String>) -> Fault {
-    Fault::new(400, "MalformedPolicyDocument", message)
 }
 
 fn conflict(message: &str) -> Fault {

@@ -1,6 +1,7 @@
 //! KMS: symmetric customer keys, their policies, aliases and rotation.
 
-use super::iam::{self, Tags, page, principals, statements};
+use super::iam::document::{allows, check_shape, principal_exists, principals, statements};
+use super::iam::{self, Pages, Tags};
 use super::state::State;
 use super::wire::{Fault, Reply, Request, texts};
 use serde::{Deserialize, Serialize};
@@ -106,7 +107,10 @@ impl Kms {
             }
             "EnableKeyRotation" => {
                 let days = match req.params.get("RotationPeriodInDays") {
-                    Some(days) => days.as_u64().and_then(|days| u32::try_from(days).ok()).filter(|days| (90..=2560).contains(days)),
+                    Some(days) => days
+                        .as_u64()
+                        .and_then(|days| u32::try_from(days).ok())
+                        .filter(|days| (90..=2560).contains(days)),
                     None => Some(365),
                 };
                 let days = days.ok_or_else(|| validation("RotationPeriodInDays must be between 90 and 2560"))?;
@@ -166,7 +170,9 @@ impl Kms {
                 let at = req.now + days as f64 * DAY;
                 key.deletion = Some(at);
                 key.enabled = false;
-                Ok(json!({"KeyId": key.arn, "DeletionDate": at, "KeyState": "PendingDeletion", "PendingWindowInDays": days}))
+                Ok(
+                    json!({"KeyId": key.arn, "DeletionDate": at, "KeyState": "PendingDeletion", "PendingWindowInDays": days}),
+                )
             }
             "CancelKeyDeletion" => {
                 let key = self.key(req)?;
@@ -185,7 +191,11 @@ impl Kms {
             }
             "ListGrants" => {
                 let grants = self.key(req)?.grants.iter();
-                paged(req, "Grants", grants.map(|grant| (grant["GrantId"].as_str().unwrap_or_default().to_owned(), grant.clone())))
+                paged(
+                    req,
+                    "Grants",
+                    grants.map(|grant| (grant["GrantId"].as_str().unwrap_or_default().to_owned(), grant.clone())),
+                )
             }
             _ => Err(req.unknown_operation()),
         }
@@ -200,6 +210,13 @@ impl Kms {
     /// The key of an ARN.
     pub fn by_arn(&self, arn: &str) -> Option<&Key> {
         self.keys.values().find(|key| key.arn == arn)
+    }
+
+    /// The key of an ARN, id, alias or alias ARN, as other services take them.
+    pub fn named(&self, name: &str) -> Option<&Key> {
+        let alias = name.find("alias/").and_then(|at| name.get(at..)).and_then(|alias| self.aliases.get(alias));
+        let id = alias.map_or(name, |alias| alias.key.as_str());
+        self.keys.get(id).or_else(|| self.by_arn(id))
     }
 
     fn find(&mut self, id: &str, req: &Request, aliases: bool) -> Result<&mut Key, Fault> {
@@ -242,12 +259,22 @@ impl Kms {
     fn put_alias(&mut self, req: &Request) -> Reply {
         let name = required(req, "AliasName")?;
         let rest = name.strip_prefix("alias/").unwrap_or_default();
-        if rest.is_empty() || name.len() > 256 || !rest.chars().all(|c| c.is_ascii_alphanumeric() || "/_-".contains(c)) {
-            let message = format!("Alias {name:?} must begin with alias/ and have letters, digits, /, _ and - after it");
-            return Err(Fault::new(400, if rest.is_empty() { "ValidationException" } else { "InvalidAliasNameException" }, message));
+        if rest.is_empty() || name.len() > 256 || !rest.chars().all(|c| c.is_ascii_alphanumeric() || "/_-".contains(c))
+        {
+            let message =
+                format!("Alias {name:?} must begin with alias/ and have letters, digits, /, _ and - after it");
+            return Err(Fault::new(
+                400,
+                if rest.is_empty() { "ValidationException" } else { "InvalidAliasNameException" },
+                message,
+            ));
         }
         if rest.starts_with("aws/") {
-            return Err(Fault::new(400, "NotAuthorizedException", "Alias names that begin with alias/aws/ are AWS's own"));
+            return Err(Fault::new(
+                400,
+                "NotAuthorizedException",
+                "Alias names that begin with alias/aws/ are AWS's own",
+            ));
         }
         let key = self.find(&required(req, "TargetKeyId")?, req, false)?;
         key.not_pending()?;
@@ -354,7 +381,7 @@ fn checked_policy(state: &State, req: &Request, text: &str) -> Result<String, Fa
         return Err(Fault::new(400, "LimitExceededException", "Key policies may have 32768 bytes"));
     }
     let policy: Value = serde_json::from_str(text).map_err(|_| malformed("Policy contains invalid JSON."))?;
-    iam::check_shape(&policy).map_err(|fault| malformed(&fault.message))?;
+    check_shape(&policy).map_err(|fault| malformed(&fault.message))?;
     for statement in statements(&policy) {
         if texts(statement, "Action").is_empty() && texts(statement, "NotAction").is_empty() {
             return Err(malformed("Policy statement must contain actions."));
@@ -363,7 +390,7 @@ fn checked_policy(state: &State, req: &Request, text: &str) -> Result<String, Fa
             return Err(malformed("Policy statement must contain resources."));
         }
         let named = principals(statement);
-        let exist = named.iter().all(|(kind, who)| iam::principal_exists(state, kind, who));
+        let exist = named.iter().all(|(kind, who)| principal_exists(state, kind, who));
         if !exist || (named.is_empty() && statement["NotPrincipal"].is_null()) {
             return Err(malformed("Policy contains a statement with one or more invalid principals."));
         }
@@ -382,52 +409,10 @@ fn checked_policy(state: &State, req: &Request, text: &str) -> Result<String, Fa
     Ok(serde_json::to_string_pretty(&policy).unwrap_or_default())
 }
 
-fn allows(policy: &Value, action: &str, who: impl Fn(&str, &str) -> bool) -> bool {
-    let says = |effect: &str| {
-        statements(policy).iter().any(|statement| {
-            statement["Effect"] == effect
-                && texts(statement, "Action").iter().any(|pattern| matches(pattern, action))
-                && principals(statement).iter().any(|(kind, name)| who(kind, name))
-                && (effect == "Allow" || statement["Condition"].is_null())
-        })
-    };
-    says("Allow") && !says("Deny")
-}
-
-/// Whether an action pattern such as `kms:Encrypt*` covers an action; the case doesn't matter.
-fn matches(pattern: &str, action: &str) -> bool {
-    let (pattern, action) = (pattern.to_ascii_lowercase(), action.to_ascii_lowercase());
-    let mut rest = action.as_str();
-    let mut parts = pattern.split('*').peekable();
-    let Some(first) = parts.next() else { return false };
-    let Some(after) = rest.strip_prefix(first) else { return false };
-    rest = after;
-    if parts.peek().is_none() {
-        return rest.is_empty();
-    }
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
-        }
-        match rest.find(part) {
-            Some(at) => rest = rest.get(at + part.len()..).unwrap_or_default(),
-            None => return false,
-        }
-    }
-    true
-}
-
 fn paged(req: &Request, list: &str, all: impl Iterator<Item = (String, Value)>) -> Reply {
-    let size = req.params.get("Limit").map_or(Some(100), Value::as_u64).filter(|size| (1..=1000).contains(size));
-    let size = size.ok_or_else(|| validation("Limit must be between 1 and 1000"))?;
-    let mut all: Vec<_> = all.collect();
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    let (page, next) = page(all.into_iter(), size as usize, req.text("Marker").as_deref());
-    let mut reply = json!({"Truncated": next.is_some()});
-    reply[list] = page.into_iter().map(|(_, value)| value).collect();
-    if let Some(next) = next {
-        reply["NextMarker"] = next.into();
-    }
+    const PAGES: Pages = Pages { size: "Limit", token: "Marker", next: "NextMarker", usual: 100, most: 1000 };
+    let mut reply = iam::paged(req, &PAGES, list, all).map_err(|why| validation(&why))?;
+    reply["Truncated"] = reply.get("NextMarker").is_some().into();
     Ok(reply)
 }
 
@@ -461,8 +446,11 @@ fn policy_name(req: &Request) -> Result<(), Fault> {
 
 fn required(req: &Request, name: &str) -> Result<String, Fault> {
     let missing = || {
-        let member = format!("{}{}", name.get(..1).unwrap_or_default().to_ascii_lowercase(), name.get(1..).unwrap_or_default());
-        validation(&format!("1 validation error detected: Value null at '{member}' failed to satisfy constraint: Member must not be null"))
+        let member =
+            format!("{}{}", name.get(..1).unwrap_or_default().to_ascii_lowercase(), name.get(1..).unwrap_or_default());
+        validation(&format!(
+            "1 validation error detected: Value null at '{member}' failed to satisfy constraint: Member must not be null"
+        ))
     };
     req.text(name).ok_or_else(missing)
 }

@@ -1,6 +1,6 @@
 //! CloudWatch Logs: log groups, their retention, key and tags; streams by name, without events.
 
-use super::iam::{Tags, check_tag, page};
+use super::iam::{self, Pages, Tags, check_tag};
 use super::kms::Kms;
 use super::state::State;
 use super::wire::{Fault, Reply, Request};
@@ -28,9 +28,8 @@ struct Group {
     streams: BTreeMap<String, f64>,
 }
 
-const DAYS: &[u64] = &[
-    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653,
-];
+const DAYS: &[u64] =
+    &[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 
 pub fn call(state: &mut State, req: &Request) -> Reply {
     let region = state.region(&req.account, &req.region);
@@ -42,10 +41,6 @@ impl Logs {
     pub fn ensure(&mut self, name: &str, now: f64) {
         let class = "STANDARD".to_owned();
         self.groups.entry(name.to_owned()).or_insert(Group { created: now, class, ..Group::default() });
-    }
-
-    pub fn exists(&self, name: &str) -> bool {
-        self.groups.contains_key(name)
     }
 
     fn call(&mut self, kms: &Kms, req: &Request) -> Reply {
@@ -105,7 +100,11 @@ impl Logs {
                 let stream = stream.ok_or_else(|| invalid("logStreamName must be there, without : and *"))?;
                 let streams = &mut self.group(req)?.1.streams;
                 if streams.contains_key(&stream) {
-                    return Err(Fault::new(400, "ResourceAlreadyExistsException", "The specified log stream already exists"));
+                    return Err(Fault::new(
+                        400,
+                        "ResourceAlreadyExistsException",
+                        "The specified log stream already exists",
+                    ));
                 }
                 streams.insert(stream, req.now);
                 Ok(json!({}))
@@ -144,7 +143,8 @@ impl Logs {
         let name = req.text("logGroupName").unwrap_or_default();
         let named = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/#".contains(c));
         if !named || !(1..=512).contains(&name.len()) || name.starts_with("aws/") {
-            let message = format!("Log group name {name:?} must have 1–512 letters, digits and ._-/# and not begin with aws/");
+            let message =
+                format!("Log group name {name:?} must have 1–512 letters, digits and ._-/# and not begin with aws/");
             return Err(invalid(message));
         }
         let class = req.text("logGroupClass").unwrap_or_else(|| "STANDARD".to_owned());
@@ -232,15 +232,8 @@ fn untag(group: &mut Group, keys: Vec<String>) -> Reply {
 }
 
 fn paged(req: &Request, list: &str, all: impl Iterator<Item = (String, Value)>) -> Reply {
-    let size = req.params.get("limit").map_or(Some(50), Value::as_u64).filter(|size| (1..=50).contains(size));
-    let size = size.ok_or_else(|| invalid("limit must be between 1 and 50"))?;
-    let (page, next) = page(all, size as usize, req.text("nextToken").as_deref());
-    let mut reply = json!({});
-    reply[list] = page.into_iter().map(|(_, value)| value).collect();
-    if let Some(next) = next {
-        reply["nextToken"] = next.into();
-    }
-    Ok(reply)
+    const PAGES: Pages = Pages { size: "limit", token: "nextToken", next: "nextToken", usual: 50, most: 50 };
+    iam::paged(req, &PAGES, list, all).map_err(invalid)
 }
 
 fn millis(seconds: f64) -> i64 {

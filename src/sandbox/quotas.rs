@@ -1,10 +1,8 @@
 //! Service Quotas: what AWS gives to begin with, and what a production account has had raised.
 
-use super::iam::page;
+use super::iam::{Pages, paged};
 use super::state::State;
 use super::wire::{Fault, Reply, Request};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -96,23 +94,19 @@ fn list(req: &Request, value: impl Fn(&Quota) -> f64) -> Reply {
         return Err(no_such(format!("ringfence's sandbox has no quotas of the service {code:?}.")));
     }
     let only = req.text("QuotaCode");
-    let quotas = QUOTAS.iter().filter(|quota| quota.service == code && only.as_deref().is_none_or(|only| only == quota.code));
+    let quotas =
+        QUOTAS.iter().filter(|quota| quota.service == code && only.as_deref().is_none_or(|only| only == quota.code));
     let all = quotas.map(|quota| (quota.code.to_owned(), wire(req, quota, value(quota))));
-    let size = req.text("MaxResults").and_then(|size| size.parse().ok()).unwrap_or(100).clamp(1, 100);
-    let marker = req.text("NextToken").and_then(|token| STANDARD.decode(token).ok());
-    let marker = marker.and_then(|bytes| String::from_utf8(bytes).ok());
-    let (page, next) = page(all, size, marker.as_deref());
-    let mut reply = json!({"Quotas": page.into_iter().map(|(_, quota)| quota).collect::<Value>()});
-    if let Some(next) = next {
-        reply["NextToken"] = STANDARD.encode(next).into();
-    }
-    Ok(reply)
+    const PAGES: Pages = Pages { size: "MaxResults", token: "NextToken", next: "NextToken", usual: 100, most: 100 };
+    paged(req, &PAGES, "Quotas", all).map_err(|why| Fault::new(400, "IllegalArgumentException", why))
 }
 
 fn one(req: &Request) -> Result<&'static Quota, Fault> {
     let (service, code) = (req.text("ServiceCode").unwrap_or_default(), req.text("QuotaCode").unwrap_or_default());
     let found = QUOTAS.iter().find(|quota| quota.service == service && quota.code == code);
-    found.ok_or_else(|| no_such(format!("The request failed because the specified resource {service}/{code} does not exist.")))
+    found.ok_or_else(|| {
+        no_such(format!("The request failed because the specified resource {service}/{code} does not exist."))
+    })
 }
 
 fn wire(req: &Request, quota: &Quota, value: f64) -> Value {

@@ -1,7 +1,7 @@
 //! Systems Manager: the parameter store, and AWS's public parameters that name node images.
 
 use super::eks::versions::{self, IMAGES};
-use super::iam::{Tags, check_tag, page};
+use super::iam::{self, Pages, Tags, check_tag};
 use super::state::State;
 use super::wire::{Fault, Reply, Request, texts};
 use base64::Engine;
@@ -51,11 +51,14 @@ impl Ssm {
             "GetParametersByPath" => {
                 let path = required(req, "Path")?;
                 if !path.starts_with('/') {
-                    return Err(validation("The parameter doesn't meet the parameter name requirements. The parameter name must begin with a forward slash \"/\"."));
+                    return Err(validation(
+                        "The parameter doesn't meet the parameter name requirements. The parameter name must begin with a forward slash \"/\".",
+                    ));
                 }
                 let under = format!("{}/", path.trim_end_matches('/'));
                 let recursive = req.params["Recursive"] == true;
-                let inside = |name: &str| name.strip_prefix(&under).is_some_and(|rest| recursive || !rest.contains('/'));
+                let inside =
+                    |name: &str| name.strip_prefix(&under).is_some_and(|rest| recursive || !rest.contains('/'));
                 let found: Vec<_> = self.parameters.keys().filter(|name| inside(name)).cloned().collect();
                 let found = found.into_iter().filter_map(|name| self.get(req, &name).ok().map(|wire| (name, wire)));
                 paged(req, found, 10)
@@ -113,7 +116,9 @@ impl Ssm {
         let overwrite = req.params["Overwrite"] == true;
         let tags = new_tags(req)?;
         if overwrite && !tags.is_empty() {
-            return Err(validation("Invalid request: tags and overwrite can't be used together. To create a parameter with tags, please remove overwrite flag. To update tags for an existing parameter, please use AddTagsToResource or RemoveTagsFromResource."));
+            return Err(validation(
+                "Invalid request: tags and overwrite can't be used together. To create a parameter with tags, please remove overwrite flag. To update tags for an existing parameter, please use AddTagsToResource or RemoveTagsFromResource.",
+            ));
         }
         let tier = match req.text("Tier").as_deref() {
             Some("Intelligent-Tiering") if value.len() > 4096 => "Advanced".to_owned(),
@@ -122,7 +127,9 @@ impl Ssm {
         };
         let most = if tier == "Advanced" { 8192 } else { 4096 };
         if value.len() > most {
-            return Err(validation(&format!("{tier} tier parameters support a maximum parameter value of {most} characters.")));
+            return Err(validation(&format!(
+                "{tier} tier parameters support a maximum parameter value of {most} characters."
+            )));
         }
         let old = self.parameters.get(&name);
         if old.is_some() && !overwrite {
@@ -132,7 +139,11 @@ impl Ssm {
         let kind = req.text("Type").or_else(|| old.map(|old| old.kind.clone()));
         let kind = kind.ok_or_else(|| validation("A parameter type is required when you create a parameter."))?;
         if !["String", "StringList", "SecureString"].contains(&kind.as_str()) {
-            return Err(Fault::new(400, "UnsupportedParameterType", format!("The parameter type {kind} isn't supported.")));
+            return Err(Fault::new(
+                400,
+                "UnsupportedParameterType",
+                format!("The parameter type {kind} isn't supported."),
+            ));
         }
         let parameter = self.parameters.entry(name).or_default();
         if parameter.values.is_empty() {
@@ -140,7 +151,8 @@ impl Ssm {
         }
         parameter.values.push(value);
         parameter.description = req.text("Description").or(parameter.description.take());
-        parameter.key = (kind == "SecureString").then(|| req.text("KeyId").unwrap_or_else(|| "alias/aws/ssm".to_owned()));
+        parameter.key =
+            (kind == "SecureString").then(|| req.text("KeyId").unwrap_or_else(|| "alias/aws/ssm".to_owned()));
         (parameter.kind, parameter.tier) = (kind, tier);
         parameter.data_type = req.text("DataType").unwrap_or_else(|| "text".to_owned());
         (parameter.modified, parameter.modified_by) = (req.now, req.caller.arn.clone());
@@ -154,7 +166,8 @@ impl Ssm {
             Some(name) => name.to_owned(),
             None => asked.to_owned(),
         };
-        let (name, selector) = local.split_once(':').map_or((local.as_str(), None), |(name, version)| (name, Some(version)));
+        let (name, selector) =
+            local.split_once(':').map_or((local.as_str(), None), |(name, version)| (name, Some(version)));
         if name.starts_with("/aws/service/") {
             return public(req, name).ok_or_else(|| not_found(name));
         }
@@ -236,7 +249,8 @@ fn public(req: &Request, name: &str) -> Option<Value> {
     let value = match parts.as_slice() {
         ["aws", "service", "bottlerocket", variant, arch @ ("x86_64" | "arm64"), version, field] => {
             let kubernetes = variant.strip_prefix("aws-k8s-")?;
-            let kubernetes = kubernetes.strip_suffix("-fips").or(kubernetes.strip_suffix("-nvidia")).unwrap_or(kubernetes);
+            let kubernetes =
+                kubernetes.strip_suffix("-fips").or(kubernetes.strip_suffix("-nvidia")).unwrap_or(kubernetes);
             versions::find(kubernetes)?;
             let image = match *version {
                 "latest" => IMAGES.last(),
@@ -248,7 +262,18 @@ fn public(req: &Request, name: &str) -> Option<Value> {
                 _ => return None,
             }
         }
-        ["aws", "service", "eks", "optimized-ami", kubernetes, "amazon-linux-2023", arch @ ("x86_64" | "arm64"), "standard", "recommended", field] => {
+        [
+            "aws",
+            "service",
+            "eks",
+            "optimized-ami",
+            kubernetes,
+            "amazon-linux-2023",
+            arch @ ("x86_64" | "arm64"),
+            "standard",
+            "recommended",
+            field,
+        ] => {
             versions::find(kubernetes)?;
             match *field {
                 "release_version" => versions::al2023(kubernetes),
@@ -282,7 +307,9 @@ fn check_name(name: &str) -> Result<(), Fault> {
         return Err(validation("Parameter name: can't be prefixed with \"aws\" or \"ssm\" (case-insensitive)."));
     }
     if !name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-/".contains(c)) {
-        return Err(validation("Parameter name: can't contain special characters other than . - _ and /. A parameter name can't contain spaces."));
+        return Err(validation(
+            "Parameter name: can't contain special characters other than . - _ and /. A parameter name can't contain spaces.",
+        ));
     }
     if name.contains('/') && !name.starts_with('/') {
         return Err(validation("Parameter name must be a fully qualified name."));
@@ -304,7 +331,9 @@ fn arn(req: &Request, name: &str) -> String {
 fn names(req: &Request) -> Result<Vec<String>, Fault> {
     let names = req.texts("Names");
     if !(1..=10).contains(&names.len()) {
-        return Err(validation("1 validation error detected: Value at 'names' failed to satisfy constraint: Member must have length less than or equal to 10"));
+        return Err(validation(
+            "1 validation error detected: Value at 'names' failed to satisfy constraint: Member must have length less than or equal to 10",
+        ));
     }
     Ok(names)
 }
@@ -320,15 +349,9 @@ fn new_tags(req: &Request) -> Result<Tags, Fault> {
     Ok(tags)
 }
 
-fn paged(req: &Request, all: impl Iterator<Item = (String, Value)>, most: u64) -> Reply {
-    let size = req.params.get("MaxResults").map_or(Some(most), Value::as_u64).filter(|size| (1..=most).contains(size));
-    let size = size.ok_or_else(|| validation(&format!("MaxResults must be between 1 and {most}")))?;
-    let (page, next) = page(all, size as usize, req.text("NextToken").as_deref());
-    let mut reply = json!({"Parameters": page.into_iter().map(|(_, wire)| wire).collect::<Value>()});
-    if let Some(next) = next {
-        reply["NextToken"] = next.into();
-    }
-    Ok(reply)
+fn paged(req: &Request, all: impl Iterator<Item = (String, Value)>, most: usize) -> Reply {
+    let pages = Pages { size: "MaxResults", token: "NextToken", next: "NextToken", usual: most, most };
+    iam::paged(req, &pages, "Parameters", all).map_err(|why| validation(&why))
 }
 
 fn required(req: &Request, name: &str) -> Result<String, Fault> {

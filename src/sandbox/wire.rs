@@ -105,12 +105,11 @@ impl Service {
     }
 }
 
-/// Who calls: the root of its names is the access key in the credential scope.
-#[derive(Debug, Clone, Default)]
+/// Who calls, by the access key in the credential scope.
+#[derive(Debug, Clone)]
 pub struct Caller {
     pub arn: String,
     pub user_id: String,
-    pub access_key: String,
 }
 
 /// One decoded API call. `params` is JSON for every protocol:
@@ -210,23 +209,24 @@ pub struct Fault {
     pub code: String,
     pub message: String,
     /// Extra members of the error's body, such as EKS's `clusterName`.
-    pub fields: Map<String, Value>,
+    pub fields: Vec<(String, Value)>,
 }
 
 impl Fault {
     pub fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
-        Self { status, code: code.to_owned(), message: message.into(), fields: Map::new() }
+        Self { status, code: code.to_owned(), message: message.into(), fields: Vec::new() }
     }
 
     /// With one more member in the error's body.
     #[must_use]
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
-        self.fields.insert(member.to_owned(), value.into());
+        self.fields.push((member.to_owned(), value.into()));
         self
     }
 }
 
-/// The result's members under their wire names; keys that begin with `_` stay inside.
+/// The result's members under their wire names. In XML, those that begin with `_` don't go out, and the values of a list
+/// that begins with `+` go out one after another under its name (a flattened list).
 pub type Reply = Result<Value, Fault>;
 
 /// What the credential scope tells.
@@ -241,13 +241,16 @@ pub struct Scope {
 pub fn scope(request: &HttpRequest) -> Result<Scope, Fault> {
     let header = request.header("authorization");
     let credential = if header.is_empty() {
-        request.query_pairs().into_iter().find(|(key, _)| key == "X-Amz-Credential").map(|(_, value)| value).ok_or_else(
-            || Fault::new(403, "MissingAuthenticationToken", "Request is missing Authentication Token"),
-        )?
+        request
+            .query_pairs()
+            .into_iter()
+            .find(|(key, _)| key == "X-Amz-Credential")
+            .map(|(_, value)| value)
+            .ok_or_else(|| Fault::new(403, "MissingAuthenticationToken", "Request is missing Authentication Token"))?
     } else {
-        let credential = header.strip_prefix("AWS4-HMAC-SHA256").and_then(|rest| {
-            rest.split(',').find_map(|part| part.trim().strip_prefix("Credential="))
-        });
+        let credential = header
+            .strip_prefix("AWS4-HMAC-SHA256")
+            .and_then(|rest| rest.split(',').find_map(|part| part.trim().strip_prefix("Credential=")));
         credential.map(str::to_owned).ok_or_else(|| {
             Fault::new(
                 400,
@@ -258,11 +261,9 @@ pub fn scope(request: &HttpRequest) -> Result<Scope, Fault> {
     };
     let parts: Vec<&str> = credential.split('/').collect();
     match parts.as_slice() {
-        [key, _date, region, service, "aws4_request"] if !key.is_empty() => Ok(Scope {
-            access_key: (*key).to_owned(),
-            region: (*region).to_owned(),
-            service: (*service).to_owned(),
-        }),
+        [key, _date, region, service, "aws4_request"] if !key.is_empty() => {
+            Ok(Scope { access_key: (*key).to_owned(), region: (*region).to_owned(), service: (*service).to_owned() })
+        }
         _ => Err(Fault::new(
             400,
             "IncompleteSignature",
@@ -278,9 +279,8 @@ pub fn decode(service: Service, request: &HttpRequest) -> Result<(String, Value)
             let mut pairs = request.query_pairs();
             pairs.extend(form(&String::from_utf8_lossy(&request.body)));
             let action = pairs.iter().find(|(key, _)| key == "Action").map(|(_, action)| action.clone());
-            let action = action.ok_or_else(|| {
-                Fault::new(400, "MissingAction", "The request must contain the parameter Action")
-            })?;
+            let action = action
+                .ok_or_else(|| Fault::new(400, "MissingAction", "The request must contain the parameter Action"))?;
             pairs.retain(|(key, _)| key != "Action" && key != "Version" && !key.starts_with("X-Amz-"));
             Ok((action, nested(&pairs)))
         }
@@ -367,11 +367,14 @@ struct Branch {
     children: BTreeMap<String, Branch>,
 }
 
+/// Deeper keys than any operation has stay flat, so that no request can exhaust the stack.
+const MAX_DEPTH: usize = 32;
+
 fn nested(pairs: &[(String, String)]) -> Value {
     let mut root = Branch::default();
     for (key, value) in pairs {
         let mut at = &mut root;
-        for segment in key.split('.') {
+        for segment in key.splitn(MAX_DEPTH, '.') {
             at = at.children.entry(segment.to_owned()).or_default();
         }
         at.leaf = Some(value.clone());
@@ -391,9 +394,7 @@ impl Branch {
         let numbers: Option<BTreeMap<u32, String>> =
             self.children.keys().map(|key| Some((key.parse().ok()?, key.clone()))).collect();
         match numbers {
-            Some(numbers) => {
-                numbers.values().filter_map(|key| self.children.remove(key)).map(Self::value).collect()
-            }
+            Some(numbers) => numbers.values().filter_map(|key| self.children.remove(key)).map(Self::value).collect(),
             None => Value::Object(self.children.into_iter().map(|(key, branch)| (key, branch.value())).collect()),
         }
     }
@@ -413,8 +414,7 @@ pub fn encode(service: Service, operation: &str, request_id: &str, reply: &Reply
             response(200, XML, request_id, xml)
         }
         (Protocol::Query, Ok(value)) => {
-            let mut xml =
-                format!("{HEAD}<{operation}Response xmlns=\"{}\"><{operation}Result>", service.namespace());
+            let mut xml = format!("{HEAD}<{operation}Response xmlns=\"{}\"><{operation}Result>", service.namespace());
             members(&mut xml, value, "member");
             xml.push_str(&format!(
                 "</{operation}Result><ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{operation}Response>"
@@ -456,7 +456,7 @@ fn encode_fault(service: Service, request_id: &str, fault: &Fault) -> HttpRespon
             response(*status, XML, request_id, xml)
         }
         Protocol::Json | Protocol::RestJson => {
-            let mut body = fields.clone();
+            let mut body: Map<String, Value> = fields.iter().cloned().collect();
             body.insert("message".to_owned(), message.as_str().into());
             if service.protocol() == Protocol::Json {
                 body.insert("__type".to_owned(), code.as_str().into());
@@ -475,10 +475,8 @@ const JSON: &str = "application/json";
 const JSON_1_1: &str = "application/x-amz-json-1.1";
 
 fn response(status: u16, kind: &str, request_id: &str, body: String) -> HttpResponse {
-    let headers = vec![
-        ("content-type".to_owned(), kind.to_owned()),
-        ("x-amzn-requestid".to_owned(), request_id.to_owned()),
-    ];
+    let headers =
+        vec![("content-type".to_owned(), kind.to_owned()), ("x-amzn-requestid".to_owned(), request_id.to_owned())];
     HttpResponse { status, headers, body: body.into_bytes() }
 }
 
@@ -491,6 +489,9 @@ fn members(xml: &mut String, value: &Value, item: &str) {
 }
 
 fn element(xml: &mut String, name: &str, value: &Value, item: &str) {
+    if let (Some(name), Value::Array(list)) = (name.strip_prefix('+'), value) {
+        return list.iter().for_each(|value| element(xml, name, value, item));
+    }
     xml.push_str(&format!("<{name}>"));
     match value {
         Value::Object(_) => members(xml, value, item),
@@ -512,5 +513,61 @@ fn escape(xml: &mut String, text: &str) {
             c if c < ' ' && c != '\n' && c != '\t' => {}
             c => xml.push(c),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn post(body: &str) -> HttpRequest {
+        HttpRequest {
+            method: "POST".into(),
+            path: "/".into(),
+            body: body.as_bytes().to_vec(),
+            ..HttpRequest::default()
+        }
+    }
+
+    #[test]
+    fn query_keys_become_a_tree() {
+        let body = "Action=X&Version=1&Filter.1.Name=tag%3Aa&Filter.1.Value.2=b+c&Filter.1.Value.10=d&Tags.member.1.Key=k&Empty=";
+        let (operation, params) = decode(Service::Ec2, &post(body)).unwrap();
+        assert_eq!(operation, "X");
+        let wanted = json!({
+            "Filter": [{"Name": "tag:a", "Value": ["b c", "d"]}], "Tags": [{"Key": "k"}], "Empty": "",
+        });
+        assert_eq!(params, wanted);
+    }
+
+    #[test]
+    fn rest_paths_give_operation_and_labels() {
+        let routes =
+            [("GET", "/clusters/{name}", "DescribeCluster"), ("GET", "/tags/{resourceArn}", "ListTagsForResource")];
+        let arn = "arn:aws:eks:us-east-1:1:cluster/a";
+        let (operation, labels) = route(&routes, "GET", "/tags/arn%3Aaws%3Aeks%3Aus-east-1%3A1%3Acluster%2Fa").unwrap();
+        assert_eq!((operation, labels), ("ListTagsForResource", vec![("resourceArn", arn.to_owned())]));
+        assert!(route(&routes, "GET", "/clusters/").is_none() && route(&routes, "PUT", "/clusters/a").is_none());
+    }
+
+    #[test]
+    fn xml_escapes_and_keeps_inner_members() {
+        let reply = Ok(json!({"set": [{"a": "<&>\r\u{1}", "_inner": 1, "none": null, "+b": [1, 2]}], "n": 3}));
+        let xml = String::from_utf8(encode(Service::Ec2, "X", "id", &reply).body).unwrap();
+        assert!(xml.contains("<set><item><a>&lt;&amp;&gt;&#xD;</a><b>1</b><b>2</b></item></set><n>3</n>"), "{xml}");
+        let xml = String::from_utf8(encode(Service::Iam, "X", "id", &reply).body).unwrap();
+        assert!(xml.contains("<XResult><set><member>"), "{xml}");
+    }
+
+    #[test]
+    fn credentials_are_found_or_asked_for() {
+        let mut request = post("");
+        assert_eq!(scope(&request).unwrap_err().code, "MissingAuthenticationToken");
+        request.query = "X-Amz-Credential=AK%2F20261123%2Feu-west-1%2Fsts%2Faws4_request".into();
+        let found = Scope { access_key: "AK".into(), region: "eu-west-1".into(), service: "sts".into() };
+        assert_eq!(scope(&request).unwrap(), found);
+        request.headers.insert("authorization".into(), "AWS4-HMAC-SHA256 Credential=AK/x".into());
+        assert_eq!(scope(&request).unwrap_err().code, "IncompleteSignature");
     }
 }

@@ -4,12 +4,45 @@ use super::model::Principal;
 
 /// Regions that AWS has at the time of this release, to tell a slip from a new one.
 pub const REGIONS: &[&str] = &[
-    "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1",
-    "ap-south-2", "ap-southeast-1", "ap-southeast-2", "ap-southeast-3", "ap-southeast-4", "ap-southeast-5",
-    "ap-southeast-6", "ap-southeast-7", "ca-central-1", "ca-west-1", "cn-north-1", "cn-northwest-1",
-    "eu-central-1", "eu-central-2", "eu-north-1", "eu-south-1", "eu-south-2", "eu-west-1", "eu-west-2",
-    "eu-west-3", "eusc-de-east-1", "il-central-1", "me-central-1", "me-south-1", "mx-central-1", "sa-east-1",
-    "us-east-1", "us-east-2", "us-gov-east-1", "us-gov-west-1", "us-west-1", "us-west-2",
+    "af-south-1",
+    "ap-east-1",
+    "ap-east-2",
+    "ap-northeast-1",
+    "ap-northeast-2",
+    "ap-northeast-3",
+    "ap-south-1",
+    "ap-south-2",
+    "ap-southeast-1",
+    "ap-southeast-2",
+    "ap-southeast-3",
+    "ap-southeast-4",
+    "ap-southeast-5",
+    "ap-southeast-6",
+    "ap-southeast-7",
+    "ca-central-1",
+    "ca-west-1",
+    "cn-north-1",
+    "cn-northwest-1",
+    "eu-central-1",
+    "eu-central-2",
+    "eu-north-1",
+    "eu-south-1",
+    "eu-south-2",
+    "eu-west-1",
+    "eu-west-2",
+    "eu-west-3",
+    "eusc-de-east-1",
+    "il-central-1",
+    "me-central-1",
+    "me-south-1",
+    "mx-central-1",
+    "sa-east-1",
+    "us-east-1",
+    "us-east-2",
+    "us-gov-east-1",
+    "us-gov-west-1",
+    "us-west-1",
+    "us-west-2",
 ];
 
 /// The partition that a region belongs to.
@@ -53,12 +86,14 @@ pub type Problem = (String, String);
 
 /// `arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE`, of IAM or STS, which have no region.
 struct Arn<'a> {
+    partition: &'a str,
     service: &'a str,
     account: &'a str,
     resource: &'a str,
 }
 
-fn parse<'a>(text: &'a str, partition: &str, region: &str, like: &str) -> Result<Arn<'a>, Problem> {
+/// Without a region, any partition will do.
+fn parse<'a>(text: &'a str, region: Option<&str>, like: &str) -> Result<Arn<'a>, Problem> {
     let example = format!("it has the form `{like}`");
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     let [prefix, its_partition, service, its_region, account, resource] = parts.as_slice() else {
@@ -67,30 +102,33 @@ fn parse<'a>(text: &'a str, partition: &str, region: &str, like: &str) -> Result
     if *prefix != "arn" || text.contains(char::is_whitespace) || text.contains(['*', '?']) {
         return Err(("this is no ARN of one thing".to_owned(), example));
     }
-    if *its_partition != partition {
-        let message = format!("the partition is `{its_partition}`, and {region} is in `{partition}`");
+    if let Some(region) = region.filter(|region| partition_of(region) != *its_partition) {
+        let message = format!("the partition is `{its_partition}`, and {region} is in `{}`", partition_of(region));
         return Err((message, example));
     }
     if !matches!(*service, "iam" | "sts") || !its_region.is_empty() {
         return Err(("this is no ARN of IAM".to_owned(), example));
     }
-    Ok(Arn { service, account, resource })
+    Ok(Arn { partition: its_partition, service, account, resource })
 }
 
-/// An IAM role, user or session that can have an EKS access entry.
-pub fn principal(text: &str, region: &str) -> Result<Principal, Problem> {
-    let partition = partition_of(region);
+/// An IAM role, user or session that can have an EKS access entry in the region's partition.
+pub fn principal(text: &str, region: Option<&str>) -> Result<Principal, Problem> {
+    let partition = region.map_or("aws", partition_of);
     let like = format!("arn:{partition}:iam::123456789012:role/NAME");
-    let arn = parse(text, partition, region, &like)?;
+    let arn = parse(text, region, &like)?;
     if !is_account(arn.account) {
-        return Err((format!("`{}` is no account: accounts have 12 digits", arn.account), format!("it has the form `{like}`")));
+        return Err((
+            format!("`{}` is no account: accounts have 12 digits", arn.account),
+            format!("it has the form `{like}`"),
+        ));
     }
     let (kind, name) = arn.resource.split_once('/').unwrap_or((arn.resource, ""));
     match (arn.service, kind) {
         ("iam", "role" | "user") if is_path_and_name(name) => Ok(Principal { arn: text.to_owned(), session: false }),
         ("sts", "assumed-role") => match name.split_once('/') {
             Some((role, session)) if is_name(role) && !session.is_empty() && !session.contains('/') => {
-                Ok(Principal { arn: format!("arn:{partition}:iam::{}:role/{role}", arn.account), session: true })
+                Ok(Principal { arn: format!("arn:{}:iam::{}:role/{role}", arn.partition, arn.account), session: true })
             }
             _ => {
                 let like = format!("arn:{partition}:sts::{}:assumed-role/ROLE/SESSION", arn.account);
@@ -108,10 +146,10 @@ pub fn principal(text: &str, region: &str) -> Result<Principal, Problem> {
 }
 
 /// A managed policy: AWS's own, or one of the tenancy's account where that is known.
-pub fn policy(text: &str, region: &str, account_id: Option<&str>) -> Result<(), Problem> {
-    let partition = partition_of(region);
+pub fn policy(text: &str, region: Option<&str>, account_id: Option<&str>) -> Result<(), Problem> {
+    let partition = region.map_or("aws", partition_of);
     let like = format!("arn:{partition}:iam::{}:policy/NAME", account_id.unwrap_or("123456789012"));
-    let arn = parse(text, partition, region, &like)?;
+    let arn = parse(text, region, &like)?;
     let form = format!("it has the form `{like}`, or `arn:{partition}:iam::aws:policy/NAME` for AWS's own");
     let name = arn.resource.strip_prefix("policy/").unwrap_or_default();
     if arn.service != "iam" || !is_path_and_name(name) {

@@ -1,7 +1,7 @@
 //! What the checks find, and the words they share.
 
 use super::error::{Code, Related, SpecError, SpecErrors};
-use super::tree::{Mark, Node, Value};
+use super::tree::{Mark, Node, Value, whole_file};
 
 /// More than a person reads, and a bound on what hostile input makes us keep.
 const MAX_ERRORS: usize = 200;
@@ -35,8 +35,8 @@ fn in_order(mut found: Vec<SpecError>) -> Vec<SpecError> {
     found.dedup_by(|a, b| a.at == b.at && a.message == b.message);
     if let Some(left) = found.len().checked_sub(MAX_ERRORS).filter(|left| *left > 0) {
         found.truncate(MAX_ERRORS);
-        if let Some(last) = found.last_mut() {
-            last.help = Some(format!("there is more: {left} further mistakes are left out here"));
+        if let Some(file) = found.last().map(|last| last.at.file.clone()) {
+            found.push(whole_file(&file, format!("{left} more are left out"), "correct these first"));
         }
     }
     found
@@ -85,7 +85,8 @@ pub fn quote(text: &str) -> String {
 }
 
 fn cut(text: &str) -> String {
-    let plain: String = text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+    let plain: String =
+        text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
     if plain.chars().count() <= 80 { plain } else { plain.chars().take(79).chain(['…']).collect() }
 }
 
@@ -101,7 +102,8 @@ pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .into_iter()
         .map(|candidate| (candidate, strsim::normalized_damerau_levenshtein(&text, &plain(candidate))))
         .filter(|(_, likeness)| *likeness >= 0.6)
-        .max_by(|a, b| a.1.total_cmp(&b.1))
+        // The first of several that are equally near.
+        .reduce(|best, next| if next.1 > best.1 { next } else { best })
         .map(|(candidate, _)| candidate)
 }
 
@@ -116,10 +118,11 @@ pub fn list<'a>(items: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// What would be right, where one of a closed list is.
-pub fn one_of<'a>(text: &str, candidates: &[&'a str]) -> String {
+pub fn one_of(text: &str, candidates: &[&str]) -> String {
     match nearest(text, candidates.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None if candidates.is_empty() => "there are none".to_owned(),
+        None if candidates.len() == 1 => format!("it must be {}", list(candidates.iter().copied())),
         None if candidates.len() <= 40 => format!("one of {}", list(candidates.iter().copied())),
         None => format!("see `ringfence schema` for the {} that there are", candidates.len()),
     }

@@ -3,15 +3,20 @@
 
 pub mod arn;
 pub mod catalog;
+mod checks;
 pub mod control;
 pub mod error;
+mod findings;
+mod load;
 pub mod model;
 pub mod names;
-mod findings;
+mod network;
 mod profile;
 mod rules;
 mod schema;
 mod structure;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod uid;
 
@@ -20,20 +25,22 @@ use std::path::Path;
 
 pub use control::Control;
 pub use error::{SpecError, SpecErrors};
+pub use load::{LoadOptions, canonical, digest, load};
 pub use model::*;
 pub use schema::{profile_schema, schema};
+pub use uid::uid_range;
 
 /// Reads a file that may be a spec: a bounded number of bytes, as UTF-8.
-pub fn read(file: &Path) -> Result<String, SpecError> {
-    let unreadable = |error: std::io::Error| {
-        tree::whole_file(file, format!("can't be read: {error}"), "check the name and the permissions")
-    };
+pub fn read(file: &Path) -> Result<String, SpecErrors> {
+    let wrong = |message: String, help: &str| SpecErrors(vec![tree::whole_file(file, message, help)]);
+    let unreadable =
+        |error: std::io::Error| wrong(format!("can't be read: {error}"), "check the name and the permissions");
     let mut bytes = Vec::new();
     let limit = u64::try_from(tree::MAX_BYTES + 1).unwrap_or(u64::MAX);
     let open = std::fs::File::open(file).map_err(unreadable)?;
     open.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
     String::from_utf8(bytes).map_err(|error| {
         let line = 1 + error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|b| **b == b'\n').count();
-        tree::whole_file(file, format!("line {line} is not UTF-8 text"), "save the file as UTF-8")
+        wrong(format!("line {line} is not UTF-8 text"), "save the file as UTF-8")
     })
 }

@@ -658,8 +658,9 @@ pub struct Pods {
     /// Linux capabilities that a container may add (POD-2), without `CAP_`.
     #[schemars(schema_with = "super::schema::capabilities")]
     pub allowed_capabilities: Vec<String>,
-    /// Prefixes of image names (ADM-3). `account-ecr` is the account's own ECR in all regions,
-    /// `*` is any registry, which needs a waiver.
+    /// Where images may come from (ADM-3): a registry, or a path in it, and what follows after
+    /// `/`, `:` or `@`. `account-ecr` is the account's own ECR in all regions; `*` is any
+    /// registry, which needs a waiver.
     #[schemars(length(min = 1), extend("examples" = [["account-ecr", "registry.example.com/acme/"]]))]
     pub allowed_registries: Vec<String>,
     /// `Localhost` seccomp profiles beside RuntimeDefault (POD-6), relative to the kubelet's own directory.
@@ -759,7 +760,7 @@ pub struct TenancySpec {
     pub iam: IamSpec,
     /// Put on every resource that can be tagged.
     #[serde(default)]
-    #[schemars(length(max = 40), extend("examples" = [{"cost-center": "saas"}]))]
+    #[schemars(extend("maxProperties" = 40, "examples" = [{"cost-center": "saas"}]))]
     pub tags: BTreeMap<String, String>,
     /// Shared clusters.
     #[serde(default)]

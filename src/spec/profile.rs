@@ -33,7 +33,6 @@ pub struct Profiles(BTreeMap<String, Loaded>);
 #[derive(Debug)]
 pub struct Loaded {
     pub name: String,
-    pub mark: Mark,
     /// The settings alone.
     pub settings: Node,
     pub overridable: Vec<String>,
@@ -63,10 +62,10 @@ impl Profiles {
         let sources = Sources { built_in, own };
         let mut loaded = BTreeMap::new();
         for name in sources.built_in.keys().chain(sources.own.keys()) {
-            if !loaded.contains_key(name) {
-                if let Some(profile) = sources.resolve(name, findings) {
-                    loaded.insert(name.clone(), profile);
-                }
+            if !loaded.contains_key(name)
+                && let Some(profile) = sources.resolve(name, findings)
+            {
+                loaded.insert(name.clone(), profile);
             }
         }
         Self(loaded)
@@ -82,7 +81,8 @@ impl Profiles {
 
     /// The names of the profiles that a tenant may have as a tier, or a pool as its profile.
     pub fn names(&self, for_pools: bool) -> Vec<&str> {
-        let fits = |p: &&Loaded| p.profile.as_ref().is_some_and(|p| (p.isolation == IsolationModel::Shared) == for_pools);
+        let fits =
+            |p: &&Loaded| p.profile.as_ref().is_some_and(|p| (p.isolation == IsolationModel::Shared) == for_pools);
         self.0.values().filter(fits).map(|p| p.name.as_str()).collect()
     }
 }
@@ -129,7 +129,7 @@ impl Sources {
 
     fn finish(&self, name: &str, chain: &[&Written], mut broken: bool, findings: &mut Findings) -> Option<Loaded> {
         let mark = chain.first()?.root.mark.clone();
-        let mut settings = Node { value: Value::Map(Vec::new()), mark: mark.clone() };
+        let mut settings = Node { value: Value::Map(Vec::new()), mark };
         for written in chain.iter().rev() {
             merge(&mut settings, &written.root);
         }
@@ -141,16 +141,15 @@ impl Sources {
         let mut profile = None;
         if settings.get("isolation").is_some() && !broken {
             let before = findings.errors.len();
-            structure::check(&schema::complete_profile(), &mut settings, "", findings);
-            broken = findings.errors.len() > before;
-            profile = typed(&settings, broken, findings);
-            broken |= profile.is_none();
+            structure::check(&schema::PROFILE, &mut settings, "", findings);
+            profile = typed(&settings, "", findings.errors.len() > before, findings);
+            broken = profile.is_none();
         }
         if let (Some(profile), Some(written)) = (&profile, chain.first()) {
             useless(profile.isolation, written, findings);
         }
         let overridable = overridable.unwrap_or_default();
-        Some(Loaded { name: name.to_owned(), mark, settings, overridable, profile, broken })
+        Some(Loaded { name: name.to_owned(), settings, overridable, profile, broken })
     }
 }
 
@@ -208,7 +207,11 @@ pub fn home(section: &str, isolation: IsolationModel) -> &'static str {
 fn read_dir(dir: &Path, findings: &mut Findings) -> BTreeMap<String, Written> {
     let mut found = BTreeMap::new();
     let unreadable = |what: &Path, error: &std::io::Error| {
-        tree::whole_file(what, format!("can't be read: {error}"), "--profiles takes a directory of readable .yaml files")
+        tree::whole_file(
+            what,
+            format!("can't be read: {error}"),
+            "--profiles takes a directory of readable .yaml files",
+        )
     };
     let mut files: Vec<PathBuf> = match std::fs::read_dir(dir) {
         Ok(entries) => entries.filter_map(Result::ok).map(|entry| entry.path()).collect(),
@@ -227,7 +230,7 @@ fn read_dir(dir: &Path, findings: &mut Findings) -> BTreeMap<String, Written> {
                     found.insert(name, written);
                 }
             }
-            Err(error) => findings.error(error),
+            Err(errors) => findings.errors.extend(errors.0),
         }
     }
     found
@@ -237,18 +240,17 @@ fn read(file: &Path, text: &str, findings: &mut Findings) -> Option<Written> {
     let tree = match tree::parse(file, text, "a profile") {
         Ok(tree) => tree,
         Err(error) => {
-            findings.error(error);
+            findings.error(*error);
             return None;
         }
     };
     let before = findings.errors.len();
     findings.errors.extend(tree.duplicates);
     let mut root = tree.root;
-    let schema = schema::profile_schema();
-    structure::check(&schema, &mut root, "", findings);
+    structure::check(&schema::PROFILE_FILE, &mut root, "", findings);
     for (i, path) in root.get("overridable").map(Node::items).unwrap_or_default().iter().enumerate() {
         if let Some(text) = path.text() {
-            overridable_path(&schema, text, &path.mark, i, findings);
+            overridable_path(&schema::PROFILE_FILE, text, &path.mark, i, findings);
         }
     }
     Some(Written { root, broken: findings.errors.len() > before })
@@ -277,16 +279,16 @@ fn overridable_path(schema: &Json, path: &str, mark: &Mark, index: usize, findin
     }
 }
 
-/// A complete tree as a [`Profile`]. The structure was checked, so that a failure here is ours.
-pub fn typed(settings: &Node, broken: bool, findings: &mut Findings) -> Option<Profile> {
-    if broken {
-        return None;
-    }
+/// A complete tree as a [`Profile`]. Where that fails without a mistake having been `told`,
+/// the checks of the structure have a gap.
+pub fn typed(settings: &Node, path: &str, told: bool, findings: &mut Findings) -> Option<Profile> {
     match serde_json::from_value(settings.to_json()) {
         Ok(profile) => Some(profile),
         Err(error) => {
-            let message = format!("the profile can't be used: {error}");
-            findings.error(SpecError::new(Code::BadValue, "", &settings.mark, message));
+            if !told {
+                let message = format!("the profile can't be used: {error}");
+                findings.error(SpecError::new(Code::BadValue, path, &settings.mark, message));
+            }
             None
         }
     }

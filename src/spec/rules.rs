@@ -38,8 +38,14 @@ const VPC_CNI_FLOOR: [u32; 3] = [1, 22, 4];
 
 /// What confines a tenant in a namespace (QUOTA-1).
 const QUOTA: &[&str] = &[
-    "requests.cpu", "limits.cpu", "requests.memory", "limits.memory", "limits.ephemeral-storage", "pods",
-    "services.loadbalancers", "services.nodeports",
+    "requests.cpu",
+    "limits.cpu",
+    "requests.memory",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "services.loadbalancers",
+    "services.nodeports",
 ];
 
 /// A quota on limits turns pods without limits away, so the namespace needs defaults for these.
@@ -50,8 +56,19 @@ const NEVER: &[&str] = &["ALL", "NET_ADMIN", "SYS_ADMIN"];
 
 /// What the Pod Security Standards' baseline lets a container add.
 const BASELINE_CAPABILITIES: &[&str] = &[
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP",
-    "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
 ];
 
 /// Registries where anybody can publish.
@@ -59,8 +76,20 @@ const OPEN_REGISTRIES: &[&str] = &["docker.io", "index.docker.io", "gcr.io", "gh
 
 /// Even read-only, these hold other pods' secrets, the node's credentials, or sockets that obey.
 const NODE_PATHS: &[&str] = &[
-    "/.bottlerocket", "/boot", "/dev", "/etc/cni", "/etc/kubernetes", "/proc", "/root", "/run", "/sys",
-    "/var/lib/containerd", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods", "/var/run",
+    "/.bottlerocket",
+    "/boot",
+    "/dev",
+    "/etc/cni",
+    "/etc/kubernetes",
+    "/proc",
+    "/root",
+    "/run",
+    "/sys",
+    "/var/lib/containerd",
+    "/var/lib/kubelet",
+    "/var/log/containers",
+    "/var/log/pods",
+    "/var/run",
 ];
 
 /// All objections to a profile. `tier` is the profile without a tenant's overrides.
@@ -175,7 +204,8 @@ fn nodes(section: &str, nodes: &Nodes, found: &mut Objections) {
         }
         (AmiFamily::Bottlerocket | AmiFamily::Al2023, Some(_)) => {
             let message = "an image id is for the family `custom` only".to_owned();
-            found.refuse(&[&at("amiId")], message, "leave out `amiId`, or set `amiFamily: custom`");
+            let help = "leave out `amiId`, or set `amiFamily: custom`";
+            found.refuse(&[&at("amiId"), &at("amiFamily")], message, help);
         }
         _ => {}
     }
@@ -211,7 +241,11 @@ fn nodes(section: &str, nodes: &Nodes, found: &mut Objections) {
         found.refuse(&[&at("min"), &at("max")], message, "`min` up to `max`");
     } else if desired < min || desired > max {
         let message = format!("{desired} nodes to begin with is not within {min} to {max}");
-        found.refuse(&[&at("desired"), &at("min"), &at("max")], message, &format!("`desired: {}`", (*desired).clamp(*min, *max)));
+        found.refuse(
+            &[&at("desired"), &at("min"), &at("max")],
+            message,
+            &format!("`desired: {}`", (*desired).clamp(*min, *max)),
+        );
     }
     for (name, volume) in root_volume.iter().map(|v| ("rootVolume", v)).chain([("dataVolume", data_volume)]) {
         volume_limits(&at(name), volume, found);
@@ -240,7 +274,8 @@ fn volume_limits(at: &str, volume: &Volume, found: &mut Objections) {
 
 /// The architecture of an EC2 instance family: a `g` after the generation's number is Graviton.
 fn architecture_of(family: &str) -> Architecture {
-    let attributes = family.trim_start_matches(|c: char| !c.is_ascii_digit()).trim_start_matches(|c: char| c.is_ascii_digit());
+    let attributes =
+        family.trim_start_matches(|c: char| !c.is_ascii_digit()).trim_start_matches(|c: char| c.is_ascii_digit());
     // High-memory types count terabytes (`u7i-12tb`); `a1` was the first Graviton.
     let graviton = attributes.split('-').next().is_some_and(|a| a.contains('g'));
     if graviton || family == "a1" { Architecture::Arm64 } else { Architecture::X86_64 }
@@ -299,7 +334,9 @@ fn addon_version(text: &str) -> Option<[u32; 3]> {
 }
 
 fn cluster(profile: &Profile, found: &mut Objections) {
-    if profile.network_policy == NetworkPolicyEngine::VpcCni && profile.network_policy_mode == NetworkPolicyMode::Standard {
+    if profile.network_policy == NetworkPolicyEngine::VpcCni
+        && profile.network_policy_mode == NetworkPolicyMode::Standard
+    {
         let message = "a new pod may talk to everyone until its policies are in place".to_owned();
         found.weakens(Control::NetworkPolicy, &["networkPolicyMode"], message, "`networkPolicyMode: strict`");
     }
@@ -419,8 +456,12 @@ fn exposure(profile: &Profile, found: &mut Objections) {
     for (field, allowed, key) in kinds {
         let Some(count) = profile.namespace.quota.get(key).and_then(|q| amount(&q.0)) else { continue };
         let (message, help) = match (allowed, count > 0) {
-            (true, false) => (format!("`{field}` are allowed, and the quota has none"), format!("raise `{key}` in the quota")),
-            (false, true) => (format!("the quota has `{key}`, and `{field}` aren't allowed"), format!("`{key}: \"0\"` in the quota")),
+            (true, false) => {
+                (format!("`{field}` are allowed, and the quota has none"), format!("raise `{key}` in the quota"))
+            }
+            (false, true) => {
+                (format!("the quota has `{key}`, and `{field}` aren't allowed"), format!("`{key}: \"0\"` in the quota"))
+            }
             _ => continue,
         };
         let in_quota = ["namespace", "quota", key].map(str::to_owned).to_vec();
@@ -477,7 +518,9 @@ fn is_registry(text: &str) -> bool {
     let host = parts.next().unwrap_or_default();
     let (name, port) = host.split_once(':').unwrap_or((host, "443"));
     let label = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    let component = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
+    let component = |s: &str| {
+        !s.is_empty() && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+    };
     name.contains('.') && name.split('.').all(label) && port.parse::<u16>().is_ok() && parts.all(component)
 }
 

@@ -1,6 +1,8 @@
 //! The JSON Schema of the spec, for editors and for the structural check, derived from the
 //! types in [`super::model`].
 
+use std::sync::LazyLock;
+
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
@@ -10,6 +12,12 @@ use super::model::{Document, Profile, Quantity};
 
 /// Where the schema is published; editors key their caches by it.
 const ID: &str = "https://ringfence.dev/schemas/v1alpha1/tenancy.json";
+
+/// The schemas that every load checks against, made once.
+pub(super) static TENANCY: LazyLock<Value> = LazyLock::new(schema);
+pub(super) static PROFILE_FILE: LazyLock<Value> = LazyLock::new(profile_schema);
+/// A complete profile, as it is after `extends` and `overrides`.
+pub(super) static PROFILE: LazyLock<Value> = LazyLock::new(|| profile(false));
 
 /// The JSON Schema (draft 2020-12) of a tenancy file.
 pub fn schema() -> Value {
@@ -47,11 +55,6 @@ pub fn profile_schema() -> Value {
         properties.extend(head);
     }
     schema
-}
-
-/// A complete profile, as it is after `extends` and `overrides`.
-pub(super) fn complete_profile() -> Value {
-    profile(false)
 }
 
 /// `YYYY-MM-DD`.

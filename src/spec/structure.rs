@@ -44,8 +44,9 @@ impl<'a> Walker<'a> {
             Value::List(items) => {
                 if let Some(schema) = schema.get("items") {
                     for (i, item) in items.iter_mut().enumerate() {
-                        let mark = item.mark.clone();
-                        self.node(schema, item, &format!("{path}[{i}]"), &mark);
+                        // An entry has no key of its own; its first key is what people see first.
+                        let name = item.entries().first().map_or(&item.mark, |first| &first.key_mark).clone();
+                        self.node(schema, item, &format!("{path}[{i}]"), &name);
                     }
                 }
             }
@@ -115,7 +116,7 @@ impl<'a> Walker<'a> {
             if present.iter().any(|p| p == key) || meant.contains(&key) {
                 continue;
             }
-            let field = properties.and_then(|p| p.get(key));
+            let field = properties.and_then(|p| p.get(key)).map(|f| self.resolve(f));
             let example = field.and_then(example);
             let about = field.and_then(|f| f.get("description")).and_then(Json::as_str);
             let help = match (example, about) {
@@ -175,11 +176,17 @@ impl<'a> Walker<'a> {
             ("string", Value::Bool(b)) => format!("put it in quotes: \"{b}\""),
             ("integer", Value::Text(text)) if text.parse::<i64>().is_ok() => format!("leave out the quotes: {text}"),
             ("integer", Value::Number { .. }) => "a whole number".to_owned(),
-            ("boolean", Value::Text(text)) if matches!(text.to_lowercase().as_str(), "yes" | "on" | "y") => "write `true`".to_owned(),
-            ("boolean", Value::Text(text)) if matches!(text.to_lowercase().as_str(), "no" | "off" | "n") => "write `false`".to_owned(),
+            ("boolean", Value::Text(text)) if matches!(text.to_lowercase().as_str(), "yes" | "on" | "y") => {
+                "write `true`".to_owned()
+            }
+            ("boolean", Value::Text(text)) if matches!(text.to_lowercase().as_str(), "no" | "off" | "n") => {
+                "write `false`".to_owned()
+            }
             ("array", Value::Text(text)) => format!("write a list: [{}]", quote(text).trim_matches('`')),
             ("object", _) => match schema.get("properties").and_then(Json::as_object) {
-                Some(p) => format!("write `key: value` lines below it; it can have {}", list(p.keys().map(String::as_str))),
+                Some(p) => {
+                    format!("write `key: value` lines below it; it can have {}", list(p.keys().map(String::as_str)))
+                }
                 None => "write `key: value` lines below it".to_owned(),
             },
             _ => match example(schema) {
@@ -249,16 +256,16 @@ fn allows_null(schema: &Json) -> bool {
 }
 
 fn has_type(name: &str, node: &Node) -> bool {
-    match (&node.value, name) {
+    matches!(
+        (&node.value, name),
         (Value::Null, "null")
-        | (Value::Bool(_), "boolean")
-        | (Value::Number { .. }, "number")
-        | (Value::Number { int: Some(_), .. }, "integer")
-        | (Value::Text(_), "string")
-        | (Value::List(_), "array")
-        | (Value::Map(_), "object") => true,
-        _ => false,
-    }
+            | (Value::Bool(_), "boolean")
+            | (Value::Number { .. }, "number")
+            | (Value::Number { int: Some(_), .. }, "integer")
+            | (Value::Text(_), "string")
+            | (Value::List(_), "array")
+            | (Value::Map(_), "object")
+    )
 }
 
 fn type_name(name: &str) -> &'static str {
@@ -274,8 +281,10 @@ fn type_name(name: &str) -> &'static str {
 }
 
 fn example(schema: &Json) -> Option<String> {
-    let example = schema.get("examples")?.as_array()?.first()?;
-    Some(example.to_string())
+    match choices(schema).as_slice() {
+        [only] => Some(plain(only)),
+        _ => Some(schema.get("examples")?.as_array()?.first()?.to_string()),
+    }
 }
 
 fn plain(value: &Json) -> String {

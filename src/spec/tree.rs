@@ -4,14 +4,14 @@
 //! first mistake and keeps no place for keys; this goes on after duplicate keys, and every
 //! later check can point at what it speaks of. Size, depth and the growth by aliases are bounded.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_yaml::granit_parser::{Event, Marker, Options, Parser, ScalarStyle, Span, Tag};
+use serde_yaml::granit_parser::{ErrorKind, Event, Marker, Options, Parser, ScalarStyle, Span, Tag};
 
-use super::error::{Code, Excerpt, Related, SpecError};
+use super::error::{Code, Excerpt, SpecError};
+use super::findings::{join, quote};
 
 /// A spec is written by people; beyond this it is a mistake or an attack.
 pub const MAX_BYTES: usize = 1024 * 1024;
@@ -108,6 +108,12 @@ impl Mark {
 }
 
 impl Node {
+    /// Stands in for a file that couldn't be read as YAML: every check passes over it.
+    pub fn nothing(file: &Path) -> Self {
+        let mark = Mark { source: Source::new(file, ""), line: 0, column: 1, length: 1 };
+        Self { value: Value::Invalid, mark }
+    }
+
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.entry(key).map(|e| &e.value)
     }
@@ -136,6 +142,11 @@ impl Node {
         }
     }
 
+    /// The node and its text, where it is one.
+    pub fn with_text(&self) -> Option<(&Node, &str)> {
+        self.text().map(|text| (self, text))
+    }
+
     pub fn int(&self) -> Option<i64> {
         match self.value {
             Value::Number { int, .. } => int,
@@ -157,6 +168,20 @@ impl Node {
         }
     }
 
+    /// Without what is invalid.
+    pub fn pruned(&self) -> Node {
+        let keep = |node: &&Node| !matches!(node.value, Value::Invalid);
+        let value = match &self.value {
+            Value::List(items) => Value::List(items.iter().filter(keep).map(Node::pruned).collect()),
+            Value::Map(entries) => {
+                let entries = entries.iter().filter(|e| keep(&&e.value));
+                Value::Map(entries.map(|e| Entry { value: e.value.pruned(), ..e.clone() }).collect())
+            }
+            other => other.clone(),
+        };
+        Node { value, mark: self.mark.clone() }
+    }
+
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value as Json;
         match &self.value {
@@ -166,9 +191,7 @@ impl Node {
             Value::Number { raw, int: None } => raw.parse::<f64>().map_or(Json::Null, Json::from),
             Value::Text(text) => text.clone().into(),
             Value::List(items) => items.iter().map(Node::to_json).collect(),
-            Value::Map(entries) => {
-                Json::Object(entries.iter().map(|e| (e.key.clone(), e.value.to_json())).collect())
-            }
+            Value::Map(entries) => Json::Object(entries.iter().map(|e| (e.key.clone(), e.value.to_json())).collect()),
         }
     }
 }
@@ -181,10 +204,10 @@ pub struct Tree {
 }
 
 /// Reads one YAML document. `what` names it for the reader ("a tenancy").
-pub fn parse(file: &Path, text: &str, what: &str) -> Result<Tree, SpecError> {
+pub fn parse(file: &Path, text: &str, what: &str) -> Result<Tree, Box<SpecError>> {
     if text.len() > MAX_BYTES {
-        let message = format!("the file has {} bytes; {what} may have {MAX_BYTES} at most", text.len());
-        return Err(whole_file(file, message, "split the estate into several tenancies"));
+        let message = format!("the file has more than {MAX_BYTES} bytes, the most that {what} may have");
+        return Err(Box::new(whole_file(file, message, "split the estate into several tenancies")));
     }
     let source = Source::new(file, text);
     let mut options = Options::default();
@@ -198,13 +221,18 @@ pub fn parse(file: &Path, text: &str, what: &str) -> Result<Tree, SpecError> {
             Ok((event, span)) => builder.event(event, span)?,
             Err(error) => {
                 let mark = mark_at(&source, error.marker(), None);
+                if *error.kind() == ErrorKind::RecursionLimitExceeded {
+                    return Err(too_deep(&mark));
+                }
                 return Err(syntax(&mark, format!("not valid YAML: {}", error.info()), hint(&mark)));
             }
         }
     }
-    let empty = || whole_file(file, "the file is empty".to_owned(), &format!("{what} begins with `apiVersion:`"));
     match builder.root {
-        Some(Node { value: Value::Null, .. }) | None => Err(empty()),
+        Some(Node { value: Value::Null, .. }) | None => {
+            let help = format!("`ringfence schema` says what {what} holds");
+            Err(Box::new(whole_file(file, "the file is empty".to_owned(), &help)))
+        }
         Some(root) => Ok(Tree { root, duplicates: builder.duplicates }),
     }
 }
@@ -215,8 +243,8 @@ pub fn whole_file(file: &Path, message: String, help: &str) -> SpecError {
     SpecError { code: Code::Syntax, path: String::new(), at, message, help: Some(help.to_owned()), related: None }
 }
 
-fn syntax(mark: &Mark, message: String, help: Option<String>) -> SpecError {
-    SpecError { code: Code::Syntax, path: String::new(), at: mark.excerpt(), message, help, related: None }
+fn syntax(mark: &Mark, message: String, help: Option<String>) -> Box<SpecError> {
+    Box::new(SpecError { help, ..SpecError::new(Code::Syntax, "", mark, message) })
 }
 
 /// The usual cause of a syntax error, where the line shows it.
@@ -272,8 +300,13 @@ impl Builder {
         }
     }
 
-    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), SpecError> {
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Box<SpecError>> {
         let mark = mark_at(&self.source, &span.start, Some(&span.end));
+        if let Some((tag, start)) =
+            event.tag().zip(span.tag_start()).filter(|(tag, _)| !tag.is_yaml_core_schema_tag("str"))
+        {
+            return Err(unknown_tag(tag, &mark_at(&self.source, &start, None)));
+        }
         match event {
             Event::DocumentStart(..) => {
                 self.documents += 1;
@@ -284,15 +317,16 @@ impl Builder {
                 Ok(())
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let value = scalar(text, style, tag.as_deref(), &mark)?;
+                let plain = style == ScalarStyle::Plain && tag.is_none();
+                let value = if plain { plain_scalar(&text) } else { Value::Text(text.into_owned()) };
                 self.leaf(Node { value, mark }, anchor)
             }
-            Event::SequenceStart(_, anchor, tag) => self.open(Content::List(Vec::new()), anchor, tag, mark),
-            Event::MappingStart(_, anchor, tag) => {
+            Event::SequenceStart(_, anchor, _) => self.open(Content::List(Vec::new()), anchor, mark),
+            Event::MappingStart(_, anchor, _) => {
                 let map = Content::Map { entries: vec![], index: HashMap::new(), key: None, merges: vec![] };
-                self.open(map, anchor, tag, mark)
+                self.open(map, anchor, mark)
             }
-            Event::SequenceEnd | Event::MappingEnd => self.close(),
+            Event::SequenceEnd | Event::MappingEnd => self.close(&span.end),
             Event::Alias(id) => match self.anchors.get(&id) {
                 Some(anchor) => {
                     let (node, nodes, depth) = (anchor.node.clone(), anchor.nodes, anchor.depth);
@@ -309,16 +343,7 @@ impl Builder {
         }
     }
 
-    fn open(
-        &mut self,
-        content: Content,
-        anchor: usize,
-        tag: Option<Cow<'_, Tag>>,
-        mark: Mark,
-    ) -> Result<(), SpecError> {
-        if let Some(tag) = tag {
-            return Err(unknown_tag(&tag, &mark));
-        }
+    fn open(&mut self, content: Content, anchor: usize, mark: Mark) -> Result<(), Box<SpecError>> {
         if let Some(Frame { content: Content::Map { key: None, .. }, .. }) = self.stack.last() {
             return Err(complex_key(&mark));
         }
@@ -328,8 +353,11 @@ impl Builder {
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), SpecError> {
-        let Some(Frame { content, anchor, mark, before, depth }) = self.stack.pop() else { return Ok(()) };
+    fn close(&mut self, end: &Marker) -> Result<(), Box<SpecError>> {
+        let Some(Frame { content, anchor, mut mark, before, depth }) = self.stack.pop() else { return Ok(()) };
+        if end.line() == mark.line {
+            mark.length = (end.col() + 1).saturating_sub(mark.column).max(1);
+        }
         let value = match content {
             Content::List(items) => Value::List(items),
             Content::Map { mut entries, mut index, merges, .. } => {
@@ -344,7 +372,7 @@ impl Builder {
         self.place(node, depth)
     }
 
-    fn leaf(&mut self, node: Node, anchor: usize) -> Result<(), SpecError> {
+    fn leaf(&mut self, node: Node, anchor: usize) -> Result<(), Box<SpecError>> {
         self.count(1, 0, &node.mark)?;
         self.define(anchor, &node, 1, 0);
         self.place(node, 0)
@@ -357,22 +385,22 @@ impl Builder {
         }
     }
 
-    fn count(&mut self, nodes: usize, depth: usize, mark: &Mark) -> Result<(), SpecError> {
+    fn count(&mut self, nodes: usize, depth: usize, mark: &Mark) -> Result<(), Box<SpecError>> {
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
-            let message = format!("the file holds more than {MAX_NODES} values, aliases counted as what they stand for");
+            let message =
+                format!("the file holds more than {MAX_NODES} values, aliases counted as what they stand for");
             return Err(syntax(mark, message, Some("write fewer aliases".to_owned())));
         }
         if self.stack.len() + depth > MAX_DEPTH {
-            let message = format!("nested more than {MAX_DEPTH} levels deep");
-            return Err(syntax(mark, message, Some("nothing in a spec is nested that deep".to_owned())));
+            return Err(too_deep(mark));
         }
         Ok(())
     }
 
     /// Puts a complete node where it belongs.
-    fn place(&mut self, node: Node, depth: usize) -> Result<(), SpecError> {
-        let Some(frame) = self.stack.last_mut() else {
+    fn place(&mut self, node: Node, depth: usize) -> Result<(), Box<SpecError>> {
+        let Some((frame, above)) = self.stack.split_last_mut() else {
             self.root = Some(node);
             return Ok(());
         };
@@ -392,17 +420,14 @@ impl Builder {
                 }
                 Some((key, _)) if key == "<<" => merges.push(node),
                 Some((key, key_mark)) => match index.get(&key).and_then(|i| entries.get(*i)) {
-                    Some(first) => self.duplicates.push(SpecError {
-                        code: Code::Duplicate,
-                        path: String::new(),
-                        at: key_mark.excerpt(),
-                        message: format!("`{key}` is given twice"),
-                        help: Some("keep one of the two".to_owned()),
-                        related: Some(Related {
-                            at: first.key_mark.excerpt(),
-                            label: format!("`{key}` is first given here"),
-                        }),
-                    }),
+                    Some(first) => {
+                        let error =
+                            SpecError::new(Code::Duplicate, "", &key_mark, format!("{} is given twice", quote(&key)));
+                        let label = format!("{} is first given here", quote(&key));
+                        let error = error.help("keep one of the two").related(&first.key_mark, label);
+                        let path = join(&path_of(above), &key);
+                        self.duplicates.push(SpecError { path, ..error });
+                    }
                     None => {
                         index.insert(key.clone(), entries.len());
                         entries.push(Entry { key, key_mark, value: node });
@@ -414,8 +439,17 @@ impl Builder {
     }
 }
 
+/// The path of the innermost open value, given those around it.
+fn path_of(around: &[Frame]) -> String {
+    around.iter().fold(String::new(), |path, frame| match &frame.content {
+        Content::List(items) => format!("{path}[{}]", items.len()),
+        Content::Map { key: Some((key, _)), .. } => join(&path, key),
+        Content::Map { .. } => path,
+    })
+}
+
 /// `<<`: what isn't in the mapping itself comes from another.
-fn merge(entries: &mut Vec<Entry>, index: &mut HashMap<String, usize>, from: Node) -> Result<(), SpecError> {
+fn merge(entries: &mut Vec<Entry>, index: &mut HashMap<String, usize>, from: Node) -> Result<(), Box<SpecError>> {
     match from.value {
         Value::Map(others) => {
             for other in others {
@@ -433,12 +467,18 @@ fn merge(entries: &mut Vec<Entry>, index: &mut HashMap<String, usize>, from: Nod
     }
 }
 
-fn complex_key(mark: &Mark) -> SpecError {
+fn too_deep(mark: &Mark) -> Box<SpecError> {
+    let message = format!("nested more than {MAX_DEPTH} levels deep");
+    syntax(mark, message, Some("nothing in a spec is nested that deep".to_owned()))
+}
+
+fn complex_key(mark: &Mark) -> Box<SpecError> {
     let help = "to begin a list or a mapping as a value, put it after a key and a colon".to_owned();
     syntax(mark, "a key must be plain text".to_owned(), Some(help))
 }
 
-fn unknown_tag(tag: &Tag, mark: &Mark) -> SpecError {
+/// Tags would let a file choose types; ours come from the schema.
+fn unknown_tag(tag: &Tag, mark: &Mark) -> Box<SpecError> {
     syntax(mark, format!("the tag `{}` means nothing here", tag.original()), Some("leave it out".to_owned()))
 }
 
@@ -454,22 +494,14 @@ fn mark_at(source: &Arc<Source>, start: &Marker, end: Option<&Marker>) -> Mark {
 }
 
 /// YAML 1.2's core schema: `yes` and `on` are text, `2027-03-31` is text.
-fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>, mark: &Mark) -> Result<Value, SpecError> {
-    match tag {
-        Some(tag) if tag.is_yaml_core_schema_tag("str") => return Ok(Value::Text(text.into_owned())),
-        Some(tag) => return Err(unknown_tag(tag, mark)),
-        None => {}
-    }
-    if style != ScalarStyle::Plain {
-        return Ok(Value::Text(text.into_owned()));
-    }
-    Ok(match text.as_ref() {
+fn plain_scalar(text: &str) -> Value {
+    match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
         "true" | "True" | "TRUE" => Value::Bool(true),
         "false" | "False" | "FALSE" => Value::Bool(false),
-        plain if is_number(plain) => Value::Number { raw: plain.to_owned(), int: plain.parse().ok() },
-        plain => Value::Text(plain.to_owned()),
-    })
+        _ if is_number(text) => Value::Number { raw: text.to_owned(), int: text.parse().ok() },
+        _ => Value::Text(text.to_owned()),
+    }
 }
 
 /// Decimal numbers with an optional fraction and exponent. Others of YAML's (hexadecimal,

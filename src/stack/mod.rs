@@ -31,18 +31,18 @@ use crate::spec::names::Names;
 use crate::spec::{ClusterOf, Control, KubernetesVersion, Owner, Spec};
 use crate::template::Templates;
 
-pub use cluster::floor;
-pub use network::MAX_VPC_PREFIX;
+pub use crate::kinds::aws::versions::Zone;
+pub use cluster::next_version;
 
 /// What the stack needs to know of the account: what was decided before and
 /// stays, and what AWS offers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
     /// Twelve digits.
     pub account: String,
     /// `aws`, `aws-cn`, `aws-us-gov` …
     pub partition: String,
-    /// The region's availability zones.
+    /// The region's zones that EKS can use.
     pub zones: Vec<Zone>,
     /// Blocks of the VPCs that exist, by address; those that are leaving too,
     /// so that no new VPC gets their block.
@@ -62,17 +62,8 @@ pub struct Facts {
     pub roles: BTreeMap<String, String>,
 }
 
-/// An availability zone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Zone {
-    /// Such as `us-east-1a`.
-    pub name: String,
-    /// Such as `use1-az4`: the same for all accounts.
-    pub id: String,
-}
-
 /// Where a subnet lies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subnet {
     pub cidr: Ipv4Net,
     /// Zone name.
@@ -80,7 +71,7 @@ pub struct Subnet {
 }
 
 /// Versions of an add-on for one Kubernetes version.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
     /// What EKS recommends.
     pub default: Option<String>,
@@ -89,16 +80,14 @@ pub struct Offer {
 
 impl Facts {
     /// Facts for output that is made without asking AWS: the region's first
-    /// zones, the oldest add-ons that are good enough, the spec's account or
-    /// zeros.
+    /// zones, the oldest add-ons that are safe, the spec's account or zeros.
     pub fn assumed(spec: &Spec) -> Self {
         let zone = |c: char| Zone { name: format!("{}{c}", spec.region), id: String::new() };
         let mut offered: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
         for site in spec.clusters() {
             let offers = offered.entry(site.kubernetes_version).or_default();
             for (name, _) in site.profile.addons.iter() {
-                let (major, minor, patch) = floor(name);
-                let version = format!("v{major}.{minor}.{patch}-eksbuild.1");
+                let version = format!("{}-eksbuild.1", cluster::floor(name));
                 offers.insert(name.to_owned(), Offer { default: Some(version.clone()), versions: vec![version] });
             }
         }
@@ -279,3 +268,6 @@ fn whole(address: &Address) -> Option<Address> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

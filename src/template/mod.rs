@@ -109,8 +109,8 @@ impl Templates {
     /// Renders a JSON document. `subject` names what it is for, in errors.
     pub fn json(&self, name: &str, context: &Value, subject: impl Display) -> Result<Value> {
         let text = self.render(name, context, &subject)?;
-        let value = serde_json::from_str(&text)
-            .map_err(|e| self.unparsable(name, &text, e.line(), &subject, "JSON", &e))?;
+        let value =
+            serde_json::from_str(&text).map_err(|e| self.unparsable(name, &text, e.line(), &subject, "JSON", &e))?;
         Ok(sorted(value))
     }
 
@@ -191,6 +191,11 @@ impl Templates {
     }
 }
 
+/// An object as YAML, for files.
+pub fn yaml(object: &Value) -> Result<String> {
+    serde_yaml::to_string(object).map_err(|e| Error::bug(format!("an object can't be written as YAML: {e}")))
+}
+
 fn is_addition(name: &str) -> bool {
     let folder = |f: &str| name.strip_prefix(OPEN).and_then(|n| n.strip_prefix(f));
     folder("cluster/").or_else(|| folder("tenant/")).is_some_and(|file| file.ends_with(".yaml") && !file.contains('/'))
@@ -199,8 +204,9 @@ fn is_addition(name: &str) -> bool {
 /// Every file below `directory` with its name as a template. Hidden files and
 /// README files aren't templates.
 fn files_under(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let unreadable =
-        |path: &Path, e: std::io::Error| Error::input(format!("the templates in {} can't be read: {e}", path.display()));
+    let unreadable = |path: &Path, e: std::io::Error| {
+        Error::input(format!("the templates in {} can't be read: {e}", path.display()))
+    };
     let mut found = Vec::new();
     let mut folders = vec![(String::new(), directory.to_owned())];
     while let Some((prefix, folder)) = folders.pop() {
@@ -225,7 +231,11 @@ fn files_under(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
 /// Writes plain text, and a mark in the place of any other.
 fn plain(text: &str, output: &mut dyn Write) -> std::io::Result<()> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | '-');
-    if text.chars().all(is_plain) { output.write_all(text.as_bytes()) } else { write!(output, "{REFUSED}{}", text.escape_debug()) }
+    if text.chars().all(is_plain) {
+        output.write_all(text.as_bytes())
+    } else {
+        write!(output, "{REFUSED}{}", text.escape_debug())
+    }
 }
 
 /// `{{ value | json }}`: quoted, which is right in YAML, JSON and TOML alike.
@@ -272,6 +282,13 @@ mod tests {
         let table: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
         assert_eq!(table, files);
         Templates::built_in().unwrap();
+    }
+
+    #[test]
+    fn yaml_reads_back() {
+        let object = json!({"a": "1", "b": ["yes", "# no", "x: y", "", "\u{2028}", " "], "c": {"d/e": null, "f": 1.5}, "g": "null"});
+        let back: Value = serde_yaml::from_str(&yaml(&object).unwrap()).unwrap();
+        assert_eq!(back, object);
     }
 
     #[test]

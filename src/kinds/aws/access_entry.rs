@@ -1,14 +1,37 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use async_trait::async_trait;
+use aws_sdk_eks::types::{AccessEntry as Entry, AccessScope, AccessScopeType};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::eks::{adopted, gather, live, optional, retag, tag_map, tags_of};
+use super::foreign::claim;
+use crate::aws::error::failed;
+use crate::aws::tags;
+use crate::aws::{Aws, role_of};
+use crate::engine::address::Address;
+use crate::engine::error::{Class, Result, typed, untyped};
+use crate::engine::kind::{
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
+};
+use crate::engine::value::Outputs;
+
+pub const NAME: &str = "aws.access-entry";
 
 /// A cluster's access entry of type STANDARD with its access policies.
+///
+/// An entry that was added to our cluster by hand is drift: it is found
+/// without our tags, at [`entry_address`]. A Kubernetes user name set by hand
+/// stands in an observed state as `username`.
 /// Outputs: `arn`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Name of the cluster.
     pub cluster: String,
-    /// ARN of a role or user.
+    /// ARN of a role or user; for a role with its path.
     pub principal: String,
     pub groups: Vec<String>,
     pub policies: Vec<AccessPolicy>,
@@ -20,4 +43,323 @@ pub struct AccessPolicy {
     pub arn: String,
     /// Empty: the whole cluster.
     pub namespaces: Vec<String>,
+}
+
+/// The address of `principal`'s entry in the cluster at `cluster`: readable,
+/// and the same whoever asks.
+pub fn entry_address(cluster: &Address, principal: &str) -> Address {
+    let principal = role_of(principal);
+    let name = principal.rsplit(['/', ':']).next().unwrap_or_default();
+    let digest = Sha256::digest(principal.as_bytes());
+    let hash: String = digest.iter().take(3).map(|b| format!("{b:02x}")).collect();
+    cluster.join(format!("access-entry/{name}-{hash}"))
+}
+
+pub struct AccessEntry {
+    aws: Arc<Aws>,
+}
+
+impl AccessEntry {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    async fn principals(&self, cluster: &str) -> Result<Vec<String>> {
+        let mut pages = self.aws.eks.list_access_entries().cluster_name(cluster).into_paginator().items().send();
+        let mut principals = Vec::new();
+        while let Some(principal) = pages.next().await {
+            principals.push(principal.map_err(failed("eks:ListAccessEntries"))?);
+        }
+        Ok(principals)
+    }
+
+    async fn entry(&self, cluster: &str, principal: &str) -> Result<Option<Entry>> {
+        let call = self.aws.eks.describe_access_entry().cluster_name(cluster).principal_arn(principal);
+        let answer = optional(call.send().await.map_err(failed("eks:DescribeAccessEntry")))?;
+        Ok(answer.and_then(|o| o.access_entry))
+    }
+
+    async fn policies(&self, cluster: &str, principal: &str) -> Result<Vec<AccessPolicy>> {
+        let mut pages = self
+            .aws
+            .eks
+            .list_associated_access_policies()
+            .cluster_name(cluster)
+            .principal_arn(principal)
+            .into_paginator()
+            .items()
+            .send();
+        let mut policies = Vec::new();
+        while let Some(policy) = pages.next().await {
+            let policy = policy.map_err(failed("eks:ListAssociatedAccessPolicies"))?;
+            let scope = policy.access_scope();
+            let mut namespaces = scope.map(|s| s.namespaces().to_vec()).unwrap_or_default();
+            namespaces.sort();
+            policies.push(AccessPolicy { arn: policy.policy_arn().unwrap_or_default().to_owned(), namespaces });
+        }
+        policies.sort();
+        Ok(policies)
+    }
+
+    /// An entry of type STANDARD. `address` and `generation` hold where its
+    /// tags don't say whose it is.
+    async fn read(&self, cluster: &str, principal: &str, address: &Address, generation: u32) -> Result<Option<Found>> {
+        let Some(entry) = self.entry(cluster, principal).await? else {
+            return Ok(None);
+        };
+        if entry.r#type() != Some("STANDARD") {
+            return Ok(None);
+        }
+        let all = tags_of(entry.tags());
+        let (address, generation) = self.aws.owned(&all).unwrap_or_else(|| (address.clone(), generation));
+        let mut groups = entry.kubernetes_groups().to_vec();
+        groups.sort();
+        let state = State {
+            cluster: cluster.to_owned(),
+            principal: principal.to_owned(),
+            groups,
+            policies: self.policies(cluster, principal).await?,
+            tags: tags::observed(&all),
+        };
+        let mut state = untyped(&state)?;
+        if let (Some(fields), Some(user)) = (state.as_object_mut(), entry.username())
+            && user != user_of(principal)
+        {
+            fields.insert("username".to_owned(), user.into());
+        }
+        let arn = entry.access_entry_arn().unwrap_or_default().to_owned();
+        Ok(Some(Found {
+            address,
+            generation,
+            outputs: outputs(&arn),
+            id: arn,
+            state,
+            status: Status::Ready,
+            refs: Vec::new(),
+        }))
+    }
+
+    /// Brings the policies of an entry from one set to another. A policy that
+    /// is associated again gets the new scope.
+    async fn associate(&self, to: &State, from: &[AccessPolicy]) -> Result<()> {
+        let eks = &self.aws.eks;
+        for policy in to.policies.iter().filter(|p| !from.contains(p)) {
+            let scope = AccessScope::builder();
+            let scope = if policy.namespaces.is_empty() {
+                scope.r#type(AccessScopeType::Cluster)
+            } else {
+                scope.r#type(AccessScopeType::Namespace).set_namespaces(Some(policy.namespaces.clone()))
+            };
+            eks.associate_access_policy()
+                .cluster_name(&to.cluster)
+                .principal_arn(&to.principal)
+                .policy_arn(&policy.arn)
+                .access_scope(scope.build())
+                .send()
+                .await
+                .map_err(failed("eks:AssociateAccessPolicy"))?;
+        }
+        let kept: BTreeSet<&String> = to.policies.iter().map(|p| &p.arn).collect();
+        for policy in from.iter().filter(|p| !kept.contains(&p.arn)) {
+            let call = eks
+                .disassociate_access_policy()
+                .cluster_name(&to.cluster)
+                .principal_arn(&to.principal)
+                .policy_arn(&policy.arn);
+            optional(call.send().await.map_err(failed("eks:DisassociateAccessPolicy")))?;
+        }
+        Ok(())
+    }
+
+    /// Neither of whoever runs this, who would lock themselves out, nor of an
+    /// AWS service.
+    fn is_left_alone(&self, principal: &str) -> bool {
+        principal.contains(":role/aws-service-role/") || same_principal(principal, &self.aws.caller)
+    }
+}
+
+#[async_trait]
+impl Kind for AccessEntry {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn deleted_after(&self) -> &'static [&'static str] {
+        &["k8s.manifest"]
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[
+            ("cluster", Rule::Replace),
+            ("principal", Rule::Replace),
+            ("groups", Rule::Unordered),
+            ("policies", Rule::Unordered),
+            ("policies.*.namespaces", Rule::Unordered),
+        ]
+    }
+
+    fn summary(&self, state: &Value) -> String {
+        typed::<State>(state).map(|s| s.principal).unwrap_or_default()
+    }
+
+    fn pace(&self, _verb: Verb) -> Pace {
+        Pace::secs(3, 180)
+    }
+
+    async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
+        let mut named = BTreeMap::new();
+        for Wanted { address, state } in wanted {
+            let state: State = typed(state)?;
+            named.insert((state.cluster, state.principal), address);
+        }
+        let entries = gather(live(&self.aws, round).await?, |cluster| async move {
+            let principals = self.principals(&cluster.name).await?;
+            Ok(principals.into_iter().map(move |principal| (cluster.clone(), principal)).collect::<Vec<_>>())
+        });
+        let entries = entries.await?.into_iter().flatten().filter_map(|(cluster, principal)| {
+            let key = (cluster.name, principal);
+            match named.get(&key) {
+                Some(address) => Some((key, (*address).clone())),
+                None if self.is_left_alone(&key.1) => None,
+                None => {
+                    let address = entry_address(&cluster.address, &key.1);
+                    Some((key, address))
+                }
+            }
+        });
+        let found = gather(entries, |((cluster, principal), address)| async move {
+            self.read(&cluster, &principal, &address, 1).await
+        });
+        Ok(Observation { found: found.await?.into_iter().flatten().collect(), ..Observation::default() })
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        gather(handles, |handle| async move {
+            let state: State = typed(&handle.state)?;
+            let found = self.read(&state.cluster, &state.principal, &handle.address, handle.generation).await?;
+            Ok(found.filter(|f| f.address == handle.address))
+        })
+        .await
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let call = self
+            .aws
+            .eks
+            .create_access_entry()
+            .cluster_name(&state.cluster)
+            .principal_arn(&state.principal)
+            .set_kubernetes_groups(Some(state.groups.clone()))
+            .r#type("STANDARD")
+            .client_request_token(&new.token)
+            .set_tags(Some(tag_map(&tags::with_generation(&state.tags, new.generation))));
+        let arn = match call.send().await.map_err(failed("eks:CreateAccessEntry")) {
+            Ok(answer) => answer.access_entry.and_then(|e| e.access_entry_arn),
+            Err(error) if error.class == Class::Conflict => {
+                let entry = self.entry(&state.cluster, &state.principal).await?;
+                claim(&self.aws, new, entry.as_ref().map(|e| tags_of(e.tags())).as_ref(), error)?;
+                entry.and_then(|e| e.access_entry_arn)
+            }
+            Err(error) if error.class == Class::NotYet => {
+                return Err(error.help("the principal must exist; a role that has a path is named with it"));
+            }
+            Err(error) => return Err(error),
+        };
+        self.associate(&state, &[]).await?;
+        let arn = arn.unwrap_or_default();
+        Ok(Made { outputs: outputs(&arn), id: arn, ready: true })
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let renamed = from.state.get("username").is_some();
+        if renamed || before.groups != after.groups {
+            self.aws
+                .eks
+                .update_access_entry()
+                .cluster_name(&after.cluster)
+                .principal_arn(&after.principal)
+                .set_kubernetes_groups(Some(after.groups.clone()))
+                .set_username(renamed.then(|| user_of(&after.principal)))
+                .send()
+                .await
+                .map_err(failed("eks:UpdateAccessEntry"))?;
+        }
+        self.associate(&after, &before.policies).await?;
+        let tags = adopted(&self.aws, &before.tags, &after.tags, from.generation);
+        retag(&self.aws, &from.id, &before.tags, &tags).await?;
+        Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        let state: State = typed(&found.state)?;
+        let call = self.aws.eks.delete_access_entry().cluster_name(&state.cluster).principal_arn(&state.principal);
+        optional(call.send().await.map_err(failed("eks:DeleteAccessEntry")))?;
+        Ok(true)
+    }
+}
+
+/// The Kubernetes user name that EKS gives to a principal by itself (EKS user
+/// guide, "Create access entries").
+fn user_of(principal: &str) -> String {
+    let parts: Vec<&str> = principal.splitn(6, ':').collect();
+    match parts.as_slice() {
+        [arn, partition, "iam", _, account, resource] if resource.starts_with("role/") => {
+            let role = resource.rsplit('/').next().unwrap_or_default();
+            format!("{arn}:{partition}:sts::{account}:assumed-role/{role}/{{{{SessionName}}}}")
+        }
+        _ => principal.to_owned(),
+    }
+}
+
+/// True for the ARNs of one principal. The path of an assumed role is lost, so
+/// roles are compared by account and name.
+fn same_principal(a: &str, b: &str) -> bool {
+    let role = |arn: &str| {
+        let arn = role_of(arn);
+        let (head, path) = arn.split_once(":role/")?;
+        Some((head.to_owned(), path.rsplit('/').next()?.to_owned()))
+    };
+    a == b || role(a).is_some_and(|a| Some(a) == role(b))
+}
+
+fn outputs(arn: &str) -> Outputs {
+    Outputs::from([("arn".to_owned(), arn.to_owned())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_readable_and_one_for_each_principal() {
+        let cluster = Address::new("tenant/12345/silo/cluster");
+        let address = entry_address(&cluster, "arn:aws:iam::123456789012:role/ops/PlatformAdmin");
+        assert!(address.as_str().starts_with("tenant/12345/silo/cluster/access-entry/platformadmin-"), "{address}");
+        assert_ne!(address, entry_address(&cluster, "arn:aws:iam::123456789012:role/PlatformAdmin"));
+        let session = "arn:aws:sts::123456789012:assumed-role/PlatformAdmin/me";
+        assert_eq!(
+            entry_address(&cluster, session),
+            entry_address(&cluster, "arn:aws:iam::123456789012:role/PlatformAdmin"),
+        );
+    }
+
+    #[test]
+    fn principals_are_compared_without_the_path_of_a_role() {
+        let caller = "arn:aws:iam::123456789012:role/Deploy";
+        assert!(same_principal("arn:aws:iam::123456789012:role/ci/Deploy", caller));
+        assert!(!same_principal("arn:aws:iam::210987654321:role/ci/Deploy", caller));
+        assert!(!same_principal("arn:aws:iam::123456789012:user/Deploy", caller));
+        assert!(same_principal("arn:aws:iam::123456789012:user/me", "arn:aws:iam::123456789012:user/me"));
+    }
+
+    #[test]
+    fn default_user_names() {
+        assert_eq!(
+            user_of("arn:aws-cn:iam::123456789012:role/a/b/Admin"),
+            "arn:aws-cn:sts::123456789012:assumed-role/Admin/{{SessionName}}"
+        );
+        assert_eq!(user_of("arn:aws:iam::123456789012:user/me"), "arn:aws:iam::123456789012:user/me");
+    }
 }

@@ -7,14 +7,19 @@ use std::future::Future;
 use std::time::Duration;
 
 use aws_sdk_ec2::config::Builder;
-use aws_sdk_ec2::types::{Filter, NetworkInterface, NetworkInterfaceStatus, ResourceType, Tag, TagSpecification};
+use aws_sdk_ec2::types::{
+    Filter, NetworkInterface, NetworkInterfaceStatus, ResourceType, Tag, TagSpecification, UnsuccessfulItem,
+};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::http::StatusCode;
+use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::error::metadata::{ErrorMetadata, ProvideErrorMetadata};
 use aws_smithy_types::retry::RetryConfig;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::foreign::TagStyle;
 use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
 use crate::aws::tags::{self, Tags};
@@ -76,16 +81,10 @@ pub fn ours(aws: &Aws) -> Filter {
     filter(&format!("tag:{}", tags::TENANCY), [&aws.tenancy])
 }
 
-/// Each item is the filters of one call; together they select `handles`: by
-/// the filter `id` where the id is known, else by address.
-pub fn selections(aws: &Aws, id: &str, handles: &[Handle]) -> Vec<Vec<Filter>> {
-    let (unknown, known): (Vec<_>, Vec<_>) = handles.iter().partition(|h| h.id.is_empty());
-    let by_id = known.chunks(FILTER_VALUES).map(|some| vec![filter(id, some.iter().map(|h| &h.id))]);
-    by_id.chain(by_address(aws, &unknown)).collect()
-}
-
-/// As [`selections`], by address only.
-pub fn by_address(aws: &Aws, handles: &[&Handle]) -> Vec<Vec<Filter>> {
+/// Each item is the filters of one call; together they select `handles`, by
+/// address: not every API has a filter for ids, and where ids are asked for
+/// outright, one that is gone fails the whole call.
+pub fn selections(aws: &Aws, handles: &[Handle]) -> Vec<Vec<Filter>> {
     let name = format!("tag:{}", tags::ADDRESS);
     handles
         .chunks(FILTER_VALUES)
@@ -93,8 +92,8 @@ pub fn by_address(aws: &Aws, handles: &[&Handle]) -> Vec<Vec<Filter>> {
         .collect()
 }
 
-/// What was found for each handle. By address, one on its way out is taken
-/// only if there is no other.
+/// What was found for each handle: by id, or where that isn't known by address
+/// and generation. One on its way out is taken only if there is no other.
 pub fn matched(handles: &[Handle], found: &[Found]) -> Vec<Option<Found>> {
     handles
         .iter()
@@ -128,20 +127,26 @@ pub fn making<E>(operation: &'static str) -> impl FnOnce(SdkError<E, HttpRespons
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    move |error| {
-        let error = failed(operation)(error);
-        if is_not_found(&error) { Error { class: Class::NotYet, ..error } } else { error }
-    }
+    move |error| not_yet(failed(operation)(error))
 }
 
-/// The error of one item that a call in bulk reports with success.
-pub fn refused(operation: &'static str, code: &str, message: &str) -> Error {
-    let error = ErrorMetadata::builder().code(code).message(message).build();
-    let response = HttpResponse::try_from(http::Response::new(aws_smithy_types::body::SdkBody::empty()));
-    match response {
-        Ok(response) => failed(operation)(SdkError::service_error(error, response)),
-        Err(_) => Error::new(Class::Invalid, message).operation(operation),
-    }
+/// What isn't found is what isn't visible yet.
+pub fn not_yet(error: Error) -> Error {
+    if is_not_found(&error) { Error { class: Class::NotYet, ..error } } else { error }
+}
+
+/// The first failure among the items of a call in bulk, which succeeds as a
+/// whole all the same.
+pub fn all_done(operation: &'static str, unsuccessful: &[UnsuccessfulItem]) -> Result<()> {
+    let Some(error) = unsuccessful.first().and_then(|item| item.error()) else {
+        return Ok(());
+    };
+    let error = ErrorMetadata::builder()
+        .code(error.code().unwrap_or("Unknown"))
+        .message(error.message().unwrap_or("no message"))
+        .build();
+    let ok = HttpResponse::new(StatusCode::from(http::StatusCode::OK), SdkBody::empty());
+    Err(failed(operation)(SdkError::service_error(error, ok)))
 }
 
 /// Repeats a call that completes what was just made until EC2 knows it, for
@@ -177,23 +182,11 @@ pub fn absent<T>(result: Result<T>) -> Result<()> {
     }
 }
 
-/// A resource that stands under a name that we want, without our tags.
-pub fn foreign(aws: &Aws, wanted: &Wanted, id: &str, what: &str) -> Foreign {
-    let ownership = tags::ownership(&aws.tenancy, &aws.scope.region, &wanted.address);
-    let tags: Vec<String> = tags::with_generation(&ownership, 1)
-        .iter()
-        .map(|(key, value)| format!("'Key={key},Value={value}'"))
-        .collect();
-    Foreign {
-        address: wanted.address.clone(),
-        id: id.to_owned(),
-        message: format!(
-            "{what} exists as {id} without ringfence's tags, so it isn't touched; rename or remove it, or adopt it with \
-             `aws ec2 create-tags --region {} --resources {id} --tags {}`",
-            aws.scope.region,
-            tags.join(" "),
-        ),
-    }
+/// A resource with tags `has` that stands under a name that we want.
+pub fn foreign(aws: &Aws, wanted: &Wanted, id: &str, what: &str, has: &Tags) -> Foreign {
+    let command = format!("aws ec2 create-tags --region {} --resources {id}", aws.scope.region);
+    let what = format!("{what} ({id})");
+    super::foreign::foreign(aws, &wanted.address, id, &what, has, &command, TagStyle::Key)
 }
 
 /// Deletes with `call`. Where AWS says that something depends on it,

@@ -56,6 +56,12 @@ pub(super) fn tag_map(tags: &Tags) -> HashMap<String, String> {
     tags.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
+/// The tags to write where `to` is desired: with the generation, if what has
+/// the tags `from` is ours by descent and gets our tags only now.
+pub(super) fn adopted(aws: &Aws, from: &Tags, to: &Tags, generation: u32) -> Tags {
+    if aws.owned(from).is_some() { to.clone() } else { tags::with_generation(to, generation) }
+}
+
 /// Brings the tags of any EKS resource to `to`.
 pub(super) async fn retag(aws: &Aws, arn: &str, from: &Tags, to: &Tags) -> Result<()> {
     let (write, remove) = tags::difference(from, to);

@@ -1,8 +1,30 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use async_trait::async_trait;
+use aws_sdk_eks::types::{
+    Addon, AddonIssueCode, AddonPodIdentityAssociations, AddonStatus, ResolveConflicts,
+};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::eks::{built, gather, issues, live, optional, retag, tag_map, tags_of};
+use super::foreign::{TagStyle, claim, foreign};
+use super::pod_identity;
+use crate::aws::Aws;
+use crate::aws::error::failed;
+use crate::aws::tags;
+use crate::engine::error::{Class, Result, typed, untyped};
+use crate::engine::kind::{
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb,
+    Wanted,
+};
+use crate::engine::value::Outputs;
+
+pub const NAME: &str = "aws.eks-addon";
+
+/// A managed add-on. An IRSA role set by hand stands in an observed state as
+/// `service_account_role`.
 /// Outputs: `arn`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -15,4 +37,257 @@ pub struct State {
     /// Role ARNs by service account, for Pod Identity.
     pub pod_identity: BTreeMap<String, String>,
     pub tags: BTreeMap<String, String>,
+}
+
+pub struct EksAddon {
+    aws: Arc<Aws>,
+}
+
+impl EksAddon {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    async fn names(&self, cluster: &str) -> Result<Vec<String>> {
+        let mut pages = self.aws.eks.list_addons().cluster_name(cluster).into_paginator().items().send();
+        let mut names = Vec::new();
+        while let Some(name) = pages.next().await {
+            names.push(name.map_err(failed("eks:ListAddons"))?);
+        }
+        Ok(names)
+    }
+
+    async fn addon(&self, cluster: &str, name: &str) -> Result<Option<Addon>> {
+        let call = self.aws.eks.describe_addon().cluster_name(cluster).addon_name(name);
+        let answer = optional(call.send().await.map_err(failed("eks:DescribeAddon")))?;
+        Ok(answer.and_then(|o| o.addon))
+    }
+
+    /// Role ARNs by service account of the add-on's own associations.
+    async fn roles(&self, addon: &Addon) -> Result<BTreeMap<String, String>> {
+        let cluster = addon.cluster_name().unwrap_or_default();
+        let mut roles = BTreeMap::new();
+        for arn in addon.pod_identity_associations() {
+            let id = arn.rsplit('/').next().unwrap_or_default();
+            if let Some(association) = pod_identity::describe(&self.aws, cluster, id).await? {
+                roles.insert(
+                    association.service_account.unwrap_or_default(),
+                    association.role_arn.unwrap_or_default(),
+                );
+            }
+        }
+        Ok(roles)
+    }
+
+    async fn found(&self, addon: &Addon, waiting: bool) -> Result<Option<Found>> {
+        let all = tags_of(addon.tags());
+        let Some((address, generation)) = self.aws.owned(&all) else {
+            return Ok(None);
+        };
+        let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+        let state = State {
+            cluster: text(addon.cluster_name()),
+            name: text(addon.addon_name()),
+            version: text(addon.addon_version()),
+            configuration: configuration(addon.configuration_values()),
+            pod_identity: self.roles(addon).await?,
+            tags: tags::observed(&all),
+        };
+        let mut state = untyped(&state)?;
+        if let (Some(fields), Some(role)) = (state.as_object_mut(), addon.service_account_role_arn()) {
+            fields.insert("service_account_role".to_owned(), role.into());
+        }
+        let arn = text(addon.addon_arn());
+        Ok(Some(Found {
+            address,
+            generation,
+            outputs: outputs(&arn),
+            id: arn,
+            state,
+            status: status(addon, waiting),
+            refs: Vec::new(),
+        }))
+    }
+}
+
+#[async_trait]
+impl Kind for EksAddon {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn deleted_after(&self) -> &'static [&'static str] {
+        &[super::node_group::NAME, super::fargate_profile::NAME]
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[("cluster", Rule::Replace), ("name", Rule::Replace)]
+    }
+
+    fn summary(&self, state: &Value) -> String {
+        typed::<State>(state).map(|s| format!("{} {}", s.name, s.version)).unwrap_or_default()
+    }
+
+    fn pace(&self, verb: Verb) -> Pace {
+        match verb {
+            Verb::Create | Verb::Update => Pace::secs(60, 1200),
+            Verb::Delete => Pace::secs(40, 1200),
+        }
+    }
+
+    fn repair(&self, found: &Found) -> Repair {
+        match &found.status {
+            Status::Failed(text) if text.starts_with(AddonStatus::CreateFailed.as_str()) => Repair::Replace,
+            _ => Repair::Update,
+        }
+    }
+
+    async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
+        let mut named = BTreeMap::new();
+        for Wanted { address, state } in wanted {
+            let state: State = typed(state)?;
+            named.insert((state.cluster, state.name), address);
+        }
+        let names = gather(live(&self.aws, round).await?, |cluster| async move {
+            let names = self.names(&cluster.name).await?;
+            Ok(names.into_iter().map(move |name| (cluster.name.clone(), name)).collect::<Vec<_>>())
+        });
+        let addons = gather(names.await?.into_iter().flatten(), |(cluster, name)| async move {
+            let Some(addon) = self.addon(&cluster, &name).await? else {
+                return Ok(None);
+            };
+            Ok(Some((self.found(&addon, false).await?, (cluster, name), addon)))
+        });
+        let mut seen = Observation::default();
+        for (found, key, addon) in addons.await?.into_iter().flatten() {
+            match (found, named.get(&key)) {
+                (Some(found), _) => seen.found.push(found),
+                (None, Some(address)) => {
+                    let arn = addon.addon_arn().unwrap_or_default();
+                    let command = format!("aws eks tag-resource --resource-arn {arn}");
+                    let what = format!("the add-on `{}` of cluster `{}`", key.1, key.0);
+                    let has = tags_of(addon.tags());
+                    seen.foreign.push(foreign(&self.aws, address, arn, &what, &has, &command, TagStyle::Map));
+                }
+                (None, None) => {}
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        gather(handles, |handle| async move {
+            let state: State = typed(&handle.state)?;
+            let Some(addon) = self.addon(&state.cluster, &state.name).await? else {
+                return Ok(None);
+            };
+            let found = self.found(&addon, true).await?;
+            Ok(found.filter(|f| f.address == handle.address && f.generation == handle.generation))
+        })
+        .await
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let call = self
+            .aws
+            .eks
+            .create_addon()
+            .cluster_name(&state.cluster)
+            .addon_name(&state.name)
+            .addon_version(&state.version)
+            .resolve_conflicts(ResolveConflicts::Overwrite)
+            .set_configuration_values((state.configuration != json!({})).then(|| state.configuration.to_string()))
+            .set_pod_identity_associations(Some(associations(&state)?).filter(|a| !a.is_empty()))
+            .client_request_token(&new.token)
+            .set_tags(Some(tag_map(&tags::with_generation(&state.tags, new.generation))));
+        let addon = match call.send().await.map_err(failed("eks:CreateAddon")) {
+            Ok(answer) => answer.addon,
+            Err(error) if error.class == Class::Conflict => {
+                let addon = self.addon(&state.cluster, &state.name).await?;
+                let has = addon
+                    .as_ref()
+                    .filter(|a| a.status() != Some(&AddonStatus::Deleting))
+                    .map(|a| tags_of(a.tags()));
+                claim(&self.aws, new, has.as_ref(), error)?;
+                addon
+            }
+            Err(error) => return Err(error),
+        };
+        let arn = addon.and_then(|a| a.addon_arn).unwrap_or_default();
+        Ok(Made { outputs: outputs(&arn), id: arn, ready: false })
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        retag(&self.aws, &from.id, &before.tags, &after.tags).await?;
+        let same = (&before.version, &before.configuration, &before.pod_identity)
+            == (&after.version, &after.configuration, &after.pod_identity)
+            && from.state.get("service_account_role").is_none();
+        if same && from.status == Status::Ready {
+            return Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true });
+        }
+        // An empty list and an empty object take away what is set.
+        self.aws
+            .eks
+            .update_addon()
+            .cluster_name(&after.cluster)
+            .addon_name(&after.name)
+            .addon_version(&after.version)
+            .resolve_conflicts(ResolveConflicts::Overwrite)
+            .configuration_values(after.configuration.to_string())
+            .set_pod_identity_associations(Some(associations(&after)?))
+            .send()
+            .await
+            .map_err(failed("eks:UpdateAddon"))?;
+        Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: false })
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        let state: State = typed(&found.state)?;
+        let call = self.aws.eks.delete_addon().cluster_name(&state.cluster).addon_name(&state.name);
+        Ok(optional(call.send().await.map_err(failed("eks:DeleteAddon")))?.is_none())
+    }
+}
+
+/// `waiting`: the pods of an add-on that was just made or changed may still be
+/// on their way, which EKS may call DEGRADED already.
+fn status(addon: &Addon, waiting: bool) -> Status {
+    let all = addon.health().map(|h| h.issues()).unwrap_or_default();
+    let text = |status: &AddonStatus| {
+        let all = all.iter().map(|i| (i.code().map(|c| c.as_str()), i.message(), i.resource_ids()));
+        format!("{}: {}", status.as_str(), issues(all))
+    };
+    let starting = all.iter().all(|i| i.code() == Some(&AddonIssueCode::InsufficientNumberOfReplicas));
+    match addon.status() {
+        Some(AddonStatus::Active) => Status::Ready,
+        Some(AddonStatus::Deleting) => Status::Deleting,
+        Some(s @ (AddonStatus::Creating | AddonStatus::Updating)) if all.is_empty() => {
+            Status::Pending(s.as_str().to_owned())
+        }
+        Some(s @ (AddonStatus::Creating | AddonStatus::Updating)) => Status::Pending(text(s)),
+        Some(s @ AddonStatus::Degraded) if waiting && starting => Status::Pending(text(s)),
+        Some(s) => Status::Failed(text(s)),
+        None => Status::Pending("no status".to_owned()),
+    }
+}
+
+/// Configuration values are JSON or YAML; ours are JSON, so a text that isn't
+/// was set by somebody else and stays a string.
+fn configuration(values: Option<&str>) -> Value {
+    match values {
+        None | Some("") => json!({}),
+        Some(text) => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+    }
+}
+
+fn associations(state: &State) -> Result<Vec<AddonPodIdentityAssociations>> {
+    let association = |(account, role): (&String, &String)| {
+        built(AddonPodIdentityAssociations::builder().service_account(account).role_arn(role).build())
+    };
+    state.pod_identity.iter().map(association).collect()
+}
+
+fn outputs(arn: &str) -> Outputs {
+    Outputs::from([("arn".to_owned(), arn.to_owned())])
 }

@@ -1,7 +1,36 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
+use aws_sdk_eks::operation::update_cluster_config::builders::UpdateClusterConfigFluentBuilder;
+use aws_sdk_eks::types::{
+    AuthenticationMode, Cluster, ClusterStatus, CreateAccessConfigRequest, EncryptionConfig,
+    KubernetesNetworkConfigRequest, LogSetup, LogType, Logging, Provider, SupportType,
+    UpdateAccessConfigRequest, UpgradePolicyRequest, VpcConfigRequest,
+};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::eks::{cluster, clusters, gather, issues, optional, retag, tag_map, tags_of, update};
+use super::foreign::{TagStyle, claim, foreign};
+use crate::aws::Aws;
+use crate::aws::error::failed;
+use crate::aws::tags;
+use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::kind::{
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb,
+    Wanted,
+};
+use crate::engine::value::Outputs;
+
+pub const NAME: &str = "aws.eks-cluster";
+
+/// For one update of a cluster; a version can take an hour.
+const UPDATE_LIMIT: Duration = Duration::from_secs(3600);
+
+/// Every generation has the same name: a cluster never stands beside the one
+/// that it replaces.
 /// Outputs: `name`, `arn`, `endpoint`, `certificate_authority` (base64 PEM),
 /// `issuer` (`https://…`), `security_group` (EKS's own), `version`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,4 +58,400 @@ pub struct State {
     pub support_type: String,
     pub deletion_protection: bool,
     pub tags: BTreeMap<String, String>,
+}
+
+pub struct EksCluster {
+    aws: Arc<Aws>,
+}
+
+impl EksCluster {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    fn arn(&self, name: &str) -> String {
+        let scope = &self.aws.scope;
+        format!("arn:{}:eks:{}:{}:cluster/{name}", scope.partition, scope.region, scope.account)
+    }
+
+    fn found(&self, cluster: &Cluster) -> Result<Option<Found>> {
+        let Some((address, generation)) = self.aws.owned(&tags_of(cluster.tags())) else {
+            return Ok(None);
+        };
+        let status = match cluster.status() {
+            Some(ClusterStatus::Active) => Status::Ready,
+            Some(ClusterStatus::Deleting) => Status::Deleting,
+            Some(ClusterStatus::Failed) => Status::Failed(health(cluster)),
+            Some(other) => Status::Pending(other.as_str().to_owned()),
+            None => Status::Pending("no status".to_owned()),
+        };
+        let state = observed(cluster);
+        Ok(Some(Found {
+            address,
+            generation,
+            id: state.name.clone(),
+            outputs: self.outputs(cluster),
+            refs: vec![format!("/aws/eks/{}/cluster", state.name)],
+            state: untyped(&state)?,
+            status,
+        }))
+    }
+
+    fn outputs(&self, cluster: &Cluster) -> Outputs {
+        let vpc = cluster.resources_vpc_config();
+        let issuer = cluster.identity().and_then(|i| i.oidc()).and_then(|o| o.issuer());
+        [
+            ("name", cluster.name()),
+            ("arn", cluster.arn()),
+            ("endpoint", cluster.endpoint()),
+            ("certificate_authority", cluster.certificate_authority().and_then(|c| c.data())),
+            ("issuer", issuer),
+            ("security_group", vpc.and_then(|v| v.cluster_security_group_id())),
+            ("version", cluster.version()),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())))
+        .collect()
+    }
+
+    /// One configuration update from start to end.
+    async fn configure(&self, name: &str, call: UpdateClusterConfigFluentBuilder) -> Result<()> {
+        update(&self.aws, name, None, UPDATE_LIMIT, || {
+            let call = call.clone();
+            async move { call.send().await.map(|o| o.update).map_err(failed("eks:UpdateClusterConfig")) }
+        })
+        .await
+    }
+
+    /// One minor version after the other, as EKS demands.
+    async fn upgrade(&self, name: &str, from: &str, to: &str) -> Result<()> {
+        let (Some((major, minor)), Some((to_major, to_minor))) = (minor(from), minor(to)) else {
+            return Err(Error::new(Class::Invalid, format!("`{from}` or `{to}` isn't a Kubernetes version")));
+        };
+        if to_major != major || to_minor < minor {
+            return Err(Error::new(
+                Class::Invalid,
+                format!("cluster `{name}` runs Kubernetes {from}; EKS doesn't lower that to {to}"),
+            )
+            .help(format!("set kubernetesVersion to \"{from}\" or a later one")));
+        }
+        for next in minor + 1..=to_minor {
+            let call = self.aws.eks.update_cluster_version().name(name).version(format!("{major}.{next}"));
+            update(&self.aws, name, None, UPDATE_LIMIT, || {
+                let call = call.clone();
+                async move { call.send().await.map(|o| o.update).map_err(failed("eks:UpdateClusterVersion")) }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Adds a key for the API's data. EKS can't change or take away one.
+    async fn encrypt(&self, name: &str, from: Option<&str>, to: Option<&str>) -> Result<()> {
+        let (None, Some(key)) = (from, to) else {
+            return Err(Error::new(
+                Class::Invalid,
+                format!("the key of cluster `{name}` can't be changed or taken away"),
+            )
+            .help("EKS only adds a key where there is none; anything else needs a new cluster"));
+        };
+        let call = self.aws.eks.associate_encryption_config().cluster_name(name).encryption_config(encryption(key));
+        update(&self.aws, name, None, UPDATE_LIMIT, || {
+            let call = call.clone();
+            async move { call.send().await.map(|o| o.update).map_err(failed("eks:AssociateEncryptionConfig")) }
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Kind for EksCluster {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn is_foundation(&self) -> bool {
+        true
+    }
+
+    fn before_delete(&self, found: &Found) -> Option<Value> {
+        let mut state = found.state.clone();
+        let protected = state.get_mut("deletion_protection").filter(|p| **p == Value::Bool(true))?;
+        *protected = Value::Bool(false);
+        Some(state)
+    }
+
+    fn moves(&self, changes: &[Change]) -> &'static [&'static str] {
+        if changes.iter().any(|c| c.path == "version") { &["version"] } else { &[] }
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[
+            ("name", Rule::Replace),
+            ("role", Rule::Replace),
+            ("service_cidr", Rule::Replace),
+            ("key", Rule::Replace),
+            ("subnets", Rule::Unordered),
+            ("security_groups", Rule::Unordered),
+            ("public_cidrs", Rule::Unordered),
+            ("log_types", Rule::Unordered),
+        ]
+    }
+
+    fn lane(&self, state: &Value) -> Option<String> {
+        typed::<State>(state).ok().map(|s| format!("eks:{}", s.name))
+    }
+
+    fn predict(&self, new: &New) -> Outputs {
+        let Ok(State { name, .. }) = typed(&new.state) else {
+            return Outputs::new();
+        };
+        Outputs::from([("arn".to_owned(), self.arn(&name)), ("name".to_owned(), name)])
+    }
+
+    fn summary(&self, state: &Value) -> String {
+        typed::<State>(state)
+            .map(|s| {
+                let endpoint = if s.endpoint_public { "public endpoint" } else { "private endpoint" };
+                format!("Kubernetes {}, {endpoint}", s.version)
+            })
+            .unwrap_or_default()
+    }
+
+    fn pace(&self, verb: Verb) -> Pace {
+        match verb {
+            Verb::Create => Pace::secs(600, 1800),
+            // Several updates may follow each other.
+            Verb::Update => Pace::secs(300, 4 * 3600),
+            Verb::Delete => Pace::secs(240, 1800),
+        }
+    }
+
+    /// A cluster fails while it is made; EKS can't mend it.
+    fn repair(&self, _found: &Found) -> Repair {
+        Repair::Replace
+    }
+
+    async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
+        let all = clusters(&self.aws, round).await?;
+        let mut seen = Observation::default();
+        for cluster in all.iter() {
+            let Some(found) = self.found(cluster)? else {
+                continue;
+            };
+            if found.status == Status::Ready && cluster.health().is_some_and(|h| !h.issues().is_empty()) {
+                seen.notes.push(format!("{}: cluster `{}` has issues: {}", found.address, found.id, health(cluster)));
+            }
+            seen.found.push(found);
+        }
+        for Wanted { address, state } in wanted {
+            let name = typed::<State>(state)?.name;
+            if let Some(cluster) = all.iter().find(|c| c.name() == Some(&name))
+                && let has = tags_of(cluster.tags())
+                && self.aws.owned(&has).is_none()
+            {
+                let command = format!("aws eks tag-resource --resource-arn {}", self.arn(&name));
+                let what = format!("the EKS cluster `{name}`");
+                seen.foreign.push(foreign(&self.aws, address, &name, &what, &has, &command, TagStyle::Map));
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        gather(handles, |handle| async move {
+            let name = typed::<State>(&handle.state)?.name;
+            let found = cluster(&self.aws, &name).await?.map(|c| self.found(&c)).transpose()?.flatten();
+            Ok(found.filter(|f| f.address == handle.address && f.generation == handle.generation))
+        })
+        .await
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let name = state.name.as_str();
+        let call = self
+            .aws
+            .eks
+            .create_cluster()
+            .name(name)
+            .role_arn(&state.role)
+            .version(&state.version)
+            .resources_vpc_config(
+                endpoint(&state)
+                    .set_subnet_ids(Some(state.subnets.clone()))
+                    .set_security_group_ids(Some(state.security_groups.clone()))
+                    .build(),
+            )
+            .kubernetes_network_config(
+                KubernetesNetworkConfigRequest::builder().service_ipv4_cidr(&state.service_cidr).build(),
+            )
+            .logging(logging(&state.log_types, &[]))
+            .set_encryption_config(state.key.as_deref().map(|key| vec![encryption(key)]))
+            .access_config(
+                CreateAccessConfigRequest::builder()
+                    .authentication_mode(AuthenticationMode::from(state.authentication_mode.as_str()))
+                    .bootstrap_cluster_creator_admin_permissions(false)
+                    .build(),
+            )
+            .bootstrap_self_managed_addons(false)
+            .upgrade_policy(upgrade_policy(&state))
+            .deletion_protection(state.deletion_protection)
+            .client_request_token(&new.token)
+            .set_tags(Some(tag_map(&tags::with_generation(&state.tags, new.generation))));
+        match call.send().await.map_err(failed("eks:CreateCluster")) {
+            Err(error) if error.class == Class::Conflict => {
+                let has = cluster(&self.aws, name)
+                    .await?
+                    .filter(|c| c.status() != Some(&ClusterStatus::Deleting))
+                    .map(|c| tags_of(c.tags()));
+                claim(&self.aws, new, has.as_ref(), error)?;
+            }
+            other => drop(other?),
+        }
+        Ok(Made { id: name.to_owned(), outputs: self.predict(new), ready: false })
+    }
+
+    /// What differs is read again first: an update that was cut short goes on
+    /// where it stopped, and EKS refuses an update that changes nothing.
+    /// The order is terraform's.
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let to: State = typed(&to.state)?;
+        let name = from.id.as_str();
+        let gone = || Error::new(Class::NotFound, format!("cluster `{name}` doesn't exist any more"));
+        let now = observed(&cluster(&self.aws, name).await?.ok_or_else(gone)?);
+        let config = || self.aws.eks.update_cluster_config().name(name);
+
+        retag(&self.aws, &self.arn(name), &now.tags, &to.tags).await?;
+        if now.version != to.version {
+            self.upgrade(name, &now.version, &to.version).await?;
+        }
+        if now.authentication_mode != to.authentication_mode {
+            let mode = AuthenticationMode::from(to.authentication_mode.as_str());
+            let access = UpdateAccessConfigRequest::builder().authentication_mode(mode).build();
+            self.configure(name, config().access_config(access)).await?;
+        }
+        if now.key != to.key {
+            self.encrypt(name, now.key.as_deref(), to.key.as_deref()).await?;
+        }
+        if now.log_types != sorted(&to.log_types) {
+            let off: Vec<String> =
+                now.log_types.iter().filter(|t| !to.log_types.contains(t)).cloned().collect();
+            self.configure(name, config().logging(logging(&to.log_types, &off))).await?;
+        }
+        if now.support_type != to.support_type {
+            self.configure(name, config().upgrade_policy(upgrade_policy(&to))).await?;
+        }
+        if (now.endpoint_public, now.endpoint_private, &now.public_cidrs)
+            != (to.endpoint_public, to.endpoint_private, &sorted(&to.public_cidrs))
+        {
+            self.configure(name, config().resources_vpc_config(endpoint(&to).build())).await?;
+        }
+        if now.subnets != sorted(&to.subnets) {
+            let vpc = VpcConfigRequest::builder().set_subnet_ids(Some(to.subnets.clone())).build();
+            self.configure(name, config().resources_vpc_config(vpc)).await?;
+        }
+        if now.security_groups != sorted(&to.security_groups) {
+            let vpc = VpcConfigRequest::builder().set_security_group_ids(Some(to.security_groups.clone())).build();
+            self.configure(name, config().resources_vpc_config(vpc)).await?;
+        }
+        if now.deletion_protection != to.deletion_protection {
+            self.configure(name, config().deletion_protection(to.deletion_protection)).await?;
+        }
+        let cluster = cluster(&self.aws, name).await?.ok_or_else(gone)?;
+        Ok(Made {
+            id: name.to_owned(),
+            outputs: self.outputs(&cluster),
+            ready: cluster.status() == Some(&ClusterStatus::Active),
+        })
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        let state: State = typed(&found.state)?;
+        if state.deletion_protection {
+            return Err(Error::new(
+                Class::Invalid,
+                format!("cluster `{}` is protected against deletion", state.name),
+            )
+            .operation("eks:DeleteCluster")
+            .help("lift the protection first: it is a step of its own in the plan"));
+        }
+        let answer = self.aws.eks.delete_cluster().name(&state.name).send().await;
+        Ok(optional(answer.map_err(failed("eks:DeleteCluster")))?.is_none())
+    }
+}
+
+fn observed(cluster: &Cluster) -> State {
+    let vpc = cluster.resources_vpc_config();
+    let public = vpc.is_some_and(|v| v.endpoint_public_access());
+    let cidrs = vpc.map(|v| v.public_access_cidrs()).filter(|_| public).unwrap_or_default();
+    let logs = cluster.logging().map(|l| l.cluster_logging()).unwrap_or_default().iter();
+    let types: Vec<String> = logs
+        .filter(|l| l.enabled() == Some(true))
+        .flat_map(|l| l.types().iter().map(|t| t.as_str().to_owned()))
+        .collect();
+    let encrypted = cluster.encryption_config().iter();
+    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+    State {
+        name: text(cluster.name()),
+        role: text(cluster.role_arn()),
+        version: text(cluster.version()),
+        subnets: sorted(vpc.map(|v| v.subnet_ids()).unwrap_or_default()),
+        security_groups: sorted(vpc.map(|v| v.security_group_ids()).unwrap_or_default()),
+        endpoint_public: public,
+        endpoint_private: vpc.is_some_and(|v| v.endpoint_private_access()),
+        public_cidrs: sorted(cidrs),
+        service_cidr: text(cluster.kubernetes_network_config().and_then(|n| n.service_ipv4_cidr())),
+        log_types: sorted(&types),
+        key: encrypted.filter_map(|e| e.provider()?.key_arn()).next().map(str::to_owned),
+        authentication_mode: text(
+            cluster.access_config().and_then(|a| a.authentication_mode()).map(|m| m.as_str()),
+        ),
+        support_type: text(cluster.upgrade_policy().and_then(|u| u.support_type()).map(|s| s.as_str())),
+        deletion_protection: cluster.deletion_protection().unwrap_or_default(),
+        tags: tags::observed(&tags_of(cluster.tags())),
+    }
+}
+
+fn health(cluster: &Cluster) -> String {
+    let all = cluster.health().map(|h| h.issues()).unwrap_or_default().iter();
+    issues(all.map(|i| (i.code().map(|c| c.as_str()), i.message(), i.resource_ids())))
+}
+
+fn sorted(items: &[String]) -> Vec<String> {
+    let mut items = items.to_vec();
+    items.sort();
+    items
+}
+
+/// `1.36` as numbers.
+fn minor(version: &str) -> Option<(u32, u32)> {
+    let (major, minor) = version.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn endpoint(state: &State) -> aws_sdk_eks::types::builders::VpcConfigRequestBuilder {
+    VpcConfigRequest::builder()
+        .endpoint_public_access(state.endpoint_public)
+        .endpoint_private_access(state.endpoint_private)
+        .set_public_access_cidrs(state.endpoint_public.then(|| state.public_cidrs.clone()))
+}
+
+fn logging(on: &[String], off: &[String]) -> Logging {
+    let setup = |types: &[String], enabled| {
+        let types = types.iter().map(|t| LogType::from(t.as_str())).collect();
+        LogSetup::builder().set_types(Some(types)).enabled(enabled).build()
+    };
+    let setups = [(on, true), (off, false)].into_iter().filter(|(types, _)| !types.is_empty());
+    Logging::builder().set_cluster_logging(Some(setups.map(|(types, on)| setup(types, on)).collect())).build()
+}
+
+/// `resources` no longer decides anything, but older endpoints demand it.
+#[allow(deprecated)]
+fn encryption(key: &str) -> EncryptionConfig {
+    EncryptionConfig::builder().resources("secrets").provider(Provider::builder().key_arn(key).build()).build()
+}
+
+fn upgrade_policy(state: &State) -> UpgradePolicyRequest {
+    UpgradePolicyRequest::builder().support_type(SupportType::from(state.support_type.as_str())).build()
 }

@@ -1,9 +1,28 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use async_trait::async_trait;
+use aws_sdk_eks::types::{FargateProfile as Profile, FargateProfileSelector, FargateProfileStatus};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::eks::{gather, issues, live, optional, retag, tag_map, tags_of};
+use super::foreign::{TagStyle, claim, foreign};
+use super::{logical, physical};
+use crate::aws::Aws;
+use crate::aws::error::failed;
+use crate::aws::tags;
+use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::kind::{
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb,
+    Wanted,
+};
+use crate::engine::value::Outputs;
+
+pub const NAME: &str = "aws.fargate-profile";
 
 /// A Fargate profile; immutable but for its tags.
-/// Outputs: `name` (with generation), `arn`.
+/// Outputs: `name` (with generation), `arn` (once it exists).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub cluster: String,
@@ -20,4 +39,247 @@ pub struct State {
 pub struct Selector {
     pub namespace: String,
     pub labels: BTreeMap<String, String>,
+}
+
+pub struct FargateProfile {
+    aws: Arc<Aws>,
+}
+
+impl FargateProfile {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    async fn names(&self, cluster: &str) -> Result<Vec<String>> {
+        let mut pages = self.aws.eks.list_fargate_profiles().cluster_name(cluster).into_paginator().items().send();
+        let mut names = Vec::new();
+        while let Some(name) = pages.next().await {
+            names.push(name.map_err(failed("eks:ListFargateProfiles"))?);
+        }
+        Ok(names)
+    }
+
+    async fn profile(&self, cluster: &str, name: &str) -> Result<Option<Profile>> {
+        let call = self.aws.eks.describe_fargate_profile().cluster_name(cluster).fargate_profile_name(name);
+        let answer = optional(call.send().await.map_err(failed("eks:DescribeFargateProfile")))?;
+        Ok(answer.and_then(|o| o.fargate_profile))
+    }
+
+    fn found(&self, profile: &Profile) -> Result<Option<Found>> {
+        let all = tags_of(profile.tags());
+        let Some((address, generation)) = self.aws.owned(&all) else {
+            return Ok(None);
+        };
+        let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+        let name = text(profile.fargate_profile_name());
+        let mut subnets = profile.subnets().to_vec();
+        subnets.sort();
+        let mut selectors: Vec<Selector> = profile
+            .selectors()
+            .iter()
+            .map(|s| Selector { namespace: text(s.namespace()), labels: tags_of(s.labels()) })
+            .collect();
+        selectors.sort();
+        let state = State {
+            cluster: text(profile.cluster_name()),
+            name: logical(&name, generation),
+            role: text(profile.pod_execution_role_arn()),
+            subnets,
+            selectors,
+            tags: tags::observed(&all),
+        };
+        let arn = text(profile.fargate_profile_arn());
+        Ok(Some(Found {
+            address,
+            generation,
+            outputs: outputs(&name, &arn),
+            id: arn,
+            state: untyped(&state)?,
+            status: status(profile),
+            refs: Vec::new(),
+        }))
+    }
+}
+
+#[async_trait]
+impl Kind for FargateProfile {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn deleted_after(&self) -> &'static [&'static str] {
+        &["k8s.manifest"]
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[
+            ("cluster", Rule::Replace),
+            ("name", Rule::Replace),
+            ("role", Rule::Replace),
+            ("subnets", Rule::Replace),
+            ("subnets", Rule::Unordered),
+            ("selectors", Rule::Replace),
+            ("selectors", Rule::Unordered),
+        ]
+    }
+
+    fn create_before_destroy(&self) -> bool {
+        true
+    }
+
+    /// EKS takes one change of a cluster's profiles at a time.
+    fn lane(&self, state: &Value) -> Option<String> {
+        typed::<State>(state).ok().map(|s| format!("fargate:{}", s.cluster))
+    }
+
+    fn predict(&self, new: &New) -> Outputs {
+        typed::<State>(&new.state)
+            .map(|s| Outputs::from([("name".to_owned(), physical(&s.name, new.generation))]))
+            .unwrap_or_default()
+    }
+
+    fn summary(&self, state: &Value) -> String {
+        typed::<State>(state)
+            .map(|s| s.selectors.into_iter().map(|s| s.namespace).collect::<Vec<_>>().join(", "))
+            .unwrap_or_default()
+    }
+
+    fn pace(&self, verb: Verb) -> Pace {
+        match verb {
+            Verb::Create => Pace::secs(120, 900),
+            Verb::Update => Pace::secs(2, 120),
+            Verb::Delete => Pace::secs(180, 1800),
+        }
+    }
+
+    fn repair(&self, found: &Found) -> Repair {
+        match found.status {
+            Status::Failed(_) => Repair::Replace,
+            _ => Repair::Manual,
+        }
+    }
+
+    async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
+        let mut named = BTreeMap::new();
+        for Wanted { address, state } in wanted {
+            let state: State = typed(state)?;
+            named.insert((state.cluster, state.name), address);
+        }
+        let names = gather(live(&self.aws, round).await?, |cluster| async move {
+            let names = self.names(&cluster.name).await?;
+            Ok(names.into_iter().map(move |name| (cluster.name.clone(), name)).collect::<Vec<_>>())
+        });
+        let profiles = gather(names.await?.into_iter().flatten(), |key| async move {
+            let profile = self.profile(&key.0, &key.1).await?;
+            Ok(profile.map(|profile| (key, profile)))
+        });
+        let mut seen = Observation::default();
+        for (key, profile) in profiles.await?.into_iter().flatten() {
+            if let Some(found) = self.found(&profile)? {
+                seen.found.push(found);
+            } else if let Some(address) = named.get(&key) {
+                let arn = profile.fargate_profile_arn().unwrap_or_default();
+                let command = format!("aws eks tag-resource --resource-arn {arn}");
+                let what = format!("the Fargate profile `{}` of cluster `{}`", key.1, key.0);
+                let has = tags_of(profile.tags());
+                seen.foreign.push(foreign(&self.aws, address, arn, &what, &has, &command, TagStyle::Map));
+            }
+        }
+        Ok(seen)
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        gather(handles, |handle| async move {
+            let state: State = typed(&handle.state)?;
+            let name = physical(&state.name, handle.generation);
+            let found = self.profile(&state.cluster, &name).await?.map(|p| self.found(&p)).transpose()?.flatten();
+            Ok(found.filter(|f| f.address == handle.address && f.generation == handle.generation))
+        })
+        .await
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let name = physical(&state.name, new.generation);
+        let selector = |s: &Selector| {
+            FargateProfileSelector::builder()
+                .namespace(&s.namespace)
+                .set_labels(Some(tag_map(&s.labels)).filter(|labels| !labels.is_empty()))
+                .build()
+        };
+        let call = self
+            .aws
+            .eks
+            .create_fargate_profile()
+            .cluster_name(&state.cluster)
+            .fargate_profile_name(&name)
+            .pod_execution_role_arn(&state.role)
+            .set_subnets(Some(state.subnets.clone()))
+            .set_selectors(Some(state.selectors.iter().map(selector).collect()))
+            .client_request_token(&new.token)
+            .set_tags(Some(tag_map(&tags::with_generation(&state.tags, new.generation))));
+        let answer = call.send().await.map_err(failed("eks:CreateFargateProfile")).map_err(busy);
+        let profile = match answer {
+            Ok(answer) => answer.fargate_profile,
+            Err(error) if error.class == Class::Conflict => {
+                let profile = self.profile(&state.cluster, &name).await?;
+                let has = profile
+                    .as_ref()
+                    .filter(|p| p.status() != Some(&FargateProfileStatus::Deleting))
+                    .map(|p| tags_of(p.tags()));
+                claim(&self.aws, new, has.as_ref(), error)?;
+                profile
+            }
+            Err(error) => return Err(error),
+        };
+        let arn = profile.and_then(|p| p.fargate_profile_arn).unwrap_or_default();
+        Ok(Made { outputs: outputs(&name, &arn), id: arn, ready: false })
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        retag(&self.aws, &from.id, &before.tags, &after.tags).await?;
+        Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        let state: State = typed(&found.state)?;
+        let call = self
+            .aws
+            .eks
+            .delete_fargate_profile()
+            .cluster_name(&state.cluster)
+            .fargate_profile_name(physical(&state.name, found.generation));
+        let answer = call.send().await.map_err(failed("eks:DeleteFargateProfile")).map_err(busy);
+        Ok(optional(answer)?.is_none())
+    }
+}
+
+/// While another profile of the cluster changes, EKS calls the request
+/// invalid rather than in conflict (hashicorp/terraform-provider-aws,
+/// `internal/service/eks/fargate_profile.go`).
+fn busy(error: Error) -> Error {
+    match error.code.as_deref() {
+        Some("InvalidRequestException") => Error { class: Class::Conflict, ..error },
+        _ => error,
+    }
+}
+
+fn status(profile: &Profile) -> Status {
+    let all = profile.health().map(|h| h.issues()).unwrap_or_default().iter();
+    let text = |status: &FargateProfileStatus| {
+        let all = all.map(|i| (i.code().map(|c| c.as_str()), i.message(), i.resource_ids()));
+        format!("{}: {}", status.as_str(), issues(all))
+    };
+    match profile.status() {
+        Some(FargateProfileStatus::Active) => Status::Ready,
+        Some(FargateProfileStatus::Deleting) => Status::Deleting,
+        Some(FargateProfileStatus::Creating) => Status::Pending("CREATING".to_owned()),
+        Some(s) => Status::Failed(text(s)),
+        None => Status::Pending("no status".to_owned()),
+    }
+}
+
+fn outputs(name: &str, arn: &str) -> Outputs {
+    Outputs::from([("name".to_owned(), name.to_owned()), ("arn".to_owned(), arn.to_owned())])
 }

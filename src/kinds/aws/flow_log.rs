@@ -1,6 +1,18 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use async_trait::async_trait;
+use aws_sdk_ec2::types::{Filter, FlowLog as Log, FlowLogsResourceType, ResourceType, TrafficType};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::ec2;
+use crate::aws::error::failed;
+use crate::aws::{Aws, tags};
+use crate::engine::error::{Result, typed, untyped};
+use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+
+pub const NAME: &str = "aws.flow-log";
 
 /// A VPC's flow log to CloudWatch Logs. Immutable but for its tags.
 /// Outputs: `id`.
@@ -16,4 +28,135 @@ pub struct State {
     /// Seconds: 60 or 600.
     pub aggregation: i32,
     pub tags: BTreeMap<String, String>,
+}
+
+pub struct FlowLog {
+    aws: Arc<Aws>,
+}
+
+impl FlowLog {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    async fn logs(&self, filters: Vec<Filter>) -> Result<Vec<Log>> {
+        self.aws
+            .ec2
+            .describe_flow_logs()
+            .set_filter(Some(filters))
+            .max_results(1000)
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .map_err(failed("ec2:DescribeFlowLogs"))
+    }
+
+    fn found(&self, log: &Log) -> Result<Option<Found>> {
+        let tags = ec2::tags(log.tags());
+        let (Some(id), Some((address, generation))) = (log.flow_log_id(), self.aws.owned(&tags)) else {
+            return Ok(None);
+        };
+        Ok(Some(Found {
+            address,
+            generation,
+            id: id.to_owned(),
+            outputs: ec2::outputs([("id", id)]),
+            state: untyped(&State {
+                vpc: log.resource_id().unwrap_or_default().to_owned(),
+                log_group: log.log_group_name().unwrap_or_default().to_owned(),
+                role: log.deliver_logs_permission_arn().unwrap_or_default().to_owned(),
+                traffic: log.traffic_type().map(ToString::to_string).unwrap_or_default(),
+                aggregation: log.max_aggregation_interval().unwrap_or_default(),
+                tags: tags::observed(&tags),
+            })?,
+            status: Status::Ready,
+            refs: vec![],
+        }))
+    }
+}
+
+#[async_trait]
+impl Kind for FlowLog {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[
+            ("vpc", Rule::Replace),
+            ("log_group", Rule::Replace),
+            ("role", Rule::Replace),
+            ("traffic", Rule::Replace),
+            ("aggregation", Rule::Replace),
+        ]
+    }
+
+    fn create_before_destroy(&self) -> bool {
+        true
+    }
+
+    fn summary(&self, state: &Value) -> String {
+        ec2::summary(state, |s: &State| format!("{} to {}", s.traffic, s.log_group))
+    }
+
+    async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
+        let mut observation = Observation::default();
+        for log in self.logs(vec![ec2::ours(&self.aws)]).await? {
+            let Some(found) = self.found(&log)? else { continue };
+            // AWS goes on trying, so this is nothing to be made again.
+            if let Some(error) = log.deliver_logs_error_message().filter(|e| !e.is_empty()) {
+                observation.notes.push(format!("{}: flow log {} isn't delivered: {error}", found.address, found.id));
+            }
+            observation.found.push(found);
+        }
+        Ok(observation)
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        let mut found = Vec::new();
+        for filters in ec2::selections(&self.aws, handles) {
+            for log in self.logs(filters).await? {
+                found.extend(self.found(&log)?);
+            }
+        }
+        Ok(ec2::matched(handles, &found))
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        const CALL: &str = "ec2:CreateFlowLogs";
+        let state: State = typed(&new.state)?;
+        let answer = self
+            .aws
+            .ec2
+            .create_flow_logs()
+            .resource_type(FlowLogsResourceType::Vpc)
+            .resource_ids(&state.vpc)
+            .traffic_type(TrafficType::from(state.traffic.as_str()))
+            .log_group_name(&state.log_group)
+            .deliver_logs_permission_arn(&state.role)
+            .max_aggregation_interval(state.aggregation)
+            .client_token(&new.token)
+            .tag_specifications(ec2::specification(ResourceType::VpcFlowLog, &state.tags, new.generation))
+            .send()
+            .await
+            .map_err(ec2::making(CALL))?;
+        ec2::all_done(CALL, answer.unsuccessful()).map_err(ec2::not_yet)?;
+        let id = answer.flow_log_ids().first().cloned().unwrap_or_default();
+        Ok(Made { outputs: ec2::outputs([("id", &id)]), id, ready: true })
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
+        Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        const CALL: &str = "ec2:DeleteFlowLogs";
+        let call = self.aws.ec2.delete_flow_logs().flow_log_ids(&found.id).send().await;
+        ec2::absent(call.map_err(failed(CALL)).and_then(|answer| ec2::all_done(CALL, answer.unsuccessful())))?;
+        Ok(true)
+    }
 }

@@ -310,6 +310,12 @@ pub(super) async fn roles(aws: &Aws, round: &Round) -> Result<Arc<Vec<RoleDetail
     round.once("iam.roles", || read(aws)).await
 }
 
+/// The ARNs of all roles by name: a session's ARN tells no path.
+pub async fn arns(round: &Round, aws: &Aws) -> Result<BTreeMap<String, String>> {
+    let roles = roles(aws, round).await?;
+    Ok(roles.iter().filter_map(|r| Some((r.role_name.clone()?, r.arn.clone()?))).collect())
+}
+
 async fn read(aws: &Aws) -> Result<Vec<RoleDetail>> {
     let mut pages = aws
         .iam

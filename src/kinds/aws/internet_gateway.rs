@@ -91,7 +91,7 @@ impl Kind for InternetGateway {
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         let mut found = Vec::new();
-        for filters in ec2::selections(&self.aws, "internet-gateway-id", handles) {
+        for filters in ec2::selections(&self.aws, handles) {
             found.extend(self.read(filters).await?);
         }
         Ok(ec2::matched(handles, &found))

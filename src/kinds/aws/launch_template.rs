@@ -1,6 +1,31 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use async_trait::async_trait;
+use aws_sdk_ec2::types::{
+    Filter, LaunchTemplate as Template, LaunchTemplateBlockDeviceMapping, LaunchTemplateBlockDeviceMappingRequest,
+    LaunchTemplateEbsBlockDeviceRequest, LaunchTemplateInstanceMetadataOptionsRequest,
+    LaunchTemplateTagSpecificationRequest, RequestLaunchTemplateData, ResourceType, ResponseLaunchTemplateData,
+};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{ec2, logical, physical};
+use crate::aws::error::failed;
+use crate::aws::{Aws, tags};
+use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::engine::value::Outputs;
+
+pub const NAME: &str = "aws.launch-template";
+
+/// `Versions` of `DescribeLaunchTemplateVersions` that selects the one in use.
+const DEFAULT: &str = "$Default";
+
+/// What the template's tags are written on when it starts an instance.
+const TAGGED: [ResourceType; 3] = [ResourceType::Instance, ResourceType::Volume, ResourceType::NetworkInterface];
 
 /// A launch template; a change makes a new version, which becomes the default.
 /// Outputs: `id`, `version` (number of the default version, as text).
@@ -51,4 +76,358 @@ pub struct Volume {
     /// ARN of the key; none is the account's default EBS key.
     pub key: Option<String>,
     pub delete_on_termination: bool,
+}
+
+impl State {
+    fn data(&self) -> RequestLaunchTemplateData {
+        let metadata = LaunchTemplateInstanceMetadataOptionsRequest::builder()
+            .http_endpoint(self.metadata.endpoint.as_str().into())
+            .http_tokens(self.metadata.tokens.as_str().into())
+            .http_put_response_hop_limit(self.metadata.hop_limit)
+            .http_protocol_ipv6(self.metadata.ipv6.as_str().into())
+            .instance_metadata_tags(self.metadata.instance_tags.as_str().into())
+            .build();
+        let volumes = self.volumes.iter().map(Volume::sdk).collect();
+        let tagged = TAGGED.into_iter().filter(|_| !self.instance_tags.is_empty()).map(|resource| {
+            LaunchTemplateTagSpecificationRequest::builder()
+                .resource_type(resource)
+                .set_tags(Some(ec2::sdk_tags(&self.instance_tags)))
+                .build()
+        });
+        fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+            Some(list).filter(|list| !list.is_empty())
+        }
+        RequestLaunchTemplateData::builder()
+            .set_image_id(self.image.clone())
+            .set_security_group_ids(some(self.security_groups.clone()))
+            .metadata_options(metadata)
+            .set_block_device_mappings(some(volumes))
+            .set_user_data(Some(STANDARD.encode(&self.user_data)).filter(|text| !text.is_empty()))
+            .set_tag_specifications(some(tagged.collect()))
+            .build()
+    }
+
+    fn observed(template: &Template, data: &ResponseLaunchTemplateData, generation: u32, tags: tags::Tags) -> Self {
+        let mut other = other(data);
+        let metadata = data.metadata_options();
+        let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+        let mut tagged: BTreeMap<&str, tags::Tags> = data
+            .tag_specifications()
+            .iter()
+            .filter_map(|s| Some((s.resource_type()?.as_str(), ec2::tags(s.tags()))))
+            .collect();
+        // Stand-ins for AWS put the template's own tags among them.
+        tagged.remove(ResourceType::LaunchTemplate.as_str());
+        let instance_tags = tagged.get(ResourceType::Instance.as_str()).cloned().unwrap_or_default();
+        for resource in TAGGED {
+            if tagged.remove(resource.as_str()).unwrap_or_default() != instance_tags {
+                other.insert(format!("tag_specifications.{resource}"), "not the instance's tags".to_owned());
+            }
+        }
+        other.extend(tagged.iter().map(|(resource, tags)| (format!("tag_specifications.{resource}"), format!("{tags:?}"))));
+        let mut volumes = Vec::new();
+        for mapping in data.block_device_mappings() {
+            let volume = Volume::observed(mapping);
+            other.extend(unset(mapping).map(|(field, value)| (format!("volumes.{}.{field}", volume.device), value)));
+            volumes.push(volume);
+        }
+        Self {
+            name: logical(template.launch_template_name().unwrap_or_default(), generation),
+            image: data.image_id().map(str::to_owned),
+            security_groups: data.security_group_ids().to_vec(),
+            metadata: Metadata {
+                endpoint: text(metadata.and_then(|m| m.http_endpoint()).map(|v| v.as_str())),
+                tokens: text(metadata.and_then(|m| m.http_tokens()).map(|v| v.as_str())),
+                hop_limit: metadata.and_then(|m| m.http_put_response_hop_limit()).unwrap_or_default(),
+                ipv6: text(metadata.and_then(|m| m.http_protocol_ipv6()).map(|v| v.as_str())),
+                instance_tags: text(metadata.and_then(|m| m.instance_metadata_tags()).map(|v| v.as_str())),
+            },
+            volumes,
+            user_data: decoded(data.user_data().unwrap_or_default()),
+            instance_tags,
+            other,
+            tags: tags::observed(&tags),
+        }
+    }
+}
+
+/// What isn't base64 or text stays as it is, which differs from all we write.
+fn decoded(user_data: &str) -> String {
+    let text = STANDARD.decode(user_data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    text.unwrap_or_else(|| user_data.to_owned())
+}
+
+impl Volume {
+    fn sdk(&self) -> LaunchTemplateBlockDeviceMappingRequest {
+        let ebs = LaunchTemplateEbsBlockDeviceRequest::builder()
+            .set_volume_size(self.size)
+            .volume_type(self.kind.as_str().into())
+            .set_iops(self.iops)
+            .set_throughput(self.throughput)
+            .encrypted(self.encrypted)
+            .set_kms_key_id(self.key.clone())
+            .delete_on_termination(self.delete_on_termination)
+            .build();
+        LaunchTemplateBlockDeviceMappingRequest::builder().device_name(&self.device).ebs(ebs).build()
+    }
+
+    fn observed(mapping: &LaunchTemplateBlockDeviceMapping) -> Self {
+        let ebs = mapping.ebs();
+        Self {
+            device: mapping.device_name().unwrap_or_default().to_owned(),
+            size: ebs.and_then(|e| e.volume_size()),
+            kind: ebs.and_then(|e| e.volume_type()).map(ToString::to_string).unwrap_or_default(),
+            iops: ebs.and_then(|e| e.iops()),
+            throughput: ebs.and_then(|e| e.throughput()),
+            encrypted: ebs.and_then(|e| e.encrypted()).unwrap_or(false),
+            key: ebs.and_then(|e| e.kms_key_id()).map(str::to_owned),
+            delete_on_termination: ebs.and_then(|e| e.delete_on_termination()).unwrap_or(false),
+        }
+    }
+}
+
+/// The named fields of `$from` that are set, with their values as text.
+macro_rules! fields {
+    ($from:expr, $($field:ident),+ $(,)?) => {
+        [$((stringify!($field), $from.$field.as_ref().map(|value| format!("{value:?}")))),+]
+            .into_iter()
+            .filter_map(|(field, value)| Some((field.to_owned(), value?)))
+    };
+}
+
+/// What the template's data holds beside what a [`State`] has a field for.
+fn other(data: &ResponseLaunchTemplateData) -> BTreeMap<String, String> {
+    // Named for every template; who manages it, only if somebody else does.
+    let operator = data.operator().filter(|o| o.managed() == Some(true));
+    let operator = operator.map(|o| ("operator".to_owned(), o.principal().unwrap_or_default().to_owned()));
+    fields!(
+        data,
+        kernel_id,
+        ebs_optimized,
+        iam_instance_profile,
+        instance_type,
+        key_name,
+        monitoring,
+        placement,
+        ram_disk_id,
+        disable_api_termination,
+        instance_initiated_shutdown_behavior,
+        instance_market_options,
+        credit_specification,
+        cpu_options,
+        capacity_reservation_specification,
+        hibernation_options,
+        enclave_options,
+        instance_requirements,
+        private_dns_name_options,
+        maintenance_options,
+        disable_api_stop,
+        network_performance_options,
+        // AWS gives empty lists for those that aren't set.
+        network_interfaces,
+        elastic_gpu_specifications,
+        elastic_inference_accelerators,
+        security_groups,
+        license_specifications,
+        secondary_interfaces,
+    )
+    .filter(|(_, value)| value != "[]")
+    .chain(operator)
+    .collect()
+}
+
+/// What a volume has set beside what a [`Volume`] has a field for.
+fn unset(mapping: &LaunchTemplateBlockDeviceMapping) -> impl Iterator<Item = (String, String)> {
+    let ebs = mapping.ebs();
+    fields!(mapping, virtual_name, no_device)
+        .chain(ebs.into_iter().flat_map(|e| fields!(e, snapshot_id, volume_initialization_rate, ebs_card_index)))
+}
+
+pub struct LaunchTemplate {
+    aws: Arc<Aws>,
+}
+
+impl LaunchTemplate {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    async fn templates(&self, filters: Vec<Filter>) -> Result<Vec<Template>> {
+        self.aws
+            .ec2
+            .describe_launch_templates()
+            .set_filters(Some(filters))
+            .max_results(200)
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .map_err(failed("ec2:DescribeLaunchTemplates"))
+    }
+
+    /// Data of default versions by template: of one, or of all in the account.
+    async fn data(&self, id: Option<&str>) -> Result<BTreeMap<String, ResponseLaunchTemplateData>> {
+        let versions = self
+            .aws
+            .ec2
+            .describe_launch_template_versions()
+            .set_launch_template_id(id.map(str::to_owned))
+            .versions(DEFAULT)
+            .max_results(200)
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .map_err(failed("ec2:DescribeLaunchTemplateVersions"))?;
+        Ok(versions.into_iter().filter_map(|v| Some((v.launch_template_id?, v.launch_template_data?))).collect())
+    }
+
+    async fn read(&self, filters: Vec<Filter>) -> Result<Vec<Found>> {
+        let mut ours = Vec::new();
+        for template in self.templates(filters).await? {
+            let tags = ec2::tags(template.tags());
+            if let (Some(id), Some(owned)) = (template.launch_template_id().map(str::to_owned), self.aws.owned(&tags)) {
+                ours.push((id, owned, tags, template));
+            }
+        }
+        // The call takes one id or none.
+        let mut data = if ours.len() > 2 { self.data(None).await? } else { BTreeMap::new() };
+        let mut found = Vec::new();
+        for (id, (address, generation), tags, template) in ours {
+            if !data.contains_key(&id) {
+                data.extend(self.data(Some(&id)).await?);
+            }
+            let data = data.get(&id).ok_or_else(|| {
+                Error::new(Class::NotYet, format!("the default version of launch template {id} isn't visible yet"))
+                    .operation("ec2:DescribeLaunchTemplateVersions")
+            })?;
+            found.push(Found {
+                address,
+                generation,
+                outputs: outputs(&template),
+                state: untyped(&State::observed(&template, data, generation, tags))?,
+                id,
+                status: Status::Ready,
+                refs: vec![],
+            });
+        }
+        Ok(found)
+    }
+
+    /// Templates under a wanted name that aren't ours: names are unique in an
+    /// account and region.
+    async fn foreign(&self, wanted: &[Wanted]) -> Result<Observation> {
+        let mut observation = Observation::default();
+        let wanted: Vec<(&Wanted, State)> =
+            wanted.iter().filter_map(|w| Some((w, typed::<State>(&w.state).ok()?))).collect();
+        for some in wanted.chunks(200) {
+            let names = ec2::filter("launch-template-name", some.iter().map(|(_, s)| &s.name));
+            for template in self.templates(vec![names]).await? {
+                let claim = some.iter().find(|(_, s)| template.launch_template_name() == Some(&s.name));
+                let tags = ec2::tags(template.tags());
+                if let (Some((wanted, state)), None) = (claim, self.aws.owned(&tags)) {
+                    let what = format!("launch template `{}`", state.name);
+                    let id = template.launch_template_id().unwrap_or_default();
+                    observation.foreign.push(ec2::foreign(&self.aws, wanted, id, &what, &tags));
+                }
+            }
+        }
+        Ok(observation)
+    }
+}
+
+fn outputs(template: &Template) -> Outputs {
+    let version = template.default_version_number().unwrap_or_default().to_string();
+    ec2::outputs([("id", template.launch_template_id().unwrap_or_default()), ("version", &version)])
+}
+
+#[async_trait]
+impl Kind for LaunchTemplate {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn moves(&self, changes: &[Change]) -> &'static [&'static str] {
+        let data = changes.iter().any(|c| !c.path.starts_with("tags"));
+        if data { &["version"] } else { &[] }
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[("name", Rule::Replace), ("security_groups", Rule::Unordered), ("volumes", Rule::Unordered)]
+    }
+
+    fn create_before_destroy(&self) -> bool {
+        true
+    }
+
+    fn summary(&self, state: &Value) -> String {
+        ec2::summary(state, |s: &State| s.name.clone())
+    }
+
+    async fn observe(&self, _round: &Round, wanted: &[Wanted]) -> Result<Observation> {
+        let (found, foreign) = futures::try_join!(self.read(vec![ec2::ours(&self.aws)]), self.foreign(wanted))?;
+        Ok(Observation { found, ..foreign })
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        let mut found = Vec::new();
+        for filters in ec2::selections(&self.aws, handles) {
+            found.extend(self.read(filters).await?);
+        }
+        Ok(ec2::matched(handles, &found))
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let answer = self
+            .aws
+            .ec2
+            .create_launch_template()
+            .launch_template_name(physical(&state.name, new.generation))
+            .launch_template_data(state.data())
+            .client_token(&new.token)
+            .tag_specifications(ec2::specification(ResourceType::LaunchTemplate, &state.tags, new.generation))
+            .send()
+            .await
+            .map_err(ec2::making("ec2:CreateLaunchTemplate"))?;
+        let outputs = answer.launch_template().map(outputs).unwrap_or_default();
+        Ok(Made { id: outputs.get("id").cloned().unwrap_or_default(), outputs, ready: true })
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let mut outputs = from.outputs.clone();
+        if (State { tags: old.tags.clone(), ..new.clone() }) != old {
+            let answer = self
+                .aws
+                .ec2
+                .create_launch_template_version()
+                .launch_template_id(&from.id)
+                .launch_template_data(new.data())
+                .client_token(&to.token)
+                .send()
+                .await
+                .map_err(ec2::making("ec2:CreateLaunchTemplateVersion"))?;
+            let version = answer.launch_template_version().and_then(|v| v.version_number()).unwrap_or_default();
+            self.aws
+                .ec2
+                .modify_launch_template()
+                .launch_template_id(&from.id)
+                .default_version(version.to_string())
+                .send()
+                .await
+                .map_err(ec2::making("ec2:ModifyLaunchTemplate"))?;
+            outputs.insert("version".to_owned(), version.to_string());
+        }
+        ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
+        Ok(Made { id: from.id.clone(), outputs, ready: true })
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        let call = self.aws.ec2.delete_launch_template().launch_template_id(&found.id).send().await;
+        ec2::absent(call.map_err(failed("ec2:DeleteLaunchTemplate")))?;
+        Ok(true)
+    }
 }

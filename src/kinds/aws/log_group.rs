@@ -6,7 +6,7 @@ use aws_sdk_cloudwatchlogs::types::LogGroup as Group;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::eks::{clusters, gather, optional, tag_map, tags_of};
+use super::eks::{adopted, clusters, gather, optional, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
 use crate::aws::Aws;
 use crate::aws::error::failed;
@@ -29,6 +29,14 @@ pub struct State {
     /// ARN of its key.
     pub key: Option<String>,
     pub tags: BTreeMap<String, String>,
+}
+
+/// Whether a group without tags comes from a cluster of ours.
+enum Descent {
+    Of(Address),
+    /// A cluster's group whose cluster doesn't exist.
+    Gone,
+    None,
 }
 
 pub struct LogGroup {
@@ -110,6 +118,10 @@ impl Kind for LogGroup {
         NAME
     }
 
+    fn keeps_data(&self) -> bool {
+        true
+    }
+
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[("name", Rule::Replace)]
     }
@@ -132,9 +144,20 @@ impl Kind for LogGroup {
         let prefixes: Vec<String> = ours.iter().chain(others).cloned().collect();
         let groups = gather(prefixes, |prefix| async move { self.list(&prefix).await }).await?;
         let clusters = clusters(&self.aws, round).await?;
-        let cluster_of = |group: &str| {
-            let cluster = group.strip_prefix("/aws/eks/")?.strip_suffix("/cluster")?;
-            Some(clusters.iter().find(|c| c.name() == Some(cluster)).map(|c| self.aws.owned(&tags_of(c.tags()))))
+        // EKS makes the group of a cluster's logs where it is missing, and
+        // makes it again for late events: without tags it is ours by descent,
+        // unless the cluster is somebody else's.
+        let descent = |group: &str, has: &Tags| {
+            let name = group.strip_prefix("/aws/eks/").and_then(|rest| rest.strip_suffix("/cluster"));
+            let Some(name) = name.filter(|_| has.is_empty()) else {
+                return Descent::None;
+            };
+            match clusters.iter().find(|c| c.name() == Some(name)) {
+                None => Descent::Gone,
+                Some(cluster) => {
+                    self.aws.owned(&tags_of(cluster.tags())).map_or(Descent::None, |(address, _)| Descent::Of(address))
+                }
+            }
         };
         let mut seen = Observation::default();
         for (group, has) in groups.into_iter().flatten() {
@@ -143,15 +166,11 @@ impl Kind for LogGroup {
                 seen.found.push(self.found(address, generation, &group, &has)?);
                 continue;
             }
-            // EKS makes the group of a cluster's logs where it is missing, and
-            // makes it again for late events: it is ours by descent, unless
-            // the cluster is somebody else's.
-            let by_descent = has.is_empty().then(|| cluster_of(name)).flatten();
-            match (by_descent, named.get(name)) {
-                (Some(Some(Some(_)) | None), Some(address)) => {
+            match (descent(name, &has), named.get(name)) {
+                (Descent::Of(_) | Descent::Gone, Some(address)) => {
                     seen.found.push(self.found((*address).clone(), 1, &group, &has)?);
                 }
-                (Some(Some(Some((cluster, _)))), None) => {
+                (Descent::Of(cluster), None) => {
                     seen.found.push(self.found(cluster.join("log-group"), 1, &group, &has)?);
                 }
                 (_, Some(address)) => {
@@ -175,6 +194,10 @@ impl Kind for LogGroup {
             match self.aws.owned(has) {
                 Some((address, generation)) if address == handle.address => {
                     self.found(address, generation, group, has).map(Some)
+                }
+                // Ours by descent, since it was found before.
+                None if !handle.id.is_empty() => {
+                    self.found(handle.address.clone(), handle.generation, group, has).map(Some)
                 }
                 _ => Ok(None),
             }
@@ -221,13 +244,7 @@ impl Kind for LogGroup {
         if before.retention_days != after.retention_days {
             self.retain(name, after.retention_days).await?;
         }
-        // A group that is ours by descent gets its first tags here, the
-        // generation among them.
-        let to_tags = if self.aws.owned(&before.tags).is_some() {
-            after.tags
-        } else {
-            tags::with_generation(&after.tags, from.generation)
-        };
+        let to_tags = adopted(&self.aws, &before.tags, &after.tags, from.generation);
         let (write, remove) = tags::difference(&before.tags, &to_tags);
         if !write.is_empty() {
             let call = logs.tag_resource().resource_arn(self.arn(name)).set_tags(Some(tag_map(&write)));

@@ -1,8 +1,32 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use async_trait::async_trait;
+use aws_sdk_eks::types::{PodIdentityAssociation, PodIdentityAssociationSummary};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::eks::{adopted, gather, live, optional, retag, tag_map, tags_of};
+use super::foreign::claim;
+use super::policy;
+use crate::aws::Aws;
+use crate::aws::error::failed;
+use crate::aws::tags;
+use crate::engine::address::Address;
+use crate::engine::error::{Class, Result, typed, untyped};
+use crate::engine::kind::{
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
+};
+use crate::engine::value::Outputs;
+
+pub const NAME: &str = "aws.pod-identity";
 
 /// A Pod Identity association.
+///
+/// One that was added to our cluster by hand is drift: it is found without our
+/// tags, at [`association_address`]. Associations that an add-on owns are the
+/// add-on's. What is set by hand beside the role stands in an observed state
+/// as `target_role`, `session_tags` and `policy`, and needs a new association.
 /// Outputs: `id`, `arn`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -12,4 +36,208 @@ pub struct State {
     /// ARN.
     pub role: String,
     pub tags: BTreeMap<String, String>,
+}
+
+/// The address of the association of a service account in the cluster at
+/// `cluster`.
+pub fn association_address(cluster: &Address, namespace: &str, service_account: &str) -> Address {
+    cluster.join(format!("pod-identity/{namespace}.{service_account}"))
+}
+
+pub struct PodIdentity {
+    aws: Arc<Aws>,
+}
+
+impl PodIdentity {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    /// A cluster's associations but for those of add-ons; all of them, or one
+    /// service account's.
+    async fn list(&self, cluster: &str, of: Option<(&str, &str)>) -> Result<Vec<PodIdentityAssociationSummary>> {
+        let mut pages = self
+            .aws
+            .eks
+            .list_pod_identity_associations()
+            .cluster_name(cluster)
+            .set_namespace(of.map(|(namespace, _)| namespace.to_owned()))
+            .set_service_account(of.map(|(_, account)| account.to_owned()))
+            .into_paginator()
+            .items()
+            .send();
+        let mut all = Vec::new();
+        while let Some(one) = pages.next().await {
+            all.push(one.map_err(failed("eks:ListPodIdentityAssociations"))?);
+        }
+        all.retain(|a| a.owner_arn().is_none());
+        Ok(all)
+    }
+
+    /// `address` and `generation` hold where the tags don't say whose it is.
+    fn found(&self, it: &PodIdentityAssociation, address: &Address, generation: u32) -> Result<Found> {
+        let all = tags_of(it.tags());
+        let (address, generation) = self.aws.owned(&all).unwrap_or_else(|| (address.clone(), generation));
+        let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+        let state = State {
+            cluster: text(it.cluster_name()),
+            namespace: text(it.namespace()),
+            service_account: text(it.service_account()),
+            role: text(it.role_arn()),
+            tags: tags::observed(&all),
+        };
+        let mut state = untyped(&state)?;
+        if let Some(fields) = state.as_object_mut() {
+            if let Some(role) = it.target_role_arn() {
+                fields.insert("target_role".to_owned(), role.into());
+            }
+            if it.disable_session_tags() == Some(true) {
+                fields.insert("session_tags".to_owned(), "disabled".into());
+            }
+            if let Some(document) = it.policy() {
+                fields.insert("policy".to_owned(), policy::parse(document));
+            }
+        }
+        let (id, arn) = (text(it.association_id()), text(it.association_arn()));
+        let (outputs, refs) = (outputs(&id, &arn), Vec::new());
+        Ok(Found { address, generation, id, outputs, state, status: Status::Ready, refs })
+    }
+
+    async fn by_account(&self, state: &State) -> Result<Option<PodIdentityAssociation>> {
+        let of = (state.namespace.as_str(), state.service_account.as_str());
+        let all = optional(self.list(&state.cluster, Some(of)).await)?.unwrap_or_default();
+        // Emulators ignore the filters.
+        let one = all.iter().find(|a| (a.namespace(), a.service_account()) == (Some(of.0), Some(of.1)));
+        match one.and_then(|a| a.association_id()) {
+            Some(id) => describe(&self.aws, &state.cluster, id).await,
+            None => Ok(None),
+        }
+    }
+}
+
+#[async_trait]
+impl Kind for PodIdentity {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[
+            ("cluster", Rule::Replace),
+            ("namespace", Rule::Replace),
+            ("service_account", Rule::Replace),
+            ("target_role", Rule::Replace),
+            ("session_tags", Rule::Replace),
+            ("policy", Rule::Replace),
+        ]
+    }
+
+    fn summary(&self, state: &Value) -> String {
+        typed::<State>(state).map(|s| format!("{}/{}", s.namespace, s.service_account)).unwrap_or_default()
+    }
+
+    fn pace(&self, _verb: Verb) -> Pace {
+        Pace::secs(3, 180)
+    }
+
+    async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
+        let mut named = BTreeMap::new();
+        for Wanted { address, state } in wanted {
+            let state: State = typed(state)?;
+            named.insert((state.cluster, state.namespace, state.service_account), address);
+        }
+        let listed = gather(live(&self.aws, round).await?, |cluster| async move {
+            let all = self.list(&cluster.name, None).await?;
+            Ok(all.into_iter().map(move |one| (cluster.clone(), one)).collect::<Vec<_>>())
+        });
+        let listed = listed.await?.into_iter().flatten().map(|(cluster, one)| {
+            let (namespace, account) = (one.namespace.unwrap_or_default(), one.service_account.unwrap_or_default());
+            let derived = association_address(&cluster.address, &namespace, &account);
+            let address = named.get(&(cluster.name.clone(), namespace, account)).map_or(derived, |a| (*a).clone());
+            (cluster.name, one.association_id.unwrap_or_default(), address)
+        });
+        let found = gather(listed, |(cluster, id, address)| async move {
+            let one = describe(&self.aws, &cluster, &id).await?;
+            one.map(|one| self.found(&one, &address, 1)).transpose()
+        });
+        Ok(Observation { found: found.await?.into_iter().flatten().collect(), ..Observation::default() })
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        gather(handles, |handle| async move {
+            let state: State = typed(&handle.state)?;
+            let one = self.by_account(&state).await?;
+            let found = one.map(|one| self.found(&one, &handle.address, handle.generation)).transpose()?;
+            Ok(found.filter(|f| f.address == handle.address))
+        })
+        .await
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let call = self
+            .aws
+            .eks
+            .create_pod_identity_association()
+            .cluster_name(&state.cluster)
+            .namespace(&state.namespace)
+            .service_account(&state.service_account)
+            .role_arn(&state.role)
+            .client_request_token(&new.token)
+            .set_tags(Some(tag_map(&tags::with_generation(&state.tags, new.generation))));
+        let made = match call.send().await.map_err(failed("eks:CreatePodIdentityAssociation")) {
+            Ok(answer) => answer.association,
+            Err(error) if error.class == Class::Conflict => {
+                let made = self.by_account(&state).await?;
+                claim(&self.aws, new, made.as_ref().map(|m| tags_of(m.tags())).as_ref(), error)?;
+                made
+            }
+            Err(error) => return Err(error),
+        };
+        let (id, arn) = made.map(|m| (m.association_id, m.association_arn)).unwrap_or_default();
+        let (id, arn) = (id.unwrap_or_default(), arn.unwrap_or_default());
+        Ok(Made { outputs: outputs(&id, &arn), id, ready: true })
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        if before.role != after.role {
+            self.aws
+                .eks
+                .update_pod_identity_association()
+                .cluster_name(&after.cluster)
+                .association_id(&from.id)
+                .role_arn(&after.role)
+                .send()
+                .await
+                .map_err(failed("eks:UpdatePodIdentityAssociation"))?;
+        }
+        let arn = from.outputs.get("arn").map(String::as_str).unwrap_or_default();
+        let tags = adopted(&self.aws, &before.tags, &after.tags, from.generation);
+        retag(&self.aws, arn, &before.tags, &tags).await?;
+        Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        let state: State = typed(&found.state)?;
+        let call = self
+            .aws
+            .eks
+            .delete_pod_identity_association()
+            .cluster_name(&state.cluster)
+            .association_id(&found.id);
+        optional(call.send().await.map_err(failed("eks:DeletePodIdentityAssociation")))?;
+        Ok(true)
+    }
+}
+
+/// One association, an add-on's too.
+pub(super) async fn describe(aws: &Aws, cluster: &str, id: &str) -> Result<Option<PodIdentityAssociation>> {
+    let call = aws.eks.describe_pod_identity_association().cluster_name(cluster).association_id(id);
+    let answer = optional(call.send().await.map_err(failed("eks:DescribePodIdentityAssociation")))?;
+    Ok(answer.and_then(|o| o.association))
+}
+
+fn outputs(id: &str, arn: &str) -> Outputs {
+    Outputs::from([("id".to_owned(), id.to_owned()), ("arn".to_owned(), arn.to_owned())])
 }

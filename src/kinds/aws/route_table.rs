@@ -1,6 +1,18 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use async_trait::async_trait;
+use aws_sdk_ec2::types::{Filter, ResourceType, Route as SdkRoute, RouteTable as Table};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::ec2;
+use crate::aws::error::failed;
+use crate::aws::{Aws, tags};
+use crate::engine::error::{Error, Result, typed, untyped};
+use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+
+pub const NAME: &str = "aws.route-table";
 
 /// A route table with its routes and associations. The local route and those
 /// that gateway endpoints write are AWS's own and don't stand here.
@@ -21,4 +33,259 @@ pub struct Route {
     /// Id of an internet gateway, NAT gateway, or anything else that a route
     /// can lead to (peering connection, transit gateway, interface).
     pub target: String,
+}
+
+/// Sets destination and target of a `CreateRoute` or `ReplaceRoute` call,
+/// which name them alike.
+macro_rules! along {
+    ($call:expr, $route:expr) => {{
+        let (call, route) = ($call, $route);
+        let destination = route.destination.as_str();
+        let call = match destination {
+            _ if destination.starts_with("pl-") => call.destination_prefix_list_id(destination),
+            _ if destination.contains(':') => call.destination_ipv6_cidr_block(destination),
+            _ => call.destination_cidr_block(destination),
+        };
+        let target = route.target.as_str();
+        match target.split_once('-').map(|(kind, _)| kind) {
+            Some("igw" | "vgw") => Ok(call.gateway_id(target)),
+            Some("nat") => Ok(call.nat_gateway_id(target)),
+            Some("tgw") => Ok(call.transit_gateway_id(target)),
+            Some("pcx") => Ok(call.vpc_peering_connection_id(target)),
+            Some("eni") => Ok(call.network_interface_id(target)),
+            _ => Err(Error::bug(format!("a route to {destination} can't lead to `{target}`"))),
+        }
+    }};
+}
+
+pub struct RouteTable {
+    aws: Arc<Aws>,
+}
+
+impl RouteTable {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    async fn tables(&self, filters: Vec<Filter>) -> Result<Vec<Table>> {
+        self.aws
+            .ec2
+            .describe_route_tables()
+            .set_filters(Some(filters))
+            .max_results(100)
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .map_err(failed("ec2:DescribeRouteTables"))
+    }
+
+    async fn read(&self, filters: Vec<Filter>) -> Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for table in self.tables(filters).await? {
+            let tags = ec2::tags(table.tags());
+            let (Some(id), Some((address, generation))) = (table.route_table_id(), self.aws.owned(&tags)) else {
+                continue;
+            };
+            let mut routes: Vec<Route> = table.routes().iter().filter_map(route).collect();
+            routes.sort();
+            found.push(Found {
+                address,
+                generation,
+                id: id.to_owned(),
+                outputs: ec2::outputs([("id", id)]),
+                state: untyped(&State {
+                    vpc: table.vpc_id().unwrap_or_default().to_owned(),
+                    routes,
+                    subnets: associations(&table).into_keys().collect(),
+                    tags: tags::observed(&tags),
+                })?,
+                status: Status::Ready,
+                refs: vec![],
+            });
+        }
+        Ok(found)
+    }
+
+    /// Makes the route, or changes what its destination leads to now.
+    async fn set_route(&self, id: &str, route: &Route) -> Result<()> {
+        let call = along!(self.aws.ec2.create_route().route_table_id(id), route)?.send().await;
+        match call.map_err(ec2::making("ec2:CreateRoute")) {
+            Err(error) if error.code.as_deref() == Some("RouteAlreadyExists") => self.replace_route(id, route).await,
+            result => result.map(drop),
+        }
+    }
+
+    async fn replace_route(&self, id: &str, route: &Route) -> Result<()> {
+        let call = along!(self.aws.ec2.replace_route().route_table_id(id), route)?.send().await;
+        call.map(drop).map_err(ec2::making("ec2:ReplaceRoute"))
+    }
+
+    async fn remove_route(&self, id: &str, route: &Route) -> Result<()> {
+        let destination = route.destination.as_str();
+        let call = self.aws.ec2.delete_route().route_table_id(id);
+        let call = match destination {
+            _ if destination.starts_with("pl-") => call.destination_prefix_list_id(destination),
+            _ if destination.contains(':') => call.destination_ipv6_cidr_block(destination),
+            _ => call.destination_cidr_block(destination),
+        };
+        ec2::absent(call.send().await.map_err(failed("ec2:DeleteRoute")))
+    }
+
+    async fn associate(&self, id: &str, subnet: &str) -> Result<()> {
+        let call = self.aws.ec2.associate_route_table().route_table_id(id).subnet_id(subnet).send().await;
+        call.map(drop).map_err(ec2::making("ec2:AssociateRouteTable"))
+    }
+
+    /// Associates subnets of ours, wherever they are associated now.
+    async fn take(&self, id: &str, subnets: &[&String]) -> Result<()> {
+        let tables = self.tables(vec![ec2::filter("association.subnet-id", subnets.iter().copied())]).await?;
+        let current: BTreeMap<String, String> = tables.iter().flat_map(associations).collect();
+        for subnet in subnets {
+            match current.get(*subnet) {
+                None => self.associate(id, subnet).await?,
+                Some(association) => {
+                    let call = self.aws.ec2.replace_route_table_association().route_table_id(id);
+                    let call = call.association_id(association).send().await;
+                    call.map_err(failed("ec2:ReplaceRouteTableAssociation"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away the associations that aren't in `keep`.
+    async fn dissociate(&self, id: &str, keep: &[String]) -> Result<()> {
+        for table in self.tables(vec![ec2::filter("route-table-id", [id])]).await? {
+            for (_, association) in associations(&table).into_iter().filter(|(subnet, _)| !keep.contains(subnet)) {
+                let call = self.aws.ec2.disassociate_route_table().association_id(association).send().await;
+                ec2::absent(call.map_err(failed("ec2:DisassociateRouteTable")))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn route(route: &SdkRoute) -> Option<Route> {
+    let destination = route
+        .destination_cidr_block()
+        .or(route.destination_ipv6_cidr_block())
+        .or(route.destination_prefix_list_id())?;
+    let target = route
+        .gateway_id()
+        .or(route.nat_gateway_id())
+        .or(route.transit_gateway_id())
+        .or(route.vpc_peering_connection_id())
+        .or(route.network_interface_id())
+        .or(route.instance_id())
+        .or(route.egress_only_internet_gateway_id())
+        .or(route.local_gateway_id())
+        .or(route.carrier_gateway_id())
+        .or(route.core_network_arn())
+        .or(route.odb_network_arn())
+        .unwrap_or_default();
+    let aws_own = target == "local" || target.starts_with("vpce-");
+    (!aws_own).then(|| Route { destination: destination.to_owned(), target: target.to_owned() })
+}
+
+/// Association ids by what is associated: subnets, or a gateway that somebody
+/// associated by hand.
+fn associations(table: &Table) -> BTreeMap<String, String> {
+    table
+        .associations()
+        .iter()
+        .filter(|a| !matches!(a.association_state().and_then(|s| s.state()).map(|s| s.as_str()), Some("disassociating" | "disassociated")))
+        .filter_map(|a| {
+            Some((a.subnet_id().or(a.gateway_id())?.to_owned(), a.route_table_association_id()?.to_owned()))
+        })
+        .collect()
+}
+
+#[async_trait]
+impl Kind for RouteTable {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[("vpc", Rule::Replace), ("routes", Rule::Unordered), ("subnets", Rule::Unordered)]
+    }
+
+    fn summary(&self, state: &Value) -> String {
+        ec2::summary(state, |s: &State| {
+            let routes: Vec<&str> = s.routes.iter().map(|r| r.destination.as_str()).collect();
+            let routes = if routes.is_empty() { "no routes".to_owned() } else { format!("routes {}", routes.join(" ")) };
+            format!("{routes}, {} subnets", s.subnets.len())
+        })
+    }
+
+    async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
+        let found = self.read(vec![ec2::ours(&self.aws)]).await?;
+        Ok(Observation { found, ..Observation::default() })
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        let mut found = Vec::new();
+        for filters in ec2::selections(&self.aws, handles) {
+            found.extend(self.read(filters).await?);
+        }
+        Ok(ec2::matched(handles, &found))
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let answer = self
+            .aws
+            .ec2
+            .create_route_table()
+            .vpc_id(&state.vpc)
+            .client_token(&new.token)
+            .tag_specifications(ec2::specification(ResourceType::RouteTable, &state.tags, new.generation))
+            .send()
+            .await
+            .map_err(ec2::making("ec2:CreateRouteTable"))?;
+        let id = answer.route_table().and_then(|t| t.route_table_id()).unwrap_or_default();
+        let complete = async {
+            for route in &state.routes {
+                ec2::completing(&self.aws, || self.set_route(id, route)).await?;
+            }
+            for subnet in &state.subnets {
+                ec2::completing(&self.aws, || self.associate(id, subnet)).await?;
+            }
+            Ok(())
+        };
+        complete.await.map_err(ec2::incomplete(id))?;
+        Ok(Made { id: id.to_owned(), outputs: ec2::outputs([("id", id)]), ready: true })
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let leads_somewhere = |routes: &[Route], destination: &str| routes.iter().any(|r| r.destination == destination);
+        for route in new.routes.iter().filter(|r| !old.routes.contains(r)) {
+            match leads_somewhere(&old.routes, &route.destination) {
+                true => self.replace_route(&from.id, route).await?,
+                false => self.set_route(&from.id, route).await?,
+            }
+        }
+        let missing: Vec<&String> = new.subnets.iter().filter(|s| !old.subnets.contains(s)).collect();
+        if !missing.is_empty() {
+            self.take(&from.id, &missing).await?;
+        }
+        if old.subnets.iter().any(|s| !new.subnets.contains(s)) {
+            self.dissociate(&from.id, &new.subnets).await?;
+        }
+        for route in old.routes.iter().filter(|r| !leads_somewhere(&new.routes, &r.destination)) {
+            self.remove_route(&from.id, route).await?;
+        }
+        ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
+        Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        self.dissociate(&found.id, &[]).await?;
+        let call = self.aws.ec2.delete_route_table().route_table_id(&found.id).send().await;
+        ec2::absent(call.map_err(failed("ec2:DeleteRouteTable")))?;
+        Ok(true)
+    }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{ec2, logical, physical};
 use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
-use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::error::{Class, Result, typed, untyped};
 use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
 use crate::engine::value::is_reserved;
 
@@ -255,11 +255,11 @@ impl SecurityGroup {
             ];
             for group in read(&self.aws, filters).await? {
                 let is = |s: &State| group.vpc_id() == Some(&s.vpc) && group.group_name() == Some(&s.name);
-                let claim = some.iter().find(|(_, s)| is(s));
-                if let (Some((wanted, state)), None) = (claim, self.aws.owned(&ec2::tags(group.tags()))) {
-                    let what = format!("a security group named `{}` in {}", state.name, state.vpc);
+                let (claim, tags) = (some.iter().find(|(_, s)| is(s)), ec2::tags(group.tags()));
+                if let (Some((wanted, state)), None) = (claim, self.aws.owned(&tags)) {
+                    let what = format!("security group `{}` in {}", state.name, state.vpc);
                     let id = group.group_id().unwrap_or_default();
-                    observation.foreign.push(ec2::foreign(&self.aws, wanted, id, &what));
+                    observation.foreign.push(ec2::foreign(&self.aws, wanted, id, &what, &tags));
                 }
             }
         }
@@ -319,7 +319,7 @@ impl Kind for SecurityGroup {
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         let mut found = Vec::new();
-        for filters in ec2::selections(&self.aws, "group-id", handles) {
+        for filters in ec2::selections(&self.aws, handles) {
             found.extend(self.read(filters).await?);
         }
         Ok(ec2::matched(handles, &found))

@@ -8,7 +8,7 @@ use super::iam_role::roles;
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::address::Address;
-use crate::engine::error::{Result, typed, untyped};
+use crate::engine::error::{Class, Result, typed, untyped};
 use crate::engine::kind::{
     Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted,
 };
@@ -63,6 +63,10 @@ impl ServiceLinkedRole {
 impl Kind for ServiceLinkedRole {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn belongs_to_account(&self) -> bool {
+        true
     }
 
     fn rules(&self) -> &'static [(&'static str, Rule)] {
@@ -130,7 +134,7 @@ impl Kind for ServiceLinkedRole {
             }
             // Made in the meantime: by AWS itself, or by a try whose answer
             // was lost.
-            Err(error) if error.message.contains("has been taken") => {
+            Err(error) if error.class == Class::Exists || error.message.contains("has been taken") => {
                 let found = self.by_path(&new.address, &state).await?.ok_or(error)?;
                 Ok(Made { id: found.id, outputs: found.outputs, ready: true })
             }

@@ -1,0 +1,171 @@
+//! What AWS offers: Kubernetes versions, add-on versions and zones, asked for
+//! rather than kept in tables.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use aws_sdk_ec2::types::Filter;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
+use crate::aws::Aws;
+use crate::aws::error::failed;
+use crate::engine::error::Result;
+
+/// The oldest versions of add-ons that are safe for tenants, by add-on.
+/// vpc-cni: below it, network policies of one namespace can be bypassed from
+/// another (aws-network-policy-agent, commits bc504a4 and d145d20).
+pub const FLOORS: &[(&str, &str)] = &[("vpc-cni", "v1.22.4")];
+
+/// A zone that EKS can put a control plane in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Zone {
+    /// Such as `us-east-1a`; another place in each account.
+    pub name: String,
+    /// Such as `use1-az1`; the same place in every account.
+    pub id: String,
+}
+
+/// Zones where EKS takes no control-plane subnets (EKS user guide, "VPC and
+/// subnet requirements").
+const UNSUPPORTED_ZONES: [&str; 3] = ["use1-az3", "usw1-az2", "cac1-az3"];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddonVersion {
+    /// Such as `v1.22.4-eksbuild.1`.
+    pub version: String,
+    /// What EKS installs when none is asked for.
+    pub default: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterVersion {
+    /// Such as `1.36`.
+    pub version: String,
+    /// What EKS makes when none is asked for.
+    pub default: bool,
+    /// The last day, in UTC, of standard and of extended support.
+    pub standard_until: Option<Date>,
+    pub extended_until: Option<Date>,
+}
+
+/// The versions of the add-ons `names` for one Kubernetes version, newest
+/// first. An add-on that has none for it is missing from the answer.
+///
+/// One add-on is asked for by name. Several come with one question for all
+/// that AWS and the community offer, which is fewer calls than one for each.
+pub async fn addon_versions(
+    aws: &Aws,
+    kubernetes_version: &str,
+    names: &[&str],
+) -> Result<BTreeMap<String, Vec<AddonVersion>>> {
+    let call = aws.eks.describe_addon_versions().kubernetes_version(kubernetes_version);
+    let call = match names {
+        [] => return Ok(BTreeMap::new()),
+        [name] => call.addon_name(*name),
+        _ => call.owners("aws").owners("community"),
+    };
+    let mut pages = call.into_paginator().items().send();
+    let mut versions = BTreeMap::new();
+    while let Some(addon) = pages.next().await {
+        let addon = addon.map_err(failed("eks:DescribeAddonVersions"))?;
+        let name = addon.addon_name().unwrap_or_default();
+        if !names.contains(&name) {
+            continue;
+        }
+        let mut found: Vec<AddonVersion> = addon
+            .addon_versions()
+            .iter()
+            .filter_map(|v| {
+                let fits = v.compatibilities().iter().find(|c| c.cluster_version() == Some(kubernetes_version))?;
+                Some(AddonVersion { version: v.addon_version()?.to_owned(), default: fits.default_version() })
+            })
+            .collect();
+        found.sort_by(|a, b| compare(&b.version, &a.version));
+        if !found.is_empty() {
+            versions.insert(name.to_owned(), found);
+        }
+    }
+    Ok(versions)
+}
+
+/// The Kubernetes versions that EKS makes clusters of, newest first.
+pub async fn cluster_versions(aws: &Aws) -> Result<Vec<ClusterVersion>> {
+    let mut pages = aws.eks.describe_cluster_versions().into_paginator().items().send();
+    let mut versions = Vec::new();
+    while let Some(version) = pages.next().await {
+        let version = version.map_err(failed("eks:DescribeClusterVersions"))?;
+        versions.push(ClusterVersion {
+            version: version.cluster_version().unwrap_or_default().to_owned(),
+            default: version.default_version(),
+            standard_until: version.end_of_standard_support_date().and_then(|d| date(d.secs())),
+            extended_until: version.end_of_extended_support_date().and_then(|d| date(d.secs())),
+        });
+    }
+    versions.sort_by(|a, b| compare(&b.version, &a.version));
+    Ok(versions)
+}
+
+/// The region's zones that EKS can use, by name.
+pub async fn zones(aws: &Aws) -> Result<Vec<Zone>> {
+    let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
+    let answer = aws
+        .ec2
+        .describe_availability_zones()
+        .filters(filter("state", "available"))
+        .filters(filter("zone-type", "availability-zone"))
+        .send()
+        .await
+        .map_err(failed("ec2:DescribeAvailabilityZones"))?;
+    let mut zones: Vec<Zone> = answer
+        .availability_zones()
+        .iter()
+        .filter(|z| z.zone_type().is_none_or(|kind| kind == "availability-zone"))
+        .filter_map(|z| Some(Zone { name: z.zone_name()?.to_owned(), id: z.zone_id()?.to_owned() }))
+        .filter(|z| !UNSUPPORTED_ZONES.contains(&z.id.as_str()))
+        .collect();
+    zones.sort();
+    Ok(zones)
+}
+
+/// True if `version` is `floor` or later. Only the numbers count: a floor
+/// without a build is met by every build of it, and a missing number is 0.
+pub fn at_least(version: &str, floor: &str) -> bool {
+    compare(version, floor) != Ordering::Less
+}
+
+/// The order of versions such as `v1.22.4-eksbuild.1`.
+pub fn compare(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (numbers(a), numbers(b));
+    let length = a.len().max(b.len());
+    a.resize(length, 0);
+    b.resize(length, 0);
+    a.cmp(&b)
+}
+
+fn numbers(version: &str) -> Vec<u64> {
+    version.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty()).map(|n| n.parse().unwrap_or(u64::MAX)).collect()
+}
+
+fn date(seconds: i64) -> Option<Date> {
+    Timestamp::from_second(seconds).ok().map(|t| t.to_zoned(TimeZone::UTC).date())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_by_their_numbers() {
+        assert!(at_least("v1.22.4-eksbuild.1", "v1.22.4"));
+        assert!(at_least("v1.22.4", "v1.22.4"));
+        assert!(at_least("v1.100.0-eksbuild.1", "v1.22.4"));
+        assert!(at_least("v2", "v1.22.4"));
+        assert!(!at_least("v1.22.3-eksbuild.9", "v1.22.4"));
+        assert!(!at_least("v1.9.4", "v1.22.4"));
+        assert!(!at_least("", "v1.22.4"));
+        assert_eq!(compare("1.36", "1.9"), Ordering::Greater);
+        assert_eq!(compare("v1.2.3-eksbuild.10", "v1.2.3-eksbuild.9"), Ordering::Greater);
+    }
+}

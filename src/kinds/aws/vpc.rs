@@ -92,16 +92,15 @@ impl Vpc {
     /// `enableDnsSupport` and `enableDnsHostnames` of each VPC: AWS has no call
     /// for many.
     async fn dns(&self, ids: &[&str]) -> Result<BTreeMap<String, (bool, bool)>> {
-        futures::stream::iter(ids.iter().map(|id| async move {
+        let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        let reads = ids.into_iter().map(|id| async move {
             let (support, hostnames) = futures::try_join!(
-                self.attribute(id, VpcAttributeName::EnableDnsSupport),
-                self.attribute(id, VpcAttributeName::EnableDnsHostnames)
+                self.attribute(&id, VpcAttributeName::EnableDnsSupport),
+                self.attribute(&id, VpcAttributeName::EnableDnsHostnames)
             )?;
-            Ok(((*id).to_owned(), (support, hostnames)))
-        }))
-        .buffer_unordered(8)
-        .try_collect()
-        .await
+            Ok((id, (support, hostnames)))
+        });
+        futures::stream::iter(reads).buffer_unordered(8).try_collect().await
     }
 
     async fn attribute(&self, id: &str, name: VpcAttributeName) -> Result<bool> {
@@ -174,6 +173,10 @@ impl Kind for Vpc {
         NAME
     }
 
+    fn is_foundation(&self) -> bool {
+        true
+    }
+
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[
             ("cidr", Rule::Replace),
@@ -193,7 +196,7 @@ impl Kind for Vpc {
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         let mut found = Vec::new();
-        for filters in ec2::selections(&self.aws, "vpc-id", handles) {
+        for filters in ec2::selections(&self.aws, handles) {
             found.extend(self.read(filters).await?);
         }
         Ok(ec2::matched(handles, &found))

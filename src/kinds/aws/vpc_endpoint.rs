@@ -1,7 +1,20 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use async_trait::async_trait;
+use aws_sdk_ec2::types::{Filter, ResourceType, VpcEndpoint as Endpoint, VpcEndpointType};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::{ec2, policy};
+use crate::aws::error::failed;
+use crate::aws::{Aws, tags};
+use crate::engine::error::{Result, typed, untyped};
+use crate::engine::kind::{
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
+};
+
+pub const NAME: &str = "aws.vpc-endpoint";
 
 /// A gateway or interface endpoint.
 /// Outputs: `id`.
@@ -21,4 +34,191 @@ pub struct State {
     pub security_groups: Vec<String>,
     pub private_dns: bool,
     pub tags: BTreeMap<String, String>,
+}
+
+pub struct VpcEndpoint {
+    aws: Arc<Aws>,
+}
+
+impl VpcEndpoint {
+    pub fn new(aws: Arc<Aws>) -> Self {
+        Self { aws }
+    }
+
+    async fn read(&self, filters: Vec<Filter>) -> Result<Vec<Found>> {
+        let endpoints = self
+            .aws
+            .ec2
+            .describe_vpc_endpoints()
+            .set_filters(Some(filters))
+            .max_results(1000)
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .map_err(failed("ec2:DescribeVpcEndpoints"))?;
+        let mut found = Vec::new();
+        for endpoint in endpoints {
+            let tags = ec2::tags(endpoint.tags());
+            let (Some(id), Some(status), Some((address, generation))) =
+                (endpoint.vpc_endpoint_id(), status(&endpoint), self.aws.owned(&tags))
+            else {
+                continue;
+            };
+            let groups = endpoint.groups().iter().filter_map(|g| g.group_id());
+            found.push(Found {
+                address,
+                generation,
+                id: id.to_owned(),
+                outputs: ec2::outputs([("id", id)]),
+                state: untyped(&State {
+                    vpc: endpoint.vpc_id().unwrap_or_default().to_owned(),
+                    service: endpoint.service_name().unwrap_or_default().to_owned(),
+                    kind: endpoint.vpc_endpoint_type().map(ToString::to_string).unwrap_or_default(),
+                    policy: endpoint.policy_document().map(policy::parse).unwrap_or_default(),
+                    route_tables: endpoint.route_table_ids().to_vec(),
+                    subnets: endpoint.subnet_ids().to_vec(),
+                    security_groups: groups.map(str::to_owned).collect(),
+                    // Without a meaning for gateways, whatever is answered.
+                    private_dns: endpoint.vpc_endpoint_type() == Some(&VpcEndpointType::Interface)
+                        && endpoint.private_dns_enabled().unwrap_or(false),
+                    tags: tags::observed(&tags),
+                })?,
+                status,
+                refs: vec![],
+            });
+        }
+        Ok(found)
+    }
+}
+
+/// `None`: deleted, which counts as absent. AWS writes the states in lower
+/// case here, though its model doesn't.
+fn status(endpoint: &Endpoint) -> Option<Status> {
+    let state = endpoint.state().map(|s| s.as_str().to_lowercase()).unwrap_or_default();
+    Some(match state.as_str() {
+        "deleted" => return None,
+        "deleting" => Status::Deleting,
+        "pending" | "pendingacceptance" => Status::Pending(state),
+        "failed" | "rejected" | "expired" => {
+            let said = endpoint.last_error().and_then(|e| e.message()).or(endpoint.failure_reason());
+            Status::Failed(said.map_or(state.clone(), |said| format!("{state}: {said}")))
+        }
+        _ => Status::Ready,
+    })
+}
+
+/// What is in `these` and not in `others`.
+fn minus(these: &[String], others: &[String]) -> Option<Vec<String>> {
+    let left: Vec<String> = these.iter().filter(|id| !others.contains(id)).cloned().collect();
+    Some(left).filter(|left| !left.is_empty())
+}
+
+#[async_trait]
+impl Kind for VpcEndpoint {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[
+            ("vpc", Rule::Replace),
+            ("service", Rule::Replace),
+            ("type", Rule::Replace),
+            ("route_tables", Rule::Unordered),
+            ("subnets", Rule::Unordered),
+            ("security_groups", Rule::Unordered),
+        ]
+    }
+
+    fn summary(&self, state: &Value) -> String {
+        ec2::summary(state, |s: &State| format!("{} ({})", s.service, s.kind.to_lowercase()))
+    }
+
+    fn pace(&self, verb: Verb) -> Pace {
+        match verb {
+            Verb::Create => Pace::secs(90, 900),
+            Verb::Update => Pace::secs(30, 900),
+            // Its interfaces linger.
+            Verb::Delete => Pace::secs(120, 1800),
+        }
+    }
+
+    fn repair(&self, _found: &Found) -> Repair {
+        Repair::Replace
+    }
+
+    async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
+        let found = self.read(vec![ec2::ours(&self.aws)]).await?;
+        Ok(Observation { found, ..Observation::default() })
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        let mut found = Vec::new();
+        for filters in ec2::selections(&self.aws, handles) {
+            found.extend(self.read(filters).await?);
+        }
+        Ok(ec2::matched(handles, &found))
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let some = |ids: &[String]| Some(ids.to_vec()).filter(|ids| !ids.is_empty());
+        let kind = VpcEndpointType::from(state.kind.as_str());
+        // A gateway endpoint has no DNS of its own.
+        let private_dns = (kind == VpcEndpointType::Interface).then_some(state.private_dns);
+        let answer = self
+            .aws
+            .ec2
+            .create_vpc_endpoint()
+            .vpc_id(&state.vpc)
+            .service_name(&state.service)
+            .vpc_endpoint_type(kind)
+            .policy_document(state.policy.to_string())
+            .set_route_table_ids(some(&state.route_tables))
+            .set_subnet_ids(some(&state.subnets))
+            .set_security_group_ids(some(&state.security_groups))
+            .set_private_dns_enabled(private_dns)
+            .client_token(&new.token)
+            .tag_specifications(ec2::specification(ResourceType::VpcEndpoint, &state.tags, new.generation))
+            .send()
+            .await
+            .map_err(ec2::making("ec2:CreateVpcEndpoint"))?;
+        let endpoint = answer.vpc_endpoint();
+        let id = endpoint.and_then(|e| e.vpc_endpoint_id()).unwrap_or_default();
+        let ready = endpoint.and_then(status) == Some(Status::Ready);
+        Ok(Made { id: id.to_owned(), outputs: ec2::outputs([("id", id)]), ready })
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let made = Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: false };
+        if (State { tags: old.tags.clone(), ..new.clone() }) != old {
+            self.aws
+                .ec2
+                .modify_vpc_endpoint()
+                .vpc_endpoint_id(&from.id)
+                .set_policy_document((old.policy != new.policy).then(|| new.policy.to_string()))
+                .set_add_route_table_ids(minus(&new.route_tables, &old.route_tables))
+                .set_remove_route_table_ids(minus(&old.route_tables, &new.route_tables))
+                .set_add_subnet_ids(minus(&new.subnets, &old.subnets))
+                .set_remove_subnet_ids(minus(&old.subnets, &new.subnets))
+                .set_add_security_group_ids(minus(&new.security_groups, &old.security_groups))
+                .set_remove_security_group_ids(minus(&old.security_groups, &new.security_groups))
+                .set_private_dns_enabled((old.private_dns != new.private_dns).then_some(new.private_dns))
+                .send()
+                .await
+                .map_err(ec2::making("ec2:ModifyVpcEndpoint"))?;
+        }
+        ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
+        Ok(made)
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        const CALL: &str = "ec2:DeleteVpcEndpoints";
+        let call = self.aws.ec2.delete_vpc_endpoints().vpc_endpoint_ids(&found.id).send().await;
+        ec2::absent(call.map_err(failed(CALL)).and_then(|answer| ec2::all_done(CALL, answer.unsuccessful())))?;
+        Ok(false)
+    }
 }

@@ -1,5 +1,40 @@
+//! Kubernetes objects, applied with server-side apply.
+//!
+//! Ours is what carries the label `ringfence.dev/tenancy`; which address it
+//! is, an annotation says, because labels can't hold slashes. Read in bulk:
+//! one list for each kind that a cluster serves, so that what has left the
+//! templates is found too; a dry run only for what may have changed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use http::Method;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
+
+use crate::aws::Aws;
+use crate::aws::tags::{ADDRESS, GENERATION, TENANCY, TENANT};
+use crate::engine::address::{Address, Owner};
+use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::kind::{
+    Change, Foreign, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
+};
+use crate::engine::value::{Outputs, has_references};
+use crate::k8s::apis::group_of;
+use crate::k8s::client::Call;
+use crate::k8s::{Api, Apis, Cluster, Clusters, Target, apply};
+
+pub const NAME: &str = "k8s.manifest";
+
+/// Requests under way at once in one cluster, and clusters read at once.
+const PARALLEL: usize = 8;
+/// Objects in one page of a list.
+const PAGE: u32 = 500;
+const WHOLE: &str = "application/json";
+/// Identity, labels and managers only: what pruning needs, without any data.
+const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
 /// One Kubernetes object, applied with server-side apply under the field
 /// manager `ringfence`.
@@ -16,4 +51,727 @@ pub struct State {
     pub requires: Option<String>,
     /// The whole object.
     pub object: Value,
+}
+
+impl State {
+    fn target(&self) -> Target<'_> {
+        Target { cluster: &self.cluster, endpoint: &self.endpoint, certificate_authority: &self.certificate_authority }
+    }
+}
+
+/// Writes ownership into an object: what [`Manifest`] finds it by again. Done
+/// where objects are rendered, so that files for GitOps carry it too.
+pub fn own(object: &mut Value, tenancy: &str, address: &Address) {
+    let mut labels = vec![(TENANCY, tenancy.to_owned())];
+    if let Owner::Tenant(id) = address.owner() {
+        labels.push((TENANT, id));
+    }
+    for (field, pairs) in [("labels", labels), ("annotations", vec![(ADDRESS, address.to_string())])] {
+        if let Some(map) = metadata_map(object, field) {
+            map.extend(pairs.into_iter().map(|(k, v)| (k.to_owned(), Value::String(v))));
+        }
+    }
+}
+
+pub struct Manifest {
+    aws: Arc<Aws>,
+    clusters: Arc<Clusters>,
+}
+
+/// What identifies an object in a cluster, whatever its version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Key {
+    group: String,
+    kind: String,
+    namespace: Option<String>,
+    name: String,
+}
+
+impl Key {
+    /// `namespace` counts only where `api` says so.
+    fn new(api: &Api, object: &Value) -> Self {
+        let namespace = text(object, "/metadata/namespace").filter(|_| api.namespaced);
+        Self {
+            group: api.group.clone(),
+            kind: api.kind.clone(),
+            namespace: namespace.map(str::to_owned),
+            name: text(object, "/metadata/name").unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// True if the object goes when `namespace` goes.
+    fn is_in(&self, namespace: &str) -> bool {
+        self.namespace.as_deref() == Some(namespace)
+    }
+
+    fn is_namespace(&self) -> bool {
+        self.group.is_empty() && self.kind == "Namespace"
+    }
+}
+
+/// A wanted object and where it goes.
+struct Item {
+    address: Address,
+    state: State,
+    /// As wanted; `None` while the API that it requires isn't served.
+    api: Option<Api>,
+}
+
+type Absent<'a> = (&'a Item, &'a Api);
+
+impl Manifest {
+    pub fn new(aws: Arc<Aws>, clusters: Arc<Clusters>) -> Self {
+        Self { aws, clusters }
+    }
+
+    async fn observe_cluster(&self, items: Vec<Item>) -> Result<Observation> {
+        let Some(first) = items.first() else { return Ok(Observation::default()) };
+        let (state, mut seen) = (first.state.clone(), Observation::default());
+        let cluster = self.clusters.get(state.target()).await?;
+        let apis = cluster.apis(false).await?;
+        let items = items
+            .into_iter()
+            .map(|item| {
+                let api = locate(&apis, &item.state).map_err(|e| at(&item.address, e))?.cloned();
+                Ok(Item { api, ..item })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        for item in items.iter().filter(|i| i.api.is_none()) {
+            seen.notes.push(format!(
+                "{}: cluster {} doesn't serve {} yet; {} waits for it",
+                item.address,
+                cluster.name(),
+                item.state.requires.as_deref().unwrap_or_default(),
+                summary(&item.state.object),
+            ));
+        }
+        let mut ours = self.list_ours(&cluster, &apis, &items, &mut seen.notes).await?;
+        let emptying: BTreeSet<String> =
+            ours.iter().filter(|(k, o)| k.is_namespace() && deleting(o)).map(|(k, _)| k.name.clone()).collect();
+
+        let mut present = Vec::new();
+        let mut absent = Vec::new();
+        for item in &items {
+            let Some(api) = &item.api else { continue };
+            match ours.remove(&Key::new(api, &item.state.object)) {
+                Some(live) => present.push((item, api, live)),
+                None => absent.push((item, api)),
+            }
+        }
+        let compared = present.iter().map(|(item, api, live)| {
+            let doomed = text(live, "/metadata/namespace").is_some_and(|n| emptying.contains(n));
+            self.compare(&cluster, api, item, live, doomed)
+        });
+        seen.found = stream::iter(compared.collect::<Vec<_>>()).buffered(PARALLEL).try_collect().await?;
+
+        seen.foreign = self.find_foreign(&cluster, &absent).await?;
+        seen.found.extend(self.leftovers(&state, ours, &mut seen.notes));
+        Ok(seen)
+    }
+
+    /// Every object in the cluster that carries the tenancy's label.
+    async fn list_ours(
+        &self,
+        cluster: &Cluster,
+        apis: &Apis,
+        items: &[Item],
+        notes: &mut Vec<String>,
+    ) -> Result<HashMap<Key, Value>> {
+        let mut seen = BTreeSet::new();
+        let mut first = |api: &&Api| seen.insert((api.group.clone(), api.kind.clone()));
+        let mut lists: Vec<_> =
+            items.iter().filter_map(|i| i.api.as_ref()).filter(&mut first).map(|a| (a, WHOLE)).collect();
+        lists.extend(apis.manageable().into_iter().filter(first).map(|a| (a, METADATA)));
+        let selector = format!("{TENANCY}={}", self.aws.tenancy);
+        let reads = lists.into_iter().map(|(api, accept)| {
+            let selector = &selector;
+            async move { (api, accept, list(cluster, api, None, Some(selector), accept).await) }
+        });
+        let answers: Vec<_> = stream::iter(reads.collect::<Vec<_>>()).buffered(PARALLEL).collect().await;
+        let mut ours = HashMap::new();
+        for (api, accept, answer) in answers {
+            match answer {
+                Ok(objects) => {
+                    let carrying = objects.into_iter().filter(|o| self.is_ours(o));
+                    ours.extend(carrying.map(|o| (Key::new(api, &o), o)));
+                }
+                // Someone else's broken API must not stop us, but being
+                // refused might hide what is ours.
+                Err(e)
+                    if accept == METADATA && matches!(e.class, Class::Unclear | Class::NotFound | Class::Invalid) =>
+                {
+                    notes.push(format!(
+                        "{} can't be listed in cluster {}; what is left of ours there isn't seen: {}",
+                        api.resource(),
+                        cluster.name(),
+                        e.message
+                    ));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(ours)
+    }
+
+    /// A wanted object that exists: as desired, but for what an apply would
+    /// change. `doomed`: its namespace is being deleted, and takes no applies.
+    async fn compare(&self, cluster: &Cluster, api: &Api, item: &Item, live: &Value, doomed: bool) -> Result<Found> {
+        let desired = self.sent(&item.address, generation(live), &item.state.object);
+        // Another wanted object is of this kind in another version.
+        let converted = match live.get("apiVersion") == desired.get("apiVersion") {
+            true => None,
+            false => get(cluster, api, &desired).await?,
+        };
+        let live = converted.as_ref().unwrap_or(live);
+        let mut status = Status::Ready;
+        let object = if doomed || deleting(live) {
+            status = Status::Deleting;
+            item.state.object.clone()
+        } else if apply::is_settled(&desired, live) {
+            item.state.object.clone()
+        } else if has_references(&desired) {
+            apply::projected(
+                &item.state.object,
+                &apply::normalised(live),
+                &apply::overlaid(&apply::normalised(live), &desired),
+            )
+        } else {
+            let applied = match self.apply(cluster, api, &desired, true).await {
+                Ok(applied) => applied,
+                // What can't be changed must still be shown.
+                Err(e) if is_immutable(&e) => apply::overlaid(live, &desired),
+                Err(e) => return Err(at(&item.address, e)),
+            };
+            apply::projected(&item.state.object, &apply::normalised(live), &apply::normalised(&applied))
+        };
+        let state = State { object, ..item.state.clone() };
+        Ok(Found { status, ..found(item.address.clone(), live, &state)? })
+    }
+
+    /// What stands under the names of absent objects without our label: one
+    /// list for each kind and namespace, but for namespaces that are absent
+    /// themselves.
+    async fn find_foreign(&self, cluster: &Cluster, absent: &[Absent<'_>]) -> Result<Vec<Foreign>> {
+        let missing: BTreeSet<&str> = absent.iter().filter_map(|(i, _)| namespace_name(&i.state.object)).collect();
+        let mut places: BTreeMap<(String, Option<String>), Vec<Absent<'_>>> = BTreeMap::new();
+        for (item, api) in absent {
+            let key = Key::new(api, &item.state.object);
+            if key.namespace.as_deref().is_some_and(|n| missing.contains(n)) {
+                continue;
+            }
+            places.entry((api.collection(None), key.namespace)).or_default().push((item, api));
+        }
+        let reads = places.into_iter().map(|((_, namespace), items)| async move {
+            let Some((_, api)) = items.first() else { return Ok(Vec::new()) };
+            let there = match list(cluster, api, namespace.as_deref(), None, METADATA).await {
+                Err(e) if e.class == Class::NotFound => return Ok(Vec::new()),
+                other => other?,
+            };
+            let there: HashMap<Key, &Value> = there.iter().map(|o| (Key::new(api, o), o)).collect();
+            let taken = items.iter().filter_map(|(item, api)| {
+                let live = there.get(&Key::new(api, &item.state.object))?;
+                Some(self.foreign(cluster, api, &item.address, live))
+            });
+            Ok(taken.collect())
+        });
+        let all: Vec<Vec<Foreign>> = stream::iter(reads.collect::<Vec<_>>()).buffered(PARALLEL).try_collect().await?;
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    fn foreign(&self, cluster: &Cluster, api: &Api, address: &Address, live: &Value) -> Foreign {
+        let whose = match text(live, &format!("/metadata/labels/{}", pointer(TENANCY))) {
+            Some(tenancy) => format!("belongs to tenancy {tenancy}"),
+            None => format!("lacks the label {TENANCY}"),
+        };
+        Foreign {
+            address: address.clone(),
+            id: id(cluster.name(), live),
+            message: format!(
+                "{} exists in cluster {} and {whose}; to adopt it: {}",
+                summary(live),
+                cluster.name(),
+                self.adoption(api, address, live)
+            ),
+        }
+    }
+
+    /// The kubectl commands that make a live object ours.
+    fn adoption(&self, api: &Api, address: &Address, live: &Value) -> String {
+        let namespace = text(live, "/metadata/namespace").map(|n| format!(" -n {n}")).unwrap_or_default();
+        let name = text(live, "/metadata/name").unwrap_or_default();
+        let tenant = match address.owner() {
+            Owner::Tenant(id) => format!(" {TENANT}={id}"),
+            _ => String::new(),
+        };
+        let what = format!("{}/{name}{namespace}", api.resource());
+        format!(
+            "`kubectl label {what} {TENANCY}={}{tenant} --overwrite && kubectl annotate {what} {ADDRESS}={address} --overwrite`",
+            self.aws.tenancy
+        )
+    }
+
+    /// Objects of ours that nothing wants. Those in a namespace that goes too
+    /// aren't listed: were they deleted on their own, a tenant's last pods
+    /// would run without their network policies.
+    fn leftovers(&self, state: &State, ours: HashMap<Key, Value>, notes: &mut Vec<String>) -> Vec<Found> {
+        let mut ours: Vec<(Key, Value)> = ours.into_iter().collect();
+        ours.sort_by(|(a, _), (b, _)| a.cmp(b));
+        ours.retain(|(_, live)| {
+            let address = text(live, &format!("/metadata/annotations/{}", pointer(ADDRESS)));
+            // Controllers copy labels, and annotations now and then.
+            if address.is_none() || apply::is_controlled(live) {
+                return false;
+            }
+            if !apply::is_applied(live) {
+                notes.push(format!(
+                    "{} in cluster {} carries our labels, but {} wrote it; it isn't deleted",
+                    summary(live),
+                    state.cluster,
+                    apply::other_managers(live).join(", ")
+                ));
+                return false;
+            }
+            true
+        });
+        let going: BTreeSet<String> =
+            ours.iter().filter(|(k, _)| k.is_namespace()).map(|(k, _)| k.name.clone()).collect();
+        ours.retain(|(key, _)| !going.iter().any(|n| key.is_in(n)));
+        ours.iter()
+            .filter_map(|(key, live)| {
+                let mut object = apply::normalised(live);
+                if key.kind == "Secret" {
+                    object = identity(&object);
+                }
+                let state = State { requires: None, object, ..state.clone() };
+                let address = text(live, &format!("/metadata/annotations/{}", pointer(ADDRESS)))?;
+                let mut found = found(Address::new(address), live, &state).ok()?;
+                if key.is_namespace() {
+                    found.refs = policies_of(key, live, &ours).map(|o| id(&state.cluster, o)).collect();
+                }
+                Some(found)
+            })
+            .collect()
+    }
+
+    fn is_ours(&self, live: &Value) -> bool {
+        text(live, &format!("/metadata/labels/{}", pointer(TENANCY))) == Some(&self.aws.tenancy)
+    }
+
+    /// What is sent: the object with its ownership.
+    fn sent(&self, address: &Address, generation: u32, object: &Value) -> Value {
+        let mut object = object.clone();
+        own(&mut object, &self.aws.tenancy, address);
+        if let Some(annotations) = metadata_map(&mut object, "annotations") {
+            annotations.insert(GENERATION.to_owned(), Value::String(generation.to_string()));
+        }
+        object
+    }
+
+    async fn apply(&self, cluster: &Cluster, api: &Api, object: &Value, dry: bool) -> Result<Value> {
+        if api.kind == "Secret" && api.group.is_empty() && object.get("stringData").is_some() {
+            return Err(Error::input(format!("{} has stringData, which server-side apply can't own", summary(object)))
+                .help("write the values as base64 in `data`"));
+        }
+        let namespace = text(object, "/metadata/namespace");
+        let name = text(object, "/metadata/name").unwrap_or_default();
+        let dry = if dry { "&dryRun=All" } else { "" };
+        let path = api.object(namespace, name);
+        let body =
+            serde_json::to_vec(object).map_err(|e| Error::bug(format!("an object can't be written as JSON: {e}")))?;
+        let call = Call {
+            action: if dry.is_empty() { "apply" } else { "dry-run" },
+            method: Method::PATCH,
+            path: format!("{path}?fieldManager={}&force=true&fieldValidation=Strict{dry}", apply::MANAGER),
+            accept: WHOLE,
+            body: Some((apply::PATCH, body)),
+        };
+        cluster.call(&call).await.map_err(|e| discreet(object, e))
+    }
+
+    /// Applies a wanted object for real.
+    async fn write(&self, new: &New, first: bool) -> Result<Made> {
+        let state: State = typed(&new.state)?;
+        let cluster = self.clusters.get(state.target()).await?;
+        let answer = self.write_to(&cluster, &state, new, first).await;
+        // A cluster that was made a moment ago may not know our access entry.
+        let early = !cluster.accepted();
+        answer.map_err(|e| match e.class {
+            Class::Denied if early => Error { class: Class::NotYet, ..e },
+            _ => e,
+        })
+    }
+
+    async fn write_to(&self, cluster: &Cluster, state: &State, new: &New, first: bool) -> Result<Made> {
+        let mut apis = cluster.apis(false).await?;
+        if !matches!(locate(&apis, state), Ok(Some(_))) {
+            apis = cluster.apis(true).await?;
+        }
+        let api = locate(&apis, state)?.ok_or_else(|| {
+            Error::new(
+                Class::NotYet,
+                format!(
+                    "cluster {} doesn't serve {}, which {} needs",
+                    cluster.name(),
+                    state.requires.as_deref().unwrap_or_default(),
+                    summary(&state.object)
+                ),
+            )
+            .help("see that the add-on or chart which brings it is installed and healthy, then run the same command")
+        })?;
+        if first && let Some(live) = get(cluster, api, &state.object).await? {
+            if deleting(&live) {
+                let what = summary(&live);
+                return Err(Error::new(
+                    Class::NotYet,
+                    format!("{what} in cluster {} is still being deleted", cluster.name()),
+                ));
+            }
+            if !self.is_ours(&live) {
+                return Err(Error::new(Class::Exists, self.foreign(cluster, api, &new.address, &live).message));
+            }
+        }
+        let made = self.apply(cluster, api, &self.sent(&new.address, new.generation, &state.object), false).await?;
+        Ok(Made { id: id(cluster.name(), &made), outputs: Outputs::new(), ready: true })
+    }
+
+    async fn find_one(&self, handle: &Handle) -> Result<Option<Found>> {
+        let state: State = typed(&handle.state)?;
+        let cluster = self.clusters.get(state.target()).await?;
+        let apis = cluster.apis(false).await?;
+        let Some(api) = served(&apis, &state.object) else { return Ok(None) };
+        let Some(live) = get(&cluster, api, &state.object).await?.filter(|o| self.is_ours(o)) else { return Ok(None) };
+        let desired = self.sent(&handle.address, generation(&live), &state.object);
+        // No dry run: this is asked again and again.
+        let object = if deleting(&live) || apply::is_settled(&desired, &live) {
+            state.object.clone()
+        } else {
+            let live = apply::normalised(&live);
+            apply::projected(&state.object, &live, &apply::overlaid(&live, &desired))
+        };
+        found(handle.address.clone(), &live, &State { object, ..state }).map(Some)
+    }
+}
+
+#[async_trait]
+impl Kind for Manifest {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[
+            // How to get there, not what is there.
+            ("endpoint", Rule::CreateOnly),
+            ("certificate_authority", Rule::CreateOnly),
+            ("requires", Rule::CreateOnly),
+            ("cluster", Rule::Replace),
+            ("object.kind", Rule::Replace),
+            ("object.metadata.name", Rule::Replace),
+            ("object.metadata.namespace", Rule::Replace),
+            // Immutable in RoleBindings, PriorityClasses and StorageClasses.
+            ("object.roleRef", Rule::Replace),
+            ("object.value", Rule::Replace),
+            ("object.preemptionPolicy", Rule::Replace),
+            ("object.provisioner", Rule::Replace),
+            ("object.parameters", Rule::Replace),
+            // Of Secrets; rules can't tell them from ConfigMaps.
+            ("object.data", Rule::Secret),
+            ("object.stringData", Rule::Secret),
+        ]
+    }
+
+    fn summary(&self, state: &Value) -> String {
+        state.get("object").map(summary).unwrap_or_default()
+    }
+
+    fn pace(&self, verb: Verb) -> Pace {
+        match verb {
+            // An API may still have to come up.
+            Verb::Create => Pace::secs(1, 300),
+            Verb::Update => Pace::secs(1, 120),
+            // A namespace waits for its pods.
+            Verb::Delete => Pace::secs(10, 600),
+        }
+    }
+
+    fn in_cluster(&self) -> bool {
+        true
+    }
+
+    async fn observe(&self, _round: &Round, wanted: &[Wanted]) -> Result<Observation> {
+        let mut clusters: BTreeMap<String, Vec<Item>> = BTreeMap::new();
+        for one in wanted {
+            let state: State = typed(&one.state)?;
+            let place = json!([state.cluster, state.endpoint, state.certificate_authority]);
+            if !has_references(&place) && self.clusters.locates(state.target()) {
+                let item = Item { address: one.address.clone(), state, api: None };
+                clusters.entry(place.to_string()).or_default().push(item);
+            }
+        }
+        let reads: Vec<_> = clusters.into_values().map(|items| self.observe_cluster(items)).collect();
+        let answers: Vec<Result<Observation>> = stream::iter(reads).buffered(PARALLEL).collect().await;
+        let mut all = Observation::default();
+        let mut unreachable: Vec<Error> = Vec::new();
+        for answer in answers {
+            match answer {
+                Ok(one) => {
+                    all.found.extend(one.found);
+                    all.foreign.extend(one.foreign);
+                    all.notes.extend(one.notes);
+                }
+                Err(e) if e.class == Class::Unreachable => unreachable.push(e),
+                Err(e) => return Err(e),
+            }
+        }
+        let messages = unreachable.iter().map(|e| e.message.as_str()).collect::<Vec<_>>().join("; ");
+        match unreachable.into_iter().next() {
+            Some(e) => Err(Error { message: messages, ..e }),
+            None => Ok(all),
+        }
+    }
+
+    async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
+        let reads: Vec<_> = handles.iter().map(|h| self.find_one(h)).collect();
+        stream::iter(reads).buffered(PARALLEL).try_collect().await
+    }
+
+    async fn create(&self, new: &New) -> Result<Made> {
+        self.write(new, true).await
+    }
+
+    async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
+        let to = New { generation: from.generation, ..to.clone() };
+        self.write(&to, false).await
+    }
+
+    async fn delete(&self, found: &Found) -> Result<bool> {
+        let state: State = typed(&found.state)?;
+        let cluster = self.clusters.get(state.target()).await?;
+        let apis = cluster.apis(false).await?;
+        let Some(api) = served(&apis, &state.object) else { return Ok(true) };
+        let Some(live) = get(&cluster, api, &state.object).await? else { return Ok(true) };
+        if !self.is_ours(&live) {
+            return Err(Error::new(
+                Class::Invalid,
+                format!(
+                    "{} in cluster {} no longer carries our label; it isn't deleted",
+                    summary(&live),
+                    cluster.name()
+                ),
+            ));
+        }
+        let known = |field: &str| live.pointer(&format!("/metadata/{field}")).cloned();
+        let options = json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            // Were it changed in between, it might not be ours any more.
+            "preconditions": {"uid": known("uid"), "resourceVersion": known("resourceVersion")},
+        });
+        let call = Call {
+            action: "delete",
+            method: Method::DELETE,
+            path: api.object(text(&live, "/metadata/namespace"), text(&live, "/metadata/name").unwrap_or_default()),
+            accept: WHOLE,
+            body: Some((WHOLE, options.to_string().into_bytes())),
+        };
+        match cluster.call(&call).await {
+            // With finalizers left, the answer is the object, not a Status.
+            Ok(answer) => Ok(!deleting(&answer)),
+            Err(e) if e.class == Class::NotFound => Ok(true),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// The API of a wanted object; `None` while the one it requires isn't served.
+///
+/// # Errors
+/// [`Class::Invalid`] if the object requires nothing and yet isn't known.
+fn locate<'a>(apis: &'a Apis, state: &State) -> Result<Option<&'a Api>> {
+    let api = served(apis, &state.object);
+    match (&state.requires, api) {
+        (Some(requires), _) if !apis.serves(requires) => Ok(None),
+        (Some(_), None) => Ok(None),
+        (None, None) => Err(Error::new(
+            Class::Invalid,
+            format!(
+                "cluster {} serves no {} {}, which {} is",
+                state.cluster,
+                text(&state.object, "/apiVersion").unwrap_or("(no apiVersion)"),
+                text(&state.object, "/kind").unwrap_or("(no kind)"),
+                summary(&state.object)
+            ),
+        )
+        .help("if an add-on brings this API, let the template say `requires:` with its group and version; otherwise correct apiVersion and kind")),
+        (_, Some(api)) if api.namespaced && text(&state.object, "/metadata/namespace").is_none() => Err(Error::new(
+            Class::Invalid,
+            format!("{} names no namespace, and objects of its kind live in one", summary(&state.object)),
+        )
+        .help("give it `metadata.namespace` in its template")),
+        (_, Some(api)) => Ok(Some(api)),
+    }
+}
+
+fn served<'a>(apis: &'a Apis, object: &Value) -> Option<&'a Api> {
+    apis.find(text(object, "/apiVersion")?, text(object, "/kind")?)
+}
+
+/// All pages of a list, each object with its version and kind.
+async fn list(
+    cluster: &Cluster,
+    api: &Api,
+    namespace: Option<&str>,
+    selector: Option<&str>,
+    accept: &'static str,
+) -> Result<Vec<Value>> {
+    let mut all = Vec::new();
+    let mut from = String::new();
+    let mut restarted = false;
+    loop {
+        let mut path = format!("{}?limit={PAGE}", api.collection(namespace));
+        for (name, value) in [("labelSelector", selector.unwrap_or_default()), ("continue", from.as_str())] {
+            if !value.is_empty() {
+                let value = percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
+                path.push_str(&format!("&{name}={value}"));
+            }
+        }
+        let mut answer = match cluster.call(&Call { accept, ..Call::get("list", path) }).await {
+            // The list took so long that its beginning is forgotten.
+            Err(e) if e.code.as_deref() == Some("Expired") && !restarted => {
+                (restarted, from) = (true, String::new());
+                all.clear();
+                continue;
+            }
+            other => other?,
+        };
+        if let Some(Value::Array(items)) = answer.get_mut("items").map(Value::take) {
+            all.extend(items.into_iter().map(|mut item| {
+                if let Value::Object(map) = &mut item {
+                    map.insert("apiVersion".to_owned(), Value::String(api.api_version()));
+                    map.insert("kind".to_owned(), Value::String(api.kind.clone()));
+                }
+                item
+            }));
+        }
+        match text(&answer, "/metadata/continue").filter(|c| !c.is_empty()) {
+            Some(next) => from = next.to_owned(),
+            None => return Ok(all),
+        }
+    }
+}
+
+async fn get(cluster: &Cluster, api: &Api, object: &Value) -> Result<Option<Value>> {
+    let name = text(object, "/metadata/name").unwrap_or_default();
+    match cluster.call(&Call::get("get", api.object(text(object, "/metadata/namespace"), name))).await {
+        Ok(live) => Ok(Some(live)),
+        Err(e) if e.class == Class::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn found(address: Address, live: &Value, state: &State) -> Result<Found> {
+    Ok(Found {
+        address,
+        generation: generation(live),
+        id: id(&state.cluster, live),
+        outputs: Outputs::new(),
+        state: untyped(state)?,
+        status: if deleting(live) { Status::Deleting } else { Status::Ready },
+        refs: Vec::new(),
+    })
+}
+
+/// The tenant's leftovers that aren't in its namespace, such as its admission
+/// policies: they must outlive the namespace.
+fn policies_of<'a>(namespace: &'a Key, live: &'a Value, ours: &'a [(Key, Value)]) -> impl Iterator<Item = &'a Value> {
+    let tenant = |o: &Value| text(o, &format!("/metadata/labels/{}", pointer(TENANT))).map(str::to_owned);
+    let whose = tenant(live);
+    ours.iter()
+        .filter(move |(k, o)| whose.is_some() && !k.is_namespace() && !k.is_in(&namespace.name) && tenant(o) == whose)
+        .map(|(_, o)| o)
+}
+
+/// `<cluster>|<apiVersion>|<Kind>|<namespace>|<name>`.
+fn id(cluster: &str, object: &Value) -> String {
+    let part = |pointer: &str| text(object, pointer).unwrap_or_default();
+    format!(
+        "{cluster}|{}|{}|{}|{}",
+        part("/apiVersion"),
+        part("/kind"),
+        part("/metadata/namespace"),
+        part("/metadata/name")
+    )
+}
+
+/// `NetworkPolicy t-23456/default-deny`.
+fn summary(object: &Value) -> String {
+    let name = text(object, "/metadata/name").unwrap_or("(no name)");
+    let kind = text(object, "/kind").unwrap_or("(no kind)");
+    match text(object, "/metadata/namespace") {
+        Some(namespace) => format!("{kind} {namespace}/{name}"),
+        None => format!("{kind} {name}"),
+    }
+}
+
+/// Only what names the object.
+fn identity(object: &Value) -> Value {
+    let metadata: Map<String, Value> = ["name", "namespace"]
+        .into_iter()
+        .filter_map(|f| Some((f.to_owned(), object.pointer(&format!("/metadata/{f}"))?.clone())))
+        .collect();
+    json!({"apiVersion": object.get("apiVersion"), "kind": object.get("kind"), "metadata": metadata})
+}
+
+fn namespace_name(object: &Value) -> Option<&str> {
+    let is = text(object, "/kind")? == "Namespace" && group_of(text(object, "/apiVersion")?).is_empty();
+    text(object, "/metadata/name").filter(|_| is)
+}
+
+fn generation(live: &Value) -> u32 {
+    let text = text(live, &format!("/metadata/annotations/{}", pointer(GENERATION)));
+    text.and_then(|g| g.parse().ok()).unwrap_or(1)
+}
+
+fn deleting(live: &Value) -> bool {
+    text(live, "/metadata/deletionTimestamp").is_some()
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
+    object.pointer(pointer)?.as_str()
+}
+
+/// A key as a part of a JSON pointer.
+fn pointer(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+/// `metadata.<field>`, made if missing; `None` if there is something else.
+fn metadata_map<'a>(object: &'a mut Value, field: &str) -> Option<&'a mut Map<String, Value>> {
+    let empty = || Value::Object(Map::new());
+    let metadata = object.as_object_mut()?.entry("metadata").or_insert_with(empty).as_object_mut()?;
+    let map = metadata.entry(field).or_insert_with(empty);
+    if map.is_null() {
+        *map = empty();
+    }
+    map.as_object_mut()
+}
+
+/// The server's words for a field that can only be set once.
+fn is_immutable(error: &Error) -> bool {
+    let words = ["immutable", "may not be changed", "cannot change roleRef", "Forbidden: updates to"];
+    error.class == Class::Invalid && words.iter().any(|w| error.message.contains(w))
+}
+
+/// A refusal quotes what it refuses, which of a Secret isn't for anyone's eyes.
+fn discreet(object: &Value, error: Error) -> Error {
+    if text(object, "/kind") != Some("Secret") || error.class != Class::Invalid {
+        return error;
+    }
+    let immutable = if is_immutable(&error) { ": a field of it is immutable" } else { "" };
+    Error { message: format!("the API server refuses {}{immutable}", summary(object)), ..error }
+}
+
+fn at(address: &Address, error: Error) -> Error {
+    Error { message: format!("{address}: {}", error.message), ..error }
 }

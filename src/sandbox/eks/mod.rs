@@ -1,18 +1,575 @@
-//! Eks.
+//! EKS: clusters with their node groups, Fargate profiles, add-ons, access entries and pod identity associations.
+//!
+//! As strict as the EKS API reference and the errors that its users have quoted: references are checked, one update at
+//! a time runs on a cluster, things take their time. What a test may want to go wrong:
+//! - a node group of instance type `t3.broken` ends CREATE_FAILED with an AsgInstanceLaunchFailures issue;
+//! - so does one with a volume key that Auto Scaling may not use, and, 25 minutes after its creation, one whose nodes
+//!   can't join: a node role without AWS's worker and registry policies, no vpc-cni add-on or one without permissions,
+//!   an access entry made for an earlier role of the same name;
+//! - an add-on with `ringfence-sandbox-degraded` in its configuration ends DEGRADED with a ConfigurationConflict issue;
+//! - coredns and metrics-server are DEGRADED until there is an untainted node or a Fargate profile for their namespace.
+//!
+//! There is no Auto Mode, no Outposts, no hybrid node and no IPv6 here: asking for them is an InvalidParameterException.
 
-use super::state::State;
-use super::wire::{Reply, Request};
+mod access;
+mod addon;
+mod cluster;
+mod fargate;
+mod identity;
+mod nodegroup;
+pub mod versions;
+
+use super::iam::{self, Iam, Pages, Role, check_tag};
+use super::state::{Ids, Region, State, partition};
+use super::wire::{Fault, Reply, Request};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Eks {}
+pub struct Eks {
+    clusters: BTreeMap<String, Cluster>,
+    /// Client tokens, by operation, cluster and token.
+    tokens: BTreeMap<String, Token>,
+}
 
-pub fn call(_state: &mut State, req: &Request) -> Reply {
-    Err(req.unknown_operation())
+/// A cluster and all that lives and dies with it. Bodies are in wire form.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Cluster {
+    body: Value,
+    change: Option<Change>,
+    updates: Vec<Update>,
+    nodegroups: BTreeMap<String, Item>,
+    profiles: BTreeMap<String, Item>,
+    addons: BTreeMap<String, Item>,
+    /// By principal.
+    entries: BTreeMap<String, Item>,
+    /// The unique id that a principal of an entry had when the entry was made: it works for no other.
+    bound: BTreeMap<String, String>,
+    /// Associated access policies, by principal and policy.
+    policies: BTreeMap<String, BTreeMap<String, Value>>,
+    associations: BTreeMap<String, Item>,
+    /// Whether the cluster came with unmanaged add-ons, the VPC CNI among them.
+    self_managed: bool,
+    /// Zones of the subnets at creation, which later subnets must match.
+    zones: Vec<String>,
+    security_group: String,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Item {
+    body: Value,
+    change: Option<Change>,
+}
+
+/// What becomes of a resource, and when (unix seconds).
+#[derive(Debug, Serialize, Deserialize)]
+struct Change {
+    at: f64,
+    /// A merge patch of the body; none means that the resource is gone.
+    merge: Option<Value>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Update {
+    body: Value,
+    of: Target,
+    /// When it is done, and the merge patch that it does.
+    at: f64,
+    merge: Value,
+}
+
+/// What an update does: its type and parameters, how long it takes, and the merge patch that is done by then.
+struct Step<'k> {
+    kind: &'k str,
+    params: Value,
+    seconds: f64,
+    patch: Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Target {
+    Cluster,
+    Nodegroup(String),
+    Addon(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Token {
+    /// Of the request that used it first.
+    digest: String,
+    /// The member of the answer, and what tells that resource from others: its ARN or the update's id.
+    member: String,
+    id: String,
 }
 
 /// Method, path with labels named after the model input members, operation.
-pub const ROUTES: &[(&str, &str, &str)] = &[];
+pub const ROUTES: &[(&str, &str, &str)] = &[
+    ("GET", "/access-policies", "ListAccessPolicies"),
+    ("GET", "/addons/configuration-schemas", "DescribeAddonConfiguration"),
+    ("GET", "/addons/supported-versions", "DescribeAddonVersions"),
+    ("GET", "/cluster-versions", "DescribeClusterVersions"),
+    ("GET", "/clusters", "ListClusters"),
+    ("POST", "/clusters", "CreateCluster"),
+    ("GET", "/clusters/{name}", "DescribeCluster"),
+    ("DELETE", "/clusters/{name}", "DeleteCluster"),
+    ("POST", "/clusters/{name}/update-config", "UpdateClusterConfig"),
+    ("GET", "/clusters/{name}/updates", "ListUpdates"),
+    ("POST", "/clusters/{name}/updates", "UpdateClusterVersion"),
+    ("GET", "/clusters/{name}/updates/{updateId}", "DescribeUpdate"),
+    ("POST", "/clusters/{clusterName}/encryption-config/associate", "AssociateEncryptionConfig"),
+    ("GET", "/clusters/{clusterName}/access-entries", "ListAccessEntries"),
+    ("POST", "/clusters/{clusterName}/access-entries", "CreateAccessEntry"),
+    ("GET", "/clusters/{clusterName}/access-entries/{principalArn}", "DescribeAccessEntry"),
+    ("POST", "/clusters/{clusterName}/access-entries/{principalArn}", "UpdateAccessEntry"),
+    ("DELETE", "/clusters/{clusterName}/access-entries/{principalArn}", "DeleteAccessEntry"),
+    ("GET", "/clusters/{clusterName}/access-entries/{principalArn}/access-policies", "ListAssociatedAccessPolicies"),
+    ("POST", "/clusters/{clusterName}/access-entries/{principalArn}/access-policies", "AssociateAccessPolicy"),
+    (
+        "DELETE",
+        "/clusters/{clusterName}/access-entries/{principalArn}/access-policies/{policyArn}",
+        "DisassociateAccessPolicy",
+    ),
+    ("GET", "/clusters/{clusterName}/addons", "ListAddons"),
+    ("POST", "/clusters/{clusterName}/addons", "CreateAddon"),
+    ("GET", "/clusters/{clusterName}/addons/{addonName}", "DescribeAddon"),
+    ("DELETE", "/clusters/{clusterName}/addons/{addonName}", "DeleteAddon"),
+    ("POST", "/clusters/{clusterName}/addons/{addonName}/update", "UpdateAddon"),
+    ("GET", "/clusters/{clusterName}/fargate-profiles", "ListFargateProfiles"),
+    ("POST", "/clusters/{clusterName}/fargate-profiles", "CreateFargateProfile"),
+    ("GET", "/clusters/{clusterName}/fargate-profiles/{fargateProfileName}", "DescribeFargateProfile"),
+    ("DELETE", "/clusters/{clusterName}/fargate-profiles/{fargateProfileName}", "DeleteFargateProfile"),
+    ("GET", "/clusters/{clusterName}/node-groups", "ListNodegroups"),
+    ("POST", "/clusters/{clusterName}/node-groups", "CreateNodegroup"),
+    ("GET", "/clusters/{clusterName}/node-groups/{nodegroupName}", "DescribeNodegroup"),
+    ("DELETE", "/clusters/{clusterName}/node-groups/{nodegroupName}", "DeleteNodegroup"),
+    ("POST", "/clusters/{clusterName}/node-groups/{nodegroupName}/update-config", "UpdateNodegroupConfig"),
+    ("POST", "/clusters/{clusterName}/node-groups/{nodegroupName}/update-version", "UpdateNodegroupVersion"),
+    ("GET", "/clusters/{clusterName}/pod-identity-associations", "ListPodIdentityAssociations"),
+    ("POST", "/clusters/{clusterName}/pod-identity-associations", "CreatePodIdentityAssociation"),
+    ("GET", "/clusters/{clusterName}/pod-identity-associations/{associationId}", "DescribePodIdentityAssociation"),
+    ("POST", "/clusters/{clusterName}/pod-identity-associations/{associationId}", "UpdatePodIdentityAssociation"),
+    ("DELETE", "/clusters/{clusterName}/pod-identity-associations/{associationId}", "DeletePodIdentityAssociation"),
+    ("GET", "/tags/{resourceArn}", "ListTagsForResource"),
+    ("POST", "/tags/{resourceArn}", "TagResource"),
+    ("DELETE", "/tags/{resourceArn}", "UntagResource"),
+];
+
+/// The parts of the state that EKS works on, borrowed side by side.
+struct World<'s> {
+    account: &'s str,
+    region: &'s str,
+    now: f64,
+    ids: &'s mut Ids,
+    quotas: &'s BTreeMap<String, f64>,
+    iam: &'s mut Iam,
+    here: &'s mut Region,
+}
+
+impl<'s> World<'s> {
+    fn open(state: &'s mut State, account: &'s str, region: &'s str, now: f64) -> Self {
+        let State { accounts, ids, quotas, .. } = state;
+        let of = accounts.entry(account.to_owned()).or_default();
+        let here = of.regions.entry(region.to_owned()).or_default();
+        Self { account, region, now, ids, quotas, iam: &mut of.iam, here }
+    }
+
+    fn arn(&self, resource: &str) -> String {
+        format!("arn:{}:eks:{}:{}:{resource}", partition(self.region), self.region, self.account)
+    }
+
+    fn cluster(&mut self, name: &str) -> Result<&mut Cluster, Fault> {
+        self.here.eks.cluster(name)
+    }
+
+    /// The role of an ARN, of this account: EKS passes no other.
+    fn role(&self, arn: &str) -> Option<Role> {
+        self.iam.role_by_arn(arn).cloned()
+    }
+}
+
+pub fn call(state: &mut State, req: &Request) -> Reply {
+    let cluster = req.text("clusterName").or_else(|| req.text("name")).unwrap_or_default();
+    let token = req.text("clientRequestToken").map(|token| format!("{} {cluster} {token}", req.operation));
+    let digest = digest(&req.params);
+    // The state keeps the endpoint as a path: it may live longer than the address on which it is served.
+    let with_url = |mut reply: Value| {
+        if let Some(path) = reply["cluster"]["endpoint"].as_str() {
+            reply["cluster"]["endpoint"] = format!("{}{path}", req.base_url).into();
+        }
+        reply
+    };
+    let eks = &mut state.region(&req.account, &req.region).eks;
+    if let Some(used) = token.as_ref().and_then(|token| eks.tokens.get(token))
+        && let Some(answer) = eks.answer(used)
+    {
+        let message = "The client request token was used before for a request with different parameters";
+        return if used.digest == digest { Ok(with_url(answer)) } else { Err(invalid(message)) };
+    }
+    let reply = serve(state, req)?;
+    let told = reply.as_object().and_then(|reply| reply.iter().next());
+    if let (Some(token), Some((member, body))) = (token, told) {
+        let token_of = Token { digest, member: member.clone(), id: identity(body).to_owned() };
+        state.region(&req.account, &req.region).eks.tokens.insert(token, token_of);
+    }
+    Ok(with_url(reply))
+}
+
+fn serve(state: &mut State, req: &Request) -> Reply {
+    let service_role = match req.operation.as_str() {
+        "CreateCluster" => &["eks"][..],
+        "CreateNodegroup" => &["eks-nodegroup", "autoscaling"],
+        "CreateFargateProfile" => &["eks-fargate"],
+        _ => &[],
+    };
+    let public = match req.operation.as_str() {
+        "CreateFargateProfile" => fargate::public_subnets(state, req),
+        _ => BTreeSet::new(),
+    };
+    let w = &mut World::open(state, &req.account, &req.region, req.now);
+    let reply = match req.operation.as_str() {
+        "CreateCluster" => cluster::create(w, req),
+        "DescribeCluster" => Ok(json!({"cluster": w.cluster(&required(req, "name")?)?.body})),
+        "ListClusters" => list(req, "clusters", w.here.eks.clusters.keys()),
+        "UpdateClusterConfig" => cluster::update_config(w, req),
+        "UpdateClusterVersion" => cluster::update_version(w, req),
+        "AssociateEncryptionConfig" => cluster::associate_encryption(w, req),
+        "DeleteCluster" => cluster::delete(w, req),
+        "DescribeClusterVersions" => cluster::versions(req),
+        "DescribeUpdate" => w.cluster(&required(req, "name")?)?.describe_update(req),
+        "ListUpdates" => {
+            let (of, cluster) = (target(req), w.cluster(&required(req, "name")?)?);
+            let ids = cluster.updates.iter().filter(|update| update.of == of);
+            list(req, "updateIds", ids.map(|update| identity(&update.body)))
+        }
+        "TagResource" | "UntagResource" | "ListTagsForResource" => tags(&mut w.here.eks, req),
+        "DescribeAddonVersions" => addon::versions(req),
+        "DescribeAddonConfiguration" => addon::configuration(req),
+        "ListAccessPolicies" => access::policies(req),
+        operation if operation.contains("Access") => access::call(w, req),
+        operation if operation.contains("Addon") => addon::call(w, req),
+        operation if operation.contains("Nodegroup") => nodegroup::call(w, req),
+        operation if operation.contains("FargateProfile") => fargate::call(w, req, &public),
+        operation if operation.contains("PodIdentity") => identity::call(w, req),
+        _ => Err(req.unknown_operation()),
+    }?;
+    for service in service_role {
+        // Made on first use; later it is there, which is all that EKS wants.
+        let _made = iam::create_service_linked_role(
+            state,
+            &req.account,
+            req.partition(),
+            &format!("{service}.amazonaws.com"),
+            req.now,
+        );
+    }
+    Ok(reply)
+}
 
 /// Brings clusters, node groups … of a region up to `now`; the core calls it before every call to any service there.
-pub fn settle(_state: &mut State, _account: &str, _region: &str, _now: f64) {}
+pub fn settle(state: &mut State, account: &str, region: &str, now: f64) {
+    let w = &mut World::open(state, account, region, now);
+    let names: Vec<String> = w.here.eks.clusters.keys().cloned().collect();
+    let mut something_went = false;
+    for name in names {
+        // Out of the map while it changes, so that it can be borrowed beside the rest of the region.
+        let Some(mut cluster) = w.here.eks.clusters.remove(&name) else { continue };
+        let before = cluster.size();
+        if cluster::settle(w, &name, &mut cluster) {
+            something_went |= cluster.size() < before;
+            w.here.eks.clusters.insert(name, cluster);
+        } else {
+            something_went = true;
+        }
+    }
+    if something_went {
+        w.here.eks.forget_tokens();
+    }
+}
+
+impl Eks {
+    /// Minor version of a cluster that answers, and whether it has the vpc-cni add-on: what its API server needs to know.
+    pub fn api_server(&self, name: &str) -> Option<(&'static versions::Version, bool)> {
+        let cluster = self.clusters.get(name).filter(|cluster| cluster.body["endpoint"].is_string())?;
+        let version = versions::find(cluster.body["version"].as_str()?)?;
+        Some((version, cluster.self_managed || cluster.addons.contains_key("vpc-cni")))
+    }
+
+    fn cluster(&mut self, name: &str) -> Result<&mut Cluster, Fault> {
+        self.clusters.get_mut(name).ok_or_else(|| {
+            fault("ResourceNotFoundException", format!("No cluster found for name: {name}.")).with("clusterName", name)
+        })
+    }
+
+    /// The present answer to a request whose token was used before, while what it made is there.
+    fn answer(&self, token: &Token) -> Option<Value> {
+        let body = self.clusters.values().flat_map(Cluster::bodies).find(|body| identity(body) == token.id)?;
+        let mut answer = Map::new();
+        answer.insert(token.member.clone(), body.clone());
+        Some(Value::Object(answer))
+    }
+
+    fn forget_tokens(&mut self) {
+        let tokens = std::mem::take(&mut self.tokens);
+        self.tokens = tokens.into_iter().filter(|(_, token)| self.answer(token).is_some()).collect();
+    }
+}
+
+impl Cluster {
+    fn items(&self) -> [&BTreeMap<String, Item>; 5] {
+        [&self.nodegroups, &self.profiles, &self.addons, &self.entries, &self.associations]
+    }
+
+    fn size(&self) -> usize {
+        self.items().iter().map(|items| items.len()).sum()
+    }
+
+    fn bodies(&self) -> impl Iterator<Item = &Value> {
+        let items = self.items().into_iter().flat_map(|items| items.values().map(|item| &item.body));
+        std::iter::once(&self.body).chain(items).chain(self.updates.iter().map(|update| &update.body))
+    }
+
+    fn name(&self) -> &str {
+        self.body["name"].as_str().unwrap_or_default()
+    }
+
+    fn status(&self) -> &str {
+        status(&self.body)
+    }
+
+    fn vpc(&self) -> &str {
+        self.body["resourcesVpcConfig"]["vpcId"].as_str().unwrap_or_default()
+    }
+
+    /// For what needs a cluster that nothing else is happening to.
+    fn active(&self) -> Result<(), Fault> {
+        if self.status() == "ACTIVE" {
+            return Ok(());
+        }
+        Err(fault("InvalidRequestException", format!("Cluster '{}' is not in ACTIVE status", self.name()))
+            .with("clusterName", self.name()))
+    }
+
+    /// For what goes on while an update runs.
+    fn running(&self) -> Result<(), Fault> {
+        if self.status() == "UPDATING" { Ok(()) } else { self.active() }
+    }
+
+    fn describe_update(&self, req: &Request) -> Reply {
+        let (of, id) = (target(req), required(req, "updateId")?);
+        let found = self.updates.iter().find(|update| update.of == of && identity(&update.body) == id);
+        let missing = || fault("ResourceNotFoundException", format!("No update found for ID: {id}"));
+        found.map(|update| json!({"update": update.body})).ok_or_else(missing)
+    }
+
+    /// Begins an update of a target and answers with it.
+    fn begin(&mut self, now: f64, id: String, of: Target, step: Step<'_>) -> Value {
+        let Step { kind, params, seconds, patch } = step;
+        let params = params.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+        let params = params.map(|(name, value)| {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            json!({"type": name, "value": value})
+        });
+        let body = json!({
+            "id": id, "status": "InProgress", "type": kind, "params": params.collect::<Value>(), "createdAt": now,
+            "errors": [],
+        });
+        if let Some(target) = self.target(&of) {
+            target["status"] = "UPDATING".into();
+        }
+        let reply = json!({"update": body});
+        self.updates.push(Update { body, of, at: now + seconds, merge: patch });
+        reply
+    }
+
+    fn target(&mut self, of: &Target) -> Option<&mut Value> {
+        match of {
+            Target::Cluster => Some(&mut self.body),
+            Target::Nodegroup(name) => self.nodegroups.get_mut(name).map(|item| &mut item.body),
+            Target::Addon(name) => self.addons.get_mut(name).map(|item| &mut item.body),
+        }
+    }
+
+    /// The id of the update that is running on a target.
+    fn in_progress(&self, of: &Target) -> Option<&str> {
+        let running = |update: &&Update| update.of == *of && update.body["status"] == "InProgress";
+        self.updates.iter().find(running).map(|update| identity(&update.body))
+    }
+}
+
+impl Item {
+    fn new(body: Value) -> Self {
+        Self { body, change: None }
+    }
+
+    /// With what it will be after some seconds.
+    fn becoming(mut self, at: f64, merge: Value) -> Self {
+        self.change = Some(Change { at, merge: Some(merge) });
+        self
+    }
+
+    fn status(&self) -> &str {
+        status(&self.body)
+    }
+
+    /// DELETING from now, gone later.
+    fn leave(&mut self, at: f64) {
+        self.body["status"] = "DELETING".into();
+        self.change = Some(Change { at, merge: None });
+    }
+
+    /// The change that is due: `Some(false)` if the item is gone, `Some(true)` if it has become what it was to be.
+    fn due(&mut self, now: f64) -> Option<bool> {
+        let change = self.change.take_if(|change| change.at <= now)?;
+        if let Some(patch) = &change.merge {
+            merge(&mut self.body, patch);
+        }
+        Some(change.merge.is_some())
+    }
+}
+
+/// A JSON merge patch (RFC 7396).
+pub fn merge(value: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *value = patch.clone();
+        return;
+    };
+    if !value.is_object() {
+        *value = json!({});
+    }
+    if let Value::Object(members) = value {
+        for (key, patch) in patch {
+            if patch.is_null() {
+                members.shift_remove(key);
+            } else {
+                merge(members.entry(key.clone()).or_insert(Value::Null), patch);
+            }
+        }
+    }
+}
+
+fn tags(eks: &mut Eks, req: &Request) -> Reply {
+    let arn = required(req, "resourceArn")?;
+    if !arn.starts_with("arn:") || !arn.contains(":eks:") {
+        return Err(fault("BadRequestException", format!("The ARN {arn} is not an EKS resource's")));
+    }
+    let missing = || fault("NotFoundException", format!("No resource found for ARN: {arn}"));
+    let clusters = eks.clusters.values_mut();
+    let mut bodies = clusters.flat_map(|cluster| {
+        let Cluster { body, nodegroups, profiles, addons, entries, associations, .. } = cluster;
+        let items = [nodegroups, profiles, addons, entries, associations].into_iter();
+        std::iter::once(body).chain(items.flat_map(|items| items.values_mut().map(|item| &mut item.body)))
+    });
+    let body = bodies.find(|body| identity(body) == arn).ok_or_else(missing)?;
+    let mut tags = body["tags"].as_object().cloned().unwrap_or_default();
+    match req.operation.as_str() {
+        "TagResource" => {
+            let bad = |fault_of: Fault| fault("BadRequestException", fault_of.message);
+            for (key, value) in new_tags(req).map_err(bad)?.as_object().into_iter().flatten() {
+                tags.insert(key.clone(), value.clone());
+            }
+            if tags.len() > 50 {
+                return Err(fault("BadRequestException", "A resource can have 50 tags"));
+            }
+        }
+        "UntagResource" => {
+            for key in req.texts("tagKeys") {
+                tags.shift_remove(&key);
+            }
+        }
+        _ => return Ok(json!({"tags": tags})),
+    }
+    body["tags"] = Value::Object(tags);
+    Ok(json!({}))
+}
+
+/// The request's tags, checked.
+fn new_tags(req: &Request) -> Reply {
+    let Some(tags) = req.params.get("tags") else { return Ok(json!({})) };
+    let tags = tags.as_object().ok_or_else(|| invalid("tags must be a map"))?;
+    for (key, value) in tags {
+        let value = value.as_str().ok_or_else(|| invalid(format!("Tag {key:?} must have a string")))?;
+        check_tag(key, value).map_err(|(at, rule)| invalid(format!("Tag {key:?}: {at}: {rule}")))?;
+    }
+    if tags.len() > 50 {
+        return Err(invalid("A resource can have 50 tags"));
+    }
+    Ok(Value::Object(tags.clone()))
+}
+
+/// A page of names.
+fn list<'n, N: AsRef<str> + ?Sized + 'n>(req: &Request, member: &str, names: impl Iterator<Item = &'n N>) -> Reply {
+    paged(req, member, names.map(|name| (name.as_ref().to_owned(), name.as_ref().into())).collect())
+}
+
+/// A page of values, by their keys.
+fn paged(req: &Request, member: &str, all: Vec<(String, Value)>) -> Reply {
+    const PAGES: Pages = Pages { size: "maxResults", token: "nextToken", next: "nextToken", usual: 100, most: 100 };
+    iam::paged(req, &PAGES, member, all.into_iter()).map_err(invalid)
+}
+
+fn target(req: &Request) -> Target {
+    match (req.text("nodegroupName"), req.text("addonName")) {
+        (Some(name), _) => Target::Nodegroup(name),
+        (_, Some(name)) => Target::Addon(name),
+        _ => Target::Cluster,
+    }
+}
+
+/// What tells a body from others: its ARN, or the id of an update.
+fn identity(body: &Value) -> &str {
+    const MEMBERS: &[&str] =
+        &["nodegroupArn", "fargateProfileArn", "addonArn", "accessEntryArn", "associationArn", "arn", "id"];
+    MEMBERS.iter().find_map(|member| body[*member].as_str()).unwrap_or_default()
+}
+
+fn digest(params: &Value) -> String {
+    fn sorted(value: &Value) -> Value {
+        match value {
+            Value::Object(members) => {
+                let sorted_members: BTreeMap<_, _> =
+                    members.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
+                sorted_members.into_iter().collect()
+            }
+            Value::Array(list) => list.iter().map(sorted).collect(),
+            other => other.clone(),
+        }
+    }
+    STANDARD.encode(Sha256::digest(sorted(params).to_string()))
+}
+
+/// Letters, digits, `-` and `_`, the first a letter or digit.
+fn check_name(what: &str, name: &str, longest: usize) -> Result<(), Fault> {
+    let shaped = name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if shaped && name.len() <= longest {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "{what} {name:?} must begin with a letter or digit and have at most {longest} letters, digits, - and _"
+    )))
+}
+
+fn status(body: &Value) -> &str {
+    body["status"].as_str().unwrap_or_default()
+}
+
+fn required(req: &Request, name: &str) -> Result<String, Fault> {
+    req.text(name).ok_or_else(|| invalid(format!("{name} can't be empty")))
+}
+
+fn invalid(message: impl Into<String>) -> Fault {
+    fault("InvalidParameterException", message)
+}
+
+fn fault(code: &str, message: impl Into<String>) -> Fault {
+    let status = match code {
+        "ResourceNotFoundException" | "NotFoundException" => 404,
+        "ResourceInUseException" => 409,
+        _ => 400,
+    };
+    Fault::new(status, code, message)
+}

@@ -88,33 +88,14 @@ pub fn al2023(version: &str) -> String {
 }
 
 /// Access policies (`arn:aws:eks::aws:cluster-access-policy/…`) that ListAccessPolicies names.
-pub const ACCESS_POLICIES: &[&str] = &[
-    "AmazonAIOpsAssistantPolicy",
-    "AmazonARCRegionSwitchScalingPolicy",
-    "AmazonEKSAdminPolicy",
-    "AmazonEKSAdminViewPolicy",
-    "AmazonEKSAutoNodePolicy",
-    "AmazonEKSBlockStorageClusterPolicy",
-    "AmazonEKSBlockStoragePolicy",
-    "AmazonEKSClusterAdminPolicy",
-    "AmazonEKSComputeClusterPolicy",
-    "AmazonEKSComputePolicy",
-    "AmazonEKSEditPolicy",
-    "AmazonEKSHybridPolicy",
-    "AmazonEKSLoadBalancingClusterPolicy",
-    "AmazonEKSLoadBalancingPolicy",
-    "AmazonEKSNetworkingClusterPolicy",
-    "AmazonEKSNetworkingPolicy",
-    "AmazonEKSPodIdentityPolicy",
-    "AmazonEKSSecretAdminPolicy",
-    "AmazonEKSSecretReaderPolicy",
-    "AmazonEKSViewPolicy",
-    "AmazonEMRJobPolicy",
-    "AmazonSagemakerHyperpodClusterPolicy",
-    "AmazonSagemakerHyperpodControllerPolicy",
-    "AmazonSagemakerHyperpodSpacePolicy",
-    "AmazonSagemakerHyperpodSpaceTemplatePolicy",
-];
+pub const ACCESS_POLICIES: &str = "AmazonAIOpsAssistantPolicy AmazonARCRegionSwitchScalingPolicy AmazonEKSAdminPolicy AmazonEKSAdminViewPolicy \
+     AmazonEKSAutoNodePolicy AmazonEKSBlockStorageClusterPolicy AmazonEKSBlockStoragePolicy \
+     AmazonEKSClusterAdminPolicy AmazonEKSComputeClusterPolicy AmazonEKSComputePolicy AmazonEKSEditPolicy \
+     AmazonEKSHybridPolicy AmazonEKSLoadBalancingClusterPolicy AmazonEKSLoadBalancingPolicy \
+     AmazonEKSNetworkingClusterPolicy AmazonEKSNetworkingPolicy AmazonEKSPodIdentityPolicy AmazonEKSSecretAdminPolicy \
+     AmazonEKSSecretReaderPolicy AmazonEKSViewPolicy AmazonEMRJobPolicy AmazonSagemakerHyperpodClusterPolicy \
+     AmazonSagemakerHyperpodControllerPolicy AmazonSagemakerHyperpodSpacePolicy \
+     AmazonSagemakerHyperpodSpaceTemplatePolicy";
 
 /// The CA of every cluster, in place of one that EKS makes for each: a certificate whose key was never kept. The API
 /// server of the sandbox speaks plain HTTP on the loopback address, so nothing is ever checked against it.

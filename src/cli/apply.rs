@@ -1,0 +1,179 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::sync::mpsc;
+
+use super::session::Session;
+use super::{Global, Running, Selection, exit, saved, stop};
+use crate::engine::address::Address;
+use crate::engine::error::{Class, Error};
+use crate::engine::execute::Executor;
+use crate::engine::plan::{Plan, Policy};
+use crate::engine::report::{Outcome, Report};
+use crate::ui::{Ending, Failure, Ui};
+
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// A plan saved by `plan --out`: done exactly as shown, or refused.
+    #[arg(value_name = "PLANFILE", conflicts_with_all = ["tenant", "with_deps", "allow_replace", "delete_logs", "upgrade"])]
+    plan: Option<PathBuf>,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    running: Running,
+    /// A whole silo or pool that may be deleted without asking, such as
+    /// tenant/12345/silo. Repeatable.
+    #[arg(long, value_name = "ADDRESS")]
+    allow_destroy: Vec<String>,
+    /// Take newer versions of add-ons.
+    #[arg(long)]
+    upgrade: bool,
+}
+
+impl Apply {
+    pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
+        let session = Session::open(global, ui).await?;
+        let saved = self.plan.as_deref().map(|file| Ok::<_, Error>((file, saved::read(file, &session)?))).transpose()?;
+        let (policy, upgrade) = match &saved {
+            Some((_, saved)) => (saved.policy.clone(), saved.upgrade),
+            None => (self.selection.policy(false), self.upgrade),
+        };
+        session.reading(ui);
+        let (_, plan) = session.plan(&policy, upgrade).await?;
+        if let Some((file, saved)) = &saved {
+            saved.check(file, &plan)?;
+        }
+        let allowed: BTreeSet<Address> = self.allow_destroy.iter().map(Address::new).collect();
+        let approved = self.running.auto_approve || saved.is_some();
+        carry_out(session, ui, &policy, upgrade, plan, Approval { auto: approved, allowed }, self.running.parallelism).await
+    }
+}
+
+/// What was agreed to beforehand.
+pub struct Approval {
+    pub auto: bool,
+    /// Silos and pools that may be deleted as a whole.
+    pub allowed: BTreeSet<Address>,
+}
+
+/// Shows the plan, asks, carries it out, reads again what was written, and
+/// reports.
+pub async fn carry_out(
+    session: Session,
+    ui: &Ui,
+    policy: &Policy,
+    upgrade: bool,
+    plan: Plan,
+    approval: Approval,
+    parallelism: u16,
+) -> Result<u8, Failure> {
+    ui.plan(&plan, &session.subject(policy), &session.kinds, &BTreeMap::new())?;
+    let ending = Ending { destroy: policy.destroy, note: session.note.as_deref(), next: None };
+    if plan.steps.is_empty() {
+        ui.report(&Report::default(), &plan, &ending, &session.aws.calls.counts())?;
+        session.close().await?;
+        return Ok(blocked_code(&plan));
+    }
+    if !agree(ui, &plan, &approval)? {
+        return Err(Error::input("not confirmed; nothing was changed").into());
+    }
+    let (events, listener) = mpsc::unbounded_channel();
+    let (stopping, stop) = stop::watch();
+    let executor = Executor {
+        kinds: session.kinds.clone(),
+        tenancy: session.spec.name.clone(),
+        clock: session.aws.clock.clone(),
+        parallelism: usize::from(parallelism),
+        events,
+        stop,
+    };
+    let run = async move {
+        let report = executor.execute(&plan).await;
+        // Dropping the executor closes the channel, which ends the display.
+        drop(executor);
+        (plan, report)
+    };
+    let ((plan, mut report), shown) = tokio::join!(run, ui.run(listener, session.aws.clock.speed(), None));
+    drop(stopping);
+    verify(&session, ui, policy, upgrade, &mut report).await;
+    ui.report(&report, &plan, &ending, &session.aws.calls.counts())?;
+    shown?;
+    let code = code(&session, &plan, &report);
+    session.close().await?;
+    Ok(code)
+}
+
+/// Asks for what wasn't agreed to beforehand.
+fn agree(ui: &Ui, plan: &Plan, approval: &Approval) -> Result<bool, Failure> {
+    let unconfirmed: BTreeSet<Address> = plan.confirm.difference(&approval.allowed).cloned().collect();
+    if approval.auto {
+        if unconfirmed.is_empty() {
+            return Ok(true);
+        }
+        let names = unconfirmed.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let flags = names.iter().map(|n| format!("--allow-destroy {n}")).collect::<Vec<_>>().join(" ");
+        return Err(Error::input(format!("this deletes {} as a whole; nothing was changed", names.join(", ")))
+            .help(format!("if that is meant, add {flags}"))
+            .into());
+    }
+    ui.confirm("Do these things?", &unconfirmed)
+}
+
+/// What the run wrote is read again, in bulk, and must show no difference.
+/// AWS's reads may lag behind its writes for a moment.
+async fn verify(session: &Session, ui: &Ui, policy: &Policy, upgrade: bool, report: &mut Report) {
+    let done: BTreeSet<Address> =
+        report.lines.iter().filter(|l| matches!(l.outcome, Outcome::Done)).map(|l| l.address.clone()).collect();
+    let undone: BTreeSet<Address> =
+        report.lines.iter().filter(|l| !matches!(l.outcome, Outcome::Done)).map(|l| l.address.clone()).collect();
+    if done.is_empty() || report.interrupted {
+        return;
+    }
+    ui.status("Reading what was written");
+    for pause in [1.0, 4.0, 0.0] {
+        let Ok((_, left)) = session.plan(policy, upgrade).await else { return };
+        report.differs = left
+            .steps
+            .iter()
+            .filter(|s| done.contains(&s.address) && !undone.contains(&s.address))
+            .map(|s| {
+                let fields = s.changes.iter().map(|c| c.path.as_str()).collect::<Vec<_>>().join(", ");
+                (s.address.clone(), if fields.is_empty() { format!("{:?}", s.action).to_lowercase() } else { fields })
+            })
+            .collect();
+        if report.differs.is_empty() {
+            return;
+        }
+        if pause > 0.0 {
+            session.aws.clock.sleep(std::time::Duration::from_secs_f64(pause)).await;
+        }
+    }
+}
+
+fn blocked_code(plan: &Plan) -> u8 {
+    match (plan.blocked.is_empty(), plan.blocked.iter().all(|b| b.pending)) {
+        (true, _) => exit::DONE,
+        (_, true) => exit::BLOCKED,
+        _ => exit::ERROR,
+    }
+}
+
+/// 0 done, 1 something failed, 3 only the clusters' insides are blocked, 130
+/// the user stopped it.
+fn code(session: &Session, plan: &Plan, report: &Report) -> u8 {
+    if report.interrupted {
+        return exit::INTERRUPTED;
+    }
+    let mut failed = report.failed().peekable();
+    if failed.peek().is_some() {
+        let outside = failed.all(|(line, error)| {
+            error.class == Class::Unreachable && session.kinds.get(line.kind).is_ok_and(|k| k.in_cluster())
+        });
+        return if outside { exit::BLOCKED } else { exit::ERROR };
+    }
+    if !report.differs.is_empty() {
+        return exit::ERROR;
+    }
+    blocked_code(plan)
+}

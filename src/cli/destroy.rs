@@ -1,0 +1,29 @@
+use std::collections::BTreeSet;
+
+use clap::Args;
+
+use super::apply::{Approval, carry_out};
+use super::session::Session;
+use super::{Global, Running, Selection};
+use crate::ui::{Failure, Ui};
+
+#[derive(Debug, Args)]
+pub struct Destroy {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    running: Running,
+}
+
+impl Destroy {
+    pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
+        let session = Session::open(global, ui).await?;
+        session.reading(ui);
+        let policy = self.selection.policy(true);
+        let (_, plan) = session.plan(&policy, false).await?;
+        // `destroy --auto-approve` confirms all.
+        let allowed: BTreeSet<_> = if self.running.auto_approve { plan.confirm.clone() } else { BTreeSet::new() };
+        let approval = Approval { auto: self.running.auto_approve, allowed };
+        carry_out(session, ui, &policy, false, plan, approval, self.running.parallelism).await
+    }
+}

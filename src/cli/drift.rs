@@ -1,0 +1,30 @@
+use clap::Args;
+
+use super::session::Session;
+use super::{Global, Selection, exit};
+use crate::engine::plan::Action;
+use crate::ui::{Failure, Ui};
+
+#[derive(Debug, Args)]
+pub struct Drift {
+    #[command(flatten)]
+    selection: Selection,
+}
+
+impl Drift {
+    pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
+        let session = Session::open(global, ui).await?;
+        session.reading(ui);
+        let policy = self.selection.policy(false);
+        let (_, mut plan) = session.plan(&policy, false).await?;
+        // What was never made, and what left the spec, isn't drift.
+        plan.steps.retain(|s| s.action == Action::Update || s.replaces);
+        for step in &mut plan.steps {
+            step.needs.clear();
+        }
+        ui.plan(&plan, &session.subject(&policy), &session.kinds, &session.aws.calls.counts())?;
+        let drifted = !plan.is_empty();
+        session.close().await?;
+        Ok(if drifted { exit::CHANGES } else { exit::DONE })
+    }
+}

@@ -1,0 +1,22 @@
+use super::{Global, exit, session};
+use crate::engine::graph;
+use crate::stack::{self, Facts};
+use crate::template::Templates;
+use crate::ui::{Failure, Ui};
+
+/// Offline: zones and versions are assumed.
+pub async fn run(global: &Global, ui: &Ui) -> Result<u8, Failure> {
+    let spec = session::load(global, ui)?;
+    let templates = Templates::load(global.templates.as_deref())?;
+    let desired = stack::build(&spec, &Facts::assumed(&spec), &templates)?;
+    let mut dot = String::from("digraph ringfence {\n  rankdir=LR;\n  node [shape=box];\n");
+    for resource in desired.iter() {
+        dot.push_str(&format!("  \"{}\" [tooltip=\"{}\"];\n", resource.address, resource.kind));
+        for need in graph::needs(resource) {
+            dot.push_str(&format!("  \"{}\" -> \"{need}\";\n", resource.address));
+        }
+    }
+    dot.push_str("}\n");
+    ui.print(&dot)?;
+    Ok(exit::DONE)
+}

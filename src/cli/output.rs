@@ -1,0 +1,35 @@
+use std::collections::BTreeMap;
+
+use clap::Args;
+
+use super::session::Session;
+use super::{Global, exit};
+use crate::engine::error::Error;
+use crate::ui::{Failure, Ui};
+
+#[derive(Debug, Args)]
+pub struct Output {
+    /// Only this resource's outputs.
+    address: Option<String>,
+}
+
+impl Output {
+    pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
+        let session = Session::open(global, ui).await?;
+        let look = session.look(false).await?;
+        let mut outputs: BTreeMap<String, BTreeMap<String, String>> =
+            look.outputs().into_iter().filter(|(_, o)| !o.is_empty()).map(|(a, o)| (a.to_string(), o)).collect();
+        if let Some(address) = &self.address {
+            let Some(one) = outputs.remove(address) else {
+                return Err(Error::input(format!("nothing exists at `{address}`"))
+                    .help("`ringfence output` without an address lists all")
+                    .into());
+            };
+            outputs = [(address.clone(), one)].into();
+        }
+        let text = serde_json::to_string_pretty(&outputs).map_err(|e| Error::bug(format!("outputs can't be written as JSON: {e}")))?;
+        ui.print(&text)?;
+        session.close().await?;
+        Ok(exit::DONE)
+    }
+}

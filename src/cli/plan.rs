@@ -1,0 +1,49 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::session::Session;
+use super::{Global, Selection, exit, saved};
+use crate::ui::{Failure, Ui};
+
+#[derive(Debug, Args)]
+pub struct Plan {
+    #[command(flatten)]
+    selection: Selection,
+    /// Save the plan, for `apply FILE`. It holds no secret.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Exit with 2 if there are changes.
+    #[arg(long)]
+    detailed_exitcode: bool,
+    /// Plan taking everything down.
+    #[arg(long)]
+    destroy: bool,
+    /// Take newer versions of add-ons.
+    #[arg(long)]
+    upgrade: bool,
+}
+
+impl Plan {
+    pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
+        let session = Session::open(global, ui).await?;
+        session.reading(ui);
+        let policy = self.selection.policy(self.destroy);
+        let (_, plan) = session.plan(&policy, self.upgrade).await?;
+        if let Some(file) = &self.out {
+            saved::write(file, &session, &policy, self.upgrade, &plan)?;
+        }
+        ui.plan(&plan, &session.subject(&policy), &session.kinds, &session.aws.calls.counts())?;
+        if let Some(file) = &self.out {
+            ui.note(&format!("Saved. To do exactly this: ringfence apply {}", file.display()));
+        }
+        let changes = !plan.is_empty();
+        let wrong = plan.blocked.iter().any(|b| !b.pending);
+        session.close().await?;
+        Ok(match (changes, wrong) {
+            (_, true) => exit::ERROR,
+            (true, _) if self.detailed_exitcode => exit::CHANGES,
+            _ => exit::DONE,
+        })
+    }
+}

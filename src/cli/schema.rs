@@ -1,0 +1,8 @@
+use super::exit;
+use crate::spec;
+use crate::ui::{Failure, Ui};
+
+pub fn run(ui: &Ui) -> Result<u8, Failure> {
+    ui.print(&format!("{:#}", spec::schema()))?;
+    Ok(exit::DONE)
+}

@@ -1,0 +1,284 @@
+//! What most commands begin with: the spec, the connection, and a look at
+//! what exists.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+
+use super::Global;
+use crate::aws::{Access, Aws};
+use crate::engine::address::Address;
+use crate::engine::clock::Clock;
+use crate::engine::desired::Desired;
+use crate::engine::error::{Class, Error, Result};
+use crate::engine::kind::{Observation, Registry, Round};
+use crate::engine::observe::{self, Observed};
+use crate::engine::plan::{self, Plan, Policy};
+use crate::k8s::Clusters;
+use crate::kinds;
+use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, subnet, versions, vpc};
+use crate::sandbox;
+use crate::spec::{self, KubernetesVersion, LoadOptions, Spec};
+use crate::stack::{self, Facts, Offer, Zone};
+use crate::template::Templates;
+use crate::ui::{Failure, Subject, Ui};
+
+/// Reads and checks the spec. Offline.
+pub fn load(global: &Global, ui: &Ui) -> std::result::Result<Spec, Failure> {
+    let options = LoadOptions { profiles_dir: global.profiles.clone(), today: Clock::today() };
+    let text = spec::read(&global.file).map_err(Failure::from)?;
+    let spec = spec::load(&global.file, &text, &options)?;
+    ui.warnings(&spec.warnings);
+    Ok(spec)
+}
+
+/// A spec, and the account that it is about.
+pub struct Session {
+    pub spec: Spec,
+    pub aws: Arc<Aws>,
+    pub kinds: Registry,
+    templates: Templates,
+    in_cluster: bool,
+    /// What there is to know about the sandbox, if it is one.
+    pub note: Option<String>,
+    /// Kept alive as long as the session.
+    sandbox: Option<sandbox::Server>,
+}
+
+/// What should exist, and what does.
+pub struct Look {
+    pub desired: Desired,
+    pub observed: Observed,
+}
+
+impl Session {
+    pub async fn open(global: &Global, ui: &Ui) -> std::result::Result<Self, Failure> {
+        let spec = load(global, ui)?;
+        let templates = Templates::load(global.templates.as_deref())?;
+        let (sandbox, clock) = match &global.sandbox {
+            None => (None, Clock::real()),
+            Some(dir) => {
+                let server = start_sandbox(&spec, dir, global.sandbox_speed)?;
+                (Some(server), Clock::scaled(global.sandbox_speed))
+            }
+        };
+        let access = Access {
+            region: spec.region.clone(),
+            sandbox: sandbox.as_ref().map(|s| (format!("http://{}", s.addr()), account(&spec))),
+        };
+        let aws = Aws::connect(&access, &spec.name, clock).await?;
+        right_account(&spec, &aws)?;
+        let kubeconfigs: BTreeMap<String, PathBuf> =
+            global.kubeconfig.iter().map(|(cluster, file)| (cluster_name(&spec, cluster), file.clone())).collect();
+        let clusters = Arc::new(Clusters::new(aws.clone(), kubeconfigs));
+        let kinds = kinds::registry(&aws, &clusters);
+        let note = global.sandbox.as_ref().map(|dir| {
+            format!(
+                "Sandbox in {}: nothing here is AWS. Its time passes {} times faster; its clusters store objects and admit everything.",
+                dir.display(),
+                global.sandbox_speed
+            )
+        });
+        Ok(Self { spec, aws, kinds, templates, in_cluster: !global.aws_only, note, sandbox })
+    }
+
+    /// Reads what exists and builds what should: two rounds of bulk reads, of
+    /// which the first tells the stack what was decided before.
+    pub async fn look(&self, upgrade: bool) -> Result<Look> {
+        let round = Round::default();
+        let known = self.decided(&round).await?;
+        let facts = self.facts(&round, &known, upgrade).await?;
+        let desired = stack::build(&self.spec, &facts, &self.templates)?;
+        let observed = observe::observe(&self.kinds, &desired, &round, known, self.in_cluster).await;
+        Ok(Look { desired, observed })
+    }
+
+    /// What a plan with this policy is about, for showing it.
+    pub fn subject(&self, policy: &Policy) -> Subject {
+        Subject::new(&self.spec, &self.aws.scope.account, &spec::digest(&self.spec), policy, self.note.as_deref())
+    }
+
+    /// Says that reading begins: the first thing that a person sees.
+    pub fn reading(&self, ui: &Ui) {
+        ui.status(&format!("Reading what exists in {}/{}", self.aws.scope.account, self.aws.scope.region));
+    }
+
+    pub async fn plan(&self, policy: &Policy, upgrade: bool) -> Result<(Look, Plan)> {
+        let look = self.look(upgrade).await?;
+        for id in &policy.tenants {
+            let known = self.spec.tenant(id).is_some()
+                || look.observed.found.keys().any(|a| a.as_str().starts_with(&format!("tenant/{id}/")));
+            if !known {
+                let ids: Vec<&str> = self.spec.tenants.iter().map(|t| t.id.as_str()).collect();
+                return Err(Error::input(format!("no tenant has the id `{id}`"))
+                    .help(format!("the spec's tenants are {}", ids.join(", "))));
+            }
+        }
+        let policy = Policy { aws_only: !self.in_cluster, ..policy.clone() };
+        let plan = plan::plan(&look.desired, &look.observed, &self.kinds, &policy)?;
+        Ok((look, plan))
+    }
+
+    /// Ends the sandbox, if there is one, and keeps what it holds.
+    pub async fn close(self) -> Result<()> {
+        match self.sandbox {
+            None => Ok(()),
+            Some(server) => server
+                .shutdown()
+                .await
+                .map_err(|e| super::unwritten("the sandbox's state", &e)),
+        }
+    }
+
+    /// Kinds that hold earlier decisions: blocks, zones, versions.
+    async fn decided(&self, round: &Round) -> Result<BTreeMap<&'static str, Observation>> {
+        let names = [vpc::NAME, subnet::NAME, eks_addon::NAME];
+        let reads = names.map(|name| async move {
+            let kind = self.kinds.get(name)?;
+            let observation = kind.observe(round, &[]).await.map_err(|e| unreadable(name, e))?;
+            Ok::<_, Error>((kind.name(), observation))
+        });
+        Ok(try_join_all(reads).await?.into_iter().collect())
+    }
+
+    async fn facts(&self, round: &Round, known: &BTreeMap<&'static str, Observation>, upgrade: bool) -> Result<Facts> {
+        let found = |kind: &str| known.get(kind).into_iter().flat_map(|o| &o.found);
+        let clusters = self.kinds.get(eks_cluster::NAME)?.observe(round, &[]).await.map_err(|e| unreadable(eks_cluster::NAME, e))?;
+        let mut facts = Facts {
+            account: self.aws.scope.account.clone(),
+            partition: self.aws.scope.partition.clone(),
+            upgrade,
+            ..Facts::default()
+        };
+        for one in found(vpc::NAME) {
+            let cidr = text(&one.state, "cidr").and_then(|c| c.parse().ok());
+            facts.vpcs.extend(cidr.map(|c| (one.address.clone(), c)));
+        }
+        for one in found(subnet::NAME) {
+            let cidr = text(&one.state, "cidr").and_then(|c| c.parse().ok());
+            if let (Some(cidr), Some(zone)) = (cidr, text(&one.state, "zone")) {
+                facts.subnets.insert(one.address.clone(), stack::Subnet { cidr, zone: zone.to_owned() });
+            }
+        }
+        for one in found(eks_addon::NAME) {
+            facts.addons.extend(text(&one.state, "version").map(|v| (one.address.clone(), v.to_owned())));
+        }
+        for one in &clusters.found {
+            let version = text(&one.state, "version").and_then(KubernetesVersion::parse);
+            facts.kubernetes.extend(version.map(|v| (one.address.clone(), v)));
+        }
+        let zones = versions::zones(&self.aws);
+        let offered = try_join_all(self.wanted_addons(&facts).into_iter().map(|(version, names)| async move {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let offers = versions::addon_versions(&self.aws, &version.to_string(), &names).await?;
+            let offers: BTreeMap<String, Offer> = offers
+                .into_iter()
+                .map(|(name, all)| {
+                    let default = all.iter().find(|v| v.default).map(|v| v.version.clone());
+                    (name, Offer { default, versions: all.into_iter().map(|v| v.version).collect() })
+                })
+                .collect();
+            Ok::<_, Error>((version, offers))
+        }));
+        let (zones, offered) = futures::try_join!(zones, offered)?;
+        facts.zones = zones.into_iter().map(|z| Zone { name: z.name, id: z.id }).collect();
+        facts.offered = offered.into_iter().collect();
+        facts.roles = self.roles(round).await?;
+        Ok(facts)
+    }
+
+    /// Add-ons to ask versions of, by the Kubernetes versions that clusters
+    /// run now or next.
+    fn wanted_addons(&self, facts: &Facts) -> BTreeMap<KubernetesVersion, Vec<String>> {
+        let mut wanted: BTreeMap<KubernetesVersion, Vec<String>> = BTreeMap::new();
+        for cluster in self.spec.clusters() {
+            let running = facts.kubernetes.get(&stack::prefix(cluster.owner).join("cluster")).copied();
+            let next = stack::next_version(running, cluster.kubernetes_version);
+            let names = wanted.entry(next).or_default();
+            names.extend(cluster.profile.addons.iter().map(|(name, _)| name.to_owned()));
+            names.sort();
+            names.dedup();
+        }
+        wanted
+    }
+
+    /// Roles that the spec writes as sessions, whose paths only IAM knows.
+    async fn roles(&self, round: &Round) -> Result<BTreeMap<String, String>> {
+        let access = &self.spec.access;
+        let all: Vec<_> = access.admins.iter().chain(&access.operators).collect();
+        let mut roles: BTreeMap<String, String> = all.iter().map(|p| (p.arn.clone(), p.arn.clone())).collect();
+        if all.iter().any(|p| p.session) {
+            let by_name = iam_role::arns(round, &self.aws).await?;
+            for principal in all.iter().filter(|p| p.session) {
+                if let Some(arn) = by_name.get(principal.name()) {
+                    roles.insert(principal.arn.clone(), arn.clone());
+                }
+            }
+        }
+        Ok(roles)
+    }
+}
+
+impl Look {
+    /// The names of everything that was found, by address: for `output`.
+    pub fn outputs(&self) -> BTreeMap<Address, BTreeMap<String, String>> {
+        self.observed.outputs()
+    }
+}
+
+/// Starts the stand-in on a free port of the loopback interface.
+fn start_sandbox(spec: &Spec, dir: &Path, speed: f64) -> Result<sandbox::Server> {
+    let options = sandbox::Options {
+        account: account(spec),
+        principals: spec.access.admins.iter().chain(&spec.access.operators).map(|p| p.arn.clone()).collect(),
+        speed,
+        state_dir: Some(dir.to_owned()),
+        ..sandbox::Options::default()
+    };
+    sandbox::Server::start(options, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).map_err(|e| {
+        Error::input(format!("the sandbox can't start in {}: {e}", dir.display()))
+            .help("name another directory with --sandbox=DIR, or move what is there away")
+    })
+}
+
+fn account(spec: &Spec) -> String {
+    spec.account_id.clone().unwrap_or_else(|| "123456789012".to_owned())
+}
+
+fn right_account(spec: &Spec, aws: &Aws) -> Result<()> {
+    match &spec.account_id {
+        Some(wanted) if *wanted != aws.scope.account => Err(Error::new(
+            Class::Input,
+            format!("the credentials are for account {}, but the spec is for {wanted}", aws.scope.account),
+        )
+        .help("nothing was changed; set AWS_PROFILE to the right account, or mend spec.accountId")),
+        _ if spec.partition() != aws.scope.partition => Err(Error::new(
+            Class::Input,
+            format!("the credentials are for the partition {}, but the region {} is in {}", aws.scope.partition, spec.region, spec.partition()),
+        )
+        .help("nothing was changed; set AWS_PROFILE to an account of that partition, or mend spec.region")),
+        _ => Ok(()),
+    }
+}
+
+/// The cluster's own name, for a pool's name or a silo tenant's id.
+fn cluster_name(spec: &Spec, written: &str) -> String {
+    let names = spec::names::Names::new(spec);
+    let owner = spec.clusters().map(|c| c.owner).find(|owner| match owner {
+        spec::Owner::Tenant(id) => *id == written,
+        spec::Owner::Pool(name) => *name == written,
+    });
+    owner.map_or_else(|| written.to_owned(), |owner| names.cluster(owner))
+}
+
+fn unreadable(kind: &str, mut error: Error) -> Error {
+    error.message = format!("{kind} can't be read, so what exists is unknown: {}", error.message);
+    error
+}
+
+fn text<'a>(state: &'a serde_json::Value, field: &str) -> Option<&'a str> {
+    state.get(field).and_then(serde_json::Value::as_str)
+}

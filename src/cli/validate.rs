@@ -1,0 +1,14 @@
+use super::{Global, exit, session};
+use crate::stack::{self, Facts};
+use crate::template::Templates;
+use crate::ui::{Failure, Ui};
+
+/// Offline: also builds all resources with assumed facts, so that a template
+/// that can't be rendered is found here.
+pub fn run(global: &Global, ui: &Ui) -> Result<u8, Failure> {
+    let spec = session::load(global, ui)?;
+    let templates = Templates::load(global.templates.as_deref())?;
+    stack::build(&spec, &Facts::assumed(&spec), &templates)?;
+    ui.valid(&spec)?;
+    Ok(exit::DONE)
+}

@@ -1,0 +1,276 @@
+//! Route tables, routes and associations.
+
+use super::{Call, Doc, Ec2, Fault, Reply, cidr, done, edit, fault, get, holds, invalid, list, missing, values, vpc};
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde_json::{Value, json};
+
+const TABLES_QUOTA: &str = "L-589F43AA";
+const ROUTES_QUOTA: &str = "L-93826ACB";
+
+/// Where a route leads: parameter, kind of the id, code and text for an unknown one.
+const TARGETS: &[(&str, &str, &str, &str)] = &[
+    ("GatewayId", "igw", "InvalidGatewayID.NotFound", "The gateway ID '{}' does not exist"),
+    ("NatGatewayId", "nat", "InvalidNatGatewayID.NotFound", "The natGateway ID '{}' does not exist"),
+    ("NetworkInterfaceId", "eni", "InvalidNetworkInterfaceID.NotFound", "The networkInterface ID '{}' does not exist"),
+];
+
+/// Parameter and member of a route's destination.
+const DESTINATIONS: &[(&str, &str)] = &[
+    ("DestinationCidrBlock", "destinationCidrBlock"),
+    ("DestinationIpv6CidrBlock", "destinationIpv6CidrBlock"),
+    ("DestinationPrefixListId", "destinationPrefixListId"),
+];
+
+impl Call<'_> {
+    pub(super) fn create_route_table(&mut self) -> Reply {
+        let id = self.once(|call| {
+            let vpc_id = call.existing("vpc", "VpcId")?;
+            let have = call.ec2.with("rtb", "vpcId", &vpc_id).count();
+            call.within(TABLES_QUOTA, have, "RouteTableLimitExceeded", "route tables")?;
+            let block = get(call.ec2.find("vpc", &vpc_id)?, "cidrBlock").to_owned();
+            call.create("rtb", "routeTableId", call.table(&vpc_id, &block))
+        })?;
+        Ok(json!({"routeTable": self.shown(&id), "clientToken": self.req.text("ClientToken")}))
+    }
+
+    fn table(&self, vpc_id: &str, vpc_block: &str) -> Value {
+        json!({
+            "vpcId": vpc_id, "ownerId": self.req.account, "associationSet": [], "propagatingVgwSet": [],
+            "routeSet": [{"destinationCidrBlock": vpc_block, "gatewayId": "local", "origin": "CreateRouteTable", "state": "active"}],
+        })
+    }
+
+    pub(super) fn add_main_route_table(&mut self, vpc_id: &str, vpc_block: &str) {
+        let id = self.ids.id("rtb");
+        let mut table = super::doc(self.table(vpc_id, vpc_block));
+        table.insert("routeTableId".to_owned(), id.as_str().into());
+        table.insert("tagSet".to_owned(), json!([]));
+        table.insert("associationSet".to_owned(), json!([association(self.ids.id("rtbassoc"), &id, None)]));
+        self.ec2.resources.insert(id, table);
+    }
+
+    pub(super) fn delete_route_table(&mut self) -> Reply {
+        let id = self.existing("rtb", "RouteTableId")?;
+        if !list(self.ec2.find("rtb", &id)?, "associationSet").is_empty() {
+            return Err(vpc::depends("routeTable", &id));
+        }
+        self.ec2.resources.remove(&id);
+        for (_, endpoint) in self.ec2.resources.iter_mut().filter(|(id, _)| id.starts_with("vpce-")) {
+            edit(endpoint, "routeTableIdSet", |tables| tables.retain(|table| *table != id.as_str()));
+        }
+        done()
+    }
+
+    /// The member and value of the route's destination, in canonical form.
+    fn destination(&self) -> Result<(&'static str, String), Fault> {
+        let mut given = DESTINATIONS.iter().filter_map(|(param, member)| Some((*member, self.req.text(param)?)));
+        let (member, text) = given.next().ok_or_else(|| missing("DestinationCidrBlock"))?;
+        if given.next().is_some() {
+            let message = "The parameters destinationCidrBlock, destinationIpv6CidrBlock and destinationPrefixListId cannot be used together";
+            return Err(fault("InvalidParameterCombination", message));
+        }
+        match member {
+            "destinationCidrBlock" => Ok((member, cidr(&text, member)?.to_string())),
+            "destinationIpv6CidrBlock" => match text.parse::<Ipv6Net>() {
+                Ok(net) => Ok((member, net.trunc().to_string())),
+                Err(_) => Err(invalid(format!(
+                    "Value ({text}) for parameter {member} is invalid. This is not a valid CIDR block."
+                ))),
+            },
+            _ => Ok((member, text)),
+        }
+    }
+
+    /// The member and value of the route's target, which must belong to the table's VPC and be usable.
+    fn target(&self, table_id: &str) -> Result<(String, String), Fault> {
+        let mut given = TARGETS.iter().filter_map(|row| Some((row, self.req.text(row.0)?)));
+        let ((param, kind, code, text), id) = given.next().ok_or_else(|| missing("GatewayId"))?;
+        if given.next().is_some() {
+            return Err(fault("InvalidParameterCombination", "Exactly one route target must be given"));
+        }
+        let vpc_id = get(self.ec2.find("rtb", table_id)?, "vpcId");
+        let unknown = || fault(code, text.replace("{}", &id));
+        let target = self.ec2.find(kind, &id).map_err(|_| unknown())?;
+        // AWS may not know a gateway that is under way (boto3 issue 779), so it is never known here before it is available.
+        if *kind == "nat" && get(target, "state") != "available" {
+            return Err(unknown());
+        }
+        let path = if *kind == "igw" { "attachmentSet.vpcId" } else { "vpcId" };
+        if !holds(target, path, vpc_id) {
+            return Err(invalid(format!(
+                "route table {table_id} and network gateway {id} belong to different networks"
+            )));
+        }
+        Ok((param.replacen(|c: char| c.is_ascii_uppercase(), &param[..1].to_ascii_lowercase(), 1), id))
+    }
+
+    pub(super) fn create_route(&mut self) -> Reply {
+        let table_id = self.existing("rtb", "RouteTableId")?;
+        let (member, to) = self.destination()?;
+        let (target, by) = self.target(&table_id)?;
+        let table = self.ec2.find("rtb", &table_id)?;
+        if holds(table, &format!("routeSet.{member}"), &to) {
+            return Err(fault("RouteAlreadyExists", format!("The route identified by {to} already exists.")));
+        }
+        self.outside_vpc(table, &to)?;
+        self.within(ROUTES_QUOTA, list(table, "routeSet").len(), "RouteLimitExceeded", "routes")?;
+        let route = json!({member: to, target: by, "origin": "CreateRoute", "state": "active"});
+        edit(self.ec2.find_mut("rtb", &table_id)?, "routeSet", |routes| routes.push(route));
+        done()
+    }
+
+    fn outside_vpc(&self, table: &Doc, to: &str) -> Result<(), Fault> {
+        let Some(local) =
+            values(table, "routeSet.destinationCidrBlock").first().and_then(|block| block.parse::<Ipv4Net>().ok())
+        else {
+            return Ok(());
+        };
+        if to.parse::<Ipv4Net>().is_ok_and(|to| local.contains(&to)) {
+            return Err(invalid(format!(
+                "The destination CIDR block {to} is equal to or more specific than one of this VPC's CIDR blocks. This route can target only an interface or an instance."
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn replace_route(&mut self) -> Reply {
+        let table_id = self.existing("rtb", "RouteTableId")?;
+        let (member, to) = self.destination()?;
+        let (target, by) = self.target(&table_id)?;
+        let table = self.ec2.find_mut("rtb", &table_id)?;
+        let found = edit(table, "routeSet", |routes| {
+            let route =
+                routes.iter_mut().find(|route| owned(route) && route.get(member) == Some(&to.as_str().into()))?;
+            *route = json!({member: to, target: by, "origin": "CreateRoute", "state": "active"});
+            Some(())
+        });
+        match found {
+            Some(()) => done(),
+            None => Err(invalid(format!(
+                "There is no route defined for '{to}' in the route table. Use CreateRoute instead."
+            ))),
+        }
+    }
+
+    pub(super) fn delete_route(&mut self) -> Reply {
+        let table_id = self.existing("rtb", "RouteTableId")?;
+        let (member, to) = self.destination()?;
+        let table = self.ec2.find("rtb", &table_id)?;
+        let route = list(table, "routeSet").iter().find(|route| route.get(member) == Some(&to.as_str().into()));
+        match route {
+            None => {
+                let message = format!("no route with destination-cidr-block {to} in route table {table_id}");
+                Err(fault("InvalidRoute.NotFound", message))
+            }
+            Some(route) if !owned(route) => {
+                let what = if member == "destinationPrefixListId" { "VPC endpoint" } else { "local" };
+                Err(invalid(format!("cannot remove {what} route {to} in route table {table_id}")))
+            }
+            Some(_) => {
+                edit(self.ec2.find_mut("rtb", &table_id)?, "routeSet", |routes| {
+                    routes.retain(|route| route.get(member) != Some(&to.as_str().into()));
+                });
+                done()
+            }
+        }
+    }
+
+    pub(super) fn associate_route_table(&mut self) -> Reply {
+        let table_id = self.existing("rtb", "RouteTableId")?;
+        let subnet_id = self.existing("subnet", "SubnetId")?;
+        let vpc_of = |doc: Result<&Doc, Fault>| doc.map(|doc| get(doc, "vpcId").to_owned());
+        if vpc_of(self.ec2.find("rtb", &table_id))? != vpc_of(self.ec2.find("subnet", &subnet_id))? {
+            return Err(invalid(format!("route table {table_id} and subnet {subnet_id} belong to different networks")));
+        }
+        if let Some((other, table)) = self.ec2.with("rtb", "associationSet.subnetId", &subnet_id).next() {
+            // The same again is no error: it gives the association that exists.
+            let same = list(table, "associationSet")
+                .iter()
+                .find(|one| one.get("subnetId") == Some(&subnet_id.as_str().into()));
+            if let (true, Some(same)) = (*other == table_id, same) {
+                let id = same.get("routeTableAssociationId");
+                return Ok(json!({"associationId": id, "associationState": {"state": "associated"}}));
+            }
+            let message =
+                format!("the specified association for route table {table_id} conflicts with an existing association");
+            return Err(fault("Resource.AlreadyAssociated", message));
+        }
+        let id = self.associate(&table_id, Some(&subnet_id))?;
+        Ok(json!({"associationId": id, "associationState": {"state": "associated"}}))
+    }
+
+    fn associate(&mut self, table_id: &str, subnet_id: Option<&str>) -> Result<String, Fault> {
+        let id = self.ids.id("rtbassoc");
+        let item = association(id.clone(), table_id, subnet_id);
+        edit(self.ec2.find_mut("rtb", table_id)?, "associationSet", |all| all.push(item));
+        Ok(id)
+    }
+
+    /// The table that holds an association, and the association.
+    fn association(&self) -> Result<(String, Value), Fault> {
+        let id = self.require("AssociationId")?;
+        let found = self.ec2.of_kind("rtb").find_map(|(table_id, table)| {
+            let all = list(table, "associationSet").iter();
+            let one = all.clone().find(|one| one.get("routeTableAssociationId") == Some(&id.as_str().into()))?;
+            Some((table_id.clone(), one.clone()))
+        });
+        found.ok_or_else(|| fault("InvalidAssociationID.NotFound", format!("The association ID '{id}' does not exist")))
+    }
+
+    pub(super) fn disassociate_route_table(&mut self) -> Reply {
+        let (table_id, item) = self.association()?;
+        if item.get("main") == Some(&true.into()) {
+            let id = self.require("AssociationId")?;
+            return Err(invalid(format!("cannot disassociate the main route table association {id}")));
+        }
+        edit(self.ec2.find_mut("rtb", &table_id)?, "associationSet", |all| all.retain(|one| *one != item));
+        done()
+    }
+
+    pub(super) fn replace_route_table_association(&mut self) -> Reply {
+        let (old, item) = self.association()?;
+        let new = self.existing("rtb", "RouteTableId")?;
+        if get(self.ec2.find("rtb", &old)?, "vpcId") != get(self.ec2.find("rtb", &new)?, "vpcId") {
+            return Err(invalid(format!("route tables {old} and {new} belong to different networks")));
+        }
+        edit(self.ec2.find_mut("rtb", &old)?, "associationSet", |all| all.retain(|one| *one != item));
+        let id = self.associate(&new, item.get("subnetId").and_then(Value::as_str))?;
+        Ok(json!({"newAssociationId": id, "associationState": {"state": "associated"}}))
+    }
+}
+
+impl Ec2 {
+    /// Routes whose target is gone lead nowhere.
+    pub(super) fn present_routes(&self, table: &mut Doc) {
+        let vpc_id = get(table, "vpcId").to_owned();
+        edit(table, "routeSet", |routes| {
+            for route in routes.iter_mut().filter_map(Value::as_object_mut) {
+                let target = ["gatewayId", "natGatewayId", "networkInterfaceId"]
+                    .iter()
+                    .find_map(|member| route.get(*member)?.as_str());
+                let alive = match target {
+                    None | Some("local") => true,
+                    Some(id) => self.resources.get(id).is_some_and(|target| match id.split_once('-') {
+                        Some(("igw", _)) => holds(target, "attachmentSet.vpcId", &vpc_id),
+                        Some(("nat", _)) => get(target, "state") == "available",
+                        _ => true,
+                    }),
+                };
+                route.insert("state".to_owned(), if alive { "active" } else { "blackhole" }.into());
+            }
+        });
+    }
+}
+
+/// Whether the route was made by CreateRoute, and so is its maker's to change.
+fn owned(route: &Value) -> bool {
+    let endpoint = route.get("gatewayId").and_then(Value::as_str).is_some_and(|id| id.starts_with("vpce-"));
+    route.get("origin") == Some(&"CreateRoute".into()) && !endpoint
+}
+
+fn association(id: String, table_id: &str, subnet_id: Option<&str>) -> Value {
+    json!({
+        "routeTableAssociationId": id, "routeTableId": table_id, "main": subnet_id.is_none(), "subnetId": subnet_id,
+        "associationState": {"state": "associated"},
+    })
+}

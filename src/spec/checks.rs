@@ -1,0 +1,917 @@
+//! What a spec means, as far as it can be judged without AWS. Works on the tree rather than on
+//! the typed document, so that a mistake in one place hides none in another; what has the
+//! wrong shape was taken out before, and is passed over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::Ipv4Net;
+use jiff::ToSpan;
+use jiff::civil::Date;
+
+use super::arn;
+use super::catalog::{KUBERNETES, Release};
+use super::control::Control;
+use super::error::{Code, SpecError};
+use super::findings::{Findings, join, list, one_of, quote};
+use super::model::{IsolationModel, KubernetesVersion, Profile};
+use super::network;
+use super::profile::{self, Loaded, Profiles};
+use super::rules::{self, Verdict};
+use super::schema;
+use super::structure;
+use super::tree::{Entry, Mark, Node, Value};
+use super::uid::uid_range;
+
+/// How long a waiver may hold at most.
+const WAIVER_YEARS: i16 = 1;
+/// A version that ends within so many days is as good as ended: a cluster takes time to upgrade.
+const LAST_DAYS: i64 = 7;
+/// When the end of standard support is worth a warning.
+const SOON_DAYS: i64 = 30;
+/// Default quotas of EKS (Service Quotas); all can be raised.
+const NODE_GROUPS: usize = 30;
+const FARGATE_PROFILES: usize = 10;
+const CLUSTERS: usize = 100;
+
+/// A pool or a tenant, with its profile and overrides merged.
+pub struct Member<'a> {
+    node: &'a Node,
+    path: String,
+    /// `tenant `12345``.
+    what: String,
+    /// Where its profile is named, or the name that stands for it.
+    anchor: Mark,
+    anchor_path: String,
+    loaded: Option<&'a Loaded>,
+    /// What the tier leaves open of its overrides.
+    overrides: Option<Node>,
+    settings: Option<Node>,
+    pub profile: Option<Profile>,
+    /// Controls that it has a waiver for, good or bad.
+    waived: BTreeSet<Control>,
+    /// Those that something needs.
+    used: BTreeSet<Control>,
+}
+
+/// Checks the whole document; the members hold the merged profiles.
+pub struct Checked<'a> {
+    pub pools: Vec<Member<'a>>,
+    pub tenants: Vec<Member<'a>>,
+}
+
+pub fn check<'a>(root: &'a Node, profiles: &'a Profiles, today: Date, findings: &mut Findings) -> Checked<'a> {
+    let spec = root.get("spec");
+    let mut checker = Checker { root, profiles, today, findings };
+    checker.name();
+    checker.region_and_account();
+    checker.access();
+    checker.iam();
+    checker.tags();
+    let items = |key: &str| spec.and_then(|s| s.get(key)).map(Node::items).unwrap_or_default();
+    let mut pools: Vec<Member> = items("pools").iter().enumerate().map(|(i, n)| checker.pool(i, n)).collect();
+    let mut tenants: Vec<Member> = items("tenants").iter().enumerate().map(|(i, n)| checker.tenant(i, n)).collect();
+    checker.uniqueness(items("pools"), items("tenants"));
+    for member in pools.iter_mut().chain(&mut tenants) {
+        checker.objections(member);
+    }
+    checker.profiles();
+    checker.placement(&pools, &tenants);
+    checker.clusters(&mut pools, &mut tenants);
+    for member in pools.iter().chain(&tenants) {
+        checker.needless_waivers(member);
+    }
+    Checked { pools, tenants }
+}
+
+struct Checker<'a, 'f> {
+    root: &'a Node,
+    profiles: &'a Profiles,
+    today: Date,
+    findings: &'f mut Findings,
+}
+
+impl<'a> Checker<'a, '_> {
+    fn at(&self, path: &str) -> Option<&'a Node> {
+        let steps: Vec<&str> = path.split('.').collect();
+        self.root.at(&steps)
+    }
+
+    fn text(&self, path: &str) -> Option<&'a str> {
+        self.at(path).and_then(Node::text)
+    }
+
+    fn error(&mut self, code: Code, path: &str, mark: &Mark, message: String, help: impl Into<String>) {
+        self.findings.error(SpecError::new(code, path, mark, message).help(help));
+    }
+
+    fn region(&self) -> Option<&'a str> {
+        self.text("spec.region").filter(|r| arn::is_region(r))
+    }
+
+    fn account(&self) -> Option<&'a str> {
+        self.text("spec.accountId").filter(|a| arn::is_account(a))
+    }
+
+    // -----------------------------------------------------------------------------------
+    // The tenancy
+    // -----------------------------------------------------------------------------------
+
+    fn name(&mut self) {
+        let path = "metadata.name";
+        let Some((node, name)) = self.at(path).and_then(Node::with_text) else { return };
+        if name.is_empty() {
+            return;
+        }
+        let mark = &node.mark;
+        if !is_dns_label(name) || !name.starts_with(|c: char| c.is_ascii_lowercase()) {
+            let help = "small letters, digits and dashes, from a letter to a letter or digit: `acme-prod`";
+            self.error(Code::BadValue, path, mark, format!("{} can't be a tenancy's name", quote(name)), help);
+        } else if name == "sg" || name.starts_with("sg-") {
+            let help = "EC2 refuses security groups whose names begin with `sg-`; choose another name";
+            self.error(Code::BadValue, path, mark, format!("{} can't be a tenancy's name", quote(name)), help);
+        } else if ["-t", "-p"].iter().any(|s| name.ends_with(s) || name.contains(&format!("{s}-"))) {
+            let help = "`-t-` and `-p-` separate the tenancy's name from a tenant's or pool's; choose another name";
+            self.error(Code::BadValue, path, mark, format!("{} can't be a tenancy's name", quote(name)), help);
+        }
+    }
+
+    fn region_and_account(&mut self) {
+        if let Some((node, region)) = self.at("spec.region").and_then(Node::with_text) {
+            let help = one_of(region, arn::REGIONS);
+            if !arn::is_region(region) {
+                self.error(Code::BadValue, "spec.region", &node.mark, format!("{} is no region", quote(region)), help);
+            } else if !arn::REGIONS.contains(&region) {
+                let message = format!("{} is no region that this version of ringfence knows", quote(region));
+                self.findings.warn(SpecError::new(Code::BadValue, "spec.region", &node.mark, message).help(help));
+            }
+        }
+        let account = self.at("spec.accountId").and_then(Node::with_text);
+        if let Some((node, account)) = account.filter(|(_, account)| !arn::is_account(account)) {
+            let message = format!("{} is no account", quote(account));
+            self.error(Code::BadValue, "spec.accountId", &node.mark, message, "12 digits, in quotes");
+        }
+        if let Some(node) = self.at("spec.kubernetesVersion") {
+            self.version(node, "spec.kubernetesVersion");
+        }
+    }
+
+    fn access(&mut self) {
+        for key in ["admins", "operators"] {
+            let path = format!("spec.access.{key}");
+            let Some(list) = self.at(&path) else { continue };
+            let mut seen: BTreeMap<String, &Mark> = BTreeMap::new();
+            for (i, node) in list.items().iter().enumerate() {
+                let here = format!("{path}[{i}]");
+                let Some(text) = node.text() else { continue };
+                match arn::principal(text, self.region()) {
+                    Err((message, help)) => self.error(Code::BadValue, &here, &node.mark, message, help),
+                    Ok(principal) => match seen.get(&principal.arn) {
+                        Some(first) => self.duplicate(&here, &node.mark, first, &principal.arn),
+                        None => {
+                            seen.insert(principal.arn, &node.mark);
+                        }
+                    },
+                }
+            }
+        }
+        let cidrs = self.at("spec.access.allowedCidrs");
+        let mut seen: BTreeMap<Ipv4Net, &Mark> = BTreeMap::new();
+        for (i, node) in cidrs.map(Node::items).unwrap_or_default().iter().enumerate() {
+            let here = format!("spec.access.allowedCidrs[{i}]");
+            let Some(cidr) = network::public(node, &here, self.findings) else { continue };
+            if let Some(first) = seen.insert(cidr, &node.mark) {
+                self.duplicate(&here, &node.mark, first, &cidr.to_string());
+            }
+        }
+        let endpoint = self.at("spec.access.endpoint");
+        let restricted = endpoint.and_then(Node::text) == Some("restricted");
+        match (endpoint, cidrs.filter(|c| !c.items().is_empty())) {
+            (Some(endpoint), None) if restricted => {
+                let message = "without `allowedCidrs`, EKS opens the API servers to everyone".to_owned();
+                let help = "add `allowedCidrs`, or `endpoint: private`";
+                self.error(Code::MissingField, "spec.access.endpoint", &endpoint.mark, message, help);
+            }
+            (_, Some(cidrs)) if !restricted => {
+                let message = "a private endpoint has no allowed sources".to_owned();
+                let help = "`endpoint: restricted`, or `allowedCidrs: []`";
+                let mark = cidrs.items().first().map_or(&cidrs.mark, |c| &c.mark);
+                self.error(Code::BadValue, "spec.access.allowedCidrs", mark, message, help);
+            }
+            _ => {}
+        }
+    }
+
+    fn iam(&mut self) {
+        if let Some((node, path)) = self.at("spec.iam.path").and_then(Node::with_text) {
+            let graphic = path.bytes().all(|b| b.is_ascii_graphic());
+            if !graphic || !path.starts_with('/') || !path.ends_with('/') || path.contains("//") {
+                let message = format!("{} is no IAM path", quote(path));
+                let help = "it begins and ends with a slash: `/ringfence/`";
+                self.error(Code::BadValue, "spec.iam.path", &node.mark, message, help);
+            }
+        }
+        if let Some((node, text)) = self.at("spec.iam.permissionsBoundary").and_then(Node::with_text)
+            && let Err((message, help)) = arn::policy(text, self.region(), self.account())
+        {
+            self.error(Code::BadValue, "spec.iam.permissionsBoundary", &node.mark, message, help);
+        }
+    }
+
+    /// The limits of tags are those of most services; IAM compares keys without case.
+    fn tags(&mut self) {
+        let mut seen: BTreeMap<String, &Mark> = BTreeMap::new();
+        for Entry { key, key_mark, value } in self.at("spec.tags").map(Node::entries).unwrap_or_default() {
+            let path = join("spec.tags", key);
+            let lower = key.to_lowercase();
+            let allowed = |c: char| c.is_alphanumeric() || c == ' ' || "_.:/=+-@".contains(c);
+            let reserved = ["aws:", "ringfence.dev/", "kubernetes.io/", "eks:"].iter().find(|p| lower.starts_with(*p));
+            let message = if let Some(prefix) = reserved {
+                Some((format!("keys that begin with `{prefix}` are reserved"), "choose another key"))
+            } else if lower == "name" {
+                Some(("`Name` is what ringfence names resources by".to_owned(), "choose another key"))
+            } else if key.is_empty() || key.chars().count() > 128 {
+                Some((format!("a key of {} characters", key.chars().count()), "1 to 128 characters"))
+            } else if !key.chars().all(allowed) {
+                Some((format!("{} can't be a tag's key", quote(key)), "letters, digits, spaces and `_.:/=+-@`"))
+            } else {
+                None
+            };
+            if let Some((message, help)) = message {
+                self.error(Code::BadValue, &path, key_mark, message, help);
+            }
+            if let Some(first) = seen.insert(lower, key_mark) {
+                self.duplicate(&path, key_mark, first, key);
+            }
+            let Some(text) = value.text() else { continue };
+            if text.chars().count() > 256 {
+                let message = format!("a value of {} characters", text.chars().count());
+                self.error(Code::BadValue, &path, &value.mark, message, "256 characters at most");
+            } else if !text.chars().all(allowed) {
+                let message = format!("{} can't be a tag's value", quote(text));
+                self.error(Code::BadValue, &path, &value.mark, message, "letters, digits, spaces and `_.:/=+-@`");
+            }
+        }
+    }
+
+    /// Syntax and support of a Kubernetes version.
+    fn version(&mut self, node: &Node, path: &str) {
+        let Some(text) = node.text() else { return };
+        let Some(version) = KubernetesVersion::parse(text) else {
+            let message = format!("{} is no Kubernetes version", quote(text));
+            self.error(Code::BadValue, path, &node.mark, message, "a minor version, in quotes: \"1.36\"");
+            return;
+        };
+        let last = self.today.saturating_add(LAST_DAYS.days());
+        let alive = |r: &&Release| r.extended_until.is_none_or(|end| end > last);
+        let supported: Vec<String> = KUBERNETES.iter().filter(alive).map(|r| format!("1.{}", r.minor)).collect();
+        let help = format!("one of {}", list(supported.iter().map(String::as_str)));
+        let message = match release(version) {
+            None if version.major == 1 && KUBERNETES.first().is_some_and(|first| version.minor < first.minor) => {
+                format!("EKS doesn't run Kubernetes {version} any more")
+            }
+            None => format!("EKS has no Kubernetes {version} that this version of ringfence knows"),
+            Some(Release { extended_until: Some(end), .. }) if *end < self.today => {
+                format!("EKS ended Kubernetes {version} on {end}")
+            }
+            Some(Release { extended_until: Some(end), .. }) if *end <= last => {
+                format!("EKS ends Kubernetes {version} on {end}, in less than {} days", LAST_DAYS + 1)
+            }
+            Some(_) => return,
+        };
+        self.error(Code::UnsupportedVersion, path, &node.mark, message, help);
+    }
+
+    // -----------------------------------------------------------------------------------
+    // Pools and tenants
+    // -----------------------------------------------------------------------------------
+
+    fn pool(&mut self, index: usize, node: &'a Node) -> Member<'a> {
+        let path = format!("spec.pools[{index}]");
+        let name = node.get("name");
+        if let Some((at, text)) = name.and_then(Node::with_text).filter(|(_, t)| !t.is_empty()) {
+            let generation =
+                text.rsplit_once("-g").is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+            let help = match (is_dns_label(text), generation) {
+                (false, _) => "small letters, digits and dashes inside: `shared-1`",
+                (true, true) => "`-g` and a number mark a replacement; choose another name",
+                (true, false) => "",
+            };
+            if !help.is_empty() {
+                let message = format!("{} can't be a pool's name", quote(text));
+                self.error(Code::BadValue, &format!("{path}.name"), &at.mark, message, help);
+            }
+        }
+        if let Some(version) = node.get("kubernetesVersion") {
+            self.version(version, &format!("{path}.kubernetesVersion"));
+        }
+        let what = format!("pool {}", quote(name.and_then(Node::text).unwrap_or("without a name")));
+        let profile = node.get("profile");
+        let loaded = match profile.and_then(Node::text) {
+            Some(text) => profile.and_then(|n| self.loaded(text, n, &format!("{path}.profile"), true)),
+            None => self.profiles.get("shared"),
+        };
+        let (anchor, key) = match (profile, name) {
+            (Some(profile), _) => (profile.mark.clone(), "profile"),
+            (None, Some(name)) => (name.mark.clone(), "name"),
+            (None, None) => (node.mark.clone(), "name"),
+        };
+        self.member(node, path, what, anchor, key, loaded)
+    }
+
+    fn tenant(&mut self, index: usize, node: &'a Node) -> Member<'a> {
+        let path = format!("spec.tenants[{index}]");
+        let id = node.get("id");
+        if let Some((at, text)) = id.and_then(Node::with_text).filter(|(_, text)| !is_id(text)) {
+            let plain: String = text.to_lowercase().chars().filter(char::is_ascii_alphanumeric).take(32).collect();
+            let such = if plain.is_empty() { "a1b2c3" } else { &plain };
+            let message = format!("{} can't be a tenant's id", quote(text));
+            let help = format!("1 to 32 small letters and digits, such as `{such}`");
+            self.error(Code::BadValue, &format!("{path}.id"), &at.mark, message, help);
+        }
+        if let Some((at, text)) = node.get("name").and_then(Node::with_text) {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || " _.-".contains(c);
+            if !text.is_empty() && (!text.chars().all(allowed) || text.trim() != text) {
+                let message = format!("{} can't be a tenant's name", quote(text));
+                let help = "letters, digits and `_.-`, with spaces inside";
+                self.error(Code::BadValue, &format!("{path}.name"), &at.mark, message, help);
+            }
+        }
+        let what = format!("tenant {}", quote(id.and_then(Node::text).unwrap_or("without an id")));
+        let tier = node.get("tier");
+        let loaded =
+            tier.and_then(Node::with_text).and_then(|(n, t)| self.loaded(t, n, &format!("{path}.tier"), false));
+        let (anchor, key) = match (tier, id) {
+            (Some(tier), _) => (tier.mark.clone(), "tier"),
+            (None, Some(id)) => (id.mark.clone(), "id"),
+            (None, None) => (node.mark.clone(), "id"),
+        };
+        self.tenants_pool(node, &path, loaded, &anchor);
+        self.service_accounts(node, &path);
+        self.member(node, path, what, anchor, key, loaded)
+    }
+
+    /// The profile of this name, if it can be a tenant's tier or a pool's profile.
+    fn loaded(&mut self, name: &str, node: &Node, path: &str, for_pool: bool) -> Option<&'a Loaded> {
+        let profiles = self.profiles;
+        let names = profiles.names(for_pool);
+        let help = one_of(name, &names);
+        let kind = if for_pool { "profile for pools" } else { "tier" };
+        let Some(loaded) = profiles.get(name) else {
+            self.error(Code::UnknownName, path, &node.mark, format!("there is no {kind} {}", quote(name)), help);
+            return None;
+        };
+        if loaded.broken {
+            return None;
+        }
+        let message = match &loaded.profile {
+            None => format!("the profile {} names no isolation, so nothing can be of it", quote(name)),
+            Some(profile) if (profile.isolation == IsolationModel::Shared) != for_pool => {
+                format!("the profile {} is for {}", quote(name), profile::subject(profile.isolation))
+            }
+            Some(_) => return Some(loaded),
+        };
+        self.error(Code::BadValue, path, &node.mark, message, help);
+        None
+    }
+
+    /// Tiers that share a cluster need a pool; others can't have one.
+    fn tenants_pool(&mut self, node: &Node, path: &str, loaded: Option<&Loaded>, anchor: &Mark) {
+        let pools = self.at("spec.pools").map(Node::items).unwrap_or_default();
+        let names: Vec<&str> = pools.iter().filter_map(|p| p.get("name").and_then(Node::text)).collect();
+        // Where a pool's own name couldn't be read, it may be the one that is meant.
+        let all_known = names.len() == pools.len();
+        let shares =
+            loaded.and_then(|l| l.profile.as_ref().map(|p| (l.name.as_str(), p.isolation != IsolationModel::Silo)));
+        let here = format!("{path}.pool");
+        match (node.get("pool"), shares) {
+            (Some(pool), Some((tier, false))) => {
+                let message = format!("the tier {} is a silo, which shares no cluster", quote(tier));
+                self.error(Code::BadValue, &here, &pool.mark, message, "leave out `pool`, or choose another tier");
+            }
+            (Some(pool), _) => {
+                if let Some(text) = pool.text().filter(|t| all_known && !names.contains(t)) {
+                    let message = format!("there is no pool {}", quote(text));
+                    let help =
+                        if names.is_empty() { "add it under `spec.pools`".to_owned() } else { one_of(text, &names) };
+                    self.error(Code::UnknownName, &here, &pool.mark, message, help);
+                }
+            }
+            (None, Some((tier, true))) => {
+                let message = format!("the tier {} shares a cluster, and no pool is named", quote(tier));
+                let help = match names.first() {
+                    Some(first) => format!("add `pool: {first}`"),
+                    None => "add a pool under `spec.pools`, and name it here".to_owned(),
+                };
+                self.error(Code::MissingField, &here, anchor, message, help);
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn service_accounts(&mut self, node: &Node, path: &str) {
+        let mut seen: BTreeMap<&str, &Mark> = BTreeMap::new();
+        for (i, account) in node.get("serviceAccounts").map(Node::items).unwrap_or_default().iter().enumerate() {
+            let here = format!("{path}.serviceAccounts[{i}]");
+            if let Some((at, name)) = account.get("name").and_then(Node::with_text) {
+                let help = match name {
+                    "default" => "`default` is every pod's; give the one that acts in AWS a name of its own",
+                    _ if name.is_empty() || is_dns_label(name) => "",
+                    _ => "small letters, digits and dashes inside: `uploader`",
+                };
+                if !help.is_empty() {
+                    let message = format!("{} can't be such a service account's name", quote(name));
+                    self.error(Code::BadValue, &format!("{here}.name"), &at.mark, message, help);
+                }
+                match seen.get(name) {
+                    Some(first) => self.duplicate(&format!("{here}.name"), &at.mark, first, name),
+                    None => {
+                        seen.insert(name, &at.mark);
+                    }
+                }
+            }
+            let mut policies: BTreeMap<&str, &Mark> = BTreeMap::new();
+            for (k, policy) in account.get("policies").map(Node::items).unwrap_or_default().iter().enumerate() {
+                let here = format!("{here}.policies[{k}]");
+                let Some(text) = policy.text() else { continue };
+                if let Err((message, help)) = arn::policy(text, self.region(), self.account()) {
+                    self.error(Code::BadValue, &here, &policy.mark, message, help);
+                } else if let Some(name) = text.split_once("::aws:policy/").map(|(_, n)| n).filter(|n| is_unbounded(n))
+                {
+                    let message = format!("{} reaches every tenant's resources", quote(name));
+                    let help = "a policy of your own that names this tenant's resources; no waiver helps";
+                    self.error(Code::Forbidden, &here, &policy.mark, message, help);
+                }
+                if let Some(first) = policies.insert(text, &policy.mark) {
+                    self.duplicate(&here, &policy.mark, first, text);
+                }
+            }
+        }
+    }
+
+    fn member(
+        &mut self,
+        node: &'a Node,
+        path: String,
+        what: String,
+        anchor: Mark,
+        anchor_key: &str,
+        loaded: Option<&'a Loaded>,
+    ) -> Member<'a> {
+        let waived = self.waivers(node, &path);
+        let anchor_path = format!("{path}.{anchor_key}");
+        let mut member = Member {
+            node,
+            path,
+            what,
+            anchor,
+            anchor_path,
+            loaded,
+            overrides: None,
+            settings: None,
+            profile: None,
+            waived,
+            used: BTreeSet::new(),
+        };
+        let Some((loaded, tier)) = loaded.and_then(|l| l.profile.as_ref().map(|p| (l, p))) else { return member };
+        let mut settings = loaded.settings.clone();
+        let here = format!("{}.overrides", member.path);
+        let before = self.findings.errors.len();
+        if let Some(overrides) = node.get("overrides").map(Node::pruned) {
+            let open: Vec<Vec<&str>> = loaded.overridable.iter().map(|o| o.split('.').collect()).collect();
+            let allowed = self.overridable(&overrides, &here, loaded, tier.isolation, &open, &mut Vec::new());
+            profile::merge(&mut settings, &allowed);
+            structure::check(&schema::PROFILE, &mut settings, &here, self.findings);
+            member.overrides = Some(allowed);
+        }
+        // With a mistake in the overrides, the rest of them can still be judged.
+        let told = self.findings.errors.len() > before;
+        member.profile = profile::typed(&settings, &here, told, self.findings);
+        member.settings = Some(settings);
+        member
+    }
+
+    /// The part of a tenant's overrides that its tier leaves open; the rest is an error.
+    fn overridable(
+        &mut self,
+        node: &Node,
+        path: &str,
+        loaded: &Loaded,
+        isolation: IsolationModel,
+        open: &[Vec<&str>],
+        at: &mut Vec<String>,
+    ) -> Node {
+        let mut allowed = Vec::new();
+        for entry in node.entries() {
+            at.push(entry.key.clone());
+            let here = join(path, &entry.key);
+            let within = |o: &Vec<&str>| o.len() <= at.len() && o.iter().zip(at.iter()).all(|(a, b)| a == b);
+            let above = |o: &Vec<&str>| o.len() > at.len() && o.iter().zip(at.iter()).all(|(a, b)| a == b);
+            if at.len() == 1 && !profile::uses(isolation, &entry.key) {
+                let message = format!("`{}` says nothing about {}", entry.key, profile::subject(isolation));
+                let help = format!("leave it out; it belongs {}", profile::home(&entry.key, isolation));
+                self.error(Code::NotOverridable, &here, &entry.key_mark, message, help);
+            } else if open.iter().any(within) {
+                allowed.push(entry.clone());
+            } else if open.iter().any(above) && matches!(entry.value.value, Value::Map(_)) {
+                let value = self.overridable(&entry.value, &here, loaded, isolation, open, at);
+                allowed.push(Entry { value, ..entry.clone() });
+            } else {
+                let message = format!("the tier {} doesn't leave `{}` open", quote(&loaded.name), at.join("."));
+                let help = match loaded.overridable.as_slice() {
+                    [] => "it leaves nothing open".to_owned(),
+                    some => format!("it leaves open {}", list(some.iter().map(String::as_str))),
+                };
+                self.error(Code::NotOverridable, &here, &entry.key_mark, message, help);
+            }
+            at.pop();
+        }
+        Node { value: Value::Map(allowed), mark: node.mark.clone() }
+    }
+
+    // -----------------------------------------------------------------------------------
+    // Controls and waivers
+    // -----------------------------------------------------------------------------------
+
+    /// Checks a pool's or tenant's waivers, and returns what they are for.
+    fn waivers(&mut self, node: &Node, path: &str) -> BTreeSet<Control> {
+        let mut seen: BTreeMap<Control, &Mark> = BTreeMap::new();
+        for (i, waiver) in node.get("waivers").map(Node::items).unwrap_or_default().iter().enumerate() {
+            let here = format!("{path}.waivers[{i}]");
+            let reason = waiver.get("reason").and_then(Node::with_text);
+            if let Some((reason, _)) = reason.filter(|(_, text)| text.trim().is_empty() && !text.is_empty()) {
+                let (message, help) = ("the reason is empty".to_owned(), "say why, for whoever reads it later");
+                self.error(Code::Waiver, &format!("{here}.reason"), &reason.mark, message, help);
+            }
+            if let Some((until, text)) = waiver.get("until").and_then(Node::with_text) {
+                self.until(until, text, &format!("{here}.until"));
+            }
+            let Some(control) = waiver.get("control") else { continue };
+            let Some(id) = control.text().and_then(|t| t.parse::<Control>().ok()) else { continue };
+            match seen.get(&id) {
+                Some(first) => self.duplicate(&format!("{here}.control"), &control.mark, first, id.id()),
+                None => {
+                    seen.insert(id, &control.mark);
+                }
+            }
+        }
+        seen.into_keys().collect()
+    }
+
+    fn until(&mut self, node: &Node, text: &str, path: &str) {
+        let latest = self.today.saturating_add(WAIVER_YEARS.years());
+        let is_iso = text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+        let Some(until) = text.parse::<Date>().ok().filter(|_| is_iso) else {
+            let message = format!("{} is no date", quote(text));
+            self.error(Code::BadValue, path, &node.mark, message, format!("YYYY-MM-DD, until {latest} at the latest"));
+            return;
+        };
+        let (message, help) = if until < self.today {
+            let help = format!("fix what it excuses, or renew it, until {latest} at the latest");
+            (format!("this waiver expired on {until}; today is {}", self.today), help)
+        } else if until > latest {
+            ("a waiver holds for a year at most".to_owned(), format!("until {latest} at the latest"))
+        } else {
+            return;
+        };
+        self.error(Code::Waiver, path, &node.mark, message, help);
+    }
+
+    /// What the rules say about a member's profile.
+    fn objections(&mut self, member: &mut Member<'a>) {
+        if let Some(node) = member.settings.as_ref().and_then(|s| s.at(&["cluster", "kubernetesVersion"])) {
+            let path = format!("{}.overrides.cluster.kubernetesVersion", member.path);
+            if node.mark.is_in(self.root.mark.source()) {
+                self.version(node, &path);
+            }
+        }
+        let Some((profile, tier)) = member.profile.as_ref().zip(member.loaded.and_then(|l| l.profile.as_ref())) else {
+            return;
+        };
+        // What is wrong in the tier itself is told once, at its own place, by `profiles`.
+        let of_tier: Vec<String> = rules::check(tier, tier).into_iter().map(|o| o.message).collect();
+        for objection in rules::check(profile, tier) {
+            let place = member.place(&objection.at);
+            let (code, help) = match objection.verdict {
+                Verdict::Weakens(control) => {
+                    member.used.insert(control);
+                    if member.waived.contains(&control) {
+                        continue;
+                    }
+                    let until = self.today.saturating_add(6.months());
+                    let waiver = format!("{{control: {control}, reason: …, until: {until}}}");
+                    let help = format!("{}; or, under `{}.waivers`, `- {waiver}`", objection.help, member.path);
+                    (Code::WeakenedControl, help)
+                }
+                Verdict::Refused(_) if of_tier.contains(&objection.message) => continue,
+                Verdict::Refused(code) => (code, objection.help),
+                Verdict::Noted => {
+                    let warning = place.error(Code::BadValue, objection.message).help(objection.help);
+                    self.findings.warn(warning);
+                    continue;
+                }
+            };
+            let message = match objection.verdict {
+                Verdict::Weakens(control) => format!("{} ({control}, {})", objection.message, control.title()),
+                _ => objection.message,
+            };
+            self.findings.error(place.error(code, message).help(help));
+        }
+    }
+
+    /// What no waiver helps against is wrong in the profile itself.
+    fn profiles(&mut self) {
+        for loaded in self.profiles.iter() {
+            let Some(profile) = &loaded.profile else { continue };
+            for objection in rules::check(profile, profile) {
+                let Verdict::Refused(code) = objection.verdict else { continue };
+                let Some(at) = objection.at.first() else { continue };
+                let mark = &loaded.settings.nearest(at).mark;
+                self.error(code, &at.join("."), mark, objection.message, objection.help);
+            }
+            if let Some(version) = loaded.settings.at(&["cluster", "kubernetesVersion"]) {
+                self.version(version, "cluster.kubernetesVersion");
+            }
+        }
+    }
+
+    fn needless_waivers(&mut self, member: &Member<'a>) {
+        if member.profile.is_none() {
+            return;
+        }
+        for (i, waiver) in member.node.get("waivers").map(Node::items).unwrap_or_default().iter().enumerate() {
+            let Some(control) = waiver.get("control") else { continue };
+            let Some(id) = control.text().and_then(|t| t.parse::<Control>().ok()) else { continue };
+            if !member.used.contains(&id) {
+                let path = format!("{}.waivers[{i}]", member.path);
+                let message = format!("{} weakens nothing of {id}, so the waiver isn't needed", member.what);
+                let warning = SpecError::new(Code::Waiver, path, &control.mark, message);
+                self.findings.warn(warning.help("remove it, so that it can't excuse anything later"));
+            }
+        }
+    }
+
+    // -----------------------------------------------------------------------------------
+    // The estate as a whole
+    // -----------------------------------------------------------------------------------
+
+    fn duplicate(&mut self, path: &str, mark: &Mark, first: &Mark, what: &str) {
+        let error = SpecError::new(Code::Duplicate, path, mark, format!("{} is given twice", quote(what)));
+        self.findings
+            .error(error.help("each can be there once").related(first, format!("{} is first given here", quote(what))));
+    }
+
+    /// Pool names and tenant ids share one namespace; tenants' names are for people to tell them apart.
+    fn uniqueness(&mut self, pools: &[Node], tenants: &[Node]) {
+        let pools = pools.iter().enumerate().map(|(i, n)| (format!("spec.pools[{i}].name"), n.get("name")));
+        let ids = tenants.iter().enumerate().map(|(i, n)| (format!("spec.tenants[{i}].id"), n.get("id")));
+        let names = tenants.iter().enumerate().map(|(i, n)| (format!("spec.tenants[{i}].name"), n.get("name")));
+        self.unique(pools.chain(ids), "tenants' ids and pools' names must all differ");
+        self.unique(names, "tenants' names must differ, so that people can tell them apart");
+    }
+
+    fn unique<'n>(&mut self, nodes: impl Iterator<Item = (String, Option<&'n Node>)>, help: &str) {
+        let mut seen: BTreeMap<&str, &Mark> = BTreeMap::new();
+        for (path, node) in nodes {
+            let Some((node, text)) = node.and_then(Node::with_text) else { continue };
+            match seen.get(text) {
+                Some(first) => {
+                    let message = format!("{} is given twice", quote(text));
+                    let error = SpecError::new(Code::Duplicate, path, &node.mark, message).help(help);
+                    self.findings.error(error.related(first, format!("{} is first given here", quote(text))));
+                }
+                None => {
+                    seen.insert(text, &node.mark);
+                }
+            }
+        }
+    }
+
+    /// Tenants that share a cluster: their IDs, and how many it holds.
+    fn placement(&mut self, pools: &[Member], tenants: &[Member]) {
+        let mut ranges: BTreeMap<(&str, u32), (&str, &Mark)> = BTreeMap::new();
+        for (i, tenant) in tenants.iter().enumerate() {
+            let text = |key: &str| tenant.node.get(key).and_then(Node::with_text);
+            let (Some((node, id)), Some((_, pool))) = (text("id"), text("pool")) else { continue };
+            let range = uid_range(id);
+            match ranges.get(&(pool, range.first)) {
+                Some((other, first)) if *other != id => {
+                    let message = format!(
+                        "{} has the same user IDs as {} ({}–{})",
+                        quote(id),
+                        quote(other),
+                        range.first,
+                        range.last
+                    );
+                    let path = format!("spec.tenants[{i}].id");
+                    let error = SpecError::new(Code::Duplicate, path, &node.mark, message);
+                    let help = "they come from the ids: give the newer tenant another id, or another pool";
+                    self.findings.error(error.help(help).related(first, "the other tenant"));
+                }
+                Some(_) => {}
+                None => {
+                    ranges.insert((pool, range.first), (id, &node.mark));
+                }
+            }
+        }
+        for (i, pool) in pools.iter().enumerate() {
+            let Some((node, name)) = pool.node.get("name").and_then(Node::with_text) else { continue };
+            let count = |isolation| {
+                let here = |t: &&Member| t.node.get("pool").and_then(Node::text) == Some(name);
+                tenants.iter().filter(here).filter(|t| t.isolation() == Some(isolation)).count()
+            };
+            let counts = [
+                ("managed node groups", count(IsolationModel::Pool) + 1, NODE_GROUPS),
+                ("Fargate profiles", count(IsolationModel::Fargate), FARGATE_PROFILES),
+            ];
+            for (what, count, quota) in counts.into_iter().filter(|(_, count, quota)| count > quota) {
+                self.over_quota(
+                    &format!("spec.pools[{i}]"),
+                    &node.mark,
+                    &format!("{what} in one cluster"),
+                    count,
+                    quota,
+                );
+            }
+        }
+        let silos = tenants.iter().filter(|t| t.isolation() == Some(IsolationModel::Silo)).count();
+        if let Some(region) = self.at("spec.region").filter(|_| pools.len() + silos > CLUSTERS) {
+            self.over_quota("spec", &region.mark, "EKS clusters in one region", pools.len() + silos, CLUSTERS);
+        }
+    }
+
+    fn over_quota(&mut self, path: &str, mark: &Mark, what: &str, count: usize, quota: usize) {
+        let message = format!("this takes {count} {what}, and the default quota is {quota}");
+        let help = format!("have the quota `{what}` raised in Service Quotas before you apply");
+        self.findings.warn(SpecError::new(Code::Quota, path, mark, message).help(help));
+    }
+
+    /// What each silo's and pool's cluster and VPC need.
+    fn clusters(&mut self, pools: &mut [Member<'a>], tenants: &mut [Member<'a>]) {
+        let is_silo = |t: &&mut Member| t.isolation() == Some(IsolationModel::Silo);
+        let mut clusters: Vec<&mut Member> = pools.iter_mut().chain(tenants.iter_mut().filter(is_silo)).collect();
+        if let Some(node) = self.at("spec.network") {
+            network::check(node, clusters.len(), self.findings);
+        }
+        for cluster in &clusters {
+            self.way_out(cluster);
+            self.support(cluster);
+        }
+        self.open_endpoints(&mut clusters);
+    }
+
+    /// Without NAT gateways, nodes reach AWS by endpoints only.
+    fn way_out(&mut self, cluster: &Member<'a>) {
+        let nat = cluster.effective(&["network", "natGateways"], self.root);
+        let Some((nat, path)) = nat.filter(|(n, _)| n.text() == Some("none")) else { return };
+        let endpoints = cluster.effective(&["network", "endpoints"], self.root);
+        let has: Vec<&str> = endpoints.iter().flat_map(|(n, _)| n.items()).filter_map(Node::text).collect();
+        let missing: Vec<&str> = network::WITHOUT_NAT.iter().copied().filter(|e| !has.contains(e)).collect();
+        if missing.is_empty() {
+            return;
+        }
+        let message = format!("without NAT gateways, nodes can't reach {}", list(missing.iter().copied()));
+        let help = format!("add {} to `endpoints`, or have NAT gateways", list(missing.iter().copied()));
+        let place = cluster.place_of(nat, path);
+        self.findings.error(place.error(Code::Network, message).help(help));
+    }
+
+    /// Versions whose standard support ends, where the cluster doesn't pay for more.
+    fn support(&mut self, cluster: &Member<'a>) {
+        let settings = cluster.settings.as_ref();
+        if settings.and_then(|s| s.at(&["cluster", "upgradePolicy"])).and_then(Node::text) != Some("standard") {
+            return;
+        }
+        let Some((node, path)) = cluster.effective(&["kubernetesVersion"], self.root) else { return };
+        let Some(version) = node.text().and_then(KubernetesVersion::parse) else { return };
+        let Some(end) = release(version).and_then(|r| r.standard_until) else { return };
+        if end > self.today.saturating_add(SOON_DAYS.days()) {
+            return;
+        }
+        let verb = if end < self.today { "ended" } else { "ends" };
+        let message = format!(
+            "standard support of Kubernetes {version} {verb} on {end}: EKS then upgrades the cluster by itself"
+        );
+        let place = cluster.place_of(node, path);
+        let help = "choose a later version, or a profile with `cluster.upgradePolicy: extended`";
+        self.findings.warn(place.error(Code::UnsupportedVersion, message).help(help));
+    }
+
+    /// API servers that everyone can reach (API-1).
+    fn open_endpoints(&mut self, clusters: &mut [&mut Member<'a>]) {
+        let cidrs = self.at("spec.access.allowedCidrs").map(Node::items).unwrap_or_default();
+        for (i, node) in cidrs.iter().enumerate() {
+            let cidr = node.text().and_then(|t| t.parse::<Ipv4Net>().ok());
+            let Some(cidr) = cidr.filter(|c| c.prefix_len() < network::OPEN_PREFIX) else { continue };
+            let mut unexcused = Vec::new();
+            for cluster in clusters.iter_mut() {
+                cluster.used.insert(Control::ApiAccess);
+                if !cluster.waived.contains(&Control::ApiAccess) {
+                    unexcused.push(cluster.what.clone());
+                }
+            }
+            if unexcused.is_empty() {
+                continue;
+            }
+            let control = Control::ApiAccess;
+            let message = format!("{cidr} opens API servers to everyone ({control}, {})", control.title());
+            let help = format!("name the sources; or give a waiver for {control} to {}", unexcused.join(", "));
+            self.error(Code::WeakenedControl, &format!("spec.access.allowedCidrs[{i}]"), &node.mark, message, help);
+        }
+    }
+}
+
+/// Where something about a member's profile is to be shown.
+struct Place {
+    mark: Mark,
+    path: String,
+    /// The line of the profile, where that is what says it.
+    related: Option<Mark>,
+}
+
+impl Place {
+    fn error(&self, code: Code, message: String) -> SpecError {
+        let error = SpecError::new(code, self.path.clone(), &self.mark, message);
+        match &self.related {
+            Some(related) => error.related(related, "the profile says so here"),
+            None => error,
+        }
+    }
+}
+
+impl Member<'_> {
+    fn isolation(&self) -> Option<IsolationModel> {
+        self.loaded.and_then(|l| l.profile.as_ref()).map(|p| p.isolation)
+    }
+
+    /// The first of the settings that the spec itself gives, or else the tier that gives them.
+    fn place(&self, at: &[Vec<String>]) -> Place {
+        let path = |steps: &[String]| {
+            steps.iter().fold(format!("{}.overrides", self.path), |path, step| match step.parse::<usize>() {
+                Ok(index) => format!("{path}[{index}]"),
+                Err(_) => join(&path, step),
+            })
+        };
+        for steps in at {
+            if let Some(node) = self.overrides.as_ref().and_then(|o| o.at(steps)) {
+                return Place { mark: node.mark.clone(), path: path(steps), related: None };
+            }
+        }
+        let node = at.first().zip(self.settings.as_ref()).map(|(steps, settings)| settings.nearest(steps));
+        match node {
+            Some(node) if node.mark.is_in(self.node.mark.source()) => {
+                Place { mark: node.mark.clone(), path: path(at.first().map_or(&[], Vec::as_slice)), related: None }
+            }
+            node => Place {
+                mark: self.anchor.clone(),
+                path: self.anchor_path.clone(),
+                related: node.map(|n| n.mark.clone()),
+            },
+        }
+    }
+
+    /// What holds for a cluster, and its path: the pool's own word, its profile's (with a silo's
+    /// overrides), or the tenancy's.
+    fn effective<'n>(&'n self, at: &[&str], root: &'n Node) -> Option<(&'n Node, String)> {
+        let path = at.join(".");
+        let in_profile: Vec<&str> =
+            if at.len() == 1 { ["cluster"].iter().chain(at).copied().collect() } else { at.to_vec() };
+        let own = self.node.at(at).map(|n| (n, format!("{}.{path}", self.path)));
+        let profile = || {
+            let node = self.settings.as_ref()?.at(&in_profile)?;
+            Some((node, format!("{}.overrides.{}", self.path, in_profile.join("."))))
+        };
+        let tenancy = || Some((root.get("spec")?.at(at)?, format!("spec.{path}")));
+        own.or_else(profile).or_else(tenancy)
+    }
+
+    /// The place of a value that may be in the spec or in the member's profile.
+    fn place_of(&self, node: &Node, path: String) -> Place {
+        if node.mark.is_in(self.node.mark.source()) {
+            return Place { mark: node.mark.clone(), path, related: None };
+        }
+        Place { mark: self.anchor.clone(), path: self.anchor_path.clone(), related: Some(node.mark.clone()) }
+    }
+}
+
+fn release(version: KubernetesVersion) -> Option<&'static Release> {
+    KUBERNETES.iter().find(|r| version.major == 1 && r.minor == version.minor)
+}
+
+/// 1–32 of `a-z0-9`: fits labels, tags and names, and no id is part of another's namespace.
+fn is_id(text: &str) -> bool {
+    (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+}
+
+/// RFC 1123, without the length, which the schema bounds.
+fn is_dns_label(text: &str) -> bool {
+    let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let bytes = text.as_bytes();
+    edge(bytes.first())
+        && edge(bytes.last())
+        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+}
+
+/// AWS's own policies that are as good as the whole account.
+fn is_unbounded(policy: &str) -> bool {
+    matches!(policy, "AdministratorAccess" | "IAMFullAccess" | "PowerUserAccess")
+}

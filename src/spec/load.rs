@@ -1,0 +1,244 @@
+//! From a file's text to a [`Spec`], and from a [`Spec`] to the bytes that stand for it in a saved plan.
+
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+use jiff::civil::Date;
+use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
+
+use super::arn;
+use super::checks::{self, Checked, Member};
+use super::error::{Code, SpecError, SpecErrors};
+use super::findings::Findings;
+use super::model::*;
+use super::profile::Profiles;
+use super::schema;
+use super::structure;
+use super::tree;
+use super::uid::uid_range;
+
+/// What a spec is read with.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Profiles beside or instead of the built-in ones.
+    pub profiles_dir: Option<PathBuf>,
+    /// What waivers and versions expire against.
+    pub today: Date,
+}
+
+/// Reads, checks and resolves a tenancy. `file` is only what errors call it; nothing is read
+/// but the profiles of `options`. The errors are all that can be found offline, in the order
+/// of the file.
+pub fn load(file: &Path, text: &str, options: &LoadOptions) -> Result<Spec, SpecErrors> {
+    let mut findings = Findings::default();
+    let profiles = Profiles::load(options.profiles_dir.as_deref(), &mut findings);
+    let mut root = match tree::parse(file, text, "a tenancy") {
+        Ok(tree) => {
+            findings.errors.extend(tree.duplicates);
+            tree.root
+        }
+        Err(error) => {
+            findings.error(*error);
+            tree::Node::nothing(file)
+        }
+    };
+    structure::check(&schema::TENANCY, &mut root, "", &mut findings);
+    let Checked { pools, tenants } = checks::check(&root, &profiles, options.today, &mut findings);
+    let document = if findings.errors.is_empty() { document(&root, &mut findings) } else { None };
+    let spec = document.and_then(|document| resolve(file, document, pools, tenants));
+    let warnings = findings.finish()?;
+    match spec {
+        Some(spec) => Ok(Spec { warnings, ..spec }),
+        None => Err(unusable(file, "it passed every check and still can't be resolved")),
+    }
+}
+
+/// The spec as bytes that say what it means and nothing else: the same for any order of
+/// tenants, any formatting, and for a setting written out that was the default.
+pub fn canonical(spec: &Spec) -> String {
+    let mut json = serde_json::to_value(spec).unwrap_or_default();
+    sort_keys(&mut json);
+    json.to_string()
+}
+
+/// SHA-256 of [`canonical`], in hexadecimal: what a saved plan keeps of its spec.
+pub fn digest(spec: &Spec) -> String {
+    Sha256::digest(canonical(spec).as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn sort_keys(json: &mut Json) {
+    match json {
+        Json::Array(items) => items.iter_mut().for_each(sort_keys),
+        Json::Object(map) => {
+            map.sort_keys();
+            map.values_mut().for_each(sort_keys);
+        }
+        _ => {}
+    }
+}
+
+/// The typed document. Its structure was checked, so that a failure here is a bug of the checks.
+fn document(root: &tree::Node, findings: &mut Findings) -> Option<Document> {
+    match serde_json::from_value(root.to_json()) {
+        Ok(document) => Some(document),
+        Err(error) => {
+            findings.error(SpecError::new(Code::BadValue, "", &root.mark, format!("it can't be used: {error}")));
+            None
+        }
+    }
+}
+
+fn unusable(file: &Path, what: &str) -> SpecErrors {
+    SpecErrors(vec![tree::whole_file(
+        file,
+        what.to_owned(),
+        "this is a bug of ringfence; please report it with the file",
+    )])
+}
+
+/// Everything was checked: `None` would be a bug of the checks.
+fn resolve(file: &Path, document: Document, pools: Vec<Member>, tenants: Vec<Member>) -> Option<Spec> {
+    let Document { api_version: ApiVersion::V1Alpha1, kind: Kind::Tenancy, metadata, spec } = document;
+    let TenancySpec {
+        region,
+        account_id,
+        kubernetes_version,
+        network,
+        access,
+        iam,
+        tags,
+        pools: pool_specs,
+        tenants: tenant_specs,
+    } = spec;
+    let kubernetes_version = KubernetesVersion::parse(&kubernetes_version)?;
+    let mut resolved = Vec::new();
+    for (spec, member) in pool_specs.into_iter().zip(pools) {
+        resolved.push(pool(spec, member.profile?, &network, kubernetes_version)?);
+    }
+    let mut pools = resolved;
+    let mut tenants = tenant_specs
+        .into_iter()
+        .zip(tenants)
+        .map(|(spec, member)| tenant(spec, member.profile?, &network, kubernetes_version))
+        .collect::<Option<Vec<Tenant>>>()?;
+    pools.sort_by(|a, b| a.name.cmp(&b.name));
+    tenants.sort_by(|a, b| a.id.cmp(&b.id));
+    let principals = |arns: Vec<String>| {
+        let found: Option<Vec<Principal>> = arns.iter().map(|a| arn::principal(a, Some(&region)).ok()).collect();
+        found.map(sorted)
+    };
+    let allowed_cidrs: Option<Vec<Ipv4Net>> = access.allowed_cidrs.iter().map(|c| c.parse().ok()).collect();
+    let access = Access {
+        endpoint: access.endpoint,
+        allowed_cidrs: sorted(allowed_cidrs?),
+        admins: principals(access.admins)?,
+        operators: principals(access.operators)?,
+    };
+    Some(Spec {
+        name: metadata.name,
+        account_id,
+        kubernetes_version,
+        network: Network {
+            supernet: network.supernet.parse().ok()?,
+            vpc_prefix: network.vpc_prefix,
+            zones: network.zones,
+            service_cidr: network.service_cidr.parse().ok()?,
+        },
+        access,
+        iam: Iam {
+            path: iam.path.unwrap_or_else(|| "/ringfence/".to_owned()),
+            permissions_boundary: iam.permissions_boundary,
+        },
+        tags,
+        pools,
+        tenants,
+        region,
+        source: file.to_owned(),
+        warnings: Vec::new(),
+    })
+}
+
+fn pool(spec: PoolSpec, profile: Profile, network: &NetworkSpec, default: KubernetesVersion) -> Option<Pool> {
+    let PoolSpec { name, profile: profile_name, kubernetes_version, network: own, waivers } = spec;
+    let own = ProfileNetwork {
+        nat_gateways: own.nat_gateways.or(profile.network.nat_gateways),
+        endpoints: own.endpoints.or_else(|| profile.network.endpoints.clone()),
+        flow_logs: own.flow_logs.or(profile.network.flow_logs),
+        ..profile.network.clone()
+    };
+    let version = kubernetes_version.as_ref().or(profile.cluster.kubernetes_version.as_ref());
+    Some(Pool {
+        name,
+        kubernetes_version: version.map_or(Some(default), |v| KubernetesVersion::parse(v))?,
+        network: cluster_network(&own, network),
+        profile_name: profile_name.unwrap_or_else(|| "shared".to_owned()),
+        profile: normalized(profile),
+        waivers: by_control(waivers),
+    })
+}
+
+fn tenant(spec: TenantSpec, profile: Profile, network: &NetworkSpec, default: KubernetesVersion) -> Option<Tenant> {
+    let TenantSpec { id, name, tier, pool, service_accounts, overrides: _, waivers } = spec;
+    let isolation = match profile.isolation {
+        IsolationModel::Silo => Isolation::Silo,
+        IsolationModel::Pool => Isolation::Pool { pool: pool? },
+        IsolationModel::Fargate => Isolation::Fargate { pool: pool? },
+        IsolationModel::Shared => return None,
+    };
+    let version = profile.cluster.kubernetes_version.as_ref();
+    let kubernetes_version = version.map_or(Some(default), |v| KubernetesVersion::parse(v))?;
+    let silo = (isolation == Isolation::Silo)
+        .then(|| Silo { kubernetes_version, network: cluster_network(&profile.network, network) });
+    let mut service_accounts: Vec<ServiceAccount> = service_accounts
+        .into_iter()
+        .map(|account| ServiceAccount { policies: sorted(account.policies), ..account })
+        .collect();
+    service_accounts.sort_by(|a, b| a.name.cmp(&b.name));
+    Some(Tenant {
+        uid_range: uid_range(&id),
+        id,
+        name,
+        tier,
+        isolation,
+        profile: normalized(profile),
+        silo,
+        service_accounts,
+        waivers: by_control(waivers),
+    })
+}
+
+fn cluster_network(own: &ProfileNetwork, tenancy: &NetworkSpec) -> ClusterNetwork {
+    let ProfileNetwork { nat_gateways, endpoints, flow_logs, flow_log_retention_days } = own;
+    ClusterNetwork {
+        nat_gateways: nat_gateways.unwrap_or(tenancy.nat_gateways),
+        endpoints: sorted(endpoints.clone().unwrap_or_else(|| tenancy.endpoints.clone())),
+        flow_logs: flow_logs.unwrap_or(tenancy.flow_logs),
+        flow_log_retention_days: *flow_log_retention_days,
+    }
+}
+
+/// Lists that are sets are sorted, so that their order changes nothing; registries lose their
+/// last slash, because both spellings mean the same.
+fn normalized(mut profile: Profile) -> Profile {
+    profile.cluster.log_types = sorted(profile.cluster.log_types);
+    profile.network.endpoints = profile.network.endpoints.map(sorted);
+    let pods = &mut profile.pods;
+    pods.allowed_capabilities = sorted(std::mem::take(&mut pods.allowed_capabilities));
+    pods.seccomp_profiles = sorted(std::mem::take(&mut pods.seccomp_profiles));
+    pods.host_paths = sorted(std::mem::take(&mut pods.host_paths));
+    let registries = std::mem::take(&mut pods.allowed_registries);
+    pods.allowed_registries = sorted(registries.iter().map(|r| r.trim_end_matches('/').to_owned()).collect());
+    profile
+}
+
+fn sorted<T: Ord>(mut items: Vec<T>) -> Vec<T> {
+    items.sort();
+    items.dedup();
+    items
+}
+
+fn by_control(mut waivers: Vec<Waiver>) -> Vec<Waiver> {
+    waivers.sort_by_key(|w| w.control);
+    waivers
+}

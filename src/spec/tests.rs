@@ -1,0 +1,1114 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use jiff::civil::{Date, date};
+use proptest::prelude::*;
+
+use super::error::Code;
+use super::names::{self, Names};
+use super::*;
+
+const TODAY: Date = date(2026, 11, 23);
+
+const EXAMPLES: &[(&str, &str)] = &[
+    ("pool-of-twenty", include_str!("../../examples/pool-of-twenty/tenancy.yaml")),
+    ("regulated", include_str!("../../examples/regulated/tenancy.yaml")),
+    ("single-silo", include_str!("../../examples/single-silo/tenancy.yaml")),
+    ("three-tiers", include_str!("../../examples/three-tiers/tenancy.yaml")),
+    ("two-pools", include_str!("../../examples/two-pools/tenancy.yaml")),
+];
+
+const BASE: &str = r#"apiVersion: ringfence.dev/v1alpha1
+kind: Tenancy
+metadata:
+  name: acme
+spec:
+  region: us-east-1
+  accountId: "123456789012"
+  kubernetesVersion: "1.36"
+  network:
+    supernet: 10.64.0.0/12
+    vpcPrefix: 16
+    zones: 3
+    natGateways: per-zone
+    endpoints: [s3]
+    flowLogs: true
+  access:
+    endpoint: private
+    allowedCidrs: []
+    admins: []
+    operators: []
+  tags: {}
+  pools:
+    - name: shared-1
+  tenants:
+    - id: "12345"
+      name: globex
+      tier: premium
+      overrides: {}
+      waivers: []
+    - id: "23456"
+      name: initech
+      tier: standard
+      pool: shared-1
+      serviceAccounts: []
+      overrides: {}  # of the pool tenant
+    - id: "34567"
+      name: umbrella
+      tier: serverless
+      pool: shared-1
+"#;
+
+fn try_load(text: &str) -> Result<Spec, SpecErrors> {
+    load(Path::new("tenancy.yaml"), text, &LoadOptions { profiles_dir: None, today: TODAY })
+}
+
+fn loaded(text: &str) -> Spec {
+    try_load(text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// `BASE` with one piece of text replaced.
+fn edited(from: &str, to: &str) -> String {
+    assert_eq!(BASE.matches(from).count(), 1, "{from:?} must be in BASE once");
+    BASE.replace(from, to)
+}
+
+/// Takes `⟦…⟧` out of a text; what stood between them is what errors should mark, as line,
+/// column and length.
+fn unmarked(text: &str) -> (String, Vec<(usize, usize, usize)>) {
+    let mut marks = Vec::new();
+    let mut plain = String::new();
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let mut column = 1;
+        let mut start = None;
+        for c in line.chars() {
+            match c {
+                '⟦' => start = Some(column),
+                '⟧' => {
+                    let start = start.take().expect("⟦ before ⟧");
+                    marks.push((number + 1, start, column - start));
+                }
+                c => {
+                    plain.push(c);
+                    column += 1;
+                }
+            }
+        }
+    }
+    (plain, marks)
+}
+
+/// Loads a text with marks, and expects an error at each mark with these messages, in order,
+/// and none besides.
+fn expect(text: &str, messages: &[&str]) -> Vec<SpecError> {
+    let (plain, marks) = unmarked(text);
+    let errors = match try_load(&plain) {
+        Ok(_) => panic!("accepted, though wrong: {messages:?}"),
+        Err(SpecErrors(errors)) => errors,
+    };
+    let found: Vec<_> = errors.iter().map(|e| (e.at.line, e.at.column, e.at.length, e.message.as_str())).collect();
+    let wanted: Vec<_> = marks.iter().zip(messages).map(|(m, text)| (m.0, m.1, m.2, *text)).collect();
+    assert_eq!(marks.len(), messages.len(), "a mark for each message");
+    assert_eq!(found, wanted, "\n{}", SpecErrors(errors.clone()));
+    for error in &errors {
+        let lines: Vec<&str> = plain.lines().collect();
+        assert!(lines[error.at.line - 1].contains(&error.at.text), "the line itself: {error}");
+        assert!(error.help.as_ref().is_some_and(|h| !h.is_empty()), "says what would be right: {error}");
+    }
+    errors
+}
+
+fn case(from: &str, to: &str, messages: &[&str]) -> Vec<SpecError> {
+    expect(&edited(from, to), messages)
+}
+
+fn help(errors: &[SpecError]) -> &str {
+    errors[0].help.as_deref().unwrap_or_default()
+}
+
+/// `BASE` with these overrides and waivers for the silo.
+fn silo(overrides: &str, waivers: &str) -> String {
+    edited("overrides: {}\n      waivers: []", &format!("overrides: {overrides}\n      waivers: {waivers}"))
+}
+
+/// `BASE` with these overrides for the pool tenant.
+fn pooled(overrides: &str) -> String {
+    edited("overrides: {}  # of the pool tenant", &format!("overrides: {overrides}"))
+}
+
+// ---------------------------------------------------------------------------------------
+// What is right
+// ---------------------------------------------------------------------------------------
+
+#[test]
+fn examples_are_accepted_without_warnings() {
+    for (name, text) in EXAMPLES {
+        let spec = loaded(text);
+        assert!(spec.warnings.is_empty(), "{name}: {:?}", spec.warnings);
+    }
+}
+
+#[test]
+fn the_base_of_these_tests_is_right() {
+    assert!(loaded(BASE).warnings.is_empty());
+}
+
+#[test]
+fn three_tiers_resolve_to_three_isolation_models() {
+    let spec = loaded(EXAMPLES[3].1);
+    assert_eq!((spec.name.as_str(), spec.region.as_str(), spec.partition()), ("acme", "us-east-1", "aws"));
+    let isolation: Vec<_> = spec.tenants.iter().map(|t| (t.id.as_str(), &t.isolation)).collect();
+    let pool = || "shared-1".to_owned();
+    assert_eq!(
+        isolation,
+        [
+            ("12345", &Isolation::Silo),
+            ("23456", &Isolation::Pool { pool: pool() }),
+            ("34567", &Isolation::Fargate { pool: pool() })
+        ]
+    );
+    let owners: Vec<_> = spec.clusters().map(|c| c.owner).collect();
+    assert_eq!(owners, [Owner::Pool("shared-1"), Owner::Tenant("12345")]);
+    assert_eq!(spec.tenants_of("shared-1").count(), 2);
+    let umbrella = spec.tenant("34567").unwrap();
+    assert_eq!(umbrella.profile.namespace.quota["pods"].0, "40", "the override");
+    assert_eq!(umbrella.profile.namespace.quota["requests.cpu"].0, "6", "the tier's");
+    assert_eq!(spec.cluster_of(umbrella).unwrap().owner, Owner::Pool("shared-1"));
+    assert_eq!(umbrella.namespace(), "t-34567");
+    assert_eq!(spec.access.admins[0].name(), "PlatformAdmin");
+}
+
+#[test]
+fn a_cluster_network_is_the_nearest_word() {
+    let spec = loaded(EXAMPLES[4].1);
+    assert_eq!(spec.pool("lubeck").unwrap().network.nat_gateways, NatGateways::PerZone);
+    let visby = spec.pool("visby").unwrap();
+    assert_eq!(visby.network.nat_gateways, NatGateways::None);
+    assert_eq!(visby.kubernetes_version.to_string(), "1.35");
+    assert_eq!(visby.network.flow_log_retention_days, 90);
+    assert!(visby.network.endpoints.is_sorted());
+    let civic = loaded(EXAMPLES[1].1);
+    let silo = civic.tenants[0].silo.as_ref().unwrap();
+    assert_eq!(silo.network.flow_log_retention_days, 2557);
+    assert!(civic.tenants[0].profile.nodes.fips && civic.tenants[0].profile.system_nodes.fips);
+    assert_eq!(civic.partition(), "aws-us-gov");
+}
+
+#[test]
+fn sessions_stand_for_their_role() {
+    let arn = "arn:aws:sts::123456789012:assumed-role/Admin/me@example.com";
+    let spec = loaded(&edited("admins: []", &format!("admins: [{arn:?}]")));
+    let admin = &spec.access.admins[0];
+    assert_eq!((admin.arn.as_str(), admin.session), ("arn:aws:iam::123456789012:role/Admin", true));
+}
+
+#[test]
+fn what_is_empty_is_absent() {
+    let text = BASE
+        .replace("accountId: \"123456789012\"", "accountId:")
+        .replace("tags: {}", "tags:")
+        .replace("overrides: {}\n", "overrides:\n");
+    let spec = loaded(&text);
+    assert!(spec.account_id.is_none() && spec.tags.is_empty());
+}
+
+#[test]
+fn anchors_and_merge_keys_work() {
+    let text = BASE.replace(
+        "    - id: \"23456\"\n      name: initech\n      tier: standard\n      pool: shared-1\n",
+        "    - &a\n      id: \"23456\"\n      name: initech\n      tier: standard\n      pool: shared-1\n    - <<: *a\n      id: second\n      name: other\n",
+    );
+    // The rest of the first tenant's fields now belong to the second.
+    let spec = loaded(&text);
+    assert_eq!(spec.tenant("second").unwrap().tier, "standard");
+}
+
+// ---------------------------------------------------------------------------------------
+// YAML that is none
+// ---------------------------------------------------------------------------------------
+
+#[test]
+fn broken_yaml_is_shown_where_it_breaks() {
+    expect("a: ⟦\"⟧x\n", &["not valid YAML: unclosed quote"]);
+    let errors = expect("a:\n\t⟦b⟧: 1\n", &["not valid YAML: tabs disallowed within this context (block indentation)"]);
+    assert_eq!(help(&errors), "indent with spaces; YAML allows no tabs");
+    expect("a: 1\n⟦---⟧\nb: 2\n", &["a second document begins here"]);
+    expect("? ⟦[⟧a]\n: b\n", &["a key must be plain text"]);
+}
+
+#[test]
+fn files_without_a_document_are_empty() {
+    for text in ["", "\n\n", "# nothing\n", "---\n", "~\n"] {
+        let errors = try_load(text).unwrap_err().0;
+        assert_eq!((errors.len(), errors[0].message.as_str(), errors[0].at.line), (1, "the file is empty", 0));
+        assert_eq!(
+            errors[0].to_string(),
+            "tenancy.yaml: the file is empty\n  help: `ringfence schema` says what a tenancy holds\n"
+        );
+    }
+}
+
+#[test]
+fn hostile_yaml_is_refused_fast() {
+    let first = |text: &str| try_load(text).unwrap_err().0[0].message.clone();
+    assert_eq!(
+        first(&"a: 1\n".repeat(300_000)),
+        "the file has more than 1048576 bytes, the most that a tenancy may have"
+    );
+    assert_eq!(first(&("[".repeat(200) + &"]".repeat(200))), "nested more than 64 levels deep");
+    assert_eq!(first(&"- ".repeat(500)), "nested more than 64 levels deep");
+    let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+    let mut tower = "a0: &a0 [x]\n".to_owned();
+    for i in 1..100 {
+        let last = i - 1;
+        bomb.push_str(&format!("a{i}: &a{i} [{}]\n", vec![format!("*a{last}"); 10].join(",")));
+        tower.push_str(&format!("a{i}: &a{i} [*a{last}]\n"));
+    }
+    assert_eq!(first(&bomb), "the file holds more than 250000 values, aliases counted as what they stand for");
+    assert_eq!(first(&tower), "nested more than 64 levels deep");
+    assert_eq!(first("a: &a [*a]\n"), "this alias refers to a value that holds it");
+    assert_eq!(first("a: *nowhere\n"), "there is no anchor `nowhere` before this alias");
+    assert_eq!(first("a: !!python/object x\n"), "the tag `!!python/object` means nothing here");
+}
+
+#[test]
+fn many_mistakes_are_counted_and_cut() {
+    let text: String = (0..5000).map(|i| format!("k{i}: 1\n")).collect();
+    let errors = try_load(&text).unwrap_err().0;
+    assert_eq!(errors.len(), 201);
+    assert_eq!(errors[200].message, "4804 more are left out");
+}
+
+#[test]
+fn a_long_line_is_shown_around_its_mark() {
+    let text = format!("{{{} apiVersion: wrong}}\n", "x: 1,".repeat(100).replace("x: 1,", &" ".repeat(5)));
+    let errors = try_load(&text).unwrap_err().0;
+    let error = errors.iter().find(|e| e.code == Code::BadValue).unwrap();
+    let marked: String = error.at.text.chars().skip(error.at.text_column - 1).take(error.at.length).collect();
+    assert_eq!(marked, "wrong");
+    assert!(error.at.text.chars().count() <= 160);
+}
+
+#[test]
+fn duplicate_keys_show_both_places() {
+    let errors = case("    zones: 3\n", "    zones: 3\n    ⟦zones⟧: 4\n", &["`zones` is given twice"]);
+    assert_eq!(errors[0].path, "spec.network.zones");
+    let related = errors[0].related.as_ref().unwrap();
+    assert_eq!((related.at.line, related.at.column), (12, 5));
+    assert_eq!(
+        errors[0].to_string(),
+        "tenancy.yaml:13:5: spec.network.zones: `zones` is given twice\n  13 |     zones: 4\n     |     ^^^^^\n\
+         tenancy.yaml:12:5: `zones` is first given here\n  12 |     zones: 3\n     |     ^^^^^\n  help: keep one of the two\n"
+    );
+}
+
+// ---------------------------------------------------------------------------------------
+// Structure
+// ---------------------------------------------------------------------------------------
+
+#[test]
+fn unknown_fields_name_the_nearest() {
+    let errors = case("  region: us", "  ⟦regoin⟧: us", &["there is no field `regoin`"]);
+    assert_eq!(
+        (errors[0].code, errors[0].path.as_str(), help(&errors)),
+        (Code::UnknownField, "spec.regoin", "did you mean `region`?")
+    );
+    let errors = case(
+        "      pool: shared-1\n      serviceAccounts",
+        "      pool: shared-1\n      ⟦service_account⟧",
+        &["there is no field `service_account`"],
+    );
+    assert_eq!(help(&errors), "did you mean `serviceAccounts`?");
+    let errors = expect(&silo("{namespace: {⟦qota⟧: {pods: 9}}}", "[]"), &["there is no field `qota`"]);
+    assert_eq!(errors[0].path, "spec.tenants[0].overrides.namespace.qota");
+}
+
+#[test]
+fn missing_fields_are_shown_at_what_lacks_them() {
+    let text = BASE.replace("  region: us-east-1\n", "").replace("\nspec:", "\n⟦spec⟧:");
+    let errors = expect(&text, &["`region` is missing"]);
+    assert_eq!(errors[0].code, Code::MissingField);
+    assert_eq!(help(&errors), "add `region: \"us-east-1\"`. The AWS region. It always wins over the environment.");
+    let text = edited("    - id: \"12345\"\n      name: globex\n", "    - ⟦id⟧: \"12345\"\n");
+    assert_eq!(expect(&text, &["`name` is missing"])[0].path, "spec.tenants[0].name");
+}
+
+#[test]
+fn wrong_types_say_what_was_found() {
+    let errors = case("id: \"12345\"", "id: ⟦12345⟧", &["this must be text, and is the number 12345"]);
+    assert_eq!((errors[0].code, help(&errors)), (Code::WrongType, "put it in quotes: \"12345\""));
+    let errors = case("\"1.36\"", "⟦1.30⟧", &["this must be text, and is the number 1.30"]);
+    assert_eq!(help(&errors), "put it in quotes: \"1.30\"");
+    let errors = case("flowLogs: true", "flowLogs: ⟦yes⟧", &["this must be `true` or `false`, and is the text `yes`"]);
+    assert_eq!(help(&errors), "write `true`");
+    let errors = case("zones: 3", "zones: ⟦\"3\"⟧", &["this must be a whole number, and is the text `3`"]);
+    assert_eq!(help(&errors), "leave out the quotes: 3");
+    let errors = case("endpoints: [s3]", "endpoints: ⟦s3⟧", &["this must be a list, and is the text `s3`"]);
+    assert_eq!(help(&errors), "write a list: [s3]");
+    case("zones: 3", "zones: ⟦2.5⟧", &["this must be a whole number, and is the number 2.5"]);
+    case("  tags: {}", "  tags: {a: ⟦[b]⟧}", &["this must be text, and is a list"]);
+    case("    - name: shared-1", "    - ⟦shared-1⟧", &["this must be a mapping, and is the text `shared-1`"]);
+}
+
+#[test]
+fn values_out_of_range_name_the_range() {
+    assert_eq!(help(&case("zones: 3", "zones: ⟦7⟧", &["7 is out of range"])), "2 to 6");
+    assert_eq!(help(&case("vpcPrefix: 16", "vpcPrefix: ⟦8⟧", &["8 is out of range"])), "16 to 28");
+    let errors = case("per-zone", "⟦per-zon⟧", &["`per-zon` isn't known here"]);
+    assert_eq!(help(&errors), "did you mean `per-zone`?");
+    let errors = case("[s3]", "[s3, ⟦ecr.ap⟧]", &["`ecr.ap` isn't known here"]);
+    assert_eq!((errors[0].path.as_str(), help(&errors)), ("spec.network.endpoints[1]", "did you mean `ecr.api`?"));
+    let long = "a".repeat(33);
+    let errors = case("  name: acme", &format!("  name: ⟦{long}⟧"), &["this has 33 characters"]);
+    assert_eq!(help(&errors), "1 to 32 characters");
+}
+
+// ---------------------------------------------------------------------------------------
+// Names and references
+// ---------------------------------------------------------------------------------------
+
+#[test]
+fn names_that_cannot_be_names() {
+    case("  name: acme", "  name: ⟦Acme⟧", &["`Acme` can't be a tenancy's name"]);
+    case("  name: acme", "  name: ⟦sg-prod⟧", &["`sg-prod` can't be a tenancy's name"]);
+    case("  name: acme", "  name: ⟦acme-p⟧", &["`acme-p` can't be a tenancy's name"]);
+    let errors = case("id: \"12345\"", "id: ⟦Globex-1⟧", &["`Globex-1` can't be a tenant's id"]);
+    assert_eq!(help(&errors), "1 to 32 small letters and digits, such as `globex1`");
+    case("name: globex", "name: ⟦globex & co⟧", &["`globex & co` can't be a tenant's name"]);
+    case("name: globex", "name: ⟦\" globex\"⟧", &["` globex` can't be a tenant's name"]);
+    let text = BASE.replace("shared-1", "Shared_1").replace("- name: Shared_1", "- name: ⟦Shared_1⟧");
+    expect(&text, &["`Shared_1` can't be a pool's name"]);
+    let text = BASE.replace("shared-1", "shared-g2").replace("- name: shared-g2", "- name: ⟦shared-g2⟧");
+    expect(&text, &["`shared-g2` can't be a pool's name"]);
+}
+
+#[test]
+fn ids_and_names_are_unique() {
+    let errors = case("id: \"23456\"", "id: ⟦\"12345\"⟧", &["`12345` is given twice"]);
+    let first = &errors[0].related.as_ref().unwrap().at;
+    assert_eq!((errors[0].code, first.line, first.column), (Code::Duplicate, 25, 11));
+    case("name: initech", "name: ⟦globex⟧", &["`globex` is given twice"]);
+    let text = BASE.replace("shared-1", "pool1").replace("id: \"12345\"", "id: ⟦pool1⟧");
+    expect(&text, &["`pool1` is given twice"]);
+    case("    - name: shared-1", "    - name: shared-1\n    - name: ⟦shared-1⟧", &["`shared-1` is given twice"]);
+}
+
+#[test]
+fn user_ids_that_collide_are_found() {
+    let mut seen = std::collections::HashMap::new();
+    let (a, b) =
+        (0u32..).find_map(|i| seen.insert(uid_range(&i.to_string()).first, i).map(|other| (other, i))).unwrap();
+    let range = uid_range(&a.to_string());
+    let text = BASE.replace("\"23456\"", &format!("\"{a}\"")).replace("\"34567\"", &format!("⟦\"{b}\"⟧"));
+    let message = format!("`{b}` has the same user IDs as `{a}` ({}–{})", range.first, range.last);
+    expect(&text, &[&message]);
+}
+
+#[test]
+fn tiers_and_pools_must_exist_and_fit() {
+    let errors = case("tier: premium", "tier: ⟦premum⟧", &["there is no tier `premum`"]);
+    assert_eq!((errors[0].code, help(&errors)), (Code::UnknownName, "did you mean `premium`?"));
+    case("tier: premium", "tier: ⟦shared⟧", &["the profile `shared` is for a pool's cluster"]);
+    case("tier: premium", "tier: ⟦baseline⟧", &["the profile `baseline` names no isolation, so nothing can be of it"]);
+    case(
+        "    - name: shared-1",
+        "    - name: shared-1\n      profile: ⟦premium⟧",
+        &["the profile `premium` is for a silo"],
+    );
+    let errors = case(
+        "pool: shared-1\n      serviceAccounts",
+        "pool: ⟦shared-2⟧\n      serviceAccounts",
+        &["there is no pool `shared-2`"],
+    );
+    assert_eq!(help(&errors), "did you mean `shared-1`?");
+    let errors = case(
+        "tier: standard\n      pool: shared-1",
+        "tier: ⟦standard⟧",
+        &["the tier `standard` shares a cluster, and no pool is named"],
+    );
+    assert_eq!((errors[0].path.as_str(), help(&errors)), ("spec.tenants[1].pool", "add `pool: shared-1`"));
+    let to = "tier: premium\n      pool: ⟦shared-1⟧";
+    case("tier: premium", to, &["the tier `premium` is a silo, which shares no cluster"]);
+}
+
+#[test]
+fn service_accounts_are_checked() {
+    let with = |text: &str| edited("serviceAccounts: []", &format!("serviceAccounts: {text}"));
+    let policy = "\"arn:aws:iam::123456789012:policy/p\"";
+    loaded(&with(&format!("[{{name: up, policies: [{policy}]}}]")));
+    expect(&with(&format!("[{{name: ⟦Up⟧, policies: [{policy}]}}]")), &["`Up` can't be such a service account's name"]);
+    expect(
+        &with(&format!("[{{name: ⟦default⟧, policies: [{policy}]}}]")),
+        &["`default` can't be such a service account's name"],
+    );
+    expect(
+        &with(&format!("[{{name: up, policies: [{policy}]}}, {{name: ⟦up⟧, policies: [{policy}]}}]")),
+        &["`up` is given twice"],
+    );
+    expect(
+        &with(&format!("[{{name: up, policies: [{policy}, ⟦{policy}⟧]}}]")),
+        &["`arn:aws:iam::123456789012:policy/p` is given twice"],
+    );
+    expect(&with("[{name: up, policies: ⟦[]⟧}]"), &["this is empty"]);
+    expect(&with("[{name: up, policies: [⟦ReadOnlyAccess⟧]}]"), &["this is no ARN"]);
+    expect(&with("[{name: up, policies: [⟦\"arn:aws:iam::123456789012:role/x\"⟧]}]"), &["this is no managed policy"]);
+    expect(
+        &with("[{name: up, policies: [⟦\"arn:aws:iam::999999999999:policy/x\"⟧]}]"),
+        &["the policy is in account 999999999999, and the tenancy in 123456789012"],
+    );
+    expect(
+        &with("[{name: up, policies: [⟦\"arn:aws:iam::aws:policy/AdministratorAccess\"⟧]}]"),
+        &["`AdministratorAccess` reaches every tenant's resources"],
+    );
+}
+
+#[test]
+fn principals_are_roles_or_users_of_the_partition() {
+    let admin = |arn: &str, message: &str| case("admins: []", &format!("admins: [⟦\"{arn}\"⟧]"), &[message]);
+    admin("PlatformAdmin", "this is no ARN");
+    admin("arn:aws:iam::1234:role/x", "`1234` is no account: accounts have 12 digits");
+    admin("arn:aws-cn:iam::123456789012:role/x", "the partition is `aws-cn`, and us-east-1 is in `aws`");
+    admin("arn:aws:iam::123456789012:root", "the account's root can't have access to a cluster");
+    admin("arn:aws:iam::123456789012:group/x", "a group can't have access to a cluster");
+    admin("arn:aws:iam::123456789012:role/*", "this is no ARN of one thing");
+    admin("arn:aws:sts::123456789012:assumed-role/x", "this session has no role or no name");
+    admin("arn:aws:s3:::bucket", "this is no ARN of IAM");
+    let role = "\"arn:aws:iam::123456789012:role/Admin\"";
+    let session = "\"arn:aws:sts::123456789012:assumed-role/Admin/me\"";
+    case(
+        "admins: []",
+        &format!("admins: [{role}, ⟦{session}⟧]"),
+        &["`arn:aws:iam::123456789012:role/Admin` is given twice"],
+    );
+}
+
+#[test]
+fn region_account_and_tags() {
+    let errors = case("us-east-1", "⟦us_east_1⟧", &["`us_east_1` is no region"]);
+    assert_eq!(help(&errors), "did you mean `us-east-1`?");
+    let spec = loaded(&edited("us-east-1", "us-est-1"));
+    assert_eq!(spec.warnings[0].help.as_deref(), Some("did you mean `us-east-1`?"));
+    case("\"123456789012\"", "⟦\"12345678901\"⟧", &["`12345678901` is no account"]);
+    let tags = |tags: &str, messages: &[&str]| case("tags: {}", &format!("tags: {tags}"), messages);
+    tags("{⟦aws:x⟧: a}", &["keys that begin with `aws:` are reserved"]);
+    tags("{⟦ringfence.dev/x⟧: a}", &["keys that begin with `ringfence.dev/` are reserved"]);
+    tags("{⟦Name⟧: a}", &["`Name` is what ringfence names resources by"]);
+    tags("{a: b, ⟦A⟧: c}", &["`A` is given twice"]);
+    tags("{a: ⟦\"b;c\"⟧}", &["`b;c` can't be a tag's value"]);
+    tags(&format!("{{⟦{}⟧: a}}", "k".repeat(129)), &["a key of 129 characters"]);
+    let long = edited("tags: {}", &format!("tags: {{a: {}}}", "v".repeat(257)));
+    assert_eq!(try_load(&long).unwrap_err().0[0].message, "a value of 257 characters");
+    let many: Vec<String> = (0..41).map(|i| format!("k{i}: v")).collect();
+    let many = edited("tags: {}", &format!("tags: {{{}}}", many.join(", ")));
+    assert_eq!(try_load(&many).unwrap_err().0[0].message, "this has 41 entries");
+    case("  tags: {}", "  iam: {path: ⟦platform⟧}", &["`platform` is no IAM path"]);
+    case("  tags: {}", "  iam: {permissionsBoundary: ⟦x⟧}", &["this is no ARN"]);
+}
+
+// ---------------------------------------------------------------------------------------
+// Network, access and versions
+// ---------------------------------------------------------------------------------------
+
+#[test]
+fn supernets_fit_and_overlap_nothing() {
+    let supernet = |text: &str, messages: &[&str]| case("10.64.0.0/12", text, messages);
+    let errors = supernet("⟦10.65.0.0/12⟧", &["`10.65.0.0/12` has bits set beyond its prefix"]);
+    assert_eq!((errors[0].code, help(&errors)), (Code::Network, "10.64.0.0/12"));
+    supernet("⟦10.64.0.0⟧", &["`10.64.0.0` has no prefix length"]);
+    supernet("⟦ten/12⟧", &["`ten/12` is no block of addresses"]);
+    supernet("⟦\"fd00::/8\"⟧", &["`fd00::/8` is no IPv4 block"]);
+    supernet("⟦11.0.0.0/12⟧", &["11.0.0.0/12 is not within the private addresses"]);
+    supernet("⟦172.16.0.0/14⟧", &["172.16.0.0/14 overlaps 172.17.0.0/16, which Docker takes on many machines"]);
+    supernet(
+        "⟦172.20.0.0/14⟧",
+        &["172.20.0.0/14 overlaps 172.20.0.0/16, the addresses of services inside of clusters"],
+    );
+}
+
+#[test]
+fn the_supernet_has_room_for_every_vpc() {
+    let errors =
+        case("10.64.0.0/12", "⟦10.64.0.0/16⟧", &["10.64.0.0/16 has room for 1 VPCs of /16, and the tenancy has 2"]);
+    assert_eq!(help(&errors), "a supernet of /15 or larger, or a longer `vpcPrefix`");
+    let text = edited("10.64.0.0/12\n    vpcPrefix: 16", "10.64.0.0/20\n    vpcPrefix: ⟦16⟧");
+    expect(&text, &["a VPC of /16 doesn't fit into 10.64.0.0/20"]);
+    case(
+        "vpcPrefix: 16",
+        "vpcPrefix: ⟦26⟧",
+        &["a /26 has no room for a public and a private subnet in each of 3 zones"],
+    );
+    loaded(&edited("vpcPrefix: 16", "vpcPrefix: 25"));
+    loaded(&edited("10.64.0.0/12", "100.64.0.0/10"));
+}
+
+#[test]
+fn service_addresses_are_private_and_apart() {
+    let with = |cidr: &str| edited("    vpcPrefix", &format!("    serviceCidr: {cidr}\n    vpcPrefix"));
+    loaded(&with("10.100.0.0/16"));
+    expect(&with("⟦100.64.0.0/16⟧"), &["100.64.0.0/16 can't be the addresses of services"]);
+    expect(&with("⟦10.100.0.0/25⟧"), &["10.100.0.0/25 can't be the addresses of services"]);
+    let text = with("10.70.0.0/16").replace("10.64.0.0/12", "⟦10.64.0.0/12⟧");
+    expect(&text, &["10.64.0.0/12 overlaps 10.70.0.0/16, the addresses of services inside of clusters"]);
+}
+
+#[test]
+fn without_nat_the_endpoints_must_do() {
+    let text =
+        edited("natGateways: per-zone\n    endpoints: [s3]", "natGateways: ⟦none⟧\n    endpoints: [s3, sts, ec2, eks]");
+    let errors =
+        expect(&text, &["without NAT gateways, nodes can't reach `ecr.api`, `ecr.dkr`, `eks-auth` and `logs`"]);
+    assert_eq!((errors[0].code, errors[0].path.as_str()), (Code::Network, "spec.network.natGateways"));
+    let text = silo("{network: {natGateways: ⟦none⟧}}", "[]");
+    let errors = expect(
+        &text,
+        &["without NAT gateways, nodes can't reach `ec2`, `ecr.api`, `ecr.dkr`, `eks`, `eks-auth`, `logs` and `sts`"],
+    );
+    assert_eq!(errors[0].path, "spec.tenants[0].overrides.network.natGateways");
+}
+
+#[test]
+fn endpoints_are_private_or_restricted() {
+    case(
+        "endpoint: private",
+        "endpoint: ⟦restricted⟧",
+        &["without `allowedCidrs`, EKS opens the API servers to everyone"],
+    );
+    case("allowedCidrs: []", "allowedCidrs: [⟦203.0.113.0/24⟧]", &["a private endpoint has no allowed sources"]);
+    let restricted = |cidr: &str| {
+        edited("endpoint: private\n    allowedCidrs: []", &format!("endpoint: restricted\n    allowedCidrs: [{cidr}]"))
+    };
+    expect(&restricted("⟦10.0.0.0/8⟧"), &["10.0.0.0/8 is not on the internet, and the public endpoint is"]);
+    expect(&restricted("203.0.113.0/24, ⟦203.0.113.0/24⟧"), &["`203.0.113.0/24` is given twice"]);
+    let open =
+        "0.0.0.0/0 opens API servers to everyone (API-1, no direct tenant access to the Kubernetes and EKS APIs)";
+    let errors = expect(&restricted("⟦0.0.0.0/0⟧"), &[open]);
+    assert_eq!(help(&errors), "name the sources; or give a waiver for API-1 to pool `shared-1`, tenant `12345`");
+    let waiver = "[{control: API-1, reason: demo, until: 2027-01-01}]";
+    let text = restricted("0.0.0.0/0")
+        .replace("waivers: []", &format!("waivers: {waiver}"))
+        .replace("- name: shared-1", &format!("- name: shared-1\n      waivers: {waiver}"));
+    assert!(loaded(&text).warnings.is_empty());
+}
+
+#[test]
+fn kubernetes_versions_are_alive() {
+    let version = |text: &str, message: &str| case("\"1.36\"", &format!("⟦\"{text}\"⟧"), &[message]);
+    let errors = version("1.31", "EKS ends Kubernetes 1.31 on 2026-11-26, in less than 8 days");
+    assert_eq!(errors[0].code, Code::UnsupportedVersion);
+    assert_eq!(help(&errors), "one of `1.32`, `1.33`, `1.34`, `1.35`, `1.36` and `1.37`");
+    version("1.24", "EKS doesn't run Kubernetes 1.24 any more");
+    version("1.63", "EKS has no Kubernetes 1.63 that this version of ringfence knows");
+    version("latest", "`latest` is no Kubernetes version");
+    version("1.36.1", "`1.36.1` is no Kubernetes version");
+    for good in ["1.35", "1.36", "1.37"] {
+        assert!(loaded(&edited("\"1.36\"", &format!("{good:?}"))).warnings.is_empty(), "{good}");
+    }
+    for (version, verb) in
+        [("1.32", "ended on 2026-03-23"), ("1.33", "ended on 2026-07-29"), ("1.34", "ends on 2026-12-02")]
+    {
+        let warnings = loaded(&edited("\"1.36\"", &format!("{version:?}"))).warnings;
+        let message =
+            format!("standard support of Kubernetes {version} {verb}: EKS then upgrades the cluster by itself");
+        assert_eq!(warnings.iter().map(|w| w.message.as_str()).collect::<Vec<_>>(), [message]);
+    }
+    let text = edited("    - name: shared-1", "    - name: shared-1\n      kubernetesVersion: ⟦\"1.31\"⟧");
+    expect(&text, &["EKS ends Kubernetes 1.31 on 2026-11-26, in less than 8 days"]);
+    let late = LoadOptions { profiles_dir: None, today: date(2027, 1, 1) };
+    let errors = load(Path::new("t"), &edited("\"1.36\"", "\"1.31\""), &late).unwrap_err().0;
+    assert_eq!(errors[0].message, "EKS ended Kubernetes 1.31 on 2026-11-26");
+}
+
+// ---------------------------------------------------------------------------------------
+// Overrides, controls and waivers
+// ---------------------------------------------------------------------------------------
+
+#[test]
+fn overrides_change_what_the_tier_leaves_open() {
+    let errors =
+        expect(&silo("{⟦policyEngine⟧: opa}", "[]"), &["the tier `premium` doesn't leave `policyEngine` open"]);
+    assert_eq!(
+        (errors[0].code, errors[0].path.as_str()),
+        (Code::NotOverridable, "spec.tenants[0].overrides.policyEngine")
+    );
+    assert!(help(&errors).starts_with("it leaves open `nodes`, "));
+    expect(&pooled("{⟦cluster⟧: {logRetentionDays: 30}}"), &["`cluster` says nothing about a tenant in a pool"]);
+    expect(
+        &pooled("{exposure: {⟦nodePorts⟧: true}}"),
+        &["the tier `standard` doesn't leave `exposure.nodePorts` open"],
+    );
+    expect(&silo("{imds: ⟦~⟧}", "[]"), &["this must be a mapping, and is nothing"]);
+    let spec = loaded(&pooled("{nodes: {max: 9}, namespace: {quota: {count/secrets: ~, pods: 70}}}"));
+    let profile = &spec.tenant("23456").unwrap().profile;
+    assert_eq!((profile.nodes.max, profile.nodes.min), (9, 1));
+    assert_eq!(profile.namespace.quota["pods"].0, "70");
+    assert!(!profile.namespace.quota.contains_key("count/secrets"), "null removes");
+}
+
+#[test]
+fn weakened_controls_need_a_waiver() {
+    let weak = [
+        ("NET-2", "imds: {hopLimit: ⟦2⟧}", "with 2 hops, pods reach the node's credentials"),
+        ("NET-2", "imds: {tokens: ⟦optional⟧}", "IMDSv1 answers any request from a pod"),
+        ("HOST-1", "nodes: {amiFamily: ⟦al2023⟧}", "Amazon Linux 2023 doesn't confine containers with SELinux"),
+        ("HOST-1", "systemNodes: {amiFamily: ⟦al2023⟧}", "Amazon Linux 2023 doesn't confine containers with SELinux"),
+        ("HOST-1", "nodes: {kernelLockdown: ⟦none⟧}", "without lockdown, root on a node can change its kernel"),
+        ("POD-4", "pods: {hostPaths: [⟦/var/log/audit⟧]}", "pods could read `/var/log/audit` of the node"),
+        ("ADM-3", "pods: {allowedRegistries: [account-ecr, ⟦\"*\"⟧]}", "images from anywhere would run"),
+        ("ADM-3", "pods: {allowedRegistries: [⟦docker.io⟧]}", "anybody can publish in `docker.io`"),
+        ("NET-1", "networkPolicyMode: ⟦standard⟧", "a new pod may talk to everyone until its policies are in place"),
+        (
+            "NET-1",
+            "addons: {vpc-cni: {version: ⟦v1.22.3-eksbuild.1⟧}}",
+            "the VPC CNI's network policies leak between namespaces in `v1.22.3-eksbuild.1`",
+        ),
+        ("QUOTA-1", "nodes: {podPidsLimit: ⟦~⟧}", "one pod could use up the node's processes"),
+        ("QUOTA-1", "namespace: {quota: {pods: ⟦~⟧}}", "the quota sets no bound on `pods`"),
+        ("QUOTA-1", "namespace: {limits: {max: {memory: ⟦~⟧}}}", "containers have no `memory` in `limits.max`"),
+        (
+            "POD-2",
+            "pods: {allowedCapabilities: [⟦SYS_PTRACE⟧]}",
+            "`SYS_PTRACE` is beyond what the Pod Security Standards allow",
+        ),
+        ("POD-2", "pods: {allowedCapabilities: [⟦KILL⟧]}", "the tier doesn't have `KILL`"),
+        ("API-1", "pods: {automountToken: ⟦true⟧}", "every pod would hold credentials for the Kubernetes API"),
+    ];
+    for (id, overrides, message) in weak {
+        let control: Control = id.parse().unwrap();
+        let overrides = format!("{{{overrides}}}");
+        let errors = expect(&silo(&overrides, "[]"), &[&format!("{message} ({id}, {})", control.title())]);
+        assert_eq!(errors[0].code, Code::WeakenedControl);
+        let waiver =
+            format!("or, under `spec.tenants[0].waivers`, `- {{control: {id}, reason: …, until: 2027-05-23}}`");
+        assert!(help(&errors).ends_with(&waiver), "{}", help(&errors));
+        let excused = silo(&overrides, &format!("[{{control: {id}, reason: because, until: 2027-03-31}}]"));
+        let spec = loaded(&unmarked(&excused).0);
+        assert!(spec.warnings.is_empty(), "{id}: {:?}", spec.warnings);
+        assert_eq!(spec.tenants[0].waivers[0].control, control);
+    }
+}
+
+#[test]
+fn some_things_no_waiver_allows() {
+    let waivers = "[{control: POD-2, reason: x, until: 2027-01-01}, {control: POD-4, reason: x, until: 2027-01-01}]";
+    for name in ["SYS_ADMIN", "NET_ADMIN", "ALL"] {
+        let message = format!("no tenant ever gets `{name}`: it is as good as root on the node");
+        let errors = expect(&silo(&format!("{{pods: {{allowedCapabilities: [⟦{name}⟧]}}}}"), waivers), &[&message]);
+        assert_eq!((errors[0].code, help(&errors)), (Code::Forbidden, "leave it out; no waiver helps"));
+    }
+    for path in ["/", "/var/run/docker.sock", "/proc", "/var", "/var/lib/kubelet/pods"] {
+        let message = format!("`{path}` holds the node's own credentials, or other pods' secrets");
+        expect(&silo(&format!("{{pods: {{hostPaths: [⟦{path}⟧]}}}}"), waivers), &[&message]);
+    }
+    expect(
+        &silo("{pods: {seccompProfiles: [⟦Unconfined⟧]}}", "[]"),
+        &["a container without seccomp has all system calls"],
+    );
+    let errors = expect(&silo("{pods: {allowedCapabilities: [⟦CAP_CHOWN⟧]}}", "[]"), &["`CAP_CHOWN` isn't known here"]);
+    assert_eq!(help(&errors), "leave out `CAP_`: `CHOWN`");
+}
+
+#[test]
+fn profiles_must_make_sense() {
+    let wrong = [
+        ("nodes: {min: ⟦9⟧}", "at least 9 nodes and at most 6 can't both be"),
+        ("nodes: {max: ⟦1⟧}", "at least 2 nodes and at most 1 can't both be"),
+        ("nodes: {desired: ⟦7⟧}", "7 nodes to begin with is not within 2 to 6"),
+        ("nodes: {instanceTypes: [⟦m7g.large⟧]}", "`m7g.large` has arm64 processors, and the architecture is x86_64"),
+        ("nodes: {architecture: ⟦arm64⟧}", "`m7i.xlarge` has x86_64 processors, and the architecture is arm64"),
+        ("nodes: {instanceTypes: [⟦large⟧]}", "`large` is no instance type"),
+        ("nodes: {instanceTypes: [m7i.large, ⟦m7i.large⟧]}", "`m7i.large` is given twice"),
+        ("nodes: {amiFamily: ⟦custom⟧}", "a custom image needs its id"),
+        ("nodes: {amiFamily: custom, amiId: ⟦ami-1⟧}", "`ami-1` is no image id"),
+        ("nodes: {amiId: ⟦ami-12345678⟧}", "an image id is for the family `custom` only"),
+        ("nodes: {amiFamily: custom, amiId: ami-12345678, fips: ⟦true⟧}", "EKS has FIPS images of Bottlerocket only"),
+        (
+            "nodes: {dataVolume: {sizeGiB: 10, iops: ⟦6000⟧}}",
+            "a volume of 10 GiB has 5000 operations per second at most",
+        ),
+        ("nodes: {dataVolume: {throughput: ⟦1000⟧}}", "1000 MiB/s takes 4000 operations per second"),
+        ("nodes: {rootVolume: ⟦{sizeGiB: 10}⟧}", "`type` is missing"),
+        ("systemNodes: {min: 0, desired: ⟦0⟧}", "DNS and metrics have no node to run on"),
+        ("addons: {coredns: {version: ⟦\"1.12\"⟧}}", "`1.12` is no add-on version"),
+        ("addons: {⟦core-dns⟧: {}}", "there is no field `core-dns`"),
+        ("namespace: {quota: {pods: ⟦many⟧}}", "`many` is no amount"),
+        ("namespace: {limits: {default: {cpu: ⟦\"9\"⟧}}}", "`default` of cpu is 9, and `max` is 3"),
+        (
+            "exposure: {loadBalancers: ⟦false⟧}",
+            "the quota has `services.loadbalancers`, and `loadBalancers` aren't allowed",
+        ),
+        ("pods: {allowedRegistries: [⟦\"https://x.example/y\"⟧]}", "`https://x.example/y` is no registry"),
+        ("pods: {allowedRegistries: ⟦[]⟧}", "this is empty"),
+        ("pods: {hostPaths: [⟦var/log⟧]}", "`var/log` is no absolute path"),
+        ("pods: {seccompProfiles: [⟦../x.json⟧]}", "`../x.json` is no path below the kubelet's seccomp directory"),
+        ("cluster: {logRetentionDays: ⟦100⟧}", "the number 100 isn't right here"),
+        ("cluster: {kms: {deletionWindowDays: ⟦3⟧}}", "3 is out of range"),
+        ("cluster: {kubernetesVersion: ⟦\"1.24\"⟧}", "EKS doesn't run Kubernetes 1.24 any more"),
+    ];
+    for (overrides, message) in wrong {
+        let text = silo(&format!("{{{overrides}}}"), "[]");
+        // What is missing in a mapping is shown at the key that the mapping belongs to.
+        let text = text.replace("rootVolume: ⟦{sizeGiB: 10}⟧", "⟦rootVolume⟧: {sizeGiB: 10}");
+        expect(&text, &[message]);
+    }
+}
+
+#[test]
+fn waivers_are_checked() {
+    let with = |waivers: &str| silo("{imds: {hopLimit: 2}}", waivers);
+    let errors = expect(
+        &with("[{control: NET-2, reason: old, until: ⟦2026-11-22⟧}]"),
+        &["this waiver expired on 2026-11-22; today is 2026-11-23"],
+    );
+    assert_eq!((errors[0].code, errors[0].path.as_str()), (Code::Waiver, "spec.tenants[0].waivers[0].until"));
+    loaded(&with("[{control: NET-2, reason: its last day, until: 2026-11-23}]"));
+    loaded(&with("[{control: NET-2, reason: a whole year, until: 2027-11-23}]"));
+    expect(&with("[{control: NET-2, reason: x, until: ⟦2027-11-24⟧}]"), &["a waiver holds for a year at most"]);
+    expect(&with("[{control: NET-2, reason: x, until: ⟦soon⟧}]"), &["`soon` is no date"]);
+    expect(&with("[{control: NET-2, reason: x, until: ⟦2027-02-30⟧}]"), &["`2027-02-30` is no date"]);
+    expect(&with("[{control: NET-2, reason: ⟦\" \"⟧, until: 2027-01-01}]"), &["the reason is empty"]);
+    expect(&with("[{⟦control⟧: NET-2, until: 2027-01-01}]"), &["`reason` is missing"]);
+    let twice = "[{control: NET-2, reason: x, until: 2027-01-01}, {control: ⟦NET-2⟧, reason: y, until: 2027-01-01}]";
+    expect(&with(twice), &["`NET-2` is given twice"]);
+    let text = silo("{}", "[{control: ⟦NET-22⟧, reason: x, until: 2027-01-01}]");
+    assert_eq!(help(&expect(&text, &["`NET-22` isn't known here"])), "did you mean `NET-2`?");
+    let warnings = loaded(&silo("{}", "[{control: NET-2, reason: x, until: 2027-01-01}]")).warnings;
+    assert_eq!(warnings.len(), 1);
+    assert_eq!(warnings[0].message, "tenant `12345` weakens nothing of NET-2, so the waiver isn't needed");
+}
+
+#[test]
+fn quotas_that_a_pool_would_break_are_warned_of() {
+    let spec = |count: usize, tier: &str| {
+        let tenants: String =
+            (0..count).map(|i| format!("    - {{id: x{i}, name: n{i}, tier: {tier}, pool: shared-1}}\n")).collect();
+        loaded(&format!("{BASE}{tenants}"))
+    };
+    assert!(spec(28, "standard").warnings.is_empty());
+    let warnings = spec(29, "standard").warnings;
+    assert_eq!(warnings[0].message, "this takes 31 managed node groups in one cluster, and the default quota is 30");
+    assert_eq!((warnings[0].code, warnings[0].at.line), (Code::Quota, 23));
+    assert!(spec(9, "serverless").warnings.is_empty());
+    assert_eq!(
+        spec(10, "serverless").warnings[0].message,
+        "this takes 11 Fargate profiles in one cluster, and the default quota is 10"
+    );
+}
+
+#[test]
+fn everything_is_found_at_once() {
+    let text = BASE
+        .replace("us-east-1", "⟦us_east_1⟧")
+        .replace("zones: 3", "zones: ⟦9⟧")
+        .replace("10.64.0.0/12", "⟦10.64.1.0/12⟧")
+        .replace("name: initech", "⟦nmae⟧: initech")
+        .replace("tier: premium", "tier: ⟦gold⟧")
+        .replace(
+            "overrides: {}  # of the pool tenant",
+            "overrides: {imds: {hopLimit: ⟦3⟧, ⟦tokns⟧: required}, pods: {allowedCapabilities: [⟦SYS_ADMIN⟧]}}",
+        );
+    expect(
+        &text,
+        &[
+            "`us_east_1` is no region",
+            "`10.64.1.0/12` has bits set beyond its prefix",
+            "9 is out of range",
+            "there is no tier `gold`",
+            "there is no field `nmae`",
+            "with 3 hops, pods reach the node's credentials (NET-2, IMDSv2 required, hop limit 1)",
+            "there is no field `tokns`",
+            "no tenant ever gets `SYS_ADMIN`: it is as good as root on the node",
+        ],
+    );
+}
+
+// ---------------------------------------------------------------------------------------
+// Profiles from a directory
+// ---------------------------------------------------------------------------------------
+
+fn with_profiles(files: &[(&str, &str)], text: &str) -> Result<Spec, SpecErrors> {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    load(Path::new("tenancy.yaml"), text, &LoadOptions { profiles_dir: Some(dir.path().to_owned()), today: TODAY })
+}
+
+/// The errors of profile files, as `FILE:LINE:COLUMN: MESSAGE`.
+fn profile_errors(files: &[(&str, &str)]) -> Vec<String> {
+    let errors = with_profiles(files, BASE).unwrap_err().0;
+    let name = |e: &SpecError| e.at.file.file_name().unwrap().to_string_lossy().into_owned();
+    errors.iter().map(|e| format!("{}:{}:{}: {}", name(e), e.at.line, e.at.column, e.message)).collect()
+}
+
+#[test]
+fn profiles_extend_and_replace_the_built_in_ones() {
+    let gold = "extends: premium\nnodes: {max: 20}\noverridable: [nodes.max]\n";
+    let standard = "extends: standard\npriorityClass: {value: 7}\n";
+    let text = BASE.replace("tier: premium", "tier: gold");
+    let spec = with_profiles(&[("gold.yaml", gold), ("standard.yml", standard)], &text).unwrap();
+    assert_eq!((spec.tenants[0].profile.nodes.max, spec.tenants[0].profile.nodes.min), (20, 2));
+    assert_eq!(spec.tenants[1].profile.priority_class.value, 7);
+    let all = "extends: baseline\nimds: {hopLimit: 1}\ncluster: {logRetentionDays: 30}\n";
+    let spec = with_profiles(&[("baseline.yaml", all)], BASE).unwrap();
+    assert_eq!(spec.pools[0].profile.cluster.log_retention_days, 30, "what all extend");
+}
+
+#[test]
+fn profile_files_are_checked_like_the_spec() {
+    assert_eq!(profile_errors(&[("a.yaml", "extends: premum\n")]), ["a.yaml:1:10: there is no profile `premum`"]);
+    assert_eq!(
+        profile_errors(&[("a.yaml", "extends: b\n"), ("b.yaml", "extends: a\n")]),
+        ["a.yaml:1:10: `b` extends itself in the end", "b.yaml:1:10: `a` extends itself in the end"]
+    );
+    assert_eq!(
+        profile_errors(&[("a.yaml", "extends: premium\nnode: {}\nimds:\n  hopLimit: two\n")]),
+        ["a.yaml:2:1: there is no field `node`", "a.yaml:4:13: this must be a whole number, and is the text `two`"]
+    );
+    assert_eq!(
+        profile_errors(&[("a.yaml", "extends: premium\noverridable: [nodes.mx]\n")]),
+        ["a.yaml:2:15: there is no setting `nodes.mx`"]
+    );
+    assert_eq!(
+        profile_errors(&[("a.yaml", "extends: standard\nnodes: {min: 5}\ncluster: {logRetentionDays: 30}\n")]),
+        [
+            "a.yaml:2:14: at least 5 nodes and at most 3 can't both be",
+            "a.yaml:3:1: `cluster` says nothing about a tenant in a pool"
+        ]
+    );
+    assert_eq!(profile_errors(&[("a.yaml", "isolation: silo\nnodes: {}\n")])[0], "a.yaml:1:1: `addons` is missing");
+    assert_eq!(profile_errors(&[("a.yaml", "")]), ["a.yaml:0:0: the file is empty"]);
+    assert_eq!(
+        profile_errors(&[
+            ("a.yaml", "extends: standard\npolicyEngine: psp\n"),
+            ("b.yaml", "extends: shared\npolicyEngine: psp\n")
+        ]),
+        [
+            "a.yaml:2:1: `policyEngine` says nothing about a tenant in a pool",
+            "b.yaml:2:15: Kubernetes has no PodSecurityPolicy since 1.25"
+        ]
+    );
+}
+
+#[test]
+fn a_weak_profile_needs_a_waiver_from_each_tenant() {
+    let weak = [("standard.yaml", "extends: standard\nimds: {hopLimit: 2}\n")];
+    let errors = with_profiles(&weak, BASE).unwrap_err().0;
+    let places: Vec<_> =
+        errors.iter().map(|e| (e.path.as_str(), e.at.line, e.related.as_ref().unwrap().at.line)).collect();
+    assert_eq!(places, [("spec.tenants[1].tier", 32, 2)]);
+    let waiver = "waivers: [{control: NET-2, reason: x, until: 2027-01-01}]";
+    with_profiles(&weak, &edited("serviceAccounts: []", waiver)).unwrap();
+}
+
+#[test]
+fn an_override_that_breaks_its_tier_is_told() {
+    let custom = "extends: standard\nnodes: {amiFamily: custom, amiId: ami-12345678}\n";
+    let text = pooled("{nodes: {amiFamily: bottlerocket}}");
+    let errors = with_profiles(&[("standard.yaml", custom)], &text).unwrap_err().0;
+    assert_eq!(errors.len(), 1);
+    assert_eq!(errors[0].message, "an image id is for the family `custom` only");
+    assert_eq!((errors[0].path.as_str(), errors[0].at.line), ("spec.tenants[1].overrides.nodes.amiFamily", 35));
+}
+
+#[test]
+fn a_directory_that_is_none_is_an_error() {
+    let options = LoadOptions { profiles_dir: Some("/nowhere/at/all".into()), today: TODAY };
+    let errors = load(Path::new("t"), BASE, &options).unwrap_err().0;
+    assert!(errors[0].message.starts_with("can't be read: "), "{}", errors[0]);
+}
+
+// ---------------------------------------------------------------------------------------
+// Schema, names, canonical form
+// ---------------------------------------------------------------------------------------
+
+fn validator() -> jsonschema::Validator {
+    jsonschema::draft202012::new(&schema()).unwrap()
+}
+
+#[test]
+fn the_published_schema_accepts_the_examples() {
+    let validator = validator();
+    for (name, text) in EXAMPLES {
+        let json: serde_json::Value = serde_yaml::from_str(text).unwrap();
+        let errors: Vec<String> = validator.iter_errors(&json).map(|e| e.to_string()).collect();
+        assert!(errors.is_empty(), "{name}: {errors:?}");
+    }
+}
+
+/// Editors check patterns, `load` checks meaning: what one refuses for its form, so must the other.
+#[test]
+fn the_published_schema_and_load_agree_on_forms() {
+    let validator = validator();
+    let edits = [
+        ("  name: acme", "  name: Acme"),
+        ("us-east-1", "us_east_1"),
+        ("\"123456789012\"", "\"1234\""),
+        ("\"1.36\"", "latest"),
+        ("id: \"12345\"", "id: Big-One"),
+        ("name: globex", "name: a/b"),
+        ("name: globex", "name: \"a \""),
+        ("    - name: shared-1", "    - name: Shared"),
+        ("  tags: {}", "  iam: {path: x}"),
+        ("overrides: {}\n      waivers: []", "waivers: [{control: NET-2, reason: x, until: soon}]"),
+        ("serviceAccounts: []", "serviceAccounts: [{name: X, policies: [\"arn:aws:iam::aws:policy/x\"]}]"),
+        ("overrides: {}\n      waivers: []", "overrides: {namespace: {quota: {pods: x}}}"),
+        ("overrides: {}\n      waivers: []", "overrides: {nodes: {instanceTypes: [x]}}"),
+        ("overrides: {}\n      waivers: []", "overrides: {nodes: {amiFamily: custom, amiId: x}}"),
+        ("overrides: {}\n      waivers: []", "overrides: {addons: {coredns: {version: x}}}"),
+        ("overrides: {}\n      waivers: []", "overrides: {cluster: {kubernetesVersion: x}}"),
+    ];
+    for (from, to) in edits {
+        let text = edited(from, to);
+        let json: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+        assert!(!validator.is_valid(&json), "the schema accepts {to}");
+        assert!(try_load(&text).is_err(), "load accepts {to}");
+    }
+    assert!(validator.is_valid(&serde_yaml::from_str(BASE).unwrap()));
+}
+
+#[test]
+fn every_pattern_of_the_schema_has_a_test_above() {
+    let mut patterns = BTreeSet::new();
+    fn walk(json: &serde_json::Value, found: &mut BTreeSet<String>) {
+        match json {
+            serde_json::Value::Object(map) => {
+                found.extend(map.get("pattern").and_then(|p| p.as_str()).map(str::to_owned));
+                map.values().for_each(|v| walk(v, found));
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|v| walk(v, found)),
+            _ => {}
+        }
+    }
+    walk(&schema(), &mut patterns);
+    assert_eq!(patterns.len(), 13, "add a case to the test before this one: {patterns:#?}");
+}
+
+#[test]
+fn the_canonical_form_says_only_what_is_meant() {
+    let spec = loaded(BASE);
+    let text = canonical(&spec);
+    let (head, tenants) = BASE.split_once("  tenants:\n").unwrap();
+    let blocks: Vec<String> = tenants.split("    - id").skip(1).map(|b| format!("    - id{b}")).collect();
+    let shuffled = format!("# a comment\n{head}  tenants:\n{}{}{}", blocks[2], blocks[0], blocks[1]);
+    assert_eq!(canonical(&loaded(&shuffled)), text);
+    let flow: serde_json::Value = serde_yaml::from_str(BASE).unwrap();
+    assert_eq!(canonical(&loaded(&flow.to_string())), text, "JSON is YAML");
+    assert_eq!(canonical(&loaded(&BASE.replace("    zones: 3\n", ""))), text, "a default written out");
+    assert_ne!(canonical(&loaded(&BASE.replace("globex", "globes"))), text);
+    assert_ne!(digest(&loaded(&BASE.replace("zones: 3", "zones: 2"))), digest(&spec));
+    assert_eq!(digest(&spec).len(), 64);
+}
+
+#[test]
+fn uid_ranges_never_move() {
+    assert_eq!(uid_range("12345"), UidRange { first: 1_151_412_736, last: 1_151_412_991 });
+}
+
+#[test]
+fn controls_have_stable_ids() {
+    for control in Control::ALL {
+        assert_eq!(control.id().parse::<Control>().as_ref(), Ok(control));
+    }
+    assert_eq!(Control::PodHostPath.id(), "POD-4");
+    assert_eq!(Control::ALL.len(), 27);
+}
+
+#[test]
+fn names_are_as_the_examples_show() {
+    let spec = loaded(EXAMPLES[3].1);
+    let names = Names::new(&spec);
+    let (silo, pool) = (Owner::Tenant("12345"), Owner::Pool("shared-1"));
+    assert_eq!(names.cluster(silo), "acme-t-12345");
+    assert_eq!(names.cluster(pool), "acme-p-shared-1");
+    assert_eq!(names.role(silo, "cluster"), "acme-us-east-1-t-12345-cluster");
+    assert_eq!(names.workload_role("12345", "uploader"), "acme-us-east-1-t-12345-sa-uploader");
+    assert_eq!(names.security_group(pool, "control-plane"), "acme-p-shared-1-control-plane");
+    assert_eq!(names.launch_template(silo, "nodes"), "acme-t-12345-nodes");
+    assert_eq!(names.kms_alias(pool), "alias/ringfence/acme-p-shared-1");
+    assert_eq!(names.cluster_log_group(pool), "/aws/eks/acme-p-shared-1/cluster");
+    assert_eq!(names.flow_log_group(pool), "/ringfence/acme-p-shared-1/flow-logs");
+    assert_eq!(names::node_group("12345"), "t-12345");
+    assert_eq!(names::fargate_profile("12345"), "t-12345");
+    assert_eq!(names::generation("t-12345", 1, 63), "t-12345");
+    assert_eq!(names::generation("t-12345", 2, 63), "t-12345-g2");
+}
+
+#[test]
+fn the_longest_names_fit_and_stay_apart() {
+    let mut spec = loaded(BASE);
+    spec.name = "a".repeat(32);
+    spec.region = "ap-southeast-99".to_owned();
+    let names = Names::new(&spec);
+    let id = |last: &str| format!("{}{last}", "x".repeat(31));
+    let (a, b) = (id("1"), id("2"));
+    let pool = "p".repeat(40);
+    for owner in [Owner::Tenant(&a), Owner::Pool(&pool)] {
+        assert!(names.cluster(owner).len() <= names::MAX_CLUSTER);
+        let role = names.role(owner, "pod-execution");
+        assert!(role.len() <= names::MAX_ROLE && role.ends_with("-pod-execution"), "{role}");
+        assert!(names.kms_alias(owner).len() <= names::MAX_KMS_ALIAS);
+        assert!(names.cluster_log_group(owner).len() <= names::MAX_LOG_GROUP);
+    }
+    assert_ne!(names.role(Owner::Tenant(&a), "node"), names.role(Owner::Tenant(&b), "node"));
+    let account = "s".repeat(63);
+    let workload = names.workload_role(&a, &account);
+    assert!(workload.len() <= names::MAX_ROLE);
+    assert_ne!(workload, names.workload_role(&b, &account));
+    assert!(names::generation(&"x".repeat(63), 12, names::MAX_NODE_GROUP).len() <= names::MAX_NODE_GROUP);
+}
+
+// ---------------------------------------------------------------------------------------
+// Anything at all
+// ---------------------------------------------------------------------------------------
+
+/// Whatever the text, the answer is a spec or errors that point into it.
+fn survives(text: &str) {
+    if let Err(errors) = try_load(text) {
+        assert!(!errors.0.is_empty());
+        let lines = text.split(['\n', '\r']).count();
+        for error in &errors.0 {
+            assert!(error.at.line <= lines, "{error}");
+            assert!(error.at.text_column <= error.at.text.chars().count() + 1, "{error}");
+        }
+        assert!(!errors.to_string().is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn load_never_panics_on_text(text in any::<String>()) {
+        survives(&text);
+    }
+
+    #[test]
+    fn load_never_panics_on_yaml_like_text(text in "[a-z&*!<>{}\\[\\]:,\"'|#~ \t\n\r0-9é-]{0,200}") {
+        survives(&text);
+    }
+
+    #[test]
+    fn load_never_panics_on_a_damaged_spec(
+        which in 0..EXAMPLES.len(),
+        start in 0usize..2000,
+        length in 0usize..60,
+        with in "[a-z0-9:{}\\[\\], \n\"/~.é-]{0,12}",
+    ) {
+        let characters: Vec<char> = EXAMPLES[which].1.chars().collect();
+        let start = start % characters.len();
+        let end = (start + length).min(characters.len());
+        let text: String = characters[..start].iter().copied().chain(with.chars()).chain(characters[end..].iter().copied()).collect();
+        survives(&text);
+    }
+
+    #[test]
+    fn the_order_of_tenants_changes_nothing(order in Just((0..20usize).collect::<Vec<_>>()).prop_shuffle()) {
+        let text = EXAMPLES[0].1;
+        let (head, tenants) = text.split_once("  tenants:\n").unwrap();
+        let lines: Vec<&str> = tenants.lines().collect();
+        let shuffled: String = order.iter().map(|i| format!("{}\n", lines[*i])).collect();
+        prop_assert_eq!(canonical(&loaded(&format!("{head}  tenants:\n{shuffled}"))), canonical(&loaded(text)));
+    }
+}

@@ -1,0 +1,206 @@
+//! IAM roles, and who may act in a cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::{Site, Stack, Terms};
+use crate::engine::address::Address;
+use crate::engine::error::{Error, Result};
+use crate::engine::value::reference;
+use crate::kinds::aws::access_entry::{self, entry_address};
+use crate::kinds::aws::{iam_role, oidc_provider, pod_identity, service_linked_role};
+use crate::spec::{Control, Isolation, Owner, Principal, Tenant};
+
+/// The audience of tokens that pods trade for credentials, in all partitions.
+const AUDIENCE: &str = "sts.amazonaws.com";
+
+/// Roles of AWS's services in the account. They are made where they are
+/// missing: the first use would make them, unless whoever is first may not.
+#[derive(Clone, Copy)]
+pub(super) enum ServiceLinked {
+    Eks,
+    NodeGroup,
+    Fargate,
+    Autoscaling,
+}
+
+impl ServiceLinked {
+    fn parts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Eks => ("eks", "eks.amazonaws.com"),
+            Self::NodeGroup => ("eks-nodegroup", "eks-nodegroup.amazonaws.com"),
+            Self::Fargate => ("eks-fargate", "eks-fargate.amazonaws.com"),
+            Self::Autoscaling => ("autoscaling", "autoscaling.amazonaws.com"),
+        }
+    }
+}
+
+/// What a role may do.
+pub(super) struct Grants {
+    /// ARNs of managed policies.
+    pub attached: Vec<String>,
+    pub inline: BTreeMap<String, Value>,
+}
+
+impl Grants {
+    pub fn none() -> Self {
+        Self { attached: Vec::new(), inline: BTreeMap::new() }
+    }
+
+    pub fn attached(attached: Vec<String>) -> Self {
+        Self { attached, ..Self::none() }
+    }
+}
+
+impl Stack<'_> {
+    pub(super) fn role(&mut self, address: Address, name: String, trust: Value, grants: Grants) -> Result<()> {
+        let Grants { mut attached, inline } = grants;
+        attached.sort();
+        attached.dedup();
+        let state = iam_role::State {
+            path: self.spec.iam.path.clone(),
+            trust,
+            attached,
+            inline,
+            boundary: self.spec.iam.permissions_boundary.clone(),
+            tags: self.tags(&address, &name),
+            name,
+        };
+        self.put(address, iam_role::NAME, &state, Terms::default())
+    }
+
+    /// The address of a service-linked role, which is added if it is the first
+    /// to be asked for.
+    pub(super) fn service_linked(&mut self, role: ServiceLinked) -> Result<Address> {
+        let (name, service) = role.parts();
+        let address = Address::new(format!("tenancy/service-linked-role/{name}"));
+        if !self.desired.contains(&address) {
+            let state = service_linked_role::State { service: service.to_owned() };
+            self.put(address.clone(), service_linked_role::NAME, &state, Terms::default())?;
+        }
+        Ok(address)
+    }
+
+    /// The role of nodes: what it may do is what a node's credentials are
+    /// worth to whoever steals them.
+    pub(super) fn node_role(&mut self, address: &Address, owner: Owner<'_>, purpose: &str) -> Result<()> {
+        // In China, EC2's principal has the partition's suffix (Amazon Web
+        // Services in China, "IAM").
+        let ec2 = if self.facts.partition == "aws-cn" { "ec2.amazonaws.com.cn" } else { "ec2.amazonaws.com" };
+        let trust = self.document("iam/node-trust.json", address, json!({"ec2Service": ec2}))?;
+        let policies = ["AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly"];
+        let grants = Grants::attached(policies.iter().map(|p| self.managed_policy(p)).collect());
+        self.role(address.clone(), self.names.role(owner, purpose), trust, grants)
+    }
+
+    /// Trust in one service account of one cluster, by Pod Identity.
+    pub(super) fn pod_identity_trust(
+        &self,
+        site: &Site<'_>,
+        role: &Address,
+        namespace: &str,
+        service_account: &str,
+    ) -> Result<Value> {
+        let values = json!({
+            "clusterArn": self.arn("eks", format!("cluster/{}", site.name)),
+            "namespace": namespace,
+            "serviceAccount": service_account,
+        });
+        self.document("iam/pod-identity-trust.json", role, values)
+    }
+
+    /// Entries for everybody whom the spec names, and nobody else. Their
+    /// addresses come before whatever is done inside of the cluster.
+    pub(super) fn access_entries(&mut self, site: &Site<'_>) -> Result<()> {
+        let spec = self.spec;
+        let principals: BTreeSet<String> = spec
+            .access
+            .admins
+            .iter()
+            .chain(&spec.access.operators)
+            .map(|p| self.principal(p))
+            .collect::<Result<_>>()?;
+        for principal in principals {
+            let address = entry_address(&site.at("cluster"), &principal);
+            let policy =
+                format!("arn:{}:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy", self.facts.partition);
+            let state = access_entry::State {
+                cluster: site.output("cluster", "name"),
+                groups: Vec::new(),
+                policies: vec![access_entry::AccessPolicy { arn: policy, namespaces: Vec::new() }],
+                tags: self.tags(&address, &site.name),
+                principal,
+            };
+            self.put(address, access_entry::NAME, &state, Terms::default().controls(&[Control::ApiAccess]))?;
+        }
+        Ok(())
+    }
+
+    /// The ARN that an access entry takes: a role's with its path, which a
+    /// session's ARN doesn't tell.
+    fn principal(&self, principal: &Principal) -> Result<String> {
+        match (principal.session, self.facts.roles.get(&principal.arn)) {
+            (false, _) => Ok(principal.arn.clone()),
+            (true, Some(role)) => Ok(role.clone()),
+            (true, None) => Err(Error::input(format!("no role is named {} in this account", principal.name()))
+                .help("write the role's own ARN (arn:…:iam::…:role/…) in spec.access, as `aws iam get-role` shows it")),
+        }
+    }
+
+    /// The cluster's identity provider, for pods that Pod Identity can't serve.
+    pub(super) fn oidc_provider(&mut self, site: &Site<'_>) -> Result<()> {
+        let address = site.at("oidc-provider");
+        let state = oidc_provider::State {
+            url: site.output("cluster", "issuer"),
+            clients: vec![AUDIENCE.to_owned()],
+            tags: self.tags(&address, &site.name),
+        };
+        self.put(address, oidc_provider::NAME, &state, Terms::default())
+    }
+
+    /// Roles of a tenant's service accounts: by Pod Identity, or where its
+    /// agent can't run (Fargate) by the cluster's identity provider.
+    pub(super) fn workload_roles(&mut self, site: &Site<'_>, tenant: &Tenant, home: &Address) -> Result<()> {
+        let namespace = tenant.namespace();
+        for account in &tenant.service_accounts {
+            let role = workload_role(home, &account.name);
+            let fargate = matches!(tenant.isolation, Isolation::Fargate { .. });
+            let trust = if fargate {
+                let values = json!({
+                    "providerArn": site.output("oidc-provider", "arn"),
+                    "issuer": site.output("oidc-provider", "issuer"),
+                    "namespace": namespace,
+                    "serviceAccount": account.name,
+                });
+                self.document("iam/irsa-trust.json", &role, values)?
+            } else {
+                self.pod_identity_trust(site, &role, &namespace, &account.name)?
+            };
+            let name = self.names.workload_role(&tenant.id, &account.name);
+            self.role(role.clone(), name, trust, Grants::attached(account.policies.clone()))?;
+            if !fargate {
+                let address = home.join(format!("pod-identity/{}", account.name));
+                let state = pod_identity::State {
+                    cluster: site.output("cluster", "name"),
+                    namespace: namespace.clone(),
+                    service_account: account.name.clone(),
+                    role: reference(&role, "arn"),
+                    tags: self.tags(&address, &account.name),
+                };
+                self.put(address, pod_identity::NAME, &state, Terms::default())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the addresses of a cluster's access entries begin with.
+pub(super) fn access_entries(site: &Site<'_>) -> Address {
+    site.at("cluster/access-entry/")
+}
+
+/// The role of a tenant's service account.
+pub(super) fn workload_role(home: &Address, service_account: &str) -> Address {
+    home.join(format!("role/sa-{service_account}"))
+}

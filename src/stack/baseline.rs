@@ -1,0 +1,251 @@
+//! Objects inside of clusters, from `templates/manifests`: a new object needs
+//! no Rust.
+//!
+//! Files under `cluster/` are rendered once for each cluster, those under
+//! `tenant/` once for each tenant. Beside the object itself, a document may
+//! say `requires:` (an API that must exist) and `controls:` (IDs of controls
+//! that it carries). What the cluster's own pods need comes first, then
+//! namespaces, then what is in them, and bindings last: nobody gets in before
+//! everything stands.
+
+use std::collections::BTreeSet;
+
+use ipnet::Ipv4Net;
+use serde_json::{Value, json};
+
+use super::access::{access_entries, workload_role};
+use super::network::Network;
+use super::{Site, Stack, Terms};
+use crate::engine::address::Address;
+use crate::engine::error::{Error, Result};
+use crate::engine::value::reference;
+use crate::kinds::k8s::manifest;
+use crate::spec::{Control, Isolation, KubernetesVersion, Tenant};
+
+/// The version of the Pod Security Standards that namespaces are held to:
+/// from 1.35 on, `restricted` lets root run in a user namespace.
+const POD_SECURITY: KubernetesVersion = KubernetesVersion { major: 1, minor: 34 };
+
+/// What no pod reaches as "the internet": private, shared and link-local
+/// addresses (RFC 1918, RFC 6598, RFC 3927), and with the last IMDS.
+const NOT_INTERNET: [&str; 5] = ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"];
+
+/// When an object is applied, among those of its template folder.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Policy,
+    Namespace,
+    Rest,
+    Binding,
+}
+
+/// One object of a template.
+struct Object {
+    phase: Phase,
+    address: Address,
+    state: manifest::State,
+    controls: Vec<&'static str>,
+}
+
+impl Stack<'_> {
+    /// Adds the objects of a cluster, and gives the addresses of those that
+    /// its own pods need before they start.
+    pub(super) fn cluster_objects(&mut self, site: &Site<'_>, network: &Network) -> Result<Vec<Address>> {
+        let context = json!({"tenancy": self.tenancy(), "cluster": self.cluster_values(site, network)?});
+        let objects = self.objects(site, "manifests/cluster/", &context, &site.prefix, None)?;
+        let policies = objects.iter().filter(|o| o.phase == Phase::Policy).map(|o| o.address.clone()).collect();
+        let entries = self.addresses_under(&access_entries(site));
+        self.put_in_phases(objects, &entries)?;
+        Ok(policies)
+    }
+
+    /// Adds the objects of a tenant, after all of its cluster's.
+    pub(super) fn tenant_objects(
+        &mut self,
+        site: &Site<'_>,
+        network: &Network,
+        tenant: &Tenant,
+        home: &Address,
+    ) -> Result<()> {
+        let context = json!({
+            "tenancy": self.tenancy(),
+            "cluster": self.cluster_values(site, network)?,
+            "tenant": self.tenant_values(tenant, home)?,
+        });
+        let objects = self.objects(site, "manifests/tenant/", &context, home, Some(tenant))?;
+        let mut before = self.addresses_under(&site.at("k8s/"));
+        before.extend(self.addresses_under(&access_entries(site)));
+        self.put_in_phases(objects, &before)
+    }
+
+    /// Each phase after the one before it that has objects; the first after
+    /// `before`.
+    fn put_in_phases(&mut self, mut objects: Vec<Object>, before: &[Address]) -> Result<()> {
+        objects.sort_by(|a, b| (a.phase, &a.address).cmp(&(b.phase, &b.address)));
+        let mut before = before.to_vec();
+        for phase in objects.chunk_by(|a, b| a.phase == b.phase) {
+            for Object { address, state, controls, .. } in phase {
+                let terms = Terms { after: before.clone(), controls: controls.clone(), keep: false };
+                self.put(address.clone(), manifest::NAME, state, terms)?;
+            }
+            before = phase.iter().map(|o| o.address.clone()).collect();
+        }
+        Ok(())
+    }
+
+    fn addresses_under(&self, prefix: &Address) -> Vec<Address> {
+        let below = |a: &&Address| a.as_str().starts_with(prefix.as_str());
+        self.desired.iter().map(|r| &r.address).filter(below).cloned().collect()
+    }
+
+    fn objects(
+        &self,
+        site: &Site<'_>,
+        folder: &str,
+        context: &Value,
+        home: &Address,
+        tenant: Option<&Tenant>,
+    ) -> Result<Vec<Object>> {
+        let mut objects = Vec::new();
+        for template in self.templates.names(folder) {
+            for document in self.templates.yaml(template, context, home)? {
+                let object = self.object(site, document, home, tenant).map_err(|what| {
+                    Error::input(format!("template {template}, for {home}: {what}"))
+                        .help("each document is one Kubernetes object with apiVersion, kind and metadata.name")
+                })?;
+                objects.push(object);
+            }
+        }
+        Ok(objects)
+    }
+
+    /// Splits a document into the object and what is said about it, and writes
+    /// on the object whose it is. The error says what is wrong with it.
+    fn object(
+        &self,
+        site: &Site<'_>,
+        document: Value,
+        home: &Address,
+        tenant: Option<&Tenant>,
+    ) -> Result<Object, String> {
+        let Value::Object(mut object) = document else {
+            return Err("a document isn't an object".to_owned());
+        };
+        let requires = match object.remove("requires") {
+            None => None,
+            Some(Value::String(api)) => Some(api),
+            Some(_) => return Err("`requires` isn't an API such as `example.com/v1`".to_owned()),
+        };
+        let controls = match object.remove("controls") {
+            None => Vec::new(),
+            Some(Value::Array(ids)) => ids
+                .iter()
+                .map(|id| id.as_str().unwrap_or_default().parse::<Control>().map(Control::id))
+                .collect::<Result<_, _>>()?,
+            Some(_) => return Err("`controls` isn't a list".to_owned()),
+        };
+        let text = |pointer: &str, from: &Value| from.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let mut whole = Value::Object(object);
+        if text("/apiVersion", &whole).is_none() {
+            return Err("an object has no apiVersion".to_owned());
+        }
+        let kind = text("/kind", &whole).ok_or("an object has no kind")?;
+        let name = text("/metadata/name", &whole).ok_or_else(|| format!("a {kind} has no metadata.name"))?;
+        let namespace = text("/metadata/namespace", &whole).filter(|n| tenant.is_none_or(|t| t.namespace() != *n));
+        let id = match namespace {
+            Some(namespace) => format!("k8s/{kind}-{namespace}-{name}"),
+            None => format!("k8s/{kind}-{name}"),
+        };
+        let address = home.join(id);
+        manifest::own(&mut whole, &self.spec.name, &address);
+        if let Some(labels) = whole.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
+            labels.insert("app.kubernetes.io/managed-by".to_owned(), "ringfence".into());
+        }
+        let phase = match kind.as_str() {
+            "Namespace" => Phase::Namespace,
+            "RoleBinding" | "ClusterRoleBinding" => Phase::Binding,
+            _ if tenant.is_none() && kind.ends_with("Policy") => Phase::Policy,
+            _ => Phase::Rest,
+        };
+        let state = manifest::State {
+            cluster: site.output("cluster", "name"),
+            endpoint: site.output("cluster", "endpoint"),
+            certificate_authority: site.output("cluster", "certificate_authority"),
+            requires,
+            object: whole,
+        };
+        Ok(Object { phase, address, state, controls })
+    }
+
+    fn tenancy(&self) -> Value {
+        json!({
+            "name": self.spec.name,
+            "region": self.spec.region,
+            "account": self.facts.account,
+            "partition": self.facts.partition,
+        })
+    }
+
+    fn cluster_values(&self, site: &Site<'_>, network: &Network) -> Result<Value> {
+        let classes: BTreeSet<(String, i32)> =
+            self.tenants_of(site).into_iter().map(|t| (t.tier.clone(), t.profile.priority_class.value)).collect();
+        let classes: Vec<Value> = classes
+            .into_iter()
+            .map(|(tier, value)| json!({"name": priority_class(&tier, value), "tier": tier, "value": value}))
+            .collect();
+        Ok(json!({
+            "name": site.name,
+            "version": site.version,
+            "podSecurityVersion": format!("v{}", POD_SECURITY.min(site.version)),
+            "networkPolicy": site.cluster.profile.network_policy,
+            "networkPolicyMode": site.cluster.profile.network_policy_mode,
+            "vpcCidr": network.cidr,
+            "privateCidrs": network.private.iter().map(|s| s.cidr).collect::<Vec<_>>(),
+            "serviceCidr": self.spec.network.service_cidr,
+            "notInternet": self.not_internet(),
+            "priorityClasses": classes,
+        }))
+    }
+
+    /// Ranges that the policies for the internet leave out: the tenancy's own
+    /// too, where those are none of the private ones.
+    fn not_internet(&self) -> Vec<String> {
+        let mut ranges: Vec<String> = NOT_INTERNET.map(str::to_owned).into();
+        let within = |range: &str, net: &Ipv4Net| range.parse::<Ipv4Net>().is_ok_and(|r| r.contains(net));
+        for own in [self.spec.network.supernet, self.spec.network.service_cidr] {
+            if !NOT_INTERNET.iter().any(|range| within(range, &own)) {
+                ranges.push(own.to_string());
+            }
+        }
+        ranges
+    }
+
+    fn tenant_values(&self, tenant: &Tenant, home: &Address) -> Result<Value> {
+        let accounts: Vec<Value> = tenant
+            .service_accounts
+            .iter()
+            .map(|a| json!({"name": a.name, "role": reference(&workload_role(home, &a.name), "arn")}))
+            .collect();
+        Ok(json!({
+            "id": tenant.id,
+            "name": tenant.name,
+            "tier": tenant.tier,
+            "isolation": match tenant.isolation {
+                Isolation::Silo => "silo",
+                Isolation::Pool { .. } => "pool",
+                Isolation::Fargate { .. } => "fargate",
+            },
+            "namespace": tenant.namespace(),
+            "group": format!("tenant:{}", tenant.id),
+            "priorityClass": priority_class(&tenant.tier, tenant.profile.priority_class.value),
+            "profile": tenant.profile,
+            "serviceAccounts": accounts,
+            "securityGroup": reference(&home.join("security-group"), "id"),
+            "uidRange": tenant.uid_range,
+        }))
+    }
+}
+
+fn priority_class(tier: &str, value: i32) -> String {
+    format!("ringfence-{tier}-{value}")
+}

@@ -1,0 +1,267 @@
+//! The cluster itself: its key, logs, role, security group, add-ons.
+
+use serde_json::{Map, Value, json};
+
+use super::access::{Grants, ServiceLinked};
+use super::network::Network;
+use super::{Offer, Site, Stack, Terms};
+use crate::engine::address::Address;
+use crate::engine::error::{Error, Result};
+use crate::engine::value::reference;
+use crate::kinds::aws::versions::{FLOORS, at_least, compare};
+use crate::kinds::aws::{eks_addon, eks_cluster, kms_key};
+use crate::spec::{
+    Addon, Control, EndpointAccess, Isolation, KubernetesVersion, LogType, NetworkPolicyEngine, NetworkPolicyMode,
+    UpgradePolicy,
+};
+
+/// Add-ons that every node runs, so they come before nodes.
+pub(super) const DAEMONS: [&str; 3] = ["eks-pod-identity-agent", "kube-proxy", "vpc-cni"];
+
+/// The label of system nodes, for the add-ons that must run there: tenants'
+/// nodes don't let DNS in.
+pub(super) const ROLE_LABEL: (&str, &str) = ("ringfence.dev/role", "system");
+
+/// The oldest version of an add-on that is safe for tenants.
+pub(super) fn floor(addon: &str) -> &'static str {
+    FLOORS.iter().find(|(name, _)| *name == addon).map_or("v0.0.0", |(_, floor)| floor)
+}
+
+/// The version to bring a cluster to: never back, and one minor at a time
+/// (EKS, UpdateClusterVersion).
+pub fn next_version(running: Option<KubernetesVersion>, wanted: KubernetesVersion) -> KubernetesVersion {
+    match running {
+        Some(running) if wanted > running => {
+            wanted.min(KubernetesVersion { minor: running.minor.saturating_add(1), ..running })
+        }
+        Some(running) => running,
+        None => wanted,
+    }
+}
+
+impl Stack<'_> {
+    pub(super) fn cluster(&mut self, site: &Site<'_>, network: &Network) -> Result<()> {
+        let owner = site.cluster.owner;
+        let profile = site.cluster.profile;
+        self.key(site)?;
+        let logs = site.at("log-group/cluster");
+        let log_name = self.names.cluster_log_group(owner);
+        self.log_group(site, logs.clone(), &log_name, profile.cluster.log_retention_days)?;
+        self.cluster_role(site)?;
+        self.control_plane_group(site, network)?;
+
+        let address = site.at("cluster");
+        let restricted = self.spec.access.endpoint == EndpointAccess::Restricted;
+        let mut log_types: Vec<String> = profile.cluster.log_types.iter().map(|t| log_type(*t).to_owned()).collect();
+        log_types.sort();
+        let state = eks_cluster::State {
+            name: site.name.clone(),
+            role: site.output("role/cluster", "arn"),
+            version: site.version.to_string(),
+            subnets: network.private_ids(),
+            security_groups: vec![site.output("security-group/control-plane", "id")],
+            endpoint_public: restricted,
+            endpoint_private: true,
+            public_cidrs: if restricted {
+                self.spec.access.allowed_cidrs.iter().map(ToString::to_string).collect()
+            } else {
+                Vec::new()
+            },
+            service_cidr: self.spec.network.service_cidr.to_string(),
+            log_types,
+            key: Some(site.output("key", "arn")),
+            authentication_mode: "API".to_owned(),
+            support_type: match profile.cluster.upgrade_policy {
+                UpgradePolicy::Standard => "STANDARD",
+                UpgradePolicy::Extended => "EXTENDED",
+            }
+            .to_owned(),
+            deletion_protection: profile.cluster.deletion_protection,
+            tags: self.tags(&address, &site.name),
+        };
+        let eks = self.service_linked(ServiceLinked::Eks)?;
+        let mut controls = vec![Control::ApiAccess];
+        if site.silo() {
+            controls.insert(0, Control::SiloCluster);
+        }
+        // Without its log group first, EKS makes one that is unencrypted and
+        // never expires.
+        self.put(address, eks_cluster::NAME, &state, Terms::default().after([logs, eks]).controls(&controls))?;
+
+        self.access_entries(site)?;
+        if self.needs_oidc(site) {
+            self.oidc_provider(site)?;
+        }
+        let policies = self.cluster_objects(site, network)?;
+        self.addons(site, &policies)?;
+        self.system_nodes(site, network)
+    }
+
+    fn key(&mut self, site: &Site<'_>) -> Result<()> {
+        let owner = site.cluster.owner;
+        let address = site.at("key");
+        let autoscaling = self.service_linked(ServiceLinked::Autoscaling)?;
+        let mut groups = vec![self.names.cluster_log_group(owner)];
+        if site.cluster.network.flow_logs {
+            groups.push(self.names.flow_log_group(owner));
+        }
+        let arns: Vec<String> = groups.iter().map(|g| self.arn("logs", format!("log-group:{g}"))).collect();
+        let policy = self.document(
+            "iam/key-policy.json",
+            &address,
+            json!({
+                "logGroupArns": arns,
+                "autoscalingRoleArn": format!(
+                    "arn:{}:iam::{}:role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling",
+                    self.facts.partition, self.facts.account
+                ),
+            }),
+        )?;
+        let kms = &site.cluster.profile.cluster.kms;
+        let days = |n: u32| i32::try_from(n).map_err(|_| Error::bug(format!("{address}: {n} days are too many")));
+        let alias = self.names.kms_alias(owner);
+        let state = kms_key::State {
+            description: format!("{}: Kubernetes data, node volumes and logs", site.name),
+            policy,
+            rotation: true,
+            rotation_days: days(kms.rotation_days)?,
+            deletion_window_days: days(kms.deletion_window_days)?,
+            tags: self.tags(&address, &site.name),
+            alias,
+        };
+        // KMS refuses a policy that names a role that doesn't exist.
+        self.put(address, kms_key::NAME, &state, Terms::default().after([autoscaling]))
+    }
+
+    fn cluster_role(&mut self, site: &Site<'_>) -> Result<()> {
+        let address = site.at("role/cluster");
+        let trust = self.document(
+            "iam/cluster-trust.json",
+            &address,
+            json!({"clusterArn": self.arn("eks", format!("cluster/{}", site.name))}),
+        )?;
+        let key = self.document("iam/cluster-policy.json", &address, json!({"keyArn": site.output("key", "arn")}))?;
+        let policies = ["AmazonEKSClusterPolicy", "AmazonEKSVPCResourceController"];
+        let grants = Grants {
+            attached: policies.iter().map(|p| self.managed_policy(p)).collect(),
+            inline: [("key".to_owned(), key)].into(),
+        };
+        self.role(address, self.names.role(site.cluster.owner, "cluster"), trust, grants)
+    }
+
+    /// Pods on Fargate that act in AWS need the cluster's identity provider.
+    fn needs_oidc(&self, site: &Site<'_>) -> bool {
+        let irsa = |t: &&crate::spec::Tenant| {
+            matches!(t.isolation, Isolation::Fargate { .. }) && !t.service_accounts.is_empty()
+        };
+        self.tenants_of(site).iter().any(irsa)
+    }
+
+    /// `policies` are what lets the cluster's own pods speak.
+    fn addons(&mut self, site: &Site<'_>, policies: &[Address]) -> Result<()> {
+        let role = site.at("role/vpc-cni");
+        let trust = self.pod_identity_trust(site, &role, "kube-system", "aws-node")?;
+        let name = self.names.role(site.cluster.owner, "vpc-cni");
+        let grants = Grants::attached(vec![self.managed_policy("AmazonEKS_CNI_Policy")]);
+        self.role(role.clone(), name, trust, grants)?;
+
+        for (name, addon) in site.cluster.profile.addons.iter() {
+            let address = site.at(&format!("addon/{name}"));
+            let cni = name == "vpc-cni";
+            let state = eks_addon::State {
+                cluster: site.output("cluster", "name"),
+                name: name.to_owned(),
+                version: self.addon_version(site, &address, name, addon)?,
+                configuration: configuration(site, name, addon),
+                pod_identity: if cni {
+                    [("aws-node".to_owned(), reference(&role, "arn"))].into()
+                } else {
+                    Default::default()
+                },
+                tags: self.tags(&address, format!("{}-{name}", site.name)),
+            };
+            let mut terms = Terms::default();
+            if cni && site.cluster.profile.network_policy == NetworkPolicyEngine::VpcCni {
+                terms = terms.controls(&[Control::NetworkPolicy]);
+            }
+            if !DAEMONS.contains(&name) {
+                // Pods of Deployments wait for nodes, and in strict mode for
+                // policies that let them speak.
+                terms = terms.after([site.at("node-group/system")]).after(policies.to_vec());
+            }
+            self.put(address, eks_addon::NAME, &state, terms)?;
+        }
+        Ok(())
+    }
+
+    /// The version of an add-on: the pinned one; else what runs, while EKS
+    /// offers it and it isn't below the floor; else what EKS recommends, or
+    /// its newest where that is below the floor.
+    fn addon_version(&self, site: &Site<'_>, address: &Address, name: &str, addon: &Addon) -> Result<String> {
+        let fits = |version: &str| at_least(version, floor(name));
+        // A pin below the floor needs a waiver, which the spec was checked for.
+        if let Some(pin) = &addon.version {
+            return Ok(pin.clone());
+        }
+        let none = Offer::default();
+        let offer = self.facts.offered.get(&site.version).and_then(|o| o.get(name)).unwrap_or(&none);
+        let running = self.facts.addons.get(address).filter(|v| offer.versions.contains(v) && fits(v));
+        if let (Some(running), false) = (running, self.facts.upgrade) {
+            return Ok(running.clone());
+        }
+        let recommended = offer.default.as_ref().filter(|v| fits(v));
+        let newest = || offer.versions.iter().filter(|v| fits(v)).max_by(|a, b| compare(a, b));
+        recommended.or_else(newest).cloned().ok_or_else(|| {
+            Error::input(format!(
+                "EKS offers no version of {name} from {} on for Kubernetes {}",
+                floor(name),
+                site.version
+            ))
+            .help(format!("choose another kubernetesVersion, or pin one in the profile's addons.{name}.version"))
+        })
+    }
+}
+
+/// An add-on's settings: the profile's, under ours.
+fn configuration(site: &Site<'_>, name: &str, addon: &Addon) -> Value {
+    let profile = site.cluster.profile;
+    let ours = match name {
+        // All values are strings, as the add-on's schema has them.
+        "vpc-cni" => json!({
+            "enableNetworkPolicy": if profile.network_policy == NetworkPolicyEngine::VpcCni { "true" } else { "false" },
+            "env": {
+                "NETWORK_POLICY_ENFORCING_MODE": match profile.network_policy_mode {
+                    NetworkPolicyMode::Strict => "strict",
+                    NetworkPolicyMode::Standard => "standard",
+                },
+            },
+        }),
+        "coredns" | "metrics-server" => json!({"nodeSelector": {ROLE_LABEL.0: ROLE_LABEL.1}}),
+        _ => json!({}),
+    };
+    let mut all = Value::Object(addon.configuration.clone().unwrap_or_default());
+    merge(&mut all, ours);
+    all
+}
+
+/// Puts `over` over `under`, object by object.
+fn merge(under: &mut Value, over: Value) {
+    match (under, over) {
+        (Value::Object(under), Value::Object(over)) => {
+            for (key, value) in over {
+                merge(under.entry(key).or_insert_with(|| Value::Object(Map::new())), value);
+            }
+        }
+        (under, over) => *under = over,
+    }
+}
+
+fn log_type(log: LogType) -> &'static str {
+    match log {
+        LogType::Api => "api",
+        LogType::Audit => "audit",
+        LogType::Authenticator => "authenticator",
+        LogType::ControllerManager => "controllerManager",
+        LogType::Scheduler => "scheduler",
+    }
+}

@@ -1,0 +1,444 @@
+//! VPCs: address blocks, subnets, gateways, routes, endpoints, flow logs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::Ipv4Net;
+use serde_json::json;
+
+use super::access::Grants;
+use super::nodes::{Rules, from_subnets};
+use super::{Facts, Site, Stack, Subnet, Terms};
+use crate::engine::address::Address;
+use crate::engine::error::{Error, Result};
+use crate::engine::value::reference;
+use crate::kinds::aws::{
+    elastic_ip, flow_log, internet_gateway, log_group, nat_gateway, route_table, subnet, vpc, vpc_endpoint,
+};
+use crate::spec::{Control, NatGateways, Spec, is_gateway_endpoint};
+
+/// The smallest subnet (EC2, CreateSubnet).
+const SMALLEST_SUBNET: u8 = 28;
+
+/// A public subnet is a 64th of its VPC, if AWS has subnets that small.
+const PUBLIC_BITS: u8 = 6;
+
+const ANYWHERE: &str = "0.0.0.0/0";
+
+/// What the rest of a cluster needs to know of its VPC.
+pub(super) struct Network {
+    pub cidr: Ipv4Net,
+    /// Private subnets, in order of zone.
+    pub private: Vec<Placed>,
+    /// Route tables and endpoints: nodes need them before they start.
+    pub ways: Vec<Address>,
+}
+
+/// A subnet with its address.
+pub(super) struct Placed {
+    pub address: Address,
+    pub cidr: Ipv4Net,
+}
+
+impl Network {
+    /// Ids of the private subnets.
+    pub fn private_ids(&self) -> Vec<String> {
+        self.private.iter().map(|s| reference(&s.address, "id")).collect()
+    }
+}
+
+/// The block of every VPC. Those that exist keep theirs; others get the lowest
+/// free block of the supernet, in order of address.
+pub(super) fn blocks(spec: &Spec, facts: &Facts) -> Result<BTreeMap<Address, Ipv4Net>> {
+    let wanted: BTreeSet<Address> = spec.clusters().map(|c| super::vpc(c.owner)).collect();
+    let mut taken: Vec<Ipv4Net> = facts.vpcs.values().copied().collect();
+    let mut blocks = BTreeMap::new();
+    for address in wanted {
+        let block = match facts.vpcs.get(&address) {
+            Some(block) => *block,
+            None => lowest_free(spec.network.supernet, spec.network.vpc_prefix, &taken).ok_or_else(|| {
+                Error::input(format!(
+                    "the supernet {} has no free /{} block for {address}",
+                    spec.network.supernet, spec.network.vpc_prefix
+                ))
+                .help("enlarge network.supernet or lengthen network.vpcPrefix; VPCs that exist keep their blocks")
+            })?,
+        };
+        taken.push(block);
+        blocks.insert(address, block);
+    }
+    Ok(blocks)
+}
+
+/// The lowest block of this length in `within` that overlaps none of `taken`.
+fn lowest_free(within: Ipv4Net, prefix: u8, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
+    let overlaps = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
+    within.subnets(prefix).ok()?.find(|block| !taken.iter().any(|t| overlaps(t, block)))
+}
+
+impl Stack<'_> {
+    /// Builds one cluster's VPC.
+    pub(super) fn network(&mut self, site: &Site<'_>, blocks: &BTreeMap<Address, Ipv4Net>) -> Result<Network> {
+        let address = site.at("vpc");
+        let cidr = *blocks.get(&address).ok_or_else(|| Error::bug(format!("{address} has no block")))?;
+        let separation: &[Control] = if site.silo() { &[Control::SiloSeparation] } else { &[] };
+        self.put(
+            address.clone(),
+            vpc::NAME,
+            &vpc::State {
+                cidr: cidr.to_string(),
+                dns_support: true,
+                dns_hostnames: true,
+                default_group_ingress: Vec::new(),
+                default_group_egress: Vec::new(),
+                tags: self.tags(&address, &site.name),
+            },
+            Terms::default().controls(separation),
+        )?;
+        self.put(
+            site.at("internet-gateway"),
+            internet_gateway::NAME,
+            &internet_gateway::State {
+                vpc: site.output("vpc", "id"),
+                tags: self.tags(&site.at("internet-gateway"), &site.name),
+            },
+            Terms::default(),
+        )?;
+
+        let zones = self.zones(site)?;
+        let private = self.subnets(site, cidr, &zones, Side::Private)?;
+        self.subnets(site, cidr, &zones, Side::Public)?;
+        let gateways = self.nat_gateways(site, &zones)?;
+        let ways = self.route_tables(site, &zones, &gateways)?;
+        let mut network = Network { cidr, private, ways };
+        let endpoints = self.endpoints(site, &network)?;
+        network.ways.extend(endpoints);
+        if site.cluster.network.flow_logs {
+            self.flow_logs(site)?;
+        }
+        Ok(network)
+    }
+
+    /// The zones of a VPC, as (suffix, name): those that its subnets are in,
+    /// then the region's first.
+    fn zones(&self, site: &Site<'_>) -> Result<Vec<(String, String)>> {
+        let wanted = usize::from(self.spec.network.zones);
+        let mut zones: BTreeMap<String, String> =
+            self.existing(site).map(|subnet| (suffix(&subnet.zone), subnet.zone.clone())).collect();
+        let mut offered: Vec<&str> = self.facts.zones.iter().map(|z| z.name.as_str()).collect();
+        offered.sort_unstable();
+        for zone in offered {
+            if zones.len() < wanted {
+                zones.insert(suffix(zone), zone.to_owned());
+            }
+        }
+        if zones.len() < wanted {
+            return Err(Error::input(format!(
+                "network.zones is {wanted}, but {} has {} zones that EKS can use",
+                self.spec.region,
+                zones.len()
+            ))
+            .help(format!("set network.zones to {} or less", zones.len())));
+        }
+        Ok(zones.into_iter().take(wanted).collect())
+    }
+
+    /// The subnets that a VPC has.
+    fn existing<'s>(&'s self, site: &Site<'_>) -> impl Iterator<Item = &'s Subnet> {
+        let within = site.at("subnet/");
+        let all = self.facts.subnets.iter();
+        all.filter(move |(address, _)| address.as_str().starts_with(within.as_str())).map(|(_, subnet)| subnet)
+    }
+
+    fn subnets(
+        &mut self,
+        site: &Site<'_>,
+        cidr: Ipv4Net,
+        zones: &[(String, String)],
+        side: Side,
+    ) -> Result<Vec<Placed>> {
+        let mut taken: Vec<Ipv4Net> = self.existing(site).map(|subnet| subnet.cidr).collect();
+        let too_small = || {
+            Error::input(format!("the VPC block {cidr} of {} has no room for {} subnets", site.prefix, side.name()))
+                .help("set network.vpcPrefix or network.zones lower; VPCs that exist keep their blocks")
+        };
+        let mut placed = Vec::new();
+        for (suffix, zone) in zones {
+            let address = site.at(&format!("subnet/{}-{suffix}", side.name()));
+            let subnet = match self.facts.subnets.get(&address) {
+                Some(subnet) => subnet.clone(),
+                None => {
+                    let block = side.place(cidr, zones.len(), &taken).ok_or_else(too_small)?;
+                    Subnet { cidr: block, zone: zone.clone() }
+                }
+            };
+            taken.push(subnet.cidr);
+            let mut tags = self.tags(&address, format!("{}-{}-{suffix}", site.name, side.name()));
+            tags.insert(side.role_tag().to_owned(), "1".to_owned());
+            self.put(
+                address.clone(),
+                subnet::NAME,
+                &subnet::State {
+                    vpc: site.output("vpc", "id"),
+                    cidr: subnet.cidr.to_string(),
+                    zone: subnet.zone,
+                    public_ip_on_launch: false,
+                    tags,
+                },
+                Terms::default(),
+            )?;
+            placed.push(Placed { address, cidr: subnet.cidr });
+        }
+        Ok(placed)
+    }
+
+    /// NAT gateways with their elastic IPs, by the suffix of the zone that
+    /// they serve.
+    fn nat_gateways(&mut self, site: &Site<'_>, zones: &[(String, String)]) -> Result<BTreeMap<String, Address>> {
+        let homes = match site.cluster.network.nat_gateways {
+            NatGateways::PerZone => zones,
+            NatGateways::Single => zones.get(..1).unwrap_or_default(),
+            NatGateways::None => &[],
+        };
+        let mut serving = BTreeMap::new();
+        for (suffix, _) in homes {
+            let ip = site.at(&format!("elastic-ip/{suffix}"));
+            let gateway = site.at(&format!("nat-gateway/{suffix}"));
+            let name = format!("{}-nat-{suffix}", site.name);
+            self.put(
+                ip.clone(),
+                elastic_ip::NAME,
+                &elastic_ip::State { tags: self.tags(&ip, &name) },
+                Terms::default(),
+            )?;
+            self.put(
+                gateway.clone(),
+                nat_gateway::NAME,
+                &nat_gateway::State {
+                    subnet: site.output(&format!("subnet/public-{suffix}"), "id"),
+                    allocation: reference(&ip, "id"),
+                    tags: self.tags(&gateway, &name),
+                },
+                // A public NAT gateway needs the VPC's way out (VPC User
+                // Guide, "NAT gateway basics").
+                Terms::default().after([site.at("internet-gateway")]),
+            )?;
+            serving.insert(suffix.clone(), gateway);
+        }
+        if let (NatGateways::Single, Some(only)) = (site.cluster.network.nat_gateways, serving.values().next().cloned())
+        {
+            serving = zones.iter().map(|(suffix, _)| (suffix.clone(), only.clone())).collect();
+        }
+        Ok(serving)
+    }
+
+    fn route_tables(
+        &mut self,
+        site: &Site<'_>,
+        zones: &[(String, String)],
+        gateways: &BTreeMap<String, Address>,
+    ) -> Result<Vec<Address>> {
+        let to = |target: String| vec![route_table::Route { destination: ANYWHERE.to_owned(), target }];
+        let subnet = |side: Side, suffix: &str| site.output(&format!("subnet/{}-{suffix}", side.name()), "id");
+        let mut tables = vec![(
+            "public".to_owned(),
+            to(site.output("internet-gateway", "id")),
+            zones.iter().map(|(suffix, _)| subnet(Side::Public, suffix)).collect::<Vec<_>>(),
+        )];
+        for (suffix, _) in zones {
+            let routes = gateways.get(suffix).map(|g| to(reference(g, "id"))).unwrap_or_default();
+            tables.push((format!("private-{suffix}"), routes, vec![subnet(Side::Private, suffix)]));
+        }
+        let mut addresses = Vec::new();
+        for (name, routes, subnets) in tables {
+            let address = site.at(&format!("route-table/{name}"));
+            let tags = self.tags(&address, format!("{}-{name}", site.name));
+            let state = route_table::State { vpc: site.output("vpc", "id"), routes, subnets, tags };
+            self.put(address.clone(), route_table::NAME, &state, Terms::default())?;
+            addresses.push(address);
+        }
+        Ok(addresses)
+    }
+
+    fn endpoints(&mut self, site: &Site<'_>, network: &Network) -> Result<Vec<Address>> {
+        let services = &site.cluster.network.endpoints;
+        if services.iter().any(|s| !is_gateway_endpoint(s)) {
+            let ingress = from_subnets(network, "tcp", 443, "AWS APIs from private subnets");
+            let group = (site.at("security-group/endpoints"), "endpoints");
+            self.security_group(site, group, site.cluster.owner, "Interface endpoints", Rules::only(ingress), &[])?;
+        }
+        let mut addresses = Vec::new();
+        for service in services {
+            let gateway = is_gateway_endpoint(service);
+            let address = site.at(&format!("endpoint/{service}"));
+            let policy =
+                self.document("iam/endpoint-policy.json", &address, json!({"service": service, "gateway": gateway}))?;
+            let state = vpc_endpoint::State {
+                vpc: site.output("vpc", "id"),
+                service: endpoint_service(&self.spec.region, service),
+                kind: if gateway { "Gateway" } else { "Interface" }.to_owned(),
+                policy,
+                route_tables: if gateway {
+                    network.ways.iter().map(|t| reference(t, "id")).collect()
+                } else {
+                    Vec::new()
+                },
+                subnets: if gateway { Vec::new() } else { network.private_ids() },
+                security_groups: if gateway { Vec::new() } else { vec![site.output("security-group/endpoints", "id")] },
+                private_dns: !gateway,
+                tags: self.tags(&address, format!("{}-{service}", site.name)),
+            };
+            self.put(address.clone(), vpc_endpoint::NAME, &state, Terms::default())?;
+            addresses.push(address);
+        }
+        Ok(addresses)
+    }
+
+    fn flow_logs(&mut self, site: &Site<'_>) -> Result<()> {
+        let owner = site.cluster.owner;
+        let name = self.names.flow_log_group(owner);
+        let group = site.at("log-group/flow-logs");
+        let retention = site.cluster.network.flow_log_retention_days;
+        self.log_group(site, group.clone(), &name, retention)?;
+
+        let role = site.at("role/flow-logs");
+        let trust =
+            self.document("iam/flow-logs-trust.json", &role, json!({"flowLogArn": self.arn("ec2", "vpc-flow-log/*")}))?;
+        let delivery = self.document(
+            "iam/flow-logs-policy.json",
+            &role,
+            json!({"logGroupArn": self.arn("logs", format!("log-group:{name}"))}),
+        )?;
+        let name = self.names.role(owner, "flow-logs");
+        let grants = Grants { inline: BTreeMap::from([("delivery".to_owned(), delivery)]), ..Grants::none() };
+        self.role(role.clone(), name, trust, grants)?;
+
+        let address = site.at("flow-log");
+        let state = flow_log::State {
+            vpc: site.output("vpc", "id"),
+            log_group: reference(&group, "name"),
+            role: reference(&role, "arn"),
+            traffic: "ALL".to_owned(),
+            aggregation: 600,
+            tags: self.tags(&address, &site.name),
+        };
+        self.put(address, flow_log::NAME, &state, Terms::default())
+    }
+
+    /// A log group under the cluster's key. Audit logs outlive what they log.
+    pub(super) fn log_group(&mut self, site: &Site<'_>, address: Address, name: &str, days: u32) -> Result<()> {
+        let state = log_group::State {
+            name: name.to_owned(),
+            retention_days: i32::try_from(days).ok(),
+            key: Some(site.output("key", "arn")),
+            tags: self.tags(&address, name),
+        };
+        self.put(address, log_group::NAME, &state, Terms::default().kept())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Private,
+    Public,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::Public => "public",
+        }
+    }
+
+    /// By which load balancer controllers find subnets (EKS User Guide,
+    /// "Subnet requirements for load balancers").
+    fn role_tag(self) -> &'static str {
+        match self {
+            Self::Private => "kubernetes.io/role/internal-elb",
+            Self::Public => "kubernetes.io/role/elb",
+        }
+    }
+
+    /// The block of a new subnet. Private ones fill the first half of the
+    /// VPC with as many zones as a power of two holds, public ones share what
+    /// lies at its end. Blocks of zones that come later fit beside them.
+    fn place(self, vpc: Ipv4Net, zones: usize, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
+        let bits = u8::try_from(zones.next_power_of_two().trailing_zeros()).ok()?;
+        let private = vpc.prefix_len().checked_add(1)?.checked_add(bits)?;
+        let public = vpc.prefix_len().checked_add(PUBLIC_BITS)?.min(SMALLEST_SUBNET);
+        let end = vpc.subnets(public.checked_sub(bits)?).ok()?.last()?;
+        match self {
+            Self::Private if private > SMALLEST_SUBNET => None,
+            Self::Private => lowest_free(vpc, private, &[taken, &[end]].concat()),
+            Self::Public => lowest_free(end, public, taken),
+        }
+    }
+}
+
+/// The letter of a zone: `a` of `us-east-1a`.
+fn suffix(zone: &str) -> String {
+    zone.chars().rev().take_while(char::is_ascii_alphabetic).collect::<String>().chars().rev().collect()
+}
+
+/// Services whose endpoint names are written the other way round outside of
+/// the `aws` partition, by region (EC2, DescribeVpcEndpointServices).
+const REVERSED: &[(&str, &str, &[&str])] = &[
+    (
+        "cn-",
+        "cn.com.amazonaws",
+        &[
+            "application-autoscaling",
+            "athena",
+            "autoscaling",
+            "backup",
+            "cloudformation",
+            "ebs",
+            "ec2",
+            "ecr.api",
+            "ecr.dkr",
+            "eks",
+            "elasticache",
+            "elasticfilesystem",
+            "execute-api",
+            "fsx",
+            "kinesis-streams",
+            "lambda",
+            "monitoring",
+            "rds",
+            "redshift",
+            "redshift-data",
+            "sagemaker.api",
+            "sagemaker.runtime",
+            "securityhub",
+            "servicecatalog",
+            "sqs",
+            "states",
+            "sts",
+            "sync-states",
+            "synthetics",
+            "transfer",
+            "xray",
+        ],
+    ),
+    ("eusc-", "eu.amazonaws", &["ecr.api", "ecr.dkr", "execute-api", "securityhub"]),
+    (
+        "us-iso-",
+        "gov.ic.c2s",
+        &["autoscaling", "ebs", "ec2", "ecr.api", "ecr.dkr", "elasticfilesystem", "execute-api", "sns", "sqs"],
+    ),
+    (
+        "us-isob-",
+        "gov.sgov.sc2s",
+        &["autoscaling", "ebs", "ec2", "ecr.api", "ecr.dkr", "elasticfilesystem", "execute-api", "sns", "sqs"],
+    ),
+    ("us-isof-", "gov.ic.hci.csp", &["ebs", "ecr.api", "ecr.dkr", "execute-api"]),
+    ("eu-isoe-", "uk.adc-e.cloud", &["ebs", "ecr.api", "ecr.dkr", "execute-api"]),
+];
+
+/// A service's whole endpoint name.
+pub(super) fn endpoint_service(region: &str, service: &str) -> String {
+    let reversed =
+        REVERSED.iter().find(|(prefix, _, services)| region.starts_with(prefix) && services.contains(&service));
+    let domain = reversed.map_or("com.amazonaws", |(_, domain, _)| domain);
+    format!("{domain}.{region}.{service}")
+}

@@ -1,0 +1,382 @@
+//! Nodes: security groups, launch templates, managed node groups.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::access::ServiceLinked;
+use super::cluster::{DAEMONS, ROLE_LABEL};
+use super::network::Network;
+use super::{Site, Stack, Terms};
+use crate::aws::tags;
+use crate::engine::address::Address;
+use crate::engine::error::{Error, Result};
+use crate::engine::value::reference;
+use crate::kinds::aws::security_group::Permission;
+use crate::kinds::aws::{launch_template, node_group, security_group};
+use crate::spec::names::{self, SYSTEM_NODE_GROUP};
+use crate::spec::{AmiFamily, Architecture, CapacityType, Control, Imds, ImdsTokens, Nodes, Owner, Volume};
+
+const HTTPS: u16 = 443;
+const DNS: u16 = 53;
+const KUBELET: u16 = 10250;
+/// Where the metrics-server add-on listens (EKS User Guide, "View resource
+/// usage with the Kubernetes Metrics Server").
+const METRICS: u16 = 10251;
+/// Where webhooks usually listen.
+const WEBHOOKS: [u16; 4] = [HTTPS, 4443, 8443, 9443];
+
+/// The taint and the label of a tenant's nodes (rows NODE-1 and NODE-2).
+const TENANT_KEY: &str = "tenantID";
+
+/// One node group with all that it needs.
+struct NodeSet<'a> {
+    owner: Owner<'a>,
+    /// In names: `system`, `nodes`.
+    purpose: &'static str,
+    role: Address,
+    group: Address,
+    template: Address,
+    address: Address,
+    /// Name of the node group.
+    name: String,
+    nodes: &'a Nodes,
+    imds: &'a Imds,
+    labels: BTreeMap<String, String>,
+    taints: Vec<node_group::Taint>,
+    controls: Vec<Control>,
+}
+
+impl Stack<'_> {
+    /// Beside EKS's own group, which lets the control plane out, on the
+    /// control plane's interfaces.
+    pub(super) fn control_plane_group(&mut self, site: &Site<'_>, network: &Network) -> Result<()> {
+        let ingress = from_subnets(network, "tcp", HTTPS, "Kubernetes API from private subnets");
+        let group = (site.at("security-group/control-plane"), "control-plane");
+        self.security_group(site, group, site.cluster.owner, "Control plane", Rules::only(ingress), &[])
+    }
+
+    /// The nodes that the cluster's own pods run on.
+    pub(super) fn system_nodes(&mut self, site: &Site<'_>, network: &Network) -> Result<()> {
+        let group = site.at("security-group/system-nodes");
+        let mut ingress = self.node_ingress(site);
+        ingress.push(from_group(self.control_plane(site), METRICS, "Metrics API from the control plane"));
+        ingress.extend(from_subnets(network, "tcp", DNS, "DNS from private subnets"));
+        ingress.extend(from_subnets(network, "udp", DNS, "DNS from private subnets"));
+        let owner = site.cluster.owner;
+        let rules = Rules::and_out(ingress);
+        self.security_group(site, (group.clone(), "system-nodes"), owner, "System nodes", rules, &[])?;
+        let profile = site.cluster.profile;
+        let role = site.at("role/system-nodes");
+        self.node_role(&role, owner, "system-nodes")?;
+        self.node_set(
+            site,
+            network,
+            NodeSet {
+                owner,
+                purpose: "system",
+                role,
+                group,
+                template: site.at("launch-template/system"),
+                address: site.at("node-group/system"),
+                name: SYSTEM_NODE_GROUP.to_owned(),
+                nodes: &profile.system_nodes,
+                imds: &profile.imds,
+                labels: [(ROLE_LABEL.0.to_owned(), ROLE_LABEL.1.to_owned())].into(),
+                taints: Vec::new(),
+                controls: Vec::new(),
+            },
+        )
+    }
+
+    /// A tenant's own nodes. Where it shares its cluster they are tainted, so
+    /// that nobody else's pods start or stay there.
+    pub(super) fn tenant_nodes(
+        &mut self,
+        site: &Site<'_>,
+        network: &Network,
+        tenant: &crate::spec::Tenant,
+        home: &Address,
+    ) -> Result<()> {
+        let owner = Owner::Tenant(&tenant.id);
+        let group = home.join("security-group");
+        // In its own VPC it is the VPC that sets a tenant apart.
+        let apart = if site.silo() { Control::SiloSeparation } else { Control::NodeTaint };
+        self.tenant_group(site, (group.clone(), "nodes"), owner, "Nodes of one tenant", apart)?;
+        let role = home.join("role/nodes");
+        self.node_role(&role, owner, "nodes")?;
+        let taint = |effect: &str| node_group::Taint {
+            key: TENANT_KEY.to_owned(),
+            value: tenant.id.clone(),
+            effect: effect.to_owned(),
+        };
+        let shared = !site.silo();
+        self.node_set(
+            site,
+            network,
+            NodeSet {
+                owner,
+                purpose: "nodes",
+                role,
+                group,
+                template: home.join("launch-template"),
+                address: home.join("node-group"),
+                name: names::node_group(&tenant.id),
+                nodes: &tenant.profile.nodes,
+                imds: &tenant.profile.imds,
+                labels: [(TENANT_KEY.to_owned(), tenant.id.clone())].into(),
+                taints: if shared { vec![taint("NO_EXECUTE"), taint("NO_SCHEDULE")] } else { Vec::new() },
+                controls: if shared { vec![Control::NodeTaint, Control::NodeSelector] } else { Vec::new() },
+            },
+        )
+    }
+
+    /// The group of a tenant's nodes or pods, instead of the cluster's own:
+    /// that one lets all its members reach each other.
+    pub(super) fn tenant_group(
+        &mut self,
+        site: &Site<'_>,
+        group: (Address, &str),
+        owner: Owner<'_>,
+        description: &str,
+        control: Control,
+    ) -> Result<()> {
+        let mut ingress = self.node_ingress(site);
+        let system = site.output("security-group/system-nodes", "id");
+        ingress.push(from_group(system, KUBELET, "Metrics of the kubelet from system nodes"));
+        self.security_group(site, group, owner, description, Rules::and_out(ingress), &[control])
+    }
+
+    fn control_plane(&self, site: &Site<'_>) -> String {
+        site.output("security-group/control-plane", "id")
+    }
+
+    /// What all nodes let in: their own kind, and the control plane.
+    fn node_ingress(&self, site: &Site<'_>) -> Vec<Permission> {
+        let own = Permission {
+            protocol: "-1".to_owned(),
+            from: 0,
+            to: 0,
+            peer: "self".to_owned(),
+            description: "Members of this group".to_owned(),
+        };
+        let kubelet = from_group(self.control_plane(site), KUBELET, "Kubelet from the control plane");
+        let webhooks =
+            WEBHOOKS.map(|port| from_group(self.control_plane(site), port, "Webhooks from the control plane"));
+        [own, kubelet].into_iter().chain(webhooks).collect()
+    }
+
+    /// `purpose` is what the group is called in its name.
+    pub(super) fn security_group(
+        &mut self,
+        site: &Site<'_>,
+        (address, purpose): (Address, &str),
+        owner: Owner<'_>,
+        description: &str,
+        rules: Rules,
+        controls: &[Control],
+    ) -> Result<()> {
+        let name = self.names.security_group(owner, purpose);
+        let state = security_group::State {
+            vpc: site.output("vpc", "id"),
+            description: description.to_owned(),
+            ingress: rules.ingress,
+            egress: rules.egress,
+            tags: self.tags(&address, &name),
+            name,
+        };
+        self.put(address, security_group::NAME, &state, Terms::default().controls(controls))
+    }
+
+    fn node_set(&mut self, site: &Site<'_>, network: &Network, set: NodeSet<'_>) -> Result<()> {
+        let nodes = set.nodes;
+        let name = self.names.launch_template(set.owner, set.purpose);
+        let mut controls = Vec::new();
+        if set.imds.tokens == ImdsTokens::Required && set.imds.hop_limit == 1 {
+            controls.push(Control::Imds);
+        }
+        if nodes.ami_family != AmiFamily::Al2023 {
+            controls.push(Control::HostOs);
+        }
+        controls.push(Control::PodSeccomp);
+        if nodes.pod_pids_limit.is_some() {
+            controls.push(Control::Quota);
+        }
+        let state = launch_template::State {
+            image: nodes.ami_id.clone().filter(|_| nodes.ami_family == AmiFamily::Custom),
+            security_groups: vec![reference(&set.group, "id")],
+            metadata: launch_template::Metadata {
+                endpoint: "enabled".to_owned(),
+                tokens: match set.imds.tokens {
+                    ImdsTokens::Required => "required",
+                    ImdsTokens::Optional => "optional",
+                }
+                .to_owned(),
+                hop_limit: i32::from(set.imds.hop_limit),
+                ipv6: "disabled".to_owned(),
+                instance_tags: "disabled".to_owned(),
+            },
+            volumes: volumes(site, nodes),
+            user_data: self.user_data(site, &set)?,
+            instance_tags: self.instance_tags(&set.template, &name),
+            other: BTreeMap::new(),
+            tags: self.tags(&set.template, &name),
+            name,
+        };
+        self.put(set.template.clone(), launch_template::NAME, &state, Terms::default().controls(&controls))?;
+
+        let size =
+            |n: u32| i32::try_from(n).map_err(|_| Error::bug(format!("{}: {n} nodes are too many", set.address)));
+        let state = node_group::State {
+            cluster: site.output("cluster", "name"),
+            role: reference(&set.role, "arn"),
+            subnets: network.private_ids(),
+            ami_type: ami_type(nodes).to_owned(),
+            capacity_type: match nodes.capacity_type {
+                CapacityType::OnDemand => "ON_DEMAND",
+                CapacityType::Spot => "SPOT",
+            }
+            .to_owned(),
+            instance_types: nodes.instance_types.clone(),
+            template: reference(&set.template, "id"),
+            template_version: reference(&set.template, "version"),
+            labels: set.labels,
+            taints: set.taints,
+            min: size(nodes.min)?,
+            max: size(nodes.max)?,
+            desired: size(nodes.desired)?,
+            max_unavailable: 1,
+            version: site.version.to_string(),
+            tags: self.tags(&set.address, format!("{}-{}", site.name, set.name)),
+            name: set.name,
+        };
+        let linked = self.service_linked(ServiceLinked::NodeGroup)?;
+        let daemons = DAEMONS.map(|addon| site.at(&format!("addon/{addon}")));
+        let mut controls = set.controls;
+        controls.push(Control::Quota);
+        // A node that starts without its ways out or its network settings
+        // joins broken, or not at all.
+        let terms = Terms::default().after([linked]).after(daemons).after(network.ways.clone()).controls(&controls);
+        self.put(set.address, node_group::NAME, &state, terms)
+    }
+
+    /// Tags of instances and volumes: for finding and billing. No address:
+    /// they aren't resources of ours.
+    fn instance_tags(&self, template: &Address, name: &str) -> BTreeMap<String, String> {
+        let mut all = self.tags(template, name);
+        all.remove(tags::ADDRESS);
+        all
+    }
+
+    fn user_data(&self, site: &Site<'_>, set: &NodeSet<'_>) -> Result<String> {
+        let mut context = json!({"nodes": set.nodes});
+        match set.nodes.ami_family {
+            AmiFamily::Bottlerocket => self.templates.toml("user-data/bottlerocket.toml", &context, &set.template),
+            AmiFamily::Al2023 => self.node_config(&context, set),
+            // EKS adds nothing to the user data of a custom image: it must say
+            // what to join, and as what.
+            AmiFamily::Custom => {
+                context["cluster"] = json!({
+                    "name": site.output("cluster", "name"),
+                    "endpoint": site.output("cluster", "endpoint"),
+                    "certificateAuthority": site.output("cluster", "certificate_authority"),
+                    "serviceCidr": self.spec.network.service_cidr,
+                });
+                context["flags"] = json!(kubelet_flags(set));
+                self.node_config(&context, set)
+            }
+        }
+    }
+
+    /// A NodeConfig in the MIME envelope that Amazon Linux 2023 expects.
+    fn node_config(&self, context: &serde_json::Value, set: &NodeSet<'_>) -> Result<String> {
+        let documents = self.templates.yaml("user-data/node-config.yaml", context, &set.template)?;
+        let mut text = String::from("MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"ringfence\"\n\n");
+        for document in documents {
+            text.push_str(&format!("--ringfence\nContent-Type: application/node.eks.aws\n\n{document}\n"));
+        }
+        text.push_str("--ringfence--\n");
+        Ok(text)
+    }
+}
+
+/// The rules of a security group.
+pub(super) struct Rules {
+    ingress: Vec<Permission>,
+    egress: Vec<Permission>,
+}
+
+impl Rules {
+    /// In, and nothing out.
+    pub fn only(mut ingress: Vec<Permission>) -> Self {
+        ingress.sort();
+        Self { ingress, egress: Vec::new() }
+    }
+
+    /// In, and out to wherever a route leads: what is there has its own rules.
+    fn and_out(ingress: Vec<Permission>) -> Self {
+        let egress = Permission {
+            protocol: "-1".to_owned(),
+            from: 0,
+            to: 0,
+            peer: "0.0.0.0/0".to_owned(),
+            description: "Anywhere that a route leads".to_owned(),
+        };
+        Self { egress: vec![egress], ..Self::only(ingress) }
+    }
+}
+
+fn from_group(peer: String, port: u16, description: &str) -> Permission {
+    let port = i32::from(port);
+    Permission { protocol: "tcp".to_owned(), from: port, to: port, peer, description: description.to_owned() }
+}
+
+/// One rule for each private subnet, whatever the number of tenants.
+pub(super) fn from_subnets(network: &Network, protocol: &str, port: u16, description: &str) -> Vec<Permission> {
+    let rule = |peer| Permission { protocol: protocol.to_owned(), ..from_group(peer, port, description) };
+    network.private.iter().map(|s| rule(s.cidr.to_string())).collect()
+}
+
+/// Bottlerocket keeps its system and its data apart; others have one volume
+/// (EKS User Guide, "Customize managed nodes with launch templates").
+fn volumes(site: &Site<'_>, nodes: &Nodes) -> Vec<launch_template::Volume> {
+    let volume = |device: &str, of: Option<&Volume>| launch_template::Volume {
+        device: device.to_owned(),
+        size: of.and_then(|v| i32::try_from(v.size_gib).ok()),
+        kind: "gp3".to_owned(),
+        iops: of.and_then(|v| v.iops).and_then(|n| i32::try_from(n).ok()),
+        throughput: of.and_then(|v| v.throughput).and_then(|n| i32::try_from(n).ok()),
+        encrypted: true,
+        key: Some(site.output("key", "arn")),
+        delete_on_termination: true,
+    };
+    let root = nodes.root_volume.as_ref();
+    match nodes.ami_family {
+        AmiFamily::Bottlerocket => vec![volume("/dev/xvda", root), volume("/dev/xvdb", Some(&nodes.data_volume))],
+        AmiFamily::Al2023 | AmiFamily::Custom => vec![volume("/dev/xvda", root.or(Some(&nodes.data_volume)))],
+    }
+}
+
+fn ami_type(nodes: &Nodes) -> &'static str {
+    match (nodes.ami_family, nodes.architecture, nodes.fips) {
+        (AmiFamily::Bottlerocket, Architecture::X86_64, false) => "BOTTLEROCKET_x86_64",
+        (AmiFamily::Bottlerocket, Architecture::X86_64, true) => "BOTTLEROCKET_x86_64_FIPS",
+        (AmiFamily::Bottlerocket, Architecture::Arm64, false) => "BOTTLEROCKET_ARM_64",
+        (AmiFamily::Bottlerocket, Architecture::Arm64, true) => "BOTTLEROCKET_ARM_64_FIPS",
+        (AmiFamily::Al2023, Architecture::X86_64, _) => "AL2023_x86_64_STANDARD",
+        (AmiFamily::Al2023, Architecture::Arm64, _) => "AL2023_ARM_64_STANDARD",
+        (AmiFamily::Custom, ..) => "CUSTOM",
+    }
+}
+
+/// Labels and taints as the kubelet takes them.
+fn kubelet_flags(set: &NodeSet<'_>) -> Vec<String> {
+    let labels: Vec<String> = set.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let taints: Vec<String> = set
+        .taints
+        .iter()
+        .map(|t| format!("{}={}:{}", t.key, t.value, if t.effect == "NO_EXECUTE" { "NoExecute" } else { "NoSchedule" }))
+        .collect();
+    let flag = |name: &str, values: &[String]| (!values.is_empty()).then(|| format!("--{name}={}", values.join(",")));
+    [flag("node-labels", &labels), flag("register-with-taints", &taints)].into_iter().flatten().collect()
+}

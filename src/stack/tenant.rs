@@ -1,0 +1,76 @@
+//! What a tenant has for itself: nodes or a Fargate profile, roles, objects.
+
+use serde_json::json;
+
+use super::access::{Grants, ServiceLinked};
+use super::network::Network;
+use super::{Site, Stack, Terms};
+use crate::engine::address::Address;
+use crate::engine::error::Result;
+use crate::engine::value::reference;
+use crate::kinds::aws::fargate_profile;
+use crate::spec::{Control, Isolation, Owner, Tenant, names};
+
+impl<'a> Stack<'a> {
+    /// The tenants whose pods run in a cluster.
+    pub(super) fn tenants_of(&self, site: &Site<'_>) -> Vec<&'a Tenant> {
+        let lives_here = |tenant: &&Tenant| match (site.cluster.owner, tenant.pool()) {
+            (Owner::Tenant(id), None) => tenant.id == id,
+            (Owner::Pool(name), Some(pool)) => name == pool,
+            _ => false,
+        };
+        self.spec.tenants.iter().filter(lives_here).collect()
+    }
+
+    pub(super) fn tenant(&mut self, site: &Site<'_>, network: &Network, tenant: &Tenant) -> Result<()> {
+        let home = home(tenant);
+        match tenant.isolation {
+            Isolation::Silo | Isolation::Pool { .. } => self.tenant_nodes(site, network, tenant, &home)?,
+            Isolation::Fargate { .. } => self.fargate(site, network, tenant, &home)?,
+        }
+        self.workload_roles(site, tenant, &home)?;
+        self.tenant_objects(site, network, tenant, &home)
+    }
+
+    fn fargate(&mut self, site: &Site<'_>, network: &Network, tenant: &Tenant, home: &Address) -> Result<()> {
+        let owner = Owner::Tenant(&tenant.id);
+        let group = (home.join("security-group"), "pods");
+        self.tenant_group(site, group, owner, "Fargate pods of one tenant", Control::FargateProfile)?;
+
+        let role = home.join("role/pod-execution");
+        let trust = self.document(
+            "iam/fargate-trust.json",
+            &role,
+            json!({"profileArn": self.arn("eks", format!("fargateprofile/{}/*", site.name))}),
+        )?;
+        let grants = Grants::attached(vec![self.managed_policy("AmazonEKSFargatePodExecutionRolePolicy")]);
+        self.role(role.clone(), self.names.role(owner, "pod-execution"), trust, grants)?;
+
+        let address = home.join("profile");
+        let state = fargate_profile::State {
+            cluster: site.output("cluster", "name"),
+            name: names::fargate_profile(&tenant.id),
+            role: reference(&role, "arn"),
+            subnets: network.private_ids(),
+            selectors: vec![fargate_profile::Selector { namespace: tenant.namespace(), labels: Default::default() }],
+            tags: self.tags(&address, format!("{}-{}", site.name, names::fargate_profile(&tenant.id))),
+        };
+        let linked = self.service_linked(ServiceLinked::Fargate)?;
+        let terms = Terms::default()
+            .after([linked])
+            .after(network.ways.clone())
+            .controls(&[Control::FargateProfile, Control::Firecracker]);
+        self.put(address, fargate_profile::NAME, &state, terms)
+    }
+}
+
+/// Where a tenant's own resources stand: the address says how it is kept apart, so
+/// that a move can hold both.
+fn home(tenant: &Tenant) -> Address {
+    let model = match tenant.isolation {
+        Isolation::Silo => "silo",
+        Isolation::Pool { .. } => "pool",
+        Isolation::Fargate { .. } => "fargate",
+    };
+    Address::new(format!("tenant/{}/{model}", tenant.id))
+}

@@ -1,0 +1,592 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::graph;
+use crate::engine::value::{display, references, walk};
+use crate::kinds::aws::security_group::Permission;
+use crate::spec::{LoadOptions, load};
+
+fn spec(text: &str) -> Spec {
+    let options = LoadOptions { profiles_dir: None, today: jiff::civil::date(2026, 11, 23) };
+    load(Path::new("tenancy.yaml"), text, &options).unwrap_or_else(|e| panic!("{e}\n{text}"))
+}
+
+fn example(name: &str) -> Spec {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name).join("tenancy.yaml");
+    spec(&std::fs::read_to_string(path).unwrap())
+}
+
+fn examples() -> Vec<(String, Spec)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut names: Vec<String> =
+        std::fs::read_dir(root).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names.into_iter().map(|n| (n.clone(), example(&n))).collect()
+}
+
+fn built(spec: &Spec) -> Desired {
+    built_with(spec, &Facts::assumed(spec))
+}
+
+fn built_with(spec: &Spec, facts: &Facts) -> Desired {
+    build(spec, facts, &Templates::built_in().unwrap()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// What would be observed of addresses after `desired` was applied.
+fn observed(facts: &Facts, desired: &Desired) -> Facts {
+    let mut facts = facts.clone();
+    for r in desired.iter() {
+        let text = |key: &str| r.state[key].as_str().unwrap_or_default().to_owned();
+        match r.kind {
+            "aws.vpc" => drop(facts.vpcs.insert(r.address.clone(), text("cidr").parse().unwrap())),
+            "aws.subnet" => {
+                let subnet = Subnet { cidr: text("cidr").parse().unwrap(), zone: text("zone") };
+                facts.subnets.insert(r.address.clone(), subnet);
+            }
+            _ => {}
+        }
+    }
+    facts
+}
+
+fn at<'d>(desired: &'d Desired, address: &str) -> &'d Resource {
+    desired.get(&Address::new(address)).unwrap_or_else(|| panic!("no {address}"))
+}
+
+fn state<T: serde::de::DeserializeOwned>(desired: &Desired, address: &str) -> T {
+    serde_json::from_value(at(desired, address).state.clone()).unwrap()
+}
+
+fn blocks(desired: &Desired) -> BTreeMap<String, String> {
+    let lies = |r: &&Resource| matches!(r.kind, "aws.vpc" | "aws.subnet");
+    let cidr = |r: &Resource| (r.address.to_string(), r.state["cidr"].as_str().unwrap().to_owned());
+    desired.iter().filter(lies).map(cidr).collect()
+}
+
+/// `with` silos in this order, in a supernet of few blocks.
+fn silos(ids: &[String]) -> Spec {
+    let tenants: String =
+        ids.iter().map(|id| format!("    - {{id: \"{id}\", name: t{id}, tier: premium}}\n")).collect();
+    let text = format!(
+        "apiVersion: ringfence.dev/v1alpha1\nkind: Tenancy\nmetadata: {{name: acme}}\nspec:\n  region: us-east-1\n  kubernetesVersion: \"1.36\"\n  network: {{supernet: 10.64.0.0/12, vpcPrefix: 20, endpoints: [s3]}}\n  access: {{admins: [\"arn:aws:iam::123456789012:role/Admin\"]}}\n  tenants:\n{tenants}"
+    );
+    spec(&text)
+}
+
+#[test]
+fn three_tiers_by_address() {
+    let desired = built(&example("three-tiers"));
+    let line = |r: &Resource| {
+        format!("{:<64} {:<24} {}", r.address.as_str(), r.kind, r.controls.join(" ")).trim_end().to_owned()
+    };
+    insta::assert_snapshot!(desired.iter().map(line).collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn three_tiers_in_full() {
+    let desired = built(&example("three-tiers"));
+    let whole =
+        |r: &&Resource| ["12345", "23456", "34567", "shared-1"].iter().any(|id| r.address.as_str().contains(id));
+    let one_of_each: BTreeMap<&str, &Resource> = desired.iter().filter(whole).map(|r| (r.kind, r)).collect();
+    let mut text = String::new();
+    for (kind, r) in one_of_each {
+        let after: Vec<String> = r.after.iter().map(ToString::to_string).collect();
+        let state = serde_json::to_string_pretty(&r.state).unwrap();
+        let state: Vec<String> = state.lines().map(readable).collect();
+        text.push_str(&format!("{kind} {}\nafter {}\n{}\n\n", r.address, after.join(" "), state.join("\n")));
+    }
+    insta::assert_snapshot!(text);
+}
+
+/// References as `<address.output>`, also where one is the whole value.
+fn readable(line: &str) -> String {
+    display(&format!("{line} ")).trim_end().to_owned()
+}
+
+#[test]
+fn every_example_is_a_graph_without_circles_or_loose_ends() {
+    for (name, spec) in examples() {
+        let desired = built(&spec);
+        let order = graph::order(&desired).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(order.len(), desired.len(), "{name}");
+        for r in desired.iter() {
+            for (address, output) in references(&r.state) {
+                let known: &[&str] = match at(&desired, address.as_str()).kind {
+                    "aws.eks-cluster" => &["name", "arn", "endpoint", "certificate_authority", "issuer"],
+                    "aws.iam-role" | "aws.log-group" => &["name", "arn"],
+                    "aws.kms-key" => &["id", "arn", "alias"],
+                    "aws.launch-template" => &["id", "version"],
+                    "aws.oidc-provider" => &["arn", "issuer"],
+                    _ => &["id"],
+                };
+                assert!(known.contains(&output.as_str()), "{}: {address} has no output {output}", r.address);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    for (name, spec) in examples() {
+        let bytes = || serde_json::to_string(&built(&spec)).unwrap();
+        assert_eq!(bytes(), bytes(), "{name}");
+    }
+}
+
+/// All that must be done before a resource.
+fn before(desired: &Desired, address: &str) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    let mut next = vec![Address::new(address)];
+    while let Some(address) = next.pop() {
+        for need in graph::needs(desired.get(&address).unwrap()) {
+            if all.insert(need.to_string()) {
+                next.push(need);
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn what_waits_for_what() {
+    let desired = built(&example("three-tiers"));
+    let cluster = before(&desired, "pool/shared-1/cluster");
+    assert!(!cluster.iter().any(|a| a.contains("nat-gateway") || a.contains("endpoint")), "{cluster:?}");
+    for need in ["log-group/cluster", "key", "role/cluster", "security-group/control-plane"] {
+        assert!(cluster.contains(&format!("pool/shared-1/{need}")), "{need}");
+    }
+    assert!(cluster.contains("tenancy/service-linked-role/eks"));
+    assert!(before(&desired, "pool/shared-1/key").contains("tenancy/service-linked-role/autoscaling"));
+
+    let nodes = before(&desired, "tenant/23456/pool/node-group");
+    for need in [
+        "addon/vpc-cni",
+        "addon/kube-proxy",
+        "addon/eks-pod-identity-agent",
+        "endpoint/s3",
+        "endpoint/ecr.api",
+        "route-table/private-a",
+        "nat-gateway/a",
+        "security-group/system-nodes",
+        "security-group/control-plane",
+    ] {
+        assert!(nodes.contains(&format!("pool/shared-1/{need}")), "{need}");
+    }
+    assert!(nodes.iter().all(|a| !a.contains("k8s/") && !a.contains("coredns")), "{nodes:?}");
+
+    let dns = before(&desired, "pool/shared-1/addon/coredns");
+    assert!(dns.contains("pool/shared-1/node-group/system"));
+    assert!(dns.iter().any(|a| a.starts_with("pool/shared-1/k8s/networkpolicy-kube-system-")), "{dns:?}");
+    assert!(dns.iter().any(|a| a.starts_with("pool/shared-1/cluster/access-entry/")));
+
+    let binding = before(&desired, "tenant/23456/pool/k8s/rolebinding-tenant");
+    for first in ["resourcequota-tenant", "limitrange-tenant", "networkpolicy-default-deny", "namespace-t-23456"] {
+        assert!(binding.contains(&format!("tenant/23456/pool/k8s/{first}")), "{first}");
+    }
+    assert!(binding.contains("pool/shared-1/k8s/priorityclass-ringfence-standard-10000"));
+    let none = built(&example("regulated"));
+    assert!(none.iter().all(|r| r.kind != "aws.nat-gateway" && r.kind != "aws.elastic-ip"));
+}
+
+#[test]
+fn no_arn_of_another_partition() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/three-tiers/tenancy.yaml"));
+    let text = text.unwrap().replace(
+        "      pool: shared-1\n      overrides:",
+        "      pool: shared-1\n      serviceAccounts: [{name: up, policies: [\"arn:aws:iam::123456789012:policy/up\"]}]\n      overrides:",
+    );
+    for (region, partition, suffix) in
+        [("us-gov-west-1", "aws-us-gov", "amazonaws.com"), ("cn-north-1", "aws-cn", "amazonaws.com.cn")]
+    {
+        let text = text.replace("us-east-1", region).replace("arn:aws:", &format!("arn:{partition}:"));
+        let spec = spec(&text);
+        let desired = built(&spec);
+        for r in desired.iter() {
+            walk(&r.state, &mut |s| assert!(!s.contains("arn:aws:"), "{}: {s}", r.address));
+        }
+        let policy = at(&desired, "pool/shared-1/key").state["policy"].to_string();
+        assert!(policy.contains(&format!("logs.{region}.{suffix}")), "{policy}");
+    }
+}
+
+#[test]
+fn endpoint_names_by_region() {
+    assert_eq!(network::endpoint_service("us-east-1", "ecr.api"), "com.amazonaws.us-east-1.ecr.api");
+    assert_eq!(network::endpoint_service("us-gov-west-1", "sts"), "com.amazonaws.us-gov-west-1.sts");
+    assert_eq!(network::endpoint_service("cn-north-1", "ecr.api"), "cn.com.amazonaws.cn-north-1.ecr.api");
+    assert_eq!(network::endpoint_service("cn-north-1", "s3"), "com.amazonaws.cn-north-1.s3");
+}
+
+fn rules(permissions: &[Permission]) -> Vec<String> {
+    let rule =
+        |p: &Permission| format!("{} {}-{} {}", p.protocol, p.from, p.to, display(&format!("{} ", p.peer)).trim());
+    permissions.iter().map(rule).collect()
+}
+
+#[test]
+fn groups_of_a_pool_and_its_tenants() {
+    use crate::kinds::aws::security_group::State;
+    let desired = built(&example("three-tiers"));
+    let ingress = |address: &str| rules(&state::<State>(&desired, address).ingress);
+    let control = "<pool/shared-1/security-group/control-plane.id>";
+    let system = "<pool/shared-1/security-group/system-nodes.id>";
+    let tenant: BTreeSet<String> = [
+        "-1 0-0 self".to_owned(),
+        format!("tcp 10250-10250 {control}"),
+        format!("tcp 443-443 {control}"),
+        format!("tcp 4443-4443 {control}"),
+        format!("tcp 8443-8443 {control}"),
+        format!("tcp 9443-9443 {control}"),
+        format!("tcp 10250-10250 {system}"),
+    ]
+    .into();
+    for group in ["tenant/23456/pool/security-group", "tenant/34567/fargate/security-group"] {
+        assert_eq!(ingress(group).into_iter().collect::<BTreeSet<_>>(), tenant);
+    }
+    let private = ["10.64.0.0/19", "10.64.32.0/19", "10.64.64.0/19"];
+    let from_private = |rule: &str| private.map(|cidr| format!("{rule} {cidr}")).to_vec();
+    assert_eq!(ingress("pool/shared-1/security-group/control-plane"), from_private("tcp 443-443"));
+    assert_eq!(ingress("pool/shared-1/security-group/endpoints"), from_private("tcp 443-443"));
+    let nodes = ingress("pool/shared-1/security-group/system-nodes");
+    for rule in from_private("tcp 53-53").into_iter().chain(from_private("udp 53-53")) {
+        assert!(nodes.contains(&rule), "{rule}");
+    }
+    assert!(nodes.contains(&format!("tcp 10251-10251 {control}")));
+
+    // Instead of the cluster's own, which nothing writes or names.
+    for r in desired.iter() {
+        assert!(references(&r.state).iter().all(|(_, output)| output != "security_group"), "{}", r.address);
+    }
+    // No shared group knows a tenant.
+    let shared = desired.iter().filter(|r| r.kind == "aws.security-group" && r.address.as_str().starts_with("pool/"));
+    for r in shared {
+        assert!(references(&r.state).iter().all(|(a, _)| !a.as_str().starts_with("tenant/")), "{}", r.address);
+    }
+}
+
+#[test]
+fn nodes_of_a_pool_tenant() {
+    use crate::kinds::aws::{launch_template, node_group};
+    let desired = built(&example("three-tiers"));
+    let group: node_group::State = state(&desired, "tenant/23456/pool/node-group");
+    assert_eq!(group.labels, BTreeMap::from([("tenantID".to_owned(), "23456".to_owned())]));
+    let taints: Vec<String> = group.taints.iter().map(|t| format!("{}={}:{}", t.key, t.value, t.effect)).collect();
+    assert_eq!(taints, ["tenantID=23456:NO_EXECUTE", "tenantID=23456:NO_SCHEDULE"]);
+    assert_eq!(group.ami_type, "BOTTLEROCKET_x86_64");
+    let silo: node_group::State = state(&desired, "tenant/12345/silo/node-group");
+    assert!(silo.taints.is_empty());
+    assert_eq!(silo.labels["tenantID"], "12345");
+    let system: node_group::State = state(&desired, "pool/shared-1/node-group/system");
+    assert!(system.taints.is_empty());
+    assert!(system.labels.keys().all(|k| !k.contains("kubernetes.io/") && !k.contains("k8s.io/")));
+
+    for address in [
+        "tenant/23456/pool/launch-template",
+        "tenant/12345/silo/launch-template",
+        "pool/shared-1/launch-template/system",
+    ] {
+        let template: launch_template::State = state(&desired, address);
+        assert_eq!((template.metadata.tokens.as_str(), template.metadata.hop_limit), ("required", 1));
+        assert!(at(&desired, address).controls.contains(&"NET-2"));
+        assert!(template.volumes.iter().all(|v| v.encrypted && v.key.is_some() && v.kind == "gp3"));
+        assert_eq!(template.volumes.iter().map(|v| v.device.as_str()).collect::<Vec<_>>(), ["/dev/xvda", "/dev/xvdb"]);
+        assert!(
+            !template.instance_tags.contains_key(tags::ADDRESS) && template.instance_tags.contains_key("cost-center")
+        );
+        let data: toml::Value = toml::from_str(&template.user_data).unwrap();
+        let settings = &data["settings"];
+        assert_eq!(settings["host-containers"]["admin"]["enabled"].as_bool(), Some(false));
+        assert_eq!(settings["host-containers"]["control"]["enabled"].as_bool(), Some(false));
+        assert_eq!(settings["kubernetes"]["seccomp-default"].as_bool(), Some(true));
+        assert_eq!(settings["kubernetes"]["pod-pids-limit"].as_integer(), Some(1024));
+        assert_eq!(settings["kernel"]["lockdown"].as_str(), Some("integrity"));
+        // What Bottlerocket's merge can't read (EKS User Guide, launch templates).
+        assert!(!template.user_data.contains("[\"") && !template.user_data.contains("\\\""));
+    }
+}
+
+#[test]
+fn a_custom_image_is_told_what_to_join() {
+    use crate::kinds::aws::{launch_template, node_group};
+    let mut spec = example("three-tiers");
+    let nodes = &mut spec.tenants[1].profile.nodes;
+    (nodes.ami_family, nodes.ami_id) = (crate::spec::AmiFamily::Custom, Some("ami-0123456789abcdef0".to_owned()));
+    let desired = built(&spec);
+    let template: launch_template::State = state(&desired, "tenant/23456/pool/launch-template");
+    assert_eq!(template.image.as_deref(), Some("ami-0123456789abcdef0"));
+    for part in
+        ["multipart/mixed", "application/node.eks.aws", "--node-labels=tenantID=23456", "tenantID=23456:NoExecute"]
+    {
+        assert!(template.user_data.contains(part), "{part}: {}", template.user_data);
+    }
+    let group: node_group::State = state(&desired, "tenant/23456/pool/node-group");
+    assert_eq!(group.ami_type, "CUSTOM");
+    graph::order(&desired).unwrap();
+}
+
+#[test]
+fn a_weakened_launch_template_carries_no_control() {
+    let mut spec = example("three-tiers");
+    spec.tenants[1].profile.imds.hop_limit = 2;
+    spec.tenants[1].profile.nodes.ami_family = crate::spec::AmiFamily::Al2023;
+    let desired = built(&spec);
+    let controls = &at(&desired, "tenant/23456/pool/launch-template").controls;
+    assert!(!controls.contains(&"NET-2") && !controls.contains(&"HOST-1"), "{controls:?}");
+}
+
+#[test]
+fn a_fargate_profile_matches_its_tenant_only() {
+    use crate::kinds::aws::fargate_profile::State;
+    let desired = built(&example("three-tiers"));
+    let profile: State = state(&desired, "tenant/34567/fargate/profile");
+    assert_eq!(profile.selectors.len(), 1);
+    assert_eq!(profile.selectors[0].namespace, "t-34567");
+    let trust = &at(&desired, "tenant/34567/fargate/role/pod-execution").state["trust"];
+    let arn = "arn:aws:eks:us-east-1:123456789012:fargateprofile/acme-p-shared-1/*";
+    assert_eq!(trust.pointer("/Statement/0/Condition/ArnLike/aws:SourceArn").unwrap(), arn);
+    let policy = at(&desired, "tenant/34567/fargate/k8s/securitygrouppolicy-tenant");
+    assert_eq!(policy.state["requires"], "vpcresources.k8s.aws/v1beta1");
+    assert!(desired.get(&Address::new("tenant/23456/pool/k8s/securitygrouppolicy-tenant")).is_none());
+    assert!(desired.get(&Address::new("pool/shared-1/oidc-provider")).is_none());
+}
+
+#[test]
+fn service_accounts_act_with_roles_of_their_own() {
+    let account =
+        || vec![crate::spec::ServiceAccount { name: "up".into(), policies: vec!["arn:aws:iam::1:policy/p".into()] }];
+    let mut spec = example("three-tiers");
+    spec.tenants[1].service_accounts = account();
+    spec.tenants[2].service_accounts = account();
+    let desired = built(&spec);
+    let condition =
+        |address: &str| at(&desired, address).state.pointer("/trust/Statement/0/Condition").unwrap().clone();
+    let pool = condition("tenant/23456/pool/role/sa-up");
+    assert_eq!(pool["ArnEquals"]["aws:SourceArn"], "arn:aws:eks:us-east-1:123456789012:cluster/acme-p-shared-1");
+    assert_eq!(pool["StringEquals"]["aws:RequestTag/kubernetes-namespace"], "t-23456");
+    assert!(desired.contains(&Address::new("tenant/23456/pool/pod-identity/up")));
+    let fargate = condition("tenant/34567/fargate/role/sa-up");
+    let keys: Vec<String> = fargate["StringEquals"].as_object().unwrap().keys().map(|k| readable(k)).collect();
+    assert_eq!(keys, ["<pool/shared-1/oidc-provider.issuer>:aud", "<pool/shared-1/oidc-provider.issuer>:sub"]);
+    assert!(!desired.contains(&Address::new("tenant/34567/fargate/pod-identity/up")));
+    let annotated = at(&desired, "tenant/34567/fargate/k8s/serviceaccount-up");
+    assert!(annotated.state.pointer("/object/metadata/annotations/eks.amazonaws.com~1role-arn").is_some());
+    graph::order(&desired).unwrap();
+}
+
+#[test]
+fn endpoint_policies_let_in_what_must_work() {
+    let desired = built(&example("three-tiers"));
+    let statements =
+        |service: &str| at(&desired, &format!("pool/shared-1/endpoint/{service}")).state["policy"]["Statement"].clone();
+    let s3 = statements("s3");
+    let ours = &s3[0]["Condition"]["StringEquals"];
+    assert_eq!(
+        (&ours["aws:PrincipalAccount"], &ours["aws:ResourceAccount"]),
+        (&json!("123456789012"), &json!("123456789012"))
+    );
+    assert_eq!(s3[1]["Resource"], "arn:aws:s3:::prod-us-east-1-starport-layer-bucket/*");
+    assert_eq!(s3[1]["Action"], "s3:GetObject");
+    let sts = statements("sts");
+    assert_eq!(sts[1]["Action"], "sts:AssumeRoleWithWebIdentity");
+    assert_eq!(statements("ecr.api").as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn objects_say_whose_they_are() {
+    let desired = built(&example("three-tiers"));
+    for r in desired.iter().filter(|r| r.kind == "k8s.manifest") {
+        let metadata = &r.state["object"]["metadata"];
+        assert_eq!(metadata["labels"]["ringfence.dev/tenancy"], "acme", "{}", r.address);
+        assert_eq!(metadata["annotations"]["ringfence.dev/address"], r.address.as_str());
+        assert_eq!(metadata["labels"]["app.kubernetes.io/managed-by"], "ringfence");
+        assert!(r.state["object"].get("controls").is_none() && r.state["object"].get("requires").is_none());
+    }
+    let namespace = at(&desired, "tenant/34567/fargate/k8s/namespace-t-34567");
+    assert_eq!(namespace.state["object"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce-version"], "v1.34");
+    assert_eq!(namespace.state["object"]["metadata"]["labels"]["ringfence.dev/tenant"], "34567");
+    let quota = at(&desired, "tenant/34567/fargate/k8s/resourcequota-tenant");
+    assert_eq!(quota.state["object"]["spec"]["hard"]["pods"], "40");
+}
+
+#[test]
+fn hostile_names_stay_names() {
+    let hostile = "x\"\n---\nkind: ClusterRoleBinding\n# {{ tenancy.account }}";
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("manifests/tenant");
+    std::fs::create_dir_all(&folder).unwrap();
+    let object = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: about, namespace: x}\ndata:\n  name: ";
+    let mut spec = example("three-tiers");
+    spec.tenants[1].name = hostile.to_owned();
+    for (value, accepted) in
+        [("{{ tenant.name | json }}", true), ("\"{{ tenant.name }}\"", false), ("{{ tenant.name }}", false)]
+    {
+        std::fs::write(folder.join("about.yaml"), format!("{object}{value}\n")).unwrap();
+        let templates = Templates::load(Some(directory.path())).unwrap();
+        match build(&spec, &Facts::assumed(&spec), &templates) {
+            Ok(desired) => {
+                assert!(accepted, "{value}");
+                let map = at(&desired, "tenant/23456/pool/k8s/configmap-x-about");
+                assert_eq!(map.state["object"]["data"]["name"], hostile);
+            }
+            Err(error) => assert!(!accepted && error.message.contains("tenant/23456/pool"), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_template_that_makes_no_object_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("manifests/cluster");
+    std::fs::create_dir_all(&folder).unwrap();
+    let spec = example("three-tiers");
+    for (text, what) in [
+        ("[1]", "isn't an object"),
+        ("a: 1", "no apiVersion"),
+        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {}", "no metadata.name"),
+        ("apiVersion: v1\nkind: A\nmetadata: {name: a}\ncontrols: [NET-99]", "NET-99"),
+    ] {
+        std::fs::write(folder.join("mine.yaml"), text).unwrap();
+        let templates = Templates::load(Some(directory.path())).unwrap();
+        let error = build(&spec, &Facts::assumed(&spec), &templates).unwrap_err();
+        assert!(error.message.contains("mine.yaml") && error.message.contains(what), "{error}");
+    }
+}
+
+#[test]
+fn versions_of_addons() {
+    let spec = example("three-tiers");
+    let address = Address::new("pool/shared-1/addon/vpc-cni");
+    let version = |facts: &Facts| {
+        build(&spec, facts, &Templates::built_in().unwrap())
+            .map(|d| d.get(&address).unwrap().state["version"].as_str().unwrap().to_owned())
+    };
+    let mut facts = Facts::assumed(&spec);
+    let offer = |facts: &mut Facts, default: &str, all: &[&str]| {
+        let versions = all.iter().map(|v| format!("v{v}")).collect();
+        for addons in facts.offered.values_mut() {
+            addons.insert(
+                "vpc-cni".to_owned(),
+                Offer { default: Some(format!("v{default}")), versions: Clone::clone(&versions) },
+            );
+        }
+    };
+    offer(&mut facts, "1.22.4-eksbuild.1", &["1.23.1-eksbuild.1", "1.22.4-eksbuild.1", "1.21.0-eksbuild.4"]);
+    assert_eq!(version(&facts).unwrap(), "v1.22.4-eksbuild.1");
+    facts.addons.insert(address.clone(), "v1.23.1-eksbuild.1".to_owned());
+    assert_eq!(version(&facts).unwrap(), "v1.23.1-eksbuild.1", "what runs stays");
+    facts.upgrade = true;
+    assert_eq!(version(&facts).unwrap(), "v1.22.4-eksbuild.1", "unless EKS recommends another and it is asked for");
+    facts.upgrade = false;
+    facts.addons.insert(address.clone(), "v1.21.0-eksbuild.4".to_owned());
+    assert_eq!(version(&facts).unwrap(), "v1.22.4-eksbuild.1", "what runs is below the floor");
+    offer(&mut facts, "1.21.0-eksbuild.4", &["1.22.10-eksbuild.2", "1.22.4-eksbuild.9", "1.21.0-eksbuild.4"]);
+    assert_eq!(version(&facts).unwrap(), "v1.22.10-eksbuild.2", "what EKS recommends is below the floor");
+    offer(&mut facts, "1.21.0-eksbuild.4", &["1.21.0-eksbuild.4"]);
+    assert!(version(&facts).is_err_and(|e| e.message.contains("vpc-cni")));
+}
+
+#[test]
+fn clusters_go_one_minor_at_a_time_and_never_back() {
+    let v = |minor| KubernetesVersion { major: 1, minor };
+    for (running, wanted, next) in
+        [(None, 36, 36), (Some(36), 36, 36), (Some(34), 36, 35), (Some(35), 36, 36), (Some(37), 36, 37)]
+    {
+        assert_eq!(cluster::next_version(running.map(v), v(wanted)), v(next));
+    }
+}
+
+#[test]
+fn zones_and_subnets_that_exist_stay() {
+    let mut spec = example("single-silo");
+    let facts = Facts::assumed(&spec);
+    let first = built_with(&spec, &facts);
+    let mut later = observed(&facts, &first);
+    // A zone opens that would come before the others, and one closes.
+    later.zones.remove(0);
+    assert_eq!(blocks(&built_with(&spec, &later)), blocks(&first));
+    // Another zone gets blocks beside those that are there.
+    spec.network.zones += 2;
+    let grown = blocks(&built_with(&spec, &later));
+    assert!(blocks(&first).iter().all(|(address, cidr)| grown.get(address) == Some(cidr)));
+    assert!(grown.len() > blocks(&first).len());
+    disjoint(&grown);
+    let mut fresh = facts;
+    fresh.zones.truncate(2);
+    let error = build(&spec, &fresh, &Templates::built_in().unwrap()).unwrap_err();
+    assert!(error.message.contains("zones"), "{error}");
+}
+
+/// Subnets lie in their VPC and overlap nobody.
+fn disjoint(blocks: &BTreeMap<String, String>) {
+    let net = |cidr: &String| cidr.parse::<Ipv4Net>().unwrap();
+    let subnets: Vec<(&String, Ipv4Net)> =
+        blocks.iter().filter(|(a, _)| a.contains("/subnet/")).map(|(a, c)| (a, net(c))).collect();
+    for (address, subnet) in &subnets {
+        let vpc = net(&blocks[&format!("{}/vpc", address.split("/subnet/").next().unwrap())]);
+        assert!(vpc.contains(subnet), "{address} {subnet} isn't in {vpc}");
+        assert!(subnet.prefix_len() <= 28);
+        for (other, there) in subnets.iter().filter(|(a, _)| a != address) {
+            assert!(!there.contains(subnet), "{address} {subnet} overlaps {other} {there}");
+        }
+    }
+}
+
+#[test]
+fn every_size_that_the_spec_allows_has_room() {
+    let mut spec = example("single-silo");
+    let allowed = [(2, 26), (3, 25), (4, 25), (5, 24), (6, 24)];
+    for (zones, longest) in allowed {
+        for prefix in 16..=longest {
+            (spec.network.zones, spec.network.vpc_prefix) = (zones, prefix);
+            let blocks = blocks(&built(&spec));
+            assert_eq!(blocks.len(), 1 + 2 * usize::from(zones));
+            disjoint(&blocks);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_order_of_tenants_means_nothing(ids in prop::collection::btree_set("[a-z0-9]{1,8}", 1..6).prop_map(Vec::from_iter).prop_shuffle()) {
+        let mut sorted = ids.clone();
+        sorted.sort();
+        let (shuffled, sorted) = (silos(&ids), silos(&sorted));
+        prop_assert_eq!(serde_json::to_string(&built(&shuffled)).unwrap(), serde_json::to_string(&built(&sorted)).unwrap());
+    }
+
+    #[test]
+    fn coming_and_going_moves_nobody(
+        ids in prop::collection::btree_set("[a-z0-9]{1,8}", 2..7).prop_map(Vec::from_iter).prop_shuffle(),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let (stay, change) = ids.split_at(1 + cut.index(ids.len() - 1));
+        let few = silos(stay);
+        let facts = Facts::assumed(&few);
+        let first = built_with(&few, &facts);
+        // Tenants come …
+        let all = silos(&ids);
+        let facts = observed(&facts, &first);
+        let second = built_with(&all, &facts);
+        for (address, cidr) in blocks(&first) {
+            prop_assert_eq!(blocks(&second).get(&address).cloned(), Some(cidr));
+        }
+        disjoint(&blocks(&second));
+        // … and the first ones go, while their VPCs are still there.
+        let facts = observed(&facts, &second);
+        let rest = silos(change);
+        if !change.is_empty() {
+            for (address, cidr) in blocks(&built_with(&rest, &facts)) {
+                prop_assert_eq!(blocks(&second).get(&address).cloned(), Some(cidr));
+            }
+        }
+        let vpcs: BTreeSet<String> = blocks(&second).into_iter().filter(|(a, _)| a.ends_with("/vpc")).map(|(_, c)| c).collect();
+        prop_assert_eq!(vpcs.len(), ids.len());
+    }
+}

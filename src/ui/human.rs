@@ -1,0 +1,384 @@
+//! A plan and a report for a person at a terminal.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Subject;
+use super::detail::{Detail, Mark};
+use super::text::{Paint, count, cut, duration, hang, hang_list, plain, width};
+use super::view::{self, Depth, Group, Line, Symbol};
+use crate::engine::address::{Address, Owner};
+use crate::engine::error::Error;
+use crate::engine::kind::Registry;
+use crate::engine::plan::{Action, Plan, Summary};
+use crate::engine::report::{Outcome, Report};
+
+/// How text is laid out.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    pub paint: Paint,
+    pub width: usize,
+    pub verbose: bool,
+}
+
+/// The whole plan. Ends in terraform's line.
+pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, layout: Layout) -> String {
+    let Layout { paint, width: room, verbose } = layout;
+    let mut out = String::new();
+    let head = subject.heading();
+    out.push_str(&paint.bold(&head));
+    out.push('\n');
+    for line in subject.scope() {
+        out.push_str(&line);
+        out.push('\n');
+    }
+    for group in view::groups(plan, subject, kinds, Depth { all: verbose, width: room }) {
+        out.push('\n');
+        self::group(&mut out, &group, layout);
+    }
+    tail(&mut out, plan, subject, layout);
+    out.push('\n');
+    out.push_str(&paint.bold(&verdict(plan, subject)));
+    out.push('\n');
+    out
+}
+
+/// The last line of a plan.
+pub(super) fn verdict(plan: &Plan, subject: &Subject) -> String {
+    if !plan.is_empty() {
+        let Summary { add, change, replace, destroy } = plan.summary();
+        return format!("Plan: {add} to add, {change} to change, {replace} to replace, {destroy} to destroy.");
+    }
+    let what = match (plan.unchanged, subject.policy.destroy) {
+        (_, true) => "There is nothing to destroy.".to_owned(),
+        (0, _) => "The spec asks for nothing that isn't there.".to_owned(),
+        (1, _) => "1 resource is as the spec says.".to_owned(),
+        (n, _) => format!("All {n} resources are as the spec says."),
+    };
+    format!("No changes. {what}")
+}
+
+fn group(out: &mut String, group: &Group, layout: Layout) {
+    let Layout { paint, width: room, .. } = layout;
+    out.push_str(&paint.bold(&group.label));
+    out.push('\n');
+    // The second column stands where most titles end; longer ones reach into it.
+    let aside = |l: &&Line| !l.summary.is_empty() || !l.controls.is_empty();
+    let pad =
+        group.lines.iter().filter(aside).map(|l| width(&l.title)).filter(|w| *w <= room * 2 / 5).max().unwrap_or(0);
+    for one in &group.lines {
+        line(out, one, pad, layout);
+    }
+    if !group.like.is_empty() {
+        let noun = match group.owner {
+            Owner::Tenant(_) => "tenant",
+            Owner::Pool(_) | Owner::Tenancy => "pool",
+        };
+        out.push('\n');
+        let owner = group.owner.to_string();
+        out.push_str(&paint.bold(&format!(
+            "{} like {}, {} each",
+            count(group.like.len(), noun),
+            plain(&owner),
+            group.tally()
+        )));
+        out.push_str(&paint.dim(" (-v shows them)"));
+        out.push('\n');
+        hang_list(out, "    ", &first_of(&group.like, 24), room);
+    }
+}
+
+fn line(out: &mut String, line: &Line, pad: usize, layout: Layout) {
+    let Layout { paint, width: room, .. } = layout;
+    out.push_str(&symbol(line.symbol, paint));
+    out.push_str(&line.title);
+    let controls = line.controls.join(" ");
+    let taken = 4 + width(&line.title).max(pad) + 2;
+    let left = room.saturating_sub(taken + if controls.is_empty() { 0 } else { width(&controls) + 2 });
+    let summary = match left {
+        0..8 => String::new(),
+        _ => cut(&line.summary, left),
+    };
+    if !summary.is_empty() || !controls.is_empty() {
+        out.extend(std::iter::repeat_n(' ', pad.saturating_sub(width(&line.title)) + 2));
+    }
+    out.push_str(&summary);
+    if !controls.is_empty() {
+        if !summary.is_empty() {
+            out.push_str("  ");
+        }
+        out.push_str(&paint.dim(&controls));
+    }
+    out.push('\n');
+    for detail in &line.details {
+        self::detail(out, detail, layout);
+    }
+}
+
+fn detail(out: &mut String, detail: &Detail, layout: Layout) {
+    let Layout { paint, width: room, verbose } = layout;
+    let indent = " ".repeat(8 + 2 * detail.depth);
+    let mut text = String::new();
+    // Values stay on their line; sentences are wrapped.
+    match verbose || detail.text.len() + indent.len() <= room || !detail.text.contains(' ') {
+        true => text = format!("{indent}{}\n", plain(&detail.text)),
+        false => hang(&mut text, &indent, &detail.text, room),
+    }
+    for line in text.lines() {
+        let (space, words) = line.split_at(line.len() - line.trim_start().len());
+        out.push_str(space);
+        out.push_str(&match detail.mark {
+            Mark::Plain => words.to_owned(),
+            Mark::Added => paint.green(words),
+            Mark::Removed => paint.red(words),
+            Mark::Dim => paint.dim(words),
+            Mark::Alert => paint.red(words),
+        });
+        out.push('\n');
+    }
+}
+
+fn symbol(symbol: Symbol, paint: Paint) -> String {
+    let text = format!("{:>3} ", symbol.text());
+    match symbol {
+        Symbol::Create => paint.green(&text),
+        Symbol::Update | Symbol::Wait => paint.yellow(&text),
+        Symbol::Replace | Symbol::Delete | Symbol::Blocked => paint.red(&text),
+    }
+}
+
+/// What stands below the groups: what stays, what must be confirmed, notes.
+fn tail(out: &mut String, plan: &Plan, subject: &Subject, layout: Layout) {
+    let Layout { paint, width: room, verbose } = layout;
+    if !plan.kept.is_empty() {
+        out.push('\n');
+        out.push_str(&paint.bold("Stays"));
+        out.push('\n');
+        let mut kept: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for one in &plan.kept {
+            let name = match verbose {
+                true => format!("{} ({})", one.address, one.id),
+                false => one.address.to_string(),
+            };
+            kept.entry(&one.reason).or_default().push(name);
+        }
+        for (reason, mut names) in kept {
+            list(out, &mut names, layout);
+            hang(out, "        ", reason, room);
+        }
+    }
+    if !plan.confirm.is_empty() {
+        out.push('\n');
+        out.push_str(&paint.red("Deleted as a whole, and to be confirmed"));
+        out.push('\n');
+        for whole in &plan.confirm {
+            let inside = |a: &Address| {
+                a.as_str().strip_prefix(whole.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('/'))
+            };
+            let n = plan.steps.iter().filter(|s| s.action == Action::Delete && inside(&s.address)).count();
+            out.push_str(&format!("    {} ({})\n", plain(whole.as_str()), count(n, "resource")));
+        }
+        let how = match subject.policy.destroy {
+            true => "destroy asks for it on a terminal; elsewhere --auto-approve confirms it".to_owned(),
+            false => "apply asks for each on a terminal; elsewhere add --allow-destroy with its address".to_owned(),
+        };
+        hang(out, "        ", &how, room);
+    }
+    if !plan.notes.is_empty() {
+        out.push('\n');
+        for note in &plan.notes {
+            hang(out, "Note: ", note, room);
+        }
+    }
+}
+
+/// The first few of many, and how many more there are.
+fn first_of(names: &[String], few: usize) -> Vec<String> {
+    let mut first: Vec<String> = names.iter().take(few).cloned().collect();
+    if names.len() > few {
+        first.push(format!("… {} more", names.len() - few));
+    }
+    first
+}
+
+/// Adds addresses, all or the first few of them.
+fn list(out: &mut String, names: &mut [String], layout: Layout) {
+    names.sort_by_key(|n| view::natural(n));
+    let few = if layout.verbose { names.len() } else { 8 };
+    hang_list(out, "    ", &first_of(names, few), layout.width);
+}
+
+/// The end of a run.
+pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, layout: Layout) -> String {
+    let Layout { paint, width: room, .. } = layout;
+    let mut out = String::new();
+    let mut failed = report.failed().peekable();
+    if failed.peek().is_some() {
+        section(&mut out, &paint.red("Failed"));
+    }
+    for (line, error) in failed {
+        out.push_str(&format!(
+            "  {} {}: not {}\n",
+            paint.red("✗"),
+            plain(line.address.as_str()),
+            done(line.action, line.replaces)
+        ));
+        hang(&mut out, "      ", &error.to_string(), room);
+        if let Some(left) = left_behind(line.action, error) {
+            hang(&mut out, "      ", left, room);
+        }
+        if let Some(help) = super::failure::help(error) {
+            hang(&mut out, "      help: ", &help, room);
+        }
+    }
+    skipped(&mut out, report, layout);
+    let idle = report.lines.iter().filter(|l| matches!(l.outcome, Outcome::NotStarted)).count();
+    if idle > 0 {
+        section(&mut out, &paint.yellow(&format!("Not started: {}", count(idle, "step"))));
+    }
+    blocked(&mut out, plan, layout);
+    if !report.differs.is_empty() {
+        section(&mut out, &paint.red("Still different after everything was done"));
+        for (address, what) in &report.differs {
+            hang(&mut out, &format!("  {}: ", plain(address.as_str())), what, room);
+        }
+        hang(
+            &mut out,
+            "    ",
+            "This is a bug in ringfence, or something else changes it at the same time. Please report it.",
+            room,
+        );
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    let verdict = self::verdict_of(report, plan, ending);
+    out.push_str(&match complete(report, plan) {
+        true => paint.green(&verdict),
+        false => paint.red(&verdict),
+    });
+    out.push('\n');
+    if let Some(note) = ending.note {
+        hang(&mut out, "", note, room);
+    }
+    if let Some(next) = ending.next {
+        hang(&mut out, "Next: ", next, room);
+    } else if !complete(report, plan) {
+        hang(&mut out, "Next: ", "run the same command again; it goes on from what exists now", room);
+    }
+    out
+}
+
+/// True if everything is done, and nothing waits or differs.
+pub(super) fn complete(report: &Report, plan: &Plan) -> bool {
+    report.lines.iter().all(|l| matches!(l.outcome, Outcome::Done))
+        && report.differs.is_empty()
+        && !report.interrupted
+        && plan.blocked.is_empty()
+}
+
+fn verdict_of(report: &Report, plan: &Plan, ending: &super::Ending<'_>) -> String {
+    let Summary { add, change, replace, destroy } = report.done();
+    let run = if ending.destroy { "Destroy" } else { "Apply" };
+    let how = match (complete(report, plan), report.interrupted) {
+        (true, _) => "complete",
+        (false, true) => "interrupted",
+        (false, false) => "incomplete",
+    };
+    format!(
+        "{run} {how}: {add} added, {change} changed, {replace} replaced, {destroy} destroyed in {}.",
+        duration(report.took)
+    )
+}
+
+fn section(out: &mut String, title: &str) {
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out.push_str(title);
+    out.push('\n');
+}
+
+/// What was skipped, by what it was skipped for in the first place.
+fn skipped(out: &mut String, report: &Report, layout: Layout) {
+    let mut because: BTreeMap<&Address, &Address> = BTreeMap::new();
+    for line in &report.lines {
+        if let Outcome::Skipped { because: cause } = &line.outcome {
+            because.insert(&line.address, cause);
+        }
+    }
+    let mut roots: BTreeMap<&Address, Vec<String>> = BTreeMap::new();
+    for (address, cause) in &because {
+        let mut root = *cause;
+        let mut seen = BTreeSet::new();
+        while let Some(next) = because.get(root).filter(|_| seen.insert(root)) {
+            root = next;
+        }
+        roots.entry(root).or_default().push(address.to_string());
+    }
+    for (root, mut names) in roots {
+        let title = format!("Not done because of {}: {}", plain(root.as_str()), count(names.len(), "resource"));
+        section(out, &layout.paint.yellow(&title));
+        list(out, &mut names, layout);
+    }
+}
+
+/// What the plan couldn't do anything about, by reason.
+fn blocked(out: &mut String, plan: &Plan, layout: Layout) {
+    let mut reasons: BTreeMap<(bool, &str, Option<&str>), Vec<String>> = BTreeMap::new();
+    for one in &plan.blocked {
+        reasons.entry((one.pending, &one.reason, one.help.as_deref())).or_default().push(one.address.to_string());
+    }
+    for ((pending, reason, help), mut names) in reasons {
+        let title = if pending { "Waiting" } else { "Blocked" };
+        section(out, &layout.paint.yellow(&format!("{title}: {}", count(names.len(), "resource"))));
+        list(out, &mut names, layout);
+        hang(out, "      ", reason, layout.width);
+        if let Some(help) = help {
+            hang(out, "      help: ", help, layout.width);
+        }
+    }
+}
+
+/// What a failed step may have left in AWS.
+fn left_behind(action: Action, error: &Error) -> Option<&'static str> {
+    use crate::engine::error::Class;
+    match (action, error.class) {
+        (Action::Create, Class::Failed) => Some("it exists, in a failed state; the next run mends or replaces it"),
+        (Action::Create, Class::Timeout) => Some("it exists and was still being made; the next run waits for it"),
+        (Action::Create, Class::Unclear) => {
+            Some("it may exist; the next run looks for it by its tags before it makes another")
+        }
+        (Action::Create, _) => {
+            Some("what was made of it, if anything, carries its tags; the next run finds it and goes on")
+        }
+        (Action::Delete, Class::Timeout) => Some("its deletion was still going on; the next run waits for it"),
+        (Action::Delete, _) => Some("it still exists"),
+        (Action::Update, _) => Some("it exists; some of its changes may have been made"),
+        (Action::Wait, _) => Some("it exists, as it was found"),
+    }
+}
+
+/// The past participle of what a step does.
+pub(super) fn done(action: Action, replaces: bool) -> &'static str {
+    match (action, replaces) {
+        (Action::Create, false) => "created",
+        (Action::Create, true) => "created anew",
+        (Action::Update, _) => "changed",
+        (Action::Wait, _) => "ready",
+        (Action::Delete, false) => "destroyed",
+        (Action::Delete, true) => "destroyed (the old one)",
+    }
+}
+
+/// Calls by action, most first.
+pub(super) fn calls(calls: &BTreeMap<String, u64>, paint: Paint) -> String {
+    let mut sorted: Vec<(&String, &u64)> = calls.iter().collect();
+    sorted.sort_by(|(a, m), (b, n)| n.cmp(m).then_with(|| a.cmp(b)));
+    let total: u64 = calls.values().sum();
+    let mut out = format!("\n{}\n", paint.bold("Calls by action"));
+    for (action, n) in sorted {
+        out.push_str(&format!("{n:>7}  {}\n", plain(action)));
+    }
+    out.push_str(&format!("{total:>7}  in all\n"));
+    out
+}

@@ -1,0 +1,208 @@
+//! The machine's form of plans and runs. `docs/plan-format.md` describes it;
+//! a change that breaks readers takes a new version in `schema`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::failure::{error_json, finding};
+use super::human::complete;
+use super::{Ending, Subject};
+use crate::engine::diff;
+use crate::engine::event::Event;
+use crate::engine::kind::{Change, Registry};
+use crate::engine::plan::{Plan, Step};
+use crate::engine::report::{Line, Outcome, Report};
+use crate::engine::value::{has_references, resolve};
+
+const PLAN: &str = "ringfence.dev/plan/v1";
+const APPLY: &str = "ringfence.dev/apply/v1";
+
+/// The plan as one document.
+pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, calls: Option<&BTreeMap<String, u64>>) -> Value {
+    let policy = &subject.policy;
+    let mut document = json!({
+        "schema": PLAN,
+        "type": "plan",
+        "tenancy": subject.tenancy,
+        "account": subject.account,
+        "region": subject.region,
+        "spec": {"file": subject.file.display().to_string(), "hash": subject.spec_hash},
+        "selection": {
+            "tenants": policy.tenants,
+            "with_deps": policy.with_deps,
+            "destroy": policy.destroy,
+            "allow_replace": policy.allow_replace,
+            "delete_logs": policy.delete_logs,
+        },
+        "summary": plan.summary(),
+        "unchanged": plan.unchanged,
+        "steps": plan.steps.iter().map(|s| step(s, plan, kinds)).collect::<Vec<_>>(),
+        "blocked": plan.blocked.iter().map(|b| json!({
+            "address": b.address,
+            "owner": b.address.owner().to_string(),
+            "kind": b.kind,
+            "reason": b.reason,
+            "help": b.help,
+            "pending": b.pending,
+            "changes": b.changes.iter().map(change).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
+        "kept": plan.kept.iter().map(|k| json!({
+            "address": k.address,
+            "owner": k.address.owner().to_string(),
+            "kind": k.kind,
+            "id": k.id,
+            "reason": k.reason,
+        })).collect::<Vec<_>>(),
+        "confirm": plan.confirm,
+        "notes": plan.notes,
+        "warnings": subject.warnings.iter().map(finding).collect::<Vec<_>>(),
+    });
+    with_calls(&mut document, calls);
+    document
+}
+
+fn with_calls(document: &mut Value, calls: Option<&BTreeMap<String, u64>>) {
+    if let (Value::Object(fields), Some(calls)) = (document, calls) {
+        fields.insert("calls".to_owned(), json!(calls));
+    }
+}
+
+fn step(step: &Step, plan: &Plan, kinds: &Registry) -> Value {
+    let rules = kinds.get(step.kind).map(|k| k.rules()).unwrap_or_default();
+    let needs: Vec<Value> = step
+        .needs
+        .iter()
+        .filter_map(|i| plan.steps.get(*i))
+        .map(|s| json!({"address": s.address, "action": s.action}))
+        .collect();
+    json!({
+        "address": step.address,
+        "owner": step.address.owner().to_string(),
+        "kind": step.kind,
+        "action": step.action,
+        "replaces": step.replaces,
+        "generation": step.generation,
+        "id": step.found.as_ref().map(|f| &f.id),
+        "reason": step.reason,
+        "summary": step.summary,
+        "controls": step.controls,
+        "changes": step.changes.iter().map(change).collect::<Vec<_>>(),
+        "state": step.state.as_ref().map(|s| stable(&diff::masked(s, rules))),
+        "needs": needs,
+    })
+}
+
+fn change(change: &Change) -> Value {
+    json!({
+        "path": change.path,
+        "before": stable(&change.before),
+        "after": stable(&change.after),
+        "after_unknown": has_references(&change.after),
+        "replaces": change.replaces,
+        "secret": change.secret,
+    })
+}
+
+/// With references as `${address.output}` and keys in order.
+fn stable(value: &Value) -> Value {
+    sorted(&resolve(value, &|address, output| Some(format!("${{{address}.{output}}}"))))
+}
+
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<&String, Value> = fields.iter().map(|(k, v)| (k, sorted(v))).collect();
+            Value::Object(fields.into_iter().map(|(k, v)| (k.clone(), v)).collect())
+        }
+        Value::Array(items) => items.iter().map(sorted).collect(),
+        other => other.clone(),
+    }
+}
+
+/// One event of a run.
+pub(super) fn event(event: &Event) -> Value {
+    match event {
+        Event::Begin { steps, expected } => {
+            json!({"type": "begin", "schema": APPLY, "steps": steps, "expected_seconds": seconds(expected)})
+        }
+        Event::Start { step, address, kind, action, expected } => json!({
+            "type": "start", "step": step, "address": address, "kind": kind, "action": action,
+            "expected_seconds": seconds(expected),
+        }),
+        Event::Progress { step, address, detail } => {
+            json!({"type": "progress", "step": step, "address": address, "detail": detail})
+        }
+        Event::Retry { step, address, error, after } => json!({
+            "type": "retry", "step": step, "address": address, "error": error_json(error),
+            "after_seconds": seconds(after),
+        }),
+        Event::Done { step, address, action, id, took } => json!({
+            "type": "done", "step": step, "address": address, "action": action, "id": id,
+            "took_seconds": seconds(took),
+        }),
+        Event::Failed { step, address, action, error, took } => json!({
+            "type": "failed", "step": step, "address": address, "action": action,
+            "error": error_json(error), "took_seconds": seconds(took),
+        }),
+        Event::Skipped { step, address, action, because } => {
+            json!({"type": "skipped", "step": step, "address": address, "action": action, "because": because})
+        }
+        Event::Stopping { running } => json!({"type": "stopping", "running": running}),
+        Event::Verifying { resources } => json!({"type": "verifying", "resources": resources}),
+        Event::End { took } => json!({"type": "end", "took_seconds": seconds(took)}),
+    }
+}
+
+/// Seconds, to the millisecond.
+fn seconds(duration: &Duration) -> f64 {
+    Duration::from_millis(duration.as_millis().try_into().unwrap_or(u64::MAX)).as_secs_f64()
+}
+
+/// The last line of a run.
+pub(super) fn report(
+    report: &Report,
+    plan: &Plan,
+    ending: &Ending<'_>,
+    calls: Option<&BTreeMap<String, u64>>,
+) -> Value {
+    let mut document = json!({
+        "type": "report",
+        "schema": APPLY,
+        "complete": complete(report, plan),
+        "interrupted": report.interrupted,
+        "destroy": ending.destroy,
+        "summary": report.done(),
+        "took_seconds": seconds(&report.took),
+        "lines": report.lines.iter().map(line).collect::<Vec<_>>(),
+        "blocked": plan.blocked.iter().map(|b| json!({
+            "address": b.address, "kind": b.kind, "reason": b.reason, "help": b.help, "pending": b.pending,
+        })).collect::<Vec<_>>(),
+        "differs": report.differs.iter().map(|(address, what)| json!({"address": address, "what": what})).collect::<Vec<_>>(),
+    });
+    with_calls(&mut document, calls);
+    document
+}
+
+fn line(line: &Line) -> Value {
+    let mut fields = Map::new();
+    let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+    put("address", json!(line.address));
+    put("kind", json!(line.kind));
+    put("action", json!(line.action));
+    put("replaces", json!(line.replaces));
+    match &line.outcome {
+        Outcome::Done => put("outcome", json!("done")),
+        Outcome::Failed { error } => {
+            put("outcome", json!("failed"));
+            put("error", error_json(error))
+        }
+        Outcome::Skipped { because } => {
+            put("outcome", json!("skipped"));
+            put("because", json!(because))
+        }
+        Outcome::NotStarted => put("outcome", json!("not-started")),
+    };
+    Value::Object(fields)
+}

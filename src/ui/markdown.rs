@@ -1,0 +1,141 @@
+//! A plan for a pull request: GitHub's Markdown, with nothing in it that a
+//! hostile name could turn into markup.
+
+use super::Subject;
+use super::detail::Mark;
+use super::human::verdict;
+use super::text::{count, cut, escaped, plain, prose, width};
+use super::view::{self, Depth, Group, Symbol};
+use crate::engine::kind::Registry;
+use crate::engine::plan::{Plan, Summary};
+
+/// GitHub refuses comments of more than 65,536 characters: what is left of
+/// that for groups.
+const ROOM: usize = 56_000;
+
+/// Resources that are listed by name in a paragraph.
+const NAMES: usize = 20;
+
+pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, verbose: bool) -> String {
+    let groups = view::groups(plan, subject, kinds, Depth { all: verbose, width: 110 });
+    let mut out = format!("## {}\n\n", escaped(&subject.heading()));
+    for line in subject.scope() {
+        out += &format!("{}\n\n", escaped(&line));
+    }
+    out += &format!("**{}**\n", escaped(&verdict(plan, subject)));
+    if !groups.is_empty() {
+        out += "\n| | add | change | replace | destroy | blocked |\n|---|--:|--:|--:|--:|--:|\n";
+    }
+    for group in &groups {
+        let Summary { add, change, replace, destroy } = group.counts;
+        let more = match group.like.len() {
+            0 => String::new(),
+            n => format!(", and each of {n} like it"),
+        };
+        out += &format!(
+            "| {}{more} | {add} | {change} | {replace} | {destroy} | {} |\n",
+            code(&group.label),
+            group.blocked
+        );
+    }
+    if !plan.confirm.is_empty() {
+        out += "\n> [!CAUTION]\n> Deleted as a whole, and to be confirmed: ";
+        out += &names(plan.confirm.iter().map(|a| code(a.as_str())));
+        out.push('\n');
+    }
+    let mut hidden = 0;
+    for group in &groups {
+        let section = self::section(group);
+        match out.len() + section.len() <= ROOM {
+            true => out += &section,
+            false => hidden += 1,
+        }
+    }
+    if hidden > 0 {
+        out += &format!(
+            "\n{} not shown, because a comment holds no more: `--format html` shows everything.\n",
+            count(hidden, "group")
+        );
+    }
+    if !plan.kept.is_empty() {
+        out += "\n**Stays**: ";
+        out +=
+            &names(plan.kept.iter().map(|k| format!("{} ({})", code(k.address.as_str()), escaped(&prose(&k.reason)))));
+        out.push('\n');
+    }
+    for note in plan.notes.iter().take(NAMES) {
+        out += &format!("\n- {}", escaped(&prose(note)));
+    }
+    if !plan.notes.is_empty() {
+        out.push('\n');
+    }
+    out
+}
+
+fn names(all: impl ExactSizeIterator<Item = String>) -> String {
+    let left = all.len().saturating_sub(NAMES);
+    let mut text = all.take(NAMES).collect::<Vec<_>>().join(", ");
+    if left > 0 {
+        text += &format!(", and {left} more");
+    }
+    text
+}
+
+/// Text as code, wherever it stands: as HTML, because a backtick can't be
+/// escaped inside of backticks. It also keeps names from notifying people.
+fn code(text: &str) -> String {
+    format!("<code>{}</code>", escaped(text))
+}
+
+/// One group, to be unfolded.
+fn section(group: &Group) -> String {
+    let mut body = String::new();
+    let pad = group.lines.iter().map(|l| width(&l.title)).max().unwrap_or(0).min(48) + 2;
+    for line in &group.lines {
+        // GitHub colours a line of a diff by its first character.
+        let symbol = match line.symbol {
+            Symbol::Create => "+",
+            Symbol::Update | Symbol::Wait | Symbol::Blocked => "!",
+            Symbol::Replace | Symbol::Delete => "-",
+        };
+        let sign = match line.symbol {
+            Symbol::Create | Symbol::Delete => String::new(),
+            other => format!("{} ", other.text()),
+        };
+        let title = format!("{sign}{}", line.title);
+        let text = format!("{title:pad$}  {}  {}", cut(&line.summary, 60), line.controls.join(" "));
+        body += &format!("{symbol} {}\n", plain(text.trim_end()));
+        for detail in &line.details {
+            let first = match detail.mark {
+                Mark::Added => "+",
+                Mark::Removed => "-",
+                Mark::Alert => "!",
+                Mark::Plain | Mark::Dim => " ",
+            };
+            body += &format!("{first}     {}{}\n", "  ".repeat(detail.depth), plain(&detail.text));
+        }
+    }
+    if !group.like.is_empty() {
+        let left = group.like.len().saturating_sub(NAMES);
+        let more = if left > 0 { format!(", and {left} more") } else { String::new() };
+        let like = group.like.iter().take(NAMES).map(|l| plain(l)).collect::<Vec<_>>().join(", ");
+        body += &format!("\n  the same, {} each, for {like}{more}\n", group.tally());
+    }
+    let fence = "`".repeat(longest_run(&body).max(2) + 1);
+    format!(
+        "\n<details><summary>{}: {}</summary>\n\n{fence}diff\n{body}{fence}\n\n</details>\n",
+        code(&group.label),
+        group.tally()
+    )
+}
+
+/// The most backticks in a row: a fence must be longer.
+fn longest_run(text: &str) -> usize {
+    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+}
+
+/// Text of a run's end.
+pub(super) fn report(text: &str) -> String {
+    let fence = "`".repeat(longest_run(text).max(2) + 1);
+    format!("{fence}text\n{}\n{fence}\n", text.trim_end())
+}

@@ -1,0 +1,430 @@
+//! The only place that prints: plans, progress, reports and failures, for
+//! people and for machines.
+//!
+//! What a command was asked for goes to stdout, everything else to stderr.
+//! With [`Format::Json`] stdout holds JSON documents, one a line, and nothing
+//! else: `docs/plan-format.md`. A reader that goes away (`| head`) is no error;
+//! a full disk is.
+
+mod detail;
+mod failure;
+mod html;
+mod human;
+mod json;
+mod markdown;
+mod progress;
+mod terminal;
+#[cfg(test)]
+mod tests;
+mod text;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use serde_json::json;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+pub use failure::Failure;
+pub use terminal::{Color, Terminal};
+
+use crate::engine::address::{Address, Owner};
+use crate::engine::error::Error;
+use crate::engine::event::Event;
+use crate::engine::kind::Registry;
+use crate::engine::plan::{Plan, Policy};
+use crate::engine::report::Report;
+use crate::spec::{Spec, SpecError};
+use human::Layout;
+use progress::{Board, Live};
+use terminal::Screen;
+use text::{Paint, count, hang, plain};
+
+/// What output looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    #[default]
+    Human,
+    Json,
+    Markdown,
+    Html,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    pub format: Format,
+    pub color: Color,
+    /// Show attributes, and the calls by action.
+    pub verbose: bool,
+}
+
+/// Where output goes to and answers come from.
+pub struct Streams {
+    pub input: Box<dyn BufRead + Send>,
+    pub out: Box<dyn Write + Send>,
+    pub err: Box<dyn Write + Send>,
+}
+
+/// What a plan is about.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    pub tenancy: String,
+    pub account: String,
+    pub region: String,
+    /// The spec's file.
+    pub file: PathBuf,
+    pub spec_hash: String,
+    pub policy: Policy,
+    /// The spec's tenants, by id.
+    pub tenants: BTreeMap<String, Tenant>,
+    /// The spec's pools.
+    pub pools: BTreeSet<String>,
+    pub warnings: Vec<SpecError>,
+    /// Something to know about all of it, such as that it is a sandbox.
+    pub note: Option<String>,
+}
+
+/// What people know a tenant by.
+#[derive(Clone, Debug, Default)]
+pub struct Tenant {
+    pub name: String,
+    pub tier: String,
+}
+
+/// What the end of a run needs to know beside its report.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ending<'a> {
+    /// Everything was to be taken down.
+    pub destroy: bool,
+    /// Such as that times were a sandbox's.
+    pub note: Option<&'a str>,
+    /// The next command, or what else to do.
+    pub next: Option<&'a str>,
+}
+
+/// The face of the program.
+pub struct Ui {
+    options: Options,
+    terminal: Terminal,
+    input: Mutex<Box<dyn BufRead + Send>>,
+    out: Mutex<Box<dyn Write + Send>>,
+    err: Arc<Mutex<Box<dyn Write + Send>>>,
+    /// The process's own stderr, whose size may change.
+    own: bool,
+    waiting: Mutex<Option<ProgressBar>>,
+}
+
+impl Ui {
+    /// On the process's own streams.
+    pub fn stdio(options: Options) -> Self {
+        let streams = Streams {
+            input: Box::new(BufReader::new(io::stdin())),
+            out: Box::new(io::stdout()),
+            err: Box::new(io::stderr()),
+        };
+        Self { own: true, ..Self::new(options, streams, Terminal::stdio(options.color)) }
+    }
+
+    pub fn new(options: Options, streams: Streams, terminal: Terminal) -> Self {
+        Self {
+            options,
+            terminal,
+            input: Mutex::new(streams.input),
+            out: Mutex::new(streams.out),
+            err: Arc::new(Mutex::new(streams.err)),
+            own: false,
+            waiting: Mutex::new(None),
+        }
+    }
+
+    pub fn format(&self) -> Format {
+        self.options.format
+    }
+
+    pub fn verbose(&self) -> bool {
+        self.options.verbose
+    }
+
+    /// Says what is going on, until the next output.
+    pub fn status(&self, text: &str) {
+        self.clear();
+        let text = format!("{}…", plain(text));
+        match self.terminal.err {
+            true => *lock(&self.waiting) = Some(progress::spinner(self.screen(), text)),
+            false => self.say(&text),
+        }
+    }
+
+    /// One more thing to know, on stderr.
+    pub fn note(&self, text: &str) {
+        let mut out = String::new();
+        hang(&mut out, "", text, self.terminal.width);
+        self.say(out.trim_end());
+    }
+
+    /// A document as it is: a schema, a graph, a script. Ends in a line break.
+    pub fn print(&self, document: &str) -> io::Result<()> {
+        self.put(&format!("{}\n", document.trim_end()))
+    }
+
+    /// That the spec is valid, and what it holds.
+    pub fn valid(&self, spec: &Spec) -> io::Result<()> {
+        if self.options.format == Format::Json {
+            let warnings: Vec<_> = spec.warnings.iter().map(failure::finding).collect();
+            let document = json!({
+                "schema": "ringfence.dev/validate/v1", "type": "valid", "tenancy": spec.name,
+                "pools": spec.pools.len(), "tenants": spec.tenants.len(), "warnings": warnings,
+            });
+            return self.put(&format!("{document}\n"));
+        }
+        self.warnings(&spec.warnings);
+        self.put(&format!(
+            "{} is valid: {}, {}.\n",
+            plain(&spec.source.display().to_string()),
+            count(spec.pools.len(), "pool"),
+            count(spec.tenants.len(), "tenant")
+        ))
+    }
+
+    /// Warnings about a spec. In JSON they are part of the document.
+    pub fn warnings(&self, warnings: &[SpecError]) {
+        if self.options.format != Format::Json && !warnings.is_empty() {
+            self.say(failure::warnings(warnings, self.layout_err()).trim_end());
+        }
+    }
+
+    /// The plan. `calls`: how often each action was called until now.
+    pub fn plan(
+        &self,
+        plan: &Plan,
+        subject: &Subject,
+        kinds: &Registry,
+        calls: &BTreeMap<String, u64>,
+    ) -> io::Result<()> {
+        let verbose = self.options.verbose;
+        self.put(&match self.options.format {
+            Format::Human => human::plan(plan, subject, kinds, self.layout()),
+            Format::Json => format!("{}\n", json::plan(plan, subject, kinds, verbose.then_some(calls))),
+            Format::Markdown => markdown::plan(plan, subject, kinds, verbose),
+            Format::Html => html::plan(plan, subject, kinds),
+        })?;
+        self.calls(calls);
+        Ok(())
+    }
+
+    /// Shows a run until `events` closes. `speed`: how much faster than the
+    /// wall the run's time passes. `note`: something to know beforehand.
+    ///
+    /// A failure to write doesn't end the run: it is given back at the end.
+    pub async fn run(&self, mut events: UnboundedReceiver<Event>, speed: f64, note: Option<&str>) -> io::Result<()> {
+        self.clear();
+        if let Some(note) = note {
+            self.note(note);
+        }
+        let json = self.options.format == Format::Json;
+        // JSON lines and a bar on the same terminal would write into each other.
+        let quiet = json && self.terminal.out && self.terminal.err;
+        let paint = Paint(self.terminal.color_err);
+        let size = (self.terminal.width, self.terminal.height);
+        let live = (self.terminal.err && !quiet).then(|| Live::new(self.screen(), speed, size, paint));
+        let mut board = Board::default();
+        let mut result = Ok(());
+        while let Some(event) = events.recv().await {
+            if json {
+                let written = self.put(&format!("{}\n", json::event(&event)));
+                result = result.and(written);
+            }
+            match &live {
+                Some(live) => live.take(&event, paint),
+                None if quiet => {}
+                None => {
+                    for line in board.take(&event, Duration::ZERO, true, paint) {
+                        self.say(&line);
+                    }
+                }
+            }
+        }
+        if let Some(live) = live {
+            live.finish();
+        }
+        result
+    }
+
+    /// The end of a run.
+    pub fn report(
+        &self,
+        report: &Report,
+        plan: &Plan,
+        ending: &Ending<'_>,
+        calls: &BTreeMap<String, u64>,
+    ) -> io::Result<()> {
+        let flat = Layout { paint: Paint(false), ..self.layout() };
+        self.put(&match self.options.format {
+            Format::Human => human::report(report, plan, ending, self.layout()),
+            Format::Json => {
+                format!("{}\n", json::report(report, plan, ending, self.options.verbose.then_some(calls)))
+            }
+            Format::Markdown => markdown::report(&human::report(report, plan, ending, flat)),
+            Format::Html => html::report(&human::report(report, plan, ending, flat)),
+        })?;
+        self.calls(calls);
+        Ok(())
+    }
+
+    /// Why the command failed. If that can't be written, nothing can.
+    pub fn failure(&self, failure: &Failure) {
+        match self.options.format {
+            Format::Json => drop(self.put(&format!("{}\n", failure::json(failure)))),
+            _ => self.say(failure::human(failure, self.layout_err()).trim_end()),
+        }
+    }
+
+    /// Asks for a `yes`, then for each of `whole` to be typed. Where nobody can
+    /// be asked, an error that says how to confirm otherwise.
+    pub fn confirm(&self, question: &str, whole: &BTreeSet<Address>) -> Result<bool, Failure> {
+        if !self.terminal.input || !self.terminal.err {
+            let mut how = "add --auto-approve".to_owned();
+            for address in whole {
+                how += &format!(" --allow-destroy {address}");
+            }
+            return Err(Error::input(format!("nobody can be asked, because this is no terminal: {question}"))
+                .help(how)
+                .into());
+        }
+        self.clear();
+        if self.answer(&format!("{} Only `yes` goes on: ", plain(question)))? != "yes" {
+            return Ok(false);
+        }
+        for address in whole {
+            let text = format!("{address} is deleted as a whole, with everything in it. Type its address to go on: ");
+            if self.answer(&text)? != address.as_str() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn answer(&self, question: &str) -> io::Result<String> {
+        {
+            let mut err = lock(&self.err);
+            err.write_all(format!("\n{}", Paint(self.terminal.color_err).bold(question)).as_bytes())?;
+            err.flush()?;
+        }
+        let mut line = String::new();
+        lock(&self.input).read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+
+    fn calls(&self, calls: &BTreeMap<String, u64>) {
+        if self.options.verbose && self.options.format != Format::Json && !calls.is_empty() {
+            self.say(human::calls(calls, Paint(self.terminal.color_err)).trim_end());
+        }
+    }
+
+    fn layout(&self) -> Layout {
+        Layout { paint: Paint(self.terminal.color_out), width: self.terminal.width, verbose: self.options.verbose }
+    }
+
+    fn layout_err(&self) -> Layout {
+        Layout { paint: Paint(self.terminal.color_err), ..self.layout() }
+    }
+
+    fn screen(&self) -> ProgressDrawTarget {
+        match self.own {
+            true => ProgressDrawTarget::stderr_with_hz(8),
+            false => {
+                let Terminal { width, height, .. } = self.terminal;
+                ProgressDrawTarget::term_like(Box::new(Screen { err: self.err.clone(), width, height }))
+            }
+        }
+    }
+
+    /// Takes the spinner away.
+    fn clear(&self) {
+        if let Some(bar) = lock(&self.waiting).take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Writes to stdout. Nobody reading any more is fine.
+    fn put(&self, text: &str) -> io::Result<()> {
+        self.clear();
+        let mut out = lock(&self.out);
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Writes a line to stderr. What can't be written there can't be reported
+    /// anywhere.
+    fn say(&self, line: &str) {
+        self.clear();
+        let mut err = lock(&self.err);
+        let _ = err.write_all(format!("{line}\n").as_bytes()).and_then(|()| err.flush());
+    }
+}
+
+impl Subject {
+    /// `hash`: of the spec. `note`: something to know about all of it.
+    pub fn new(spec: &Spec, account: &str, hash: &str, policy: &Policy, note: Option<&str>) -> Self {
+        let tenants =
+            spec.tenants.iter().map(|t| (t.id.clone(), Tenant { name: t.name.clone(), tier: t.tier.clone() }));
+        Self {
+            tenancy: spec.name.clone(),
+            account: account.to_owned(),
+            region: spec.region.clone(),
+            file: spec.source.clone(),
+            spec_hash: hash.to_owned(),
+            policy: policy.clone(),
+            tenants: tenants.collect(),
+            pools: spec.pools.iter().map(|p| p.name.clone()).collect(),
+            warnings: spec.warnings.clone(),
+            note: note.map(str::to_owned),
+        }
+    }
+
+    fn heading(&self) -> String {
+        let what = if self.policy.destroy { "Plan to destroy" } else { "Plan for" };
+        let file = self.file.display();
+        plain(&format!("{what} {}: account {}, {}, {file}", self.tenancy, self.account, self.region))
+    }
+
+    /// What narrows the plan, and what else to know.
+    fn scope(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.policy.tenants.is_empty() {
+            let ids = self.policy.tenants.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let deps = if self.policy.with_deps { " and what they need" } else { "" };
+            lines.push(plain(&format!(
+                "Only {} {ids}{deps}",
+                if self.policy.tenants.len() == 1 { "tenant" } else { "tenants" }
+            )));
+        }
+        lines.extend(self.note.as_deref().map(plain));
+        lines
+    }
+
+    fn label(&self, owner: &Owner) -> String {
+        let known = match owner {
+            Owner::Tenancy => true,
+            Owner::Pool(name) => self.pools.contains(name),
+            Owner::Tenant(id) => match self.tenants.get(id) {
+                Some(Tenant { name, tier }) => return plain(&format!("{owner} {name} ({tier})")),
+                None => false,
+            },
+        };
+        match known {
+            true => plain(&owner.to_string()),
+            false => plain(&format!("{owner} (not in the spec)")),
+        }
+    }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
