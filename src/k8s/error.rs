@@ -53,6 +53,8 @@ pub fn status(status: u16, body: &[u8], cluster: &str, login: &str) -> Error {
         (409, "AlreadyExists") => Class::Exists,
         (409, _) => Class::Conflict,
         (429, _) => Class::Throttled,
+        // An apply whose object has the wrong shape is answered with a 500.
+        (500, _) if misshapen(message) => Class::Invalid,
         (500.., _) => Class::Unclear,
         _ => Class::Invalid,
     };
@@ -61,6 +63,10 @@ pub fn status(status: u16, body: &[u8], cluster: &str, login: &str) -> Error {
     error.code = (!reason.is_empty()).then(|| reason.to_owned());
     error.help = (class == Class::Denied).then(|| login.to_owned());
     error
+}
+
+fn misshapen(message: &str) -> bool {
+    ["failed to create typed patch object", "failed to convert new object"].iter().any(|text| message.starts_with(text))
 }
 
 /// A 403 that is about the object, not about who sends it.
@@ -122,6 +128,19 @@ mod tests {
         assert_eq!(
             of(401, r#"{"kind":"Status","reason":"Unauthorized","message":"Unauthorized"}"#).class,
             Class::Denied
+        );
+    }
+
+    #[test]
+    fn an_object_of_the_wrong_shape_isnt_tried_again() {
+        let error = of(
+            500,
+            r#"{"kind":"Status","message":"failed to create typed patch object (/x; /v1, Kind=ConfigMap): .dota: field not declared in schema","code":500}"#,
+        );
+        assert_eq!(error.class, Class::Invalid);
+        assert_eq!(
+            of(500, r#"{"kind":"Status","reason":"InternalError","message":"etcdserver: timeout"}"#).class,
+            Class::Unclear
         );
     }
 

@@ -201,7 +201,7 @@ impl Store {
             ("GET", None) => self.list(at, &query),
             ("GET", Some(name)) => self.get(at, name).map(|object| (200, at.kind.shown(object))),
             ("POST", None) => {
-                let mut object = body(req)?;
+                let mut object = at.typed(body(req)?);
                 if let (Some(prefix), None) =
                     (object["metadata"]["generateName"].as_str(), object["metadata"]["name"].as_str())
                 {
@@ -217,7 +217,7 @@ impl Store {
                 self.store(at, &name, object, None, &write, ids).map(|object| (201, object))
             }
             ("PUT", Some(name)) => {
-                let new = body(req)?;
+                let new = at.typed(body(req)?);
                 let old = self.get(at, name)?.clone();
                 self.check(at, name, &new)?;
                 let version = &new["metadata"]["resourceVersion"];
@@ -554,6 +554,15 @@ impl Target<'_> {
     fn missing(&self, name: &str) -> Failure {
         let message = format!("{} \"{name}\" not found", self.kind.qualified());
         Failure(404, "NotFound", message, details(self.kind, name))
+    }
+
+    /// Creation and update don't need to be told what the URL tells; apply does.
+    fn typed(&self, mut object: Value) -> Value {
+        if object["apiVersion"].is_null() && object["kind"].is_null() {
+            object["apiVersion"] = self.kind.api_version().into();
+            object["kind"] = self.kind.kind.as_str().into();
+        }
+        object
     }
 
     /// The status is written by its own path, and nothing else is by that path.

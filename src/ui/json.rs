@@ -35,6 +35,7 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, calls: Opti
             "destroy": policy.destroy,
             "allow_replace": policy.allow_replace,
             "delete_logs": policy.delete_logs,
+            "aws_only": policy.aws_only,
         },
         "summary": plan.summary(),
         "unchanged": plan.unchanged,

@@ -405,6 +405,9 @@ impl Subject {
                 if self.policy.tenants.len() == 1 { "tenant" } else { "tenants" }
             )));
         }
+        if self.policy.aws_only {
+            lines.push("Only the AWS part: what lives in clusters isn't looked at".to_owned());
+        }
         lines.extend(self.note.as_deref().map(plain));
         lines
     }

@@ -3,12 +3,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_eks::types::{AccessEntry as Entry, AccessScope, AccessScopeType};
+use aws_smithy_types::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::eks::{adopted, gather, live, optional, retag, tag_map, tags_of};
 use super::foreign::claim;
+use super::iam_role::roles;
 use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::aws::{Aws, role_of};
@@ -21,11 +23,17 @@ use crate::engine::value::Outputs;
 
 pub const NAME: &str = "aws.access-entry";
 
+/// The type of entries of people and programs, as against nodes.
+const STANDARD: &str = "STANDARD";
+
 /// A cluster's access entry of type STANDARD with its access policies.
 ///
 /// An entry that was added to our cluster by hand is drift: it is found
-/// without our tags, at [`entry_address`]. A Kubernetes user name set by hand
-/// stands in an observed state as `username`.
+/// without our tags, at [`entry_address`]. Two things show in an observed
+/// state only: a Kubernetes user name set by hand as `username`, and as
+/// `stale` that the role was made anew after its entry, which then works no
+/// more (EKS user guide, "Grant IAM users access to Kubernetes with EKS access
+/// entries").
 /// Outputs: `arn`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -73,12 +81,6 @@ impl AccessEntry {
         Ok(principals)
     }
 
-    async fn entry(&self, cluster: &str, principal: &str) -> Result<Option<Entry>> {
-        let call = self.aws.eks.describe_access_entry().cluster_name(cluster).principal_arn(principal);
-        let answer = optional(call.send().await.map_err(failed("eks:DescribeAccessEntry")))?;
-        Ok(answer.and_then(|o| o.access_entry))
-    }
-
     async fn policies(&self, cluster: &str, principal: &str) -> Result<Vec<AccessPolicy>> {
         let mut pages = self
             .aws
@@ -102,12 +104,18 @@ impl AccessEntry {
     }
 
     /// An entry of type STANDARD. `address` and `generation` hold where its
-    /// tags don't say whose it is.
-    async fn read(&self, cluster: &str, principal: &str, address: &Address, generation: u32) -> Result<Option<Found>> {
-        let Some(entry) = self.entry(cluster, principal).await? else {
+    /// tags don't say whose it is; `made` is when its role was.
+    async fn read(
+        &self,
+        cluster: &str,
+        principal: &str,
+        (address, generation): (&Address, u32),
+        made: Option<&DateTime>,
+    ) -> Result<Option<Found>> {
+        let Some(entry) = entry(&self.aws, cluster, principal).await? else {
             return Ok(None);
         };
-        if entry.r#type() != Some("STANDARD") {
+        if entry.r#type() != Some(STANDARD) {
             return Ok(None);
         }
         let all = tags_of(entry.tags());
@@ -122,10 +130,13 @@ impl AccessEntry {
             tags: tags::observed(&all),
         };
         let mut state = untyped(&state)?;
-        if let (Some(fields), Some(user)) = (state.as_object_mut(), entry.username())
-            && user != user_of(principal)
-        {
-            fields.insert("username".to_owned(), user.into());
+        if let Some(fields) = state.as_object_mut() {
+            if let Some(user) = entry.username().filter(|user| *user != user_of(principal)) {
+                fields.insert("username".to_owned(), user.into());
+            }
+            if made.is_some_and(|made| is_stale(&entry, made)) {
+                fields.insert("stale".to_owned(), true.into());
+            }
         }
         let arn = entry.access_entry_arn().unwrap_or_default().to_owned();
         Ok(Some(Found {
@@ -192,6 +203,7 @@ impl Kind for AccessEntry {
         &[
             ("cluster", Rule::Replace),
             ("principal", Rule::Replace),
+            ("stale", Rule::Replace),
             ("groups", Rule::Unordered),
             ("policies", Rule::Unordered),
             ("policies.*.namespaces", Rule::Unordered),
@@ -227,8 +239,11 @@ impl Kind for AccessEntry {
                 }
             }
         });
-        let found = gather(entries, |((cluster, principal), address)| async move {
-            self.read(&cluster, &principal, &address, 1).await
+        let roles = roles(&self.aws, round).await?;
+        let roles: BTreeMap<_, _> = roles.iter().filter_map(|r| Some((r.arn()?, r.create_date()?))).collect();
+        let entries = entries.map(|(key, address)| (roles.get(key.1.as_str()).copied(), key, address));
+        let found = gather(entries, |(made, (cluster, principal), address)| async move {
+            self.read(&cluster, &principal, (&address, 1), made).await
         });
         Ok(Observation { found: found.await?.into_iter().flatten().collect(), ..Observation::default() })
     }
@@ -236,7 +251,8 @@ impl Kind for AccessEntry {
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         gather(handles, |handle| async move {
             let state: State = typed(&handle.state)?;
-            let found = self.read(&state.cluster, &state.principal, &handle.address, handle.generation).await?;
+            let whose = (&handle.address, handle.generation);
+            let found = self.read(&state.cluster, &state.principal, whose, None).await?;
             Ok(found.filter(|f| f.address == handle.address))
         })
         .await
@@ -251,13 +267,13 @@ impl Kind for AccessEntry {
             .cluster_name(&state.cluster)
             .principal_arn(&state.principal)
             .set_kubernetes_groups(Some(state.groups.clone()))
-            .r#type("STANDARD")
+            .r#type(STANDARD)
             .client_request_token(&new.token)
             .set_tags(Some(tag_map(&tags::with_generation(&state.tags, new.generation))));
         let arn = match call.send().await.map_err(failed("eks:CreateAccessEntry")) {
             Ok(answer) => answer.access_entry.and_then(|e| e.access_entry_arn),
             Err(error) if error.class == Class::Conflict => {
-                let entry = self.entry(&state.cluster, &state.principal).await?;
+                let entry = entry(&self.aws, &state.cluster, &state.principal).await?;
                 claim(&self.aws, new, entry.as_ref().map(|e| tags_of(e.tags())).as_ref(), error)?;
                 entry.and_then(|e| e.access_entry_arn)
             }
@@ -298,6 +314,39 @@ impl Kind for AccessEntry {
         optional(call.send().await.map_err(failed("eks:DeleteAccessEntry")))?;
         Ok(true)
     }
+}
+
+/// Takes away the entry that EKS made for an earlier role of the same ARN: it
+/// keeps entries of nodes for good, and an entry works only for the very role
+/// that it was made for, so that nodes with the new one could never join. EKS
+/// makes a new entry with the node group or Fargate profile.
+pub(super) async fn forget_stale(aws: &Aws, cluster: &str, role: &str) -> Result<()> {
+    let entry = match entry(aws, cluster, role).await {
+        Ok(Some(entry)) if entry.r#type() != Some(STANDARD) => entry,
+        Ok(_) => return Ok(()),
+        // The call that follows will say so itself.
+        Err(error) if error.class == Class::Unreachable => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let name = role.rsplit('/').next().unwrap_or_default();
+    let answer = aws.iam.get_role().role_name(name).send().await.map_err(failed("iam:GetRole"));
+    let made = optional(answer)?.and_then(|o| o.role).map(|r| r.create_date);
+    if made.is_some_and(|made| is_stale(&entry, &made)) {
+        let call = aws.eks.delete_access_entry().cluster_name(cluster).principal_arn(role);
+        optional(call.send().await.map_err(failed("eks:DeleteAccessEntry")))?;
+    }
+    Ok(())
+}
+
+async fn entry(aws: &Aws, cluster: &str, principal: &str) -> Result<Option<Entry>> {
+    let call = aws.eks.describe_access_entry().cluster_name(cluster).principal_arn(principal);
+    let answer = optional(call.send().await.map_err(failed("eks:DescribeAccessEntry")))?;
+    Ok(answer.and_then(|o| o.access_entry))
+}
+
+/// True if the role was made after its entry.
+fn is_stale(entry: &Entry, made: &DateTime) -> bool {
+    entry.created_at().is_some_and(|created| made > created)
 }
 
 /// The Kubernetes user name that EKS gives to a principal by itself (EKS user

@@ -6,6 +6,7 @@ use aws_sdk_eks::types::{FargateProfile as Profile, FargateProfileSelector, Farg
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::access_entry::forget_stale;
 use super::eks::{gather, issues, live, optional, retag, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
 use super::{logical, physical};
@@ -201,6 +202,7 @@ impl Kind for FargateProfile {
     async fn create(&self, new: &New) -> Result<Made> {
         let state: State = typed(&new.state)?;
         let name = physical(&state.name, new.generation);
+        forget_stale(&self.aws, &state.cluster, &state.role).await?;
         let selector = |s: &Selector| {
             FargateProfileSelector::builder()
                 .namespace(&s.namespace)

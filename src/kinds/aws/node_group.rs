@@ -11,6 +11,7 @@ use aws_sdk_eks::types::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::access_entry::forget_stale;
 use super::eks::{gather, issues, live, optional, retag, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
 use super::{logical, physical};
@@ -225,6 +226,7 @@ impl Kind for NodeGroup {
     async fn create(&self, new: &New) -> Result<Made> {
         let state: State = typed(&new.state)?;
         let name = physical(&state.name, new.generation);
+        forget_stale(&self.aws, &state.cluster, &state.role).await?;
         let own_image = state.ami_type == CUSTOM;
         let call = self
             .aws

@@ -146,8 +146,8 @@ impl Manifest {
             ));
         }
         let mut ours = self.list_ours(&cluster, &apis, &items, &mut seen.notes).await?;
-        let emptying: BTreeSet<String> =
-            ours.iter().filter(|(k, o)| k.is_namespace() && deleting(o)).map(|(k, _)| k.name.clone()).collect();
+        let namespaces = ours.iter().filter(|(k, _)| k.is_namespace());
+        let namespaces: BTreeMap<String, bool> = namespaces.map(|(k, o)| (k.name.clone(), deleting(o))).collect();
 
         let mut present = Vec::new();
         let mut absent = Vec::new();
@@ -159,11 +159,13 @@ impl Manifest {
             }
         }
         let compared = present.iter().map(|(item, api, live)| {
-            let doomed = text(live, "/metadata/namespace").is_some_and(|n| emptying.contains(n));
+            let doomed = text(live, "/metadata/namespace").is_some_and(|n| namespaces.get(n) == Some(&true));
             self.compare(&cluster, api, item, live, doomed)
         });
         seen.found = stream::iter(compared.collect::<Vec<_>>()).buffered(PARALLEL).try_collect().await?;
 
+        // What a namespace of ours was given is ours by descent.
+        absent.retain(|(item, _)| !is_given(&item.state.object, |n| namespaces.contains_key(n)));
         seen.foreign = self.find_foreign(&cluster, &absent).await?;
         seen.found.extend(self.leftovers(&state, ours, &mut seen.notes));
         Ok(seen)
@@ -357,6 +359,13 @@ impl Manifest {
         text(live, &format!("/metadata/labels/{}", pointer(TENANCY))) == Some(&self.aws.tenancy)
     }
 
+    async fn is_ours_by_descent(&self, cluster: &Cluster, apis: &Apis, live: &Value) -> Result<bool> {
+        let home = text(live, "/metadata/namespace").unwrap_or_default();
+        let Some(api) = apis.find("v1", "Namespace").filter(|_| is_given(live, |_| true)) else { return Ok(false) };
+        let namespace = get(cluster, api, &json!({"metadata": {"name": home}})).await?;
+        Ok(namespace.is_some_and(|n| self.is_ours(&n)))
+    }
+
     /// What is sent: the object with its ownership.
     fn sent(&self, address: &Address, generation: u32, object: &Value) -> Value {
         let mut object = object.clone();
@@ -426,7 +435,7 @@ impl Manifest {
                     format!("{what} in cluster {} is still being deleted", cluster.name()),
                 ));
             }
-            if !self.is_ours(&live) {
+            if !self.is_ours(&live) && !self.is_ours_by_descent(cluster, &apis, &live).await? {
                 return Err(Error::new(Class::Exists, self.foreign(cluster, api, &new.address, &live).message));
             }
         }
@@ -721,6 +730,14 @@ fn identity(object: &Value) -> Value {
         .filter_map(|f| Some((f.to_owned(), object.pointer(&format!("/metadata/{f}"))?.clone())))
         .collect();
     json!({"apiVersion": object.get("apiVersion"), "kind": object.get("kind"), "metadata": metadata})
+}
+
+/// True for what Kubernetes itself puts into every namespace, if it is one of
+/// `ours`.
+fn is_given(object: &Value, ours: impl FnOnce(&str) -> bool) -> bool {
+    let account = text(object, "/kind") == Some("ServiceAccount") && text(object, "/apiVersion") == Some("v1");
+    let named = account && text(object, "/metadata/name") == Some("default");
+    named && text(object, "/metadata/namespace").is_some_and(ours)
 }
 
 fn namespace_name(object: &Value) -> Option<&str> {

@@ -545,6 +545,12 @@ fn scaling(given: &Value, before: &Value, w: &World<'_>) -> Reply {
 
 fn update_settings(given: &Value, before: &Value) -> Reply {
     let mut config = before.clone();
+    if given.is_null() {
+        return Ok(config);
+    }
+    if !given.is_object() {
+        return Err(invalid("updateConfig must be a structure"));
+    }
     let (count, percentage) = (&given["maxUnavailable"], &given["maxUnavailablePercentage"]);
     if !count.is_null() && !percentage.is_null() {
         return Err(invalid("updateConfig can have maxUnavailable or maxUnavailablePercentage, not both"));
@@ -563,6 +569,9 @@ fn update_settings(given: &Value, before: &Value) -> Reply {
 }
 
 fn check_labels(labels: &Value) -> Result<(), Fault> {
+    if !labels.is_object() {
+        return Err(invalid("Labels must be a map"));
+    }
     for (key, value) in labels.as_object().into_iter().flatten() {
         if ["kubernetes.io/", "k8s.io/", "eks.amazonaws.com/"].iter().any(|prefix| key.contains(prefix)) {
             let message = "Label cannot contain reserved prefixes [kubernetes.io/, k8s.io/, eks.amazonaws.com/]";
@@ -718,4 +727,37 @@ fn attach(w: &mut World<'_>, cluster: &Cluster, body: &Value) {
 
 fn refused(message: impl Into<String>) -> Fault {
     fault("InvalidRequestException", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn graviton_is_told_by_the_g_after_the_generation() {
+        let arm: Vec<&str> = [
+            "m6g.large",
+            "t4g.medium",
+            "c7gn.2xlarge",
+            "g5g.xlarge",
+            "a1.large",
+            "m6i.large",
+            "g4dn.xlarge",
+            "t3.micro",
+        ]
+        .into_iter()
+        .filter(|kind| is_arm(kind))
+        .collect();
+        assert_eq!(arm, ["m6g.large", "t4g.medium", "c7gn.2xlarge", "g5g.xlarge", "a1.large"]);
+    }
+
+    #[test]
+    fn instance_types_have_a_family_a_generation_and_a_size() {
+        for (kind, known) in [("m6i.large", true), ("x2iedn.24xlarge", true), ("m5.metal", true), ("t3.broken", true)] {
+            assert_eq!(is_instance_type(kind), known, "{kind}");
+        }
+        for kind in ["banana", "m6i", "m.large", "6i.large", "m6i.huge", "m6i.xlargex"] {
+            assert!(!is_instance_type(kind), "{kind}");
+        }
+    }
 }

@@ -477,3 +477,57 @@ fn without_managed(object: &Value) -> Value {
     }
     object
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::kinds::builtin;
+    use super::*;
+
+    fn apply(live: &Value, config: Value, manager: &str, force: bool) -> Result<Value, Vec<(String, String)>> {
+        applied(live, config, &builtin("apps", "deployments"), manager, force, "now", false)
+    }
+
+    #[test]
+    fn a_manager_drops_what_it_no_longer_applies_and_nothing_else() {
+        let two =
+            json!({"spec": {"replicas": 2, "containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]}});
+        let live = apply(&json!({}), two, "one", false).unwrap();
+        let live = apply(&live, json!({"spec": {"containers": [{"name": "c", "image": "1"}]}}), "two", false).unwrap();
+        let live = apply(&live, json!({"spec": {"containers": [{"name": "a", "image": "2"}]}}), "one", false).unwrap();
+        assert_eq!(live["spec"], json!({"containers": [{"name": "a", "image": "2"}, {"name": "c", "image": "1"}]}));
+    }
+
+    #[test]
+    fn another_managers_value_is_a_conflict_until_forced() {
+        let live = apply(&json!({}), json!({"spec": {"replicas": 2}}), "one", false).unwrap();
+        let other = json!({"spec": {"replicas": 3}});
+        let conflicts = apply(&live, other.clone(), "two", false).unwrap_err();
+        assert_eq!(conflicts, [("\"one\"".to_owned(), ".spec.replicas".to_owned())]);
+        let live = apply(&live, other, "two", true).unwrap();
+        assert_eq!(live["spec"]["replicas"], 3);
+        let managers: Vec<&Value> =
+            live["metadata"]["managedFields"].as_array().unwrap().iter().map(|m| &m["manager"]).collect();
+        assert_eq!(managers, ["two"]);
+    }
+
+    #[test]
+    fn applying_again_changes_nothing() {
+        let config =
+            json!({"metadata": {"labels": {"a": "b"}, "finalizers": ["x/y"]}, "spec": {"selector": {"a": "b"}}});
+        let live = apply(&json!({}), config.clone(), "one", false).unwrap();
+        assert_eq!(apply(&live, config, "one", false).unwrap(), live);
+    }
+
+    #[test]
+    fn an_update_takes_over_what_it_changes() {
+        let kind = builtin("apps", "deployments");
+        let live = apply(&json!({}), json!({"spec": {"replicas": 2, "paused": true}}), "one", false).unwrap();
+        let mut new = live.clone();
+        new["spec"]["replicas"] = 5.into();
+        let live = updated(&live, new, &kind, "hand", "later");
+        let conflicts = apply(&live, json!({"spec": {"replicas": 2, "paused": true}}), "one", false).unwrap_err();
+        assert_eq!(conflicts, [("\"hand\" using apps/v1 at later".to_owned(), ".spec.replicas".to_owned())]);
+    }
+}

@@ -259,7 +259,7 @@ async fn oidc_provider(ground: &Ground) {
         .await;
 }
 
-fn key_state(ground: &Ground, name: &str) -> kms_key::State {
+pub fn key_state(ground: &Ground, name: &str) -> kms_key::State {
     let account = "arn:aws:iam::123456789012:root";
     kms_key::State {
         alias: format!("alias/ringfence/{}-{name}", ground.aws.tenancy),

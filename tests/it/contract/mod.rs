@@ -5,7 +5,9 @@
 //! documentation: what both agree on is more than what either says.
 
 mod ec2;
+mod iam;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use ringfence::engine::address::Address;
 use ringfence::engine::clock::Clock;
 use ringfence::engine::diff;
 use ringfence::engine::kind::{Change, Found, Handle, Kind, New, Round, Status};
+use ringfence::k8s::Clusters;
+use ringfence::kinds;
 use ringfence::sandbox::{Options, Server};
 use serde::Serialize;
 use serde_json::Value;
@@ -37,8 +41,30 @@ pub struct Lack {
 
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// What one file tries, and where.
+struct Contracts {
+    sandbox: &'static [&'static str],
+    moto: &'static [&'static str],
+}
+
+const ALL: [(&Contracts, &[Lack]); 2] = [(&ec2::CONTRACTS, ec2::LACKS), (&iam::CONTRACTS, iam::LACKS)];
+
 fn lacks() -> impl Iterator<Item = &'static Lack> {
-    ec2::LACKS.iter()
+    ALL.into_iter().flat_map(|(_, lacks)| lacks)
+}
+
+/// A kind's contract is named as the kind is.
+#[tokio::test]
+async fn every_kind_has_its_contract() {
+    let aws = Ground::moto().await.aws;
+    let clusters = Arc::new(Clusters::new(aws.clone(), BTreeMap::new()));
+    for kind in kinds::registry(&aws, &clusters).iter().filter(|k| !k.in_cluster()) {
+        let name = kind.name().trim_start_matches("aws.").replace('-', "_");
+        let on = |list: fn(&Contracts) -> &[&str]| ALL.iter().any(|(c, _)| list(c).contains(&name.as_str()));
+        assert!(on(|c| c.sandbox), "{name} isn't tried on the sandbox");
+        let lacking = lacks().any(|lack| lack.name == kind.name());
+        assert!(on(|c| c.moto) != lacking, "{name} is either tried on moto or listed as lacking");
+    }
 }
 
 #[tokio::test]
@@ -60,6 +86,11 @@ async fn what_moto_is_said_to_lack_it_lacks() {
 /// stand-in.
 macro_rules! contracts {
     (sandbox: [$($sandbox:ident),* $(,)?], moto: [$($moto:ident),* $(,)?] $(,)?) => {
+        pub(super) const CONTRACTS: crate::contract::Contracts = crate::contract::Contracts {
+            sandbox: &[$(stringify!($sandbox)),*],
+            moto: &[$(stringify!($moto)),*],
+        };
+
         mod on_sandbox {
             $(
                 #[tokio::test]
