@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::kind::{Change, Rule};
+use super::value::walk;
 
 /// What differs, in the order of the fields' names. `desired` may hold
 /// references: those differ from everything.
@@ -36,6 +37,13 @@ fn compare(path: &mut Vec<String>, desired: &Value, observed: &Value, rules: &[(
         (Value::Array(a), Value::Array(b)) if has(path, rules, Rule::Unordered) => {
             if sorted(a) != sorted(b) {
                 out.push(change(path, desired, observed, rules));
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() && a.iter().chain(b).all(Value::is_object) => {
+            for (i, (x, y)) in a.iter().zip(b).enumerate() {
+                path.push(i.to_string());
+                compare(path, x, y, rules, out);
+                path.pop();
             }
         }
         _ if desired == observed => {}
@@ -78,6 +86,18 @@ fn sorted(items: &[Value]) -> Vec<String> {
     let mut texts: Vec<String> = items.iter().map(Value::to_string).collect();
     texts.sort();
     texts
+}
+
+/// Every string in `state` that may be the id of something it depends on: not
+/// in its tags, and not where a rule says that it only mentions.
+pub fn depends_on(state: &Value, rules: &[(&str, Rule)], visit: &mut impl FnMut(&str)) {
+    let Value::Object(fields) = state else { return };
+    for (name, value) in fields {
+        let path = [name.clone()];
+        if name != "tags" && !has(&path, rules, Rule::Mentions) {
+            walk(value, visit);
+        }
+    }
 }
 
 /// True if `rule` is given for `path` or for something that it lies in.

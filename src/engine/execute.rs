@@ -218,6 +218,7 @@ impl Executor {
                 if !gone {
                     wait.gone(found).await?;
                 }
+                wait.retried(|| kind.deleted(found)).await?;
                 Ok((found.id.clone(), Outputs::new()))
             }
             _ => Err(Error::bug(format!("{} has nothing to be changed", step.address))),

@@ -28,6 +28,9 @@ pub enum Rule {
     Secret,
     /// Where desired says nothing (null or missing), what exists is right.
     ServerDefault,
+    /// Names other resources without depending on them, as a policy document
+    /// does: what it names may be deleted before.
+    Mentions,
     /// Sent at creation, then owned by someone else, such as the autoscaler.
     CreateOnly,
 }
@@ -265,8 +268,15 @@ pub trait Kind: Send + Sync {
         None
     }
 
-    /// Kinds whose resources in the same cluster must be gone before one of
-    /// this kind is deleted, though no reference says so.
+    /// The outputs by which the states of others refer to this one. A plain
+    /// name belongs here only if nothing else can be called the same.
+    fn known_as(&self) -> &'static [&'static str] {
+        &["id", "arn"]
+    }
+
+    /// Kinds whose resources in the same cluster (or, outside of one, in the
+    /// same silo or pool) must be gone before one of this kind is deleted,
+    /// though no reference says so.
     fn deleted_after(&self) -> &'static [&'static str] {
         &[]
     }
@@ -295,6 +305,12 @@ pub trait Kind: Send + Sync {
     /// Deletes; absent already is success. True if it is gone at once, false
     /// if [`Kind::find`] is to be asked until it is.
     async fn delete(&self, found: &Found) -> Result<bool>;
+
+    /// Clears up what the service leaves behind for `found`, which is gone by
+    /// now.
+    async fn deleted(&self, _found: &Found) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// All kinds by name.

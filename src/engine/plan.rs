@@ -14,7 +14,7 @@ use super::desired::{Desired, Resource};
 use super::diff;
 use super::error::{Class, Error, Result};
 use super::graph;
-use super::kind::{Change, Found, Kind, New, Registry, Repair, Status, Verb};
+use super::kind::{Change, Found, Kind, New, Registry, Repair, Rule, Status, Verb};
 use super::observe::Observed;
 use super::value::{Outputs, has_references, references, resolve, walk};
 
@@ -477,7 +477,8 @@ impl Planner<'_> {
     fn push_delete(&mut self, kind_name: &'static str, found: &Found, replaces: bool, reason: &str) -> Result<()> {
         let kind = self.kinds.get(kind_name)?.clone();
         let mut needs = BTreeSet::new();
-        if let Some(state) = kind.before_delete(found) {
+        let mut found = found.clone();
+        if let Some(state) = kind.before_delete(&found) {
             needs.insert(self.plan.steps.len());
             let changes = diff::changes(&state, &found.state, kind.rules());
             self.plan.steps.push(Step {
@@ -490,10 +491,11 @@ impl Planner<'_> {
                 summary: kind.summary(&found.state),
                 controls: vec![],
                 changes,
-                state: Some(state),
+                state: Some(state.clone()),
                 found: Some(found.clone()),
                 needs: BTreeSet::new(),
             });
+            found.state = state;
         }
         self.deleting.insert(self.plan.steps.len(), found.clone());
         self.plan.steps.push(Step {
@@ -507,7 +509,7 @@ impl Planner<'_> {
             controls: vec![],
             changes: vec![],
             state: None,
-            found: Some(found.clone()),
+            found: Some(found),
             needs,
         });
         Ok(())
@@ -589,11 +591,11 @@ impl Planner<'_> {
             needs.extend(graph::needs(resource).iter().filter_map(|need| Some((*i, *self.making.get(need)?))));
         }
         // Deleters wait for everything that depends on what they delete.
-        let index = Names::new(&self.deleting);
+        let index = Names::new(self);
         let gone_first = self.gone_first(&index);
         let makers: BTreeSet<usize> = self.making.values().copied().collect();
         for (j, found) in self.found_steps() {
-            for i in index.named_in(&found) {
+            for i in index.named_in(&found, self.rules(j)) {
                 if i == j {
                     continue;
                 }
@@ -609,10 +611,16 @@ impl Planner<'_> {
         // Kinds that must go first though no reference says so.
         for (i, found) in &self.deleting {
             let Some(kind) = self.plan.steps.get(*i).and_then(|s| self.kinds.get(s.kind).ok()) else { continue };
-            let cluster = found.state.get("cluster");
+            if kind.deleted_after().is_empty() {
+                continue;
+            }
             for (j, other) in &self.deleting {
                 let first = self.plan.steps.get(*j).is_some_and(|s| kind.deleted_after().contains(&s.kind));
-                if first && cluster.is_some() && cluster == other.state.get("cluster") {
+                let together = match (found.state.get("cluster"), other.state.get("cluster")) {
+                    (Some(one), Some(two)) => one == two,
+                    _ => whole(&found.address) == whole(&other.address),
+                };
+                if first && together {
                     needs.push((*i, *j));
                 }
             }
@@ -646,26 +654,30 @@ impl Planner<'_> {
     /// deleted, and those that use one of these: the old one couldn't be
     /// deleted while they hold it.
     fn gone_first(&self, index: &Names) -> BTreeSet<Address> {
-        let replaced: Vec<(&Step, &Found)> = self
+        let replaced: Vec<(usize, &Step, &Found)> = self
             .deleting
             .iter()
-            .filter_map(|(i, found)| Some((self.plan.steps.get(*i)?, found)))
-            .filter(|(step, _)| step.replaces && self.making.contains_key(&step.address))
+            .filter_map(|(i, found)| Some((*i, self.plan.steps.get(*i)?, found)))
+            .filter(|(_, step, _)| step.replaces && self.making.contains_key(&step.address))
             .collect();
         let mut gone: BTreeSet<Address> = BTreeSet::new();
         loop {
-            let more = replaced.iter().find(|(step, found)| {
+            let more = replaced.iter().find(|(i, step, found)| {
                 let usable = matches!(found.status, Status::Ready | Status::Pending(_));
                 let both = usable && self.kinds.get(step.kind).is_ok_and(|k| k.create_before_destroy());
-                let holds = || index.named_in(found).iter().filter_map(|i| self.plan.steps.get(*i)).any(|s| gone.contains(&s.address) && s.address != step.address);
+                let holds = || index.named_in(found, self.rules(*i)).iter().filter_map(|i| self.plan.steps.get(*i)).any(|s| gone.contains(&s.address) && s.address != step.address);
                 let needs = || self.desired.get(&step.address).is_some_and(|r| graph::needs(r).iter().any(|n| gone.contains(n)));
                 !gone.contains(&step.address) && (!both || holds() || needs())
             });
             match more {
-                Some((step, _)) => gone.insert(step.address.clone()),
+                Some((_, step, _)) => gone.insert(step.address.clone()),
                 None => return gone,
             };
         }
+    }
+
+    fn rules(&self, step: usize) -> &'static [(&'static str, Rule)] {
+        self.plan.steps.get(step).and_then(|s| self.kinds.get(s.kind).ok()).map(|k| k.rules()).unwrap_or_default()
     }
 
     fn found_steps(&self) -> Vec<(usize, Found)> {
@@ -682,32 +694,26 @@ impl Planner<'_> {
 struct Names(BTreeMap<String, BTreeSet<usize>>);
 
 impl Names {
-    fn new(deleting: &BTreeMap<usize, Found>) -> Self {
+    fn new(planner: &Planner<'_>) -> Self {
         let mut names: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
-        for (i, found) in deleting {
-            let unique = ["id", "arn", "name", "alias", "issuer", "endpoint"];
-            let outputs = found.outputs.iter().filter(|(k, _)| unique.contains(&k.as_str())).map(|(_, v)| v);
-            for name in outputs.chain([&found.id]).filter(|n| n.len() > 3) {
+        for (i, found) in &planner.deleting {
+            let Some(kind) = planner.plan.steps.get(*i).and_then(|s| planner.kinds.get(s.kind).ok()) else { continue };
+            for name in kind.known_as().iter().filter_map(|output| found.outputs.get(*output)) {
                 names.entry(name.clone()).or_default().insert(*i);
             }
         }
         Self(names)
     }
 
-    /// The deletions that `found` depends on.
-    fn named_in(&self, found: &Found) -> BTreeSet<usize> {
+    /// The deletions of what `found`, of a kind with these rules, depends on.
+    fn named_in(&self, found: &Found, rules: &[(&str, Rule)]) -> BTreeSet<usize> {
         let mut all = BTreeSet::new();
         let mut look = |text: &str| {
             if let Some(steps) = self.0.get(text) {
                 all.extend(steps);
             }
         };
-        if let Value::Object(fields) = &found.state {
-            // A resource's own name and its tags refer to nothing.
-            for (_, value) in fields.iter().filter(|(k, _)| !matches!(k.as_str(), "tags" | "name" | "alias")) {
-                walk(value, &mut look);
-            }
-        }
+        diff::depends_on(&found.state, rules, &mut look);
         found.refs.iter().for_each(|r| look(r));
         all
     }
@@ -774,16 +780,27 @@ fn order(plan: Plan) -> Result<Plan> {
         }
     }
     if done.len() < left.len() {
-        let stuck: Vec<String> = left
-            .iter()
-            .filter(|i| !done.contains_key(i))
-            .filter_map(|i| plan.steps.get(*i))
-            .map(|s| format!("{:?} {}", s.action, s.address))
-            .take(12)
-            .collect();
-        return Err(Error::new(Class::Bug, format!("steps wait for each other: {}", stuck.join(", "))));
+        return Err(Error::new(Class::Bug, format!("steps wait for each other: {}", circle(&plan, &left, &done))));
     }
     Ok(Plan { steps, ..plan })
+}
+
+/// One circle of needs, for the report of the bug that it is.
+fn circle(plan: &Plan, left: &BTreeSet<usize>, done: &BTreeMap<usize, usize>) -> String {
+    let waits = |i: &usize| left.contains(i) && !done.contains_key(i);
+    let mut path: Vec<usize> = left.iter().copied().find(waits).into_iter().collect();
+    while let Some(last) = path.last() {
+        let needs = plan.steps.get(*last).map(|s| &s.needs);
+        let Some(next) = needs.into_iter().flatten().copied().find(waits) else { break };
+        if let Some(start) = path.iter().position(|i| *i == next) {
+            path.drain(..start);
+            path.push(next);
+            break;
+        }
+        path.push(next);
+    }
+    let name = |i: &usize| plan.steps.get(*i).map(|s| format!("{:?} {}", s.action, s.address).to_lowercase());
+    path.iter().filter_map(name).collect::<Vec<_>>().join(" → ")
 }
 
 /// The verb that a step's pace is asked for.

@@ -238,13 +238,19 @@ fn is_leaf(child: &Map<String, Value>) -> bool {
 }
 
 fn is_same(desired: &Value, live: Option<&Value>) -> bool {
-    let empty = match desired {
+    // What is empty isn't stored, but owned nevertheless.
+    live.map_or_else(|| is_empty(desired), |l| l == desired)
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
         Value::Object(map) => map.is_empty(),
         Value::Array(items) => items.is_empty(),
-        _ => false,
-    };
-    // What is empty isn't stored.
-    live.map_or(empty, |l| l == desired)
+        Value::String(text) => text.is_empty(),
+        Value::Bool(set) => !set,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Null => true,
+    }
 }
 
 #[cfg(test)]
@@ -347,6 +353,13 @@ mod tests {
             "spec": {"podSelector": {}, "egress": []}});
         assert!(is_settled(&desired, &policy(None)));
         assert!(!is_settled(&desired, &policy(Some(json!([{}])))));
+
+        let class = |default: bool| json!({"kind": "PriorityClass", "value": 1, "globalDefault": default});
+        let mut live = json!({"kind": "PriorityClass", "value": 1});
+        let fields = json!({"f:value": {}, "f:globalDefault": {}});
+        live["metadata"]["managedFields"] = json!([{"manager": "ringfence", "operation": "Apply", "fieldsV1": fields}]);
+        assert!(is_settled(&class(false), &live));
+        assert!(!is_settled(&class(true), &live));
     }
 
     #[test]

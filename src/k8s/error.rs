@@ -17,8 +17,14 @@ pub fn transport(error: &kube::Error, cluster: &str, help: &str) -> Error {
     let connecting = links.iter().any(|l| {
         l.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(hyper_util::client::legacy::Error::is_connect)
     });
-    let cause = links.last().map(ToString::to_string).unwrap_or_default();
-    if connecting {
+    let cause = match links.last().map(ToString::to_string).unwrap_or_default() {
+        late if late.contains("deadline has elapsed") => "no answer in time".to_owned(),
+        cause => cause,
+    };
+    if connecting && cause.contains("certificate") {
+        Error::new(Class::Unreachable, format!("the API server of cluster {cluster} isn't trusted: {cause}"))
+            .help("something on the way may open TLS, such as a company's proxy; or the kubeconfig names an authority that is no longer the cluster's")
+    } else if connecting {
         Error::new(Class::Unreachable, format!("the API server of cluster {cluster} can't be reached: {cause}"))
             .help(help)
     } else {
@@ -58,8 +64,12 @@ pub fn status(status: u16, body: &[u8], cluster: &str, login: &str) -> Error {
         (500.., _) => Class::Unclear,
         _ => Class::Invalid,
     };
-    let said = if message.is_empty() { format!("HTTP {status}") } else { message.trim_end_matches('.').to_owned() };
-    let mut error = Error::new(class, format!("{said}, says the API server of cluster {cluster}"));
+    let said = match (status, message) {
+        (401, _) => format!("the API server of cluster {cluster} doesn't know who asks"),
+        (_, "") => format!("HTTP {status}, says the API server of cluster {cluster}"),
+        _ => format!("{}, says the API server of cluster {cluster}", message.trim_end_matches('.')),
+    };
+    let mut error = Error::new(class, said);
     error.code = (!reason.is_empty()).then(|| reason.to_owned());
     error.help = (class == Class::Denied).then(|| login.to_owned());
     error

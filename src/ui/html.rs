@@ -63,7 +63,7 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry) -> String {
                 "<span class=\"{class} sign\">{}</span>{} {} <span class=\"dim\">{}</span>",
                 escaped(line.symbol.text()),
                 escaped(&line.title),
-                escaped(&line.summary),
+                escaped(&line.summaries.join(", ")),
                 line.controls.join(" ")
             );
             if line.details.is_empty() {
@@ -113,7 +113,7 @@ fn span(class: &str, text: &str) -> String {
 
 /// Text of a run's end.
 pub(super) fn report(text: &str) -> String {
-    let lines: Vec<String> = text.trim_end().lines().map(escaped).collect();
+    let lines: Vec<String> = text.trim().lines().map(escaped).collect();
     page("ringfence apply", &format!("<pre>{}</pre>\n", lines.join("\n")))
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Subject;
 use super::detail::{Detail, Mark};
-use super::text::{Paint, count, cut, duration, hang, hang_list, plain, width};
+use super::text::{Paint, count, duration, hang, hang_list, plain, width};
 use super::view::{self, Depth, Group, Line, Symbol};
 use crate::engine::address::{Address, Owner};
 use crate::engine::error::Error;
@@ -62,7 +62,7 @@ fn group(out: &mut String, group: &Group, layout: Layout) {
     out.push_str(&paint.bold(&group.label));
     out.push('\n');
     // The second column stands where most titles end; longer ones reach into it.
-    let aside = |l: &&Line| !l.summary.is_empty() || !l.controls.is_empty();
+    let aside = |l: &&Line| !l.summaries.is_empty() || !l.controls.is_empty();
     let pad =
         group.lines.iter().filter(aside).map(|l| width(&l.title)).filter(|w| *w <= room * 2 / 5).max().unwrap_or(0);
     for one in &group.lines {
@@ -94,10 +94,7 @@ fn line(out: &mut String, line: &Line, pad: usize, layout: Layout) {
     let controls = line.controls.join(" ");
     let taken = 4 + width(&line.title).max(pad) + 2;
     let left = room.saturating_sub(taken + if controls.is_empty() { 0 } else { width(&controls) + 2 });
-    let summary = match left {
-        0..8 => String::new(),
-        _ => cut(&line.summary, left),
-    };
+    let summary = line.summary(left);
     if !summary.is_empty() || !controls.is_empty() {
         out.extend(std::iter::repeat_n(' ', pad.saturating_sub(width(&line.title)) + 2));
     }
@@ -211,6 +208,8 @@ fn list(out: &mut String, names: &mut [String], layout: Layout) {
 pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, layout: Layout) -> String {
     let Layout { paint, width: room, .. } = layout;
     let mut out = String::new();
+    // Apart from the progress above it.
+    out.push('\n');
     let mut failed = report.failed().peekable();
     if failed.peek().is_some() {
         section(&mut out, &paint.red("Failed"));
@@ -248,7 +247,7 @@ pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, l
             room,
         );
     }
-    if !out.is_empty() {
+    if out.len() > 1 {
         out.push('\n');
     }
     let verdict = self::verdict_of(report, plan, ending);
@@ -291,7 +290,7 @@ fn verdict_of(report: &Report, plan: &Plan, ending: &super::Ending<'_>) -> Strin
 }
 
 fn section(out: &mut String, title: &str) {
-    if !out.is_empty() {
+    if out.len() > 1 {
         out.push('\n');
     }
     out.push_str(title);

@@ -4,7 +4,7 @@
 use super::Subject;
 use super::detail::Mark;
 use super::human::verdict;
-use super::text::{count, cut, escaped, plain, prose, width};
+use super::text::{count, escaped, plain, prose, width};
 use super::view::{self, Depth, Group, Symbol};
 use crate::engine::kind::Registry;
 use crate::engine::plan::{Plan, Summary};
@@ -103,7 +103,7 @@ fn section(group: &Group) -> String {
             other => format!("{} ", other.text()),
         };
         let title = format!("{sign}{}", line.title);
-        let text = format!("{title:pad$}  {}  {}", cut(&line.summary, 60), line.controls.join(" "));
+        let text = format!("{title:pad$}  {}  {}", line.summary(60), line.controls.join(" "));
         body += &format!("{symbol} {}\n", plain(text.trim_end()));
         for detail in &line.details {
             let first = match detail.mark {
@@ -137,5 +137,5 @@ fn longest_run(text: &str) -> usize {
 /// Text of a run's end.
 pub(super) fn report(text: &str) -> String {
     let fence = "`".repeat(longest_run(text).max(2) + 1);
-    format!("{fence}text\n{}\n{fence}\n", text.trim_end())
+    format!("{fence}text\n{}\n{fence}\n", text.trim())
 }

@@ -288,8 +288,9 @@ impl Ui {
     pub fn confirm(&self, question: &str, whole: &BTreeSet<Address>) -> Result<bool, Failure> {
         if !self.terminal.input || !self.terminal.err {
             let mut how = "add --auto-approve".to_owned();
-            for address in whole {
-                how += &format!(" --allow-destroy {address}");
+            if !whole.is_empty() {
+                let flags: Vec<String> = whole.iter().map(|a| format!("--allow-destroy {a}")).collect();
+                how += &format!("; `apply` also wants {}", flags.join(" "));
             }
             return Err(Error::input(format!("nobody can be asked, because this is no terminal: {question}"))
                 .help(how)

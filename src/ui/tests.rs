@@ -330,7 +330,7 @@ fn narrow_terminals_cut_what_matters_least() {
       + role/{cluster,cni,node}
       + route-table/private-{a,b,c}
       + subnet/private-{a,b,c}    10.64.0.0/18, 10.64.64.0/18, …
-      + subnet/public-{a,b,c}     10.64.240.0/24, 10.64.241.0/2…
+      + subnet/public-{a,b,c}
       + vpc                       10.64.0.0/16  SILO-2
 
     Plan: 41 to add, 0 to change, 0 to replace, 0 to destroy.
@@ -473,6 +473,7 @@ fn changes_are_shown_with_their_reasons() {
 
     tenant/99 (not in the spec)
       - silo/cluster  1.35
+            first: deletion_protection: true → false
 
     Stays
         tenant/99/silo/log-group/cluster, tenant/99/silo/log-group/flow
@@ -545,8 +546,7 @@ fn verbose_shows_everything() {
 
     tenant/99 (not in the spec)
       - silo/cluster  1.35
-            first changed, so that it can be deleted:
-              deletion_protection: true → false
+            first: deletion_protection: true → false
             id: acme-99
 
     Stays
@@ -694,7 +694,8 @@ fn the_json_plan_is_one_line_with_everything() {
         "with_deps": false,
         "destroy": false,
         "allow_replace": [],
-        "delete_logs": false
+        "delete_logs": false,
+        "aws_only": false
       },
       "summary": {
         "add": 0,
@@ -893,6 +894,7 @@ fn markdown_for_a_pull_request() {
 
     ```diff
     - silo/cluster    1.35
+          first: deletion_protection: true → false
     ```
 
     </details>
@@ -1373,5 +1375,5 @@ fn a_yes_and_the_address_of_what_is_deleted_as_a_whole() {
     tenant/99/silo is deleted as a whole, with everything in it. Type its address to go on:
     "#);
     let refusal = ask("yes\n", Terminal::none(), &whole).0.unwrap_err();
-    assert!(refusal.contains("--auto-approve --allow-destroy tenant/99/silo"), "{refusal}");
+    assert!(refusal.contains("--auto-approve; `apply` also wants --allow-destroy tenant/99/silo"), "{refusal}");
 }

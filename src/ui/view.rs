@@ -47,7 +47,8 @@ pub(super) struct Line {
     pub symbol: Symbol,
     /// `silo/subnet/private-{a,b,c}`.
     pub title: String,
-    pub summary: String,
+    /// A few words about each, without repetitions.
+    pub summaries: Vec<String>,
     pub controls: Vec<&'static str>,
     pub details: Vec<Detail>,
 }
@@ -60,6 +61,8 @@ struct Item<'a> {
     summary: &'a str,
     controls: &'a [&'static str],
     changes: &'a [Change],
+    /// What must be changed before it can be deleted.
+    first: &'a [Change],
     reason: Option<&'a str>,
     help: Option<&'a str>,
     pending: bool,
@@ -75,6 +78,31 @@ impl Symbol {
             Self::Delete => "-",
             Self::Wait => "…",
             Self::Blocked => "!",
+        }
+    }
+}
+
+impl Line {
+    /// As many summaries as fit, each of them whole.
+    pub fn summary(&self, room: usize) -> String {
+        let all = self.summaries.join(", ");
+        if width(&all) <= room || self.summaries.len() == 1 {
+            return if room < 8 { String::new() } else { cut(&all, room) };
+        }
+        let mut out = String::new();
+        let mut shown = 0;
+        for summary in &self.summaries {
+            if width(&out) + width(summary) + 3 > room {
+                break;
+            }
+            out += summary;
+            out += ", ";
+            shown += 1;
+        }
+        // One of several says nothing about the others.
+        match shown {
+            0 | 1 => String::new(),
+            _ => out + "…",
         }
     }
 }
@@ -115,6 +143,7 @@ pub(super) fn groups(plan: &Plan, subject: &Subject, kinds: &Registry, depth: De
     let mut shapes: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (owner, mut items) in items {
         items.sort_by_key(|i| natural(i.address.local()));
+        shapes.entry(shape(&owner, &items, subject)).or_default().push(groups.len());
         let group = Group {
             label: subject.label(&owner),
             counts: counts(&items),
@@ -126,7 +155,6 @@ pub(super) fn groups(plan: &Plan, subject: &Subject, kinds: &Registry, depth: De
             like: vec![],
             owner,
         };
-        shapes.entry(shape(&group, subject)).or_default().push(groups.len());
         groups.push(group);
     }
     if !depth.all {
@@ -160,21 +188,21 @@ fn merge_alike(groups: &mut Vec<Group>, shapes: impl Iterator<Item = Vec<usize>>
 
 /// What two groups must share to be called alike: everything but ids, names
 /// and numbers in summaries.
-fn shape(group: &Group, subject: &Subject) -> String {
-    let (sort, id) = match &group.owner {
+fn shape(owner: &Owner, items: &[Item<'_>], subject: &Subject) -> String {
+    let (sort, id) = match owner {
         Owner::Tenancy => ("tenancy", ""),
         Owner::Pool(name) => ("pool", name.as_str()),
         Owner::Tenant(id) => ("tenant", id.as_str()),
     };
     let tenant = subject.tenants.get(id);
     let name = tenant.map_or("", |t| t.name.as_str());
-    let tier = tenant.map_or("", |t| t.tier.as_str());
-    let mut out = format!("{sort} {tier}");
-    for line in &group.lines {
-        let details: Vec<String> = line.details.iter().map(|d| anonymous(&d.text, id, name)).collect();
-        let summary = anonymous(&line.summary, id, name).replace(|c: char| c.is_ascii_digit(), "#");
-        let title = anonymous(&line.title, id, name);
-        out += &format!("\n{:?} {title} {} {:?} {details:?}", line.symbol, squeezed(&summary), line.controls);
+    let mut out = format!("{sort} {}", tenant.map_or("", |t| t.tier.as_str()));
+    for item in items {
+        let summary = item.summary.replace(|c: char| c.is_ascii_digit(), "#");
+        for text in [item.address.local(), &item.key(), &squeezed(&summary)] {
+            out.push('\n');
+            out += &anonymous(text, id, name);
+        }
     }
     out
 }
@@ -248,6 +276,7 @@ impl<'a> Item<'a> {
             summary: &step.summary,
             controls: &step.controls,
             changes: &step.changes,
+            first: update.filter(|_| updated.is_none()).map(|u| u.changes.as_slice()).unwrap_or_default(),
             reason: step.reason.as_deref().filter(|_| !told),
             help: None,
             pending: false,
@@ -263,6 +292,7 @@ impl<'a> Item<'a> {
             summary: "",
             controls: &[],
             changes: &blocked.changes,
+            first: &[],
             reason: Some(&blocked.reason),
             help: blocked.help.as_deref(),
             pending: blocked.pending,
@@ -278,7 +308,7 @@ impl<'a> Item<'a> {
     }
 
     fn changes_key(&self) -> String {
-        serde_json::to_string(self.changes).unwrap_or_default()
+        serde_json::to_string(&(self.first, self.changes)).unwrap_or_default()
     }
 }
 
@@ -353,6 +383,13 @@ fn siblings<'a, 'b>(items: &[&'b Item<'a>]) -> Vec<(String, Vec<&'b Item<'a>>)> 
     sets.into_iter().collect()
 }
 
+/// What all names begin with, up to a dash.
+fn common<'a>(names: &[&'a str]) -> &'a str {
+    let first = names.first().copied().unwrap_or_default();
+    let dashes = first.match_indices('-').map(|(i, _)| first.get(..=i).unwrap_or_default());
+    dashes.rev().find(|stem| names.iter().all(|n| n.starts_with(stem))).unwrap_or_default()
+}
+
 /// One line for `items`, of which `first` is the first.
 fn line(first: &Item<'_>, items: &[&Item<'_>], stem: &str, room: usize, mass: bool) -> Line {
     let mut details = Vec::new();
@@ -371,6 +408,7 @@ fn line(first: &Item<'_>, items: &[&Item<'_>], stem: &str, room: usize, mass: bo
         many => {
             let mut names: Vec<&str> = many.iter().map(|i| leaf(i.address.local())).collect();
             names.sort_by_key(|n| natural(n));
+            let stem = if stem.is_empty() { common(&names) } else { stem };
             let names: Vec<String> = names.iter().map(|n| plain(n.strip_prefix(stem).unwrap_or(n))).collect();
             let parent = match parent(first.address.local()) {
                 "" => String::new(),
@@ -389,6 +427,8 @@ fn line(first: &Item<'_>, items: &[&Item<'_>], stem: &str, room: usize, mass: bo
     if let Some(reason) = first.reason {
         details.push(first.why(reason));
     }
+    let first_of_all = first.first.iter().map(|c| detail::short(c, room.saturating_sub(15)));
+    details.extend(first_of_all.map(|d| Detail { text: format!("first: {}", d.text), ..d }));
     const CHANGES: usize = 5;
     details.extend(first.changes.iter().take(CHANGES).map(|c| detail::short(c, room.saturating_sub(8))));
     if first.changes.len() > CHANGES {
@@ -398,7 +438,7 @@ fn line(first: &Item<'_>, items: &[&Item<'_>], stem: &str, room: usize, mass: bo
     Line {
         symbol: first.symbol,
         title,
-        summary: if mass { String::new() } else { summaries.join(", ") },
+        summaries: if mass { vec![] } else { summaries },
         controls: if mass { vec![] } else { first.controls.to_vec() },
         details,
     }
@@ -414,16 +454,8 @@ fn whole(item: &Item<'_>, kinds: &Registry) -> Line {
     if let Some(reason) = item.reason {
         details.push(item.why(reason));
     }
-    for step in &item.steps {
-        if step.action == Action::Update && item.symbol != Symbol::Update {
-            details.push(Detail::new(
-                0,
-                Mark::Dim,
-                format!("first changed, {}:", step.reason.as_deref().unwrap_or("on the way")),
-            ));
-            details.extend(step.changes.iter().flat_map(detail::full).map(|d| Detail { depth: d.depth + 1, ..d }));
-        }
-    }
+    let first_of_all = item.first.iter().flat_map(detail::full);
+    details.extend(first_of_all.map(|d| Detail { text: format!("first: {}", d.text), ..d }));
     if let Some(found) = item.steps.iter().find_map(|s| s.found.as_ref()) {
         details.push(Detail::new(0, Mark::Dim, format!("id: {}", plain(&found.id))));
     }
@@ -437,7 +469,7 @@ fn whole(item: &Item<'_>, kinds: &Registry) -> Line {
     Line {
         symbol: item.symbol,
         title: plain(item.address.local()),
-        summary: plain(item.summary),
+        summaries: Some(plain(item.summary)).filter(|s| !s.is_empty()).into_iter().collect(),
         controls: item.controls.to_vec(),
         details,
     }
@@ -460,7 +492,8 @@ pub(super) fn braces(prefix: &str, names: &[String], room: usize) -> String {
         shown += 1;
     }
     match names.len() - shown {
-        0 => whole,
+        // The hint would be about as long as the last one.
+        0 | 1 => whole,
         left => format!("{out}… {left} more}}"),
     }
 }

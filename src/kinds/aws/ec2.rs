@@ -24,16 +24,14 @@ use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
 use crate::aws::tags::{self, Tags};
 use crate::engine::error::{Class, Error, Result, typed};
-use crate::engine::kind::{Foreign, Found, Handle, Status, Wanted};
+use crate::engine::kind::{Foreign, Found, Handle, Pace, Status, Verb, Wanted};
 use crate::engine::value::Outputs;
 
 /// Values that one filter takes (EC2 API, "Filtering": 200).
 const FILTER_VALUES: usize = 200;
 
 pub fn tags(tags: &[Tag]) -> Tags {
-    tags.iter()
-        .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned())))
-        .collect()
+    tags.iter().filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned()))).collect()
 }
 
 pub fn sdk_tags(tags: &Tags) -> Vec<Tag> {
@@ -114,6 +112,15 @@ pub fn outputs<const N: usize>(outputs: [(&str, &str); N]) -> Outputs {
 /// A few words about a state, for [`Kind::summary`](crate::engine::kind::Kind::summary).
 pub fn summary<S: DeserializeOwned>(state: &Value, words: impl FnOnce(&S) -> String) -> String {
     typed(state).map(|state| words(&state)).unwrap_or_default()
+}
+
+/// For what AWS still holds some minutes after its user is gone: interfaces of
+/// control planes, NAT gateways and endpoints vanish late.
+pub fn held_pace(verb: Verb) -> Pace {
+    match verb {
+        Verb::Delete => Pace::secs(2, 1800),
+        _ => Pace::secs(2, 120),
+    }
 }
 
 /// For create calls without a client token: they are never sent twice blindly.
@@ -265,11 +272,7 @@ fn named(interface: &NetworkInterface) -> String {
         .and_then(|a| a.instance_id().or(a.instance_owner_id()))
         .or(interface.requester_id())
         .map(|by| format!("by {by}"));
-    let words = [
-        interface.description().map(str::to_owned),
-        interface.status().map(|status| status.to_string()),
-        user,
-    ];
+    let words = [interface.description().map(str::to_owned), interface.status().map(|status| status.to_string()), user];
     let words: Vec<String> = words.into_iter().flatten().filter(|word| !word.is_empty()).collect();
     format!("{} ({})", interface.network_interface_id().unwrap_or("an interface"), words.join(", "))
 }

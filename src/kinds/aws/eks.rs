@@ -125,10 +125,7 @@ pub(super) async fn live(aws: &Aws, round: &Round) -> Result<Vec<Live>> {
     Ok(all
         .iter()
         .filter(|c| {
-            !matches!(
-                c.status(),
-                Some(ClusterStatus::Creating | ClusterStatus::Deleting | ClusterStatus::Pending)
-            )
+            !matches!(c.status(), Some(ClusterStatus::Creating | ClusterStatus::Deleting | ClusterStatus::Pending))
         })
         .filter_map(|c| {
             let (address, _) = aws.owned(&tags_of(c.tags()))?;
@@ -189,7 +186,8 @@ where
         return Ok(());
     };
     let mut pause = Pause::new(&aws.clock, limit);
-    let what = node_group.map_or_else(|| format!("cluster `{cluster}`"), |group| format!("node group `{group}` of `{cluster}`"));
+    let what = node_group
+        .map_or_else(|| format!("cluster `{cluster}`"), |group| format!("node group `{group}` of `{cluster}`"));
     loop {
         let answer = aws
             .eks
@@ -206,10 +204,12 @@ where
             Some(UpdateStatus::Successful) => return Ok(()),
             Some(status @ (UpdateStatus::Failed | UpdateStatus::Cancelled)) => {
                 let errors = update.as_ref().map(|u| u.errors()).unwrap_or_default().iter();
-                let errors = issues(errors.map(|e| {
-                    (e.error_code().map(|c| c.as_str()), e.error_message(), e.resource_ids())
-                }));
-                return Err(Error::new(Class::Failed, format!("update {id} of {what} ended as {}: {errors}", status.as_str())));
+                let errors =
+                    issues(errors.map(|e| (e.error_code().map(|c| c.as_str()), e.error_message(), e.resource_ids())));
+                return Err(Error::new(
+                    Class::Failed,
+                    format!("update {id} of {what} ended as {}: {errors}", status.as_str()),
+                ));
             }
             _ if pause.wait().await => {}
             _ => {
@@ -224,9 +224,7 @@ where
 }
 
 /// Health issues or update errors on one line: `Code: message (ids); …`.
-pub(super) fn issues<'a>(
-    issues: impl Iterator<Item = (Option<&'a str>, Option<&'a str>, &'a [String])>,
-) -> String {
+pub(super) fn issues<'a>(issues: impl Iterator<Item = (Option<&'a str>, Option<&'a str>, &'a [String])>) -> String {
     let texts: Vec<String> = issues
         .map(|(code, message, ids)| {
             let mut text = code.unwrap_or("Unknown").to_owned();

@@ -2,9 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_sdk_eks::types::{
-    Addon, AddonIssueCode, AddonPodIdentityAssociations, AddonStatus, ResolveConflicts,
-};
+use aws_sdk_eks::types::{Addon, AddonIssueCode, AddonPodIdentityAssociations, AddonStatus, ResolveConflicts};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -16,8 +14,7 @@ use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::engine::error::{Class, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb,
-    Wanted,
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
 use crate::engine::value::Outputs;
 
@@ -70,10 +67,7 @@ impl EksAddon {
         for arn in addon.pod_identity_associations() {
             let id = arn.rsplit('/').next().unwrap_or_default();
             if let Some(association) = pod_identity::describe(&self.aws, cluster, id).await? {
-                roles.insert(
-                    association.service_account.unwrap_or_default(),
-                    association.role_arn.unwrap_or_default(),
-                );
+                roles.insert(association.service_account.unwrap_or_default(), association.role_arn.unwrap_or_default());
             }
         }
         Ok(roles)
@@ -205,10 +199,8 @@ impl Kind for EksAddon {
             Ok(answer) => answer.addon,
             Err(error) if error.class == Class::Conflict => {
                 let addon = self.addon(&state.cluster, &state.name).await?;
-                let has = addon
-                    .as_ref()
-                    .filter(|a| a.status() != Some(&AddonStatus::Deleting))
-                    .map(|a| tags_of(a.tags()));
+                let has =
+                    addon.as_ref().filter(|a| a.status() != Some(&AddonStatus::Deleting)).map(|a| tags_of(a.tags()));
                 claim(&self.aws, new, has.as_ref(), error)?;
                 addon
             }

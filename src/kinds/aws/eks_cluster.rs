@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use aws_sdk_eks::operation::update_cluster_config::builders::UpdateClusterConfigFluentBuilder;
 use aws_sdk_eks::types::{
     AuthenticationMode, Cluster, ClusterStatus, CreateAccessConfigRequest, EncryptionConfig,
-    KubernetesNetworkConfigRequest, LogSetup, LogType, Logging, Provider, SupportType,
-    UpdateAccessConfigRequest, UpgradePolicyRequest, VpcConfigRequest,
+    KubernetesNetworkConfigRequest, LogSetup, LogType, Logging, Provider, SupportType, UpdateAccessConfigRequest,
+    UpgradePolicyRequest, VpcConfigRequest,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,8 +19,7 @@ use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb,
-    Wanted,
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
 use crate::engine::value::Outputs;
 
@@ -168,6 +167,10 @@ impl EksCluster {
 impl Kind for EksCluster {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn known_as(&self) -> &'static [&'static str] {
+        &["name", "arn"]
     }
 
     fn is_foundation(&self) -> bool {
@@ -335,8 +338,7 @@ impl Kind for EksCluster {
             self.encrypt(name, now.key.as_deref(), to.key.as_deref()).await?;
         }
         if now.log_types != sorted(&to.log_types) {
-            let off: Vec<String> =
-                now.log_types.iter().filter(|t| !to.log_types.contains(t)).cloned().collect();
+            let off: Vec<String> = now.log_types.iter().filter(|t| !to.log_types.contains(t)).cloned().collect();
             self.configure(name, config().logging(logging(&to.log_types, &off))).await?;
         }
         if now.support_type != to.support_type {
@@ -369,12 +371,9 @@ impl Kind for EksCluster {
     async fn delete(&self, found: &Found) -> Result<bool> {
         let state: State = typed(&found.state)?;
         if state.deletion_protection {
-            return Err(Error::new(
-                Class::Invalid,
-                format!("cluster `{}` is protected against deletion", state.name),
-            )
-            .operation("eks:DeleteCluster")
-            .help("lift the protection first: it is a step of its own in the plan"));
+            return Err(Error::new(Class::Invalid, format!("cluster `{}` is protected against deletion", state.name))
+                .operation("eks:DeleteCluster")
+                .help("lift the protection first: it is a step of its own in the plan"));
         }
         let answer = self.aws.eks.delete_cluster().name(&state.name).send().await;
         Ok(optional(answer.map_err(failed("eks:DeleteCluster")))?.is_none())
@@ -404,9 +403,7 @@ fn observed(cluster: &Cluster) -> State {
         service_cidr: text(cluster.kubernetes_network_config().and_then(|n| n.service_ipv4_cidr())),
         log_types: sorted(&types),
         key: encrypted.filter_map(|e| e.provider()?.key_arn()).next().map(str::to_owned),
-        authentication_mode: text(
-            cluster.access_config().and_then(|a| a.authentication_mode()).map(|m| m.as_str()),
-        ),
+        authentication_mode: text(cluster.access_config().and_then(|a| a.authentication_mode()).map(|m| m.as_str())),
         support_type: text(cluster.upgrade_policy().and_then(|u| u.support_type()).map(|s| s.as_str())),
         deletion_protection: cluster.deletion_protection().unwrap_or_default(),
         tags: tags::observed(&tags_of(cluster.tags())),

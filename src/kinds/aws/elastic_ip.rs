@@ -9,7 +9,7 @@ use super::ec2;
 use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Status, Wanted};
+use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Status, Verb, Wanted};
 
 pub const NAME: &str = "aws.elastic-ip";
 
@@ -63,6 +63,10 @@ impl ElasticIp {
 impl Kind for ElasticIp {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn pace(&self, verb: Verb) -> Pace {
+        ec2::held_pace(verb)
     }
 
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {

@@ -15,8 +15,7 @@ use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb,
-    Wanted,
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
 use crate::engine::value::Outputs;
 

@@ -72,10 +72,7 @@ impl IamRole {
             trust: policy::parse(role.assume_role_policy_document().unwrap_or_default()),
             attached,
             inline: inline.collect(),
-            boundary: role
-                .permissions_boundary()
-                .and_then(|b| b.permissions_boundary_arn())
-                .map(str::to_owned),
+            boundary: role.permissions_boundary().and_then(|b| b.permissions_boundary_arn()).map(str::to_owned),
             tags: tags::observed(&all),
         };
         Ok(Some(Found {
@@ -199,6 +196,8 @@ impl Kind for IamRole {
             ("name", Rule::Replace),
             ("path", Rule::Replace),
             ("attached", Rule::Unordered),
+            ("trust", Rule::Mentions),
+            ("inline", Rule::Mentions),
             ("trust.Statement.*.Action", Rule::Unordered),
             ("trust.Statement.*.Principal.*", Rule::Unordered),
             ("trust.Statement.*.Condition.*.*", Rule::Unordered),
@@ -252,9 +251,7 @@ impl Kind for IamRole {
         for role in read(&self.aws).await? {
             found.extend(self.found(&role)?);
         }
-        let find = |h: &Handle| {
-            found.iter().find(|f| f.address == h.address && f.generation == h.generation).cloned()
-        };
+        let find = |h: &Handle| found.iter().find(|f| f.address == h.address && f.generation == h.generation).cloned();
         Ok(handles.iter().map(find).collect())
     }
 
@@ -317,13 +314,8 @@ pub async fn arns(round: &Round, aws: &Aws) -> Result<BTreeMap<String, String>> 
 }
 
 async fn read(aws: &Aws) -> Result<Vec<RoleDetail>> {
-    let mut pages = aws
-        .iam
-        .get_account_authorization_details()
-        .filter(EntityType::Role)
-        .max_items(1000)
-        .into_paginator()
-        .send();
+    let mut pages =
+        aws.iam.get_account_authorization_details().filter(EntityType::Role).max_items(1000).into_paginator().send();
     let mut roles = Vec::new();
     while let Some(page) = pages.next().await {
         let page = page.map_err(failed("iam:GetAccountAuthorizationDetails"))?;

@@ -9,7 +9,7 @@ use super::ec2;
 use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
 use crate::engine::error::{Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Status, Wanted};
+use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Status, Verb, Wanted};
 
 pub const NAME: &str = "aws.internet-gateway";
 
@@ -82,6 +82,14 @@ impl InternetGateway {
 impl Kind for InternetGateway {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn deleted_after(&self) -> &'static [&'static str] {
+        &[super::nat_gateway::NAME, super::elastic_ip::NAME]
+    }
+
+    fn pace(&self, verb: Verb) -> Pace {
+        ec2::held_pace(verb)
     }
 
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {

@@ -15,9 +15,7 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
-use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Repair, Round, Rule, Status, Wanted,
-};
+use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Repair, Round, Rule, Status, Wanted};
 use crate::engine::value::Outputs;
 
 pub const NAME: &str = "aws.kms-key";
@@ -224,12 +222,7 @@ impl KmsKey {
             if self.aws.owned(&has).is_none_or(|(address, _)| address != new.address) {
                 return claim(&self.aws, new, Some(&has), taken);
             }
-            kms.update_alias()
-                .alias_name(alias)
-                .target_key_id(key)
-                .send()
-                .await
-                .map_err(failed("kms:UpdateAlias"))?;
+            kms.update_alias().alias_name(alias).target_key_id(key).send().await.map_err(failed("kms:UpdateAlias"))?;
         }
         Ok(())
     }
@@ -244,11 +237,7 @@ impl KmsKey {
                 .await
                 .map_err(failed("kms:EnableKeyRotation"))?;
         } else {
-            kms.disable_key_rotation()
-                .key_id(key)
-                .send()
-                .await
-                .map_err(failed("kms:DisableKeyRotation"))?;
+            kms.disable_key_rotation().key_id(key).send().await.map_err(failed("kms:DisableKeyRotation"))?;
         }
         Ok(())
     }
@@ -262,6 +251,7 @@ impl Kind for KmsKey {
 
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[
+            ("policy", Rule::Mentions),
             ("policy.Statement.*.Action", Rule::Unordered),
             ("policy.Statement.*.Resource", Rule::Unordered),
             ("policy.Statement.*.Principal.*", Rule::Unordered),
@@ -333,11 +323,8 @@ impl Kind for KmsKey {
         }
         let scope = &self.aws.scope;
         let arn = format!("arn:{}:kms:{}:{}:key/{key}", scope.partition, scope.region, scope.account);
-        let outputs = Outputs::from([
-            ("id".to_owned(), key.clone()),
-            ("arn".to_owned(), arn),
-            ("alias".to_owned(), state.alias),
-        ]);
+        let outputs =
+            Outputs::from([("id".to_owned(), key.clone()), ("arn".to_owned(), arn), ("alias".to_owned(), state.alias)]);
         Ok(Made { id: key, outputs, ready: true })
     }
 

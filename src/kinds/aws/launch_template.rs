@@ -124,7 +124,9 @@ impl State {
                 other.insert(format!("tag_specifications.{resource}"), "not the instance's tags".to_owned());
             }
         }
-        other.extend(tagged.iter().map(|(resource, tags)| (format!("tag_specifications.{resource}"), format!("{tags:?}"))));
+        other.extend(
+            tagged.iter().map(|(resource, tags)| (format!("tag_specifications.{resource}"), format!("{tags:?}"))),
+        );
         let mut volumes = Vec::new();
         for mapping in data.block_device_mappings() {
             let volume = Volume::observed(mapping);

@@ -13,9 +13,7 @@ use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Result, typed, untyped};
-use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted,
-};
+use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
 use crate::engine::value::Outputs;
 
 pub const NAME: &str = "aws.log-group";
@@ -116,6 +114,10 @@ impl LogGroup {
 impl Kind for LogGroup {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn known_as(&self) -> &'static [&'static str] {
+        &["name", "arn"]
     }
 
     fn keeps_data(&self) -> bool {

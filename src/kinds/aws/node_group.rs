@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_eks::types::{
-    AmiTypes, CapacityTypes, LaunchTemplateSpecification, Nodegroup, NodegroupScalingConfig,
-    NodegroupStatus, NodegroupUpdateConfig, Taint as SdkTaint, TaintEffect, UpdateLabelsPayload,
-    UpdateTaintsPayload,
+    AmiTypes, CapacityTypes, LaunchTemplateSpecification, Nodegroup, NodegroupScalingConfig, NodegroupStatus,
+    NodegroupUpdateConfig, Taint as SdkTaint, TaintEffect, UpdateLabelsPayload, UpdateTaintsPayload,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,8 +19,7 @@ use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb,
-    Wanted,
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
 use crate::engine::value::Outputs;
 
@@ -269,7 +267,9 @@ impl Kind for NodeGroup {
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let to: State = typed(&to.state)?;
         let (cluster, name) = (to.cluster.as_str(), physical(&to.name, from.generation));
-        let gone = || Error::new(Class::NotFound, format!("node group `{name}` of cluster `{cluster}` doesn't exist any more"));
+        let gone = || {
+            Error::new(Class::NotFound, format!("node group `{name}` of cluster `{cluster}` doesn't exist any more"))
+        };
         let group = self.group(cluster, &name).await?.ok_or_else(gone)?;
         let now = observed(&group, from.generation);
 

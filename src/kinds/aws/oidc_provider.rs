@@ -13,9 +13,7 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::engine::error::{Class, Result, typed, untyped};
-use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted,
-};
+use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
 use crate::engine::value::{Outputs, has_references};
 
 pub const NAME: &str = "aws.oidc-provider";
@@ -157,8 +155,7 @@ impl Kind for OidcProvider {
                 && let has = tags_of(provider.tags())
                 && self.aws.owned(&has).is_none()
             {
-                let command =
-                    format!("aws iam tag-open-id-connect-provider --open-id-connect-provider-arn {arn}");
+                let command = format!("aws iam tag-open-id-connect-provider --open-id-connect-provider-arn {arn}");
                 let what = format!("the OpenID Connect provider `{arn}`");
                 seen.foreign.push(foreign(&self.aws, address, &arn, &what, &has, &command, TagStyle::Key));
             }

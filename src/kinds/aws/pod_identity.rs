@@ -220,12 +220,8 @@ impl Kind for PodIdentity {
 
     async fn delete(&self, found: &Found) -> Result<bool> {
         let state: State = typed(&found.state)?;
-        let call = self
-            .aws
-            .eks
-            .delete_pod_identity_association()
-            .cluster_name(&state.cluster)
-            .association_id(&found.id);
+        let call =
+            self.aws.eks.delete_pod_identity_association().cluster_name(&state.cluster).association_id(&found.id);
         optional(call.send().await.map_err(failed("eks:DeletePodIdentityAssociation")))?;
         Ok(true)
     }

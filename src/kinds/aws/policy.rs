@@ -32,10 +32,7 @@ pub fn canonical(document: &Value) -> Value {
 pub fn parse(text: &str) -> Value {
     serde_json::from_str(text)
         .or_else(|_| serde_json::from_str(&percent_decode_str(text).decode_utf8_lossy()))
-        .map_or_else(
-            |_| Value::String(text.to_owned()),
-            |document| canonical(&document),
-        )
+        .map_or_else(|_| Value::String(text.to_owned()), |document| canonical(&document))
 }
 
 fn statement(value: &Value) -> Value {
@@ -131,9 +128,7 @@ mod tests {
         let form = canonical(&document);
         assert_eq!(form.pointer("/Statement/0/Action").unwrap(), "b");
         assert_eq!(
-            canonical(&json!({"Statement": [{"Principal": "*"}]}))
-                .pointer("/Statement/0/Principal")
-                .unwrap(),
+            canonical(&json!({"Statement": [{"Principal": "*"}]})).pointer("/Statement/0/Principal").unwrap(),
             "*"
         );
     }
@@ -141,14 +136,9 @@ mod tests {
     #[test]
     fn encoded_plain_and_broken_documents() {
         let plain = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:GetObject"],"Resource":"arn:aws:s3:::a+b/%41"}]}"#;
-        let encoded =
-            percent_encoding::utf8_percent_encode(plain, percent_encoding::NON_ALPHANUMERIC)
-                .to_string();
+        let encoded = percent_encoding::utf8_percent_encode(plain, percent_encoding::NON_ALPHANUMERIC).to_string();
         assert_eq!(parse(&encoded), parse(plain));
-        assert_eq!(
-            parse(plain).pointer("/Statement/0/Resource").unwrap(),
-            "arn:aws:s3:::a+b/%41"
-        );
+        assert_eq!(parse(plain).pointer("/Statement/0/Resource").unwrap(), "arn:aws:s3:::a+b/%41");
         assert_eq!(parse("<html>"), json!("<html>"));
         assert_eq!(parse(""), json!(""));
     }

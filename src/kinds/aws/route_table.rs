@@ -168,10 +168,8 @@ impl RouteTable {
 }
 
 fn route(route: &SdkRoute) -> Option<Route> {
-    let destination = route
-        .destination_cidr_block()
-        .or(route.destination_ipv6_cidr_block())
-        .or(route.destination_prefix_list_id())?;
+    let destination =
+        route.destination_cidr_block().or(route.destination_ipv6_cidr_block()).or(route.destination_prefix_list_id())?;
     let target = route
         .gateway_id()
         .or(route.nat_gateway_id())
@@ -195,7 +193,12 @@ fn associations(table: &Table) -> BTreeMap<String, String> {
     table
         .associations()
         .iter()
-        .filter(|a| !matches!(a.association_state().and_then(|s| s.state()).map(|s| s.as_str()), Some("disassociating" | "disassociated")))
+        .filter(|a| {
+            !matches!(
+                a.association_state().and_then(|s| s.state()).map(|s| s.as_str()),
+                Some("disassociating" | "disassociated")
+            )
+        })
         .filter_map(|a| {
             Some((a.subnet_id().or(a.gateway_id())?.to_owned(), a.route_table_association_id()?.to_owned()))
         })
@@ -215,7 +218,8 @@ impl Kind for RouteTable {
     fn summary(&self, state: &Value) -> String {
         ec2::summary(state, |s: &State| {
             let routes: Vec<&str> = s.routes.iter().map(|r| r.destination.as_str()).collect();
-            let routes = if routes.is_empty() { "no routes".to_owned() } else { format!("routes {}", routes.join(" ")) };
+            let routes =
+                if routes.is_empty() { "no routes".to_owned() } else { format!("routes {}", routes.join(" ")) };
             format!("{routes}, {} subnets", s.subnets.len())
         })
     }

@@ -12,7 +12,9 @@ use super::{ec2, logical, physical};
 use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
 use crate::engine::error::{Class, Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::engine::kind::{
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
+};
 use crate::engine::value::is_reserved;
 
 pub const NAME: &str = "aws.security-group";
@@ -311,9 +313,12 @@ impl Kind for SecurityGroup {
         ec2::summary(state, |s: &State| format!("{} ({} in, {} out)", s.name, s.ingress.len(), s.egress.len()))
     }
 
+    fn pace(&self, verb: Verb) -> Pace {
+        ec2::held_pace(verb)
+    }
+
     async fn observe(&self, _round: &Round, wanted: &[Wanted]) -> Result<Observation> {
-        let (found, foreign) =
-            futures::try_join!(self.read(vec![ec2::ours(&self.aws)]), self.foreign(wanted))?;
+        let (found, foreign) = futures::try_join!(self.read(vec![ec2::ours(&self.aws)]), self.foreign(wanted))?;
         Ok(Observation { found, ..foreign })
     }
 
@@ -380,9 +385,7 @@ impl Kind for SecurityGroup {
         })
         .await;
         match deleted {
-            Err(error) if error.class == Class::Conflict => {
-                Err(ec2::holders(error, self.referrers(&found.id).await?))
-            }
+            Err(error) if error.class == Class::Conflict => Err(ec2::holders(error, self.referrers(&found.id).await?)),
             result => result.map(|()| true),
         }
     }

@@ -9,9 +9,7 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Result, typed, untyped};
-use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted,
-};
+use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
 use crate::engine::value::Outputs;
 
 pub const NAME: &str = "aws.service-linked-role";
@@ -128,8 +126,9 @@ impl Kind for ServiceLinkedRole {
             .map_err(failed("iam:CreateServiceLinkedRole"));
         match answer {
             Ok(answer) => {
-                let (name, arn) =
-                    answer.role().map_or((String::new(), String::new()), |r| (r.role_name().to_owned(), r.arn().to_owned()));
+                let (name, arn) = answer
+                    .role()
+                    .map_or((String::new(), String::new()), |r| (r.role_name().to_owned(), r.arn().to_owned()));
                 Ok(Made { outputs: outputs(&name, &arn), id: name, ready: true })
             }
             // Made in the meantime: by AWS itself, or by a try whose answer

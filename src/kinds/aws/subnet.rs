@@ -10,7 +10,9 @@ use super::ec2;
 use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
 use crate::engine::error::{Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::engine::kind::{
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
+};
 
 pub const NAME: &str = "aws.subnet";
 
@@ -90,10 +92,7 @@ impl Subnet {
 }
 
 fn outputs(subnet: &aws_sdk_ec2::types::Subnet) -> crate::engine::value::Outputs {
-    ec2::outputs([
-        ("id", subnet.subnet_id().unwrap_or_default()),
-        ("arn", subnet.subnet_arn().unwrap_or_default()),
-    ])
+    ec2::outputs([("id", subnet.subnet_id().unwrap_or_default()), ("arn", subnet.subnet_arn().unwrap_or_default())])
 }
 
 #[async_trait]
@@ -108,6 +107,10 @@ impl Kind for Subnet {
 
     fn summary(&self, state: &Value) -> String {
         ec2::summary(state, |s: &State| format!("{} {}", s.cidr, s.zone))
+    }
+
+    fn pace(&self, verb: Verb) -> Pace {
+        ec2::held_pace(verb)
     }
 
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {

@@ -145,7 +145,11 @@ pub fn compare(a: &str, b: &str) -> Ordering {
 }
 
 fn numbers(version: &str) -> Vec<u64> {
-    version.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty()).map(|n| n.parse().unwrap_or(u64::MAX)).collect()
+    version
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|n| !n.is_empty())
+        .map(|n| n.parse().unwrap_or(u64::MAX))
+        .collect()
 }
 
 fn date(seconds: i64) -> Option<Date> {

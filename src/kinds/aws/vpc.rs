@@ -12,7 +12,9 @@ use super::security_group::{Direction, Permission, permissions, set_rules};
 use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::engine::kind::{
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
+};
 
 pub const NAME: &str = "aws.vpc";
 
@@ -187,6 +189,10 @@ impl Kind for Vpc {
 
     fn summary(&self, state: &Value) -> String {
         ec2::summary(state, |s: &State| s.cidr.clone())
+    }
+
+    fn pace(&self, verb: Verb) -> Pace {
+        ec2::held_pace(verb)
     }
 
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {

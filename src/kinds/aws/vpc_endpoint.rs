@@ -126,6 +126,7 @@ impl Kind for VpcEndpoint {
             ("vpc", Rule::Replace),
             ("service", Rule::Replace),
             ("type", Rule::Replace),
+            ("policy", Rule::Mentions),
             ("route_tables", Rule::Unordered),
             ("subnets", Rule::Unordered),
             ("security_groups", Rule::Unordered),

@@ -6,8 +6,9 @@ use aws_sdk_ec2::types::{
     AttributeBooleanValue, IpPermission, IpRange, RequestLaunchTemplateData, ResourceType, Tag, TagSpecification,
     UserIdGroupPair,
 };
-use ringfence::engine::kind::{Found, Kind, Round, Wanted};
 use ringfence::engine::address::Address;
+use ringfence::engine::error::Class;
+use ringfence::engine::kind::{Found, Kind, New, Round, Wanted};
 use ringfence::kinds::aws::elastic_ip::{self, ElasticIp};
 use ringfence::kinds::aws::flow_log::{self, FlowLog};
 use ringfence::kinds::aws::internet_gateway::{self, InternetGateway};
@@ -21,11 +22,14 @@ use ringfence::kinds::aws::vpc::{self, Vpc};
 use ringfence::kinds::aws::vpc_endpoint::{self, VpcEndpoint};
 use serde_json::json;
 
+use super::iam::retagged;
 use super::{Contract, Ground, Lack, contracts, new};
 
 const TEMPLATE_TAGS: &str = "aws.launch-template: tags changed";
 const GROUP_RULE_DESCRIPTION: &str = "aws.security-group: description of a group's rule changed";
 const PRIVATE_DNS: &str = "aws.vpc-endpoint: private DNS changed";
+const TOKENS: &str = "client tokens of EC2";
+const IP_IN_USE: &str = "aws.elastic-ip: in use";
 const HELD: &str = "aws.security-group: held by others";
 
 pub const LACKS: &[Lack] = &[
@@ -53,20 +57,32 @@ pub const LACKS: &[Lack] = &[
         contract: |ground| Box::pin(held_by_others(ground)),
         fails: "it is in use",
     },
+    Lack {
+        name: IP_IN_USE,
+        reason: "addresses are released from under a NAT gateway",
+        contract: |ground| Box::pin(ip_in_use(ground)),
+        fails: "a NAT gateway has it",
+    },
+    Lack {
+        name: TOKENS,
+        reason: "the same call with the same token makes another",
+        contract: |ground| Box::pin(same_token(ground)),
+        fails: "made twice",
+    },
 ];
 
 contracts! {
     sandbox: [
         vpc, subnet, internet_gateway, elastic_ip, nat_gateway, route_table, vpc_endpoint, security_group, flow_log,
-        launch_template, held_by_others, foreign_names,
+        launch_template, half_made, replacement, same_token, ip_in_use, held_by_others, foreign_names,
     ],
     moto: [
         vpc, subnet, internet_gateway, elastic_ip, nat_gateway, route_table, vpc_endpoint, security_group, flow_log,
-        launch_template, foreign_names,
+        launch_template, half_made, replacement, foreign_names,
     ],
 }
 
-/// Makes what stands at `tenant/1/<name>`; tags first, as every state has them.
+/// The address of what a contract makes.
 fn at(name: &str) -> String {
     format!("tenant/1/silo/{name}")
 }
@@ -128,22 +144,7 @@ fn group_state(ground: &Ground, vpc: &str, name: &str) -> security_group::State 
 }
 
 fn permission(protocol: &str, from: i32, to: i32, peer: &str, description: &str) -> Permission {
-    Permission {
-        protocol: protocol.to_owned(),
-        from,
-        to,
-        peer: peer.to_owned(),
-        description: description.to_owned(),
-    }
-}
-
-/// The tags with one changed, one added and one gone.
-fn retagged(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut tags = tags.clone();
-    tags.insert("cost-center".to_owned(), "other".to_owned());
-    tags.insert("team".to_owned(), "shop".to_owned());
-    tags.remove("Name");
-    tags
+    Permission { protocol: protocol.to_owned(), from, to, peer: peer.to_owned(), description: description.to_owned() }
 }
 
 async fn tag_by_hand(aws: std::sync::Arc<ringfence::aws::Aws>, found: Found) {
@@ -272,10 +273,8 @@ async fn route_table(ground: &Ground) {
     let nat = nat_gateway::State { subnet: one.id.clone(), allocation: ip.id.clone(), tags: ground.tags(&at("nat")) };
     let nat = ground.make(&nats, &at("nat"), &nat).await;
 
-    let route = |destination: &str, target: &Found| Route {
-        destination: destination.to_owned(),
-        target: target.id.clone(),
-    };
+    let route =
+        |destination: &str, target: &Found| Route { destination: destination.to_owned(), target: target.id.clone() };
     let state = route_table::State {
         vpc: vpc.id.clone(),
         routes: vec![route("0.0.0.0/0", &gateway)],
@@ -348,12 +347,8 @@ async fn vpc_endpoint(ground: &Ground) {
     let (group, other_group) = (a_group(ground, &vpc.id, "one").await, a_group(ground, &vpc.id, "two").await);
     let mut routes = Vec::new();
     for name in ["routes-0", "routes-1"] {
-        let state = route_table::State {
-            vpc: vpc.id.clone(),
-            routes: vec![],
-            subnets: vec![],
-            tags: ground.tags(&at(name)),
-        };
+        let state =
+            route_table::State { vpc: vpc.id.clone(), routes: vec![], subnets: vec![], tags: ground.tags(&at(name)) };
         routes.push(ground.make(&tables, &at(name), &state).await);
     }
     let policy = |action: &str| {
@@ -460,10 +455,8 @@ async fn security_group(ground: &Ground) {
         egress: vec![permission("-1", 0, 0, "0.0.0.0/0", "")],
         ..state.clone()
     };
-    let described = security_group::State {
-        egress: vec![permission("-1", 0, 0, "0.0.0.0/0", "everywhere")],
-        ..fewer.clone()
-    };
+    let described =
+        security_group::State { egress: vec![permission("-1", 0, 0, "0.0.0.0/0", "everywhere")], ..fewer.clone() };
     let group_described = security_group::State {
         ingress: vec![permission("-1", 0, 0, "self", "anything"), fewer.ingress[0].clone()],
         ..described.clone()
@@ -576,7 +569,10 @@ async fn launch_template(ground: &Ground) {
     let metadata = launch_template::Metadata { instance_tags: "enabled".to_owned(), ..state.metadata.clone() };
     let no_tags = launch_template::State { instance_tags: BTreeMap::new(), user_data: String::new(), ..state.clone() };
     Contract::new(ground, &kind, &at("nodes"), &state)
-        .update("volumes", &launch_template::State { volumes: vec![bigger, volume("/dev/xvda", None)], ..state.clone() })
+        .update(
+            "volumes",
+            &launch_template::State { volumes: vec![bigger, volume("/dev/xvda", None)], ..state.clone() },
+        )
         .update("metadata", &launch_template::State { metadata, ..state.clone() })
         .update("user_data", &no_tags)
         .update("image", &launch_template::State { image: Some("ami-0123456789abcdef0".to_owned()), ..state.clone() })
@@ -623,6 +619,169 @@ async fn launch_template(ground: &Ground) {
     let groups = SecurityGroup::new(ground.aws.clone());
     ground.unmake(&groups, &group).await;
     ground.unmake(&groups, &other).await;
+    no_vpc(ground, &vpc).await;
+}
+
+/// What a crash left behind after the create call itself is made whole by the
+/// next update.
+async fn half_made(ground: &Ground) {
+    let ec2 = &ground.aws.ec2;
+    let (vpcs, groups) = (Vpc::new(ground.aws.clone()), SecurityGroup::new(ground.aws.clone()));
+    let (gateways, tables) = (InternetGateway::new(ground.aws.clone()), RouteTable::new(ground.aws.clone()));
+    let tagged = |resource: ResourceType, name: &str| {
+        let tags = ringfence::aws::tags::with_generation(&ground.tags(&at(name)), 1);
+        let tags = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
+        TagSpecification::builder().resource_type(resource).set_tags(Some(tags.collect())).build()
+    };
+    let state = vpc_state(ground, "vpc");
+    let call = ec2.create_vpc().cidr_block(&state.cidr).tag_specifications(tagged(ResourceType::Vpc, "vpc"));
+    call.send().await.unwrap();
+    let vpc = completed(ground, &vpcs, "vpc", &state).await;
+
+    let call = ec2.create_internet_gateway();
+    call.tag_specifications(tagged(ResourceType::InternetGateway, "gateway")).send().await.unwrap();
+    let state = internet_gateway::State { vpc: vpc.id.clone(), tags: ground.tags(&at("gateway")) };
+    let gateway = completed(ground, &gateways, "gateway", &state).await;
+
+    let state = security_group::State {
+        ingress: vec![permission("tcp", 443, 443, "self", "")],
+        egress: vec![permission("udp", 53, 53, "10.64.0.0/16", "names")],
+        ..group_state(ground, &vpc.id, "group")
+    };
+    let call = ec2.create_security_group().group_name(&state.name).description(&state.description).vpc_id(&vpc.id);
+    call.tag_specifications(tagged(ResourceType::SecurityGroup, "group")).send().await.unwrap();
+    let group = completed(ground, &groups, "group", &state).await;
+
+    let subnet = a_subnet(ground, &vpc.id, 0).await;
+    let call = ec2.create_route_table().vpc_id(&vpc.id);
+    call.tag_specifications(tagged(ResourceType::RouteTable, "routes")).send().await.unwrap();
+    let state = route_table::State {
+        vpc: vpc.id.clone(),
+        routes: vec![Route { destination: "0.0.0.0/0".to_owned(), target: gateway.id.clone() }],
+        subnets: vec![subnet.id.clone()],
+        tags: ground.tags(&at("routes")),
+    };
+    let table = completed(ground, &tables, "routes", &state).await;
+
+    ground.unmake(&tables, &table).await;
+    no_subnets(ground, &[subnet]).await;
+    ground.unmake(&groups, &group).await;
+    ground.unmake(&gateways, &gateway).await;
+    no_vpc(ground, &vpc).await;
+}
+
+async fn completed(ground: &Ground, kind: &dyn Kind, name: &str, state: &impl serde::Serialize) -> Found {
+    let want = new(&at(name), state);
+    let half = super::only(ground, kind, &want.address).await;
+    let changes = super::changes(kind, &want, &half);
+    assert!(!changes.is_empty(), "{name} is half made");
+    kind.update(&half, &want, &changes).await.unwrap();
+    super::same(ground, kind, &want).await
+}
+
+/// The next generation stands beside the one that it replaces.
+async fn replacement(ground: &Ground) {
+    let (groups, templates) = (SecurityGroup::new(ground.aws.clone()), LaunchTemplate::new(ground.aws.clone()));
+    let vpc = a_vpc(ground).await;
+    let group = serde_json::to_value(group_state(ground, &vpc.id, "group")).unwrap();
+    let template = serde_json::to_value(template_state(ground, "nodes", &[])).unwrap();
+    for (kind, name, state) in [(&groups as &dyn Kind, "group", group), (&templates, "nodes", template)] {
+        assert!(kind.create_before_destroy());
+        let first = new(&at(name), &state);
+        let second = New { generation: 2, ..new(&at(name), &state) };
+        kind.create(&first).await.unwrap();
+        assert!(super::find(kind, &super::handle(&second, "")).await.is_none(), "{name}: that is the first");
+        let made = kind.create(&second).await.unwrap();
+        assert_eq!(super::find(kind, &super::handle(&second, "")).await.unwrap().id, made.id);
+        let both = ground.observed(kind, &first.address).await;
+        assert_eq!(both.len(), 2, "{both:#?}");
+        for found in &both {
+            assert_eq!(found.state, state, "the name in the state is without generation");
+            ground.unmake(kind, found).await;
+        }
+    }
+    no_vpc(ground, &vpc).await;
+}
+
+/// A create call that is sent again makes nothing more, where the API has
+/// client tokens.
+async fn same_token(ground: &Ground) {
+    let (nats, tables) = (NatGateway::new(ground.aws.clone()), RouteTable::new(ground.aws.clone()));
+    let (endpoints, templates) = (VpcEndpoint::new(ground.aws.clone()), LaunchTemplate::new(ground.aws.clone()));
+    let (gateways, ips) = (InternetGateway::new(ground.aws.clone()), ElasticIp::new(ground.aws.clone()));
+    let vpc = a_vpc(ground).await;
+    let gateway = internet_gateway::State { vpc: vpc.id.clone(), tags: ground.tags(&at("gateway")) };
+    let gateway = ground.make(&gateways, &at("gateway"), &gateway).await;
+    let subnet = a_subnet(ground, &vpc.id, 0).await;
+    let ip = ground.make(&ips, &at("ip"), &elastic_ip::State { tags: ground.tags(&at("ip")) }).await;
+
+    let table = route_table::State {
+        vpc: vpc.id.clone(),
+        routes: vec![Route { destination: "0.0.0.0/0".to_owned(), target: gateway.id.clone() }],
+        subnets: vec![],
+        tags: ground.tags(&at("routes")),
+    };
+    let table = twice(ground, &tables, "routes", &table).await;
+    let nat =
+        nat_gateway::State { subnet: subnet.id.clone(), allocation: ip.id.clone(), tags: ground.tags(&at("nat")) };
+    let nat = twice(ground, &nats, "nat", &nat).await;
+    let endpoint = vpc_endpoint::State {
+        vpc: vpc.id.clone(),
+        service: "com.amazonaws.us-east-1.s3".to_owned(),
+        kind: "Gateway".to_owned(),
+        policy: json!({
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "*"}],
+        }),
+        route_tables: vec![table.id.clone()],
+        subnets: vec![],
+        security_groups: vec![],
+        private_dns: false,
+        tags: ground.tags(&at("s3")),
+    };
+    let endpoint = twice(ground, &endpoints, "s3", &endpoint).await;
+    let template = twice(ground, &templates, "nodes", &template_state(ground, "nodes", &[])).await;
+
+    ground.unmake(&templates, &template).await;
+    ground.unmake(&endpoints, &endpoint).await;
+    ground.unmake(&nats, &nat).await;
+    ground.unmake(&tables, &table).await;
+    ground.unmake(&ips, &ip).await;
+    no_subnets(ground, &[subnet]).await;
+    ground.unmake(&gateways, &gateway).await;
+    no_vpc(ground, &vpc).await;
+}
+
+async fn twice(ground: &Ground, kind: &dyn Kind, name: &str, state: &impl serde::Serialize) -> Found {
+    let want = new(&at(name), state);
+    let first = kind.create(&want).await.unwrap();
+    let second = kind.create(&want).await.unwrap_or_else(|e| panic!("{name} is made twice: {e}"));
+    assert_eq!(first.id, second.id, "{name} is made twice");
+    ground.ready(kind, &want, &first.id).await;
+    super::same(ground, kind, &want).await
+}
+
+/// An address that something still uses is asked for again later.
+async fn ip_in_use(ground: &Ground) {
+    let (nats, ips) = (NatGateway::new(ground.aws.clone()), ElasticIp::new(ground.aws.clone()));
+    let gateways = InternetGateway::new(ground.aws.clone());
+    let vpc = a_vpc(ground).await;
+    let gateway = internet_gateway::State { vpc: vpc.id.clone(), tags: ground.tags(&at("gateway")) };
+    let gateway = ground.make(&gateways, &at("gateway"), &gateway).await;
+    let subnet = a_subnet(ground, &vpc.id, 0).await;
+    let ip = ground.make(&ips, &at("ip"), &elastic_ip::State { tags: ground.tags(&at("ip")) }).await;
+    let nat =
+        nat_gateway::State { subnet: subnet.id.clone(), allocation: ip.id.clone(), tags: ground.tags(&at("nat")) };
+    let nat = ground.make(&nats, &at("nat"), &nat).await;
+
+    let error = ips.delete(&ip).await.expect_err("a NAT gateway has it");
+    assert_eq!(error.class, Class::Conflict, "{error}");
+    let error = gateways.delete(&gateway).await.expect_err("a public address needs it");
+    assert_eq!(error.class, Class::Conflict, "{error}");
+    ground.unmake(&nats, &nat).await;
+    ground.unmake(&ips, &ip).await;
+    no_subnets(ground, &[subnet]).await;
+    ground.unmake(&gateways, &gateway).await;
     no_vpc(ground, &vpc).await;
 }
 

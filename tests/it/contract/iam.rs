@@ -433,8 +433,23 @@ async fn log_group_by_descent(ground: &Ground) {
 async fn foreign_names(ground: &Ground) {
     let aws: &Arc<Aws> = &ground.aws;
     let role = role_state(ground, "foreign");
-    aws.iam.create_role().role_name(&role.name).assume_role_policy_document(role.trust.to_string()).send().await.unwrap();
+    aws.iam
+        .create_role()
+        .role_name(&role.name)
+        .assume_role_policy_document(role.trust.to_string())
+        .send()
+        .await
+        .unwrap();
     is_foreign(ground, &IamRole::new(aws.clone()), &role, "aws iam tag-role --role-name").await;
+    let tag = |key: &str, value: &str| IamTag::builder().key(key).value(value).build().unwrap();
+    let call = aws.iam.tag_role().role_name(&role.name).tags(tag("ringfence.dev/tenancy", "another"));
+    call.tags(tag("ringfence.dev/region", "eu-west-1")).send().await.unwrap();
+    let seen = IamRole::new(aws.clone()).observe(&Round::default(), &[wanted(&at("foreign"), &role)]).await.unwrap();
+    assert!(
+        seen.foreign[0].message.contains("belongs to tenancy `another` in region `eu-west-1`"),
+        "{:?}",
+        seen.foreign
+    );
     aws.iam.delete_role().role_name(&role.name).send().await.unwrap();
 
     let group = group_state(ground, "foreign");

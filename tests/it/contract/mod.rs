@@ -5,6 +5,7 @@
 //! documentation: what both agree on is more than what either says.
 
 mod ec2;
+mod eks;
 mod iam;
 
 use std::collections::BTreeMap;
@@ -47,7 +48,8 @@ struct Contracts {
     moto: &'static [&'static str],
 }
 
-const ALL: [(&Contracts, &[Lack]); 2] = [(&ec2::CONTRACTS, ec2::LACKS), (&iam::CONTRACTS, iam::LACKS)];
+const ALL: [(&Contracts, &[Lack]); 3] =
+    [(&ec2::CONTRACTS, ec2::LACKS), (&eks::CONTRACTS, eks::LACKS), (&iam::CONTRACTS, iam::LACKS)];
 
 fn lacks() -> impl Iterator<Item = &'static Lack> {
     ALL.into_iter().flat_map(|(_, lacks)| lacks)
