@@ -233,7 +233,7 @@ impl Look {
 fn start_sandbox(spec: &Spec, dir: &Path, speed: f64) -> Result<sandbox::Server> {
     let options = sandbox::Options {
         account: account(spec),
-        principals: spec.access.admins.iter().chain(&spec.access.operators).map(|p| p.arn.clone()).collect(),
+        principals: named(spec),
         speed,
         state_dir: Some(dir.to_owned()),
         ..sandbox::Options::default()
@@ -242,6 +242,13 @@ fn start_sandbox(spec: &Spec, dir: &Path, speed: f64) -> Result<sandbox::Server>
         Error::input(format!("the sandbox can't start in {}: {e}", dir.display()))
             .help("name another directory with --sandbox=DIR, or move what is there away")
     })
+}
+
+/// The principals and policies that the spec names and somebody else made.
+fn named(spec: &Spec) -> Vec<String> {
+    let people = spec.access.admins.iter().chain(&spec.access.operators).map(|p| &p.arn);
+    let workloads = spec.tenants.iter().flat_map(|t| &t.service_accounts).flat_map(|s| &s.policies);
+    people.chain(workloads).chain(&spec.iam.permissions_boundary).cloned().collect()
 }
 
 fn account(spec: &Spec) -> String {

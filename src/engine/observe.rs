@@ -52,16 +52,14 @@ impl Observed {
             .collect()
     }
 
-    /// The first kind that access was denied to or that couldn't be reached,
-    /// but for those that live in clusters: absent can't be told from hidden.
+    /// The kinds that couldn't be read, but for those that live in clusters:
+    /// absent can't be told from hidden. A cluster whose API server can't be
+    /// reached, or doesn't let us in yet, blocks only its insides.
     pub fn blind(&self, kinds: &Registry) -> Vec<(&'static str, &Error)> {
-        self.unreadable
-            .iter()
-            .filter(|(name, error)| {
-                !(error.class == Class::Unreachable && kinds.get(name).is_ok_and(|k| k.in_cluster()))
-            })
-            .map(|(name, error)| (*name, error))
-            .collect()
+        let inside = |name: &str, error: &Error| {
+            matches!(error.class, Class::Unreachable | Class::Denied) && kinds.get(name).is_ok_and(|k| k.in_cluster())
+        };
+        self.unreadable.iter().filter(|(name, error)| !inside(name, error)).map(|(name, error)| (*name, error)).collect()
     }
 }
 

@@ -695,7 +695,11 @@ pub fn seed_principal(state: &mut State, arn: &str, now: f64) {
     let Some((kind, path)) = resource.split_once('/') else { return };
     let (path, name) = path.rsplit_once('/').map_or(("/".to_owned(), path), |(path, name)| (format!("/{path}/"), name));
     let (name, arn, created) = (name.to_owned(), arn.to_owned(), iso8601(now));
-    let id = state.ids.unique(if kind == "role" { "AROA" } else { "AIDA" });
+    let id = state.ids.unique(match kind {
+        "role" => "AROA",
+        "policy" => "ANPA",
+        _ => "AIDA",
+    });
     let trust_policy = trust_in("AWS", &format!("arn:{partition}:iam::{account}:root"));
     let iam = &mut state.account(account).iam;
     match kind {
@@ -713,6 +717,12 @@ pub fn seed_principal(state: &mut State, arn: &str, now: f64) {
         }
         "user" => {
             iam.users.entry(name.clone()).or_insert(User { name, id, arn, path, created, ..User::default() });
+        }
+        "policy" => {
+            // It grants nothing: what it really says is known to the account only.
+            let document = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]});
+            let (description, document, tags) = (None, document.to_string(), Tags::default());
+            iam.policies.entry(arn.clone()).or_insert(Policy { name, id, arn, path, created, description, document, tags });
         }
         _ => {}
     }

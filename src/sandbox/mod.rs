@@ -69,7 +69,7 @@ const MAX_BODY: usize = 8 << 20;
 pub struct Options {
     /// The account of every access key that is neither 12 digits nor issued by AssumeRole.
     pub account: String,
-    /// Users and roles that exist from the beginning, by ARN.
+    /// Users, roles and managed policies that exist from the beginning, by ARN.
     pub principals: Vec<String>,
     /// Simulated seconds in a real one.
     pub speed: f64,

@@ -239,3 +239,23 @@ pub(super) fn issues<'a>(issues: impl Iterator<Item = (Option<&'a str>, Option<&
         .collect();
     if texts.is_empty() { "EKS gives no reason".to_owned() } else { texts.join("; ") }
 }
+
+/// Deletes the access entry that EKS made for the nodes of `role`: it stays
+/// when they go, bound to a role that will be gone too, so that nodes of a new
+/// role of the same name could never join (aws/containers-roadmap 2441).
+pub(super) async fn delete_node_entry(aws: &Aws, cluster: &str, role: &str) -> Result<()> {
+    let call = aws.eks.describe_access_entry().cluster_name(cluster).principal_arn(role);
+    let entry = optional(call.send().await.map_err(failed("eks:DescribeAccessEntry")))?.and_then(|o| o.access_entry);
+    let made_by_eks = |kind: &str| matches!(kind, "EC2_LINUX" | "FARGATE_LINUX");
+    if !entry.as_ref().and_then(|e| e.r#type()).is_some_and(made_by_eks) {
+        return Ok(());
+    }
+    let call = aws.eks.delete_access_entry().cluster_name(cluster).principal_arn(role);
+    optional(call.send().await.map_err(failed("eks:DeleteAccessEntry"))).map(drop)
+}
+
+/// True if one of `names` is another generation of what is called `name`.
+pub(super) fn has_sibling(names: &[String], name: &str) -> bool {
+    let next = format!("{name}-g");
+    names.iter().any(|n| n == name || n.strip_prefix(&next).is_some_and(|g| g.parse::<u32>().is_ok()))
+}

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access_entry::forget_stale;
-use super::eks::{gather, issues, live, optional, retag, tag_map, tags_of};
+use super::eks::{delete_node_entry, gather, has_sibling, issues, live, optional, retag, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
 use super::{logical, physical};
 use crate::aws::Aws;
@@ -253,6 +253,16 @@ impl Kind for FargateProfile {
             .fargate_profile_name(physical(&state.name, found.generation));
         let answer = call.send().await.map_err(failed("eks:DeleteFargateProfile")).map_err(busy);
         Ok(optional(answer)?.is_none())
+    }
+
+    async fn deleted(&self, found: &Found) -> Result<()> {
+        let state: State = typed(&found.state)?;
+        let call = self.aws.eks.list_fargate_profiles().cluster_name(&state.cluster);
+        let names = optional(call.send().await.map_err(failed("eks:ListFargateProfiles")))?;
+        match names.and_then(|o| o.fargate_profile_names).is_none_or(|names| has_sibling(&names, &state.name)) {
+            true => Ok(()),
+            false => delete_node_entry(&self.aws, &state.cluster, &state.role).await,
+        }
     }
 }
 

@@ -198,12 +198,6 @@ impl Kind for IamRole {
             ("attached", Rule::Unordered),
             ("trust", Rule::Mentions),
             ("inline", Rule::Mentions),
-            ("trust.Statement.*.Action", Rule::Unordered),
-            ("trust.Statement.*.Principal.*", Rule::Unordered),
-            ("trust.Statement.*.Condition.*.*", Rule::Unordered),
-            ("inline.*.Statement.*.Action", Rule::Unordered),
-            ("inline.*.Statement.*.Resource", Rule::Unordered),
-            ("inline.*.Statement.*.Condition.*.*", Rule::Unordered),
         ]
     }
 

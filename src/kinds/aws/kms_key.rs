@@ -15,7 +15,7 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Repair, Round, Rule, Status, Wanted};
+use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Repair, Round, Status, Wanted};
 use crate::engine::value::Outputs;
 
 pub const NAME: &str = "aws.kms-key";
@@ -249,18 +249,12 @@ impl Kind for KmsKey {
         NAME
     }
 
-    fn rules(&self) -> &'static [(&'static str, Rule)] {
-        &[
-            ("policy", Rule::Mentions),
-            ("policy.Statement.*.Action", Rule::Unordered),
-            ("policy.Statement.*.Resource", Rule::Unordered),
-            ("policy.Statement.*.Principal.*", Rule::Unordered),
-            ("policy.Statement.*.Condition.*.*", Rule::Unordered),
-        ]
-    }
-
     fn predict(&self, new: &New) -> Outputs {
         typed::<State>(&new.state).map(|s| Outputs::from([("alias".to_owned(), s.alias)])).unwrap_or_default()
+    }
+
+    fn moves(&self, changes: &[Change]) -> &'static [&'static str] {
+        if changes.iter().any(|c| c.path == "alias") { &["alias"] } else { &[] }
     }
 
     fn summary(&self, state: &Value) -> String {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access_entry::forget_stale;
-use super::eks::{gather, issues, live, optional, retag, tag_map, tags_of, update};
+use super::eks::{delete_node_entry, gather, has_sibling, issues, live, optional, retag, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
 use super::{logical, physical};
 use crate::aws::Aws;
@@ -327,6 +327,16 @@ impl Kind for NodeGroup {
             .cluster_name(&state.cluster)
             .nodegroup_name(physical(&state.name, found.generation));
         Ok(optional(call.send().await.map_err(failed("eks:DeleteNodegroup")))?.is_none())
+    }
+
+    async fn deleted(&self, found: &Found) -> Result<()> {
+        let state: State = typed(&found.state)?;
+        let call = self.aws.eks.list_nodegroups().cluster_name(&state.cluster);
+        let names = optional(call.send().await.map_err(failed("eks:ListNodegroups")))?.and_then(|o| o.nodegroups);
+        match names.is_none_or(|names| has_sibling(&names, &state.name)) {
+            true => Ok(()),
+            false => delete_node_entry(&self.aws, &state.cluster, &state.role).await,
+        }
     }
 }
 

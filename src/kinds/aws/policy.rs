@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 /// the same to AWS (IAM User Guide, "Grammar of the IAM JSON policy
 /// language").
 ///
-/// References that are still unresolved sort as they are written: a kind
-/// marks the lists as [`Unordered`](crate::engine::kind::Rule::Unordered) too.
+/// A reference sorts as it is written and not as what it stands for, so a
+/// list that holds one holds nothing else.
 pub fn canonical(document: &Value) -> Value {
     let Value::Object(document) = document else {
         return document.clone();

@@ -319,7 +319,7 @@ async fn cluster_life(ground: &Ground) {
     for field in ["role", "version", "subnets", "security_groups", "service_cidr", "tags"] {
         assert_eq!(found.state[field], want.state[field], "{field}");
     }
-    assert_eq!(ground.observed(&kind, &want.address).await, [found.clone()]);
+    assert_eq!(ground.observed(&kind, &want.address).await, std::slice::from_ref(&found));
     ground.unmake(&kind, &found).await;
     assert!(kind.delete(&found).await.unwrap());
     assert!(ground.observed(&kind, &want.address).await.is_empty());

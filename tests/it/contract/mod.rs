@@ -257,7 +257,9 @@ impl<'a> Contract<'a> {
         let made = kind.create(&want).await.unwrap_or_else(|e| panic!("{name}: create: {e}"));
         let found = ground.ready(kind, &want, &made.id).await;
         assert_eq!(found.id, made.id, "{name}");
-        for (output, value) in kind.predict(&want).iter().chain(made.ready.then_some(&made.outputs).into_iter().flatten()) {
+        for (output, value) in
+            kind.predict(&want).iter().chain(made.ready.then_some(&made.outputs).into_iter().flatten())
+        {
             assert_eq!(found.outputs.get(output), Some(value), "{name}: output `{output}`");
         }
         let by_address = find(kind, &handle(&want, "")).await;
@@ -272,7 +274,10 @@ impl<'a> Contract<'a> {
             }
             let before = only(ground, kind, &want.address).await;
             let changes = changes(kind, &want, &before);
-            assert!(changes.iter().any(|c| c.path.starts_with(path)), "{name}: nothing shows at `{path}`: {changes:#?}");
+            assert!(
+                changes.iter().any(|c| c.path.starts_with(path)),
+                "{name}: nothing shows at `{path}`: {changes:#?}"
+            );
             assert!(changes.iter().all(|c| !c.replaces), "{name}: `{path}` is no update: {changes:#?}");
             let made = kind.update(&before, &want, &changes).await;
             let made = made.unwrap_or_else(|e| panic!("{name}: update of `{path}`: {e}"));
@@ -321,12 +326,7 @@ async fn find(kind: &dyn Kind, handle: &Handle) -> Option<Found> {
 }
 
 fn handle(new: &New, id: &str) -> Handle {
-    Handle {
-        address: new.address.clone(),
-        generation: new.generation,
-        id: id.to_owned(),
-        state: new.state.clone(),
-    }
+    Handle { address: new.address.clone(), generation: new.generation, id: id.to_owned(), state: new.state.clone() }
 }
 
 pub fn new(address: &str, state: &impl Serialize) -> New {
