@@ -36,8 +36,7 @@ pub mod exit {
     pub const INTERRUPTED: u8 = 130;
 }
 
-/// Provisions multi-tenant SaaS estates on Amazon EKS from one tenancy spec,
-/// and proves that tenants are isolated.
+/// Provisions multi-tenant SaaS estates on Amazon EKS from one tenancy spec.
 #[derive(Debug, Parser)]
 #[command(name = "ringfence", version, max_term_width = 100, propagate_version = true)]
 pub struct Cli {

@@ -5,4 +5,5 @@
 mod contract;
 mod layering;
 mod manifest;
+mod permissions;
 mod support;

@@ -15,7 +15,7 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Repair, Round, Status, Wanted};
+use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Repair, Round, Rule, Status, Wanted};
 use crate::engine::value::Outputs;
 
 pub const NAME: &str = "aws.kms-key";
@@ -247,6 +247,10 @@ impl KmsKey {
 impl Kind for KmsKey {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn rules(&self) -> &'static [(&'static str, Rule)] {
+        &[("policy", Rule::Mentions)]
     }
 
     fn predict(&self, new: &New) -> Outputs {

@@ -1,0 +1,115 @@
+//! What plans look like, and that they depend on nothing but the spec and what
+//! exists.
+
+use super::*;
+
+fn plan(example: &'static Example) {
+    let estate = Estate::new(example);
+    let shown = estate.run(&["plan"]).exits(0).out;
+    golden(&format!("{}.txt", example.name), &shown);
+
+    let plan = estate.plan(&[]);
+    assert_eq!(plan["schema"], "ringfence.dev/plan/v1");
+    assert_eq!((text(&plan["account"]), text(&plan["region"])), (example.account, example.region));
+    let count = |what: &str| plan["summary"][what].as_u64().unwrap();
+    assert_eq!(count("add"), list(&plan["steps"]).len() as u64);
+    let last = format!(
+        "Plan: {} to add, {} to change, {} to replace, {} to destroy.",
+        count("add"),
+        count("change"),
+        count("replace"),
+        count("destroy")
+    );
+    assert_eq!(shown.lines().last(), Some(last.as_str()));
+}
+
+#[test]
+fn three_tiers() {
+    plan(&THREE_TIERS);
+}
+
+#[test]
+fn single_silo() {
+    plan(&SINGLE_SILO);
+}
+
+#[test]
+fn regulated() {
+    plan(&REGULATED);
+}
+
+#[test]
+fn two_pools() {
+    plan(&TWO_POOLS);
+}
+
+#[test]
+fn pool_of_twenty() {
+    plan(&POOL_OF_TWENTY);
+}
+
+/// Every step comes after all that it needs.
+#[test]
+fn steps_come_after_their_needs() {
+    let plan = Estate::new(&THREE_TIERS).plan(&[]);
+    let mut done = BTreeSet::new();
+    for step in list(&plan["steps"]) {
+        for need in list(&step["needs"]) {
+            assert!(done.contains(text(&need["address"])), "{} needs {need}", step["address"]);
+        }
+        done.insert(text(&step["address"]).to_owned());
+    }
+}
+
+/// The spec with the items of the lists `pools` and `tenants` turned by `by`.
+fn turned(spec: &str, by: usize) -> String {
+    let mut out = String::new();
+    let mut items: Vec<String> = Vec::new();
+    let mut flush = |items: &mut Vec<String>, out: &mut String| {
+        if !items.is_empty() {
+            let by = by % items.len();
+            items.rotate_left(by);
+            items.reverse();
+        }
+        out.push_str(&items.concat());
+        items.clear();
+    };
+    let mut within = false;
+    for line in spec.split_inclusive('\n') {
+        match within {
+            true if line.starts_with("    - ") => items.push(line.to_owned()),
+            true if line.starts_with("     ") => items.last_mut().unwrap().push_str(line),
+            _ => {
+                flush(&mut items, &mut out);
+                within = matches!(line.trim_end(), "  pools:" | "  tenants:");
+                out.push_str(line);
+            }
+        }
+    }
+    flush(&mut items, &mut out);
+    out
+}
+
+#[test]
+fn the_order_in_the_file_makes_no_difference() {
+    for example in [&TWO_POOLS, &POOL_OF_TWENTY] {
+        let estate = Estate::new(example);
+        let shown = estate.run(&["plan", "--format", "json"]).exits(0).out;
+        for by in [0, 1, 3] {
+            let spec = turned(&example.text(), by);
+            assert_ne!(spec, example.text());
+            estate.write(&spec);
+            let again = estate.run(&["plan", "--format", "json"]).exits(0).out;
+            assert!(shown == again, "{} turned by {by} plans otherwise", example.name);
+        }
+    }
+}
+
+#[test]
+fn the_order_in_the_file_changes_nothing_that_exists() {
+    let estate = Estate::applied(&TWO_POOLS);
+    for by in [0, 1, 2] {
+        estate.write(&turned(&TWO_POOLS.text(), by));
+        assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+    }
+}
