@@ -2,8 +2,10 @@
 //! once more.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod budgets;
 mod contract;
 mod layering;
 mod manifest;
+mod models;
 mod permissions;
 mod support;

@@ -66,7 +66,8 @@ impl Vpc {
         let (groups, dns) = futures::try_join!(self.default_groups(&ids), self.dns(&ids))?;
         let mut found = Vec::new();
         for (vpc, id, tags, address, generation) in ours {
-            let rules = |direction| groups.get(id).map(|g| permissions(g, direction)).unwrap_or_default();
+            // Missing isn't empty: every VPC has one.
+            let group = groups.get(id).ok_or_else(|| no_default_group(id))?;
             let (dns_support, dns_hostnames) = dns.get(id).copied().unwrap_or_default();
             found.push(Found {
                 address,
@@ -77,8 +78,8 @@ impl Vpc {
                     cidr: vpc.cidr_block().unwrap_or_default().to_owned(),
                     dns_support,
                     dns_hostnames,
-                    default_group_ingress: rules(Direction::Ingress),
-                    default_group_egress: rules(Direction::Egress),
+                    default_group_ingress: permissions(group, Direction::Ingress),
+                    default_group_egress: permissions(group, Direction::Egress),
                     tags: tags::observed(&tags),
                 })?,
                 status: match vpc.state() {
@@ -144,10 +145,7 @@ impl Vpc {
     /// Gives the default group of VPC `id` the rules of `state`, whatever it
     /// has now.
     async fn set_default_group(&self, id: &str, state: &State) -> Result<()> {
-        let group = self.default_groups(&[id]).await?.remove(id).ok_or_else(|| {
-            Error::new(Class::NotYet, format!("the default security group of {id} isn't visible yet"))
-                .operation("ec2:DescribeSecurityGroups")
-        })?;
+        let group = self.default_groups(&[id]).await?.remove(id).ok_or_else(|| no_default_group(id))?;
         let group_id = group.group_id().unwrap_or_default();
         for (direction, to) in
             [(Direction::Ingress, &state.default_group_ingress), (Direction::Egress, &state.default_group_egress)]
@@ -167,6 +165,11 @@ impl Vpc {
         call.send().await.map_err(ec2::making("ec2:ModifyVpcAttribute"))?;
         Ok(())
     }
+}
+
+fn no_default_group(vpc: &str) -> Error {
+    Error::new(Class::NotYet, format!("the default security group of {vpc} isn't visible yet"))
+        .operation("ec2:DescribeSecurityGroups")
 }
 
 #[async_trait]

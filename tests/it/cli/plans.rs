@@ -65,7 +65,7 @@ fn steps_come_after_their_needs() {
 fn turned(spec: &str, by: usize) -> String {
     let mut out = String::new();
     let mut items: Vec<String> = Vec::new();
-    let mut flush = |items: &mut Vec<String>, out: &mut String| {
+    let flush = |items: &mut Vec<String>, out: &mut String| {
         if !items.is_empty() {
             let by = by % items.len();
             items.rotate_left(by);

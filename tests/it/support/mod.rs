@@ -1,6 +1,7 @@
 //! Starts the real components that the tests talk to.
 
 pub mod moto;
+pub mod served;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

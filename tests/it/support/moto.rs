@@ -45,7 +45,7 @@ pub fn url() -> &'static str {
     &SERVER.0
 }
 
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     match std::env::var_os("RINGFENCE_TEST_PYTHON") {
         Some(path) => path.into(),
         None => environment(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("python")),

@@ -1,0 +1,352 @@
+#!/usr/bin/env python3
+"""Measures ringfence against its sandbox and writes docs/benchmarks.md.
+
+    cargo build --release && benches/report.py [--check] [--only CASE]... [--bin PATH]
+
+For each case an estate is applied from nothing, planned without a change, changed in one node group's maximum, and
+destroyed. The sandbox runs in a process of its own, so that what it costs isn't counted, and fast enough that nothing
+takes time. Calls are what arrives there. With --check the exit code is 1 if a budget for calls is missed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs/benchmarks.md"
+
+# The same on terraform 1.11.4 with the AWS provider 5.100.0, on moto: API calls, CPU seconds, peak megabytes.
+TERRAFORM = {
+    "1 silo": {"apply": (183, 12.8, 793), "plan": (78, 8.8, 776), "destroy": (174, 16.6, 753)},
+    "10 silos": {
+        "apply": (1812, 27.4, 771),
+        "plan": (771, 14.5, 756),
+        "change": (775, 17.8, 766),
+        "destroy": (1713, 37.3, 799),
+    },
+    "50 pool tenants": {"apply": (1733, 32.8, 800), "plan": (728, 16.6, 800), "destroy": (1574, 45.0, 800)},
+    "mix": {"apply": (1888, 29.9, 800), "plan": (823, 15.5, 800), "destroy": (1809, 41.3, 800)},
+}
+
+# Silos, pool tenants, Fargate tenants.
+CASES = {"1 silo": (1, 0, 0), "10 silos": (10, 0, 0), "50 pool tenants": (0, 50, 0), "mix": (5, 20, 20)}
+
+SHAPES = {
+    # As far as a spec can say it, what the terraform estate has.
+    "baseline": {
+        "network": "{supernet: 10.64.0.0/12, vpcPrefix: 16, zones: 3, natGateways: single, "
+        "endpoints: [s3, ecr.api, ecr.dkr], flowLogs: true}",
+        "admins": "[]",
+        "options": ["--aws-only"],
+    },
+    # The defaults, as in examples/three-tiers, and what is inside the clusters.
+    "everything": {
+        "network": "{supernet: 10.64.0.0/12, vpcPrefix: 16, zones: 3, natGateways: per-zone, "
+        "endpoints: [s3, ecr.api, ecr.dkr, sts, ec2, eks, eks-auth, logs], flowLogs: true}",
+        "admins": "[arn:aws:iam::123456789012:role/PlatformAdmin]",
+        "options": [],
+    },
+}
+
+PHASES = {
+    "apply": "apply from nothing",
+    "plan": "plan, no change",
+    "change": "one node group's maximum changed: plan + apply",
+    "destroy": "destroy",
+}
+
+# A cluster may have 30 node groups and 10 Fargate profiles, unless AWS is asked for more.
+QUOTAS = {"L-6D54EA21": 100, "L-23414FF3": 30}
+
+# Calls in all for the baseline's kinds, and in all for everything.
+BUDGETS = [
+    ("10 silos", "baseline", "plan", "kinds", 150),
+    ("10 silos", "baseline", "apply", "kinds", 1000),
+    ("10 silos", "everything", "plan", "all", 350),
+]
+CPU, MEGABYTES, FIRST_OUTPUT = 1.0, 100, 0.5
+
+
+def of_the_baseline(action, case):
+    """Whether terraform's estate has resources that this call is for."""
+    service, operation = action.split(":")
+    if service == "eks":
+        return bool(re.search("Cluster|Nodegroup" + ("|FargateProfile" if case == "mix" else ""), operation))
+    if service == "iam":
+        return not re.search("ServiceLinkedRole|OpenIDConnectProvider", operation)
+    return service in ("ec2", "kms", "sts")
+
+
+def spec(case, shape, larger):
+    silos, pooled, fargate = CASES[case]
+    lines = [
+        "apiVersion: ringfence.dev/v1alpha1",
+        "kind: Tenancy",
+        "metadata: {name: bench}",
+        "spec:",
+        "  region: us-east-1",
+        '  kubernetesVersion: "1.36"',
+        f"  network: {SHAPES[shape]['network']}",
+        f"  access: {{endpoint: private, admins: {SHAPES[shape]['admins']}}}",
+    ]
+    if pooled or fargate:
+        lines.append("  pools: [{name: shared}]")
+    tenants = [(f"s{n:02}", "premium", "", 6) for n in range(silos)]
+    tenants += [(f"p{n:02}", "standard", ", pool: shared", 3) for n in range(pooled)]
+    tenants += [(f"f{n:02}", "serverless", ", pool: shared", None) for n in range(fargate)]
+    lines.append("  tenants:")
+    for n, (name, tier, pool, most) in enumerate(tenants):
+        overrides = f", overrides: {{nodes: {{max: {most + 1}}}}}" if larger and n == 0 else ""
+        lines.append(f"    - {{id: {name}, name: tenant-{name}, tier: {tier}{pool}{overrides}}}")
+    return "\n".join(lines) + "\n"
+
+
+class Sandbox:
+    """In a process of its own, with a record of its calls."""
+
+    def __init__(self, binary, home):
+        self.record = home / "calls"
+        self.record.touch()
+        self.read = 0
+        quotas = [f"--quota={code}={value}" for code, value in QUOTAS.items()]
+        command = [binary, "sandbox", "--listen=127.0.0.1:0", "--speed=100000", f"--record={self.record}", *quotas]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.url = re.search(r"http://127\.0\.0\.1:\d+", self.process.stdout.readline())[0]
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "123456789012",
+            "AWS_SECRET_ACCESS_KEY": "x",
+        }
+
+    def calls(self):
+        """Since the last time, by action."""
+        with open(self.record, encoding="utf-8") as record:
+            record.seek(self.read)
+            lines = [json.loads(line) for line in iter(record.readline, "")]
+            self.read = record.tell()
+        return Counter(f"{line['service']}:{line['operation']}" for line in lines)
+
+    def make_admin(self):
+        """The spec's principals must exist."""
+        scope = "123456789012/20260101/us-east-1/iam/aws4_request"
+        trust = {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Principal": {"AWS": "123456789012"}, "Action": "sts:AssumeRole"}],
+        }
+        body = urllib.parse.urlencode(
+            {
+                "Action": "CreateRole",
+                "Version": "2010-05-08",
+                "RoleName": "PlatformAdmin",
+                "AssumeRolePolicyDocument": json.dumps(trust),
+            }
+        )
+        headers = {
+            "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=unchecked",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        urllib.request.urlopen(urllib.request.Request(self.url, body.encode(), headers)).read()
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+def run(command, environment, home):
+    """Exit code, CPU seconds, peak megabytes, seconds until the first output and until the end, and the output."""
+    started = time.monotonic()
+    process = subprocess.Popen(
+        command, env=environment, cwd=home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    output = process.stdout.read1(65536)
+    first = time.monotonic() - started
+    output += process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return {
+        "code": process.returncode,
+        "cpu": used.ru_utime + used.ru_stime,
+        "megabytes": used.ru_maxrss / 1024,
+        "first": first,
+        "took": time.monotonic() - started,
+        "output": output.decode(errors="replace"),
+    }
+
+
+def measure(binary, case, shape):
+    """What each phase took. An estate that can't be made ends the report."""
+    phases = {
+        "apply": (False, ["apply", "--auto-approve"]),
+        "plan": (False, ["plan", "--detailed-exitcode"]),
+        "change": (True, ["apply", "--auto-approve"]),
+        "destroy": (True, ["destroy", "--auto-approve", "--delete-logs"]),
+    }
+    found = {}
+    with tempfile.TemporaryDirectory() as home:
+        home = Path(home)
+        sandbox = Sandbox(binary, home)
+        try:
+            sandbox.make_admin()
+            sandbox.calls()
+            for phase, (larger, command) in phases.items():
+                (home / "tenancy.yaml").write_text(spec(case, shape, larger))
+                result = run([binary, *command, *SHAPES[shape]["options"]], sandbox.environment, home)
+                if result["code"] != 0:
+                    sys.exit(f"{case}, {shape}: {PHASES[phase]}: exit {result['code']}\n{result['output'][-6000:]}")
+                result["calls"] = sandbox.calls()
+                result["all"] = result["calls"].total()
+                result["kinds"] = sum(n for action, n in result["calls"].items() if of_the_baseline(action, case))
+                found[phase] = result
+                print(f"{case}, {shape}: {PHASES[phase]}: {summary(result)}", flush=True)
+        finally:
+            sandbox.stop()
+    return found
+
+
+def summary(result):
+    return (
+        f"{result['kinds']} calls for the baseline's kinds, {result['all']} in all, {result['cpu']:.2f} CPU s, "
+        f"{result['megabytes']:.0f} MB, first output after {result['first']:.2f} s, {result['took']:.1f} s"
+    )
+
+
+def judged(results):
+    """Each budget as (what, most, found, unit); `found` is None where it wasn't measured."""
+    rows = []
+    for case, shape, phase, which, most in BUDGETS:
+        result = results.get((case, shape), {}).get(phase)
+        counted = "calls for the baseline's kinds" if which == "kinds" else "calls with everything"
+        rows.append((f"{case}, {PHASES[phase]}: {counted}", most, result and result[which], ""))
+    for (case, shape), phases in results.items():
+        plan = phases["plan"]
+        name = f"{case}, {shape}, plan"
+        rows.append((f"{name}: CPU", CPU, plan["cpu"], " s"))
+        rows.append((f"{name}: memory", MEGABYTES, plan["megabytes"], " MB"))
+        rows.append((f"{name}: first output", FIRST_OUTPUT, plan["first"], " s"))
+    return rows
+
+
+def shown(value):
+    return f"{value:.2f}" if isinstance(value, float) and value < 10 else f"{value:,.0f}"
+
+
+def page(results, build):
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `benches/report.py`; don't edit it by hand.",
+        "",
+        "ringfence against its sandbox, and terraform 1.11.4 with the AWS provider 5.100.0 against moto through a counting "
+        "proxy. Compare calls, CPU and memory, not times: neither stand-in is as slow as AWS.",
+        "",
+        f"- Build: {build}." + ("" if build == "release" else " CPU seconds of a debug build are an upper bound."),
+        f"- Machine: {os.cpu_count()} cores, {platform.machine()}, {platform.system()}. Load when measured: "
+        f"{os.getloadavg()[0]:.1f}, so first output is an upper bound too.",
+        "- Calls are counted where they arrive: in the sandbox, which runs in a process of its own (`--speed 100000`). "
+        "CPU seconds (user and system) and peak memory are the ringfence process's alone (`wait4`).",
+        "- *baseline*: the terraform estate's shape as far as a spec can say it: one NAT gateway, the endpoints s3, ecr.api "
+        "and ecr.dkr, flow logs, three zones; `--aws-only`. ringfence adds what it never leaves out: a system node group, "
+        "add-ons, roles for them, tenants' own security groups, log groups. Where these are of the baseline's kinds, "
+        "their calls are counted.",
+        "- *everything*: a NAT gateway per zone, eight endpoints, an admin, and the objects inside the clusters. Calls to "
+        "Kubernetes API servers aren't AWS calls and aren't counted.",
+        "- *mix*: 5 silos, 20 pool tenants and 20 Fargate tenants on one shared cluster.",
+        f"- Quotas raised for the shared clusters: {', '.join(f'{k} to {v}' for k, v in QUOTAS.items())} (node groups and "
+        "Fargate profiles per cluster).",
+        "",
+        "## Budgets",
+        "",
+        "| what | at most | measured | |",
+        "|---|---|---|---|",
+    ]
+    for what, most, found, unit in judged(results):
+        if found is None:
+            lines.append(f"| {what} | {shown(most)}{unit} | not measured | |")
+        else:
+            verdict = "kept" if found <= most else "**missed**"
+            lines.append(f"| {what} | {shown(most)}{unit} | {shown(found)}{unit} | {verdict} |")
+    lines += [
+        "",
+        "## All figures",
+        "",
+        "Calls: for the baseline's kinds / in all. terraform: calls, CPU seconds, peak megabytes.",
+        "",
+        "| case | shape | phase | calls | CPU s | peak MB | first output s | terraform |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (case, shape), phases in results.items():
+        for phase, result in phases.items():
+            known = TERRAFORM[case].get(phase)
+            other = f"{known[0]:,}, {known[1]} s, {known[2]} MB" if known else "not measured"
+            lines.append(
+                f"| {case} | {shape} | {PHASES[phase]} | {result['kinds']:,} / {result['all']:,} | {result['cpu']:.2f} "
+                f"| {result['megabytes']:.0f} | {result['first']:.2f} | {other} |"
+            )
+    counted, left_out = set(), set()
+    for (case, _), phases in results.items():
+        for result in phases.values():
+            for action in result["calls"]:
+                (counted if of_the_baseline(action, case) else left_out).add(action)
+    lines += [
+        "",
+        "## What is counted for the baseline's kinds",
+        "",
+        "The kinds are VPC, subnet, internet gateway, elastic IP, NAT gateway, route table, security group, endpoint, flow "
+        "log, KMS key, IAM role, cluster, launch template and node group; in the mix Fargate profiles too. Counted: "
+        + ", ".join(f"`{action}`" for action in sorted(counted))
+        + ".",
+        "",
+        "Not counted, because terraform's estate has none of these: "
+        + ", ".join(f"`{action}`" for action in sorted(left_out))
+        + " (those of Fargate profiles outside of the mix only).",
+        "",
+        "## Calls by action, 10 silos",
+    ]
+    for shape in SHAPES:
+        phases = results.get(("10 silos", shape))
+        if not phases:
+            continue
+        actions = sorted(set().union(*(result["calls"] for result in phases.values())))
+        lines += ["", f"### {shape}", "", "| action | " + " | ".join(phases) + " |", "|---" * (len(phases) + 1) + "|"]
+        for action in actions:
+            lines.append(f"| `{action}` | " + " | ".join(str(r["calls"][action] or "") for r in phases.values()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="exit 1 if a budget for calls is missed")
+    parser.add_argument("--only", action="append", choices=CASES, help="only this case, and print instead of writing")
+    parser.add_argument("--bin", type=Path, help="the program; else the release build, else the debug build")
+    args = parser.parse_args()
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    builds = [args.bin] if args.bin else [target / kind / "ringfence" for kind in ("release", "debug")]
+    binary = next((path.resolve() for path in builds if path.exists()), None)
+    if binary is None:
+        sys.exit("no build found: run `cargo build --release`")
+    build = "debug" if "debug" in binary.parts else "release"
+    results = {(case, shape): measure(binary, case, shape) for case in args.only or CASES for shape in SHAPES}
+    if args.only:
+        print(page(results, build))
+    else:
+        PAGE.write_text(page(results, build))
+    missed = [row for row in judged(results) if row[2] is not None and row[2] > row[1]]
+    for what, most, found, unit in missed:
+        print(f"missed: {what}: {shown(found)}{unit}, at most {shown(most)}{unit}")
+    return 1 if args.check and any("calls" in what for what, *_ in missed) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

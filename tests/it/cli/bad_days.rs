@@ -1,0 +1,256 @@
+//! What goes wrong outside: exit code 1, and what, where and what to do in
+//! words.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+
+/// One HTTP request as it came: the head, and the body.
+struct Asked {
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Asked {
+    fn read(stream: &TcpStream) -> Option<Self> {
+        let mut reader = BufReader::new(stream);
+        let (mut head, mut body) = (String::new(), Vec::new());
+        while !head.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut head).ok()? == 0 {
+                return None;
+            }
+        }
+        let length = head.lines().find_map(|l| l.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+        body.resize(length.unwrap_or(0), 0);
+        reader.read_exact(&mut body).ok()?;
+        Some(Self { head, body })
+    }
+
+    fn contains(&self, text: &str) -> bool {
+        self.head.contains(text) || String::from_utf8_lossy(&self.body).contains(text)
+    }
+}
+
+/// A server that answers each request by itself, until the test process ends.
+fn serve(answer: impl Fn(Asked) -> Vec<u8> + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = Arc::new(answer);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                if let Some(asked) = Asked::read(&stream) {
+                    let _gone = stream.write_all(&answer(asked));
+                }
+            });
+        }
+    });
+    url
+}
+
+fn response(status: &str, headers: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len())
+        .into_bytes()
+}
+
+/// In front of the sandbox at `upstream`: a request that contains `what` gets
+/// `refusal`. Also tells whether there was one.
+fn in_front(upstream: SocketAddr, what: &'static str, refusal: Vec<u8>) -> (String, Arc<AtomicBool>) {
+    let asked_for = Arc::new(AtomicBool::new(false));
+    let refused = asked_for.clone();
+    let url = serve(move |asked| {
+        if asked.contains(what) {
+            refused.store(true, Ordering::Relaxed);
+            return refusal.clone();
+        }
+        let mut stream = TcpStream::connect(upstream).unwrap();
+        let head = asked.head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+        stream.write_all(&[head.as_bytes(), &asked.body].concat()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        answer
+    });
+    (url, asked_for)
+}
+
+#[test]
+fn no_credentials() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let mut command = estate.bare(&["plan"]);
+    Run::of(command.env("AWS_EC2_METADATA_DISABLED", "true")).refuses(&["no AWS credentials", "AWS_PROFILE"]);
+}
+
+#[test]
+fn the_wrong_account() {
+    let estate = Estate::new(&THREE_TIERS);
+    estate.edit("\"123456789012\"", "\"999999999999\"");
+    let served = Served::start(&estate, None);
+    for args in [&["plan"][..], &["apply", "--auto-approve"], &["destroy", "--auto-approve"]] {
+        against(&served.url(), &mut estate.bare(args)).refuses(&[
+            "the credentials are for account 123456789012, but the spec is for 999999999999",
+            "nothing was changed",
+            "AWS_PROFILE",
+        ]);
+    }
+    let called: Vec<String> = served.server.counts().into_keys().map(|(_, operation)| operation).collect();
+    assert_eq!(called, ["GetCallerIdentity"], "it is refused before anything is read");
+}
+
+#[test]
+fn the_wrong_partition() {
+    let estate = Estate::new(&SINGLE_SILO);
+    estate.edit("eu-central-1", "cn-north-1");
+    estate.edit("arn:aws:iam", "arn:aws-cn:iam");
+    let url = serve(|_| {
+        let body = "<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>arn:aws:iam::123456789012:user/me</Arn>\
+             <UserId>AIDA</UserId><Account>123456789012</Account></GetCallerIdentityResult></GetCallerIdentityResponse>";
+        response("200 OK", "Content-Type: text/xml\r\n", body)
+    });
+    against(&url, &mut estate.bare(&["plan"])).refuses(&["partition aws", "cn-north-1", "nothing was changed"]);
+}
+
+#[test]
+fn nobody_answers() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    against(&url, &mut estate.bare(&["plan"])).refuses(&["unreachable: ", "sts:GetCallerIdentity", "AWS_ENDPOINT_URL"]);
+}
+
+#[test]
+fn an_html_page_for_an_answer() {
+    let estate = Estate::new(&SINGLE_SILO);
+    for status in ["200 OK", "403 Forbidden", "503 Service Unavailable"] {
+        let page = "<!DOCTYPE html><html><body><h1>Corporate proxy</h1><br></body></html>";
+        let url = serve(move |_| response(status, "Content-Type: text/html\r\n", page));
+        against(&url, &mut estate.bare(&["plan"])).refuses(&["sts:GetCallerIdentity", "AWS_ENDPOINT_URL"]);
+    }
+}
+
+/// An HTML page in the middle of the reads is no empty answer.
+#[test]
+fn an_html_page_for_one_answer() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let served = Served::start(&estate, None);
+    for (what, page) in [
+        ("Action=DescribeNatGateways", response("200 OK", "Content-Type: text/html\r\n", "<html><br></html>")),
+        ("Action=DescribeVpcs", response("200 OK", "Content-Type: text/html\r\n", "")),
+        ("GET /clusters", response("200 OK", "Content-Type: text/html\r\n", "<html><br></html>")),
+        (
+            "Action=GetAccountAuthorizationDetails",
+            response("200 OK", "Content-Type: text/html\r\n", "<html><br></html>"),
+        ),
+    ] {
+        let (url, asked_for) = in_front(served.server.addr(), what, page);
+        let run = against(&url, &mut estate.bare(&["plan"]));
+        assert!(asked_for.load(Ordering::Relaxed), "{what} isn't read");
+        let run = run.exits(1);
+        assert!(!run.out.contains(" to add"), "{what}: {}", run.out);
+    }
+}
+
+/// Access denied isn't absence.
+#[test]
+fn access_denied_on_one_read() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let before = estate.holds();
+    {
+        let served = Served::start(&estate, None);
+        let ec2 = "<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>You are not authorized to perform this operation.</Message></Error></Errors></Response>";
+        let iam = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>User: arn:aws:iam::123456789012:user/ci is not authorized to perform: iam:GetAccountAuthorizationDetails</Message></Error></ErrorResponse>";
+        let json = r#"{"message":"User: arn:aws:iam::123456789012:user/ci is not authorized","Message":"User is not authorized","__type":"AccessDeniedException"}"#;
+        let xml = "Content-Type: text/xml\r\n";
+        let typed = "Content-Type: application/json\r\nx-amzn-ErrorType: AccessDeniedException\r\n";
+        for (what, action, refusal) in [
+            ("Action=DescribeVpcs", "ec2:DescribeVpcs", response("403 Forbidden", xml, ec2)),
+            ("Action=DescribeNatGateways", "ec2:DescribeNatGateways", response("403 Forbidden", xml, ec2)),
+            ("Action=DescribeVpcEndpoints", "ec2:DescribeVpcEndpoints", response("403 Forbidden", xml, ec2)),
+            (
+                "Action=GetAccountAuthorizationDetails",
+                "iam:GetAccountAuthorizationDetails",
+                response("403 Forbidden", xml, iam),
+            ),
+            ("GET /clusters", "eks:", response("403 Forbidden", typed, json)),
+            ("Logs_20140328.DescribeLogGroups", "logs:DescribeLogGroups", response("400 Bad Request", typed, json)),
+            ("TrentService.DescribeKey", "kms:DescribeKey", response("400 Bad Request", typed, json)),
+        ] {
+            let (url, asked_for) = in_front(served.server.addr(), what, refusal);
+            for args in [&["plan"][..], &["apply", "--auto-approve"], &["destroy", "--auto-approve"]] {
+                let run = against(&url, &mut estate.bare(args));
+                assert!(asked_for.load(Ordering::Relaxed), "{what} isn't read");
+                let run = run.exits(1);
+                assert!(!run.out.contains("  + "), "{what}: {args:?} plans creations: {}", run.out);
+                let all = format!("{}{}", run.out, run.err);
+                assert!(all.contains(action), "{what}: {args:?} doesn't name {action}: {all}");
+            }
+        }
+        for (service, operation) in served.server.counts().keys() {
+            let reads = ["Describe", "Get", "List"].iter().any(|verb| operation.starts_with(verb));
+            assert!(reads, "{service} {operation}");
+        }
+        let Served { runtime, server, .. } = served;
+        runtime.block_on(server.shutdown()).unwrap();
+    }
+    assert_eq!(estate.holds(), before);
+}
+
+#[test]
+fn the_plan_cannot_be_saved() {
+    let estate = Estate::new(&SINGLE_SILO);
+    fs::write(estate.path().join("file"), "in the way").unwrap();
+    estate.run(&["plan", "--out", "file/p"]).refuses(&["the plan file/p can't be written"]);
+    estate.run(&["plan", "--out", "missing/p"]).refuses(&["the plan missing/p can't be written", "check the path"]);
+    estate.run(&["plan", "--out", "sandbox"]).refuses(&["the plan sandbox can't be written"]);
+    let left: BTreeSet<String> =
+        fs::read_dir(estate.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(left, ["file", "sandbox", "tenancy.yaml"].map(str::to_owned).into(), "nothing half-written is left");
+    assert_eq!(fs::read_to_string(estate.path().join("file")).unwrap(), "in the way");
+}
+
+#[test]
+fn the_sandbox_cannot_be_kept() {
+    let estate = Estate::new(&SINGLE_SILO);
+    fs::write(estate.path().join("file"), "in the way").unwrap();
+    for dir in ["file", "file/below"] {
+        let mut command = estate.bare(&["plan"]);
+        Run::of(command.arg(format!("--sandbox={dir}"))).refuses(&[dir, "--sandbox=DIR"]);
+    }
+    fs::write(estate.state(), "{\"accounts\": ").unwrap();
+    estate.run(&["plan"]).refuses(&["sandbox/state.json", "move"]);
+    assert_eq!(fs::read_to_string(estate.state()).unwrap(), "{\"accounts\": ", "it isn't overwritten");
+}
+
+#[test]
+fn the_spec_cannot_be_read() {
+    let estate = Estate::new(&SINGLE_SILO);
+    for args in [&["validate"][..], &["plan"], &["apply", "--auto-approve"], &["render"], &["graph"]] {
+        estate.run(&[args, &["-f", "nowhere.yaml"]].concat()).refuses(&["nowhere.yaml"]);
+        estate.run(&[args, &["-f", "sandbox"]].concat()).refuses(&["sandbox"]);
+    }
+    fs::write(estate.spec(), [0xff, 0xfe, 0x00]).unwrap();
+    estate.run(&["plan"]).refuses(&["tenancy.yaml", "UTF-8"]);
+    fs::write(estate.spec(), "").unwrap();
+    estate.run(&["plan"]).refuses(&["tenancy.yaml"]);
+    assert!(!estate.state().exists(), "no sandbox is made for a spec that can't be read");
+}
+
+#[test]
+fn everything_wrong_with_a_spec_is_said_at_once() {
+    let estate = Estate::new(&THREE_TIERS);
+    estate.edit("natGateways:", "natGateway:");
+    estate.edit("tier: serverless", "tier: severless");
+    estate.edit("id: \"23456\"", "id: \"12345\"");
+    for command in ["validate", "plan"] {
+        estate.run(&[command]).refuses(&[
+            "natGateways",
+            "serverless",
+            "12345",
+            "tenancy.yaml:13:5",
+            "3 errors in the spec; nothing was changed",
+        ]);
+    }
+}

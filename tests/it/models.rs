@@ -1,0 +1,95 @@
+//! What the program sends fits AWS's published service models: members, types, patterns, lengths, ranges, enums.
+//! `tests/models/check_requests.py` reads them from botocore.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::support::moto;
+use crate::support::served::Served;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn check(records: &[PathBuf]) -> Output {
+    let script = root().join("tests/models/check_requests.py");
+    Command::new(moto::python()).arg(script).args(records).output().unwrap()
+}
+
+/// With a tag more, which is put on everything that has tags.
+fn changed(spec: &str) -> String {
+    let tagged = match spec.split_once("\n  tags:\n") {
+        Some((before, after)) => format!("{before}\n  tags:\n    stage: second\n{after}"),
+        None => spec.replacen("\n  tenants:\n", "\n  tags: {stage: second}\n  tenants:\n", 1),
+    };
+    assert_ne!(tagged, spec);
+    tagged
+}
+
+/// The whole life of an estate: planned, made, changed, read and taken down.
+async fn life(spec: String) -> Served {
+    let served = Served::start(&spec).await;
+    served.run(&["plan", "--detailed-exitcode"], 2).await;
+    served.run(&["apply", "--auto-approve"], 0).await;
+    served.run(&["plan", "--detailed-exitcode"], 0).await;
+    served.write(&changed(&spec));
+    served.run(&["apply", "--auto-approve"], 0).await;
+    served.run(&["drift"], 0).await;
+    served.run(&["output"], 0).await;
+    served.run(&["destroy", "--auto-approve", "--delete-logs"], 0).await;
+    served
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_of_every_example_fits() {
+    let specs = fs::read_dir(root().join("examples"))
+        .unwrap()
+        .map(|example| fs::read_to_string(example.unwrap().path().join("tenancy.yaml")).unwrap());
+    let lives: Vec<_> = specs.map(|spec| tokio::spawn(life(spec))).collect();
+    let mut served = Vec::new();
+    for life in lives {
+        served.push(life.await.unwrap());
+    }
+    let output = check(&served.iter().map(Served::calls).collect::<Vec<_>>());
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success(), "{out}{err}");
+    println!("{out}");
+}
+
+/// One request for each rule, and what is said of it.
+const BROKEN: &[(&str, &str)] = &[
+    (r#"{"service":"eks","operation":"MakeCluster","params":{}}"#, "MakeCluster"),
+    (r#"{"service":"eks","operation":"ListClusters","params":{"size":"1"}}"#, "size: unknown member"),
+    (r#"{"service":"eks","operation":"ListAddons","params":{}}"#, "clusterName: required, but missing"),
+    (r#"{"service":"eks","operation":"ListClusters","params":{"maxResults":"101"}}"#, "101, the most is 100"),
+    (r#"{"service":"eks","operation":"DescribeCluster","params":{"name":7}}"#, "7 is no string"),
+    (
+        r#"{"service":"ec2","operation":"DescribeVpcs","params":{"Filter":[{"Values":["x"]}]}}"#,
+        "Values: unknown member",
+    ),
+    (r#"{"service":"ec2","operation":"DescribeVpcs","params":{"MaxResults":"1"}}"#, "1, the least is 5"),
+    (r#"{"service":"ec2","operation":"DescribeVpcs","params":{"DryRun":"yes"}}"#, "'yes' is no boolean"),
+    (r#"{"service":"iam","operation":"GetRole","params":{"RoleName":"a b"}}"#, r"'a b' doesn't match [\w+=,.@-]+"),
+    (r#"{"service":"iam","operation":"GetRole","params":{"RoleName":""}}"#, "0 characters in '', the least is 1"),
+    (
+        r#"{"service":"iam","operation":"TagRole","params":{"RoleName":"a","Tags":[{"Key":"!","Value":""}]}}"#,
+        "TagRole.Tags[].Key: '!' doesn't match",
+    ),
+    (
+        r#"{"service":"ssm","operation":"PutParameter","params":{"Name":"a","Value":"b","Type":"Text"}}"#,
+        "'Text' is none of String, StringList, SecureString",
+    ),
+];
+
+#[test]
+fn a_request_that_breaks_a_rule_is_named() {
+    for (request, said) in BROKEN {
+        let record = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&record, request).unwrap();
+        let output = check(&[record.path().to_owned()]);
+        let out = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{request}: {out}");
+        assert!(out.contains(said), "{request}: {out}{}", String::from_utf8_lossy(&output.stderr));
+    }
+}

@@ -1,0 +1,73 @@
+//! A sandbox behind an endpoint, as AWS is, and the program run against it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use ringfence::aws::{Access, Aws};
+use ringfence::engine::clock::Clock;
+use ringfence::sandbox::{Options, Server};
+use tempfile::TempDir;
+
+/// So fast that what AWS takes its time for is done when it is first asked for.
+const SPEED: f64 = 100_000.0;
+
+pub struct Served {
+    pub server: Server,
+    account: String,
+    dir: TempDir,
+}
+
+impl Served {
+    /// A sandbox with the principals and policies that the spec refers to, and nothing else.
+    pub async fn start(spec: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let arns = || spec.split([' ', '\n', '[', ']', ',']).filter(|word| word.starts_with("arn:"));
+        let account = arns().find_map(|arn| arn.split(':').nth(4)).unwrap_or(super::ACCOUNT).to_owned();
+        let region = spec.split_once("region: ").and_then(|(_, rest)| rest.lines().next()).unwrap().to_owned();
+        let options = Options {
+            account: account.clone(),
+            principals: arns().filter(|a| a.contains(":role/")).map(str::to_owned).collect(),
+            speed: SPEED,
+            record: Some(dir.path().join("calls")),
+            ..Options::default()
+        };
+        let server = Server::start(options, ([127, 0, 0, 1], 0).into()).unwrap();
+        let access = Access { region, sandbox: Some((format!("http://{}", server.addr()), account.clone())) };
+        let aws = Aws::connect(&access, "foreign", Clock::real()).await.unwrap();
+        for policy in arns().filter_map(|arn| arn.split_once(":policy/")).map(|(_, name)| name) {
+            let document =
+                r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}]}"#;
+            aws.iam.create_policy().policy_name(policy).policy_document(document).send().await.unwrap();
+        }
+        let served = Self { server, account, dir };
+        served.write(spec);
+        served
+    }
+
+    pub fn write(&self, spec: &str) {
+        fs::write(self.dir.path().join("tenancy.yaml"), spec).unwrap();
+    }
+
+    /// Each call so far, as a line of JSON.
+    pub fn calls(&self) -> PathBuf {
+        self.dir.path().join("calls")
+    }
+
+    /// Runs the program; it must exit with `code`.
+    pub async fn run(&self, args: &[&str], code: i32) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
+        command
+            .args(args)
+            .current_dir(self.dir.path())
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .env("AWS_ENDPOINT_URL", format!("http://{}", self.server.addr()))
+            .env("AWS_ACCESS_KEY_ID", &self.account)
+            .env("AWS_SECRET_ACCESS_KEY", "x")
+            .stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        assert_eq!(output.status.code(), Some(code), "{args:?}\nstdout: {out}\nstderr: {err}");
+    }
+}
