@@ -11,7 +11,7 @@ use crate::engine::error::{Class, Error};
 use crate::engine::execute::Executor;
 use crate::engine::plan::{Plan, Policy};
 use crate::engine::report::{Outcome, Report};
-use crate::ui::{Ending, Failure, Ui};
+use crate::ui::{Ending, Failure, Format, Ui};
 
 #[derive(Debug, Args)]
 pub struct Apply {
@@ -68,10 +68,15 @@ pub async fn carry_out(
     approval: Approval,
     parallelism: u16,
 ) -> Result<u8, Failure> {
+    if ui.format() == Format::Html {
+        return Err(Error::input("HTML shows one thing: a plan, not a run; nothing was changed")
+            .help("use --format html with `plan`, and human, json or markdown here")
+            .into());
+    }
     ui.plan(&plan, &session.subject(policy), &session.kinds, &BTreeMap::new())?;
     let ending = Ending { destroy: policy.destroy, note: session.note.as_deref(), next: None };
     if plan.steps.is_empty() {
-        ui.report(&Report::default(), &plan, &ending, &session.aws.calls.counts())?;
+        ui.report(&Report::default(), &plan, &ending, &session.calls())?;
         session.close().await?;
         return Ok(blocked_code(&plan));
     }
@@ -97,7 +102,7 @@ pub async fn carry_out(
     let ((plan, mut report), shown) = tokio::join!(run, ui.run(listener, session.aws.clock.speed(), None));
     drop(stopping);
     verify(&session, ui, policy, upgrade, &mut report).await;
-    ui.report(&report, &plan, &ending, &session.aws.calls.counts())?;
+    ui.report(&report, &plan, &ending, &session.calls())?;
     shown?;
     let code = code(&session, &plan, &report);
     session.close().await?;

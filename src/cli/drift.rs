@@ -22,7 +22,7 @@ impl Drift {
         for step in &mut plan.steps {
             step.needs.clear();
         }
-        ui.plan(&plan, &session.subject(&policy), &session.kinds, &session.aws.calls.counts())?;
+        ui.plan(&plan, &session.subject(&policy), &session.kinds, &session.calls())?;
         let drifted = !plan.is_empty();
         session.close().await?;
         Ok(if drifted { exit::CHANGES } else { exit::DONE })

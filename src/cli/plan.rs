@@ -33,7 +33,7 @@ impl Plan {
         if let Some(file) = &self.out {
             saved::write(file, &session, &policy, self.upgrade, &plan)?;
         }
-        ui.plan(&plan, &session.subject(&policy), &session.kinds, &session.aws.calls.counts())?;
+        ui.plan(&plan, &session.subject(&policy), &session.kinds, &session.calls())?;
         if let Some(file) = &self.out {
             ui.note(&format!("Saved. To do exactly this: ringfence apply {}", file.display()));
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Global, exit, unwritten};
+use super::{Global, exit, stop, unwritten};
 use crate::engine::error::Error;
 use crate::sandbox::{Options, Server};
 use crate::ui::{Failure, Ui};
@@ -47,8 +47,7 @@ impl Sandbox {
         let server = Server::start(options, listen)
             .map_err(|e| Error::input(format!("the sandbox can't start on {listen}: {e}")).help("choose another port or directory"))?;
         ui.print(&format!("Sandbox at http://{} (time passes {speed} times faster). Point AWS_ENDPOINT_URL there; Ctrl-C ends it.", server.addr()))?;
-        // An error here means that signals can't be watched: then it ends.
-        let _ = tokio::signal::ctrl_c().await;
+        stop::requested().await;
         server.shutdown().await.map_err(|e| unwritten("the sandbox's state", &e))?;
         Ok(exit::DONE)
     }

@@ -40,6 +40,7 @@ pub struct Session {
     pub spec: Spec,
     pub aws: Arc<Aws>,
     pub kinds: Registry,
+    clusters: Arc<Clusters>,
     templates: Templates,
     in_cluster: bool,
     /// What there is to know about the sandbox, if it is one.
@@ -82,7 +83,7 @@ impl Session {
                 global.sandbox_speed
             )
         });
-        Ok(Self { spec, aws, kinds, templates, in_cluster: !global.aws_only, note, sandbox })
+        Ok(Self { spec, aws, kinds, clusters, templates, in_cluster: !global.aws_only, note, sandbox })
     }
 
     /// Reads what exists and builds what should: two rounds of bulk reads, of
@@ -98,7 +99,15 @@ impl Session {
 
     /// What a plan with this policy is about, for showing it.
     pub fn subject(&self, policy: &Policy) -> Subject {
-        Subject::new(&self.spec, &self.aws.scope.account, &spec::digest(&self.spec), policy, self.note.as_deref())
+        let policy = Policy { aws_only: !self.in_cluster, ..policy.clone() };
+        Subject::new(&self.spec, &self.aws.scope.account, &spec::digest(&self.spec), &policy, self.note.as_deref())
+    }
+
+    /// Calls so far by action, to AWS and to the clusters.
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        let mut calls = self.aws.calls.counts();
+        calls.extend(self.clusters.counts());
+        calls
     }
 
     /// Says that reading begins: the first thing that a person sees.

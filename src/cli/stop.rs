@@ -31,6 +31,13 @@ pub fn watch() -> (Watcher, watch::Receiver<Stop>) {
     (Watcher(task), receiver)
 }
 
+/// Waits for the first signal; where signals can't be watched, ends at once.
+pub async fn requested() {
+    if let Ok(mut signals) = Signals::new() {
+        signals.next().await;
+    }
+}
+
 /// Whoever asks twice wants to be out; what was begun is found by the next
 /// run.
 #[allow(clippy::disallowed_methods)]

@@ -1,5 +1,6 @@
 //! What a run did, for the end of its output and for its exit code.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -44,13 +45,17 @@ impl Report {
     /// What was really added, changed, replaced and destroyed.
     pub fn done(&self) -> Summary {
         let mut summary = Summary::default();
+        let deleted: BTreeSet<&Address> =
+            self.lines.iter().filter(|l| l.action == Action::Delete).map(|l| &l.address).collect();
         for line in self.lines.iter().filter(|l| matches!(l.outcome, Outcome::Done)) {
             match (line.action, line.replaces) {
                 (Action::Create, true) => summary.replace += 1,
                 (Action::Create, false) => summary.add += 1,
                 (Action::Delete, false) => summary.destroy += 1,
                 (Action::Delete, true) => {}
-                _ => summary.change += 1,
+                // What precedes a deletion counts as part of it.
+                (Action::Update | Action::Wait, _) if deleted.contains(&line.address) => {}
+                (Action::Update | Action::Wait, _) => summary.change += 1,
             }
         }
         summary

@@ -11,6 +11,8 @@ use super::model::{Owner, Spec};
 
 /// IAM role names (IAM and STS quotas).
 pub const MAX_ROLE: usize = 64;
+/// Characters that a replacement adds to its name, such as `-g12`.
+const GENERATION: usize = 4;
 /// EKS cluster names (CreateCluster).
 pub const MAX_CLUSTER: usize = 100;
 /// EKS managed node group names.
@@ -51,13 +53,13 @@ impl<'a> Names<'a> {
     /// An IAM role. IAM is global, so the name carries the region.
     pub fn role(&self, owner: Owner<'_>, purpose: &str) -> String {
         let stem = format!("{}-{}-{}", self.tenancy, self.region, key(owner));
-        fit(&stem, &format!("-{purpose}"), MAX_ROLE)
+        fit(&stem, &format!("-{purpose}"), MAX_ROLE - GENERATION)
     }
 
     /// The role of a tenant's service account.
     pub fn workload_role(&self, tenant: &str, service_account: &str) -> String {
         let stem = format!("{}-{}-t-{tenant}-sa-{service_account}", self.tenancy, self.region);
-        fit(&stem, "", MAX_ROLE)
+        fit(&stem, "", MAX_ROLE - GENERATION)
     }
 
     /// A security group, such as `acme-t-12345-nodes`.

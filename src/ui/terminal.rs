@@ -75,8 +75,9 @@ impl Color {
 /// terminal; without one, lines may be longer.
 fn size(env: impl Fn(&str) -> Option<OsString>, terminal: bool) -> (usize, usize) {
     let number = |name: &str| env(name)?.to_str()?.parse().ok().filter(|n| *n > 0);
-    let width = number("COLUMNS").unwrap_or(if terminal { 80 } else { 120 });
-    (width.clamp(40, 400), number("LINES").unwrap_or(24))
+    let (lines, columns) = terminal.then(|| console::Term::stderr().size_checked()).flatten().unzip();
+    let width = number("COLUMNS").or(columns.map(usize::from)).unwrap_or(if terminal { 80 } else { 120 });
+    (width.clamp(40, 400), number("LINES").or(lines.map(usize::from)).unwrap_or(24))
 }
 
 /// A terminal behind a writer that isn't the process's own.

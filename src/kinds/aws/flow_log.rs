@@ -93,10 +93,6 @@ impl Kind for FlowLog {
         ]
     }
 
-    fn create_before_destroy(&self) -> bool {
-        true
-    }
-
     fn summary(&self, state: &Value) -> String {
         ec2::summary(state, |s: &State| format!("{} to {}", s.traffic, s.log_group))
     }

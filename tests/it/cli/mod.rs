@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 /// Fast enough for a test and slow enough that a busy computer doesn't miss
 /// the time limits of what it waits for.
-const SPEED: &str = "300";
+const SPEED: &str = "150";
 
 /// A complete tenancy of `examples/`.
 #[derive(Debug)]
@@ -207,7 +207,7 @@ impl Served {
             let _inside = runtime.enter();
             let options = Options {
                 account: (*account).to_owned(),
-                speed: 300.0,
+                speed: 150.0,
                 state_dir: Some(estate.path().join("sandbox")),
                 record,
                 ..Options::default()
