@@ -16,8 +16,8 @@ pub mod k8s;
 pub mod kinds;
 
 pub mod spec;
-pub mod template;
 pub mod stack;
+pub mod template;
 
 pub mod ui;
 

@@ -81,34 +81,79 @@ fn class(code: &str, message: &str) -> Class {
         "Unable to assume",
     ];
     match code {
-        "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequestsException"
-        | "SlowDown" | "RequestThrottled" | "ThrottledException" => Class::Throttled,
-        "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" | "AuthFailure"
-        | "UnrecognizedClientException" | "InvalidClientTokenId" | "ExpiredToken"
-        | "ExpiredTokenException" | "SignatureDoesNotMatch" | "MissingAuthenticationToken"
-        | "MissingAuthenticationTokenException" | "OptInRequired" | "NotAuthorized"
-        | "IncompleteSignature" | "InvalidSignatureException" => Class::Denied,
-        "DependencyViolation" | "DeleteConflict" | "ResourceInUseException" | "ResourceInUse"
-        | "ConcurrentModification" | "ConcurrentModificationException" | "OperationAbortedException"
-        | "ConflictException" | "IncorrectState" | "InvalidIPAddress.InUse" => Class::Conflict,
-        "InvalidRequestException" if message.contains("in progress") || message.contains("currently") => Class::Conflict,
-        "NoSuchEntity" | "NotFoundException" | "ResourceNotFoundException" | "NatGatewayNotFound"
-        | "ParameterNotFound" | "GatewayNotAttached" | "Gateway.NotAttached" => Class::NotFound,
+        "Throttling"
+        | "ThrottlingException"
+        | "RequestLimitExceeded"
+        | "TooManyRequestsException"
+        | "SlowDown"
+        | "RequestThrottled"
+        | "ThrottledException" => Class::Throttled,
+        "UnauthorizedOperation"
+        | "AccessDenied"
+        | "AccessDeniedException"
+        | "AuthFailure"
+        | "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "SignatureDoesNotMatch"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "OptInRequired"
+        | "NotAuthorized"
+        | "IncompleteSignature"
+        | "InvalidSignatureException" => Class::Denied,
+        "DependencyViolation"
+        | "DeleteConflict"
+        | "ResourceInUseException"
+        | "ResourceInUse"
+        | "ConcurrentModification"
+        | "ConcurrentModificationException"
+        | "OperationAbortedException"
+        | "ConflictException"
+        | "IncorrectState"
+        | "InvalidIPAddress.InUse" => Class::Conflict,
+        "InvalidRequestException" if message.contains("in progress") || message.contains("currently") => {
+            Class::Conflict
+        }
+        "NoSuchEntity"
+        | "NotFoundException"
+        | "ResourceNotFoundException"
+        | "NatGatewayNotFound"
+        | "ParameterNotFound"
+        | "GatewayNotAttached"
+        | "Gateway.NotAttached" => Class::NotFound,
         "ClientException" if message.starts_with("No cluster found") => Class::NotFound,
-        "EntityAlreadyExists" | "AlreadyExistsException" | "ResourceAlreadyExistsException"
-        | "InvalidGroup.Duplicate" | "ParameterAlreadyExists" | "FlowLogAlreadyExists"
+        "EntityAlreadyExists"
+        | "AlreadyExistsException"
+        | "ResourceAlreadyExistsException"
+        | "InvalidGroup.Duplicate"
+        | "ParameterAlreadyExists"
+        | "FlowLogAlreadyExists"
         | "InvalidLaunchTemplateName.AlreadyExistsException" => Class::Exists,
-        "InvalidParameterException" | "InvalidRequestException" | "MalformedPolicyDocument"
-        | "MalformedPolicyDocumentException" | "InvalidParameter"
+        "InvalidParameterException"
+        | "InvalidRequestException"
+        | "MalformedPolicyDocument"
+        | "MalformedPolicyDocumentException"
+        | "InvalidParameter"
             if not_yet.iter().any(|text| message.contains(text)) =>
         {
             Class::NotYet
         }
-        "LimitExceeded" | "LimitExceededException" | "ResourceLimitExceededException"
-        | "ResourceLimitExceeded" => Class::Quota,
-        "InternalError" | "InternalFailure" | "InternalServerError" | "ServerException"
-        | "ServiceUnavailable" | "ServiceUnavailableException" | "Unavailable" | "ServiceFailure"
-        | "KMSInternalException" | "InternalServerErrorException" | "RequestTimeout" => Class::Unclear,
+        "LimitExceeded" | "LimitExceededException" | "ResourceLimitExceededException" | "ResourceLimitExceeded" => {
+            Class::Quota
+        }
+        "InternalError"
+        | "InternalFailure"
+        | "InternalServerError"
+        | "ServerException"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableException"
+        | "Unavailable"
+        | "ServiceFailure"
+        | "KMSInternalException"
+        | "InternalServerErrorException"
+        | "RequestTimeout" => Class::Unclear,
         _ if code.ends_with(".NotFound") || code.ends_with("NotFoundException") => Class::NotFound,
         _ if code.ends_with("LimitExceeded") => Class::Quota,
         _ => Class::Invalid,
@@ -117,7 +162,9 @@ fn class(code: &str, message: &str) -> Class {
 
 fn help(code: &str, message: &str) -> Option<String> {
     Some(match class(code, message) {
-        Class::Denied if code.starts_with("Expired") => "the credentials have expired: sign in again, then run the same command".to_owned(),
+        Class::Denied if code.starts_with("Expired") => {
+            "the credentials have expired: sign in again, then run the same command".to_owned()
+        }
         Class::Denied => "`ringfence iam-policy` prints the permissions that this spec needs".to_owned(),
         Class::Quota => "ask for a higher quota in Service Quotas, then run the same command".to_owned(),
         _ => return None,

@@ -68,17 +68,11 @@ impl Aws {
         let calls = Calls::default();
         macro_rules! client {
             ($sdk:ident) => {
-                $sdk::Client::from_conf(
-                    $sdk::config::Builder::from(&config).interceptor(calls.clone()).build(),
-                )
+                $sdk::Client::from_conf($sdk::config::Builder::from(&config).interceptor(calls.clone()).build())
             };
         }
         let sts = client!(aws_sdk_sts);
-        let identity = sts
-            .get_caller_identity()
-            .send()
-            .await
-            .map_err(error::failed("sts:GetCallerIdentity"))?;
+        let identity = sts.get_caller_identity().send().await.map_err(error::failed("sts:GetCallerIdentity"))?;
         let account = identity.account().unwrap_or_default().to_owned();
         let arn = identity.arn().unwrap_or_default();
         let partition = arn.split(':').nth(1).unwrap_or("aws").to_owned();
@@ -137,9 +131,9 @@ async fn load(access: &Access) -> Result<SdkConfig> {
         None => loader,
         // The account's number as the access key: emulators tell accounts
         // apart by it.
-        Some((url, account)) => loader
-            .endpoint_url(url)
-            .credentials_provider(Credentials::new(account, "sandbox", None, None, "sandbox")),
+        Some((url, account)) => {
+            loader.endpoint_url(url).credentials_provider(Credentials::new(account, "sandbox", None, None, "sandbox"))
+        }
     };
     Ok(loader.load().await)
 }

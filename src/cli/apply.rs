@@ -34,7 +34,8 @@ pub struct Apply {
 impl Apply {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let session = Session::open(global, ui).await?;
-        let saved = self.plan.as_deref().map(|file| Ok::<_, Error>((file, saved::read(file, &session)?))).transpose()?;
+        let saved =
+            self.plan.as_deref().map(|file| Ok::<_, Error>((file, saved::read(file, &session)?))).transpose()?;
         let (policy, upgrade) = match &saved {
             Some((_, saved)) => (saved.policy.clone(), saved.upgrade),
             None => (self.selection.policy(false), self.upgrade),
@@ -46,7 +47,8 @@ impl Apply {
         }
         let allowed: BTreeSet<Address> = self.allow_destroy.iter().map(Address::new).collect();
         let approved = self.running.auto_approve || saved.is_some();
-        carry_out(session, ui, &policy, upgrade, plan, Approval { auto: approved, allowed }, self.running.parallelism).await
+        carry_out(session, ui, &policy, upgrade, plan, Approval { auto: approved, allowed }, self.running.parallelism)
+            .await
     }
 }
 

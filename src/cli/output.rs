@@ -27,7 +27,8 @@ impl Output {
             };
             outputs = [(address.clone(), one)].into();
         }
-        let text = serde_json::to_string_pretty(&outputs).map_err(|e| Error::bug(format!("outputs can't be written as JSON: {e}")))?;
+        let text = serde_json::to_string_pretty(&outputs)
+            .map_err(|e| Error::bug(format!("outputs can't be written as JSON: {e}")))?;
         ui.print(&text)?;
         session.close().await?;
         Ok(exit::DONE)

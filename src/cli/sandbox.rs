@@ -33,9 +33,12 @@ impl Sandbox {
     pub async fn run(self, _global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let Self { listen, state, speed, quota, record } = self;
         if !listen.ip().is_loopback() {
-            return Err(Error::input(format!("the sandbox checks no credentials, so it listens on loopback addresses only, not on {}", listen.ip()))
-                .help("use 127.0.0.1")
-                .into());
+            return Err(Error::input(format!(
+                "the sandbox checks no credentials, so it listens on loopback addresses only, not on {}",
+                listen.ip()
+            ))
+            .help("use 127.0.0.1")
+            .into());
         }
         let options = Options {
             speed,
@@ -44,9 +47,13 @@ impl Sandbox {
             record,
             ..Options::default()
         };
-        let server = Server::start(options, listen)
-            .map_err(|e| Error::input(format!("the sandbox can't start on {listen}: {e}")).help("choose another port or directory"))?;
-        ui.print(&format!("Sandbox at http://{} (time passes {speed} times faster). Point AWS_ENDPOINT_URL there; Ctrl-C ends it.", server.addr()))?;
+        let server = Server::start(options, listen).map_err(|e| {
+            Error::input(format!("the sandbox can't start on {listen}: {e}")).help("choose another port or directory")
+        })?;
+        ui.print(&format!(
+            "Sandbox at http://{} (time passes {speed} times faster). Point AWS_ENDPOINT_URL there; Ctrl-C ends it.",
+            server.addr()
+        ))?;
         stop::requested().await;
         server.shutdown().await.map_err(|e| unwritten("the sandbox's state", &e))?;
         Ok(exit::DONE)

@@ -77,14 +77,18 @@ pub fn read(path: &Path, session: &Session) -> Result<Saved> {
     let again = format!("make it again: ringfence plan --out {shown}");
     let file: File = serde_json::from_slice(&bytes)
         .map_err(|e| Error::input(format!("{shown} is no saved plan, or is cut short: {e}")).help(again.clone()))?;
-    let stale = |what: String| Err(Error::input(format!("the saved plan {shown} {what}; nothing was changed")).help(again.clone()));
+    let stale = |what: String| {
+        Err(Error::input(format!("the saved plan {shown} {what}; nothing was changed")).help(again.clone()))
+    };
     if file.schema != SCHEMA || file.version != env!("CARGO_PKG_VERSION") {
         return stale(format!("was written by ringfence {} and this is {}", file.version, env!("CARGO_PKG_VERSION")));
     }
     if file.digest != digest(&file)? {
         return stale("was edited or damaged".to_owned());
     }
-    if (file.account.as_str(), file.region.as_str()) != (session.aws.scope.account.as_str(), session.aws.scope.region.as_str()) {
+    if (file.account.as_str(), file.region.as_str())
+        != (session.aws.scope.account.as_str(), session.aws.scope.region.as_str())
+    {
         return stale(format!("is for {} in {}", file.account, file.region));
     }
     if file.tenancy != session.spec.name || file.spec != spec::digest(&session.spec) {
@@ -99,8 +103,11 @@ impl Saved {
         if steps(plan)? == self.steps {
             return Ok(());
         }
-        Err(Error::input(format!("the saved plan {} is stale: what exists has changed since; nothing was changed", path.display()))
-            .help(format!("look at the new plan: ringfence plan --out {}", path.display())))
+        Err(Error::input(format!(
+            "the saved plan {} is stale: what exists has changed since; nothing was changed",
+            path.display()
+        ))
+        .help(format!("look at the new plan: ringfence plan --out {}", path.display())))
     }
 }
 

@@ -135,10 +135,7 @@ impl Session {
     pub async fn close(self) -> Result<()> {
         match self.sandbox {
             None => Ok(()),
-            Some(server) => server
-                .shutdown()
-                .await
-                .map_err(|e| super::unwritten("the sandbox's state", &e)),
+            Some(server) => server.shutdown().await.map_err(|e| super::unwritten("the sandbox's state", &e)),
         }
     }
 
@@ -155,7 +152,12 @@ impl Session {
 
     async fn facts(&self, round: &Round, known: &BTreeMap<&'static str, Observation>, upgrade: bool) -> Result<Facts> {
         let found = |kind: &str| known.get(kind).into_iter().flat_map(|o| &o.found);
-        let clusters = self.kinds.get(eks_cluster::NAME)?.observe(round, &[]).await.map_err(|e| unreadable(eks_cluster::NAME, e))?;
+        let clusters = self
+            .kinds
+            .get(eks_cluster::NAME)?
+            .observe(round, &[])
+            .await
+            .map_err(|e| unreadable(eks_cluster::NAME, e))?;
         let mut facts = Facts {
             account: self.aws.scope.account.clone(),
             partition: self.aws.scope.partition.clone(),
@@ -273,7 +275,12 @@ fn right_account(spec: &Spec, aws: &Aws) -> Result<()> {
         .help("nothing was changed; set AWS_PROFILE to the right account, or mend spec.accountId")),
         _ if spec.partition() != aws.scope.partition => Err(Error::new(
             Class::Input,
-            format!("the credentials are for the partition {}, but the region {} is in {}", aws.scope.partition, spec.region, spec.partition()),
+            format!(
+                "the credentials are for the partition {}, but the region {} is in {}",
+                aws.scope.partition,
+                spec.region,
+                spec.partition()
+            ),
         )
         .help("nothing was changed; set AWS_PROFILE to an account of that partition, or mend spec.region")),
         _ => Ok(()),

@@ -19,13 +19,7 @@ pub enum Event {
         expected: Duration,
     },
     /// A step starts.
-    Start {
-        step: usize,
-        address: Address,
-        kind: &'static str,
-        action: Action,
-        expected: Duration,
-    },
+    Start { step: usize, address: Address, kind: &'static str, action: Action, expected: Duration },
     /// A started step waits for something, in words.
     Progress { step: usize, address: Address, detail: String },
     /// A call failed and will be tried again.

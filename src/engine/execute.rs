@@ -132,14 +132,20 @@ impl Executor {
                 if started.contains(&i) || outcomes.contains_key(&i) {
                     return None;
                 }
-                let failed = step.needs.iter().find(|n| {
-                    matches!(outcomes.get(n), Some(Outcome::Failed { .. } | Outcome::Skipped { .. }))
-                });
+                let failed = step
+                    .needs
+                    .iter()
+                    .find(|n| matches!(outcomes.get(n), Some(Outcome::Failed { .. } | Outcome::Skipped { .. })));
                 Some((i, failed.and_then(|n| plan.steps.get(*n))?.address.clone()))
             });
             let Some((i, because)) = next else { return };
             if let Some(step) = plan.steps.get(i) {
-                self.send(Event::Skipped { step: i, address: step.address.clone(), action: step.action, because: because.clone() });
+                self.send(Event::Skipped {
+                    step: i,
+                    address: step.address.clone(),
+                    action: step.action,
+                    because: because.clone(),
+                });
             }
             outcomes.insert(i, Outcome::Skipped { because });
         }
@@ -167,8 +173,14 @@ impl Executor {
     async fn run(&self, i: usize, step: &Step, outputs: BTreeMap<Address, Outputs>, pollers: &Pollers) -> Ended {
         let begun = self.clock.elapsed();
         let (expected, limit) = self.pace(step);
-        self.send(Event::Start { step: i, address: step.address.clone(), kind: step.kind, action: step.action, expected });
-        let result = self.carry_out(i, step, &outputs, pollers, begun + limit).await;
+        self.send(Event::Start {
+            step: i,
+            address: step.address.clone(),
+            kind: step.kind,
+            action: step.action,
+            expected,
+        });
+        let result = self.carry_out(i, step, &outputs, pollers, limit).await;
         (i, self.clock.elapsed().saturating_sub(begun), result)
     }
 
@@ -178,12 +190,13 @@ impl Executor {
         step: &Step,
         outputs: &BTreeMap<Address, Outputs>,
         pollers: &Pollers,
-        deadline: Duration,
+        limit: Duration,
     ) -> Result<(String, Outputs)> {
         let kind = self.kinds.get(step.kind)?;
-        let wait = Wait { executor: self, i, step, kind, pollers, deadline };
+        let wait = Wait { executor: self, i, step, kind, pollers, limit };
         let new = || -> Result<New> {
-            let state = step.state.as_ref().ok_or_else(|| Error::bug(format!("{} has no state to send", step.address)))?;
+            let state =
+                step.state.as_ref().ok_or_else(|| Error::bug(format!("{} has no state to send", step.address)))?;
             let state = resolve(state, &|a, o| outputs.get(a)?.get(o).cloned());
             if !is_known(&state) {
                 let missing = refers_to(&state).into_iter().map(|a| a.to_string()).collect::<Vec<_>>().join(", ");
@@ -289,12 +302,12 @@ impl Tries {
         // the same cluster may take as long as the step itself may.
         let patience = match error.class {
             Class::NotYet => Duration::from_secs(180),
-            Class::Conflict => wait.deadline.saturating_sub(since),
+            Class::Conflict => wait.limit,
             Class::Throttled => Duration::from_secs(300),
             Class::Unclear => Duration::from_secs(60),
             _ => return Err(error),
         };
-        if now.saturating_sub(since) >= patience || now >= wait.deadline {
+        if now.saturating_sub(since) >= patience {
             return Err(error);
         }
         let after = Duration::from_secs_f64((0.5 * 1.7_f64.powi(self.count.min(12) as i32)).min(15.0));
@@ -313,7 +326,8 @@ struct Wait<'a> {
     step: &'a Step,
     kind: &'a Arc<dyn Kind>,
     pollers: &'a Pollers,
-    deadline: Duration,
+    /// How long each of calling and waiting may take.
+    limit: Duration,
 }
 
 impl Wait<'_> {
@@ -343,14 +357,18 @@ impl Wait<'_> {
         let mut pause = Pause::default();
         // A read may not show yet what a create has just made.
         let visible_by = self.executor.clock.elapsed() + Duration::from_secs(60);
+        let deadline = self.executor.clock.elapsed() + self.limit;
         loop {
             match self.find(&handle).await? {
                 Some(found) => match found.status {
                     Status::Ready => return Ok((found.id.clone(), merged(&made.outputs, found.outputs))),
                     Status::Pending(detail) => self.progress(&mut shown, detail),
                     Status::Deleting => {
-                        return Err(Error::new(Class::Failed, format!("{} is being deleted by someone else", found.id))
-                            .help("wait until it is gone, then run the same command"));
+                        return Err(Error::new(
+                            Class::Failed,
+                            format!("{} is being deleted by someone else", found.id),
+                        )
+                        .help("wait until it is gone, then run the same command"));
                     }
                     Status::Failed(why) => {
                         return Err(Error::new(Class::Failed, format!("{} failed: {why}", found.id))
@@ -358,12 +376,15 @@ impl Wait<'_> {
                     }
                 },
                 None if self.executor.clock.elapsed() > visible_by => {
-                    return Err(Error::new(Class::NotFound, format!("{} disappeared while it was being made", made.id))
-                        .help("run the same command again: it will be made anew"));
+                    return Err(Error::new(
+                        Class::NotFound,
+                        format!("{} disappeared while it was being made", made.id),
+                    )
+                    .help("run the same command again: it will be made anew"));
                 }
                 None => self.progress(&mut shown, "not visible yet".to_owned()),
             }
-            self.pause(&mut pause, "ready").await?;
+            self.pause(&mut pause, deadline, "ready").await?;
         }
     }
 
@@ -377,6 +398,7 @@ impl Wait<'_> {
         };
         let mut shown = String::new();
         let mut pause = Pause::default();
+        let deadline = self.executor.clock.elapsed() + self.limit;
         loop {
             match self.find(&handle).await? {
                 None => return Ok(()),
@@ -388,7 +410,7 @@ impl Wait<'_> {
                     _ => self.progress(&mut shown, "deleting".to_owned()),
                 },
             }
-            self.pause(&mut pause, "gone").await?;
+            self.pause(&mut pause, deadline, "deleted").await?;
         }
     }
 
@@ -412,25 +434,31 @@ impl Wait<'_> {
         }
     }
 
-    async fn pause(&self, pause: &mut Pause, what: &str) -> Result<()> {
+    async fn pause(&self, pause: &mut Pause, deadline: Duration, what: &str) -> Result<()> {
         let now = self.executor.clock.elapsed();
-        if now >= self.deadline {
-            return Err(Error::new(Class::Timeout, format!("it didn't get {what} in time"))
+        // A slow answer mustn't be taken for a slow resource.
+        if now >= deadline && pause.count >= 3 {
+            return Err(Error::new(Class::Timeout, format!("it isn't {what} in time"))
                 .help("it may still get there: run the same command, which goes on from what it finds"));
         }
-        self.executor.clock.sleep(pause.next().min(self.deadline.saturating_sub(now).max(Duration::from_millis(500)))).await;
+        let left = deadline.saturating_sub(now).max(Duration::from_millis(500));
+        self.executor.clock.sleep(pause.next().min(left)).await;
         Ok(())
     }
 }
 
 /// From 0.5 s, growing by half to 15 s.
 #[derive(Default)]
-struct Pause(f64);
+struct Pause {
+    seconds: f64,
+    count: u32,
+}
 
 impl Pause {
     fn next(&mut self) -> Duration {
-        self.0 = if self.0 == 0.0 { 0.5 } else { (self.0 * 1.5).min(15.0) };
-        Duration::from_secs_f64(self.0)
+        self.seconds = if self.count == 0 { 0.5 } else { (self.seconds * 1.5).min(15.0) };
+        self.count += 1;
+        Duration::from_secs_f64(self.seconds)
     }
 }
 

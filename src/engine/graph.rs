@@ -47,6 +47,10 @@ pub fn order(desired: &Desired) -> Result<Vec<Address>> {
     if waiting.is_empty() {
         return Ok(order);
     }
-    let circle: Vec<String> = waiting.iter().take(8).map(|(a, n)| format!("{a} → {}", n.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + "))).collect();
+    let circle: Vec<String> = waiting
+        .iter()
+        .take(8)
+        .map(|(a, n)| format!("{a} → {}", n.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ")))
+        .collect();
     Err(Error::bug(format!("resources need each other: {}", circle.join("; "))))
 }

@@ -186,15 +186,9 @@ impl Round {
             let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
             cells.entry(key.clone()).or_default().clone()
         };
-        let value = cell
-            .get_or_try_init(|| async {
-                fetch().await.map(|v| Arc::new(v) as Arc<dyn Any + Send + Sync>)
-            })
-            .await?;
-        value
-            .clone()
-            .downcast::<T>()
-            .map_err(|_| Error::bug(format!("two kinds remember different things as `{key}`")))
+        let value =
+            cell.get_or_try_init(|| async { fetch().await.map(|v| Arc::new(v) as Arc<dyn Any + Send + Sync>) }).await?;
+        value.clone().downcast::<T>().map_err(|_| Error::bug(format!("two kinds remember different things as `{key}`")))
     }
 }
 

@@ -2,17 +2,17 @@
 //! nothing of AWS or Kubernetes; [`kind`] is what it asks of resource kinds.
 
 pub mod address;
-pub mod value;
+pub mod clock;
 pub mod desired;
-pub mod kind;
-pub mod graph;
-pub mod observe;
 pub mod diff;
-pub mod plan;
+pub mod error;
 pub mod event;
 pub mod execute;
+pub mod graph;
+pub mod kind;
+pub mod observe;
+pub mod plan;
 pub mod report;
-pub mod clock;
-pub mod error;
 #[cfg(test)]
 mod tests;
+pub mod value;

@@ -46,10 +46,7 @@ impl Observed {
 
     /// Outputs of everything that exists.
     pub fn outputs(&self) -> BTreeMap<Address, Outputs> {
-        self.found
-            .iter()
-            .filter_map(|(address, all)| Some((address.clone(), all.first()?.outputs.clone())))
-            .collect()
+        self.found.iter().filter_map(|(address, all)| Some((address.clone(), all.first()?.outputs.clone()))).collect()
     }
 
     /// The kinds that couldn't be read, but for those that live in clusters:
@@ -59,7 +56,11 @@ impl Observed {
         let inside = |name: &str, error: &Error| {
             matches!(error.class, Class::Unreachable | Class::Denied) && kinds.get(name).is_ok_and(|k| k.in_cluster())
         };
-        self.unreadable.iter().filter(|(name, error)| !inside(name, error)).map(|(name, error)| (*name, error)).collect()
+        self.unreadable
+            .iter()
+            .filter(|(name, error)| !inside(name, error))
+            .map(|(name, error)| (*name, error))
+            .collect()
     }
 }
 

@@ -208,13 +208,8 @@ impl Planner<'_> {
                     self.outputs.remove(address);
                 }
             }
-            let gone: Vec<Address> = self
-                .observed
-                .found
-                .keys()
-                .filter(|a| !self.desired.contains(a) && self.selects(a))
-                .cloned()
-                .collect();
+            let gone: Vec<Address> =
+                self.observed.found.keys().filter(|a| !self.desired.contains(a) && self.selects(a)).cloned().collect();
             for address in &gone {
                 self.remove(address)?;
             }
@@ -235,7 +230,8 @@ impl Planner<'_> {
     /// `--with-deps` what they need. Without it, a need that doesn't exist is
     /// an error that names it.
     fn selection(&self) -> Result<BTreeSet<Address>> {
-        let own: BTreeSet<Address> = self.desired.iter().map(|r| r.address.clone()).filter(|a| self.selects(a)).collect();
+        let own: BTreeSet<Address> =
+            self.desired.iter().map(|r| r.address.clone()).filter(|a| self.selects(a)).collect();
         if self.policy.tenants.is_empty() || self.policy.destroy {
             return Ok(own);
         }
@@ -250,7 +246,10 @@ impl Planner<'_> {
                         queue.push(need);
                     }
                 } else if !all.contains(&need) && self.observed.current(&need).is_none() {
-                    missing.insert(need.owner().to_string());
+                    missing.insert(match need.owner() {
+                        Owner::Tenancy => need.to_string(),
+                        owner => owner.to_string(),
+                    });
                 }
             }
         }
@@ -354,7 +353,8 @@ impl Planner<'_> {
         let changes = diff::changes(&state, &found.state, kind.rules());
         if changes.iter().any(|c| c.replaces) {
             if kind.is_foundation() && !self.policy.allow_replace.contains(address) {
-                let fields = changes.iter().filter(|c| c.replaces).map(|c| c.path.as_str()).collect::<Vec<_>>().join(", ");
+                let fields =
+                    changes.iter().filter(|c| c.replaces).map(|c| c.path.as_str()).collect::<Vec<_>>().join(", ");
                 self.block(
                     resource,
                     format!("a change of {fields} needs a new one, and everything in it with it"),
@@ -370,14 +370,31 @@ impl Planner<'_> {
             (_, false) => self.update(resource, &*kind, found, state, changes, None),
             (Status::Pending(what), true) => {
                 let reason = format!("it is {}", what.to_lowercase());
-                self.push(resource, &*kind, Action::Wait, found.generation, state, Some(reason), Some(found.clone()), vec![]);
+                self.push(
+                    resource,
+                    &*kind,
+                    Action::Wait,
+                    found.generation,
+                    state,
+                    Some(reason),
+                    Some(found.clone()),
+                    vec![],
+                );
             }
             _ => self.plan.unchanged += 1,
         }
         Ok(())
     }
 
-    fn replace(&mut self, resource: &Resource, kind: &dyn Kind, found: &Found, state: Value, changes: Vec<Change>, reason: String) -> Result<()> {
+    fn replace(
+        &mut self,
+        resource: &Resource,
+        kind: &dyn Kind,
+        found: &Found,
+        state: Value,
+        changes: Vec<Change>,
+        reason: String,
+    ) -> Result<()> {
         self.push_delete(resource.kind, found, true, &reason)?;
         self.create(resource, kind, state, found.generation + 1, true, Some(reason));
         if let Some(step) = self.plan.steps.last_mut() {
@@ -386,7 +403,15 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn create(&mut self, resource: &Resource, kind: &dyn Kind, state: Value, generation: u32, replaces: bool, reason: Option<String>) {
+    fn create(
+        &mut self,
+        resource: &Resource,
+        kind: &dyn Kind,
+        state: Value,
+        generation: u32,
+        replaces: bool,
+        reason: Option<String>,
+    ) {
         let new = New { address: resource.address.clone(), generation, state: state.clone(), token: String::new() };
         // What isn't predicted is known after apply: the old outputs of a
         // replaced resource must not be taken for the new one's.
@@ -397,7 +422,15 @@ impl Planner<'_> {
         }
     }
 
-    fn update(&mut self, resource: &Resource, kind: &dyn Kind, found: &Found, state: Value, changes: Vec<Change>, reason: Option<String>) {
+    fn update(
+        &mut self,
+        resource: &Resource,
+        kind: &dyn Kind,
+        found: &Found,
+        state: Value,
+        changes: Vec<Change>,
+        reason: Option<String>,
+    ) {
         let generation = found.generation;
         self.push(resource, kind, Action::Update, generation, state, reason, Some(found.clone()), changes);
         // An update may change outputs, such as a launch template's version:
@@ -561,7 +594,8 @@ impl Planner<'_> {
             .deleting
             .iter()
             .filter(|(i, found)| {
-                let inside = self.plan.steps.get(**i).and_then(|s| self.kinds.get(s.kind).ok()).is_some_and(|k| k.in_cluster());
+                let inside =
+                    self.plan.steps.get(**i).and_then(|s| self.kinds.get(s.kind).ok()).is_some_and(|k| k.in_cluster());
                 inside && found.state.get("cluster").and_then(Value::as_str).is_some_and(|c| clusters.contains(c))
             })
             .map(|(i, _)| *i)
@@ -599,11 +633,15 @@ impl Planner<'_> {
                 if i == j {
                     continue;
                 }
-                let (Some(deleter), Some(dependent)) = (self.plan.steps.get(i), self.plan.steps.get(j)) else { continue };
+                let (Some(deleter), Some(dependent)) = (self.plan.steps.get(i), self.plan.steps.get(j)) else {
+                    continue;
+                };
                 let stays_until = !deleter.replaces || !gone_first.contains(&deleter.address);
                 match dependent.action {
                     Action::Delete => needs.push((i, j)),
-                    _ if makers.contains(&j) && stays_until && deleter.address != dependent.address => needs.push((i, j)),
+                    _ if makers.contains(&j) && stays_until && deleter.address != dependent.address => {
+                        needs.push((i, j))
+                    }
                     _ => {}
                 }
             }
@@ -616,11 +654,11 @@ impl Planner<'_> {
             }
             for (j, other) in &self.deleting {
                 let first = self.plan.steps.get(*j).is_some_and(|s| kind.deleted_after().contains(&s.kind));
-                let together = match (found.state.get("cluster"), other.state.get("cluster")) {
+                let together = || match (found.state.get("cluster"), other.state.get("cluster")) {
                     (Some(one), Some(two)) => one == two,
-                    _ => whole(&found.address) == whole(&other.address),
+                    _ => self.within(&whole(&found.address), *j, other, &index),
                 };
-                if first && together {
+                if first && together() {
                     needs.push((*i, *j));
                 }
             }
@@ -632,9 +670,10 @@ impl Planner<'_> {
             if !gone_first.contains(&deleter.address) {
                 needs.push((*i, *maker));
                 // Those who use the old one must have moved to the new one.
-                let users = self.making.iter().filter(|(a, _)| {
-                    self.desired.get(a).is_some_and(|r| graph::needs(r).contains(&deleter.address))
-                });
+                let users = self
+                    .making
+                    .iter()
+                    .filter(|(a, _)| self.desired.get(a).is_some_and(|r| graph::needs(r).contains(&deleter.address)));
                 needs.extend(users.map(|(_, user)| (*i, *user)));
             } else {
                 needs.push((*maker, *i));
@@ -665,8 +704,16 @@ impl Planner<'_> {
             let more = replaced.iter().find(|(i, step, found)| {
                 let usable = matches!(found.status, Status::Ready | Status::Pending(_));
                 let both = usable && self.kinds.get(step.kind).is_ok_and(|k| k.create_before_destroy());
-                let holds = || index.named_in(found, self.rules(*i)).iter().filter_map(|i| self.plan.steps.get(*i)).any(|s| gone.contains(&s.address) && s.address != step.address);
-                let needs = || self.desired.get(&step.address).is_some_and(|r| graph::needs(r).iter().any(|n| gone.contains(n)));
+                let holds = || {
+                    index
+                        .named_in(found, self.rules(*i))
+                        .iter()
+                        .filter_map(|i| self.plan.steps.get(*i))
+                        .any(|s| gone.contains(&s.address) && s.address != step.address)
+                };
+                let needs = || {
+                    self.desired.get(&step.address).is_some_and(|r| graph::needs(r).iter().any(|n| gone.contains(n)))
+                };
                 !gone.contains(&step.address) && (!both || holds() || needs())
             });
             match more {
@@ -676,17 +723,19 @@ impl Planner<'_> {
         }
     }
 
+    /// True if `other`, deleted by step `j`, belongs to the silo or pool
+    /// `place` or uses something of it, as a tenant's nodes do its subnets.
+    fn within(&self, place: &Address, j: usize, other: &Found, index: &Names) -> bool {
+        let uses = || index.named_in(other, self.rules(j)).into_iter().filter_map(|i| self.plan.steps.get(i));
+        whole(&other.address) == *place || uses().any(|step| whole(&step.address) == *place)
+    }
+
     fn rules(&self, step: usize) -> &'static [(&'static str, Rule)] {
         self.plan.steps.get(step).and_then(|s| self.kinds.get(s.kind).ok()).map(|k| k.rules()).unwrap_or_default()
     }
 
     fn found_steps(&self) -> Vec<(usize, Found)> {
-        self.plan
-            .steps
-            .iter()
-            .enumerate()
-            .filter_map(|(i, s)| Some((i, s.found.clone()?)))
-            .collect()
+        self.plan.steps.iter().enumerate().filter_map(|(i, s)| Some((i, s.found.clone()?))).collect()
     }
 }
 
@@ -750,7 +799,8 @@ fn order(plan: Plan) -> Result<Plan> {
         .flat_map(|i| plan.steps.get(*i).map(|s| s.needs.clone()).unwrap_or_default())
         .filter(|i| plan.steps.get(*i).is_some_and(|s| s.reason.as_deref() == Some("so that it can be deleted")))
         .collect();
-    let left: BTreeSet<usize> = (0..plan.steps.len()).filter(|i| !dropped.contains(i) && !prepared.contains(i)).collect();
+    let left: BTreeSet<usize> =
+        (0..plan.steps.len()).filter(|i| !dropped.contains(i) && !prepared.contains(i)).collect();
     let rank = |i: usize| plan.steps.get(i).map(|s| (s.action == Action::Delete, s.address.clone(), s.generation, i));
     let mut waiting: BTreeMap<usize, usize> = BTreeMap::new();
     let mut users: BTreeMap<usize, Vec<usize>> = BTreeMap::new();

@@ -14,9 +14,13 @@ use super::plan::{Action, Step, Summary};
 #[serde(rename_all = "kebab-case", tag = "outcome")]
 pub enum Outcome {
     Done,
-    Failed { error: Error },
+    Failed {
+        error: Error,
+    },
     /// Something that it needs failed, is blocked or was skipped.
-    Skipped { because: Address },
+    Skipped {
+        because: Address,
+    },
     /// The user stopped the run before it started.
     NotStarted,
 }

@@ -121,7 +121,9 @@ impl Kind for Toy {
                 cloud
                     .items
                     .iter()
-                    .find(|(id, i)| **id == h.id || (h.id.is_empty() && i.address == h.address && i.generation == h.generation))
+                    .find(|(id, i)| {
+                        **id == h.id || (h.id.is_empty() && i.address == h.address && i.generation == h.generation)
+                    })
                     .map(|(id, i)| self.found(id, i))
             })
             .collect())
@@ -168,7 +170,11 @@ impl Kind for Toy {
     }
     async fn update(&self, from: &Found, to: &New, changes: &[Change]) -> Result<Made> {
         let mut cloud = self.cloud.lock().unwrap();
-        cloud.log.push(format!("update {} {}", to.address, changes.iter().map(|c| c.path.as_str()).collect::<Vec<_>>().join(",")));
+        cloud.log.push(format!(
+            "update {} {}",
+            to.address,
+            changes.iter().map(|c| c.path.as_str()).collect::<Vec<_>>().join(",")
+        ));
         let item = cloud.items.get_mut(&from.id).unwrap();
         let size = item.state.get("size").cloned();
         item.state = to.state.clone();
@@ -209,7 +215,8 @@ impl World {
     fn new() -> Self {
         let cloud = Arc::new(Mutex::new(Cloud::default()));
         let mut kinds = Registry::default();
-        let toy = |name, side_by_side, foundation, keeps| Toy { name, cloud: cloud.clone(), side_by_side, foundation, keeps };
+        let toy =
+            |name, side_by_side, foundation, keeps| Toy { name, cloud: cloud.clone(), side_by_side, foundation, keeps };
         kinds.add(toy("toy.net", false, true, false));
         kinds.add(toy("toy.box", false, false, false));
         kinds.add(toy("toy.twin", true, false, false));
@@ -280,7 +287,10 @@ fn text(plan: &Plan) -> String {
         let needs = step.needs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let changes = step.changes.iter().map(|c| c.path.as_str()).collect::<Vec<_>>().join(",");
         let replaces = if step.replaces { " replaces" } else { "" };
-        lines.push(format!("{i}: {action}{replaces} {} g{} [{changes}] after {{{needs}}}", step.address, step.generation));
+        lines.push(format!(
+            "{i}: {action}{replaces} {} g{} [{changes}] after {{{needs}}}",
+            step.address, step.generation
+        ));
     }
     lines.extend(plan.blocked.iter().map(|b| format!("blocked {}: {}", b.address, b.reason)));
     lines.extend(plan.kept.iter().map(|k| format!("kept {}: {}", k.address, k.reason)));
@@ -291,8 +301,18 @@ fn estate() -> Desired {
     desired(&[
         ("tenant/a/silo/net", "toy.net", json!({"fixed": "10.0.0.0/16"}), &[]),
         ("tenant/a/silo/subnet", "toy.box", json!({"net": to("tenant/a/silo/net"), "fixed": "10.0.1.0/24"}), &[]),
-        ("tenant/a/silo/group", "toy.twin", json!({"net": to("tenant/a/silo/net"), "fixed": "one", "members": ["x", "y"]}), &[]),
-        ("tenant/a/silo/nodes", "toy.twin", json!({"subnet": to("tenant/a/silo/subnet"), "group": to("tenant/a/silo/group"), "max": 3, "size": 1}), &["tenant/a/silo/log"]),
+        (
+            "tenant/a/silo/group",
+            "toy.twin",
+            json!({"net": to("tenant/a/silo/net"), "fixed": "one", "members": ["x", "y"]}),
+            &[],
+        ),
+        (
+            "tenant/a/silo/nodes",
+            "toy.twin",
+            json!({"subnet": to("tenant/a/silo/subnet"), "group": to("tenant/a/silo/group"), "max": 3, "size": 1}),
+            &["tenant/a/silo/log"],
+        ),
         ("tenant/a/silo/log", "toy.log", json!({"days": 30}), &[]),
     ])
 }
@@ -350,7 +370,8 @@ async fn a_replacement_that_can_stand_beside_the_old_one_is_made_first() {
     let world = World::new();
     world.apply(&estate()).await;
     world.log();
-    let plan = world.plan(&with(estate(), "tenant/a/silo/group", "fixed", json!("two")), &Policy::default()).await.unwrap();
+    let plan =
+        world.plan(&with(estate(), "tenant/a/silo/group", "fixed", json!("two")), &Policy::default()).await.unwrap();
     insta::assert_snapshot!(text(&plan), @r"
     0: create replaces tenant/a/silo/group g2 [fixed] after {}
     1: update tenant/a/silo/nodes g1 [group] after {0}
@@ -359,7 +380,10 @@ async fn a_replacement_that_can_stand_beside_the_old_one_is_made_first() {
     assert_eq!(plan.summary().replace, 1);
     let report = world.execute(&plan).await;
     assert_eq!(report.failed().count(), 0);
-    assert_eq!(world.log(), ["create tenant/a/silo/group g2", "update tenant/a/silo/nodes group", "delete tenant/a/silo/group g1"]);
+    assert_eq!(
+        world.log(),
+        ["create tenant/a/silo/group g2", "update tenant/a/silo/nodes group", "delete tenant/a/silo/group g1"]
+    );
 }
 
 #[tokio::test]
@@ -473,7 +497,10 @@ async fn selecting_a_tenant_touches_only_its_own() {
     let missing = world.plan(&both, &only(false)).await.unwrap_err();
     assert!(missing.message.contains("pool/p"), "{missing}");
     let plan = world.plan(&both, &only(true)).await.unwrap();
-    assert_eq!(plan.steps.iter().map(|s| s.address.as_str()).collect::<Vec<_>>(), ["pool/p/cluster", "tenant/a/pool/nodes"]);
+    assert_eq!(
+        plan.steps.iter().map(|s| s.address.as_str()).collect::<Vec<_>>(),
+        ["pool/p/cluster", "tenant/a/pool/nodes"]
+    );
     world.apply(&both).await;
     let gone = without(&without(&both, "tenant/a/pool/nodes"), "tenant/b/pool/nodes");
     let plan = world.plan(&gone, &only(false)).await.unwrap();
@@ -486,7 +513,16 @@ async fn one_lane_runs_one_at_a_time() {
     let lane = |i: usize| (format!("tenant/a/x/{i}"), json!({"lane": "one"}));
     let mut all = Desired::default();
     for (address, state) in (0..8).map(lane) {
-        all.insert(Resource { address: Address::new(address), kind: "toy.box", state, after: vec![], controls: vec![], whole: None, keep: false }).unwrap();
+        all.insert(Resource {
+            address: Address::new(address),
+            kind: "toy.box",
+            state,
+            after: vec![],
+            controls: vec![],
+            whole: None,
+            keep: false,
+        })
+        .unwrap();
     }
     world.apply(&all).await;
     assert_eq!(world.cloud.lock().unwrap().most, 1);

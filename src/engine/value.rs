@@ -33,9 +33,11 @@ pub fn reference(address: &Address, output: &str) -> String {
 /// Every (address, output) that `value` refers to.
 pub fn references(value: &Value) -> BTreeSet<(Address, String)> {
     let mut found = BTreeSet::new();
-    walk(value, &mut |text| scan(text, &mut |address, output| {
-        found.insert((Address::new(address), output.to_owned()));
-    }));
+    walk(value, &mut |text| {
+        scan(text, &mut |address, output| {
+            found.insert((Address::new(address), output.to_owned()));
+        })
+    });
     found
 }
 
@@ -67,9 +69,7 @@ pub fn display(text: &str) -> String {
     if !text.contains(OPEN) {
         return text.to_owned();
     }
-    let whole = text.starts_with(OPEN)
-        && text.ends_with(CLOSE)
-        && text.matches(OPEN).count() == 1;
+    let whole = text.starts_with(OPEN) && text.ends_with(CLOSE) && text.matches(OPEN).count() == 1;
     if whole {
         return "(known after apply)".to_owned();
     }
@@ -84,9 +84,7 @@ fn resolve_text(text: &str, lookup: &impl Fn(&Address, &str) -> Option<String>) 
     let mut rest = text;
     while let Some((before, inner, after)) = next(rest) {
         out.push_str(before);
-        let known = inner
-            .split_once(MID)
-            .and_then(|(address, output)| lookup(&Address::new(address), output));
+        let known = inner.split_once(MID).and_then(|(address, output)| lookup(&Address::new(address), output));
         match known {
             Some(value) => out.push_str(&value),
             None => {
@@ -135,9 +133,7 @@ pub fn shown(value: &Value) -> Value {
     match value {
         Value::String(text) => Value::String(display(text)),
         Value::Array(items) => items.iter().map(shown).collect(),
-        Value::Object(map) => {
-            map.iter().map(|(k, v)| (display(k), shown(v))).collect::<serde_json::Map<_, _>>().into()
-        }
+        Value::Object(map) => map.iter().map(|(k, v)| (display(k), shown(v))).collect::<serde_json::Map<_, _>>().into(),
         other => other.clone(),
     }
 }

@@ -720,9 +720,19 @@ pub fn seed_principal(state: &mut State, arn: &str, now: f64) {
         }
         "policy" => {
             // It grants nothing: what it really says is known to the account only.
-            let document = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]});
+            let document =
+                json!({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]});
             let (description, document, tags) = (None, document.to_string(), Tags::default());
-            iam.policies.entry(arn.clone()).or_insert(Policy { name, id, arn, path, created, description, document, tags });
+            iam.policies.entry(arn.clone()).or_insert(Policy {
+                name,
+                id,
+                arn,
+                path,
+                created,
+                description,
+                document,
+                tags,
+            });
         }
         _ => {}
     }

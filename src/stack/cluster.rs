@@ -101,10 +101,8 @@ impl Stack<'_> {
         let owner = site.cluster.owner;
         let address = site.at("key");
         let autoscaling = self.service_linked(ServiceLinked::Autoscaling)?;
-        let mut groups = vec![self.names.cluster_log_group(owner)];
-        if site.cluster.network.flow_logs {
-            groups.push(self.names.flow_log_group(owner));
-        }
+        // Flow logs that were kept when they were turned off need the key too.
+        let groups = [self.names.cluster_log_group(owner), self.names.flow_log_group(owner)];
         let arns: Vec<String> = groups.iter().map(|g| self.arn("logs", format!("log-group:{g}"))).collect();
         let policy = self.document(
             "iam/key-policy.json",

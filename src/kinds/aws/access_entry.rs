@@ -196,7 +196,8 @@ impl Kind for AccessEntry {
     }
 
     fn deleted_after(&self) -> &'static [&'static str] {
-        &["k8s.manifest"]
+        // Whoever must look into a teardown that stopped halfway still can.
+        &["k8s.manifest", super::node_group::NAME, super::fargate_profile::NAME, super::eks_addon::NAME]
     }
 
     fn rules(&self) -> &'static [(&'static str, Rule)] {

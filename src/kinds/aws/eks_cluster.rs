@@ -215,7 +215,10 @@ impl Kind for EksCluster {
     fn summary(&self, state: &Value) -> String {
         typed::<State>(state)
             .map(|s| {
-                let endpoint = if s.endpoint_public { "public endpoint" } else { "private endpoint" };
+                let endpoint = match (s.endpoint_public, s.public_cidrs.len()) {
+                    (false, _) => "private endpoint".to_owned(),
+                    (true, n) => format!("endpoint private, and public for {n} CIDR blocks"),
+                };
                 format!("Kubernetes {}, {endpoint}", s.version)
             })
             .unwrap_or_default()

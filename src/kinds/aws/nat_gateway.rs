@@ -89,6 +89,11 @@ impl Kind for NatGateway {
         NAME
     }
 
+    /// Nodes and pods that are being drained need their ways out.
+    fn deleted_after(&self) -> &'static [&'static str] {
+        &[super::node_group::NAME, super::fargate_profile::NAME]
+    }
+
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[("subnet", Rule::Replace), ("allocation", Rule::Replace)]
     }

@@ -211,6 +211,11 @@ impl Kind for RouteTable {
         NAME
     }
 
+    /// Nodes and pods that are being drained need their ways out.
+    fn deleted_after(&self) -> &'static [&'static str] {
+        &[super::node_group::NAME, super::fargate_profile::NAME]
+    }
+
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[("vpc", Rule::Replace), ("routes", Rule::Unordered), ("subnets", Rule::Unordered)]
     }
@@ -220,7 +225,7 @@ impl Kind for RouteTable {
             let routes: Vec<&str> = s.routes.iter().map(|r| r.destination.as_str()).collect();
             let routes =
                 if routes.is_empty() { "no routes".to_owned() } else { format!("routes {}", routes.join(" ")) };
-            format!("{routes}, {} subnets", s.subnets.len())
+            format!("{routes}, {} subnet{}", s.subnets.len(), if s.subnets.len() == 1 { "" } else { "s" })
         })
     }
 

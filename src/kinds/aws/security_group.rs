@@ -295,6 +295,11 @@ impl Kind for SecurityGroup {
         NAME
     }
 
+    /// A Fargate profile's pods carry their tenant's group.
+    fn deleted_after(&self) -> &'static [&'static str] {
+        &[super::fargate_profile::NAME]
+    }
+
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[
             ("vpc", Rule::Replace),
