@@ -1,19 +1,24 @@
 # The two commands of the README, and what CI calls.
 
-RINGFENCE = target/debug/ringfence
-THREE = -f examples/three-tiers/tenancy.yaml --sandbox=target/demo
+TARGET = $(abspath $(or $(CARGO_TARGET_DIR),target))
+RINGFENCE = $(TARGET)/debug/ringfence
+DEMO = $(TARGET)/demo
+THREE = -f examples/three-tiers/tenancy.yaml --sandbox=$(DEMO)
+REQUESTS = $(TARGET)/requests
 
 .PHONY: demo test lint bench
 
 demo: ## Plan, apply and plan again three tiers in the sandbox
 	cargo build --quiet
-	rm -rf target/demo
+	rm -rf $(DEMO)
 	$(RINGFENCE) plan $(THREE)
 	$(RINGFENCE) apply $(THREE) --auto-approve
 	$(RINGFENCE) plan $(THREE) --detailed-exitcode
 
-test: ## All tests
-	cargo test
+test: ## All tests; then every request that they sent, against AWS's models
+	rm -rf $(REQUESTS) && mkdir -p $(REQUESTS)
+	RINGFENCE_RECORD_DIR=$(REQUESTS) cargo test
+	$(or $(RINGFENCE_TEST_PYTHON),$(TARGET)/tmp/python/bin/python) tests/models/check_requests.py $(REQUESTS)/*.jsonl
 
 lint: ## Format and clippy
 	cargo fmt --check

@@ -10,3 +10,4 @@ mod manifest;
 mod models;
 mod permissions;
 mod support;
+mod walks;

@@ -457,7 +457,7 @@ in_the_sandbox!(
 
 /// A cluster in a sandbox of its own, which lasts as long as the server.
 async fn sandbox() -> (Ground, Server) {
-    let options = Options { speed: 100_000.0, ..Options::default() };
+    let options = Options { speed: 100_000.0, record: support::record(), ..Options::default() };
     let server = Server::start(options, ([127, 0, 0, 1], 0).into()).unwrap();
     let aws = support::connect(&format!("http://{}", server.addr()), Clock::real()).await;
     let trust = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",

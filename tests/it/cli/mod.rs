@@ -209,7 +209,7 @@ impl Served {
                 account: (*account).to_owned(),
                 speed: 150.0,
                 state_dir: Some(estate.path().join("sandbox")),
-                record,
+                record: record.or_else(crate::support::record),
                 ..Options::default()
             };
             Server::start(options, ([127, 0, 0, 1], 0).into()).unwrap()

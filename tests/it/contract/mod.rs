@@ -131,7 +131,7 @@ impl Ground {
     /// A sandbox of its own, whose clock runs a thousand times as fast.
     pub async fn sandbox() -> Self {
         const SPEED: f64 = 1000.0;
-        let options = Options { speed: SPEED, ..Options::default() };
+        let options = Options { speed: SPEED, record: support::record(), ..Options::default() };
         let server = Server::start(options, ([127, 0, 0, 1], 0).into()).expect("the sandbox starts");
         let aws = support::connect(&format!("http://{}", server.addr()), Clock::scaled(SPEED)).await;
         Self { aws, sandbox: Some(server), despite: None }

@@ -3,6 +3,7 @@
 pub mod moto;
 pub mod served;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,6 +12,14 @@ use ringfence::engine::clock::Clock;
 
 pub const ACCOUNT: &str = "123456789012";
 pub const REGION: &str = "us-east-1";
+
+/// Where a sandbox records its calls: a new file in `RINGFENCE_RECORD_DIR`, for `make test` to check against AWS's
+/// models.
+pub fn record() -> Option<PathBuf> {
+    static RECORDS: AtomicUsize = AtomicUsize::new(1);
+    let dir = PathBuf::from(std::env::var_os("RINGFENCE_RECORD_DIR")?);
+    Some(dir.join(format!("{}.jsonl", RECORDS.fetch_add(1, Ordering::Relaxed))))
+}
 
 /// Clients for the AWS at `url`, for a tenancy that no other test uses.
 pub async fn connect(url: &str, clock: Clock) -> Arc<Aws> {
