@@ -5,6 +5,7 @@
 //! they are committed.
 
 mod bad_days;
+mod environment;
 mod lifecycle;
 mod output;
 mod plans;

@@ -1,0 +1,90 @@
+//! The environment that other AWS tools honour: certificate bundles, proxies,
+//! endpoints for single services. `tests/front/front.py` stands in between.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Stdio};
+
+use super::*;
+use crate::support::moto;
+
+/// `front.py`, until it is dropped: its stdin closes then.
+struct Front {
+    child: Child,
+    said: BufReader<ChildStdout>,
+    port: u16,
+}
+
+impl Front {
+    fn start(args: &[&str]) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/front/front.py");
+        let mut child = Command::new(moto::python())
+            .arg(script)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        Self { child, said, port: line.trim().parse().unwrap() }
+    }
+
+    /// What it said, to its end.
+    fn end(mut self) -> String {
+        drop(self.child.stdin.take());
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut self.said, &mut text).unwrap();
+        self.child.wait().unwrap();
+        text
+    }
+}
+
+/// A served sandbox for `single-silo`, with the port that it listens on.
+fn served(estate: &Estate) -> (Served, String) {
+    let served = Served::start(estate, None);
+    let port = served.server.addr().port().to_string();
+    (served, port)
+}
+
+#[test]
+fn a_certificate_bundle_of_the_users_own_is_trusted() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let (_served, port) = served(&estate);
+    let bundle = estate.path().join("ca.pem");
+    let front = Front::start(&["tls", &port, bundle.to_str().unwrap()]);
+    let url = format!("https://127.0.0.1:{}", front.port);
+    against(&url, &mut estate.bare(&["plan"])).refuses(&["unreachable", "certificate", "AWS_CA_BUNDLE"]);
+    against(&url, estate.bare(&["plan", "--detailed-exitcode"]).env("AWS_CA_BUNDLE", &bundle)).exits(2);
+    let missing = estate.path().join("missing.pem");
+    against(&url, estate.bare(&["plan"]).env("AWS_CA_BUNDLE", &missing)).refuses(&["AWS_CA_BUNDLE", "missing.pem"]);
+    front.end();
+}
+
+#[test]
+fn calls_go_through_the_proxy_but_for_hosts_that_it_isnt_for() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let (_served, port) = served(&estate);
+    let front = Front::start(&["proxy", &port]);
+    let proxy = format!("http://127.0.0.1:{}", front.port);
+    let far = "http://aws.example:80";
+    against(far, estate.bare(&["plan", "--detailed-exitcode"]).env("HTTP_PROXY", &proxy)).exits(2);
+    let excluded = &mut estate.bare(&["plan"]);
+    against(far, excluded.env("HTTP_PROXY", &proxy).env("NO_PROXY", "aws.example")).refuses(&["unreachable"]);
+    let seen = front.end();
+    // One line for each connection.
+    assert!(!seen.is_empty());
+    assert!(seen.lines().all(|line| line.contains("http://aws.example")), "{seen}");
+}
+
+#[test]
+fn a_service_can_have_an_endpoint_of_its_own() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let (served, _) = served(&estate);
+    let mut command = estate.bare(&["plan", "--detailed-exitcode"]);
+    for service in ["STS", "EC2", "EKS", "IAM", "KMS", "CLOUDWATCH_LOGS"] {
+        command.env(format!("AWS_ENDPOINT_URL_{service}"), served.url());
+    }
+    // Nothing listens on the port for the rest.
+    against("http://127.0.0.1:9", &mut command).exits(2);
+}
