@@ -15,7 +15,7 @@ demo: ## Plan, apply and plan again three tiers in the sandbox
 	$(RINGFENCE) apply $(THREE) --auto-approve
 	$(RINGFENCE) plan $(THREE) --detailed-exitcode
 
-test: ## All tests; then every request that they sent, against AWS's models
+test: ## All tests; then the requests that served sandboxes recorded, against AWS's models
 	rm -rf $(REQUESTS) && mkdir -p $(REQUESTS)
 	RINGFENCE_RECORD_DIR=$(REQUESTS) cargo test
 	$(or $(RINGFENCE_TEST_PYTHON),$(TARGET)/tmp/python/bin/python) tests/models/check_requests.py $(REQUESTS)/*.jsonl
