@@ -4,6 +4,7 @@
 
 mod budgets;
 mod cli;
+mod cluster;
 mod contract;
 mod layering;
 mod manifest;

@@ -1,5 +1,6 @@
 //! Starts the real components that the tests talk to.
 
+pub mod kubernetes;
 pub mod moto;
 pub mod served;
 

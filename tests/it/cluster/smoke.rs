@@ -1,0 +1,11 @@
+//! The thin path: applied, and nothing differs.
+
+use super::baseline::{OLDER, POOL, SILO};
+
+#[test]
+fn what_was_applied_shows_no_difference() {
+    for baseline in [&POOL, &SILO, &OLDER] {
+        let plan = baseline.plan();
+        assert_eq!(plan["steps"].as_array().map(Vec::len), Some(0), "{plan:#}");
+    }
+}

@@ -1,0 +1,450 @@
+//! A real Kubernetes control plane: etcd, the API server, the controller
+//! manager, the scheduler and kwok for nodes.
+//!
+//! No package ships these programs ready-made. They come from
+//! `KUBEBUILDER_ASSETS` (a directory that holds all of [`NAMES`]), else from a
+//! cache, else they are built once from their Go modules under
+//! `tests/kubernetes`, which takes about five minutes.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{LazyLock, OnceLock};
+use std::time::Duration;
+
+use http::{Method, Request};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use kube::config::{AuthInfo, Config};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+/// Kubernetes' version.
+pub const VERSION: &str = "1.36.3";
+
+const NAMES: [&str; 6] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "cyclonus"];
+/// A module under `tests/kubernetes`, the package to build, and the names of
+/// the program.
+const BUILDS: [(&str, &str, &[&str]); 3] = [
+    ("kwok", "sigs.k8s.io/kwok/cmd/kwok", &["kwok"]),
+    ("cyclonus", "github.com/mattfenwick/cyclonus/cmd/cyclonus", &["cyclonus"]),
+    ("control-plane", ".", &["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]),
+];
+/// Who may do everything; also the token of the control plane's own parts.
+const ADMIN: &str = "admin";
+/// How long anything may take on a busy computer.
+const LIMIT: Duration = Duration::from_secs(90);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
+/// For what the tests ask of API servers.
+static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
+
+/// The path of one of [`NAMES`].
+pub fn program(name: &str) -> PathBuf {
+    static DIR: LazyLock<PathBuf> = LazyLock::new(|| match std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from) {
+        Some(dir) if NAMES.iter().all(|n| dir.join(n).exists()) => dir,
+        _ => built(),
+    });
+    DIR.join(name)
+}
+
+/// Waits until `look` gives something, and panics with `what` if it never does.
+pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    waited(look).unwrap_or_else(|| panic!("{what}: not within {LIMIT:?}"))
+}
+
+fn waited<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    for _ in 0..(LIMIT.as_millis() / BETWEEN_LOOKS.as_millis()) {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        #[expect(clippy::disallowed_methods, reason = "between two looks at the condition")]
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+    None
+}
+
+fn modules() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes")
+}
+
+/// The cache's directory for this recipe, filled if it isn't whole.
+fn built() -> PathBuf {
+    let mut recipe = Sha256::new();
+    for (module, package, _) in BUILDS {
+        recipe.update(package);
+        for file in ["go.mod", "go.sum", "main.go"] {
+            recipe.update(fs::read(modules().join(module).join(file)).unwrap_or_default());
+        }
+    }
+    let digest = recipe.finalize().iter().take(6).fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    let cache = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
+        (Some(cache), _) => PathBuf::from(cache),
+        (None, Some(home)) => PathBuf::from(home).join(".cache"),
+        (None, None) => PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
+    };
+    let home = cache.join("ringfence-tests").join(format!("kubernetes-{VERSION}-{digest}"));
+    fs::create_dir_all(home.parent().unwrap()).expect("the cache can be written");
+    let lock = File::create(home.with_added_extension("lock")).expect("the cache can be written");
+    lock.lock().expect("two runs of the tests take turns");
+    if !home.exists() {
+        let dir = tempfile::tempdir_in(home.parent().unwrap()).expect("the cache can be written");
+        for (module, package, names) in BUILDS {
+            build(&modules().join(module), package, dir.path(), names);
+        }
+        let _ = fs::remove_dir_all(dir.path().join("go-cache"));
+        fs::rename(dir.keep(), &home).expect("the cache can be written");
+    }
+    home
+}
+
+fn build(module: &Path, package: &str, dir: &Path, names: &[&str]) {
+    let version = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"]
+        .map(|p| format!("-X {p}.gitVersion=v{VERSION} -X {p}.gitMajor=1 -X {p}.gitMinor=36"))
+        .join(" ");
+    let output = Command::new("go")
+        .args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false"])
+        .args(["-ldflags", &format!("-s -w {version}"), "-o"])
+        .args([dir.join(names[0]).as_os_str(), package.as_ref()])
+        .current_dir(module)
+        .env("CGO_ENABLED", "0")
+        .env("GOCACHE", dir.join("go-cache"))
+        .output()
+        .expect("Go 1.26 or later builds Kubernetes for the tests; or KUBEBUILDER_ASSETS names a directory with it");
+    assert!(output.status.success(), "{}: {}", module.display(), String::from_utf8_lossy(&output.stderr));
+    for name in &names[1..] {
+        std::os::unix::fs::symlink(names[0], dir.join(name)).unwrap();
+    }
+}
+
+/// What a control plane is for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Serve an older version's APIs, such as `1.35`.
+    pub emulates: Option<&'static str>,
+    /// Run the scheduler, and kwok, which plays the nodes that a test adds.
+    pub nodes: bool,
+}
+
+/// Started anew; ends with the test's process, however that ends.
+pub struct ControlPlane {
+    dir: TempDir,
+    port: u16,
+    client: OnceLock<kube::Client>,
+    /// They end when their standard input does.
+    children: Vec<Child>,
+}
+
+impl ControlPlane {
+    pub fn start(options: Options) -> Self {
+        let [port, client, peer] = free_ports();
+        let mut plane = Self { dir: tempfile::tempdir().unwrap(), port, client: OnceLock::new(), children: Vec::new() };
+        let path = |name: &str| plane.dir.path().join(name).display().to_string();
+        let etcd = format!("http://127.0.0.1:{client}");
+        let peers = format!("http://127.0.0.1:{peer}");
+        let key = path("service-accounts.key");
+        let pair = rcgen::KeyPair::generate().unwrap();
+        fs::write(&key, pair.serialize_pem()).unwrap();
+        fs::write(path("service-accounts.pub"), pair.public_key_pem()).unwrap();
+        let tokens = [(ADMIN, "admin", "system:masters")];
+        let lines: Vec<_> =
+            tokens.iter().map(|(token, user, group)| format!("{token},{user},{user},{group}")).collect();
+        fs::write(path("tokens.csv"), lines.join("\n")).unwrap();
+        let server = [
+            ("etcd-servers", etcd.as_str()),
+            ("secure-port", &port.to_string()),
+            ("bind-address", "127.0.0.1"),
+            ("external-hostname", "127.0.0.1"),
+            ("cert-dir", &path("certs")),
+            ("token-auth-file", &path("tokens.csv")),
+            ("service-account-issuer", "https://kubernetes.default.svc"),
+            ("service-account-key-file", &path("service-accounts.pub")),
+            ("service-account-signing-key-file", &key),
+            ("service-cluster-ip-range", "172.20.0.0/16"),
+            ("authorization-mode", "Node,RBAC"),
+            ("enable-admission-plugins", "NodeRestriction"),
+            ("endpoint-reconciler-type", "none"),
+            ("allow-privileged", "true"),
+            ("shutdown-delay-duration", "0s"),
+            ("emulated-version", options.emulates.unwrap_or("1.36")),
+        ];
+        let etcd_flags = [
+            ("data-dir", path("etcd").as_str()).into(),
+            ("listen-client-urls", etcd.as_str()).into(),
+            ("advertise-client-urls", etcd.as_str()).into(),
+            ("listen-peer-urls", peers.as_str()).into(),
+            ("initial-advertise-peer-urls", peers.as_str()).into(),
+            ("initial-cluster", format!("default={peers}").as_str()).into(),
+            ("unsafe-no-fsync", "true").into(),
+        ]
+        .map(|(name, value): (&str, &str)| format!("--{name}={value}"));
+        let server: Vec<_> = server.iter().map(|(name, value)| format!("--{name}={value}")).collect();
+        let kubeconfig = plane.kubeconfig().display().to_string();
+        let certificate = path("certs/apiserver.crt");
+        let manager = [
+            format!("--kubeconfig={kubeconfig}"),
+            "--leader-elect=false".to_owned(),
+            "--use-service-account-credentials=true".to_owned(),
+            "--secure-port=0".to_owned(),
+            format!("--service-account-private-key-file={key}"),
+            format!("--root-ca-file={certificate}"),
+        ];
+        plane.spawn("etcd", &etcd_flags);
+        plane.spawn("kube-apiserver", &server);
+        until("the API server's certificate", || fs::metadata(&certificate).ok().filter(|m| m.len() > 0));
+        plane.write_kubeconfig(&certificate);
+        plane.until("the API server is ready", |admin| admin.get("/readyz").status == 200);
+        plane.spawn("kube-controller-manager", &manager);
+        if options.nodes {
+            let scheduler =
+                [format!("--kubeconfig={kubeconfig}"), "--leader-elect=false".into(), "--secure-port=0".into()];
+            plane.spawn("kube-scheduler", &scheduler);
+            let kwok = [
+                format!("--kubeconfig={kubeconfig}"),
+                format!("--config={}", modules().join("stages.yaml").display()),
+                "--manage-all-nodes=true".to_owned(),
+            ];
+            plane.spawn("kwok", &kwok);
+        }
+        plane.until("service accounts are made", |admin| {
+            admin.get("/api/v1/namespaces/default/serviceaccounts/default").status == 200
+        });
+        plane
+    }
+
+    /// Lets in whoever reads it, as administrator.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("kubeconfig")
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    pub fn admin(&self) -> Api<'_> {
+        Api { plane: self, user: None }
+    }
+
+    /// Somebody else, by impersonation.
+    pub fn user(&self, name: &str, groups: &[&str]) -> Api<'_> {
+        let mut all = vec!["system:authenticated".to_owned()];
+        all.extend(groups.iter().map(|g| (*g).to_owned()));
+        Api { plane: self, user: Some((name.to_owned(), all)) }
+    }
+
+    /// A person of a tenant.
+    pub fn tenant(&self, id: &str) -> Api<'_> {
+        self.user(&format!("somebody@{id}"), &[&format!("tenant:{id}")])
+    }
+
+    pub fn node(&self, name: &str) -> Api<'_> {
+        self.user(&format!("system:node:{name}"), &["system:nodes"])
+    }
+
+    /// Waits until `look` finds what it looks for, and panics with the ends of
+    /// the programs' logs if it never does.
+    pub fn until(&self, what: &str, look: impl Fn(&Api<'_>) -> bool) {
+        let admin = self.admin();
+        let found = waited(|| look(&admin).then_some(()));
+        found.unwrap_or_else(|| panic!("{what}: not within {LIMIT:?}{}", self.last_words()));
+    }
+
+    fn client(&self) -> &kube::Client {
+        self.client.get_or_init(|| {
+            let mut config = Config::new(self.url().parse().unwrap());
+            config.auth_info = AuthInfo { token: Some(ADMIN.to_owned().into()), ..AuthInfo::default() };
+            config.accept_invalid_certs = true;
+            let _runtime = RUNTIME.enter();
+            kube::Client::try_from(config).unwrap()
+        })
+    }
+
+    /// The ends of the programs' logs.
+    fn last_words(&self) -> String {
+        let tail = |name: &&str| {
+            let log = fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            format!("\n{name}:\n{}", lines[lines.len().saturating_sub(5)..].join("\n"))
+        };
+        NAMES.iter().map(tail).collect()
+    }
+
+    /// The shell kills the program when its own standard input ends, which it
+    /// does with the tests' process.
+    fn spawn(&mut self, name: &str, flags: &[String]) {
+        let log = File::create(self.dir.path().join(format!("{name}.log"))).unwrap();
+        let child = Command::new("sh")
+            .args(["-c", r#""$@" </dev/null & pid=$!; cat >/dev/null; kill -9 $pid"#, "sh"])
+            .arg(program(name))
+            .args(flags)
+            .current_dir(self.dir.path())
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.children.push(child);
+    }
+
+    fn write_kubeconfig(&self, certificate: &str) {
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "it",
+            "clusters": [{"name": "it", "cluster": {"server": self.url(), "certificate-authority": certificate}}],
+            "users": [{"name": "it", "user": {"token": ADMIN}}],
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+        });
+        fs::write(self.kubeconfig(), config.to_string()).unwrap();
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            drop(child.stdin.take());
+            let _ = child.wait();
+        }
+    }
+}
+
+fn free_ports<const N: usize>() -> [u16; N] {
+    // All held until each is known, so that no two are the same.
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|l| l.local_addr().unwrap().port())
+}
+
+/// An API server as somebody sees it.
+#[derive(Clone)]
+pub struct Api<'a> {
+    plane: &'a ControlPlane,
+    user: Option<(String, Vec<String>)>,
+}
+
+/// What it answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Value,
+    /// For people, from headers.
+    pub warnings: Vec<String>,
+}
+
+impl Answer {
+    /// The message of a refusal.
+    pub fn message(&self) -> &str {
+        self.body["message"].as_str().unwrap_or_default()
+    }
+
+    pub fn is_ok(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert!(self.is_ok(), "{}: {}", self.status, self.message());
+        self.body
+    }
+}
+
+impl Api<'_> {
+    pub fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, None)
+    }
+
+    pub fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, None)
+    }
+
+    pub fn create(&self, object: &Value) -> Answer {
+        self.call(Method::POST, &collection(object), Some(("application/json", object)))
+    }
+
+    /// As `create`, and nothing is kept: admission is all that happens.
+    pub fn try_create(&self, object: &Value) -> Answer {
+        self.call(Method::POST, &format!("{}?dryRun=All", collection(object)), Some(("application/json", object)))
+    }
+
+    /// A JSON merge patch.
+    pub fn patch(&self, path: &str, patch: &Value) -> Answer {
+        self.call(Method::PATCH, path, Some(("application/merge-patch+json", patch)))
+    }
+
+    pub fn put(&self, path: &str, object: &Value) -> Answer {
+        self.call(Method::PUT, path, Some(("application/json", object)))
+    }
+
+    pub fn post(&self, path: &str, object: &Value) -> Answer {
+        self.call(Method::POST, path, Some(("application/json", object)))
+    }
+
+    fn call(&self, method: Method, path: &str, body: Option<(&str, &Value)>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path).header("accept", "application/json");
+        if let Some((user, groups)) = &self.user {
+            request = request.header("impersonate-user", user);
+            for group in groups {
+                request = request.header("impersonate-group", group);
+            }
+        }
+        let body = match body {
+            Some((media, value)) => {
+                request = request.header("content-type", media);
+                Body::from(value.to_string().into_bytes())
+            }
+            None => Body::empty(),
+        };
+        let request = request.body(body).unwrap();
+        RUNTIME.block_on(async {
+            let Ok(response) = self.plane.client().clone().send(request).await else {
+                return Answer { status: 0, body: json!({"message": "no answer"}), warnings: Vec::new() };
+            };
+            let status = response.status().as_u16();
+            let warnings = response.headers().get_all("warning").iter();
+            let warnings = warnings.map(|w| String::from_utf8_lossy(w.as_bytes()).into_owned()).collect();
+            let bytes = response.into_body().collect().await.unwrap().to_bytes();
+            let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
+            Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_else(|_| text()), warnings }
+        })
+    }
+}
+
+/// The path of an object's collection.
+pub fn collection(object: &Value) -> String {
+    let api = object["apiVersion"].as_str().unwrap();
+    let kind = object["kind"].as_str().unwrap();
+    let root = if api.contains('/') { format!("/apis/{api}") } else { format!("/api/{api}") };
+    match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => format!("{root}/namespaces/{namespace}/{}", plural(kind)),
+        None => format!("{root}/{}", plural(kind)),
+    }
+}
+
+/// The path of one object.
+pub fn path(object: &Value) -> String {
+    format!("{}/{}", collection(object), object["metadata"]["name"].as_str().unwrap())
+}
+
+fn plural(kind: &str) -> String {
+    let lower = kind.to_lowercase();
+    match lower.as_str() {
+        "endpoints" => lower,
+        _ if lower.ends_with('y') => format!("{}ies", &lower[..lower.len() - 1]),
+        _ if lower.ends_with('s') => format!("{lower}es"),
+        _ => format!("{lower}s"),
+    }
+}
+
+/// Documents of YAML.
+pub fn yaml(text: &str) -> Vec<Value> {
+    serde_yaml::from_multiple(text).expect("the test's YAML is right")
+}
+
+/// Every label and its value.
+pub fn labels(object: &Value) -> BTreeMap<String, String> {
+    serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default()
+}
