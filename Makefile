@@ -15,8 +15,10 @@ demo: ## Plan, apply and plan again three tiers in the sandbox
 	$(RINGFENCE) apply $(THREE) --auto-approve
 	$(RINGFENCE) plan $(THREE) --detailed-exitcode
 
-test: ## All tests; then the requests that served sandboxes recorded, against AWS's models
+test: ## All tests; then the requests that sandboxes recorded, against AWS's models
 	rm -rf $(REQUESTS) && mkdir -p $(REQUESTS)
+	cargo test --no-run
+	cargo test --test it -- --ignored --exact support::kubernetes::programs_are_there
 	RINGFENCE_RECORD_DIR=$(REQUESTS) cargo test
 	$(or $(RINGFENCE_TEST_PYTHON),$(TARGET)/tmp/python/bin/python) tests/models/check_requests.py $(REQUESTS)/*.jsonl
 

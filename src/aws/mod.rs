@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
@@ -112,7 +113,22 @@ pub fn role_of(arn: &str) -> String {
     }
 }
 
-async fn load(access: &Access) -> Result<SdkConfig> {
+/// The environment's configuration with the credentials of a session of
+/// `role`: one call.
+pub async fn assume(config: &SdkConfig, role: &str) -> Result<SdkConfig> {
+    let call = aws_sdk_sts::Client::new(config).assume_role().role_arn(role).role_session_name("ringfence");
+    let answer = call.send().await.map_err(error::failed("sts:AssumeRole"))?;
+    let Some(session) = answer.credentials else {
+        return Err(Error::new(Class::Unreachable, format!("STS gave no credentials for {role}")));
+    };
+    let ends = (*session.expiration()).try_into().ok();
+    let token = Some(session.session_token);
+    let credentials = Credentials::new(session.access_key_id, session.secret_access_key, token, ends, "assumed");
+    Ok(config.to_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build())
+}
+
+/// The environment's configuration. Calls nothing.
+pub async fn load(access: &Access) -> Result<SdkConfig> {
     let loader = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(access.region.clone()))
         .retry_config(RetryConfig::standard().with_max_attempts(4))

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::session::Session;
 use super::{Global, Running, Selection, exit, saved, stop};
 use crate::engine::address::Address;
-use crate::engine::error::{Class, Error};
+use crate::engine::error::Error;
 use crate::engine::execute::Executor;
 use crate::engine::plan::{Plan, Policy};
 use crate::engine::report::{Outcome, Report};
@@ -106,7 +106,7 @@ pub async fn carry_out(
     verify(&session, ui, policy, upgrade, &mut report).await;
     ui.report(&report, &plan, &ending, &session.calls())?;
     shown?;
-    let code = code(&session, &plan, &report);
+    let code = code(&plan, &report);
     session.close().await?;
     Ok(code)
 }
@@ -159,28 +159,24 @@ async fn verify(session: &Session, ui: &Ui, policy: &Policy, upgrade: bool, repo
 }
 
 fn blocked_code(plan: &Plan) -> u8 {
-    match (plan.blocked.is_empty(), plan.blocked.iter().all(|b| b.pending)) {
+    match (plan.blocked.is_empty() && plan.blocked_clusters.is_empty(), plan.blocked.iter().all(|b| b.pending)) {
         (true, _) => exit::DONE,
         (_, true) => exit::BLOCKED,
         _ => exit::ERROR,
     }
 }
 
-/// 0 done, 1 something failed, 3 only the clusters' insides are blocked, 130
-/// the user stopped it.
-fn code(session: &Session, plan: &Plan, report: &Report) -> u8 {
+/// 0 done, 1 something failed or a control is unmet, 3 only the clusters'
+/// insides are blocked, 130 the user stopped it.
+fn code(plan: &Plan, report: &Report) -> u8 {
     if report.interrupted {
         return exit::INTERRUPTED;
     }
-    let mut failed = report.failed().peekable();
-    if failed.peek().is_some() {
-        let outside = failed.all(|(line, error)| {
-            error.class == Class::Unreachable && session.kinds.get(line.kind).is_ok_and(|k| k.in_cluster())
-        });
-        return if outside { exit::BLOCKED } else { exit::ERROR };
-    }
-    if !report.differs.is_empty() {
+    if report.failed().chain(report.unmet()).next().is_some() || !report.differs.is_empty() {
         return exit::ERROR;
     }
-    blocked_code(plan)
+    match blocked_code(plan) {
+        exit::DONE if report.blocked().next().is_some() => exit::BLOCKED,
+        code => code,
+    }
 }

@@ -23,8 +23,13 @@ impl Drift {
             step.needs.clear();
         }
         ui.plan(&plan, &session.subject(&policy), &session.kinds, &session.calls())?;
-        let drifted = !plan.is_empty();
         session.close().await?;
-        Ok(if drifted { exit::CHANGES } else { exit::DONE })
+        let drifted = !plan.steps.is_empty() || plan.blocked.iter().any(|b| !b.pending && !b.unmet);
+        Ok(match (drifted, plan.blocked.iter().any(|b| b.unmet), plan.is_empty()) {
+            (true, _, _) => exit::CHANGES,
+            (_, true, _) => exit::ERROR,
+            (_, _, false) => exit::BLOCKED,
+            _ => exit::DONE,
+        })
     }
 }

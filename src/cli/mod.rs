@@ -6,6 +6,7 @@ mod completions;
 mod destroy;
 mod drift;
 mod graph;
+mod kubeconfig;
 mod output;
 mod plan;
 mod render;
@@ -14,6 +15,7 @@ mod saved;
 mod schema;
 mod session;
 mod stop;
+mod token;
 mod validate;
 
 use std::collections::BTreeSet;
@@ -58,6 +60,9 @@ pub struct Global {
     /// How much faster than the wall the sandbox's time passes.
     #[arg(long, global = true, value_name = "N", default_value_t = 60.0, value_parser = positive)]
     pub sandbox_speed: f64,
+    /// Append each call to the sandbox to FILE, as a line of JSON: for tests.
+    #[arg(long, global = true, value_name = "FILE", hide = true)]
+    pub sandbox_record: Option<PathBuf>,
     /// A directory of tier profiles that add to or replace the built-in ones.
     #[arg(long, global = true, value_name = "DIR")]
     pub profiles: Option<PathBuf>,
@@ -136,7 +141,8 @@ enum Command {
     Apply(apply::Apply),
     /// Take everything down.
     Destroy(destroy::Destroy),
-    /// Show what was changed by hand. Exit code 2 if anything was.
+    /// Show what was changed by hand. Exit code 2 if anything was, 3 if a
+    /// cluster can't be read.
     Drift(drift::Drift),
     /// Write the in-cluster objects as files, for GitOps.
     Render(render::Render),
@@ -144,6 +150,10 @@ enum Command {
     Graph,
     /// Print ids, ARNs and endpoints of what exists, as JSON.
     Output(output::Output),
+    /// Add clusters to the kubeconfig, for kubectl.
+    Kubeconfig(kubeconfig::Kubeconfig),
+    /// Print a token for a cluster: kubectl's credential plugin.
+    Token(token::Token),
     /// Print the spec's JSON Schema, for editors.
     Schema,
     /// Serve the AWS stand-in to any AWS client.
@@ -179,6 +189,8 @@ impl Cli {
             Command::Render(args) => args.run(&global, &ui).await,
             Command::Graph => graph::run(&global, &ui).await,
             Command::Output(args) => args.run(&global, &ui).await,
+            Command::Kubeconfig(args) => args.run(&global, &ui).await,
+            Command::Token(args) => args.run(&ui).await,
             Command::Schema => schema::run(&ui),
             Command::Sandbox(args) => args.run(&global, &ui).await,
             Command::Completions(args) => args.run(&ui),
@@ -236,7 +248,9 @@ fn positive(text: &str) -> Result<f64, String> {
 /// `error` if the command can't write what it was asked to.
 fn unwritten(what: &str, error: &std::io::Error) -> Error {
     let help = match error.kind() {
-        std::io::ErrorKind::StorageFull => "free some space, then run the same command; nothing half-written is left",
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => {
+            "free some space, then run the same command; nothing half-written is left"
+        }
         std::io::ErrorKind::PermissionDenied => "choose a directory that you may write to",
         _ => "check the path",
     };

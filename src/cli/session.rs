@@ -62,7 +62,7 @@ impl Session {
         let (sandbox, clock) = match &global.sandbox {
             None => (None, Clock::real()),
             Some(dir) => {
-                let server = start_sandbox(&spec, dir, global.sandbox_speed)?;
+                let server = start_sandbox(&spec, dir, global)?;
                 (Some(server), Clock::scaled(global.sandbox_speed))
             }
         };
@@ -241,17 +241,18 @@ impl Look {
 }
 
 /// Starts the stand-in on a free port of the loopback interface.
-fn start_sandbox(spec: &Spec, dir: &Path, speed: f64) -> Result<sandbox::Server> {
+fn start_sandbox(spec: &Spec, dir: &Path, global: &Global) -> Result<sandbox::Server> {
     let options = sandbox::Options {
         account: account(spec),
         principals: named(spec),
-        speed,
+        speed: global.sandbox_speed,
         state_dir: Some(dir.to_owned()),
+        record: global.sandbox_record.clone(),
         ..sandbox::Options::default()
     };
     sandbox::Server::start(options, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).map_err(|e| {
         Error::input(format!("the sandbox can't start in {}: {e}", dir.display()))
-            .help("name another directory with --sandbox=DIR, or move what is there away")
+            .help("free some space, name another directory with --sandbox=DIR, or move what is there away")
     })
 }
 

@@ -20,11 +20,6 @@ pub struct Resource {
     pub after: Vec<Address>,
     /// IDs of the controls that it carries, such as `NET-2`.
     pub controls: Vec<&'static str>,
-    /// The silo or pool that it is part of, such as `tenant/12345/silo` or
-    /// `pool/shared-1`: deleted with its cluster only when that is allowed.
-    pub whole: Option<Address>,
-    /// Stays when it leaves the spec, unless logs are to be deleted too.
-    pub keep: bool,
 }
 
 /// All resources that should exist. Iterates in the order of addresses.

@@ -58,7 +58,7 @@ fn change(path: &[String], desired: &Value, observed: &Value, rules: &[(&str, Ru
         path: join(path),
         before: shown(observed),
         after: shown(desired),
-        replaces: has(path, rules, Rule::Replace),
+        replaces: has(path, rules, Rule::Replace) || (has(path, rules, Rule::AddOnly) && !observed.is_null()),
         secret,
     }
 }

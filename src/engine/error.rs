@@ -30,6 +30,9 @@ pub enum Class {
     Quota,
     /// The endpoint can't be reached, or the answer isn't AWS's.
     Unreachable,
+    /// The cluster doesn't serve the API that an object requires. Retried for
+    /// a moment: an add-on may bring it.
+    Unserved,
     /// The call may or may not have taken effect.
     Unclear,
     /// The resource reached a failed state.

@@ -28,6 +28,9 @@ pub enum Event {
     Done { step: usize, address: Address, action: Action, id: String, took: Duration },
     /// A step failed for good.
     Failed { step: usize, address: Address, action: Action, error: Error, took: Duration },
+    /// A step can't be done in its cluster: that can't be reached, doesn't let
+    /// us in, or doesn't serve an API.
+    Blocked { step: usize, address: Address, action: Action, error: Error, took: Duration },
     /// A step can't start, because something that it needs failed or is
     /// blocked.
     Skipped { step: usize, address: Address, action: Action, because: Address },

@@ -42,6 +42,30 @@ pub struct Executor {
     pub stop: watch::Receiver<Stop>,
 }
 
+/// What is known of a cluster's API server. Until one step got through, no
+/// other tries: each may wait for long.
+enum Contact {
+    Tried,
+    Open,
+    Closed(Error),
+}
+
+impl Contact {
+    fn learn(&mut self, error: Option<&Error>) {
+        *self = match (error, &self) {
+            (Some(e), Self::Tried) if is_closed(e) => Self::Closed(e.clone()),
+            // A single refusal may be about a single object.
+            (Some(e), _) if e.class == Class::Unreachable => Self::Closed(e.clone()),
+            _ => Self::Open,
+        };
+    }
+}
+
+/// True if a cluster's API server can't be reached, or doesn't let us in.
+fn is_closed(error: &Error) -> bool {
+    matches!(error.class, Class::Unreachable | Class::Denied)
+}
+
 /// How a step ended: its id and outputs.
 type Ended = (usize, Duration, Result<(String, Outputs)>);
 
@@ -55,10 +79,12 @@ impl Executor {
         let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
         let mut started: BTreeSet<usize> = BTreeSet::new();
         let mut lanes: BTreeSet<String> = BTreeSet::new();
+        let mut contacts: BTreeMap<String, Contact> = BTreeMap::new();
         let mut running: FuturesUnordered<Pin<Box<dyn Future<Output = Ended> + Send + '_>>> = FuturesUnordered::new();
         let mut stop = self.stop.clone();
         let mut stopping = false;
         loop {
+            self.close(plan, &mut outcomes, &started, &contacts);
             self.skip(plan, &mut outcomes, &started);
             if !stopping {
                 for (i, step) in plan.steps.iter().enumerate() {
@@ -67,10 +93,20 @@ impl Executor {
                     }
                     let ready = !started.contains(&i)
                         && !outcomes.contains_key(&i)
-                        && step.needs.iter().all(|n| matches!(outcomes.get(n), Some(Outcome::Done)));
+                        && step
+                            .needs
+                            .iter()
+                            .all(|n| matches!(outcomes.get(n), Some(Outcome::Done | Outcome::Unmet { .. })));
                     let lane = self.lane(step);
                     if !ready || lane.as_ref().is_some_and(|l| lanes.contains(l)) {
                         continue;
+                    }
+                    if let Some(cluster) = self.cluster(step) {
+                        match contacts.get(&cluster) {
+                            Some(Contact::Tried) => continue,
+                            Some(_) => {}
+                            None => drop(contacts.insert(cluster, Contact::Tried)),
+                        }
                     }
                     lanes.extend(lane);
                     started.insert(i);
@@ -96,6 +132,9 @@ impl Executor {
                 lanes.remove(&lane);
             }
             let (address, action) = (step.address.clone(), step.action);
+            if let Some(contact) = self.cluster(step).and_then(|c| contacts.get_mut(&c)) {
+                contact.learn(result.as_ref().err());
+            }
             match result {
                 Ok((id, made)) => {
                     if action != Action::Delete {
@@ -105,8 +144,17 @@ impl Executor {
                     outcomes.insert(i, Outcome::Done);
                 }
                 Err(error) => {
-                    self.send(Event::Failed { step: i, address, action, error: error.clone(), took });
-                    outcomes.insert(i, Outcome::Failed { error });
+                    let event = error.clone();
+                    let outcome = match error.class {
+                        _ if self.cluster(step).is_some() && is_closed(&error) => Outcome::Blocked { error },
+                        Class::Unserved => Outcome::Unmet { error },
+                        _ => Outcome::Failed { error },
+                    };
+                    self.send(match outcome {
+                        Outcome::Failed { .. } => Event::Failed { step: i, address, action, error: event, took },
+                        _ => Event::Blocked { step: i, address, action, error: event, took },
+                    });
+                    outcomes.insert(i, outcome);
                 }
             }
         }
@@ -125,17 +173,18 @@ impl Executor {
         }
     }
 
-    /// Marks what can't run any more: dependents of failed and skipped ones.
+    /// Marks what can't run any more: dependents of failed, blocked and skipped
+    /// ones.
     fn skip(&self, plan: &Plan, outcomes: &mut BTreeMap<usize, Outcome>, started: &BTreeSet<usize>) {
         loop {
             let next = plan.steps.iter().enumerate().find_map(|(i, step)| {
                 if started.contains(&i) || outcomes.contains_key(&i) {
                     return None;
                 }
-                let failed = step
-                    .needs
-                    .iter()
-                    .find(|n| matches!(outcomes.get(n), Some(Outcome::Failed { .. } | Outcome::Skipped { .. })));
+                let failed = step.needs.iter().find(|n| {
+                    let outcome = outcomes.get(n);
+                    matches!(outcome, Some(Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Skipped { .. }))
+                });
                 Some((i, failed.and_then(|n| plan.steps.get(*n))?.address.clone()))
             });
             let Some((i, because)) = next else { return };
@@ -149,6 +198,37 @@ impl Executor {
             }
             outcomes.insert(i, Outcome::Skipped { because });
         }
+    }
+
+    /// Ends what is still to be done in clusters that are closed to us.
+    fn close(
+        &self,
+        plan: &Plan,
+        outcomes: &mut BTreeMap<usize, Outcome>,
+        started: &BTreeSet<usize>,
+        contacts: &BTreeMap<String, Contact>,
+    ) {
+        if !contacts.values().any(|c| matches!(c, Contact::Closed(_))) {
+            return;
+        }
+        for (i, step) in plan.steps.iter().enumerate() {
+            if started.contains(&i) || outcomes.contains_key(&i) {
+                continue;
+            }
+            let contact = self.cluster(step).and_then(|c| contacts.get(&c));
+            let Some(Contact::Closed(error)) = contact else { continue };
+            let (address, error) = (step.address.clone(), error.clone());
+            let (action, took) = (step.action, Duration::ZERO);
+            self.send(Event::Blocked { step: i, address, action, error: error.clone(), took });
+            outcomes.insert(i, Outcome::Blocked { error });
+        }
+    }
+
+    /// The cluster that a step works inside of.
+    fn cluster(&self, step: &Step) -> Option<String> {
+        self.kinds.get(step.kind).ok().filter(|k| k.in_cluster())?;
+        let state = step.state.as_ref().or(step.found.as_ref().map(|f| &f.state))?;
+        state.get("cluster")?.as_str().map(str::to_owned)
     }
 
     fn lane(&self, step: &Step) -> Option<String> {
@@ -305,6 +385,11 @@ impl Tries {
             Class::Conflict => wait.limit,
             Class::Throttled => Duration::from_secs(300),
             Class::Unclear => Duration::from_secs(60),
+            Class::Unserved => Duration::from_secs(30),
+            // A new cluster's name and our way into it take a moment to be
+            // known everywhere; a network that isn't ours stays closed.
+            Class::Unreachable if wait.kind.in_cluster() => Duration::from_secs(15),
+            Class::Denied if wait.kind.in_cluster() => Duration::from_secs(180),
             _ => return Err(error),
         };
         if now.saturating_sub(since) >= patience {

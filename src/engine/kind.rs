@@ -2,7 +2,7 @@
 //! `kinds/` and one line in its registry.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +22,9 @@ use super::value::Outputs;
 pub enum Rule {
     /// A change needs a new resource.
     Replace,
+    /// Can be added where there is none; any other change needs a new
+    /// resource.
+    AddOnly,
     /// A list whose order means nothing.
     Unordered,
     /// Never shown; only that it changed.
@@ -80,6 +83,19 @@ pub struct Observation {
     pub foreign: Vec<Foreign>,
     /// Things to know that change nothing, such as "a newer version exists".
     pub notes: Vec<String>,
+    /// Clusters whose insides couldn't be read.
+    pub unread: Vec<Unread>,
+    /// Wanted objects whose cluster doesn't serve the API that they require.
+    pub unserved: Vec<(Address, Error)>,
+}
+
+/// A cluster that can't be reached, or doesn't let us in.
+#[derive(Clone, Debug)]
+pub struct Unread {
+    pub cluster: String,
+    pub error: Error,
+    /// What is wanted in it: there or not, nobody knows.
+    pub wanted: BTreeSet<Address>,
 }
 
 /// A resource that the spec asks for, as far as it is known while reading:
@@ -223,6 +239,12 @@ pub trait Kind: Send + Sync {
     /// template's `version`.
     fn moves(&self, _changes: &[Change]) -> &'static [&'static str] {
         &[]
+    }
+
+    /// What an update with these changes does besides, if people must know
+    /// before.
+    fn disturbs(&self, _changes: &[Change]) -> Option<&'static str> {
+        None
     }
 
     /// A few words for the plan's line, such as `10.64.0.0/16`.

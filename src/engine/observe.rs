@@ -7,12 +7,12 @@ use futures::future::join_all;
 
 use super::address::Address;
 use super::desired::Desired;
-use super::error::{Class, Error};
-use super::kind::{Foreign, Found, New, Observation, Registry, Round, Wanted};
+use super::error::Error;
+use super::kind::{Foreign, Found, New, Observation, Registry, Round, Unread, Wanted};
 use super::value::{Outputs, resolve};
 
 /// Everything that was read. An address that isn't here is absent only if its
-/// kind isn't in `unreadable`.
+/// kind isn't in `unreadable` and its cluster isn't in `unread`.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// By address; several when a replacement was interrupted, or when
@@ -23,6 +23,8 @@ pub struct Observed {
     pub notes: BTreeSet<String>,
     /// Kinds that couldn't be read, and why.
     pub unreadable: BTreeMap<&'static str, Error>,
+    pub unread: Vec<Unread>,
+    pub unserved: BTreeMap<Address, Error>,
 }
 
 impl Observed {
@@ -33,7 +35,7 @@ impl Observed {
 
     /// Adds what one kind gave.
     pub fn add(&mut self, kind: &'static str, observation: Observation) {
-        let Observation { found, foreign, notes } = observation;
+        let Observation { found, foreign, notes, unread, unserved } = observation;
         for one in found {
             self.kinds.insert(one.address.clone(), kind);
             let all = self.found.entry(one.address.clone()).or_default();
@@ -42,25 +44,13 @@ impl Observed {
         }
         self.foreign.extend(foreign.into_iter().map(|f| (f.address.clone(), f)));
         self.notes.extend(notes);
+        self.unread.extend(unread);
+        self.unserved.extend(unserved);
     }
 
     /// Outputs of everything that exists.
     pub fn outputs(&self) -> BTreeMap<Address, Outputs> {
         self.found.iter().filter_map(|(address, all)| Some((address.clone(), all.first()?.outputs.clone()))).collect()
-    }
-
-    /// The kinds that couldn't be read, but for those that live in clusters:
-    /// absent can't be told from hidden. A cluster whose API server can't be
-    /// reached, or doesn't let us in yet, blocks only its insides.
-    pub fn blind(&self, kinds: &Registry) -> Vec<(&'static str, &Error)> {
-        let inside = |name: &str, error: &Error| {
-            matches!(error.class, Class::Unreachable | Class::Denied) && kinds.get(name).is_ok_and(|k| k.in_cluster())
-        };
-        self.unreadable
-            .iter()
-            .filter(|(name, error)| !inside(name, error))
-            .map(|(name, error)| (*name, error))
-            .collect()
     }
 }
 

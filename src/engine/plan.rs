@@ -83,7 +83,28 @@ pub struct Blocked {
     /// True: it waits for something outside (an unreachable API server) and
     /// isn't wrong.
     pub pending: bool,
+    /// The cluster that couldn't be read, if that is why: one of
+    /// [`Plan::blocked_clusters`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// True: its cluster doesn't serve the API that it requires, so its
+    /// controls are unmet.
+    pub unmet: bool,
+    /// IDs of the controls that it carries.
+    pub controls: Vec<&'static str>,
     pub changes: Vec<Change>,
+}
+
+/// A cluster whose inside couldn't be read, so nothing is planned there.
+#[derive(Clone, Debug, Serialize)]
+pub struct BlockedCluster {
+    /// The EKS cluster's name.
+    pub cluster: String,
+    pub reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    /// How many objects are wanted in it.
+    pub objects: usize,
 }
 
 /// Something that left the spec and stays.
@@ -109,6 +130,7 @@ pub struct Summary {
 pub struct Plan {
     pub steps: Vec<Step>,
     pub blocked: Vec<Blocked>,
+    pub blocked_clusters: Vec<BlockedCluster>,
     pub kept: Vec<Kept>,
     pub notes: BTreeSet<String>,
     /// Silos and pools that would be deleted as a whole: to be confirmed.
@@ -123,7 +145,7 @@ pub struct Plan {
 impl Plan {
     /// True if there is nothing to do and nothing in the way.
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty() && self.blocked.is_empty()
+        self.steps.is_empty() && self.blocked.is_empty() && self.blocked_clusters.is_empty()
     }
 
     pub fn summary(&self) -> Summary {
@@ -151,8 +173,9 @@ impl Plan {
 
 /// Plans `desired` against `observed`.
 pub fn plan(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Policy) -> Result<Plan> {
-    if let Some((kind, error)) = observed.blind(kinds).first() {
-        let mut error = (*error).clone();
+    // Absent can't be told from hidden.
+    if let Some((kind, error)) = observed.unreadable.first_key_value() {
+        let mut error = error.clone();
         error.message = format!("{kind} can't be read, so what exists is unknown: {}", error.message);
         return Err(error);
     }
@@ -165,9 +188,11 @@ pub fn plan(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &P
         plan: Plan { notes: observed.notes.clone(), ..Plan::default() },
         making: BTreeMap::new(),
         deleting: BTreeMap::new(),
+        disturbed: BTreeMap::new(),
     };
     planner.run()?;
-    let Planner { mut plan, .. } = planner;
+    let Planner { mut plan, disturbed, .. } = planner;
+    plan.notes.extend(disturbed.into_iter().map(|(how, who)| format!("{}: {how}", who.join(", "))));
     plan.outputs = observed.outputs();
     order(plan)
 }
@@ -184,6 +209,8 @@ struct Planner<'a> {
     making: BTreeMap<Address, usize>,
     /// Steps that delete, with what they delete.
     deleting: BTreeMap<usize, Found>,
+    /// Updates that do more than change what they are for, by what that is.
+    disturbed: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl Planner<'_> {
@@ -215,6 +242,7 @@ impl Planner<'_> {
             }
         }
         self.keep_keys_of_kept()?;
+        self.block_clusters();
         self.drop_what_dies_with_its_cluster();
         self.connect();
         Ok(())
@@ -279,18 +307,23 @@ impl Planner<'_> {
     fn converge(&mut self, resource: &Resource) -> Result<()> {
         let kind = self.kinds.get(resource.kind)?.clone();
         let address = &resource.address;
-        if kind.in_cluster()
-            && let Some(error) = self.observed.unreadable.get(kind.name())
-        {
-            self.plan.blocked.push(Blocked {
-                address: address.clone(),
-                kind: resource.kind.to_owned(),
-                reason: error.message.clone(),
-                help: error.help.clone(),
-                pending: true,
-                changes: vec![],
-            });
+        if let Some(unread) = self.observed.unread.iter().find(|u| u.wanted.contains(address)) {
+            let blocked = self.block(resource, format!("cluster {} can't be read", unread.cluster), "", vec![]);
+            (blocked.pending, blocked.cluster) = (true, Some(unread.cluster.clone()));
             return Ok(());
+        }
+        if let Some(error) = self.observed.unserved.get(address) {
+            if !self.brings_apis(resource)? {
+                let unmet = match resource.controls.as_slice() {
+                    [] => String::new(),
+                    [one] => format!("; control {one} is unmet"),
+                    many => format!("; controls {} are unmet", many.join(", ")),
+                };
+                let help = error.help.as_deref().unwrap_or_default();
+                self.block(resource, format!("{}{unmet}", error.message), help, vec![]).unmet = true;
+                return Ok(());
+            }
+            self.plan.notes.insert(format!("{address}: {}; it waits for the add-on", error.message));
         }
         let all = self.observed.found.get(address).map(Vec::as_slice).unwrap_or_default();
         if let [first, second, ..] = all
@@ -314,12 +347,11 @@ impl Planner<'_> {
                 self.block(resource, foreign.message.clone(), "", vec![]);
                 return Ok(());
             }
-            if let Some(cause) = self.plan.blocked.iter().find(|b| graph::needs(resource).contains(&b.address)) {
+            let needs = graph::needs(resource);
+            // What a cluster will never take holds up nothing else.
+            if let Some(cause) = self.plan.blocked.iter().find(|b| !b.unmet && needs.contains(&b.address)) {
                 let (reason, pending) = (format!("it needs {}, which is blocked", cause.address), cause.pending);
-                self.block(resource, reason, "", vec![]);
-                if let Some(blocked) = self.plan.blocked.last_mut() {
-                    blocked.pending = pending;
-                }
+                self.block(resource, reason, "", vec![]).pending = pending;
                 return Ok(());
             }
             self.create(resource, &*kind, state, 1, false, None);
@@ -432,6 +464,9 @@ impl Planner<'_> {
         reason: Option<String>,
     ) {
         let generation = found.generation;
+        if let Some(how) = kind.disturbs(&changes) {
+            self.disturbed.entry(how).or_default().push(resource.address.to_string());
+        }
         self.push(resource, kind, Action::Update, generation, state, reason, Some(found.clone()), changes);
         // An update may change outputs, such as a launch template's version:
         // the kind predicts those that stay.
@@ -470,15 +505,54 @@ impl Planner<'_> {
         });
     }
 
-    fn block(&mut self, resource: &Resource, reason: String, help: &str, changes: Vec<Change>) {
-        self.plan.blocked.push(Blocked {
+    fn block(&mut self, resource: &Resource, reason: String, help: &str, changes: Vec<Change>) -> &mut Blocked {
+        let blocked = Blocked {
             address: resource.address.clone(),
             kind: resource.kind.to_owned(),
             reason,
             help: (!help.is_empty()).then(|| help.to_owned()),
             pending: false,
+            cluster: None,
+            unmet: false,
+            controls: resource.controls.clone(),
             changes,
-        });
+        };
+        self.plan.blocked.push_mut(blocked)
+    }
+
+    /// True if a step ahead of `resource` may bring APIs to its cluster.
+    fn brings_apis(&self, resource: &Resource) -> Result<bool> {
+        let ahead = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
+        let mut kinds = ahead.filter_map(|i| self.plan.steps.get(*i)).map(|s| s.kind);
+        Ok(kinds.any(|k| matches!(k, "aws.eks-addon" | "aws.eks-cluster")))
+    }
+
+    /// Names the clusters that couldn't be read and that the selection is
+    /// about, but for those that go.
+    fn block_clusters(&mut self) {
+        let dying = self.dying_clusters();
+        for unread in &self.observed.unread {
+            let blocks = self.plan.blocked.iter().any(|b| b.cluster.as_ref() == Some(&unread.cluster));
+            // Where a tenant was that is no longer in the spec, nobody knows.
+            let gone = |id: &String| !self.desired.iter().any(|r| r.address.owner() == Owner::Tenant(id.clone()));
+            let concerned = || unread.wanted.iter().any(|a| self.selects(a)) || self.policy.tenants.iter().any(gone);
+            if blocks || (!dying.contains(&unread.cluster) && concerned()) {
+                self.plan.blocked_clusters.push(BlockedCluster {
+                    cluster: unread.cluster.clone(),
+                    reason: unread.error.message.clone(),
+                    help: unread.error.help.clone(),
+                    objects: unread.wanted.len(),
+                });
+            }
+        }
+    }
+
+    fn dying_clusters(&self) -> BTreeSet<String> {
+        self.deleting
+            .iter()
+            .filter(|(i, _)| self.plan.steps.get(**i).is_some_and(|s| s.kind == "aws.eks-cluster"))
+            .filter_map(|(_, found)| found.outputs.get("name").cloned())
+            .collect()
     }
 
     /// Plans the deletion of everything at `address`.
@@ -584,12 +658,7 @@ impl Planner<'_> {
 
     /// Objects in a cluster that is deleted go with it.
     fn drop_what_dies_with_its_cluster(&mut self) {
-        let clusters: BTreeSet<String> = self
-            .deleting
-            .iter()
-            .filter(|(i, _)| self.plan.steps.get(**i).is_some_and(|s| s.kind == "aws.eks-cluster"))
-            .filter_map(|(_, found)| found.outputs.get("name").cloned())
-            .collect();
+        let clusters = self.dying_clusters();
         let gone: Vec<usize> = self
             .deleting
             .iter()

@@ -17,6 +17,15 @@ pub enum Outcome {
     Failed {
         error: Error,
     },
+    /// Its cluster can't be reached from here, or doesn't let us in.
+    Blocked {
+        error: Error,
+    },
+    /// Its cluster doesn't serve the API that it requires, so its controls are
+    /// unmet.
+    Unmet {
+        error: Error,
+    },
     /// Something that it needs failed, is blocked or was skipped.
     Skipped {
         because: Address,
@@ -31,6 +40,8 @@ pub struct Line {
     pub kind: &'static str,
     pub action: Action,
     pub replaces: bool,
+    /// IDs of the controls that it carries.
+    pub controls: Vec<&'static str>,
     #[serde(flatten)]
     pub outcome: Outcome,
 }
@@ -72,12 +83,35 @@ impl Report {
         })
     }
 
+    /// Steps that can't be done from here.
+    pub fn blocked(&self) -> impl Iterator<Item = (&Line, &Error)> {
+        self.lines.iter().filter_map(|l| match &l.outcome {
+            Outcome::Blocked { error } => Some((l, error)),
+            _ => None,
+        })
+    }
+
+    /// Steps that their cluster has no API for.
+    pub fn unmet(&self) -> impl Iterator<Item = (&Line, &Error)> {
+        self.lines.iter().filter_map(|l| match &l.outcome {
+            Outcome::Unmet { error } => Some((l, error)),
+            _ => None,
+        })
+    }
+
     /// Steps that weren't carried out.
     pub fn left(&self) -> impl Iterator<Item = &Line> {
         self.lines.iter().filter(|l| matches!(l.outcome, Outcome::Skipped { .. } | Outcome::NotStarted))
     }
 
     pub(crate) fn line(step: &Step, outcome: Outcome) -> Line {
-        Line { address: step.address.clone(), kind: step.kind, action: step.action, replaces: step.replaces, outcome }
+        Line {
+            address: step.address.clone(),
+            kind: step.kind,
+            action: step.action,
+            replaces: step.replaces,
+            controls: step.controls.clone(),
+            outcome,
+        }
     }
 }

@@ -267,8 +267,6 @@ fn desired(resources: &[(&str, &'static str, Value, &[&str])]) -> Desired {
                 state: state.clone(),
                 after: after.iter().map(Address::new).collect(),
                 controls: vec![],
-                whole: None,
-                keep: false,
             })
             .unwrap();
     }
@@ -448,6 +446,8 @@ async fn a_failure_skips_what_depends_on_it_and_nothing_else() {
         match &line.outcome {
             Outcome::Done => "done",
             Outcome::Failed { .. } => "failed",
+            Outcome::Blocked { .. } => "blocked",
+            Outcome::Unmet { .. } => "unmet",
             Outcome::Skipped { .. } => "skipped",
             Outcome::NotStarted => "not started",
         }
@@ -519,8 +519,6 @@ async fn one_lane_runs_one_at_a_time() {
             state,
             after: vec![],
             controls: vec![],
-            whole: None,
-            keep: false,
         })
         .unwrap();
     }
@@ -583,8 +581,6 @@ fn any_estate() -> impl Strategy<Value = Desired> {
                     state: json!({"fixed": fixed, "plain": plain, "members": uses, "model": kind}),
                     after,
                     controls: vec![],
-                    whole: None,
-                    keep: false,
                 })
                 .unwrap();
         }

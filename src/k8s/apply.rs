@@ -15,7 +15,10 @@ pub const PATCH: &str = "application/apply-patch+yaml";
 pub fn is_settled(desired: &Value, live: &Value) -> bool {
     let same = |field: &str| desired.get(field) == live.get(field);
     let Some(owned) = owned_fields(live, desired.get("apiVersion")) else { return false };
-    same("apiVersion") && same("kind") && owns(owned, &without_identity(desired), Some(live))
+    same("apiVersion")
+        && same("kind")
+        && owns(owned, &without_identity(desired), Some(live))
+        && without_additions(live).is_none()
 }
 
 /// True if we have applied the object: labels alone may be copied.
@@ -32,6 +35,92 @@ pub fn is_controlled(live: &Value) -> bool {
 /// Who else has written fields of the object.
 pub fn other_managers(live: &Value) -> Vec<&str> {
     managers(live).filter(|m| !is_ours(m)).filter_map(|m| m.get("manager")?.as_str()).collect()
+}
+
+/// Groups whose objects say who may do what: a field that someone else has
+/// added may undo the whole, so all of it is ours but metadata and status.
+/// Elsewhere controllers may have their say.
+const WHOLE: [&str; 9] = [
+    "admissionregistration.k8s.io",
+    "crd.projectcalico.org",
+    "networking.k8s.aws",
+    "networking.k8s.io",
+    "projectcalico.org",
+    "rbac.authorization.k8s.io",
+    "scheduling.k8s.io",
+    "vpcresources.k8s.aws",
+    "",
+];
+/// Of the core group, those that limit.
+const LIMITS: [&str; 2] = ["LimitRange", "ResourceQuota"];
+
+/// `live` without the fields that others have added to an object that is
+/// wholly ours; `None` if there are none. Server-side apply leaves those: to
+/// it, they are nobody's business but theirs.
+pub fn without_additions(live: &Value) -> Option<Value> {
+    let text = |field: &str| live.get(field).and_then(Value::as_str).unwrap_or_default();
+    let group = text("apiVersion").split_once('/').map_or("", |(group, _)| group);
+    if !WHOLE.contains(&group) || (group.is_empty() && !LIMITS.contains(&text("kind"))) {
+        return None;
+    }
+    let ours = owned_fields(live, live.get("apiVersion"))?;
+    let mut whole = live.clone();
+    let others = managers(live).filter(|m| {
+        let is = |field: &str| m.get(field).and_then(Value::as_str).unwrap_or_default();
+        is("manager") != MANAGER && is("subresource").is_empty() && m.get("apiVersion") == live.get("apiVersion")
+    });
+    for fields in others.filter_map(|m| m.get("fieldsV1")?.as_object()) {
+        let kept = ["f:metadata", "f:status"];
+        let fields = fields.iter().filter(|(k, _)| !kept.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone()));
+        remove_added(&mut whole, &fields.collect(), Some(ours));
+    }
+    (whole != *live).then_some(whole)
+}
+
+/// Removes from `value` what is in `theirs` and not in `ours` (fieldsV1).
+fn remove_added(value: &mut Value, theirs: &Map<String, Value>, ours: Option<&Map<String, Value>>) {
+    for (key, child) in theirs.iter().filter(|(k, _)| *k != ".") {
+        let Some(child) = child.as_object() else { continue };
+        let own = ours.and_then(|o| o.get(key)).and_then(Value::as_object);
+        let whole = own.is_none() && (is_leaf(child) || !key.starts_with("f:"));
+        match value {
+            Value::Object(map) => {
+                let Some(name) = key.strip_prefix("f:") else { continue };
+                if whole {
+                    map.shift_remove(name);
+                } else if let Some(under) = map.get_mut(name) {
+                    let was_empty = is_hollow(under);
+                    remove_added(under, child, own);
+                    if own.is_none() && !was_empty && is_hollow(under) {
+                        map.shift_remove(name);
+                    }
+                }
+            }
+            Value::Array(items) => {
+                let Some(place) = items.iter().position(|item| is_item(key, item)) else { continue };
+                if whole {
+                    items.remove(place);
+                } else if let Some(item) = items.get_mut(place) {
+                    remove_added(item, child, own);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_hollow(value: &Value) -> bool {
+    value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
+}
+
+/// True if a list's `item` is the one that `key` (`v:` or `k:`) is for.
+fn is_item(key: &str, item: &Value) -> bool {
+    let parsed = |prefix: &str| key.strip_prefix(prefix).and_then(|k| serde_json::from_str::<Value>(k).ok());
+    match (parsed("v:"), parsed("k:")) {
+        (Some(value), _) => value == *item,
+        (None, Some(Value::Object(keys))) => keys.iter().all(|(k, v)| item.get(k) == Some(v)),
+        _ => false,
+    }
 }
 
 /// `object` without what the server keeps for itself.
@@ -335,6 +424,37 @@ mod tests {
         assert!(!is_settled(&desired(), &taken), "a field that someone else has taken");
         let version = with(live(), "/metadata/managedFields/0/apiVersion", json!("v1beta1"));
         assert!(!is_settled(&desired(), &version), "fields of another version");
+    }
+
+    #[test]
+    fn what_others_add_to_an_object_that_is_wholly_ours() {
+        let ours = json!({"f:spec": {"f:matchConditions": {"k:{\"name\":\"own\"}": {".": {}, "f:name": {}, "f:expression": {}}},
+            "f:matchConstraints": {"f:resourceRules": {}}, "f:validationActions": {"v:\"Deny\"": {}}}});
+        let theirs = json!({"f:metadata": {"f:labels": {"f:theirs": {}}}, "f:spec": {
+            "f:matchConditions": {"k:{\"name\":\"never\"}": {".": {}, "f:name": {}, "f:expression": {}}},
+            "f:matchConstraints": {"f:excludeResourceRules": {}, "f:objectSelector": {"f:matchLabels": {"f:a": {}}}},
+            "f:validationActions": {"v:\"Warn\"": {}}}});
+        let entry = |manager: &str, operation: &str, fields: &Value| {
+            json!({"manager": manager, "operation": operation, "apiVersion": "admissionregistration.k8s.io/v1", "fieldsV1": fields})
+        };
+        let own = json!({"name": "own", "expression": "true"});
+        let mut live = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": "p", "labels": {"theirs": "x"}, "managedFields": [
+                entry("ringfence", "Apply", &ours), entry("kubectl-edit", "Update", &theirs)]},
+            "spec": {
+                "matchConditions": [own, {"name": "never", "expression": "false"}],
+                "matchConstraints": {"resourceRules": [1], "excludeResourceRules": [2], "objectSelector": {"matchLabels": {"a": "b"}}},
+                "validationActions": ["Warn", "Deny"],
+            },
+        });
+        let spec = json!({"matchConditions": [own], "matchConstraints": {"resourceRules": [1]}, "validationActions": ["Deny"]});
+        let cleared = without_additions(&live).unwrap_or_default();
+        assert_eq!(cleared["spec"], spec);
+        assert_eq!(cleared["metadata"], live["metadata"]);
+        live["kind"] = json!("Secret");
+        live["apiVersion"] = json!("v1");
+        assert_eq!(without_additions(&live), None, "controllers have their say elsewhere");
     }
 
     #[test]

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -115,7 +114,6 @@ impl Clusters {
             client,
             token: tokio::sync::Mutex::default(),
             apis: tokio::sync::Mutex::default(),
-            accepted: AtomicBool::new(false),
             counts: self.counts.clone(),
         })
     }
@@ -130,7 +128,6 @@ pub struct Cluster {
     client: kube::Client,
     token: tokio::sync::Mutex<Option<Token>>,
     apis: tokio::sync::Mutex<Option<Arc<Apis>>>,
-    accepted: AtomicBool,
     counts: Counts,
 }
 
@@ -155,12 +152,6 @@ impl Call {
 impl Cluster {
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// True once the server has let us read or write an object. Until then a
-    /// refusal may be that of an access entry that it hasn't heard of yet.
-    pub fn accepted(&self) -> bool {
-        self.accepted.load(Ordering::Relaxed)
     }
 
     /// What the cluster serves, asked once; `fresh` asks again. The first call
@@ -209,9 +200,6 @@ impl Cluster {
             if !(200..300).contains(&status) {
                 return Err(named(error::status(status, &body, &self.name, &self.way_in())));
             }
-            if call.action != "discover" {
-                self.accepted.store(true, Ordering::Relaxed);
-            }
             return error::json(&body).ok_or_else(|| named(error::not_kubernetes(status, &body, &self.name)));
         }
         Err(Error::bug(format!("no request was sent to cluster {}", self.name)))
@@ -245,7 +233,7 @@ impl Cluster {
         if let Some(token) = held.as_ref().filter(|t| Clock::timestamp() + MARGIN < t.expires) {
             return Ok(token.token.clone());
         }
-        let fresh = token(&self.aws, &self.name).await?;
+        let fresh = token(&self.aws.config, &self.aws.scope, &self.name).await?;
         Ok(held.insert(fresh).token.clone())
     }
 
@@ -256,7 +244,10 @@ impl Cluster {
     fn ways_out(&self) -> String {
         match &self.kubeconfig {
             Some(file) => {
-                format!("see that what {} leads to is running: the tunnel, the bastion, the VPN", file.display())
+                format!(
+                    "see that what {} leads to is running: the tunnel, the bastion, the VPN; or leave the in-cluster part to GitOps with the files that `ringfence render` writes",
+                    file.display()
+                )
             }
             None => format!(
                 "run this inside the cluster's VPC or a network connected to it; or open a tunnel and name it with --kubeconfig {}=FILE; or leave the in-cluster part to GitOps with the files that `ringfence render` writes",

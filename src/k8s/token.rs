@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
@@ -15,7 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::aws::{Aws, Scope};
+use crate::aws::Scope;
 use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
 
@@ -44,21 +45,21 @@ impl fmt::Debug for Token {
     }
 }
 
-/// A token for the cluster named `cluster` in `aws`'s region. Calls nothing
-/// but the credentials' own source.
+/// A token for the cluster named `cluster` in the region and partition of
+/// `scope`. Calls nothing but the credentials' own source.
 ///
 /// # Errors
 /// [`Class::Denied`] if there are no credentials.
-pub async fn token(aws: &Aws, cluster: &str) -> Result<Token> {
-    let provider = aws.config.credentials_provider().ok_or_else(|| no_credentials("none are configured"))?;
-    let credentials = provider.provide_credentials().await.map_err(|e| no_credentials(&e.to_string()))?;
+pub async fn token(config: &SdkConfig, scope: &Scope, cluster: &str) -> Result<Token> {
+    let provider = config.credentials_provider().ok_or_else(|| no_credentials("none are configured"))?;
+    let credentials = provider.provide_credentials().await.map_err(|e| no_credentials(&causes(&e)))?;
     let now = Clock::timestamp();
     let mut expires = now + LIFE;
     // A session's end is its tokens' end too: the cluster asks STS each time.
     if let Some(end) = credentials.expiry().and_then(|e| Timestamp::try_from(e).ok()) {
         expires = expires.min(end);
     }
-    let url = presigned(&credentials, &aws.scope, cluster, now.into())?;
+    let url = presigned(&credentials, scope, cluster, now.into())?;
     Ok(Token { token: format!("k8s-aws-v1.{}", URL_SAFE_NO_PAD.encode(url)), expires })
 }
 
@@ -107,6 +108,12 @@ fn dns_suffix(partition: &str) -> &'static str {
         "aws-eusc" => "amazonaws.eu",
         _ => "amazonaws.com",
     }
+}
+
+/// `error` with what caused it.
+fn causes(error: &dyn std::error::Error) -> String {
+    let all = std::iter::successors(Some(error), |e| e.source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn no_credentials(cause: &str) -> Error {

@@ -225,7 +225,11 @@ impl Core {
         };
         let next = file.with_extension("json.new");
         let saved = std::fs::write(&next, bytes).and_then(|()| std::fs::rename(&next, file));
-        let saved = saved.map_err(|why| at(file, "can't be written", why));
+        let saved = saved.map_err(|why| {
+            // Half a file helps nobody, least of all where space is short.
+            let _gone = std::fs::remove_file(&next);
+            io::Error::new(why.kind(), at(file, "can't be written", why))
+        });
         self.lock().unsaved = saved.as_ref().err().map(io::Error::to_string);
         saved
     }

@@ -754,6 +754,7 @@ impl<'a> Checker<'a, '_> {
         }
         for cluster in &clusters {
             self.way_out(cluster);
+            self.replaced_endpoints(cluster);
             self.support(cluster);
         }
         self.open_endpoints(&mut clusters);
@@ -773,6 +774,30 @@ impl<'a> Checker<'a, '_> {
         let help = format!("add {} to `endpoints`, or have NAT gateways", list(missing.iter().copied()));
         let place = cluster.place_of(nat, path);
         self.findings.error(place.error(Code::Network, message).help(help));
+    }
+
+    /// A profile's endpoints stand instead of the tenancy's, not beside them.
+    fn replaced_endpoints(&mut self, cluster: &Member<'a>) {
+        let at = ["network", "endpoints"];
+        let said = self.root.get("spec").and_then(|spec| spec.at(&at));
+        let (Some(said), Some((node, path))) = (said, cluster.effective(&at, self.root)) else { return };
+        let place = cluster.place_of(node, path);
+        let all = |node: &Node| -> BTreeSet<String> {
+            node.items().iter().filter_map(Node::text).map(str::to_owned).collect()
+        };
+        let (ours, theirs) = (all(said), all(node));
+        if place.related.is_none() || ours == theirs {
+            return;
+        }
+        let named = |all: &BTreeSet<String>| list(all.iter().map(String::as_str));
+        let message = format!(
+            "{} gets the endpoints of its profile, {}, instead of those of `spec.network`, {}",
+            cluster.what,
+            named(&theirs),
+            named(&ours)
+        );
+        let help = "give it `network.endpoints` of its own, or the same in both places";
+        self.findings.warn(place.error(Code::Network, message).help(help));
     }
 
     /// Versions whose standard support ends, where the cluster doesn't pay for more.

@@ -27,6 +27,7 @@ pub use control::Control;
 pub use error::{SpecError, SpecErrors};
 pub use load::{LoadOptions, canonical, digest, load};
 pub use model::*;
+pub use rules::BASELINE_CAPABILITIES;
 pub use schema::{profile_schema, schema};
 pub use uid::uid_range;
 

@@ -55,7 +55,7 @@ const LIMITED: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 const NEVER: &[&str] = &["ALL", "NET_ADMIN", "SYS_ADMIN"];
 
 /// What the Pod Security Standards' baseline lets a container add.
-const BASELINE_CAPABILITIES: &[&str] = &[
+pub const BASELINE_CAPABILITIES: &[&str] = &[
     "AUDIT_WRITE",
     "CHOWN",
     "DAC_OVERRIDE",

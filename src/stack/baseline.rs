@@ -14,17 +14,26 @@ use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
 use super::access::{access_entries, workload_role};
+use super::cluster::DAEMONS;
 use super::network::Network;
 use super::{Site, Stack, Terms};
 use crate::engine::address::Address;
 use crate::engine::error::{Error, Result};
 use crate::engine::value::reference;
 use crate::kinds::k8s::manifest;
-use crate::spec::{Control, Isolation, KubernetesVersion, Tenant};
+use crate::spec::{
+    BASELINE_CAPABILITIES, Control, Isolation, KubernetesVersion, NatGateways, Pods, Tenant, is_gateway_endpoint, names,
+};
 
 /// The version of the Pod Security Standards that namespaces are held to:
 /// from 1.35 on, `restricted` lets root run in a user namespace.
 const POD_SECURITY: KubernetesVersion = KubernetesVersion { major: 1, minor: 34 };
+
+/// The first version that has MutatingAdmissionPolicies.
+const MUTATION: KubernetesVersion = KubernetesVersion { major: 1, minor: 36 };
+
+/// What the Pod Security Standards' `restricted` lets a container add.
+const RESTRICTED_CAPABILITIES: &[&str] = &["NET_BIND_SERVICE"];
 
 /// What no pod reaches as "the internet": private, shared and link-local
 /// addresses (RFC 1918, RFC 6598, RFC 3927), and with the last IMDS.
@@ -38,6 +47,9 @@ enum Phase {
     Rest,
     Binding,
 }
+
+/// Cluster, API group, kind, namespace and name: no two objects share them.
+pub(super) type Identity = [String; 5];
 
 /// One object of a template.
 struct Object {
@@ -55,7 +67,7 @@ impl Stack<'_> {
         let objects = self.objects(site, "manifests/cluster/", &context, &site.prefix, None)?;
         let policies = objects.iter().filter(|o| o.phase == Phase::Policy).map(|o| o.address.clone()).collect();
         let entries = self.addresses_under(&access_entries(site));
-        self.put_in_phases(objects, &entries)?;
+        self.put_in_phases(site, objects, &entries)?;
         Ok(policies)
     }
 
@@ -75,17 +87,22 @@ impl Stack<'_> {
         let objects = self.objects(site, "manifests/tenant/", &context, home, Some(tenant))?;
         let mut before = self.addresses_under(&site.at("k8s/"));
         before.extend(self.addresses_under(&access_entries(site)));
-        self.put_in_phases(objects, &before)
+        self.put_in_phases(site, objects, &before)
     }
 
     /// Each phase after the one before it that has objects; the first after
-    /// `before`.
-    fn put_in_phases(&mut self, mut objects: Vec<Object>, before: &[Address]) -> Result<()> {
+    /// `before`. What requires an API comes after the add-ons that may bring it.
+    fn put_in_phases(&mut self, site: &Site<'_>, mut objects: Vec<Object>, before: &[Address]) -> Result<()> {
+        let addons = site.cluster.profile.addons.iter().map(|(name, _)| name).filter(|n| DAEMONS.contains(n));
+        let addons: Vec<Address> = addons.map(|name| site.at(&format!("addon/{name}"))).collect();
         objects.sort_by(|a, b| (a.phase, &a.address).cmp(&(b.phase, &b.address)));
         let mut before = before.to_vec();
         for phase in objects.chunk_by(|a, b| a.phase == b.phase) {
             for Object { address, state, controls, .. } in phase {
-                let terms = Terms { after: before.clone(), controls: controls.clone(), keep: false };
+                let mut terms = Terms { after: before.clone(), controls: controls.clone() };
+                if state.requires.is_some() {
+                    terms = terms.after(addons.clone());
+                }
                 self.put(address.clone(), manifest::NAME, state, terms)?;
             }
             before = phase.iter().map(|o| o.address.clone()).collect();
@@ -99,7 +116,7 @@ impl Stack<'_> {
     }
 
     fn objects(
-        &self,
+        &mut self,
         site: &Site<'_>,
         folder: &str,
         context: &Value,
@@ -107,12 +124,22 @@ impl Stack<'_> {
         tenant: Option<&Tenant>,
     ) -> Result<Vec<Object>> {
         let mut objects = Vec::new();
-        for template in self.templates.names(folder) {
-            for document in self.templates.yaml(template, context, home)? {
+        let templates = self.templates;
+        for template in templates.names(folder) {
+            for document in templates.yaml(template, context, home)? {
                 let object = self.object(site, document, home, tenant).map_err(|what| {
                     Error::input(format!("template {template}, for {home}: {what}"))
                         .help("each document is one Kubernetes object with apiVersion, kind and metadata.name")
                 })?;
+                let source = format!("{template}, for {home}");
+                let identity = identity(site, &object.state.object);
+                if let Some(other) = self.sources.insert(identity, source) {
+                    return Err(Error::input(format!(
+                        "template {template}, for {home}: {} is made by template {other}, too",
+                        manifest::summary(&object.state.object)
+                    ))
+                    .help("give one of the two another name, or replace the template by a file of the same name"));
+                }
                 objects.push(object);
             }
         }
@@ -202,8 +229,13 @@ impl Stack<'_> {
             "vpcCidr": network.cidr,
             "privateCidrs": network.private.iter().map(|s| s.cidr).collect::<Vec<_>>(),
             "serviceCidr": self.spec.network.service_cidr,
+            "apiServiceIp": self.spec.network.service_cidr.hosts().next(),
+            "internet": site.cluster.network.nat_gateways != NatGateways::None,
+            "interfaceEndpoints": site.cluster.network.endpoints.iter().any(|e| !is_gateway_endpoint(e)),
+            "gatewayEndpoints": site.cluster.network.endpoints.iter().any(|e| is_gateway_endpoint(e)),
             "notInternet": self.not_internet(),
             "priorityClasses": classes,
+            "mutation": site.version >= MUTATION,
         }))
     }
 
@@ -239,10 +271,33 @@ impl Stack<'_> {
             "group": format!("tenant:{}", tenant.id),
             "priorityClass": priority_class(&tenant.tier, tenant.profile.priority_class.value),
             "profile": tenant.profile,
+            "podSecurity": pod_security(&tenant.profile.pods),
+            "fargateProfile": names::fargate_profile(&tenant.id),
             "serviceAccounts": accounts,
             "securityGroup": reference(&home.join("security-group"), "id"),
             "uidRange": tenant.uid_range,
         }))
+    }
+}
+
+fn identity(site: &Site<'_>, object: &Value) -> Identity {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let api = text("/apiVersion");
+    let group = api.split_once('/').map_or("", |(group, _)| group).to_owned();
+    [site.name.clone(), group, text("/kind"), text("/metadata/namespace"), text("/metadata/name")]
+}
+
+/// The strictest of the Pod Security Standards that lets pods have what their
+/// profile allows. The admission policies hold all of `restricted`'s rules
+/// themselves, but for these openings.
+fn pod_security(pods: &Pods) -> &'static str {
+    let beyond = |allowed: &[&str]| pods.allowed_capabilities.iter().any(|c| !allowed.contains(&c.as_str()));
+    if !pods.host_paths.is_empty() || beyond(BASELINE_CAPABILITIES) {
+        "privileged"
+    } else if beyond(RESTRICTED_CAPABILITIES) {
+        "baseline"
+    } else {
+        "restricted"
     }
 }
 

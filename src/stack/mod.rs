@@ -105,7 +105,7 @@ impl Facts {
 
 /// Everything that `spec` asks for.
 pub fn build(spec: &Spec, facts: &Facts, templates: &Templates) -> Result<Desired> {
-    let mut stack = Stack { spec, facts, templates, names: Names::new(spec), desired: Desired::default() };
+    let mut stack = Stack { spec, facts, templates, names: Names::new(spec), desired: Desired::default(), sources: BTreeMap::new() };
     let blocks = network::blocks(spec, facts)?;
     for cluster in spec.clusters() {
         let site = Site::new(&stack, cluster);
@@ -138,6 +138,8 @@ struct Stack<'a> {
     templates: &'a Templates,
     names: Names<'a>,
     desired: Desired,
+    /// Where each object of a cluster comes from.
+    sources: BTreeMap<baseline::Identity, String>,
 }
 
 /// One cluster with its VPC.
@@ -180,7 +182,6 @@ impl<'a> Site<'a> {
 struct Terms {
     after: Vec<Address>,
     controls: Vec<&'static str>,
-    keep: bool,
 }
 
 impl Terms {
@@ -193,21 +194,15 @@ impl Terms {
         self.controls.extend(controls.iter().map(|c| c.id()));
         self
     }
-
-    fn kept(mut self) -> Self {
-        self.keep = true;
-        self
-    }
 }
 
 impl<'a> Stack<'a> {
     fn put(&mut self, address: Address, kind: &'static str, state: &impl Serialize, terms: Terms) -> Result<()> {
-        let Terms { mut after, controls, keep } = terms;
+        let Terms { mut after, controls } = terms;
         after.sort();
         after.dedup();
-        let whole = whole(&address);
         let state = untyped(state)?;
-        self.desired.insert(Resource { address, kind, state, after, controls, whole, keep })
+        self.desired.insert(Resource { address, kind, state, after, controls })
     }
 
     /// The spec's tags, `Name`, and whose the resource is.
@@ -255,17 +250,6 @@ impl<'a> Stack<'a> {
             "aws-iso-f" => "csp.hci.ic.gov",
             _ => "amazonaws.com",
         }
-    }
-}
-
-/// The silo or pool that a resource is part of: what pool tenants have for
-/// themselves is part of none.
-fn whole(address: &Address) -> Option<Address> {
-    let parts: Vec<&str> = address.as_str().split('/').collect();
-    match parts.as_slice() {
-        ["tenant", id, "silo", ..] => Some(Address::new(format!("tenant/{id}/silo"))),
-        ["pool", name, ..] => Some(Address::new(format!("pool/{name}"))),
-        _ => None,
     }
 }
 

@@ -86,10 +86,12 @@ impl Stack<'_> {
             vpc::NAME,
             &vpc::State {
                 cidr: cidr.to_string(),
+                secondary_cidrs: Vec::new(),
                 dns_support: true,
                 dns_hostnames: true,
                 default_group_ingress: Vec::new(),
                 default_group_egress: Vec::new(),
+                main_routes: Vec::new(),
                 tags: self.tags(&address, &site.name),
             },
             Terms::default().controls(separation),
@@ -252,7 +254,7 @@ impl Stack<'_> {
         for (name, routes, subnets) in tables {
             let address = site.at(&format!("route-table/{name}"));
             let tags = self.tags(&address, format!("{}-{name}", site.name));
-            let state = route_table::State { vpc: site.output("vpc", "id"), routes, subnets, tags };
+            let state = route_table::State { vpc: site.output("vpc", "id"), routes, subnets, main: false, tags };
             self.put(address.clone(), route_table::NAME, &state, Terms::default())?;
             addresses.push(address);
         }
@@ -332,7 +334,7 @@ impl Stack<'_> {
             key: Some(site.output("key", "arn")),
             tags: self.tags(&address, name),
         };
-        self.put(address, log_group::NAME, &state, Terms::default().kept())
+        self.put(address, log_group::NAME, &state, Terms::default())
     }
 }
 

@@ -417,7 +417,7 @@ fn objects_say_whose_they_are() {
 /// misspelt field shows.
 #[test]
 fn objects_have_only_fields_that_kubernetes_knows() {
-    use k8s_openapi::api::{core::v1 as core, networking::v1 as net, rbac::v1 as rbac, scheduling::v1 as scheduling};
+    use k8s_openapi::api::{admissionregistration::v1 as admission, core::v1 as core, networking::v1 as net, rbac::v1 as rbac, scheduling::v1 as scheduling};
     fn through<T: serde::de::DeserializeOwned + Serialize>(object: &Value) -> Value {
         serde_json::to_value(serde_json::from_value::<T>(object.clone()).unwrap()).unwrap()
     }
@@ -426,6 +426,8 @@ fn objects_have_only_fields_that_kubernetes_knows() {
             let object = &r.state["object"];
             let back = match object["kind"].as_str().unwrap() {
                 "LimitRange" => through::<core::LimitRange>(object),
+                "MutatingAdmissionPolicy" => through::<admission::MutatingAdmissionPolicy>(object),
+                "MutatingAdmissionPolicyBinding" => through::<admission::MutatingAdmissionPolicyBinding>(object),
                 "Namespace" => through::<core::Namespace>(object),
                 "NetworkPolicy" => through::<net::NetworkPolicy>(object),
                 "PriorityClass" => through::<scheduling::PriorityClass>(object),
@@ -433,6 +435,8 @@ fn objects_have_only_fields_that_kubernetes_knows() {
                 "Role" => through::<rbac::Role>(object),
                 "RoleBinding" => through::<rbac::RoleBinding>(object),
                 "ServiceAccount" => through::<core::ServiceAccount>(object),
+                "ValidatingAdmissionPolicy" => through::<admission::ValidatingAdmissionPolicy>(object),
+                "ValidatingAdmissionPolicyBinding" => through::<admission::ValidatingAdmissionPolicyBinding>(object),
                 "SecurityGroupPolicy" => continue,
                 other => panic!("{name}: {} is a {other}, which this test doesn't know", r.address),
             };

@@ -99,6 +99,7 @@ pub(super) fn help(error: &Error) -> Option<String> {
         Class::Quota => "ask for more in Service Quotas, or free some, then run the same command",
         Class::Unreachable => "check the network, the proxy and AWS_ENDPOINT_URL, then run the same command",
         Class::Bug => "this is a bug in ringfence; please report it, with the command and this text",
+        Class::Unserved => "install what brings that API, then run the same command",
         Class::Failed | Class::NotFound | Class::Exists | Class::Invalid | Class::Input => "",
     };
     match &error.help {

@@ -35,6 +35,14 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry) -> String {
         }
         body += "</ul></div>\n";
     }
+    for one in &plan.blocked_clusters {
+        body += &format!(
+            "<div class=\"warn\"><p>The inside of cluster <code>{}</code> can't be read: {}</p><p>{}</p></div>\n",
+            escaped(&one.cluster),
+            escaped(&prose(&one.reason)),
+            escaped(&prose(one.help.as_deref().unwrap_or_default()))
+        );
+    }
     if !groups.is_empty() {
         body += "<table><thead><tr><th></th><th>add</th><th>change</th><th>replace</th><th>destroy</th><th>blocked</th></tr></thead><tbody>\n";
         for group in &groups {

@@ -163,6 +163,7 @@ fn tail(out: &mut String, plan: &Plan, subject: &Subject, layout: Layout) {
             hang(out, "        ", reason, room);
         }
     }
+    clusters(out, plan, layout);
     if !plan.confirm.is_empty() {
         out.push('\n');
         out.push_str(&paint.red("Deleted as a whole, and to be confirmed"));
@@ -184,6 +185,18 @@ fn tail(out: &mut String, plan: &Plan, subject: &Subject, layout: Layout) {
         out.push('\n');
         for note in &plan.notes {
             hang(out, "Note: ", note, room);
+        }
+    }
+}
+
+/// The clusters whose insides couldn't be read, each once.
+fn clusters(out: &mut String, plan: &Plan, layout: Layout) {
+    for one in &plan.blocked_clusters {
+        let what = format!("Waiting: the inside of cluster {} ({})", plain(&one.cluster), count(one.objects, "object"));
+        section(out, &layout.paint.yellow(&what));
+        hang(out, "      ", &one.reason, layout.width);
+        if let Some(help) = &one.help {
+            hang(out, "      help: ", help, layout.width);
         }
     }
 }
@@ -229,12 +242,15 @@ pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, l
             hang(&mut out, "      help: ", &help, room);
         }
     }
+    unmet(&mut out, report, layout);
+    held(&mut out, report, layout);
     skipped(&mut out, report, layout);
     let idle = report.lines.iter().filter(|l| matches!(l.outcome, Outcome::NotStarted)).count();
     if idle > 0 {
         section(&mut out, &paint.yellow(&format!("Not started: {}", count(idle, "step"))));
     }
     blocked(&mut out, plan, layout);
+    clusters(&mut out, plan, layout);
     if !report.differs.is_empty() {
         section(&mut out, &paint.red("Still different after everything was done"));
         for (address, what) in &report.differs {
@@ -297,6 +313,37 @@ fn section(out: &mut String, title: &str) {
     out.push('\n');
 }
 
+/// What its cluster has no API for, each with its controls.
+fn unmet(out: &mut String, report: &Report, layout: Layout) {
+    for (line, error) in report.unmet() {
+        let controls = match line.controls.is_empty() {
+            true => "an object was left out".to_owned(),
+            false => line.controls.join(", "),
+        };
+        section(out, &layout.paint.red(&format!("Unmet: {controls}")));
+        hang(out, &format!("  {}: ", plain(line.address.as_str())), &error.message, layout.width);
+        if let Some(help) = super::failure::help(error) {
+            hang(out, "      help: ", &help, layout.width);
+        }
+    }
+}
+
+/// What couldn't be done from here, by reason: a cluster each.
+fn held(out: &mut String, report: &Report, layout: Layout) {
+    let mut reasons: BTreeMap<(&str, Option<&str>), Vec<String>> = BTreeMap::new();
+    for (line, error) in report.blocked() {
+        reasons.entry((&error.message, error.help.as_deref())).or_default().push(line.address.to_string());
+    }
+    for ((reason, help), mut names) in reasons {
+        section(out, &layout.paint.yellow(&format!("Waiting: {}", count(names.len(), "resource"))));
+        list(out, &mut names, layout);
+        hang(out, "      ", reason, layout.width);
+        if let Some(help) = help {
+            hang(out, "      help: ", help, layout.width);
+        }
+    }
+}
+
 /// What was skipped, by what it was skipped for in the first place.
 fn skipped(out: &mut String, report: &Report, layout: Layout) {
     let mut because: BTreeMap<&Address, &Address> = BTreeMap::new();
@@ -324,7 +371,7 @@ fn skipped(out: &mut String, report: &Report, layout: Layout) {
 /// What the plan couldn't do anything about, by reason.
 fn blocked(out: &mut String, plan: &Plan, layout: Layout) {
     let mut reasons: BTreeMap<(bool, &str, Option<&str>), Vec<String>> = BTreeMap::new();
-    for one in &plan.blocked {
+    for one in plan.blocked.iter().filter(|b| b.cluster.is_none()) {
         reasons.entry((one.pending, &one.reason, one.help.as_deref())).or_default().push(one.address.to_string());
     }
     for ((pending, reason, help), mut names) in reasons {

@@ -12,7 +12,7 @@ use super::{Ending, Subject};
 use crate::engine::diff;
 use crate::engine::event::Event;
 use crate::engine::kind::{Change, Registry};
-use crate::engine::plan::{Plan, Step};
+use crate::engine::plan::{BlockedCluster, Plan, Step};
 use crate::engine::report::{Line, Outcome, Report};
 use crate::engine::value::{has_references, resolve};
 
@@ -47,8 +47,12 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, calls: Opti
             "reason": b.reason,
             "help": b.help,
             "pending": b.pending,
+            "cluster": b.cluster,
+            "unmet": b.unmet,
+            "controls": b.controls,
             "changes": b.changes.iter().map(change).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
+        "blocked_clusters": clusters(plan),
         "kept": plan.kept.iter().map(|k| json!({
             "address": k.address,
             "owner": k.address.owner().to_string(),
@@ -62,6 +66,12 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, calls: Opti
     });
     with_calls(&mut document, calls);
     document
+}
+
+fn clusters(plan: &Plan) -> Vec<Value> {
+    let one =
+        |c: &BlockedCluster| json!({"cluster": c.cluster, "reason": c.reason, "help": c.help, "objects": c.objects});
+    plan.blocked_clusters.iter().map(one).collect()
 }
 
 fn with_calls(document: &mut Value, calls: Option<&BTreeMap<String, u64>>) {
@@ -147,6 +157,10 @@ pub(super) fn event(event: &Event) -> Value {
             "type": "failed", "step": step, "address": address, "action": action,
             "error": error_json(error), "took_seconds": seconds(took),
         }),
+        Event::Blocked { step, address, action, error, took } => json!({
+            "type": "blocked", "step": step, "address": address, "action": action,
+            "error": error_json(error), "took_seconds": seconds(took),
+        }),
         Event::Skipped { step, address, action, because } => {
             json!({"type": "skipped", "step": step, "address": address, "action": action, "because": because})
         }
@@ -179,7 +193,9 @@ pub(super) fn report(
         "lines": report.lines.iter().map(line).collect::<Vec<_>>(),
         "blocked": plan.blocked.iter().map(|b| json!({
             "address": b.address, "kind": b.kind, "reason": b.reason, "help": b.help, "pending": b.pending,
+            "cluster": b.cluster, "unmet": b.unmet, "controls": b.controls,
         })).collect::<Vec<_>>(),
+        "blocked_clusters": clusters(plan),
         "differs": report.differs.iter().map(|(address, what)| json!({"address": address, "what": what})).collect::<Vec<_>>(),
     });
     with_calls(&mut document, calls);
@@ -193,10 +209,19 @@ fn line(line: &Line) -> Value {
     put("kind", json!(line.kind));
     put("action", json!(line.action));
     put("replaces", json!(line.replaces));
+    put("controls", json!(line.controls));
     match &line.outcome {
         Outcome::Done => put("outcome", json!("done")),
         Outcome::Failed { error } => {
             put("outcome", json!("failed"));
+            put("error", error_json(error))
+        }
+        Outcome::Blocked { error } => {
+            put("outcome", json!("blocked"));
+            put("error", error_json(error))
+        }
+        Outcome::Unmet { error } => {
+            put("outcome", json!("unmet"));
             put("error", error_json(error))
         }
         Outcome::Skipped { because } => {

@@ -43,6 +43,16 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, verbose: bo
         out += &names(plan.confirm.iter().map(|a| code(a.as_str())));
         out.push('\n');
     }
+    for one in &plan.blocked_clusters {
+        let help = one.help.as_deref().map(|h| format!(" To go on: {h}.")).unwrap_or_default();
+        let reason = prose(&format!("{}.{help}", one.reason));
+        out += &format!(
+            "\n> [!WARNING]\n> The inside of cluster {} ({}) can't be read: {}\n",
+            code(&one.cluster),
+            count(one.objects, "object"),
+            escaped(&reason)
+        );
+    }
     let mut hidden = 0;
     for group in &groups {
         let section = self::section(group);

@@ -121,6 +121,15 @@ impl Board {
                     false => paint.red(&format!("✗ {text}")),
                 }]
             }
+            Event::Blocked { step, address, action, error, .. } => {
+                self.end(*step);
+                let text =
+                    format!("{} not {}: {}", plain(address.as_str()), done(*action, false), prose(&error.to_string()));
+                vec![match plainly {
+                    true => format!("[{}/{}] {text}", self.over, self.steps),
+                    false => paint.yellow(&format!("! {text}")),
+                }]
+            }
             Event::Skipped { .. } => {
                 self.over += 1;
                 vec![]

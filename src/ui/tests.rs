@@ -404,6 +404,9 @@ fn changes() -> Plan {
         reason: reason.into(),
         help: Some(help.into()),
         pending,
+        cluster: None,
+        unmet: false,
+        controls: vec![],
         changes: vec![],
     };
     let away = "the API server of shared-1 can't be reached: connection to 10.64.3.7:443 timed out after 5 s";
@@ -436,7 +439,7 @@ fn changes() -> Plan {
         notes: ["coredns v1.12 is out; --upgrade takes it".to_owned()].into(),
         confirm: [Address::new("tenant/99/silo")].into(),
         unchanged: 40,
-        outputs: BTreeMap::new(),
+        ..Plan::default()
     }
 }
 
@@ -762,6 +765,9 @@ fn the_json_plan_is_one_line_with_everything() {
           "reason": "a change of cidr needs a new one, and everything in it with it",
           "help": "if that is meant, add --allow-replace tenant/12345/silo/vpc",
           "pending": false,
+          "cluster": null,
+          "unmet": false,
+          "controls": [],
           "changes": [
             {
               "path": "cidr",
@@ -774,6 +780,7 @@ fn the_json_plan_is_one_line_with_everything() {
           ]
         }
       ],
+      "blocked_clusters": [],
       "kept": [
         {
           "address": "tenant/99/silo/log-group/cluster",
@@ -941,6 +948,7 @@ fn ended() -> (Report, Plan) {
         kind: "aws.any",
         action,
         replaces,
+        controls: vec![],
         outcome,
     };
     let error = Error {
@@ -1036,6 +1044,7 @@ fn the_end_of_a_run_that_succeeded() {
         kind: "aws.any",
         action: Action::Create,
         replaces: false,
+        controls: vec![],
         outcome: Outcome::Done,
     };
     let report = Report { lines: vec![line; 121], took: Duration::from_secs(552), ..Report::default() };

@@ -290,7 +290,7 @@ impl<'a> Item<'a> {
             symbol: Symbol::Blocked,
             kind: &blocked.kind,
             summary: "",
-            controls: &[],
+            controls: if blocked.unmet { &blocked.controls } else { &[] },
             changes: &blocked.changes,
             first: &[],
             reason: Some(&blocked.reason),

@@ -13,7 +13,7 @@ use ringfence::engine::address::Address;
 use ringfence::engine::clock::Clock;
 use ringfence::engine::diff;
 use ringfence::engine::error::Class;
-use ringfence::engine::kind::{Change, Found, Handle, Kind, New, Observation, Round, Status, Wanted};
+use ringfence::engine::kind::{Change, Found, Handle, Kind, New, Observation, Round, Status, Unread, Wanted};
 use ringfence::engine::value::reference;
 use ringfence::k8s::client::Call;
 use ringfence::k8s::{Clusters, Target};
@@ -371,8 +371,18 @@ pub async fn apis_that_arent_there(ground: &Ground) {
     widget.state["requires"] = json!("example.com/v1");
     let seen = ground.observe(&[&namespace, &widget]).await;
     assert!(seen.found.iter().all(|f| f.address != widget.address));
-    assert!(seen.notes.iter().any(|n| n.contains("doesn't serve example.com/v1 yet")), "{:?}", seen.notes);
-    assert_eq!(ground.kind.create(&new(&widget, 1)).await.unwrap_err().class, Class::NotYet);
+    let (address, error) = seen.unserved.first().unwrap();
+    assert_eq!((address, seen.unserved.len()), (&widget.address, 1));
+    assert!(error.message.contains("doesn't serve example.com/v1, which Widget"), "{error}");
+    assert_eq!(ground.kind.create(&new(&widget, 1)).await.unwrap_err().class, Class::Unserved);
+
+    // Unless a definition among the wanted objects brings it.
+    let definition = ground.wanted(
+        "definition",
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com"}}),
+    );
+    assert!(ground.observe(&[&namespace, &definition, &widget]).await.unserved.is_empty());
 
     let nowhere = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}});
     let error = ground.kind.create(&new(&ground.wanted("nowhere", nowhere), 1)).await.unwrap_err();
@@ -496,7 +506,9 @@ async fn a_server_that_cant_be_reached() {
     drop(listener);
     let ground = Ground::new(aws.clone(), Clusters::new(aws, BTreeMap::new()), "acme-p-shared-1", &endpoint);
     let wanted = [ground.the_namespace()];
-    let error = ground.kind.observe(&Round::default(), &wanted).await.unwrap_err();
+    let seen = ground.kind.observe(&Round::default(), &wanted).await.unwrap();
+    let Unread { cluster, error, wanted: hidden } = seen.unread.into_iter().next().unwrap();
+    assert_eq!((cluster.as_str(), hidden), ("acme-p-shared-1", [wanted[0].address.clone()].into()));
     assert_eq!(error.class, Class::Unreachable);
     assert!(error.message.contains("the API server of cluster acme-p-shared-1 can't be reached"), "{error}");
     let help = error.help.unwrap();

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::support::moto;
 use crate::support::served::Served;
+use crate::support::{moto, record_dir};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -81,6 +81,16 @@ const BROKEN: &[(&str, &str)] = &[
         "'Text' is none of String, StringList, SecureString",
     ),
 ];
+
+#[test]
+fn requests_are_recorded_where_somebody_said_or_nowhere() {
+    assert_eq!(record_dir(None), None);
+    assert_eq!(record_dir(Some("".into())), None);
+    assert_eq!(record_dir(Some("/requests".into())), Some("/requests".into()));
+    for here in [".", "requests"] {
+        assert!(std::panic::catch_unwind(|| record_dir(Some(here.into()))).is_err(), "{here}");
+    }
+}
 
 #[test]
 fn a_request_that_breaks_a_rule_is_named() {

@@ -286,6 +286,48 @@ eq(len(acl), 1)
 eq(acl[0]["IsDefault"], True)
 eq(len(acl[0]["Entries"]), 4)
 
+# --- blocks beside the first
+add = lambda **kw: ec2.associate_vpc_cidr_block(VpcId=V, **kw)
+drop = lambda a: ec2.disassociate_vpc_cidr_block(AssociationId=a["AssociationId"])
+local = lambda: sorted(
+    r.get("DestinationCidrBlock") or r["DestinationIpv6CidrBlock"]
+    for r in ec2.describe_route_tables(Filters=F(vpc_id=V))["RouteTables"][0]["Routes"]
+)
+err("MissingParameter", ec2.associate_vpc_cidr_block, VpcId=V)
+err("InvalidVpcID.NotFound", ec2.associate_vpc_cidr_block, VpcId="vpc-0123456789abcdef0", CidrBlock="10.8.0.0/16")
+err("InvalidParameterCombination", add, CidrBlock="10.8.0.0/16", AmazonProvidedIpv6CidrBlock=True)
+err("InvalidParameterValue", add, CidrBlock="x")
+for b, text in (
+    ("10.8.0.0/15", "is invalid"),
+    ("10.8.0.0/29", "is invalid"),
+    ("10.0.5.0/24", "overlaps"),
+    ("192.168.0.0/16", "is restricted"),
+    ("198.19.0.0/16", "is restricted"),
+):
+    err("InvalidVpc.Range", add, CidrBlock=b, text=text)
+a = add(CidrBlock="10.8.0.0/16")
+eq(a["VpcId"], V)
+a = a["CidrBlockAssociation"]
+eq((a["CidrBlock"], a["CidrBlockState"]), ("10.8.0.0/16", {"State": "associating"}))
+six = add(AmazonProvidedIpv6CidrBlock=True)["Ipv6CidrBlockAssociation"]
+v = ec2.describe_vpcs(VpcIds=[V])["Vpcs"][0]
+eq(v["CidrBlock"], "10.0.0.0/16")
+eq([b["CidrBlock"] for b in v["CidrBlockAssociationSet"]], ["10.0.0.0/16", "10.8.0.0/16"])
+eq([b["Ipv6CidrBlock"] for b in v["Ipv6CidrBlockAssociationSet"]], [six["Ipv6CidrBlock"]])
+eq(local(), sorted(["10.0.0.0/16", "10.8.0.0/16", six["Ipv6CidrBlock"]]))
+s = ec2.create_subnet(VpcId=V, CidrBlock="10.8.1.0/24")["Subnet"]["SubnetId"]
+err("InvalidCidrBlock.InUse", drop, a)
+ec2.delete_subnet(SubnetId=s)
+more = [add(CidrBlock=b)["CidrBlockAssociation"] for b in ("10.9.0.0/16", "100.64.0.0/16", "192.0.2.0/24")]
+err("CidrLimitExceeded", add, CidrBlock="10.10.0.0/16")
+gone = drop(six)["Ipv6CidrBlockAssociation"]
+eq(gone["Ipv6CidrBlockState"], {"State": "disassociating"})
+for one in [a, *more]:
+    drop(one)
+err("InvalidVpcCidrBlockAssociationIdError.NotFound", drop, a)
+err("OperationNotPermitted", drop, v["CidrBlockAssociationSet"][0])
+eq(local(), ["10.0.0.0/16"])
+
 # --- subnets
 S = [
     ec2.create_subnet(

@@ -243,7 +243,18 @@ pub(super) fn issues<'a>(issues: impl Iterator<Item = (Option<&'a str>, Option<&
 /// Deletes the access entry that EKS made for the nodes of `role`: it stays
 /// when they go, bound to a role that will be gone too, so that nodes of a new
 /// role of the same name could never join (aws/containers-roadmap 2441).
-pub(super) async fn delete_node_entry(aws: &Aws, cluster: &str, role: &str) -> Result<()> {
+/// `left` are the cluster's groups or profiles, if there still is a cluster:
+/// another generation of `name` among them goes on using the entry.
+pub(super) async fn delete_node_entry(
+    aws: &Aws,
+    cluster: &str,
+    role: &str,
+    name: &str,
+    left: Option<Vec<String>>,
+) -> Result<()> {
+    if left.is_none_or(|names| has_sibling(&names, name)) {
+        return Ok(());
+    }
     let call = aws.eks.describe_access_entry().cluster_name(cluster).principal_arn(role);
     let entry = optional(call.send().await.map_err(failed("eks:DescribeAccessEntry")))?.and_then(|o| o.access_entry);
     let made_by_eks = |kind: &str| matches!(kind, "EC2_LINUX" | "FARGATE_LINUX");
@@ -255,7 +266,7 @@ pub(super) async fn delete_node_entry(aws: &Aws, cluster: &str, role: &str) -> R
 }
 
 /// True if one of `names` is another generation of what is called `name`.
-pub(super) fn has_sibling(names: &[String], name: &str) -> bool {
+fn has_sibling(names: &[String], name: &str) -> bool {
     let next = format!("{name}-g");
     names.iter().any(|n| n == name || n.strip_prefix(&next).is_some_and(|g| g.parse::<u32>().is_ok()))
 }

@@ -193,7 +193,7 @@ impl Kind for EksCluster {
             ("name", Rule::Replace),
             ("role", Rule::Replace),
             ("service_cidr", Rule::Replace),
-            ("key", Rule::Replace),
+            ("key", Rule::AddOnly),
             ("subnets", Rule::Unordered),
             ("security_groups", Rule::Unordered),
             ("public_cidrs", Rule::Unordered),

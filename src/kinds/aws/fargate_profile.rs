@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access_entry::forget_stale;
-use super::eks::{delete_node_entry, gather, has_sibling, issues, live, optional, retag, tag_map, tags_of};
+use super::eks::{delete_node_entry, gather, issues, live, optional, retag, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
 use super::{logical, physical};
 use crate::aws::Aws;
@@ -258,11 +258,9 @@ impl Kind for FargateProfile {
     async fn deleted(&self, found: &Found) -> Result<()> {
         let state: State = typed(&found.state)?;
         let call = self.aws.eks.list_fargate_profiles().cluster_name(&state.cluster);
-        let names = optional(call.send().await.map_err(failed("eks:ListFargateProfiles")))?;
-        match names.and_then(|o| o.fargate_profile_names).is_none_or(|names| has_sibling(&names, &state.name)) {
-            true => Ok(()),
-            false => delete_node_entry(&self.aws, &state.cluster, &state.role).await,
-        }
+        let left = optional(call.send().await.map_err(failed("eks:ListFargateProfiles")))?;
+        let left = left.and_then(|o| o.fargate_profile_names);
+        delete_node_entry(&self.aws, &state.cluster, &state.role, &state.name, left).await
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access_entry::forget_stale;
-use super::eks::{delete_node_entry, gather, has_sibling, issues, live, optional, retag, tag_map, tags_of, update};
+use super::eks::{delete_node_entry, gather, issues, live, optional, retag, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
 use super::{logical, physical};
 use crate::aws::Aws;
@@ -264,6 +264,11 @@ impl Kind for NodeGroup {
 
     /// What differs is read again first, so that an update that was cut short
     /// goes on where it stopped.
+    fn disturbs(&self, changes: &[Change]) -> Option<&'static str> {
+        let rolls = changes.iter().any(|c| matches!(c.path.as_str(), "template_version" | "version"));
+        rolls.then_some("the update replaces every node, a few at a time, and evicts what runs on it")
+    }
+
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let to: State = typed(&to.state)?;
         let (cluster, name) = (to.cluster.as_str(), physical(&to.name, from.generation));
@@ -332,11 +337,8 @@ impl Kind for NodeGroup {
     async fn deleted(&self, found: &Found) -> Result<()> {
         let state: State = typed(&found.state)?;
         let call = self.aws.eks.list_nodegroups().cluster_name(&state.cluster);
-        let names = optional(call.send().await.map_err(failed("eks:ListNodegroups")))?.and_then(|o| o.nodegroups);
-        match names.is_none_or(|names| has_sibling(&names, &state.name)) {
-            true => Ok(()),
-            false => delete_node_entry(&self.aws, &state.cluster, &state.role).await,
-        }
+        let left = optional(call.send().await.map_err(failed("eks:ListNodegroups")))?.and_then(|o| o.nodegroups);
+        delete_node_entry(&self.aws, &state.cluster, &state.role, &state.name, left).await
     }
 }
 

@@ -23,6 +23,9 @@ pub struct State {
     pub routes: Vec<Route>,
     /// Ids of the subnets associated with it.
     pub subnets: Vec<String>,
+    /// Whether somebody made it the VPC's main table: what has no table of its
+    /// own would go our ways.
+    pub main: bool,
     pub tags: BTreeMap<String, String>,
 }
 
@@ -67,29 +70,13 @@ impl RouteTable {
         Self { aws }
     }
 
-    async fn tables(&self, filters: Vec<Filter>) -> Result<Vec<Table>> {
-        self.aws
-            .ec2
-            .describe_route_tables()
-            .set_filters(Some(filters))
-            .max_results(100)
-            .into_paginator()
-            .items()
-            .send()
-            .try_collect()
-            .await
-            .map_err(failed("ec2:DescribeRouteTables"))
-    }
-
     async fn read(&self, filters: Vec<Filter>) -> Result<Vec<Found>> {
         let mut found = Vec::new();
-        for table in self.tables(filters).await? {
+        for table in tables(&self.aws, filters).await? {
             let tags = ec2::tags(table.tags());
             let (Some(id), Some((address, generation))) = (table.route_table_id(), self.aws.owned(&tags)) else {
                 continue;
             };
-            let mut routes: Vec<Route> = table.routes().iter().filter_map(route).collect();
-            routes.sort();
             found.push(Found {
                 address,
                 generation,
@@ -97,8 +84,9 @@ impl RouteTable {
                 outputs: ec2::outputs([("id", id)]),
                 state: untyped(&State {
                     vpc: table.vpc_id().unwrap_or_default().to_owned(),
-                    routes,
+                    routes: routes(&table),
                     subnets: associations(&table).into_keys().collect(),
+                    main: main(&table).is_some(),
                     tags: tags::observed(&tags),
                 })?,
                 status: Status::Ready,
@@ -122,17 +110,6 @@ impl RouteTable {
         call.map(drop).map_err(ec2::making("ec2:ReplaceRoute"))
     }
 
-    async fn remove_route(&self, id: &str, route: &Route) -> Result<()> {
-        let destination = route.destination.as_str();
-        let call = self.aws.ec2.delete_route().route_table_id(id);
-        let call = match destination {
-            _ if destination.starts_with("pl-") => call.destination_prefix_list_id(destination),
-            _ if destination.contains(':') => call.destination_ipv6_cidr_block(destination),
-            _ => call.destination_cidr_block(destination),
-        };
-        ec2::absent(call.send().await.map_err(failed("ec2:DeleteRoute")))
-    }
-
     async fn associate(&self, id: &str, subnet: &str) -> Result<()> {
         let call = self.aws.ec2.associate_route_table().route_table_id(id).subnet_id(subnet).send().await;
         call.map(drop).map_err(ec2::making("ec2:AssociateRouteTable"))
@@ -140,7 +117,7 @@ impl RouteTable {
 
     /// Associates subnets of ours, wherever they are associated now.
     async fn take(&self, id: &str, subnets: &[&String]) -> Result<()> {
-        let tables = self.tables(vec![ec2::filter("association.subnet-id", subnets.iter().copied())]).await?;
+        let tables = tables(&self.aws, vec![ec2::filter("association.subnet-id", subnets.iter().copied())]).await?;
         let current: BTreeMap<String, String> = tables.iter().flat_map(associations).collect();
         for subnet in subnets {
             match current.get(*subnet) {
@@ -157,7 +134,7 @@ impl RouteTable {
 
     /// Takes away the associations that aren't in `keep`.
     async fn dissociate(&self, id: &str, keep: &[String]) -> Result<()> {
-        for table in self.tables(vec![ec2::filter("route-table-id", [id])]).await? {
+        for table in tables(&self.aws, vec![ec2::filter("route-table-id", [id])]).await? {
             for (_, association) in associations(&table).into_iter().filter(|(subnet, _)| !keep.contains(subnet)) {
                 let call = self.aws.ec2.disassociate_route_table().association_id(association).send().await;
                 ec2::absent(call.map_err(failed("ec2:DisassociateRouteTable")))?;
@@ -165,6 +142,88 @@ impl RouteTable {
         }
         Ok(())
     }
+}
+
+/// All route tables that pass `filters`.
+pub(super) async fn tables(aws: &Aws, filters: Vec<Filter>) -> Result<Vec<Table>> {
+    aws.ec2
+        .describe_route_tables()
+        .set_filters(Some(filters))
+        .max_results(100)
+        .into_paginator()
+        .items()
+        .send()
+        .try_collect()
+        .await
+        .map_err(failed("ec2:DescribeRouteTables"))
+}
+
+async fn remove_route(aws: &Aws, id: &str, route: &Route) -> Result<()> {
+    let destination = route.destination.as_str();
+    let call = aws.ec2.delete_route().route_table_id(id);
+    let call = match destination {
+        _ if destination.starts_with("pl-") => call.destination_prefix_list_id(destination),
+        _ if destination.contains(':') => call.destination_ipv6_cidr_block(destination),
+        _ => call.destination_cidr_block(destination),
+    };
+    ec2::absent(call.send().await.map_err(failed("ec2:DeleteRoute")))
+}
+
+/// Sees to it that the main table of `vpc` isn't one of ours and leads nowhere.
+///
+/// Nothing says which table came with the VPC, but one without tags, routes
+/// and subnets does what that one did. Where there is none, the main table is
+/// emptied, or if it's ours another is made as AWS makes the first.
+pub(super) async fn clear_main(aws: &Aws, vpc: &str) -> Result<()> {
+    let all = tables(aws, vec![ec2::filter("vpc-id", [vpc])]).await?;
+    let Some((table, association)) = all.iter().find_map(|t| Some((t, main(t)?))) else {
+        return Ok(());
+    };
+    let ours = aws.owned(&ec2::tags(table.tags())).is_some();
+    let own = all.iter().find(|t| main(t).is_none() && is_bare(t)).and_then(Table::route_table_id);
+    let own = match own {
+        Some(id) => id.to_owned(),
+        None if ours => {
+            let made = aws.ec2.create_route_table().vpc_id(vpc).send().await;
+            let made = made.map_err(failed("ec2:CreateRouteTable"))?;
+            made.route_table().and_then(Table::route_table_id).unwrap_or_default().to_owned()
+        }
+        None => {
+            for route in routes(table) {
+                remove_route(aws, table.route_table_id().unwrap_or_default(), &route).await?;
+            }
+            return Ok(());
+        }
+    };
+    ec2::completing(aws, || async {
+        let call = aws.ec2.replace_route_table_association().association_id(association).route_table_id(&own);
+        call.send().await.map_err(ec2::making("ec2:ReplaceRouteTableAssociation"))
+    })
+    .await?;
+    Ok(())
+}
+
+fn is_bare(table: &Table) -> bool {
+    table.tags().is_empty() && table.associations().is_empty() && routes(table).is_empty()
+}
+
+/// The ids of those that don't go with their VPC.
+pub(super) fn left(tables: &[Table]) -> Vec<String> {
+    let left = tables.iter().filter(|t| main(t).is_none());
+    left.filter_map(|t| t.route_table_id().map(str::to_owned)).collect()
+}
+
+/// Id of the association that makes it the main table.
+fn main(table: &Table) -> Option<&str> {
+    let main = table.associations().iter().find(|a| a.main() == Some(true))?;
+    main.route_table_association_id()
+}
+
+/// What a table's routes lead to, without those that AWS writes.
+pub(super) fn routes(table: &Table) -> Vec<Route> {
+    let mut routes: Vec<Route> = table.routes().iter().filter_map(route).collect();
+    routes.sort();
+    routes
 }
 
 fn route(route: &SdkRoute) -> Option<Route> {
@@ -284,14 +343,21 @@ impl Kind for RouteTable {
         if old.subnets.iter().any(|s| !new.subnets.contains(s)) {
             self.dissociate(&from.id, &new.subnets).await?;
         }
+        if old.main && !new.main {
+            clear_main(&self.aws, &new.vpc).await?;
+        }
         for route in old.routes.iter().filter(|r| !leads_somewhere(&new.routes, &r.destination)) {
-            self.remove_route(&from.id, route).await?;
+            remove_route(&self.aws, &from.id, route).await?;
         }
         ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
         Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
+        let state: State = typed(&found.state)?;
+        if state.main {
+            clear_main(&self.aws, &state.vpc).await?;
+        }
         self.dissociate(&found.id, &[]).await?;
         let call = self.aws.ec2.delete_route_table().route_table_id(&found.id).send().await;
         ec2::absent(call.map_err(failed("ec2:DeleteRouteTable")))?;

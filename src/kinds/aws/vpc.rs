@@ -2,12 +2,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_sdk_ec2::types::{AttributeBooleanValue, Filter, ResourceType, SecurityGroup, VpcAttributeName, VpcState};
+use aws_sdk_ec2::types::{
+    AttributeBooleanValue, Filter, ResourceType, RouteTable, SecurityGroup, Vpc as SdkVpc, VpcAttributeName,
+    VpcCidrBlockState, VpcCidrBlockStateCode, VpcState,
+};
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ec2;
+use super::route_table::{self, Route};
 use super::security_group::{Direction, Permission, permissions, set_rules};
 use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
@@ -18,17 +22,22 @@ use crate::engine::kind::{
 
 pub const NAME: &str = "aws.vpc";
 
-/// A VPC with its DNS attributes and its default security group, which is ours
-/// by descent.
+/// A VPC with its DNS attributes, and what is ours by descent: its default
+/// security group and its main route table.
 /// Outputs: `id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub cidr: String,
+    /// Blocks associated beside `cidr`, IPv6 ones too: none.
+    pub secondary_cidrs: Vec<String>,
     pub dns_support: bool,
     pub dns_hostnames: bool,
     /// Permissions of the default security group: none.
     pub default_group_ingress: Vec<Permission>,
     pub default_group_egress: Vec<Permission>,
+    /// Routes of the main route table, which subnets without a table of their
+    /// own use: none. A table of ours that was made the main one says so itself.
+    pub main_routes: Vec<Route>,
     pub tags: BTreeMap<String, String>,
 }
 
@@ -63,7 +72,8 @@ impl Vpc {
             })
             .collect();
         let ids: Vec<&str> = ours.iter().map(|(_, id, ..)| *id).collect();
-        let (groups, dns) = futures::try_join!(self.default_groups(&ids), self.dns(&ids))?;
+        let (groups, dns, mains) =
+            futures::try_join!(self.default_groups(&ids), self.dns(&ids), self.main_tables(&ids))?;
         let mut found = Vec::new();
         for (vpc, id, tags, address, generation) in ours {
             // Missing isn't empty: every VPC has one.
@@ -76,10 +86,12 @@ impl Vpc {
                 outputs: ec2::outputs([("id", id)]),
                 state: untyped(&State {
                     cidr: vpc.cidr_block().unwrap_or_default().to_owned(),
+                    secondary_cidrs: secondary_cidrs(vpc).into_keys().collect(),
                     dns_support,
                     dns_hostnames,
                     default_group_ingress: permissions(group, Direction::Ingress),
                     default_group_egress: permissions(group, Direction::Egress),
+                    main_routes: mains.get(id).map(|table| self.main_routes(table)).unwrap_or_default(),
                     tags: tags::observed(&tags),
                 })?,
                 status: match vpc.state() {
@@ -142,6 +154,40 @@ impl Vpc {
         Ok(ec2::by_key(groups, |g| g.vpc_id().map(str::to_owned)))
     }
 
+    /// The main route tables by VPC.
+    async fn main_tables(&self, vpcs: &[&str]) -> Result<BTreeMap<String, RouteTable>> {
+        let mut tables = Vec::new();
+        for some in vpcs.chunks(200) {
+            let filters = vec![ec2::filter("association.main", ["true"]), ec2::filter("vpc-id", some.iter().copied())];
+            tables.extend(route_table::tables(&self.aws, filters).await?);
+        }
+        Ok(ec2::by_key(tables, |t| t.vpc_id().map(str::to_owned)))
+    }
+
+    fn main_routes(&self, table: &RouteTable) -> Vec<Route> {
+        match self.aws.owned(&ec2::tags(table.tags())) {
+            Some(_) => vec![],
+            None => route_table::routes(table),
+        }
+    }
+
+    /// Takes the blocks that aren't in `keep` from VPC `id`.
+    async fn dissociate(&self, id: &str, keep: &[String]) -> Result<()> {
+        let vpcs = self.aws.ec2.describe_vpcs().vpc_ids(id).send().await;
+        for vpc in vpcs.map_err(failed("ec2:DescribeVpcs"))?.vpcs() {
+            for (block, association) in secondary_cidrs(vpc).into_iter().filter(|(block, _)| !keep.contains(block)) {
+                let call = self.aws.ec2.disassociate_vpc_cidr_block().association_id(association).send().await;
+                ec2::absent(call.map_err(failed("ec2:DisassociateVpcCidrBlock"))).map_err(|error| {
+                    let message = format!("{block} stays a block of {id}: {}", error.message);
+                    let help = error.help.clone();
+                    Error { message, ..error }
+                        .help(help.unwrap_or("delete the subnets in that block, then run the same command".to_owned()))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives the default group of VPC `id` the rules of `state`, whatever it
     /// has now.
     async fn set_default_group(&self, id: &str, state: &State) -> Result<()> {
@@ -167,6 +213,23 @@ impl Vpc {
     }
 }
 
+/// Association ids by block, of all but the primary block.
+fn secondary_cidrs(vpc: &SdkVpc) -> BTreeMap<String, String> {
+    let four = vpc.cidr_block_association_set().iter();
+    let four = four.map(|a| (a.cidr_block(), a.association_id(), a.cidr_block_state()));
+    let six = vpc.ipv6_cidr_block_association_set().iter();
+    let six = six.map(|a| (a.ipv6_cidr_block(), a.association_id(), a.ipv6_cidr_block_state()));
+    four.chain(six)
+        .filter(|(block, _, state)| *block != vpc.cidr_block() && is_associated(*state))
+        .filter_map(|(block, id, _)| Some((block?.to_owned(), id?.to_owned())))
+        .collect()
+}
+
+fn is_associated(state: Option<&VpcCidrBlockState>) -> bool {
+    use VpcCidrBlockStateCode::{Associated, Associating};
+    matches!(state.and_then(|s| s.state()), Some(Associated | Associating))
+}
+
 fn no_default_group(vpc: &str) -> Error {
     Error::new(Class::NotYet, format!("the default security group of {vpc} isn't visible yet"))
         .operation("ec2:DescribeSecurityGroups")
@@ -185,8 +248,12 @@ impl Kind for Vpc {
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[
             ("cidr", Rule::Replace),
+            ("secondary_cidrs", Rule::Unordered),
             ("default_group_ingress", Rule::Unordered),
             ("default_group_egress", Rule::Unordered),
+            ("main_routes", Rule::Unordered),
+            // A gateway of ours that one leads to is deleted before the VPC.
+            ("main_routes", Rule::Mentions),
         ]
     }
 
@@ -261,15 +328,32 @@ impl Kind for Vpc {
         {
             self.set_default_group(&from.id, &new).await?;
         }
+        // Routes first: one may lead into a block.
+        if old.main_routes != new.main_routes {
+            route_table::clear_main(&self.aws, &from.id).await?;
+        }
+        if old.secondary_cidrs != new.secondary_cidrs {
+            self.dissociate(&from.id, &new.secondary_cidrs).await?;
+        }
         ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
         Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
-        ec2::delete_held(&self.aws, "vpc-id", &found.id, || async {
+        let state: State = typed(&found.state)?;
+        if !state.main_routes.is_empty() {
+            // Only the main table goes with the VPC.
+            route_table::clear_main(&self.aws, &found.id).await?;
+        }
+        let deleted = ec2::delete_held(&self.aws, "vpc-id", &found.id, || async {
             self.aws.ec2.delete_vpc().vpc_id(&found.id).send().await.map_err(failed("ec2:DeleteVpc"))
-        })
-        .await?;
-        Ok(true)
+        });
+        match deleted.await {
+            Err(error) if error.code.as_deref() == Some("DependencyViolation") => {
+                let tables = route_table::tables(&self.aws, vec![ec2::filter("vpc-id", [&found.id])]).await?;
+                Err(ec2::holders(error, route_table::left(&tables)))
+            }
+            result => result.map(|()| true),
+        }
     }
 }

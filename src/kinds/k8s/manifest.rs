@@ -6,9 +6,10 @@
 //! templates is found too; a dry run only for what may have changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use http::Method;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use crate::aws::tags::{ADDRESS, GENERATION, TENANCY, TENANT};
 use crate::engine::address::{Address, Owner};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Foreign, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
+    Change, Foreign, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Unread, Verb, Wanted,
 };
 use crate::engine::value::{Outputs, has_references};
 use crate::k8s::apis::group_of;
@@ -76,6 +77,11 @@ pub fn own(object: &mut Value, tenancy: &str, address: &Address) {
 pub struct Manifest {
     aws: Arc<Aws>,
     clusters: Arc<Clusters>,
+    /// What is wanted in clusters that nothing was written to yet, by the
+    /// cluster's name: of objects, only what identifies them.
+    unchecked: Mutex<BTreeMap<String, Vec<(Address, State)>>>,
+    /// Namespaces that this run wrote, by cluster.
+    namespaces: Mutex<BTreeSet<(String, String)>>,
 }
 
 /// What identifies an object in a cluster, whatever its version.
@@ -121,14 +127,19 @@ type Absent<'a> = (&'a Item, &'a Api);
 
 impl Manifest {
     pub fn new(aws: Arc<Aws>, clusters: Arc<Clusters>) -> Self {
-        Self { aws, clusters }
+        Self { aws, clusters, unchecked: Mutex::default(), namespaces: Mutex::default() }
     }
 
-    async fn observe_cluster(&self, items: Vec<Item>) -> Result<Observation> {
+    /// Connects, and asks what the cluster serves.
+    async fn probe(&self, target: Target<'_>) -> Result<(Arc<Cluster>, Arc<Apis>)> {
+        let cluster = self.clusters.get(target).await?;
+        let apis = cluster.apis(false).await?;
+        Ok((cluster, apis))
+    }
+
+    async fn observe_cluster(&self, cluster: Arc<Cluster>, apis: Arc<Apis>, items: Vec<Item>) -> Result<Observation> {
         let Some(first) = items.first() else { return Ok(Observation::default()) };
         let (state, mut seen) = (first.state.clone(), Observation::default());
-        let cluster = self.clusters.get(state.target()).await?;
-        let apis = cluster.apis(false).await?;
         let items = items
             .into_iter()
             .map(|item| {
@@ -136,14 +147,12 @@ impl Manifest {
                 Ok(Item { api, ..item })
             })
             .collect::<Result<Vec<_>>>()?;
+        // What a definition among the wanted objects brings will be there.
+        let coming: BTreeSet<&str> = items.iter().filter_map(|i| defined_group(&i.state.object)).collect();
         for item in items.iter().filter(|i| i.api.is_none()) {
-            seen.notes.push(format!(
-                "{}: cluster {} doesn't serve {} yet; {} waits for it",
-                item.address,
-                cluster.name(),
-                item.state.requires.as_deref().unwrap_or_default(),
-                summary(&item.state.object),
-            ));
+            if !coming.contains(group_of(item.state.requires.as_deref().unwrap_or_default())) {
+                seen.unserved.push((item.address.clone(), unserved(&item.state)));
+            }
         }
         let mut ours = self.list_ours(&cluster, &apis, &items, &mut seen.notes).await?;
         let namespaces = ours.iter().filter(|(k, _)| k.is_namespace());
@@ -238,12 +247,16 @@ impl Manifest {
                 &apply::overlaid(&apply::normalised(live), &desired),
             )
         } else {
+            let added = apply::without_additions(live).is_some();
             let applied = match self.apply(cluster, api, &desired, true).await {
                 Ok(applied) => applied,
                 // What can't be changed must still be shown.
                 Err(e) if is_immutable(&e) => apply::overlaid(live, &desired),
+                // Together with what others have added it may be wrong.
+                Err(e) if e.class == Class::Invalid && added => apply::overlaid(live, &desired),
                 Err(e) => return Err(at(&item.address, e)),
             };
+            let applied = apply::without_additions(&applied).unwrap_or(applied);
             apply::projected(&item.state.object, &apply::normalised(live), &apply::normalised(&applied))
         };
         let state = State { object, ..item.state.clone() };
@@ -362,6 +375,9 @@ impl Manifest {
     async fn is_ours_by_descent(&self, cluster: &Cluster, apis: &Apis, live: &Value) -> Result<bool> {
         let home = text(live, "/metadata/namespace").unwrap_or_default();
         let Some(api) = apis.find("v1", "Namespace").filter(|_| is_given(live, |_| true)) else { return Ok(false) };
+        if self.namespaces().contains(&(cluster.name().to_owned(), home.to_owned())) {
+            return Ok(true);
+        }
         let namespace = get(cluster, api, &json!({"metadata": {"name": home}})).await?;
         Ok(namespace.is_some_and(|n| self.is_ours(&n)))
     }
@@ -397,36 +413,64 @@ impl Manifest {
         cluster.call(&call).await.map_err(|e| discreet(object, e))
     }
 
+    /// Writes a whole object over the live one that it was made from.
+    async fn replace(&self, cluster: &Cluster, api: &Api, object: &Value) -> Result<Value> {
+        let path = api.object(text(object, "/metadata/namespace"), text(object, "/metadata/name").unwrap_or_default());
+        let mut object = object.clone();
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.shift_remove("managedFields");
+        }
+        let body =
+            serde_json::to_vec(&object).map_err(|e| Error::bug(format!("an object can't be written as JSON: {e}")))?;
+        let call = Call {
+            action: "replace",
+            method: Method::PUT,
+            path: format!("{path}?fieldManager={}", apply::MANAGER),
+            accept: WHOLE,
+            body: Some((WHOLE, body)),
+        };
+        cluster.call(&call).await
+    }
+
     /// Applies a wanted object for real.
     async fn write(&self, new: &New, first: bool) -> Result<Made> {
         let state: State = typed(&new.state)?;
         let cluster = self.clusters.get(state.target()).await?;
-        let answer = self.write_to(&cluster, &state, new, first).await;
-        // A cluster that was made a moment ago may not know our access entry.
-        let early = !cluster.accepted();
-        answer.map_err(|e| match e.class {
-            Class::Denied if early => Error { class: Class::NotYet, ..e },
-            _ => e,
-        })
+        self.write_to(&cluster, &state, new, first).await
+    }
+
+    /// Before the first write to a cluster: an object whose API isn't there,
+    /// and isn't declared as required, is a mistake in its template.
+    async fn check(&self, cluster: &Cluster) -> Result<()> {
+        let wanted = self.unchecked().get(cluster.name()).cloned().unwrap_or_default();
+        for fresh in [false, true] {
+            let apis = cluster.apis(fresh).await?;
+            let wrong = wanted.iter().find_map(|(address, s)| Some(at(address, locate(&apis, s).err()?)));
+            match wrong {
+                None => break,
+                Some(error) if fresh => return Err(error),
+                Some(_) => {}
+            }
+        }
+        self.unchecked().remove(cluster.name());
+        Ok(())
+    }
+
+    fn unchecked(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<(Address, State)>>> {
+        self.unchecked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn namespaces(&self) -> std::sync::MutexGuard<'_, BTreeSet<(String, String)>> {
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn write_to(&self, cluster: &Cluster, state: &State, new: &New, first: bool) -> Result<Made> {
+        self.check(cluster).await?;
         let mut apis = cluster.apis(false).await?;
         if !matches!(locate(&apis, state), Ok(Some(_))) {
             apis = cluster.apis(true).await?;
         }
-        let api = locate(&apis, state)?.ok_or_else(|| {
-            Error::new(
-                Class::NotYet,
-                format!(
-                    "cluster {} doesn't serve {}, which {} needs",
-                    cluster.name(),
-                    state.requires.as_deref().unwrap_or_default(),
-                    summary(&state.object)
-                ),
-            )
-            .help("see that the add-on or chart which brings it is installed and healthy, then run the same command")
-        })?;
+        let api = locate(&apis, state)?.ok_or_else(|| unserved(state))?;
         if first && let Some(live) = get(cluster, api, &state.object).await? {
             if deleting(&live) {
                 let what = summary(&live);
@@ -439,7 +483,23 @@ impl Manifest {
                 return Err(Error::new(Class::Exists, self.foreign(cluster, api, &new.address, &live).message));
             }
         }
-        let made = self.apply(cluster, api, &self.sent(&new.address, new.generation, &state.object), false).await?;
+        let sent = self.sent(&new.address, new.generation, &state.object);
+        let mut made = match self.apply(cluster, api, &sent, false).await {
+            // It may be wrong only together with what others have added.
+            Err(e) if e.class == Class::Invalid && !first => {
+                let live = get(cluster, api, &state.object).await?;
+                let Some(cleared) = live.as_ref().and_then(apply::without_additions) else { return Err(e) };
+                self.replace(cluster, api, &apply::overlaid(&cleared, &sent)).await?;
+                self.apply(cluster, api, &sent, false).await?
+            }
+            other => other?,
+        };
+        if let Some(cleared) = apply::without_additions(&made) {
+            made = self.replace(cluster, api, &cleared).await?;
+        }
+        if let Some(name) = namespace_name(&made) {
+            self.namespaces().insert((cluster.name().to_owned(), name.to_owned()));
+        }
         Ok(Made { id: id(cluster.name(), &made), outputs: Outputs::new(), ready: true })
     }
 
@@ -509,34 +569,54 @@ impl Kind for Manifest {
 
     async fn observe(&self, _round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let mut clusters: BTreeMap<String, Vec<Item>> = BTreeMap::new();
+        self.unchecked().clear();
         for one in wanted {
             let state: State = typed(&one.state)?;
+            let known = State { object: identity(&state.object), ..state.clone() };
+            self.unchecked().entry(state.cluster.clone()).or_default().push((one.address.clone(), known));
             let place = json!([state.cluster, state.endpoint, state.certificate_authority]);
             if !has_references(&place) && self.clusters.locates(state.target()) {
                 let item = Item { address: one.address.clone(), state, api: None };
                 clusters.entry(place.to_string()).or_default().push(item);
             }
         }
-        let reads: Vec<_> = clusters.into_values().map(|items| self.observe_cluster(items)).collect();
-        let answers: Vec<Result<Observation>> = stream::iter(reads).buffered(PARALLEL).collect().await;
-        let mut all = Observation::default();
-        let mut unreachable: Vec<Error> = Vec::new();
-        for answer in answers {
-            match answer {
-                Ok(one) => {
-                    all.found.extend(one.found);
-                    all.foreign.extend(one.foreign);
-                    all.notes.extend(one.notes);
+        // Each first contact may take the whole time limit: all at once.
+        let probes = clusters.into_values().map(|items| async move {
+            let first = items.first().map(|i| i.state.clone());
+            let answer = match &first {
+                Some(state) => self.probe(state.target()).await,
+                None => Err(Error::bug("a cluster without objects")),
+            };
+            (items, answer)
+        });
+        let mut reads = Vec::new();
+        for (items, answer) in join_all(probes).await {
+            let cluster = items.first().map(|i| i.state.cluster.clone()).unwrap_or_default();
+            let wanted: BTreeSet<Address> = items.iter().map(|i| i.address.clone()).collect();
+            reads.push(async move {
+                let seen = match answer {
+                    Ok((client, apis)) => self.observe_cluster(client, apis, items).await,
+                    Err(e) => Err(e),
+                };
+                match seen {
+                    Err(error) if is_closed(&error) => {
+                        let unread = vec![Unread { cluster, error, wanted }];
+                        Ok(Observation { unread, ..Observation::default() })
+                    }
+                    other => other,
                 }
-                Err(e) if e.class == Class::Unreachable => unreachable.push(e),
-                Err(e) => return Err(e),
-            }
+            });
         }
-        let messages = unreachable.iter().map(|e| e.message.as_str()).collect::<Vec<_>>().join("; ");
-        match unreachable.into_iter().next() {
-            Some(e) => Err(Error { message: messages, ..e }),
-            None => Ok(all),
+        let seen: Vec<Observation> = stream::iter(reads).buffered(PARALLEL).try_collect().await?;
+        let mut all = Observation::default();
+        for one in seen {
+            all.found.extend(one.found);
+            all.foreign.extend(one.foreign);
+            all.notes.extend(one.notes);
+            all.unread.extend(one.unread);
+            all.unserved.extend(one.unserved);
         }
+        Ok(all)
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
@@ -620,6 +700,23 @@ fn locate<'a>(apis: &'a Apis, state: &State) -> Result<Option<&'a Api>> {
         .help("give it `metadata.namespace` in its template")),
         (_, Some(api)) => Ok(Some(api)),
     }
+}
+
+/// True if nothing is wrong but that the cluster can't be talked to now.
+fn is_closed(error: &Error) -> bool {
+    matches!(error.class, Class::Unreachable | Class::Denied | Class::Unclear | Class::Throttled)
+}
+
+fn unserved(state: &State) -> Error {
+    let (api, what) = (state.requires.as_deref().unwrap_or_default(), summary(&state.object));
+    Error::new(Class::Unserved, format!("cluster {} doesn't serve {api}, which {what} needs", state.cluster))
+        .help("see that the add-on or chart which brings it is installed and healthy, then run the same command")
+}
+
+/// The group that a CustomResourceDefinition brings.
+fn defined_group(object: &Value) -> Option<&str> {
+    let is = text(object, "/kind")? == "CustomResourceDefinition";
+    text(object, "/spec/group").filter(|_| is)
 }
 
 fn served<'a>(apis: &'a Apis, object: &Value) -> Option<&'a Api> {
@@ -714,7 +811,7 @@ fn id(cluster: &str, object: &Value) -> String {
 }
 
 /// `NetworkPolicy t-23456/default-deny`.
-fn summary(object: &Value) -> String {
+pub fn summary(object: &Value) -> String {
     let name = text(object, "/metadata/name").unwrap_or("(no name)");
     let kind = text(object, "/kind").unwrap_or("(no kind)");
     match text(object, "/metadata/namespace") {

@@ -21,6 +21,7 @@
 //! `ids` is `state.ids`. Borrow both with
 //! `let State { accounts, ids, .. } = state;` and reach the region through `accounts`.
 
+mod block;
 mod describe;
 mod endpoint;
 mod flow_log;
@@ -170,6 +171,8 @@ pub fn call(state: &mut State, req: &Request) -> Reply {
         "DeleteVpc" => call.delete_vpc(),
         "ModifyVpcAttribute" => call.modify_vpc_attribute(),
         "DescribeVpcAttribute" => call.describe_vpc_attribute(),
+        "AssociateVpcCidrBlock" => call.associate_vpc_cidr_block(),
+        "DisassociateVpcCidrBlock" => call.disassociate_vpc_cidr_block(),
         "CreateSubnet" => call.create_subnet(),
         "DeleteSubnet" => call.delete_subnet(),
         "ModifySubnetAttribute" => call.modify_subnet_attribute(),

@@ -27,26 +27,32 @@ impl Call<'_> {
             let vpc_id = call.existing("vpc", "VpcId")?;
             let have = call.ec2.with("rtb", "vpcId", &vpc_id).count();
             call.within(TABLES_QUOTA, have, "RouteTableLimitExceeded", "route tables")?;
-            let block = get(call.ec2.find("vpc", &vpc_id)?, "cidrBlock").to_owned();
-            call.create("rtb", "routeTableId", call.table(&vpc_id, &block))
+            call.create("rtb", "routeTableId", call.table(&vpc_id)?)
         })?;
         Ok(json!({"routeTable": self.shown(&id), "clientToken": self.req.text("ClientToken")}))
     }
 
-    fn table(&self, vpc_id: &str, vpc_block: &str) -> Value {
-        json!({
+    fn table(&self, vpc_id: &str) -> Reply {
+        let vpc = self.ec2.find("vpc", vpc_id)?;
+        let routes = |path: &str, member: &str| -> Vec<Value> {
+            values(vpc, path).iter().map(|block| local(member, block)).collect()
+        };
+        let mut all = routes("cidrBlockAssociationSet.cidrBlock", "destinationCidrBlock");
+        all.extend(routes("ipv6CidrBlockAssociationSet.ipv6CidrBlock", "destinationIpv6CidrBlock"));
+        Ok(json!({
             "vpcId": vpc_id, "ownerId": self.req.account, "associationSet": [], "propagatingVgwSet": [],
-            "routeSet": [{"destinationCidrBlock": vpc_block, "gatewayId": "local", "origin": "CreateRouteTable", "state": "active"}],
-        })
+            "routeSet": all,
+        }))
     }
 
-    pub(super) fn add_main_route_table(&mut self, vpc_id: &str, vpc_block: &str) {
+    pub(super) fn add_main_route_table(&mut self, vpc_id: &str) -> Result<(), Fault> {
         let id = self.ids.id("rtb");
-        let mut table = super::doc(self.table(vpc_id, vpc_block));
+        let mut table = super::doc(self.table(vpc_id)?);
         table.insert("routeTableId".to_owned(), id.as_str().into());
         table.insert("tagSet".to_owned(), json!([]));
         table.insert("associationSet".to_owned(), json!([association(self.ids.id("rtbassoc"), &id, None)]));
         self.ec2.resources.insert(id, table);
+        Ok(())
     }
 
     pub(super) fn delete_route_table(&mut self) -> Reply {
@@ -120,12 +126,9 @@ impl Call<'_> {
     }
 
     fn outside_vpc(&self, table: &Doc, to: &str) -> Result<(), Fault> {
-        let Some(local) =
-            values(table, "routeSet.destinationCidrBlock").first().and_then(|block| block.parse::<Ipv4Net>().ok())
-        else {
-            return Ok(());
-        };
-        if to.parse::<Ipv4Net>().is_ok_and(|to| local.contains(&to)) {
+        let local = list(table, "routeSet").iter().filter(|route| route.get("gatewayId") == Some(&"local".into()));
+        let blocks = local.filter_map(|route| route.get("destinationCidrBlock")?.as_str()?.parse::<Ipv4Net>().ok());
+        if to.parse::<Ipv4Net>().is_ok_and(|to| blocks.into_iter().any(|block| block.contains(&to))) {
             return Err(invalid(format!(
                 "The destination CIDR block {to} is equal to or more specific than one of this VPC's CIDR blocks. This route can target only an interface or an instance."
             )));
@@ -260,6 +263,11 @@ impl Ec2 {
             }
         });
     }
+}
+
+/// The route that AWS writes for a block of the VPC.
+pub(super) fn local(member: &str, block: &str) -> Value {
+    json!({member: block, "gatewayId": "local", "origin": "CreateRouteTable", "state": "active"})
 }
 
 /// Whether the route was made by CreateRoute, and so is its maker's to change.

@@ -50,7 +50,7 @@ impl Call<'_> {
                 "_attributes": {"enableDnsSupport": true, "enableDnsHostnames": false, "enableNetworkAddressUsageMetrics": false},
             }),
         )?;
-        self.add_main_route_table(&id, &net);
+        self.add_main_route_table(&id)?;
         let (account, region) = (&self.req.account, &self.req.region);
         let group = self.ec2.add_group(self.ids, account, region, &id, "default", "default VPC security group", &[]);
         self.ec2.allow_from_self(self.ids, account, &group);

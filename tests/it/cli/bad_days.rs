@@ -214,6 +214,146 @@ fn the_plan_cannot_be_saved() {
     assert_eq!(fs::read_to_string(estate.path().join("file")).unwrap(), "in the way");
 }
 
+/// `command` where no file may grow beyond so many KiB: the write after that
+/// fails, as it does on a full disk.
+fn within(kib: u32, command: &Command) -> Command {
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &format!("trap '' XFSZ; ulimit -f {kib}; exec \"$@\""), "bash"]);
+    shell.arg(command.get_program()).args(command.get_args()).current_dir(command.get_current_dir().unwrap());
+    shell.env_clear().envs(command.get_envs().filter_map(|(k, v)| Some((k, v?)))).stdin(Stdio::null());
+    shell
+}
+
+/// Whatever is written there next finds the disk full.
+fn full(file: &Path) {
+    std::os::unix::fs::symlink("/dev/full", file).unwrap();
+}
+
+#[track_caller]
+fn holds_only(dir: &Path, names: &[&str]) {
+    let left: BTreeSet<String> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(left, names.iter().map(|n| (*n).to_owned()).collect(), "in {}", dir.display());
+}
+
+#[test]
+fn no_space_for_the_plan() {
+    let estate = Estate::new(&SINGLE_SILO);
+    estate.run(&["plan", "--out", "p"]).exits(0);
+    let former = fs::read(estate.path().join("p")).unwrap();
+    estate.edit("max: 3", "max: 4");
+    let says = ["the plan p can't be written", "free some space", "nothing half-written is left"];
+    let unharmed = || {
+        assert_eq!(fs::read(estate.path().join("p")).unwrap(), former);
+        holds_only(estate.path(), &["p", "sandbox", "tenancy.yaml"]);
+    };
+
+    full(&estate.path().join("p.new"));
+    estate.run(&["plan", "--out", "p"]).refuses(&[&says[..], &["No space left on device"]].concat());
+    unharmed();
+    // What the sandbox holds is written elsewhere.
+    let served = Served::start(&estate, None);
+    against(&served.url(), &mut within(0, &estate.bare(&["plan", "--out", "p"]))).refuses(&says);
+    unharmed();
+}
+
+#[test]
+fn no_space_for_the_sandbox() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let former = fs::read(estate.state()).unwrap();
+    let says = ["sandbox/state.json can't be written", "free some space", "--sandbox=DIR"];
+    let unharmed = || {
+        assert!(fs::read(estate.state()).unwrap() == former, "the state is as it was");
+        holds_only(&estate.path().join("sandbox"), &["state.json"]);
+    };
+    for args in [&["plan"][..], &["apply", "--auto-approve"], &["destroy", "--auto-approve"]] {
+        full(&estate.state().with_extension("json.new"));
+        estate.run(args).refuses(&[&says[..], &["No space left on device"]].concat());
+        unharmed();
+        Run::of(&mut within(8, &estate.command(args))).refuses(&says);
+        unharmed();
+    }
+}
+
+#[test]
+fn no_space_for_what_is_made_in_the_sandbox() {
+    let estate = Estate::planted(&SINGLE_SILO);
+    let has = fs::metadata(estate.state()).unwrap().len();
+    let some_more = u32::try_from(has / 1024 + 16).unwrap();
+    let mut apply = within(some_more, &estate.command(&["apply", "--auto-approve"]));
+    Run::of(&mut apply).refuses(&["can't keep its state", "sandbox/state.json can't be written", "Free space"]);
+    holds_only(&estate.path().join("sandbox"), &["state.json"]);
+    // With space again, it goes on from what was kept.
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+}
+
+/// What somebody did to a VPC's blocks and to its main route table shows, is
+/// put back, and is in no way of a teardown.
+#[test]
+fn a_network_changed_by_hand() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.sandbox(async |aws, _| {
+        let vpc = vpc_of(aws).await;
+        aws.ec2.associate_vpc_cidr_block().vpc_id(&vpc).cidr_block("100.64.0.0/16").send().await.unwrap();
+        aws.ec2.associate_vpc_cidr_block().vpc_id(&vpc).amazon_provided_ipv6_cidr_block(true).send().await.unwrap();
+        make_main(aws, &vpc, &table_of(aws, "tenant/globex/silo/route-table/public").await).await;
+    });
+    let drift = estate.run(&["drift"]).exits(2).out;
+    for shown in ["100.64.0.0/16", "2600:1f18:", "main"] {
+        assert!(drift.contains(shown), "{shown}: {drift}");
+    }
+    assert_eq!(
+        steps(&estate.plan(&[])),
+        ["update tenant/globex/silo/vpc", "update tenant/globex/silo/route-table/public"]
+    );
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+
+    // A table of theirs, with a way out through our gateway.
+    let theirs = estate.sandbox(async |aws, _| {
+        let vpc = vpc_of(aws).await;
+        let ours = aws.ec2.describe_internet_gateways().send().await.unwrap();
+        let gateway = ours.internet_gateways().iter().find(|g| g.attachments()[0].vpc_id() == Some(&vpc)).unwrap();
+        let made = aws.ec2.create_route_table().vpc_id(&vpc).send().await.unwrap();
+        let table = made.route_table().unwrap().route_table_id().unwrap().to_owned();
+        let call = aws.ec2.create_route().route_table_id(&table).destination_cidr_block("0.0.0.0/0");
+        call.gateway_id(gateway.internet_gateway_id().unwrap()).send().await.unwrap();
+        make_main(aws, &vpc, &table).await;
+        table
+    });
+    let plan = estate.plan(&[]);
+    assert_eq!(steps(&plan), ["update tenant/globex/silo/vpc"]);
+    assert_eq!(plan["steps"][0]["changes"][0]["path"], "main_routes");
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).refuses(&["held by", &theirs]);
+    estate.sandbox(async |aws, _| {
+        aws.ec2.delete_route_table().route_table_id(&theirs).send().await.unwrap();
+    });
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
+}
+
+fn of(name: &str, value: &str) -> aws_sdk_ec2::types::Filter {
+    aws_sdk_ec2::types::Filter::builder().name(name).values(value).build()
+}
+
+async fn vpc_of(aws: &Aws) -> String {
+    let all = aws.ec2.describe_vpcs().filters(of("tag-key", "ringfence.dev/address")).send().await.unwrap();
+    all.vpcs()[0].vpc_id().unwrap().to_owned()
+}
+
+async fn table_of(aws: &Aws, address: &str) -> String {
+    let all = aws.ec2.describe_route_tables().filters(of("tag:ringfence.dev/address", address)).send().await.unwrap();
+    all.route_tables()[0].route_table_id().unwrap().to_owned()
+}
+
+async fn make_main(aws: &Aws, vpc: &str, table: &str) {
+    let all = aws.ec2.describe_route_tables().filters(of("vpc-id", vpc)).filters(of("association.main", "true"));
+    let all = all.send().await.unwrap();
+    let main = all.route_tables()[0].associations().iter().find(|a| a.main() == Some(true)).unwrap();
+    let call = aws.ec2.replace_route_table_association().route_table_id(table);
+    call.association_id(main.route_table_association_id().unwrap()).send().await.unwrap();
+}
+
 #[test]
 fn the_sandbox_cannot_be_kept() {
     let estate = Estate::new(&SINGLE_SILO);

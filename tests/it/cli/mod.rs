@@ -9,6 +9,7 @@ mod environment;
 mod lifecycle;
 mod output;
 mod plans;
+mod reach;
 mod removal;
 mod saved;
 mod selection;
@@ -158,8 +159,14 @@ impl Estate {
         command
     }
 
+    /// Runs it to its end, and records its calls if that is asked for: one that
+    /// is killed leaves half a line.
     fn run(&self, args: &[&str]) -> Run {
-        Run::of(&mut self.command(args))
+        let mut command = self.command(args);
+        if let Some(file) = crate::support::record() {
+            command.arg("--sandbox-record").arg(file);
+        }
+        Run::of(&mut command)
     }
 
     /// The plan as a JSON document; exits as `plan --detailed-exitcode`.

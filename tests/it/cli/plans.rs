@@ -63,6 +63,47 @@ fn steps_come_after_their_needs() {
     }
 }
 
+#[test]
+fn what_an_update_does_to_nodes_is_said() {
+    let estate = Estate::applied(&THREE_TIERS);
+    estate.edit("cost-center: saas", "cost-center: other");
+    let plan = estate.plan(&[]);
+    let rolled: BTreeSet<&str> = list(&plan["steps"])
+        .iter()
+        .filter(|s| list(&s["changes"]).iter().any(|c| c["path"] == "template_version"))
+        .map(|s| text(&s["address"]))
+        .collect();
+    assert!(rolled.len() > 1, "{rolled:?}");
+    let notes: Vec<&str> =
+        list(&plan["notes"]).iter().map(text).filter(|n| n.contains("replaces every node")).collect();
+    let [note] = notes.as_slice() else { panic!("one note for all: {notes:#?}") };
+    let (named, _) = note.split_once(": ").unwrap();
+    assert_eq!(named.split(", ").collect::<BTreeSet<_>>(), rolled);
+}
+
+#[test]
+fn what_an_update_does_not_do_to_nodes_is_not_said() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.edit("max: 3", "max: 4");
+    let plan = estate.plan(&[]);
+    assert_eq!(steps(&plan), ["update tenant/globex/silo/node-group"]);
+    assert!(!plan["notes"].to_string().contains("replaces every node"), "{}", plan["notes"]);
+}
+
+#[test]
+fn endpoints_that_a_profile_replaces_are_said() {
+    let estate = Estate::new(&REGULATED);
+    let said = estate.run(&["validate"]).exits(0).err;
+    assert!(!said.contains("spec.network"), "{said}");
+    estate.edit("endpoints: [autoscaling, ec2,", "endpoints: [ssm, ec2,");
+    for command in ["validate", "plan"] {
+        let said = estate.run(&[command]).exits(0).err.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in ["tenant `treasury` gets the endpoints of its profile, `autoscaling`,", "`spec.network`", "`ssm`"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+}
+
 /// The spec with the items of the lists `pools` and `tenants` turned by `by`.
 fn turned(spec: &str, by: usize) -> String {
     let mut out = String::new();

@@ -48,18 +48,7 @@ impl Baseline {
         fs::write(dir.path().join("tenancy.yaml"), text).unwrap();
         fs::create_dir(dir.path().join("sandbox")).unwrap();
         let plane = ControlPlane::start(options);
-        let mut files: Vec<_> = fs::read_dir(inputs().join("crds")).unwrap().map(|e| e.unwrap().path()).collect();
-        files.sort();
-        for file in files {
-            for object in yaml(&fs::read_to_string(file).unwrap()) {
-                plane.admin().create(&object).ok();
-                plane.until("the API is served", |admin| {
-                    let live = admin.get(&path(&object)).body;
-                    let conditions = live["status"]["conditions"].as_array().cloned().unwrap_or_default();
-                    conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True")
-                });
-            }
-        }
+        install_crds(&plane);
         Self { plane, cluster, dir }
     }
 
@@ -96,6 +85,22 @@ impl Baseline {
     /// The plan as a JSON document.
     pub fn plan(&self) -> Value {
         serde_json::from_str(&self.run(&["plan", "--format", "json"])).unwrap()
+    }
+}
+
+/// The APIs that EKS and its add-ons bring.
+pub fn install_crds(plane: &ControlPlane) {
+    let mut files: Vec<_> = fs::read_dir(inputs().join("crds")).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    for file in files {
+        for object in yaml(&fs::read_to_string(file).unwrap()) {
+            plane.admin().create(&object).ok();
+            plane.until("the API is served", |admin| {
+                let live = admin.get(&path(&object)).body;
+                let conditions = live["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True")
+            });
+        }
     }
 }
 

@@ -30,6 +30,7 @@ const GROUP_RULE_DESCRIPTION: &str = "aws.security-group: description of a group
 const PRIVATE_DNS: &str = "aws.vpc-endpoint: private DNS changed";
 const TOKENS: &str = "client tokens of EC2";
 const IP_IN_USE: &str = "aws.elastic-ip: in use";
+const BLOCK_IN_USE: &str = "aws.vpc: block in use";
 const HELD: &str = "aws.security-group: held by others";
 
 pub const LACKS: &[Lack] = &[
@@ -50,6 +51,12 @@ pub const LACKS: &[Lack] = &[
         reason: "ModifyVpcEndpoint leaves PrivateDnsEnabled as it is",
         contract: |ground| Box::pin(vpc_endpoint(ground)),
         fails: "private_dns",
+    },
+    Lack {
+        name: BLOCK_IN_USE,
+        reason: "blocks are dissociated from under their subnets",
+        contract: |ground| Box::pin(block_in_use(ground)),
+        fails: "it is in use",
     },
     Lack {
         name: HELD,
@@ -73,11 +80,11 @@ pub const LACKS: &[Lack] = &[
 
 contracts! {
     sandbox: [
-        vpc, subnet, internet_gateway, elastic_ip, nat_gateway, route_table, vpc_endpoint, security_group, flow_log,
+        vpc, main_table, main_table_of_ours, block_in_use, subnet, internet_gateway, elastic_ip, nat_gateway, route_table, vpc_endpoint, security_group, flow_log,
         launch_template, half_made, replacement, same_token, ip_in_use, held_by_others, foreign_names,
     ],
     moto: [
-        vpc, subnet, internet_gateway, elastic_ip, nat_gateway, route_table, vpc_endpoint, security_group, flow_log,
+        vpc, main_table, main_table_of_ours, subnet, internet_gateway, elastic_ip, nat_gateway, route_table, vpc_endpoint, security_group, flow_log,
         launch_template, half_made, replacement, foreign_names,
     ],
 }
@@ -90,10 +97,12 @@ fn at(name: &str) -> String {
 fn vpc_state(ground: &Ground, name: &str) -> vpc::State {
     vpc::State {
         cidr: "10.64.0.0/16".to_owned(),
+        secondary_cidrs: vec![],
         dns_support: true,
         dns_hostnames: true,
         default_group_ingress: vec![],
         default_group_egress: vec![],
+        main_routes: vec![],
         tags: ground.tags(&at(name)),
     }
 }
@@ -180,8 +189,120 @@ async fn vpc(ground: &Ground) {
             let rule = tcp(443).user_id_group_pairs(UserIdGroupPair::builder().group_id(&group).build()).build();
             aws.ec2.authorize_security_group_egress().group_id(&group).ip_permissions(rule).send().await.unwrap();
         })
+        .drift("secondary_cidrs", |aws, found| async move {
+            let call = || aws.ec2.associate_vpc_cidr_block().vpc_id(&found.id);
+            call().cidr_block("10.80.0.0/16").send().await.unwrap();
+            call().amazon_provided_ipv6_cidr_block(true).send().await.unwrap();
+        })
         .run()
         .await;
+}
+
+/// Routes that somebody gives the table that came with the VPC, or in a table
+/// of theirs that they make the main one.
+async fn main_table(ground: &Ground) {
+    let kind = Vpc::new(ground.aws.clone());
+    let gateways = InternetGateway::new(ground.aws.clone());
+    let vpc = a_vpc(ground).await;
+    let gateway = internet_gateway::State { vpc: vpc.id.clone(), tags: ground.tags(&at("gateway")) };
+    let gateway = ground.make(&gateways, &at("gateway"), &gateway).await;
+    let want = new(&at("vpc"), &vpc_state(ground, "vpc"));
+    let ec2 = &ground.aws.ec2;
+    let lead_out = async |table: &str| {
+        let call = ec2.create_route().route_table_id(table).destination_cidr_block("0.0.0.0/0");
+        call.gateway_id(&gateway.id).send().await.unwrap();
+    };
+    let put_back = async || {
+        let before = super::only(ground, &kind, &want.address).await;
+        let changes = super::changes(&kind, &want, &before);
+        let paths: Vec<&str> = changes.iter().map(|c| c.path.as_str()).collect();
+        assert_eq!(paths, ["main_routes"]);
+        assert_eq!(changes[0].before[0]["target"], gateway.id);
+        kind.update(&before, &want, &changes).await.unwrap();
+        super::same(ground, &kind, &want).await;
+        main_of(ground, &vpc.id).await
+    };
+
+    let own = main_of(ground, &vpc.id).await;
+    lead_out(&own).await;
+    assert_eq!(put_back().await, own);
+
+    let theirs = ec2.create_route_table().vpc_id(&vpc.id).send().await.unwrap();
+    let theirs = theirs.route_table().unwrap().route_table_id().unwrap();
+    lead_out(theirs).await;
+    make_main(ground, &vpc.id, theirs).await;
+    assert_eq!(put_back().await, own);
+    let left = ec2.describe_route_tables().route_table_ids(theirs).send().await.unwrap();
+    let routes = left.route_tables()[0].routes();
+    assert!(routes.iter().any(|r| r.gateway_id() == Some(&gateway.id)), "somebody's table is as it was");
+
+    ec2.delete_route_table().route_table_id(theirs).send().await.unwrap();
+    ground.unmake(&gateways, &gateway).await;
+    no_vpc(ground, &vpc).await;
+}
+
+/// The table that a VPC uses where a subnet has none of its own.
+async fn main_association(ground: &Ground, vpc: &str) -> (String, String) {
+    let filter = |name: &str, value: &str| aws_sdk_ec2::types::Filter::builder().name(name).values(value).build();
+    let tables = ground.aws.ec2.describe_route_tables().filters(filter("vpc-id", vpc)).send().await.unwrap();
+    let all = tables.route_tables().iter().flat_map(|t| t.associations());
+    let main = all.into_iter().find(|a| a.main() == Some(true)).expect("every VPC has a main table");
+    (main.route_table_id().unwrap().to_owned(), main.route_table_association_id().unwrap().to_owned())
+}
+
+async fn main_of(ground: &Ground, vpc: &str) -> String {
+    main_association(ground, vpc).await.0
+}
+
+async fn make_main(ground: &Ground, vpc: &str, table: &str) {
+    let (_, association) = main_association(ground, vpc).await;
+    let call = ground.aws.ec2.replace_route_table_association().association_id(association);
+    call.route_table_id(table).send().await.unwrap();
+}
+
+/// A table of ours is the main one when it is to go, and the one that came
+/// with the VPC has been deleted.
+async fn main_table_of_ours(ground: &Ground) {
+    let kind = RouteTable::new(ground.aws.clone());
+    let vpc = a_vpc(ground).await;
+    let own = main_of(ground, &vpc.id).await;
+    let state = table_state(ground, &vpc, "routes");
+    let table = ground.make(&kind, &at("routes"), &state).await;
+    make_main(ground, &vpc.id, &table.id).await;
+    ground.aws.ec2.delete_route_table().route_table_id(&own).send().await.unwrap();
+    let table = super::only(ground, &kind, &table.address).await;
+    ground.unmake(&kind, &table).await;
+    no_vpc(ground, &vpc).await;
+}
+
+fn table_state(ground: &Ground, vpc: &Found, name: &str) -> route_table::State {
+    route_table::State {
+        vpc: vpc.id.clone(),
+        routes: vec![],
+        subnets: vec![],
+        main: false,
+        tags: ground.tags(&at(name)),
+    }
+}
+
+/// Subnets in a block that was added by hand keep it.
+async fn block_in_use(ground: &Ground) {
+    let kind = Vpc::new(ground.aws.clone());
+    let vpc = a_vpc(ground).await;
+    let ec2 = &ground.aws.ec2;
+    ec2.associate_vpc_cidr_block().vpc_id(&vpc.id).cidr_block("100.64.0.0/16").send().await.unwrap();
+    let subnet = ec2.create_subnet().vpc_id(&vpc.id).cidr_block("100.64.1.0/24").send().await.unwrap();
+    let subnet = subnet.subnet().unwrap().subnet_id().unwrap();
+    let want = new(&at("vpc"), &vpc_state(ground, "vpc"));
+    let before = super::only(ground, &kind, &want.address).await;
+    let changes = super::changes(&kind, &want, &before);
+    let error = kind.update(&before, &want, &changes).await.expect_err("it is in use");
+    assert!(error.message.starts_with(&format!("100.64.0.0/16 stays a block of {}", vpc.id)), "{error}");
+    assert!(error.help.as_deref().is_some_and(|help| help.contains("delete the subnets")), "{error}");
+    ec2.delete_subnet().subnet_id(subnet).send().await.unwrap();
+    kind.update(&before, &want, &changes).await.unwrap();
+    let vpc = super::same(ground, &kind, &want).await;
+    no_vpc(ground, &vpc).await;
 }
 
 fn tcp(port: i32) -> aws_sdk_ec2::types::builders::IpPermissionBuilder {
@@ -279,6 +400,7 @@ async fn route_table(ground: &Ground) {
         vpc: vpc.id.clone(),
         routes: vec![route("0.0.0.0/0", &gateway)],
         subnets: vec![one.id.clone()],
+        main: false,
         tags: ground.tags(&at("routes")),
     };
     let other_target = route_table::State { routes: vec![route("0.0.0.0/0", &nat)], ..state.clone() };
@@ -307,6 +429,10 @@ async fn route_table(ground: &Ground) {
             let call = aws.ec2.delete_route().route_table_id(&found.id).destination_cidr_block("192.0.2.0/24");
             call.send().await.unwrap();
         })
+        .drift(
+            "main",
+            |_, found| async move { make_main(ground, found.state["vpc"].as_str().unwrap(), &found.id).await },
+        )
         .drift("subnets", move |aws, found| async move {
             // Moved to somebody's own table in our VPC, and another dissociated.
             let table = aws.ec2.create_route_table().vpc_id(&vpc_id).send().await.unwrap();
@@ -347,8 +473,7 @@ async fn vpc_endpoint(ground: &Ground) {
     let (group, other_group) = (a_group(ground, &vpc.id, "one").await, a_group(ground, &vpc.id, "two").await);
     let mut routes = Vec::new();
     for name in ["routes-0", "routes-1"] {
-        let state =
-            route_table::State { vpc: vpc.id.clone(), routes: vec![], subnets: vec![], tags: ground.tags(&at(name)) };
+        let state = table_state(ground, &vpc, name);
         routes.push(ground.make(&tables, &at(name), &state).await);
     }
     let policy = |action: &str| {
@@ -659,6 +784,7 @@ async fn half_made(ground: &Ground) {
         vpc: vpc.id.clone(),
         routes: vec![Route { destination: "0.0.0.0/0".to_owned(), target: gateway.id.clone() }],
         subnets: vec![subnet.id.clone()],
+        main: false,
         tags: ground.tags(&at("routes")),
     };
     let table = completed(ground, &tables, "routes", &state).await;
@@ -719,6 +845,7 @@ async fn same_token(ground: &Ground) {
         vpc: vpc.id.clone(),
         routes: vec![Route { destination: "0.0.0.0/0".to_owned(), target: gateway.id.clone() }],
         subnets: vec![],
+        main: false,
         tags: ground.tags(&at("routes")),
     };
     let table = twice(ground, &tables, "routes", &table).await;

@@ -106,10 +106,12 @@ impl<'a> Site<'a> {
         let aws = &ground.aws;
         let vpc = vpc::State {
             cidr: "10.64.0.0/16".to_owned(),
+            secondary_cidrs: vec![],
             dns_support: true,
             dns_hostnames: true,
             default_group_ingress: vec![],
             default_group_egress: vec![],
+            main_routes: vec![],
             tags: ground.tags(&at("vpc")),
         };
         let vpc = ground.make(&Vpc::new(aws.clone()), &at("vpc"), &vpc).await.id;
@@ -332,9 +334,16 @@ async fn cluster_key(ground: &Ground) {
     let keys = KmsKey::new(ground.aws.clone());
     let key = ground.make(&keys, &at("key"), &key_state(ground, "key")).await.outputs["arn"].clone();
     let state = eks_cluster::State { key: Some(key), ..site.state() };
+    let replaced = |want: &eks_cluster::State, found: &Found| {
+        super::changes(&kind, &new(&at("cluster"), want), found).iter().map(|c| c.replaces).collect::<Vec<_>>()
+    };
+    assert_eq!(replaced(&state, &found), [false], "a key can be added");
     kind.update(&found, &new(&at("cluster"), &state), &[]).await.unwrap();
     let found = ground.observed(&kind, &found.address).await.remove(0);
     assert_eq!(found.state, serde_json::to_value(&state).unwrap());
+    assert_eq!(replaced(&site.state(), &found), [true], "but not taken away");
+    let other = eks_cluster::State { key: Some("arn:aws:kms:us-east-1:123456789012:key/other".to_owned()), ..state };
+    assert_eq!(replaced(&other, &found), [true], "nor changed");
     let error = kind.update(&found, &new(&at("cluster"), &site.state()), &[]).await.unwrap_err();
     assert!(error.message.contains("can't be changed or taken away"), "{error}");
 }

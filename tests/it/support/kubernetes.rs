@@ -448,3 +448,12 @@ pub fn yaml(text: &str) -> Vec<Value> {
 pub fn labels(object: &Value) -> BTreeMap<String, String> {
     serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default()
 }
+
+/// Run by itself before the others, so that none of them waits for a build.
+#[test]
+#[ignore = "`make test` runs it first"]
+fn programs_are_there() {
+    for name in NAMES {
+        assert!(program(name).exists(), "{name}");
+    }
+}

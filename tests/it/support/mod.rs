@@ -4,6 +4,7 @@ pub mod kubernetes;
 pub mod moto;
 pub mod served;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,8 +19,15 @@ pub const REGION: &str = "us-east-1";
 /// models.
 pub fn record() -> Option<PathBuf> {
     static RECORDS: AtomicUsize = AtomicUsize::new(1);
-    let dir = PathBuf::from(std::env::var_os("RINGFENCE_RECORD_DIR")?);
+    let dir = record_dir(std::env::var_os("RINGFENCE_RECORD_DIR"))?;
     Some(dir.join(format!("{}.jsonl", RECORDS.fetch_add(1, Ordering::Relaxed))))
+}
+
+/// Nowhere if it is empty; never where the tests happen to run.
+pub fn record_dir(said: Option<OsString>) -> Option<PathBuf> {
+    let dir = PathBuf::from(said.filter(|dir| !dir.is_empty())?);
+    assert!(dir.is_absolute(), "RINGFENCE_RECORD_DIR is no absolute path: {}", dir.display());
+    Some(dir)
 }
 
 /// Clients for the AWS at `url`, for a tenancy that no other test uses.

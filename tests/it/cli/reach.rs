@@ -1,0 +1,480 @@
+//! Reaching clusters: kubeconfigs and tokens, API servers that can't be
+//! reached, APIs that a cluster doesn't serve.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
+use ringfence::template::yaml;
+use serde_json::json;
+
+use super::*;
+
+/// Nothing listens there.
+const CLOSED: &str = "http://127.0.0.1:9";
+const SHARED: &str = "arn:aws:eks:us-east-1:123456789012:cluster/acme-p-shared-1";
+const SILO: &str = "arn:aws:eks:us-east-1:123456789012:cluster/acme-t-12345";
+
+impl Estate {
+    /// A kubeconfig in the estate's directory that leads to `server`.
+    fn kubeconfig(&self, name: &str, server: &str, proxy: Option<&str>) {
+        let cluster = json!({"server": server, "proxy-url": proxy.unwrap_or_default()});
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "users": [{"name": "u", "user": {}}],
+        });
+        fs::write(self.path().join(name), yaml(&config).unwrap()).unwrap();
+    }
+
+    fn template(&self, name: &str, text: &str) {
+        let file = self.path().join("templates/manifests").join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+
+    fn read_yaml(&self, name: &str) -> Value {
+        serde_yaml_of(&fs::read_to_string(self.path().join(name)).unwrap())
+    }
+}
+
+fn serde_yaml_of(text: &str) -> Value {
+    serde_yaml::from_str(text).unwrap()
+}
+
+fn addresses(items: &Value) -> BTreeSet<String> {
+    list(items).iter().map(|i| text(&i["address"]).to_owned()).collect()
+}
+
+/// `plan` in the forms that name each blocked cluster once.
+#[track_caller]
+fn names_once(estate: &Estate, args: &[&str], cluster: &str) {
+    for (format, name) in [("human", format!("cluster {cluster} (")), ("markdown", format!("<code>{cluster}</code> ("))]
+    {
+        let run = estate.run(&[&["plan", "--format", format], args].concat()).exits(0);
+        assert_eq!(run.out.matches(&name).count(), 1, "{format}: {}", run.out);
+        assert_eq!(run.out.matches("ringfence render").count(), 1, "{format}: {}", run.out);
+        assert!(!run.out.contains("No changes"), "{format}: {}", run.out);
+    }
+}
+
+#[test]
+fn one_of_two_clusters_cannot_be_reached() {
+    let estate = Estate::planted(&THREE_TIERS);
+    estate.kubeconfig("closed", CLOSED, None);
+    let closed = ["--kubeconfig", "12345=closed"];
+
+    // A cluster that this very run makes.
+    let run = estate.run(&[&["apply", "--auto-approve", "--format", "json"], &closed[..]].concat()).exits(3);
+    let lines = run.lines();
+    let report = lines.last().unwrap();
+    let of = |outcome: &str| -> BTreeSet<String> {
+        let lines = list(&report["lines"]).iter().filter(|l| text(&l["outcome"]) == outcome);
+        lines.map(|l| text(&l["address"]).to_owned()).collect()
+    };
+    let silo = "tenant/12345/silo/";
+    let (blocked, skipped, done) = (of("blocked"), of("skipped"), of("done"));
+    assert!(!blocked.is_empty() && blocked.iter().all(|a| a.starts_with(&format!("{silo}k8s/"))), "{blocked:?}");
+    let addons = ["coredns", "metrics-server"].map(|a| format!("{silo}addon/{a}"));
+    assert!(addons.iter().all(|a| skipped.contains(a)), "{skipped:?}");
+    let inside = |a: &&String| !a.starts_with(&format!("{silo}k8s/")) && !addons.contains(a);
+    assert_eq!(skipped.iter().find(inside), None, "what isn't in the cluster goes on");
+    let seconds = lines.iter().filter(|l| l["type"] == "blocked").map(|l| l["took_seconds"].as_f64().unwrap());
+    assert_eq!(seconds.filter(|s| *s > 0.0).count(), 1, "one step tries for all");
+    assert!(of("failed").is_empty() && of("not-started").is_empty() && of("unmet").is_empty());
+    assert!(done.contains(&format!("{silo}node-group")) && done.contains("pool/shared-1/addon/coredns"), "{done:?}");
+    assert!(done.contains("tenant/23456/pool/k8s/namespace-t-23456"));
+    assert_eq!(done.len() + blocked.len() + skipped.len(), list(&report["lines"]).len());
+
+    // A cluster that exists.
+    let plan = estate.plan(&closed);
+    assert_eq!(steps(&plan), [] as [&str; 0], "nothing is derived from what couldn't be read");
+    let clusters = list(&plan["blocked_clusters"]);
+    assert_eq!(clusters.len(), 1);
+    assert_eq!(clusters[0]["cluster"], "acme-t-12345");
+    assert_eq!(clusters[0]["objects"], addresses(&plan["blocked"]).len() - addons.len());
+    assert!(list(&plan["blocked"]).iter().all(|b| b["pending"] == true));
+    names_once(&estate, &closed, "acme-t-12345");
+    let drift = estate.run(&[&["drift"], &closed[..]].concat()).exits(3);
+    assert!(!drift.out.contains("No changes"), "{}", drift.out);
+
+    // The other cluster's inside goes on.
+    estate.edit("pods: \"40\"", "pods: \"41\"");
+    assert_eq!(steps(&estate.plan(&closed)), ["update tenant/34567/fargate/k8s/resourcequota-tenant"]);
+    let run = estate.run(&[&["apply", "--auto-approve"], &closed[..]].concat()).exits(3);
+    let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for what in ["0 added, 1 changed", "what closed leads to", "ringfence render", "Waiting: the inside"] {
+        assert!(said.contains(what), "{what}: {}", run.out);
+    }
+    // Of other tenants' clusters nothing is said.
+    let other = estate.plan(&[&["--tenant", "34567"], &closed[..]].concat());
+    assert_eq!((list(&other["blocked_clusters"]), list(&other["blocked"])), (&[] as &[_], &[] as &[_]));
+
+    // The way is open.
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+}
+
+/// A server that knows nobody: the access entry isn't there yet.
+#[test]
+fn a_cluster_that_does_not_let_us_in() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let body =
+            r#"{"kind":"Status","status":"Failure","reason":"Unauthorized","message":"Unauthorized","code":401}"#;
+        for mut stream in listener.incoming().flatten() {
+            let _asked = stream.read(&mut [0; 4096]);
+            let length = body.len();
+            let head = format!("HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+            let _gone = stream.write_all(&[head.as_bytes(), body.as_bytes()].concat());
+        }
+    });
+    let estate = Estate::planted(&SINGLE_SILO);
+    estate.kubeconfig("shut", &url, None);
+    let shut = ["--kubeconfig", "globex=shut"];
+    let run = estate.run(&[&["apply", "--auto-approve"], &shut[..]].concat()).exits(3);
+    assert!(run.out.contains("doesn't know who asks"), "{}", run.out);
+    let run = estate.run(&[&["plan"], &shut[..]].concat()).exits(0);
+    let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for what in ["Waiting: the inside of cluster solo-t-globex", "doesn't know who asks", "needs cluster-admin"] {
+        assert!(said.contains(what), "{what}: {}", run.out);
+    }
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+}
+
+#[test]
+fn what_left_the_spec_may_be_in_a_cluster_that_cannot_be_reached() {
+    let estate = Estate::applied(&THREE_TIERS);
+    estate.kubeconfig("closed", CLOSED, None);
+    let closed = ["--kubeconfig", "shared-1=closed"];
+    let destroy = [&["destroy", "--tenant", "23456", "--auto-approve", "--format", "json"], &closed[..]].concat();
+    let run = estate.run(&destroy).exits(3);
+    let lines = run.lines();
+    assert_eq!(lines[0]["blocked_clusters"][0]["cluster"], "acme-p-shared-1");
+    assert!(addresses(&lines[0]["steps"]).contains("tenant/23456/pool/node-group"));
+    // Whoever can look finds the rest.
+    let rest = steps(&estate.plan(&["--destroy", "--tenant", "23456"]));
+    assert!(rest.contains(&"delete tenant/23456/pool/k8s/namespace-t-23456".to_owned()), "{rest:?}");
+    assert!(rest.iter().all(|s| s.starts_with("delete tenant/23456/pool/k8s/")), "{rest:?}");
+    names_once(&estate, &[&["--destroy", "--tenant", "23456"], &closed[..]].concat(), "acme-p-shared-1");
+    // A cluster that goes takes its inside with it.
+    estate.run(&[&["destroy", "--auto-approve"], &closed[..]].concat()).exits(0);
+}
+
+#[test]
+fn a_cluster_behind_a_socks_proxy() {
+    let estate = Estate::applied(&THREE_TIERS);
+    let served = Served::start(&estate, None);
+    let (proxy, asked) = socks5(served.server.addr());
+    // A name that only the proxy knows.
+    let server = "http://api.invalid:8080/k8s/123456789012/us-east-1/acme-p-shared-1";
+    let args = ["plan", "--detailed-exitcode", "--kubeconfig", "shared-1=far"];
+    estate.kubeconfig("far", server, Some(&format!("socks5://{proxy}")));
+    against(&served.url(), &mut estate.bare(&args)).exits(0);
+    let asked = asked.lock().unwrap().clone();
+    assert!(!asked.is_empty() && asked.iter().all(|host| host == "api.invalid"), "{asked:?}");
+    estate.kubeconfig("far", server, Some("socks5://127.0.0.1:9"));
+    let run = against(&served.url(), &mut estate.bare(&args)).exits(2);
+    assert!(run.out.contains("Waiting: the inside of cluster acme-p-shared-1"), "{}", run.out);
+}
+
+/// A SOCKS5 proxy that leads everything to `upstream`, and the hosts that it
+/// was asked for.
+fn socks5(upstream: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    fn exactly(stream: &mut TcpStream, n: u8) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; n.into()];
+        stream.read_exact(&mut bytes).ok().map(|()| bytes)
+    }
+    fn host(stream: &mut TcpStream) -> Option<String> {
+        let methods = exactly(stream, 2)?[1];
+        exactly(stream, methods)?;
+        stream.write_all(&[5, 0]).ok()?;
+        let by_name = exactly(stream, 4)?[3] == 3;
+        let length = if by_name { exactly(stream, 1)?[0] } else { 4 };
+        let host = String::from_utf8_lossy(&exactly(stream, length)?).into_owned();
+        exactly(stream, 2)?;
+        stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).ok()?;
+        Some(host)
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    std::thread::spawn(move || {
+        for mut near in listener.incoming().flatten() {
+            let seen = seen.clone();
+            std::thread::spawn(move || {
+                let Some(host) = host(&mut near) else { return };
+                seen.lock().unwrap().push(host);
+                let mut far = TcpStream::connect(upstream).unwrap();
+                let (mut from, mut to) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    let _gone = std::io::copy(&mut from, &mut to);
+                    let _gone = to.shutdown(std::net::Shutdown::Write);
+                });
+                let _gone = std::io::copy(&mut far, &mut near);
+            });
+        }
+    });
+    (address, asked)
+}
+
+const WIDGET: &str =
+    "apiVersion: example.com/v1\nkind: Widget\nmetadata:\n  name: w\n  namespace: {{ tenant.namespace | json }}\n";
+const DEFINITION: &str = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: widgets.example.com}\n\
+    spec:\n  group: example.com\n  scope: Namespaced\n  names: {kind: Widget, plural: widgets, singular: widget, listKind: WidgetList}\n  \
+    versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]\n";
+
+#[test]
+fn an_api_that_nothing_brings_leaves_its_control_unmet() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.template("tenant/widget.yaml", &format!("requires: example.com/v1\ncontrols: [NET-1]\n{WIDGET}"));
+    let with = ["--templates", "templates"];
+    let widget = "tenant/globex/silo/k8s/widget-w";
+
+    let run = estate.run(&[&["plan", "--format", "json"], &with[..]].concat()).exits(1);
+    let plan = run.json();
+    assert_eq!(steps(&plan), [] as [&str; 0]);
+    assert_eq!(addresses(&plan["blocked"]), [widget.to_owned()].into());
+    let blocked = &plan["blocked"][0];
+    assert_eq!((&blocked["unmet"], &blocked["controls"]), (&json!(true), &json!(["NET-1"])));
+    let reason = text(&blocked["reason"]);
+    for what in ["doesn't serve example.com/v1", "control NET-1 is unmet"] {
+        assert!(reason.contains(what), "{reason}");
+    }
+    let run = estate.run(&[&["apply", "--auto-approve"], &with[..]].concat()).exits(1);
+    assert!(run.out.contains("control NET-1 is unmet"), "{}", run.out);
+    estate.run(&[&["drift"], &with[..]].concat()).exits(1);
+
+    // An add-on that is ahead might bring it.
+    estate.sandbox(async |aws, _| {
+        aws.eks.delete_addon().cluster_name("solo-t-globex").addon_name("vpc-cni").send().await.unwrap();
+    });
+    let plan = estate.plan(&with);
+    let ahead = format!("create {}", "tenant/globex/silo/addon/vpc-cni");
+    assert!(steps(&plan).contains(&ahead) && steps(&plan).contains(&format!("create {widget}")), "{:?}", steps(&plan));
+    let run = estate.run(&[&["apply", "--auto-approve", "--format", "json"], &with[..]].concat()).exits(1);
+    let report = run.lines().pop().unwrap();
+    for line in list(&report["lines"]) {
+        let outcome = if line["address"] == widget { "unmet" } else { "done" };
+        assert_eq!(line["outcome"], outcome, "{line}");
+    }
+
+    // A template brings it.
+    estate.template("cluster/definition.yaml", DEFINITION);
+    let plan = estate.plan(&with);
+    assert_eq!(addresses(&plan["steps"]).len(), 2, "{:?}", steps(&plan));
+    estate.run(&[&["apply", "--auto-approve"], &with[..]].concat()).exits(0);
+    assert_eq!(steps(&estate.plan(&with)), [] as [&str; 0]);
+}
+
+#[test]
+fn an_api_that_no_template_declares_is_an_error_before_anything_is_written() {
+    let estate = Estate::planted(&SINGLE_SILO);
+    estate.template("tenant/widget.yaml", WIDGET);
+    let with = ["--templates", "templates"];
+    let said = ["tenant/globex/silo/k8s/widget-w: cluster", "serves no example.com/v1 Widget", "`requires:`"];
+    let run = estate.run(&[&["apply", "--auto-approve"], &with[..]].concat()).exits(1);
+    let out = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for what in said {
+        assert!(out.contains(what), "{what}: {}", run.out);
+    }
+    let inside = &estate.holds()["123456789012"]["regions"]["eu-central-1"]["k8s"]["servers"]["solo-t-globex"];
+    assert!(inside.to_string().contains("kube-system"), "{inside}");
+    assert!(!inside.to_string().contains("ringfence"), "nothing was written to the cluster: {inside}");
+    estate.run(&[&["plan"], &with[..]].concat()).refuses(&said);
+}
+
+#[test]
+fn tokens() {
+    let estate = Estate::new(&THREE_TIERS);
+    let keys = |command: &mut Command| {
+        command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "not-for-any-output");
+    };
+    let args = ["token", "--cluster", "acme-p-shared-1", "--region", "us-east-1"];
+    let info = |version: &str| json!({"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": true}});
+    let (v1, v1beta1) = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1");
+    for (asked, answered) in [(None, v1), (Some(v1), v1), (Some(v1beta1), v1beta1)] {
+        let mut command = estate.bare(&args);
+        keys(&mut command);
+        if let Some(asked) = asked {
+            command.env("KUBERNETES_EXEC_INFO", info(asked).to_string());
+        }
+        let before = Timestamp::now();
+        let run = Run::of(&mut command).exits(0);
+        let credential = run.json();
+        assert_eq!((&credential["kind"], &credential["apiVersion"]), (&json!("ExecCredential"), &json!(answered)));
+        let expires: Timestamp = text(&credential["status"]["expirationTimestamp"]).parse().unwrap();
+        let left = expires.duration_since(before);
+        assert!((SignedDuration::from_mins(13)..SignedDuration::from_mins(15)).contains(&left), "{left}");
+        let token = text(&credential["status"]["token"]).strip_prefix("k8s-aws-v1.").unwrap();
+        let url = String::from_utf8(URL_SAFE_NO_PAD.decode(token).unwrap()).unwrap();
+        assert!(url.starts_with("https://sts.us-east-1.amazonaws.com/?Action=GetCallerIdentity&"), "{url}");
+        assert!(url.contains("X-Amz-SignedHeaders=host%3Bx-k8s-aws-id") && url.contains("AKIDEXAMPLE"), "{url}");
+        assert_eq!(run.err, "");
+    }
+    let mut command = estate.bare(&args);
+    keys(&mut command);
+    command.env("KUBERNETES_EXEC_INFO", info("client.authentication.k8s.io/v1alpha1").to_string());
+    let run = Run::of(&mut command).refuses(&["v1alpha1", v1beta1]);
+    assert_eq!(run.out, "");
+    let run = Run::of(estate.bare(&args).env("AWS_EC2_METADATA_DISABLED", "true"))
+        .refuses(&["no AWS credentials", "AWS_PROFILE"]);
+    assert_eq!(run.out, "");
+}
+
+#[test]
+fn tokens_of_an_assumed_role() {
+    let estate = Estate::new(&THREE_TIERS);
+    let role = "arn:aws:iam::123456789012:role/kubectl";
+    estate.sandbox(async |aws, _| {
+        let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::123456789012:root"},"Action":"sts:AssumeRole"}]}"#;
+        aws.iam.create_role().role_name("kubectl").assume_role_policy_document(trust).send().await.unwrap();
+    });
+    let served = Served::start(&estate, None);
+    let args = ["token", "--cluster", "c", "--region", "us-east-1", "--role-arn"];
+    let run = against(&served.url(), &mut estate.bare(&[&args[..], &[role]].concat())).exits(0);
+    let credential = run.json();
+    let token = text(&credential["status"]["token"]).strip_prefix("k8s-aws-v1.").unwrap();
+    let url = String::from_utf8(URL_SAFE_NO_PAD.decode(token).unwrap()).unwrap();
+    assert!(url.contains("X-Amz-Credential=ASIA") && url.contains("X-Amz-Security-Token="), "{url}");
+    let nobody = against(&served.url(), &mut estate.bare(&[&args[..], &[&role.replace("kubectl", "nobody")]].concat()));
+    nobody.refuses(&["sts:AssumeRole"]);
+}
+
+const MINE: &str = "\
+# mine
+current-context: home
+apiVersion: v1
+kind: Config
+preferences: {colors: true}
+users:
+- name: me
+  user: {token: \"0123\"}
+contexts:
+- name: home
+  context: {cluster: home, user: me}
+clusters:
+- name: home
+  cluster: {server: 'https://home:6443', extensions: [{name: x, extension: {on: \"yes\"}}]}
+mystery: 1.50
+";
+
+#[test]
+fn kubeconfigs_are_merged() {
+    let estate = Estate::applied(&THREE_TIERS);
+    let served = Served::start(&estate, None);
+    let run = |args: &[&str]| against(&served.url(), estate.bare(args).env("AWS_PROFILE", "default"));
+    // Profiles are looked up.
+    fs::create_dir(estate.path().join(".aws")).unwrap();
+    fs::write(estate.path().join(".aws/config"), "[default]\nregion = us-east-1\n").unwrap();
+    let server = |cluster: &str| format!("{}/k8s/123456789012/us-east-1/{cluster}", served.url());
+    let names = |config: &Value, list_of: &str| -> Vec<String> {
+        list(&config[list_of]).iter().map(|c| text(&c["name"]).to_owned()).collect()
+    };
+
+    // A new file, for its owner only.
+    run(&["kubeconfig"]).exits(0);
+    let file = estate.path().join(".kube/config");
+    let mode = |file: &Path| fs::metadata(file).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&file), 0o600);
+    let config = estate.read_yaml(".kube/config");
+    for what in ["clusters", "contexts", "users"] {
+        assert_eq!(names(&config, what), [SHARED, SILO], "{what}");
+    }
+    assert_eq!(config["current-context"], SHARED);
+    assert_eq!(config["clusters"][1]["cluster"]["server"], server("acme-t-12345"));
+    assert!(!text(&config["clusters"][1]["cluster"]["certificate-authority-data"]).is_empty());
+    assert_eq!(config["contexts"][1]["context"], json!({"cluster": SILO, "user": SILO}));
+    assert_eq!(
+        config["users"][1]["user"],
+        json!({"exec": {
+            "apiVersion": "client.authentication.k8s.io/v1", "command": "ringfence",
+            "args": ["token", "--cluster", "acme-t-12345", "--region", "us-east-1"],
+            "interactiveMode": "IfAvailable", "provideClusterInfo": false,
+            "env": [{"name": "AWS_PROFILE", "value": "default"}],
+        }})
+    );
+    let text_before = fs::read_to_string(&file).unwrap();
+    run(&["kubeconfig"]).exits(0);
+    assert_eq!(fs::read_to_string(&file).unwrap(), text_before, "the second time changes nothing");
+
+    // Into somebody's own, by a link.
+    let mine = estate.path().join("mine");
+    fs::write(&mine, MINE).unwrap();
+    fs::set_permissions(&mine, fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink(&mine, estate.path().join("link")).unwrap();
+    let to = |args: &[&str]| {
+        let mut command = estate.bare(&[&["kubeconfig"], args].concat());
+        against(&served.url(), command.env("KUBECONFIG", "link:other"))
+    };
+    to(&["12345", "--alias", "globex"]).exits(0);
+    assert!(fs::symlink_metadata(estate.path().join("link")).unwrap().is_symlink());
+    assert_eq!(mode(&mine), 0o640);
+    let config = estate.read_yaml("mine");
+    let keys: Vec<&String> = config.as_object().unwrap().keys().collect();
+    assert_eq!(
+        keys,
+        ["current-context", "apiVersion", "kind", "preferences", "users", "contexts", "clusters", "mystery"]
+    );
+    let old = serde_yaml_of(MINE);
+    for what in ["current-context", "preferences", "mystery"] {
+        assert_eq!(config[what], old[what]);
+    }
+    for what in ["users", "contexts", "clusters"] {
+        assert_eq!(config[what][0], old[what][0], "{what}");
+        assert_eq!(list(&config[what]).len(), 2);
+    }
+    assert_eq!(names(&config, "contexts"), ["home", "globex"]);
+
+    // What people added to ours stays, and another login doesn't.
+    let mut edited = config.clone();
+    edited["clusters"][1]["cluster"]["proxy-url"] = json!("socks5://127.0.0.1:1080");
+    edited["clusters"][1]["cluster"]["server"] = json!("https://old");
+    edited["contexts"][1]["context"]["namespace"] = json!("t-12345");
+    edited["users"][1]["user"] = json!({"token": "old"});
+    fs::write(&mine, yaml(&edited).unwrap()).unwrap();
+    to(&["12345", "--alias", "globex", "--use", "--role-arn", "arn:aws:iam::123456789012:role/r"]).exits(0);
+    let config = estate.read_yaml("mine");
+    assert_eq!(config["current-context"], "globex");
+    assert_eq!(config["clusters"][1]["cluster"]["proxy-url"], "socks5://127.0.0.1:1080");
+    assert_eq!(config["clusters"][1]["cluster"]["server"], server("acme-t-12345"));
+    assert_eq!(config["contexts"][1]["context"]["namespace"], "t-12345");
+    assert!(config["users"][1]["user"].get("token").is_none());
+    let args = &config["users"][1]["user"]["exec"]["args"];
+    assert_eq!(list(args)[5..], [json!("--role-arn"), json!("arn:aws:iam::123456789012:role/r")]);
+
+    // Printed, nothing is written, and nothing of others is shown.
+    let before = fs::read_to_string(&mine).unwrap();
+    let printed = serde_yaml_of(&to(&["shared-1", "--print"]).exits(0).out);
+    assert_eq!(names(&printed, "clusters"), [SHARED]);
+    assert_eq!(fs::read_to_string(&mine).unwrap(), before);
+
+    // What is broken stays as it is.
+    for broken in ["clusters: [\n", "- a\n", "clusters: {a: 1}\n", "users: [1]\n", "a: 1\n---\nb: 2\n"] {
+        fs::write(&mine, broken).unwrap();
+        to(&[]).refuses(&["it stays as it is"]);
+        assert_eq!(fs::read_to_string(&mine).unwrap(), broken);
+    }
+    let left: Vec<String> =
+        fs::read_dir(estate.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(!left.iter().any(|n| n.ends_with(".new")), "{left:?}");
+}
+
+#[test]
+fn kubeconfigs_of_clusters_that_arent_there() {
+    let estate = Estate::new(&THREE_TIERS);
+    let file = estate.path().join(".kube/config");
+    estate.run(&["kubeconfig"]).refuses(&["not applied yet", "12345", "shared-1", "ringfence apply"]);
+    estate.run(&["kubeconfig", "12345"]).refuses(&["not applied yet", "12345"]);
+    estate.run(&["kubeconfig", "nobody"]).refuses(&["no cluster is called `nobody`", "shared-1, 12345"]);
+    estate.run(&["kubeconfig", "--use"]).refuses(&["for one cluster"]);
+    assert!(!file.exists());
+}

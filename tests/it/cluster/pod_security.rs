@@ -1,0 +1,209 @@
+//! The test pods of the Pod Security Standards, in a tenant's namespace.
+//!
+//! They are tried as their authors wrote them, but for what the standards
+//! don't look at: names without underscores (the server takes none), images
+//! from the tenant's registry, and where nothing is stamped, also node
+//! selector, toleration, pull policy and IDs, which the policies ask for.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::hostile::{Findings, Home, OLD_RED, RED, inputs, merged};
+use crate::support::kubernetes::{Answer, yaml};
+
+/// Which control of ours refuses what fails a check of the standards.
+const CHECKS: [(&str, &str); 17] = [
+    ("allowprivilegeescalation", "POD-1"),
+    ("apparmorprofile", "POD-6"),
+    ("capabilities", "POD-2"),
+    ("hostnamespaces", "POD-5"),
+    ("hostpathvolumes", "POD-4"),
+    ("hostports", "POD-5"),
+    ("hostprobesandhostlifecycle", "POD-5"),
+    ("privileged", "POD-1"),
+    ("procmount_restricted", "POD-1"),
+    // Without a user namespace, the server itself takes no other.
+    ("procmount", "server"),
+    ("restrictedvolumes", "POD-4"),
+    ("runasnonroot", "POD-3"),
+    ("runasuser", "POD-3"),
+    ("seccompprofile", "POD-6"),
+    ("selinuxoptions", "POD-7"),
+    ("sysctls", "POD-5"),
+    ("windowshostprocess", "POD-5"),
+];
+
+/// What fails for nothing but a missing field, which is stamped: what comes
+/// out of it must pass. Anything else that fails is refused.
+const STAMPED: [&str; 8] = [
+    "allowprivilegeescalation2",
+    "allowprivilegeescalation3",
+    "capabilities_restricted0",
+    "capabilities_restricted1",
+    "runasnonroot0",
+    "seccompprofile_restricted0",
+    "seccompprofile_restricted2",
+    "seccompprofile_restricted3",
+];
+
+/// What the standards admit and we don't, and by which control.
+const STRICTER: [(&str, &str); 7] = [
+    // More than the tier's capabilities.
+    ("pass/capabilities_baseline0", "POD-2"),
+    // A user namespace is no reason to unmask /proc.
+    ("pass/procmount1", "POD-1"),
+    // Only the tenant's own IDs.
+    ("pass/runasuser0", "POD-3"),
+    // Only the tier's own profiles.
+    ("pass/seccompprofile_restricted1", "POD-6"),
+    ("pass/seccompprofile_restricted2", "POD-6"),
+    // No label at all is the tenant's to choose.
+    ("pass/selinuxoptions1", "POD-7"),
+    // All nodes run Linux.
+    ("pass/base_windows", "NODE-2"),
+];
+
+/// A test pod, for a tenant.
+struct Fixture {
+    /// Such as `restricted/v1.36/fail/runasuser0`.
+    path: String,
+    pod: Value,
+}
+
+impl Fixture {
+    fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap()
+    }
+
+    /// The control that answers for the check that it is for.
+    fn control(&self) -> &'static str {
+        let check = CHECKS.iter().find(|(check, _)| self.name().starts_with(check));
+        check.unwrap_or_else(|| panic!("{}: no check of this name", self.path)).1
+    }
+
+    fn within(&self, namespace: &str) -> Value {
+        merged(self.pod.clone(), &json!({"metadata": {"namespace": namespace}}))
+    }
+}
+
+fn fixtures(home: &Home, outcome: &str, mutates: bool) -> Vec<Fixture> {
+    let mut all = Vec::new();
+    for level in ["baseline", "restricted"] {
+        for version in ["v1.34", "v1.36"] {
+            let at = format!("{level}/{version}/{outcome}");
+            let dir = inputs().join("pod-security").join(&at);
+            for file in fs::read_dir(dir).unwrap() {
+                let file = file.unwrap().path();
+                let mut pod = yaml(&fs::read_to_string(&file).unwrap()).remove(0);
+                let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+                pod["metadata"]["name"] = name.replace('_', "-").into();
+                for kind in ["containers", "initContainers"] {
+                    for container in pod["spec"][kind].as_array_mut().into_iter().flatten() {
+                        container["image"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/pause".into();
+                        if !mutates {
+                            container["imagePullPolicy"] = "Always".into();
+                        }
+                    }
+                }
+                if !mutates {
+                    let complete = home.complete();
+                    for field in ["automountServiceAccountToken", "nodeSelector", "tolerations"] {
+                        pod["spec"][field] = complete[field].clone();
+                    }
+                    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+                        if pod["spec"]["securityContext"][field].is_null() {
+                            pod["spec"]["securityContext"][field] = home.first.into();
+                        }
+                    }
+                    pod["metadata"]["labels"]["ringfence.dev/tenant"] = home.id.into();
+                }
+                all.push(Fixture { path: format!("{at}/{name}"), pod });
+            }
+        }
+    }
+    all.sort_by(|a, b| a.path.cmp(&b.path));
+    assert!(all.len() > 50, "all test pods are there");
+    all
+}
+
+/// A namespace of no tenant where Pod Security alone decides.
+fn standard(home: &Home, level: &str, version: &str) -> String {
+    let name = format!("standard-{level}-{}", version.replace('.', "-"));
+    home.admin().create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {
+        "pod-security.kubernetes.io/enforce": level, "pod-security.kubernetes.io/enforce-version": version}}}));
+    name
+}
+
+/// Whether what was admitted is no longer what failed.
+fn passes_now(home: &Home, fixture: &Fixture, answer: &Answer) -> bool {
+    let mut parts = fixture.path.split('/');
+    let (level, version) = (parts.next().unwrap(), parts.next().unwrap());
+    let namespace = standard(home, level, version);
+    let spec = &answer.body["spec"];
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": spec, "metadata": {"name": "x", "namespace": namespace,
+        "annotations": answer.body["metadata"]["annotations"]}});
+    pod["spec"].as_object_mut().unwrap().remove("priority");
+    home.admin().try_create(&pod).is_ok()
+}
+
+fn failing(home: &Home, mutates: bool) {
+    home.prepare();
+    let mut findings = Findings::default();
+    for fixture in fixtures(home, "fail", mutates) {
+        for namespace in [home.namespace(), home.twin()] {
+            let answer = home.person().try_create(&fixture.within(&namespace));
+            let what = format!("{} in {namespace}", fixture.path);
+            if mutates && STAMPED.contains(&fixture.name()) {
+                let right = answer.is_ok() && passes_now(home, &fixture, &answer);
+                findings.expect(right, &what, "stamped", &answer);
+            } else if namespace == home.namespace() && answer.message().contains("violates PodSecurity") {
+                findings.refused(&what, "server", &answer);
+            } else {
+                findings.refused(&what, fixture.control(), &answer);
+            }
+        }
+    }
+    findings.none();
+}
+
+fn passing(home: &Home, mutates: bool) {
+    home.prepare();
+    let mut findings = Findings::default();
+    for fixture in fixtures(home, "pass", mutates) {
+        let stricter = |(path, _): &&(&str, &str)| fixture.path.ends_with(path);
+        let control = STRICTER.iter().find(stricter).map(|(_, control)| *control);
+        for namespace in [home.namespace(), home.twin()] {
+            let answer = home.person().try_create(&fixture.within(&namespace));
+            let what = format!("{} in {namespace}", fixture.path);
+            match control {
+                Some(_) if namespace == home.namespace() && answer.message().contains("violates PodSecurity") => {
+                    findings.refused(&what, "server", &answer);
+                }
+                Some(control) => findings.refused(&what, control, &answer),
+                None => findings.admitted(&what, &answer),
+            }
+        }
+    }
+    findings.none();
+}
+
+#[test]
+fn what_fails_the_standards_is_refused() {
+    failing(&RED, true);
+}
+
+#[test]
+fn what_fails_the_standards_is_refused_where_nothing_is_stamped() {
+    failing(&OLD_RED, false);
+}
+
+#[test]
+fn what_passes_the_standards_is_admitted_or_refused_by_a_named_rule() {
+    passing(&RED, true);
+}
+
+#[test]
+fn what_passes_the_standards_is_admitted_or_refused_by_a_named_rule_where_nothing_is_stamped() {
+    passing(&OLD_RED, false);
+}
