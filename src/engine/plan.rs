@@ -308,8 +308,9 @@ impl Planner<'_> {
         let kind = self.kinds.get(resource.kind)?.clone();
         let address = &resource.address;
         if let Some(unread) = self.observed.unread.iter().find(|u| u.wanted.contains(address)) {
-            let blocked = self.block(resource, format!("cluster {} can't be read", unread.cluster), "", vec![]);
-            (blocked.pending, blocked.cluster) = (true, Some(unread.cluster.clone()));
+            let blocked = blocked(resource, format!("cluster {} can't be read", unread.cluster), "", vec![]);
+            let cluster = Some(unread.cluster.clone());
+            self.plan.blocked.push(Blocked { pending: true, cluster, ..blocked });
             return Ok(());
         }
         if let Some(error) = self.observed.unserved.get(address) {
@@ -320,7 +321,8 @@ impl Planner<'_> {
                     many => format!("; controls {} are unmet", many.join(", ")),
                 };
                 let help = error.help.as_deref().unwrap_or_default();
-                self.block(resource, format!("{}{unmet}", error.message), help, vec![]).unmet = true;
+                let blocked = blocked(resource, format!("{}{unmet}", error.message), help, vec![]);
+                self.plan.blocked.push(Blocked { unmet: true, ..blocked });
                 return Ok(());
             }
             self.plan.notes.insert(format!("{address}: {}; it waits for the add-on", error.message));
@@ -351,7 +353,7 @@ impl Planner<'_> {
             // What a cluster will never take holds up nothing else.
             if let Some(cause) = self.plan.blocked.iter().find(|b| !b.unmet && needs.contains(&b.address)) {
                 let (reason, pending) = (format!("it needs {}, which is blocked", cause.address), cause.pending);
-                self.block(resource, reason, "", vec![]).pending = pending;
+                self.plan.blocked.push(Blocked { pending, ..blocked(resource, reason, "", vec![]) });
                 return Ok(());
             }
             self.create(resource, &*kind, state, 1, false, None);
@@ -505,19 +507,8 @@ impl Planner<'_> {
         });
     }
 
-    fn block(&mut self, resource: &Resource, reason: String, help: &str, changes: Vec<Change>) -> &mut Blocked {
-        let blocked = Blocked {
-            address: resource.address.clone(),
-            kind: resource.kind.to_owned(),
-            reason,
-            help: (!help.is_empty()).then(|| help.to_owned()),
-            pending: false,
-            cluster: None,
-            unmet: false,
-            controls: resource.controls.clone(),
-            changes,
-        };
-        self.plan.blocked.push_mut(blocked)
+    fn block(&mut self, resource: &Resource, reason: String, help: &str, changes: Vec<Change>) {
+        self.plan.blocked.push(blocked(resource, reason, help, changes));
     }
 
     /// True if a step ahead of `resource` may bring APIs to its cluster.
@@ -834,6 +825,20 @@ impl Names {
         diff::depends_on(&found.state, rules, &mut look);
         found.refs.iter().for_each(|r| look(r));
         all
+    }
+}
+
+fn blocked(resource: &Resource, reason: String, help: &str, changes: Vec<Change>) -> Blocked {
+    Blocked {
+        address: resource.address.clone(),
+        kind: resource.kind.to_owned(),
+        reason,
+        help: (!help.is_empty()).then(|| help.to_owned()),
+        pending: false,
+        cluster: None,
+        unmet: false,
+        controls: resource.controls.clone(),
+        changes,
     }
 }
 

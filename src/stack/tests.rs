@@ -437,7 +437,7 @@ fn objects_have_only_fields_that_kubernetes_knows() {
                 "ServiceAccount" => through::<core::ServiceAccount>(object),
                 "ValidatingAdmissionPolicy" => through::<admission::ValidatingAdmissionPolicy>(object),
                 "ValidatingAdmissionPolicyBinding" => through::<admission::ValidatingAdmissionPolicyBinding>(object),
-                "SecurityGroupPolicy" => continue,
+                "ClusterNetworkPolicy" | "SecurityGroupPolicy" => continue,
                 other => panic!("{name}: {} is a {other}, which this test doesn't know", r.address),
             };
             assert_eq!(&back, object, "{name}: {}", r.address);

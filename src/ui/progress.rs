@@ -121,8 +121,12 @@ impl Board {
                     false => paint.red(&format!("✗ {text}")),
                 }]
             }
-            Event::Blocked { step, address, action, error, .. } => {
+            Event::Blocked { step, address, action, error, took } => {
                 self.end(*step);
+                // The one that tried has said it for the whole cluster.
+                if took.is_zero() {
+                    return vec![];
+                }
                 let text =
                     format!("{} not {}: {}", plain(address.as_str()), done(*action, false), prose(&error.to_string()));
                 vec![match plainly {

@@ -307,7 +307,7 @@ fn tokens() {
         if let Some(asked) = asked {
             command.env("KUBERNETES_EXEC_INFO", info(asked).to_string());
         }
-        let before = Timestamp::now();
+        let before = Clock::timestamp();
         let run = Run::of(&mut command).exits(0);
         let credential = run.json();
         assert_eq!((&credential["kind"], &credential["apiVersion"]), (&json!("ExecCredential"), &json!(answered)));

@@ -433,14 +433,16 @@ fn a_secret_that_becomes_a_token() {
         json!({
             "apiVersion": "v1", "kind": "Secret", "type": kind,
             "metadata": {
-                "name": "token", "namespace": "t-red",
+                "name": "token", "namespace": "t-red", "labels": {"ringfence.dev/tenant": "red"},
                 "annotations": {"kubernetes.io/service-account.name": "default"},
             },
         })
     };
     for baseline in [&POOL, &OLDER] {
+        let token = secret("kubernetes.io/service-account-token");
+        baseline.plane.until("the policy is in force", |admin| !admin.try_create(&token).is_ok());
         for somebody in [baseline.plane.tenant("red"), baseline.plane.admin()] {
-            let answer = somebody.try_create(&secret("kubernetes.io/service-account-token"));
+            let answer = somebody.try_create(&token);
             assert_eq!(answer.status, 422, "{}", answer.message());
             assert!(answer.message().contains("API-1: "), "{}", answer.message());
             somebody.try_create(&secret("Opaque")).ok();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::kubernetes::{ControlPlane, Options, path, yaml};
@@ -34,7 +34,80 @@ impl Baseline {
     pub fn applied(spec: &str, cluster: &'static str, options: Options) -> Self {
         let baseline = Self::prepared(spec, cluster, options);
         baseline.run(&["apply", "--auto-approve"]);
+        baseline.until_in_force();
         baseline
+    }
+
+    /// A policy takes effect a moment after it is written: waits until each
+    /// that looks at objects of tenants refuses what it is for.
+    fn until_in_force(&self) {
+        let tenants = self.plane.admin().get("/api/v1/namespaces?labelSelector=ringfence.dev/tenant").ok();
+        let metadata = &tenants["items"][0]["metadata"];
+        let tenant = &metadata["labels"]["ringfence.dev/tenant"];
+        let uid: u64 = metadata["annotations"]["ringfence.dev/first-uid"].as_str().unwrap().parse().unwrap();
+        let named =
+            json!({"name": "canary", "namespace": metadata["name"], "labels": {"ringfence.dev/tenant": tenant}});
+        // Whole, so that nothing but the rule in question refuses it.
+        let sound = json!({
+            "nodeSelector": {"tenantID": tenant},
+            "tolerations": [{"key": "tenantID", "operator": "Equal", "value": tenant}],
+            "securityContext": {"runAsNonRoot": true, "runAsUser": uid, "runAsGroup": uid, "fsGroup": uid,
+                "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "c", "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/c", "imagePullPolicy": "Always",
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+        });
+        let with = |pointer: &str, value: Value| {
+            let mut pod = sound.clone();
+            let (parent, field) = pointer.rsplit_once('/').unwrap();
+            pod.pointer_mut(parent).unwrap()[field] = value;
+            let template =
+                json!({"metadata": {"labels": {"app": "canary", "ringfence.dev/tenant": tenant}}, "spec": pod});
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": named,
+                "spec": {"selector": {"matchLabels": {"app": "canary"}}, "template": template}})
+        };
+        let mut ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": named,
+            "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 1}}}}});
+        ingress["metadata"]["annotations"] = json!({"nginx.ingress.kubernetes.io/server-snippet": "x"});
+        let refused = [
+            ("ADM-3: ", with("/containers/0/image", "c".into())),
+            ("NODE-2: ", with("/nodeName", "n".into())),
+            ("POD-4: ", with("/volumes", json!([{"name": "v", "hostPath": {"path": "/"}}]))),
+            ("POD-5: ", with("/hostNetwork", true.into())),
+            ("NET-3: ", ingress),
+            (
+                "NET-3: ",
+                json!({"apiVersion": "v1", "kind": "Service", "metadata": named,
+                "spec": {"type": "ExternalName", "externalName": "example.com"}}),
+            ),
+            (
+                "POD-4: ",
+                json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": named,
+                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1"}}}}),
+            ),
+        ];
+        for (control, object) in refused {
+            self.plane.until(&format!("{control}{}", object["kind"]), |admin| {
+                admin.try_create(&object).message().contains(control)
+            });
+        }
+        let map = |labels: Value| {
+            json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "canary", "namespace": metadata["name"], "labels": labels}})
+        };
+        self.plane.until("tenants' labels are stamped or asked for", |admin| {
+            let answer = admin.try_create(&map(json!({})));
+            answer.message().contains("NS-2: ") || answer.body["metadata"]["labels"]["ringfence.dev/tenant"] == *tenant
+        });
+        if self.plane.admin().try_create(&map(json!({}))).is_ok() {
+            let mut plain = with("/hostname", "c".into());
+            plain["spec"]["template"]["spec"] =
+                json!({"containers": [{"name": "c", "image": sound["containers"][0]["image"]}]});
+            let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": named, "spec": plain["spec"]["template"]["spec"]});
+            self.plane.until("templates and Pods are stamped", |admin| {
+                let template = admin.try_create(&plain).body["spec"]["template"]["spec"].take();
+                template["automountServiceAccountToken"] == false && admin.try_create(&pod).is_ok()
+            });
+        }
     }
 
     /// A control plane with what EKS and its add-ons bring, and a spec that

@@ -282,6 +282,7 @@ impl Findings {
 
     pub fn expect(&mut self, right: bool, what: &str, wanted: &str, answer: &Answer) {
         self.tried += 1;
+        if let Some(f) = std::env::var_os("P2_DUMP") { use std::io::Write as _; writeln!(fs::OpenOptions::new().append(true).create(true).open(f).unwrap(), "{}", answer.message().replace('\n', " ")).unwrap(); }
         if !right {
             let message: String = answer.message().chars().take(400).collect();
             self.wrong.push(format!("{what}: not {wanted}, but {} {message}", answer.status));
@@ -460,12 +461,13 @@ impl Trial {
             for place in Place::all(attack) {
                 let answer = send(attack, *place);
                 let what = format!("{what}, {}: {}", place.field(), name(attack));
+                let spec = answer.body.pointer(template).map_or(&Value::Null, |t| &t["spec"]);
                 let stamped = match place {
                     _ if attack["becomes"].is_null() || !answer.is_ok() => false,
                     // Its pods are.
-                    _ if !template.is_empty() => self.home.mutates,
-                    Place::Pod => has(&answer.body["spec"], &attack["becomes"]),
-                    _ => has(&answer.body["spec"][place.field()][1], &attack["becomes"]),
+                    _ if !template.is_empty() && self.home.mutates => true,
+                    Place::Pod => has(spec, &attack["becomes"]),
+                    _ => has(&spec[place.field()][1], &attack["becomes"]),
                 };
                 if !stamped {
                     self.findings.refused(&what, control(attack, beside, &answer), &answer);
@@ -796,7 +798,6 @@ fn pods_cant_be_made_hostile_later() {
             ("NODE-1", tolerating(json!({"key": "CriticalAddonsOnly", "operator": "Exists"}))),
             ("NODE-3", json!({"metadata": {"labels": {"eks.amazonaws.com/fargate-profile": "t-other"}}})),
             ("NS-2", json!({"metadata": {"labels": {"ringfence.dev/tenancy": "acme"}}})),
-            ("NS-2", json!({"metadata": {"annotations": {"ringfence.dev/address": "x"}}})),
         ];
         for (control, change) in cases {
             findings.refused(&format!("{} {change}", home.id), control, &home.person().patch(&at, &change));
@@ -809,6 +810,69 @@ fn pods_cant_be_made_hostile_later() {
         findings.expect(answer.status == 403, "resize by a tenant", "refused", &answer);
         let answer = home.admin().patch(&resize, &larger);
         findings.expect(answer.status == 403 && answer.message().contains("maximum cpu"), "resize", "refused", &answer);
+    }
+    findings.none();
+}
+
+/// Refusals are worth nothing where everything is refused: what looks like an
+/// attack and isn't, and fields that are there and empty.
+#[test]
+fn pods_that_only_look_hostile_are_admitted() {
+    let mut findings = Findings::default();
+    let claim = json!({"storageClassName": "gp3", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    let volume = |source: Value| json!({"volumes": [merged(json!({"name": "v"}), &source)]});
+    let container = |change: Value| json!({"containers": [change]});
+    let affinity = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "harmless"}}}]}});
+    let own = |home: &Home| {
+        json!({"runAsUser": home.first + 7, "runAsGroup": home.first + 9, "fsGroup": home.first + 9,
+        "supplementalGroups": [home.first + 255]})
+    };
+    let cases = |home: &Home| {
+        vec![
+            json!({"securityContext": {}, "volumes": [], "tolerations": [], "nodeSelector": {}, "affinity": {}, "hostAliases": []}),
+            json!({"hostNetwork": false, "hostPID": false, "hostIPC": false, "nodeName": "", "priorityClassName": ""}),
+            container(json!({"securityContext": {}, "ports": [], "volumeMounts": [], "resources": {}})),
+            container(
+                json!({"securityContext": {"privileged": false, "capabilities": {}, "seLinuxOptions": {}, "windowsOptions": {}}}),
+            ),
+            container(
+                json!({"securityContext": {"capabilities": {"add": [], "drop": ["ALL", "NET_RAW"]}, "procMount": "Default"}}),
+            ),
+            container(
+                json!({"ports": [{"containerPort": 8080, "hostPort": 0}], "livenessProbe": {"httpGet": {"port": 8080, "host": ""}},
+                "readinessProbe": {"tcpSocket": {"port": 8080}}, "startupProbe": {"grpc": {"port": 9090}},
+                "lifecycle": {"preStop": {"exec": {"command": ["true"]}}, "postStart": {"sleep": {"seconds": 1}}}}),
+            ),
+            container(
+                json!({"image": "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/web/api@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}),
+            ),
+            json!({"securityContext": own(home)}),
+            json!({"securityContext": {"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}], "seLinuxOptions": {}}}),
+            json!({"hostUsers": false}),
+            json!({"affinity": affinity, "shareProcessNamespace": true, "enableServiceLinks": false, "terminationGracePeriodSeconds": 5}),
+            json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}]}),
+            json!({"tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}]}),
+            volume(json!({"emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}})),
+            volume(json!({"projected": {"sources": [{"configMap": {"name": "x"}}, {"secret": {"name": "x"}},
+                {"downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}})),
+            volume(json!({"persistentVolumeClaim": {"claimName": "x"}})),
+            volume(json!({"ephemeral": {"volumeClaimTemplate": {"spec": claim}}})),
+            volume(json!({"image": {"reference": format!("{ECR}/models:1"), "pullPolicy": "Always"}})),
+        ]
+    };
+    for home in [&RED, &GOLD, &SKY] {
+        for case in cases(home) {
+            let mut spec = merged(home.plain(), &case);
+            if !case["containers"].is_null() {
+                spec["containers"] = json!([merged(home.container("main"), &case["containers"][0])]);
+            }
+            let answer = home.person().try_create(&home.pod(&home.namespace(), spec.clone()));
+            findings.admitted(&format!("Pod of {}: {case}", home.id), &answer);
+            let answer =
+                home.person().try_create(&workload("apps/v1", "Deployment", &home.written(&home.namespace(), spec)));
+            findings.admitted(&format!("Deployment of {}: {case}", home.id), &answer);
+        }
     }
     findings.none();
 }
@@ -829,6 +893,10 @@ fn pods_are_limited() {
             let refused = answer.status == 403 && answer.message().contains(&format!("maximum {resource}"));
             findings.expect(refused, &format!("{} {resource}", home.id), "refused by the limits", &answer);
         }
+        let whole = merged(pod.clone(), &json!({"spec": {"resources": {"limits": {"cpu": "4000"}}}}));
+        let answer = home.person().try_create(&whole);
+        let refused = answer.status == 403 && answer.message().contains("exceeded quota");
+        findings.expect(refused, &format!("{} all containers", home.id), "refused by the quota", &answer);
     }
     findings.none();
 }
@@ -991,7 +1059,7 @@ fn objects_carry_their_tenants_label() {
             pod.clone(),
         ];
         for (api, kind, _) in WORKLOADS.iter().filter(|(_, k, _)| *k != "DaemonSet" && *k != "ReplicationController") {
-            all.push(workload(api, kind, &pod));
+            all.push(workload(api, kind, &home.written(&home.namespace(), home.harmless())));
         }
         for mut object in all {
             let kind = object["kind"].as_str().unwrap().to_owned();

@@ -353,6 +353,8 @@ fn the_admin_tier_closes_what_a_namespace_could_open() {
         assert_eq!(all["spec"]["egress"][0].get("ports"), None);
         for id in tenants {
             let own = get(&format!("ringfence-tenant-{id}"));
+            let namespace = admin.get(&format!("/api/v1/namespaces/t-{id}")).ok();
+            assert_eq!(labels(&namespace)["ringfence.dev/tenant"], *id);
             let subject = json!({"namespaces": {"matchLabels": {"ringfence.dev/tenant": id}}});
             assert_eq!(own["spec"]["tier"], "Admin");
             assert_eq!(own["spec"]["subject"], subject);

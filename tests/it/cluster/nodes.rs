@@ -174,6 +174,7 @@ fn a_node_shows_no_pods_in_namespaces_of_tenants() {
     };
     let node = POOL.plane.node(name);
     node.try_create(&mirror("kube-system")).ok();
+    POOL.plane.until("the policy is in force", |_| !node.try_create(&mirror("t-blue")).is_ok());
     for namespace in ["t-blue", "t-red"] {
         refused(&node.try_create(&mirror(namespace)), "NODE-4: ");
     }
@@ -188,6 +189,8 @@ fn a_node_stays_whose_it_is() {
     POOL.plane.admin().create(&node("ip-10-0-2-2", "blue")).ok();
     let own = format!("/api/v1/nodes/{name}");
     let labels = |labels: Value| json!({"metadata": {"labels": labels}});
+    let foreign = labels(json!({"tenantID": "blue"}));
+    POOL.plane.until("the policy is in force", |_| !itself.patch(&format!("{own}?dryRun=All"), &foreign).is_ok());
     for path in [format!("{own}?dryRun=All"), format!("{own}/status?dryRun=All")] {
         let patch = |change: &Value| itself.patch(&path, change);
         patch(&labels(json!({"example.com/zone": "a"}))).ok();
@@ -213,5 +216,5 @@ fn a_node_stays_whose_it_is() {
     refused(&itself.create(&node("ip-10-0-2-3", "red")), "");
 
     let admin = POOL.plane.admin();
-    admin.patch(&format!("{own}?dryRun=All"), &labels(json!({"tenantID": "blue"}))).ok();
+    admin.patch(&format!("{own}?dryRun=All"), &foreign).ok();
 }

@@ -13,7 +13,9 @@ use super::hostile::{Findings, Home, OLD_RED, RED, inputs, merged};
 use crate::support::kubernetes::{Answer, yaml};
 
 /// Which control of ours refuses what fails a check of the standards.
-const CHECKS: [(&str, &str); 17] = [
+const CHECKS: [(&str, &str); 18] = [
+    // Its container has no security context at all.
+    ("allowprivilegeescalation3", "POD-1|POD-2"),
     ("allowprivilegeescalation", "POD-1"),
     ("apparmorprofile", "POD-6"),
     ("capabilities", "POD-2"),
@@ -60,8 +62,8 @@ const STRICTER: [(&str, &str); 7] = [
     ("pass/seccompprofile_restricted2", "POD-6"),
     // No label at all is the tenant's to choose.
     ("pass/selinuxoptions1", "POD-7"),
-    // All nodes run Linux.
-    ("pass/base_windows", "NODE-2"),
+    // All nodes run Linux; the server takes none of what is stamped.
+    ("pass/base_windows", "server"),
 ];
 
 /// A test pod, for a tenant.
@@ -101,22 +103,10 @@ fn fixtures(home: &Home, outcome: &str, mutates: bool) -> Vec<Fixture> {
                 for kind in ["containers", "initContainers"] {
                     for container in pod["spec"][kind].as_array_mut().into_iter().flatten() {
                         container["image"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/pause".into();
-                        if !mutates {
-                            container["imagePullPolicy"] = "Always".into();
-                        }
                     }
                 }
                 if !mutates {
-                    let complete = home.complete();
-                    for field in ["automountServiceAccountToken", "nodeSelector", "tolerations"] {
-                        pod["spec"][field] = complete[field].clone();
-                    }
-                    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
-                        if pod["spec"]["securityContext"][field].is_null() {
-                            pod["spec"]["securityContext"][field] = home.first.into();
-                        }
-                    }
-                    pod["metadata"]["labels"]["ringfence.dev/tenant"] = home.id.into();
+                    pod = completed(home, pod, level == "baseline" || outcome == "pass");
                 }
                 all.push(Fixture { path: format!("{at}/{name}"), pod });
             }
@@ -125,6 +115,37 @@ fn fixtures(home: &Home, outcome: &str, mutates: bool) -> Vec<Fixture> {
     all.sort_by(|a, b| a.path.cmp(&b.path));
     assert!(all.len() > 50, "all test pods are there");
     all
+}
+
+/// With what the policies ask for where nothing is stamped: what `restricted`
+/// looks at as well, or only what the standards don't look at. Fields that the
+/// author gave stay.
+fn completed(home: &Home, mut pod: Value, restricted: bool) -> Value {
+    let is_windows = pod["spec"]["os"]["name"] == "windows";
+    let mut complete = home.complete();
+    let mut container = complete["containers"][0].take();
+    container.as_object_mut().unwrap().retain(|field, _| field == "imagePullPolicy" || restricted && !is_windows);
+    complete.as_object_mut().unwrap().remove("containers");
+    if !restricted {
+        let context = complete["securityContext"].as_object_mut().unwrap();
+        context.retain(|field, _| !matches!(field.as_str(), "runAsNonRoot" | "seccompProfile"));
+    }
+    if is_windows {
+        complete.as_object_mut().unwrap().remove("securityContext");
+    }
+    for kind in ["containers", "initContainers"] {
+        for its in pod["spec"][kind].as_array_mut().into_iter().flatten() {
+            let mut container = container.clone();
+            if its["securityContext"]["privileged"] == true {
+                // The server takes it with nothing but true.
+                container["securityContext"].as_object_mut().map(|c| c.remove("allowPrivilegeEscalation"));
+            }
+            *its = merged(container, its);
+        }
+    }
+    pod["spec"] = merged(complete, &pod["spec"]);
+    pod["metadata"]["labels"]["ringfence.dev/tenant"] = home.id.into();
+    pod
 }
 
 /// A namespace of no tenant where Pod Security alone decides.
