@@ -451,7 +451,7 @@ fn hostile_names_stay_names() {
     let directory = tempfile::tempdir().unwrap();
     let folder = directory.path().join("manifests/tenant");
     std::fs::create_dir_all(&folder).unwrap();
-    let object = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: about, namespace: x}\ndata:\n  name: ";
+    let object = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: about, namespace: {{ tenant.namespace | json }}}\ndata:\n  name: ";
     let mut spec = example("three-tiers");
     spec.tenants[1].name = hostile.to_owned();
     for (value, accepted) in
@@ -462,7 +462,7 @@ fn hostile_names_stay_names() {
         match build(&spec, &Facts::assumed(&spec), &templates) {
             Ok(desired) => {
                 assert!(accepted, "{value}");
-                let map = at(&desired, "tenant/23456/pool/k8s/configmap-x-about");
+                let map = at(&desired, "tenant/23456/pool/k8s/configmap-about");
                 assert_eq!(map.state["object"]["data"]["name"], hostile);
             }
             Err(error) => assert!(!accepted && error.message.contains("tenant/23456/pool"), "{error}"),

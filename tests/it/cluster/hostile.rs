@@ -60,6 +60,7 @@ static GREEN: Home = home(&POOL, true, ("green", 1_100_857_856), RED_IDS, Isolat
 static SKY: Home = home(&POOL, true, ("sky", 1_982_271_488), RED_IDS, Isolation::Fargate);
 static GOLD: Home = home(&SILO, true, ("gold", 616_785_408), RED_IDS, Isolation::Silo);
 pub static OLD_RED: Home = home(&OLDER, false, RED_IDS, BLUE_IDS, Isolation::Pool);
+static OLD_GREEN: Home = home(&OLDER, false, ("green", 1_100_857_856), RED_IDS, Isolation::Pool);
 
 const fn home(
     baseline: &'static LazyLock<Baseline>,
@@ -237,7 +238,9 @@ impl Home {
         };
         let balancers = if matches!(self.id, "green" | "gold") { "load-balancers" } else { "no-load-balancers" };
         let ports = if self.id == "green" { "node-ports" } else { "no-node-ports" };
-        kinds.as_array().is_some_and(|k| [own, balancers, ports].iter().any(|tag| k.contains(&(*tag).into())))
+        let stamped = if self.mutates { "stamped" } else { "not-stamped" };
+        let tags = [self.id, own, balancers, ports, stamped];
+        kinds.as_array().is_some_and(|k| tags.iter().any(|tag| k.contains(&(*tag).into())))
     }
 }
 
@@ -282,11 +285,16 @@ impl Findings {
 
     pub fn expect(&mut self, right: bool, what: &str, wanted: &str, answer: &Answer) {
         self.tried += 1;
-        if let Some(f) = std::env::var_os("P2_DUMP") { use std::io::Write as _; writeln!(fs::OpenOptions::new().append(true).create(true).open(f).unwrap(), "{}", answer.message().replace('\n', " ")).unwrap(); }
         if !right {
             let message: String = answer.message().chars().take(400).collect();
             self.wrong.push(format!("{what}: not {wanted}, but {} {message}", answer.status));
         }
+    }
+
+    fn and(mut self, more: Self) -> Self {
+        self.tried += more.tried;
+        self.wrong.extend(more.wrong);
+        self
     }
 
     #[track_caller]
@@ -565,6 +573,8 @@ fn what_eks_writes_into_fargate_pods_is_admitted_and_no_more() {
     let mut findings = Findings::default();
     let sky = SKY.person();
     findings.admitted("its own profile", &sky.try_create(&eks("t-sky")));
+    let unchanged = SKY.written("t-sky", SKY.plain());
+    findings.refused("a pod that would run elsewhere", "NODE-3", &sky.try_create(&unchanged));
     for (what, profile) in [("another tenant's", "t-red"), ("one that begins alike", "t-sky2"), ("none", "")] {
         findings.refused(&format!("profile: {what}"), "NODE-3", &sky.try_create(&eks(profile)));
     }
@@ -733,15 +743,26 @@ fn hostile_objects_are_refused_whatever_a_tier_opens() {
 
 #[test]
 fn hostile_objects_are_refused_where_nothing_is_stamped() {
-    objects(&OLD_RED).none();
+    objects(&OLD_RED).and(objects(&OLD_GREEN)).none();
 }
 
 #[test]
 fn hostile_objects_of_a_silo_and_on_fargate_are_refused() {
-    let mut findings = objects(&GOLD);
-    let more = objects(&SKY);
-    findings.tried += more.tried;
-    findings.wrong.extend(more.wrong);
+    objects(&GOLD).and(objects(&SKY)).none();
+}
+
+/// A tier without load balancers has none by another name either.
+#[test]
+fn an_ingress_is_a_load_balancer() {
+    let mut findings = Findings::default();
+    for home in [&RED, &OLD_RED, &SKY] {
+        home.prepare();
+        let labels = json!({"ringfence.dev/tenant": home.id});
+        let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            "metadata": {"name": "x", "namespace": home.namespace(), "labels": labels},
+            "spec": {"defaultBackend": {"service": {"name": "x", "port": {"number": 80}}}}});
+        findings.refused(home.id, "NET-3", &home.mistake().try_create(&ingress));
+    }
     findings.none();
 }
 

@@ -2,10 +2,13 @@
 
 mod access;
 pub mod baseline;
+mod harmless;
+mod hostile;
 mod lifecycle;
 mod network;
 mod nodes;
 mod placement;
+mod pod_security;
 mod quota;
 mod scale;
 mod smoke;

@@ -198,6 +198,7 @@ fn a_node_stays_whose_it_is() {
         for id in [json!("blue"), json!(""), Value::Null] {
             refused(&patch(&labels(json!({"tenantID": id}))), "NODE-2: ");
         }
+        refused(&patch(&labels(json!({"ringfence.dev/role": "system"}))), "NODE-2: ");
         refused(
             &patch(&labels(json!({"node-restriction.kubernetes.io/tenant": "blue"}))),
             "is not allowed to modify labels",

@@ -176,15 +176,15 @@ impl ControlPlane {
             ("emulated-version", options.emulates.unwrap_or("1.36")),
         ];
         let etcd_flags = [
-            ("data-dir", path("etcd").as_str()).into(),
-            ("listen-client-urls", etcd.as_str()).into(),
-            ("advertise-client-urls", etcd.as_str()).into(),
-            ("listen-peer-urls", peers.as_str()).into(),
-            ("initial-advertise-peer-urls", peers.as_str()).into(),
-            ("initial-cluster", format!("default={peers}").as_str()).into(),
-            ("unsafe-no-fsync", "true").into(),
+            ("data-dir", path("etcd").as_str()),
+            ("listen-client-urls", etcd.as_str()),
+            ("advertise-client-urls", etcd.as_str()),
+            ("listen-peer-urls", peers.as_str()),
+            ("initial-advertise-peer-urls", peers.as_str()),
+            ("initial-cluster", format!("default={peers}").as_str()),
+            ("unsafe-no-fsync", "true"),
         ]
-        .map(|(name, value): (&str, &str)| format!("--{name}={value}"));
+        .map(|(name, value)| format!("--{name}={value}"));
         let server: Vec<_> = server.iter().map(|(name, value)| format!("--{name}={value}")).collect();
         let kubeconfig = plane.kubeconfig().display().to_string();
         let certificate = path("certs/apiserver.crt");
@@ -331,8 +331,6 @@ pub struct Api<'a> {
 pub struct Answer {
     pub status: u16,
     pub body: Value,
-    /// For people, from headers.
-    pub warnings: Vec<String>,
 }
 
 impl Answer {
@@ -401,14 +399,12 @@ impl Api<'_> {
         let request = request.body(body).unwrap();
         RUNTIME.block_on(async {
             let Ok(response) = self.plane.client().clone().send(request).await else {
-                return Answer { status: 0, body: json!({"message": "no answer"}), warnings: Vec::new() };
+                return Answer { status: 0, body: json!({"message": "no answer"}) };
             };
             let status = response.status().as_u16();
-            let warnings = response.headers().get_all("warning").iter();
-            let warnings = warnings.map(|w| String::from_utf8_lossy(w.as_bytes()).into_owned()).collect();
             let bytes = response.into_body().collect().await.unwrap().to_bytes();
             let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
-            Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_else(|_| text()), warnings }
+            Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_else(|_| text()) }
         })
     }
 }
