@@ -4,6 +4,7 @@
 pub mod calls;
 pub mod error;
 pub mod http;
+pub mod lock;
 pub mod tags;
 
 use std::sync::Arc;

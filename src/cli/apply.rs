@@ -94,6 +94,7 @@ pub async fn carry_out(
         parallelism: usize::from(parallelism),
         events,
         stop,
+        guard: std::sync::Arc::new(()),
     };
     let run = async move {
         let report = executor.execute(&plan).await;

@@ -32,6 +32,19 @@ pub enum Stop {
     Gently,
 }
 
+/// Whether the run may still write. Asked before each write, so it answers at
+/// once, from what it knows.
+pub trait Guard: Send + Sync {
+    fn check(&self) -> Result<()>;
+}
+
+/// Nobody else can write.
+impl Guard for () {
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
 pub struct Executor {
     pub kinds: Registry,
     pub tenancy: String,
@@ -40,6 +53,8 @@ pub struct Executor {
     pub parallelism: usize,
     pub events: Events,
     pub stop: watch::Receiver<Stop>,
+    /// When it fails, nothing new starts. Its error is for the caller to show.
+    pub guard: Arc<dyn Guard>,
 }
 
 /// What is known of a cluster's API server. Until one step got through, no
@@ -83,10 +98,11 @@ impl Executor {
         let mut running: FuturesUnordered<Pin<Box<dyn Future<Output = Ended> + Send + '_>>> = FuturesUnordered::new();
         let mut stop = self.stop.clone();
         let mut stopping = false;
+        let mut barred = false;
         loop {
             self.close(plan, &mut outcomes, &started, &contacts);
             self.skip(plan, &mut outcomes, &started);
-            if !stopping {
+            if !stopping && !barred {
                 for (i, step) in plan.steps.iter().enumerate() {
                     if running.len() >= self.parallelism.max(1) {
                         break;
@@ -107,6 +123,11 @@ impl Executor {
                             Some(_) => {}
                             None => drop(contacts.insert(cluster, Contact::Tried)),
                         }
+                    }
+                    if self.guard.check().is_err() {
+                        barred = true;
+                        self.send(Event::Stopping { running: running.len() });
+                        break;
                     }
                     lanes.extend(lane);
                     started.insert(i);
@@ -323,6 +344,7 @@ impl Executor {
     async fn create(&self, wait: &Wait<'_>, new: &New) -> Result<Made> {
         let mut tries = Tries::default();
         loop {
+            self.guard.check()?;
             let error = match wait.kind.create(new).await {
                 Ok(made) => return Ok(made),
                 Err(error) => error,
@@ -416,10 +438,11 @@ struct Wait<'a> {
 }
 
 impl Wait<'_> {
-    /// Calls until it succeeds or there is no point.
+    /// Writes until it succeeds or there is no point.
     async fn retried<T, F: Future<Output = Result<T>>>(&self, call: impl Fn() -> F) -> Result<T> {
         let mut tries = Tries::default();
         loop {
+            self.executor.guard.check()?;
             match call().await {
                 Ok(value) => return Ok(value),
                 Err(error) => tries.again(self, error).await?,

@@ -242,6 +242,7 @@ impl World {
             parallelism: 4,
             events,
             stop,
+            guard: Arc::new(()),
         };
         executor.execute(plan).await
     }
@@ -539,6 +540,7 @@ async fn a_stopped_run_starts_nothing_new_and_resumes() {
         parallelism: 1,
         events,
         stop,
+        guard: Arc::new(()),
     };
     let stopping = async {
         while let Some(event) = listener.recv().await {

@@ -302,9 +302,18 @@ impl<'a> Item<'a> {
 
     /// What must be equal for two to share a line, but for their addresses.
     fn key(&self) -> String {
-        let kind = if self.summary.is_empty() { "" } else { self.kind };
-        format!("{:?} {kind} {:?} {:?} {:?} {}", self.symbol, self.controls, self.reason, self.help, self.pending)
-            + &self.changes_key()
+        let kind = match self.is_object() {
+            // Objects of one kind, whatever controls each carries.
+            true => leaf(self.address.local()).split('-').next().unwrap_or_default().to_owned(),
+            false if self.summary.is_empty() => format!("{:?}", self.controls),
+            false => format!("{} {:?}", self.kind, self.controls),
+        };
+        format!("{:?} {kind} {:?} {:?} {}", self.symbol, self.reason, self.help, self.pending) + &self.changes_key()
+    }
+
+    /// True if it stands in a cluster.
+    fn is_object(&self) -> bool {
+        self.kind.starts_with("k8s.")
     }
 
     fn changes_key(&self) -> String {
@@ -396,11 +405,11 @@ fn line(first: &Item<'_>, items: &[&Item<'_>], stem: &str, room: usize, mass: bo
     let title = match items {
         [one] => plain(one.address.local()),
         _ if mass => {
-            let noun = match first.kind.starts_with("k8s.") {
+            let noun = match first.is_object() {
                 true => "in-cluster object",
                 false => "resource",
             };
-            let same = items.iter().all(|i| i.kind.starts_with("k8s.") == first.kind.starts_with("k8s."));
+            let same = items.iter().all(|i| i.is_object() == first.is_object());
             let list = items.iter().map(|i| plain(i.address.local())).collect::<Vec<_>>().join(", ");
             details.push(Detail::new(0, Mark::Dim, cut(&list, room.saturating_sub(8))));
             count(items.len(), if same { noun } else { "resource" })
@@ -417,6 +426,12 @@ fn line(first: &Item<'_>, items: &[&Item<'_>], stem: &str, room: usize, mass: bo
             braces(&format!("{parent}{stem}"), &names, room.saturating_sub(20))
         }
     };
+    let mut controls: Vec<&'static str> = Vec::new();
+    for control in items.iter().flat_map(|i| i.controls) {
+        if !controls.contains(control) {
+            controls.push(control);
+        }
+    }
     let mut summaries: Vec<String> = Vec::new();
     for item in items {
         let summary = plain(item.summary);
@@ -439,7 +454,7 @@ fn line(first: &Item<'_>, items: &[&Item<'_>], stem: &str, room: usize, mass: bo
         symbol: first.symbol,
         title,
         summaries: if mass { vec![] } else { summaries },
-        controls: if mass { vec![] } else { first.controls.to_vec() },
+        controls: if mass { vec![] } else { controls },
         details,
     }
 }

@@ -400,6 +400,38 @@ fn older_versions_ask_for_the_fields() {
     }
 }
 
+/// Tolerations that Kubernetes itself writes, for DaemonSets and for devices.
+#[test]
+fn what_kubernetes_adds_is_admitted() {
+    let pod = |tolerations: Value, requests: Value| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "added", "namespace": "t-red"},
+            "spec": {"tolerations": tolerations, "containers": [{"name": "c",
+                "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/c", "resources": {"limits": requests}}]}})
+    };
+    let condition = |name: &str, effect: &str| json!({"key": format!("node.kubernetes.io/{name}"), "operator": "Exists", "effect": effect});
+    let agent = pod(
+        json!([
+            condition("not-ready", "NoExecute"),
+            condition("unreachable", "NoExecute"),
+            condition("disk-pressure", "NoSchedule"),
+            condition("memory-pressure", "NoSchedule"),
+            condition("pid-pressure", "NoSchedule"),
+            condition("unschedulable", "NoSchedule"),
+        ]),
+        json!({}),
+    );
+    let plane = &POOL.plane;
+    let controller = "system:serviceaccount:kube-system:daemon-set-controller";
+    plane.user(controller, &["system:serviceaccounts", "system:serviceaccounts:kube-system"]).try_create(&agent).ok();
+    let refused = plane.tenant("red").try_create(&agent);
+    assert!(refused.message().contains("NODE-1: "), "{}", refused.message());
+
+    let device = json!([{"key": "nvidia.com/gpu", "operator": "Exists"}]);
+    plane.tenant("red").try_create(&pod(device.clone(), json!({"nvidia.com/gpu": "1"}))).ok();
+    let refused = plane.tenant("red").try_create(&pod(device, json!({})));
+    assert!(refused.message().contains("NODE-1: "), "{}", refused.message());
+}
+
 /// A Deployment knows its ReplicaSet by its template, so a stamp on one of
 /// them alone would have it make others for ever.
 #[test]
