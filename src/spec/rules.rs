@@ -44,6 +44,11 @@ const QUOTA: &[&str] = &[
     "limits.memory",
     "limits.ephemeral-storage",
     "pods",
+    "requests.storage",
+    "persistentvolumeclaims",
+    // These two fill the cluster's own database.
+    "count/configmaps",
+    "count/secrets",
     "services.loadbalancers",
     "services.nodeports",
 ];

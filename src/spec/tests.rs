@@ -639,11 +639,11 @@ fn overrides_change_what_the_tier_leaves_open() {
         &["the tier `standard` doesn't leave `exposure.nodePorts` open"],
     );
     expect(&silo("{imds: ⟦~⟧}", "[]"), &["this must be a mapping, and is nothing"]);
-    let spec = loaded(&pooled("{nodes: {max: 9}, namespace: {quota: {count/secrets: ~, pods: 70}}}"));
+    let spec = loaded(&pooled("{nodes: {max: 9}, namespace: {quota: {count/jobs.batch: ~, pods: 70}}}"));
     let profile = &spec.tenant("23456").unwrap().profile;
     assert_eq!((profile.nodes.max, profile.nodes.min), (9, 1));
     assert_eq!(profile.namespace.quota["pods"].0, "70");
-    assert!(!profile.namespace.quota.contains_key("count/secrets"), "null removes");
+    assert!(!profile.namespace.quota.contains_key("count/jobs.batch"), "null removes");
 }
 
 #[test]
@@ -665,6 +665,7 @@ fn weakened_controls_need_a_waiver() {
         ),
         ("QUOTA-1", "nodes: {podPidsLimit: ⟦~⟧}", "one pod could use up the node's processes"),
         ("QUOTA-1", "namespace: {quota: {pods: ⟦~⟧}}", "the quota sets no bound on `pods`"),
+        ("QUOTA-1", "namespace: {quota: {count/secrets: ⟦~⟧}}", "the quota sets no bound on `count/secrets`"),
         ("QUOTA-1", "namespace: {limits: {max: {memory: ⟦~⟧}}}", "containers have no `memory` in `limits.max`"),
         (
             "POD-2",

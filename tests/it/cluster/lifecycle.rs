@@ -72,6 +72,7 @@ fn weakened(object: &Value) -> Value {
         "MutatingAdmissionPolicyBinding" => {
             json!({"spec": {"matchResources": {"namespaceSelector": {"matchLabels": {"nobody": "matches"}}}}})
         }
+        "ClusterNetworkPolicy" => json!({"spec": {"priority": 999}}),
         "SecurityGroupPolicy" => json!({"spec": {"securityGroups": {"groupIds": ["sg-0123456789abcdef0"]}}}),
         _ => json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "somebody"}}}),
     }
