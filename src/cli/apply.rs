@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio::sync::mpsc;
 
-use super::session::Session;
-use super::{Global, Running, Selection, exit, saved, stop};
+use super::session::{Locked, Session};
+use super::{Global, Running, Selection, exit, saved};
 use crate::engine::address::Address;
 use crate::engine::error::Error;
 use crate::engine::execute::Executor;
@@ -40,15 +40,18 @@ impl Apply {
             Some((_, saved)) => (saved.policy.clone(), saved.upgrade),
             None => (self.selection.policy(false), self.upgrade),
         };
-        session.reading(ui);
-        let (_, plan) = session.plan(&policy, upgrade).await?;
-        if let Some((file, saved)) = &saved {
-            saved.check(file, &plan)?;
-        }
         let allowed: BTreeSet<Address> = self.allow_destroy.iter().map(Address::new).collect();
-        let approved = self.running.auto_approve || saved.is_some();
-        carry_out(session, ui, &policy, upgrade, plan, Approval { auto: approved, allowed }, self.running.parallelism)
-            .await
+        let approval = Approval { auto: self.running.auto_approve || saved.is_some(), allowed };
+        let running = &self.running;
+        let work = async |session: &Session, locked: &Locked| {
+            session.reading(ui);
+            let (_, plan) = session.plan(&policy, upgrade).await?;
+            if let Some((file, saved)) = &saved {
+                saved.check(file, &plan)?;
+            }
+            carry_out(session, locked, ui, &policy, upgrade, plan, approval, running.parallelism).await
+        };
+        session.locked(ui, "apply", running, false, work).await
     }
 }
 
@@ -61,8 +64,10 @@ pub struct Approval {
 
 /// Shows the plan, asks, carries it out, reads again what was written, and
 /// reports.
+#[allow(clippy::too_many_arguments)]
 pub async fn carry_out(
-    session: Session,
+    session: &Session,
+    locked: &Locked,
     ui: &Ui,
     policy: &Policy,
     upgrade: bool,
@@ -79,22 +84,20 @@ pub async fn carry_out(
     let ending = Ending { destroy: policy.destroy, note: session.note.as_deref(), next: None };
     if plan.steps.is_empty() {
         ui.report(&Report::default(), &plan, &ending, &session.calls())?;
-        session.close().await?;
         return Ok(blocked_code(&plan));
     }
     if !agree(ui, &plan, &approval)? {
         return Err(Error::input("not confirmed; nothing was changed").into());
     }
     let (events, listener) = mpsc::unbounded_channel();
-    let (stopping, stop) = stop::watch();
     let executor = Executor {
         kinds: session.kinds.clone(),
         tenancy: session.spec.name.clone(),
         clock: session.aws.clock.clone(),
         parallelism: usize::from(parallelism),
         events,
-        stop,
-        guard: std::sync::Arc::new(()),
+        stop: locked.begin(),
+        guard: locked.lock.guard(),
     };
     let run = async move {
         let report = executor.execute(&plan).await;
@@ -103,13 +106,16 @@ pub async fn carry_out(
         (plan, report)
     };
     let ((plan, mut report), shown) = tokio::join!(run, ui.run(listener, session.aws.clock.speed(), None));
-    drop(stopping);
-    verify(&session, ui, policy, upgrade, &mut report).await;
+    let lost = locked.lock.lost();
+    if lost.is_none() {
+        verify(session, ui, policy, upgrade, &mut report).await;
+    }
     ui.report(&report, &plan, &ending, &session.calls())?;
     shown?;
-    let code = code(&plan, &report);
-    session.close().await?;
-    Ok(code)
+    match lost {
+        Some(why) => Err(why.into()),
+        None => Ok(code(&plan, &report)),
+    }
 }
 
 /// Asks for what wasn't agreed to beforehand.

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 
 use super::apply::{Approval, carry_out};
-use super::session::Session;
+use super::session::{Locked, Session};
 use super::{Global, Running, Selection};
 use crate::ui::{Failure, Ui};
 
@@ -18,12 +18,16 @@ pub struct Destroy {
 impl Destroy {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let session = Session::open(global, ui).await?;
-        session.reading(ui);
         let policy = self.selection.policy(true);
-        let (_, plan) = session.plan(&policy, false).await?;
-        // `destroy --auto-approve` confirms all.
-        let allowed: BTreeSet<_> = if self.running.auto_approve { plan.confirm.clone() } else { BTreeSet::new() };
-        let approval = Approval { auto: self.running.auto_approve, allowed };
-        carry_out(session, ui, &policy, false, plan, approval, self.running.parallelism).await
+        let running = &self.running;
+        let work = async |session: &Session, locked: &Locked| {
+            session.reading(ui);
+            let (_, plan) = session.plan(&policy, false).await?;
+            // `destroy --auto-approve` confirms all.
+            let allowed: BTreeSet<_> = if running.auto_approve { plan.confirm.clone() } else { BTreeSet::new() };
+            let approval = Approval { auto: running.auto_approve, allowed };
+            carry_out(session, locked, ui, &policy, false, plan, approval, running.parallelism).await
+        };
+        session.locked(ui, "destroy", running, policy.tenants.is_empty(), work).await
     }
 }

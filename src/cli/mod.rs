@@ -16,10 +16,12 @@ mod schema;
 mod session;
 mod stop;
 mod token;
+mod unlock;
 mod validate;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -129,6 +131,14 @@ pub struct Running {
     /// Steps at a time.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub parallelism: u16,
+    /// Wait for another run to end, such as 90s or 10m. Without it, a run that
+    /// is alive is an error. One that died is waited for until its lease ends,
+    /// in any case.
+    #[arg(long, value_name = "DURATION", default_value = "0s", hide_default_value = true, value_parser = duration)]
+    pub lock_timeout: Duration,
+    /// How long the lock's holder may be silent: for tests.
+    #[arg(long, value_name = "DURATION", hide = true, value_parser = duration)]
+    pub lock_lease: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -144,6 +154,8 @@ enum Command {
     /// Show what was changed by hand. Exit code 2 if anything was, 3 if a
     /// cluster can't be read.
     Drift(drift::Drift),
+    /// Release the lock of a run that can't go on.
+    Unlock(unlock::Unlock),
     /// Write the in-cluster objects as files, for GitOps.
     Render(render::Render),
     /// Print the resources and what each needs, as Graphviz DOT.
@@ -186,6 +198,7 @@ impl Cli {
             Command::Apply(args) => args.run(&global, &ui).await,
             Command::Destroy(args) => args.run(&global, &ui).await,
             Command::Drift(args) => args.run(&global, &ui).await,
+            Command::Unlock(args) => args.run(&global, &ui).await,
             Command::Render(args) => args.run(&global, &ui).await,
             Command::Graph => graph::run(&global, &ui).await,
             Command::Output(args) => args.run(&global, &ui).await,
@@ -236,6 +249,18 @@ fn pair(text: &str) -> Result<(String, PathBuf), String> {
         Some((cluster, file)) if !cluster.is_empty() && !file.is_empty() => Ok((cluster.to_owned(), file.into())),
         _ => Err("write it as CLUSTER=FILE, with the pool's name or the silo tenant's id".to_owned()),
     }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write it as 90s, 5m or 1h".to_owned();
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(wrong()),
+    };
+    number.parse::<u32>().map(|n| Duration::from_secs(u64::from(n) * seconds)).map_err(|_| wrong())
 }
 
 fn positive(text: &str) -> Result<f64, String> {

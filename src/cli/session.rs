@@ -7,13 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::try_join_all;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use super::Global;
+use super::{Global, Running, exit, stop};
+use crate::aws::lock::{self, Lock, Store};
 use crate::aws::{Access, Aws};
 use crate::engine::address::Address;
 use crate::engine::clock::Clock;
 use crate::engine::desired::Desired;
 use crate::engine::error::{Class, Error, Result};
+use crate::engine::execute::Stop;
 use crate::engine::kind::{Observation, Registry, Round};
 use crate::engine::observe::{self, Observed};
 use crate::engine::plan::{self, Plan, Policy};
@@ -131,6 +135,56 @@ impl Session {
         Ok((look, plan))
     }
 
+    /// The tenancy's lock. Its lease is measured on the wall: a fast sandbox
+    /// must not make a busy computer miss it.
+    pub fn lock(&self) -> Store {
+        Store::new(&self.aws, &self.spec.tags, Clock::real())
+    }
+
+    /// Does `work` while it holds the tenancy's lock. `last`: the tenancy ends
+    /// with it, and so does the lock.
+    pub async fn locked(
+        self,
+        ui: &Ui,
+        command: &str,
+        running: &Running,
+        last: bool,
+        work: impl AsyncFnOnce(&Self, &Locked) -> std::result::Result<u8, Failure>,
+    ) -> std::result::Result<u8, Failure> {
+        let (_watcher, stop) = stop::watch();
+        // Nobody else uses an embedded sandbox, so who died there is missed sooner.
+        let usual = if self.sandbox.is_some() { lock::LEASE / 3 } else { lock::LEASE };
+        let lease = running.lock_lease.unwrap_or(usual);
+        let store = self.lock();
+        let say = |text: &str| ui.status(text);
+        let taken = {
+            let mut stop = stop.clone();
+            tokio::select! {
+                taken = store.take(command, lease, running.lock_timeout, &say) => taken?,
+                _ = stop.wait_for(|s| *s == Stop::Gently) => return Ok(exit::INTERRUPTED),
+            }
+        };
+        let lock = Arc::new(taken);
+        let until_begun = tokio::spawn(leave_when_stopped(lock.clone(), stop.clone()));
+        let locked = Locked { lock, stop, until_begun };
+        let result = work(&self, &locked).await;
+        locked.until_begun.abort();
+        let released = match last && matches!(result, Ok(exit::DONE)) {
+            true => locked.lock.remove().await,
+            false => locked.lock.release().await,
+        };
+        if let Err(error) = released {
+            ui.note(&format!(
+                "The lock couldn't be released ({error}): the next run waits until its lease has ended, {} s from now.",
+                lease.as_secs()
+            ));
+        }
+        let closed = self.close().await;
+        let code = result?;
+        closed?;
+        Ok(code)
+    }
+
     /// Ends the sandbox, if there is one, and keeps what it holds.
     pub async fn close(self) -> Result<()> {
         match self.sandbox {
@@ -230,6 +284,31 @@ impl Session {
             }
         }
         Ok(roles)
+    }
+}
+
+/// A run that holds the lock.
+pub struct Locked {
+    pub lock: Arc<Lock>,
+    stop: watch::Receiver<Stop>,
+    until_begun: JoinHandle<()>,
+}
+
+impl Locked {
+    /// From now on Ctrl-C is the executor's: gives what tells it.
+    pub fn begin(&self) -> watch::Receiver<Stop> {
+        self.until_begun.abort();
+        self.stop.clone()
+    }
+}
+
+/// While nothing is changed yet, not even an unanswered question holds up
+/// Ctrl-C.
+async fn leave_when_stopped(lock: Arc<Lock>, mut stop: watch::Receiver<Stop>) {
+    if stop.wait_for(|s| *s == Stop::Gently).await.is_ok() {
+        // If it fails, the lease ends by itself.
+        let _ = lock.release().await;
+        stop::leave();
     }
 }
 

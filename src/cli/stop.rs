@@ -41,7 +41,7 @@ pub async fn requested() {
 /// Whoever asks twice wants to be out; what was begun is found by the next
 /// run.
 #[allow(clippy::disallowed_methods)]
-fn leave() {
+pub fn leave() {
     std::process::exit(i32::from(exit::INTERRUPTED));
 }
 

@@ -316,6 +316,8 @@ fn owns_item(key: &str, child: &Value, desired: &[Value], live: Option<&Vec<Valu
     });
     let held = live.iter().find(|l| keys.iter().all(|(k, v)| l.get(k) == Some(v)));
     match (wanted.next(), wanted.next(), held, child.as_object()) {
+        // Some items are owned as a whole.
+        (Some(item), None, Some(held), Some(child)) if is_leaf(child) => item == held,
         (Some(item), None, Some(held), Some(child)) => owns(child, item, Some(held)),
         _ => false,
     }
@@ -434,9 +436,7 @@ mod tests {
             "f:matchConditions": {"k:{\"name\":\"never\"}": {".": {}, "f:name": {}, "f:expression": {}}},
             "f:matchConstraints": {"f:excludeResourceRules": {}, "f:objectSelector": {"f:matchLabels": {"f:a": {}}}},
             "f:validationActions": {"v:\"Warn\"": {}}}});
-        let entry = |manager: &str, operation: &str, fields: &Value| {
-            json!({"manager": manager, "operation": operation, "apiVersion": "admissionregistration.k8s.io/v1", "fieldsV1": fields})
-        };
+        let entry = |manager: &str, operation: &str, fields: &Value| json!({"manager": manager, "operation": operation, "apiVersion": "admissionregistration.k8s.io/v1", "fieldsV1": fields});
         let own = json!({"name": "own", "expression": "true"});
         let mut live = json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
@@ -480,6 +480,16 @@ mod tests {
         live["metadata"]["managedFields"] = json!([{"manager": "ringfence", "operation": "Apply", "fieldsV1": fields}]);
         assert!(is_settled(&class(false), &live));
         assert!(!is_settled(&class(true), &live));
+    }
+
+    #[test]
+    fn items_that_are_owned_as_a_whole() {
+        let fields = json!({"f:variables": {"k:{\"name\":\"a\"}": {}}});
+        let live = json!({"variables": [{"name": "a", "expression": "1"}]});
+        let owned = |desired: Value| fields.as_object().is_some_and(|f| owns(f, &desired, Some(&live)));
+        assert!(owned(live.clone()));
+        assert!(!owned(json!({"variables": [{"name": "a", "expression": "2"}]})));
+        assert!(!owned(json!({"variables": [{"name": "a"}]})));
     }
 
     #[test]

@@ -105,7 +105,14 @@ impl Facts {
 
 /// Everything that `spec` asks for.
 pub fn build(spec: &Spec, facts: &Facts, templates: &Templates) -> Result<Desired> {
-    let mut stack = Stack { spec, facts, templates, names: Names::new(spec), desired: Desired::default(), sources: BTreeMap::new() };
+    let mut stack = Stack {
+        spec,
+        facts,
+        templates,
+        names: Names::new(spec),
+        desired: Desired::default(),
+        sources: BTreeMap::new(),
+    };
     let blocks = network::blocks(spec, facts)?;
     for cluster in spec.clusters() {
         let site = Site::new(&stack, cluster);

@@ -417,7 +417,10 @@ fn objects_say_whose_they_are() {
 /// misspelt field shows.
 #[test]
 fn objects_have_only_fields_that_kubernetes_knows() {
-    use k8s_openapi::api::{admissionregistration::v1 as admission, core::v1 as core, networking::v1 as net, rbac::v1 as rbac, scheduling::v1 as scheduling};
+    use k8s_openapi::api::{
+        admissionregistration::v1 as admission, core::v1 as core, networking::v1 as net, rbac::v1 as rbac,
+        scheduling::v1 as scheduling,
+    };
     fn through<T: serde::de::DeserializeOwned + Serialize>(object: &Value) -> Value {
         serde_json::to_value(serde_json::from_value::<T>(object.clone()).unwrap()).unwrap()
     }

@@ -191,7 +191,7 @@ fn access_denied_on_one_read() {
                 assert!(all.contains(action), "{what}: {args:?} doesn't name {action}: {all}");
             }
         }
-        for (service, operation) in served.server.counts().keys() {
+        for (service, operation) in served.server.counts().keys().filter(|(service, _)| service != "ssm") {
             let reads = ["Describe", "Get", "List"].iter().any(|verb| operation.starts_with(verb));
             assert!(reads, "{service} {operation}");
         }

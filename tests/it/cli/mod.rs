@@ -7,6 +7,7 @@
 mod bad_days;
 mod environment;
 mod lifecycle;
+mod lock;
 mod output;
 mod plans;
 mod reach;
@@ -279,6 +280,8 @@ fn normal(mut dump: Value) -> Value {
                 .unwrap()
                 .retain(|id, one| !(id.starts_with("nat-") && one["state"].as_str() == Some("deleted")));
             region["kms"]["keys"].as_object_mut().unwrap().retain(|_, key| key["deletion"].is_null());
+            // A released lock is nobody's.
+            region["ssm"]["parameters"].as_object_mut().unwrap().retain(|name, _| !name.starts_with("/ringfence/"));
         }
     }
     dump

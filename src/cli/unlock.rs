@@ -1,0 +1,41 @@
+use std::collections::BTreeSet;
+
+use clap::Args;
+
+use super::session::Session;
+use super::{Global, exit};
+use crate::engine::error::Error;
+use crate::ui::{Failure, Ui};
+
+#[derive(Debug, Args)]
+pub struct Unlock {
+    /// Don't ask.
+    #[arg(long)]
+    auto_approve: bool,
+}
+
+impl Unlock {
+    pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
+        let session = Session::open(global, ui).await?;
+        let store = session.lock();
+        let all = store.list().await?;
+        let Some(holder) = all.last().filter(|s| !s.released()) else {
+            let message = format!("nobody holds the lock of {} in {}", session.spec.name, session.spec.region);
+            return Err(Error::input(message).help("there is nothing to release").into());
+        };
+        ui.note(&format!(
+            "The lock of {} in {} is held by {}.",
+            session.spec.name,
+            session.spec.region,
+            holder.holder()
+        ));
+        let question = "Release it? If that run is still alive, it stops before its next write.";
+        if !self.auto_approve && !ui.confirm(question, &BTreeSet::new())? {
+            return Err(Error::input("not confirmed; nothing was changed").into());
+        }
+        store.free(holder).await?;
+        ui.note("The lock is released.");
+        session.close().await?;
+        Ok(exit::DONE)
+    }
+}
