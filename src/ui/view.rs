@@ -302,11 +302,11 @@ impl<'a> Item<'a> {
 
     /// What must be equal for two to share a line, but for their addresses.
     fn key(&self) -> String {
-        let kind = match self.is_object() {
+        let kind = match self.summary.split_once(' ') {
             // Objects of one kind, whatever controls each carries.
-            true => leaf(self.address.local()).split('-').next().unwrap_or_default().to_owned(),
-            false if self.summary.is_empty() => format!("{:?}", self.controls),
-            false => format!("{} {:?}", self.kind, self.controls),
+            Some((kind, _)) if self.is_object() => kind.to_owned(),
+            _ if self.summary.is_empty() => format!("{:?}", self.controls),
+            _ => format!("{} {:?}", self.kind, self.controls),
         };
         format!("{:?} {kind} {:?} {:?} {}", self.symbol, self.reason, self.help, self.pending) + &self.changes_key()
     }
