@@ -169,31 +169,51 @@ fn what_left_the_spec_may_be_in_a_cluster_that_cannot_be_reached() {
 }
 
 #[test]
-fn a_cluster_behind_a_socks_proxy() {
+fn a_cluster_behind_a_proxy() {
     let estate = Estate::applied(&THREE_TIERS);
     let served = Served::start(&estate, None);
-    let (proxy, asked) = socks5(served.server.addr());
+    let (proxy, asked) = proxy(served.server.addr());
     // A name that only the proxy knows.
     let server = "http://api.invalid:8080/k8s/123456789012/us-east-1/acme-p-shared-1";
     let args = ["plan", "--detailed-exitcode", "--kubeconfig", "shared-1=far"];
     estate.kubeconfig("far", server, Some(&format!("socks5://{proxy}")));
     against(&served.url(), &mut estate.bare(&args)).exits(0);
-    let asked = asked.lock().unwrap().clone();
-    assert!(!asked.is_empty() && asked.iter().all(|host| host == "api.invalid"), "{asked:?}");
+    let all_asked = |of: &str| {
+        let asked = std::mem::take(&mut *asked.lock().unwrap());
+        assert!(!asked.is_empty() && asked.iter().all(|host| host == of), "{asked:?}");
+    };
+    all_asked("api.invalid");
+    estate.kubeconfig("far", server, Some(&format!("http://{proxy}")));
+    against(&served.url(), &mut estate.bare(&args)).exits(0);
+    all_asked("CONNECT api.invalid:8080");
+    estate.kubeconfig("far", server, None);
+    for (variable, value) in [("HTTPS_PROXY", format!("http://{proxy}")), ("ALL_PROXY", format!("socks5h://{proxy}"))] {
+        let mut command = estate.bare(&args);
+        against(&served.url(), command.env(variable, value).env("NO_PROXY", "127.0.0.1")).exits(0);
+        all_asked(if variable == "HTTPS_PROXY" { "CONNECT api.invalid:8080" } else { "api.invalid" });
+    }
     estate.kubeconfig("far", server, Some("socks5://127.0.0.1:9"));
     let run = against(&served.url(), &mut estate.bare(&args)).exits(2);
     assert!(run.out.contains("Waiting: the inside of cluster acme-p-shared-1"), "{}", run.out);
 }
 
-/// A SOCKS5 proxy that leads everything to `upstream`, and the hosts that it
-/// was asked for.
-fn socks5(upstream: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+/// A proxy that leads everything to `upstream`, by SOCKS5 or by CONNECT, and
+/// what it was asked for.
+fn proxy(upstream: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     fn exactly(stream: &mut TcpStream, n: u8) -> Option<Vec<u8>> {
         let mut bytes = vec![0; n.into()];
         stream.read_exact(&mut bytes).ok().map(|()| bytes)
     }
     fn host(stream: &mut TcpStream) -> Option<String> {
-        let methods = exactly(stream, 2)?[1];
+        if exactly(stream, 1)? == b"C" {
+            let mut head = b"C".to_vec();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.extend(exactly(stream, 1)?);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;
+            return Some(String::from_utf8_lossy(&head).split(" HTTP/").next()?.to_owned());
+        }
+        let methods = exactly(stream, 1)?[0];
         exactly(stream, methods)?;
         stream.write_all(&[5, 0]).ok()?;
         let by_name = exactly(stream, 4)?[3] == 3;
