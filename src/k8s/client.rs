@@ -13,14 +13,13 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER
 use http::{Method, Request, Response, Uri};
 use http_body_util::BodyExt;
 use hyper_util::client::proxy::matcher::Matcher;
-use jiff::SignedDuration;
 use kube::client::Body;
 use kube::config::{Config, ExecAuthCluster, Kubeconfig};
 use serde_json::Value;
 
 use super::apis::Apis;
 use super::error;
-use super::token::{Token, token};
+use super::token::{Held, token};
 use crate::aws::Aws;
 use crate::engine::clock::Clock;
 use crate::engine::error::{Error, Result};
@@ -29,8 +28,6 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(60);
 /// Tries of a request that the server is too busy for.
 const TRIES: u32 = 5;
-/// A token is replaced this long before its end.
-const MARGIN: SignedDuration = SignedDuration::from_mins(1);
 
 /// A cluster as a manifest names it.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +109,7 @@ impl Clusters {
             kubeconfig: file.cloned(),
             aws: self.aws.clone(),
             client,
-            token: tokio::sync::Mutex::default(),
+            token: Held::default(),
             apis: tokio::sync::Mutex::default(),
             counts: self.counts.clone(),
         })
@@ -126,7 +123,7 @@ pub struct Cluster {
     kubeconfig: Option<PathBuf>,
     aws: Arc<Aws>,
     client: kube::Client,
-    token: tokio::sync::Mutex<Option<Token>>,
+    token: Held,
     apis: tokio::sync::Mutex<Option<Arc<Apis>>>,
     counts: Counts,
 }
@@ -229,12 +226,8 @@ impl Cluster {
     }
 
     async fn token(&self) -> Result<String> {
-        let mut held = self.token.lock().await;
-        if let Some(token) = held.as_ref().filter(|t| Clock::timestamp() + MARGIN < t.expires) {
-            return Ok(token.token.clone());
-        }
-        let fresh = token(&self.aws.config, &self.aws.scope, &self.name).await?;
-        Ok(held.insert(fresh).token.clone())
+        let fresh = async || token(&self.aws.config, &self.aws.scope, &self.name).await;
+        self.token.get(Clock::timestamp(), fresh).await
     }
 
     fn count(&self, action: &str) {

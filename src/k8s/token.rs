@@ -23,6 +23,8 @@ use crate::engine::error::{Class, Error, Result};
 /// The server reckons 15 minutes from the signing; clients say one less, so
 /// that a token that is sent still holds when it arrives.
 const LIFE: SignedDuration = SignedDuration::from_mins(14);
+/// A token is replaced this long before its end.
+const MARGIN: SignedDuration = SignedDuration::from_mins(1);
 /// `X-Amz-Expires`, in seconds. The server ignores it but wants 0 to 900.
 const EXPIRES: Duration = Duration::from_secs(60);
 /// Binds a token to one cluster's name.
@@ -42,6 +44,23 @@ pub struct Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+/// The token in use, replaced before it ends.
+#[derive(Default)]
+pub(super) struct Held(tokio::sync::Mutex<Option<Token>>);
+
+impl Held {
+    /// The token to send at `now`: a `fresh` one if there is none that still
+    /// holds for a while.
+    pub(super) async fn get(&self, now: Timestamp, fresh: impl AsyncFnOnce() -> Result<Token>) -> Result<String> {
+        let mut held = self.0.lock().await;
+        if let Some(token) = held.as_ref().filter(|t| now + MARGIN < t.expires) {
+            return Ok(token.token.clone());
+        }
+        let token = fresh().await?;
+        Ok(held.insert(token).token.clone())
     }
 }
 
@@ -175,6 +194,24 @@ mod tests {
         assert_eq!(base, "https://sts.cn-north-1.amazonaws.com.cn/");
         assert_eq!(params["X-Amz-Security-Token"], "IQoJ%2Fb3%2BJp%3DZA%3D%3D");
         assert_eq!(params["X-Amz-Signature"], "bde951d9a93a2f66dcf81ae66597e7ec43ed940df31b4d553013b75b491c2f72");
+    }
+
+    #[tokio::test]
+    async fn a_token_is_replaced_before_it_ends() {
+        let held = Held::default();
+        let at = |minutes: i64, seconds: i64| {
+            Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes) + SignedDuration::from_secs(seconds)
+        };
+        let signed = |now: Timestamp, name: &str| {
+            let token = Token { token: name.to_owned(), expires: now + LIFE };
+            async move || Ok(token)
+        };
+        assert_eq!(held.get(at(0, 0), signed(at(0, 0), "first")).await.unwrap(), "first");
+        assert_eq!(held.get(at(12, 59), signed(at(12, 59), "early")).await.unwrap(), "first");
+        let refused = async || Err(no_credentials("signed out"));
+        assert!(held.get(at(13, 0), refused).await.is_err(), "an ending token isn't sent");
+        assert_eq!(held.get(at(13, 0), signed(at(13, 0), "second")).await.unwrap(), "second");
+        assert_eq!(held.get(at(14, 0), signed(at(14, 0), "early")).await.unwrap(), "second");
     }
 
     #[test]

@@ -310,6 +310,10 @@ fn nodes_and_strangers() {
     compare("node.txt", &text(&table(&POOL, node, "t-red")));
     let somebody: Who<'_> = ("somebody", &["system:authenticated"]);
     compare("authenticated.txt", &text(&table(&POOL, somebody, "t-red")));
+    // What ringfence may do comes from its EKS access entry, which names no
+    // group: through RBAC it has what everybody has.
+    let tool: Who<'_> = ("arn:aws:sts::123456789012:assumed-role/ringfence/ci", &["system:authenticated"]);
+    compare("authenticated.txt", &text(&table(&POOL, tool, "t-red")));
     let anonymous: Who<'_> = ("system:anonymous", &["system:unauthenticated"]);
     compare("anonymous.txt", &text(&table(&POOL, anonymous, "t-red")));
 }

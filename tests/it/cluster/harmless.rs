@@ -6,7 +6,7 @@ use super::baseline::{Baseline, OLDER, POOL, SILO};
 use crate::support::kubernetes::{Api, labels, path, yaml};
 
 /// What every tier allows.
-const COMMON: &str = r#"
+pub(super) const COMMON: &str = r#"
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: harmless}
@@ -84,7 +84,7 @@ apiVersion: batch/v1
 kind: CronJob
 metadata: {name: report}
 spec:
-  schedule: "0 3 * * *"
+  schedule: "*/5 * * * *"
   jobTemplate:
     spec:
       template:
@@ -102,7 +102,7 @@ spec:
 "#;
 
 /// What needs a volume, and a low port.
-const ON_NODES: &str = r#"
+pub(super) const ON_NODES: &str = r#"
 apiVersion: v1
 kind: Service
 metadata: {name: db}

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use super::baseline::Baseline;
+use super::harmless::{COMMON, ON_NODES};
 use crate::support::kubernetes::{Answer, Api, Options, path, yaml};
 
 const IMAGE: &str = "123456789012.dkr.ecr.us-east-1.amazonaws.com/app:1";
@@ -178,46 +179,8 @@ fn what_tries_to_cross_is_refused_or_stays_where_it_is() {
     assert_eq!(bind("to-blue").status, 403);
 }
 
-/// What a tenant runs; the controllers and kwok do the rest.
-const HARMLESS: &str = r#"
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: store, namespace: t-blue}
-spec:
-  serviceName: store
-  selector: {matchLabels: {app: store}}
-  template:
-    metadata: {labels: {app: store}}
-    spec:
-      containers:
-        - name: main
-          image: IMAGE
-          volumeMounts: [{name: data, mountPath: /data}]
-  volumeClaimTemplates:
-    - metadata: {name: data}
-      spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
----
-apiVersion: batch/v1
-kind: Job
-metadata: {name: once, namespace: t-blue}
-spec:
-  template:
-    spec:
-      restartPolicy: Never
-      containers: [{name: main, image: IMAGE}]
----
-apiVersion: batch/v1
-kind: CronJob
-metadata: {name: nightly, namespace: t-blue}
-spec:
-  schedule: "*/5 * * * *"
-  jobTemplate:
-    spec:
-      template:
-        spec:
-          restartPolicy: Never
-          containers: [{name: main, image: IMAGE}]
----
+/// For a Deployment of one Pod.
+const SCALER: &str = r#"
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {name: scaled, namespace: t-blue}
@@ -241,34 +204,42 @@ provisioner: ebs.csi.aws.com
 ---
 apiVersion: v1
 kind: PersistentVolume
-metadata: {name: store-0}
+metadata: {name: db-0}
 spec:
   accessModes: [ReadWriteOnce]
   capacity: {storage: 1Gi}
   storageClassName: gp3
   csi: {driver: ebs.csi.aws.com, volumeHandle: vol-1}
-  claimRef: {apiVersion: v1, kind: PersistentVolumeClaim, name: data-store-0, namespace: t-blue}
+  claimRef: {apiVersion: v1, kind: PersistentVolumeClaim, name: data-db-0, namespace: t-blue}
 "#,
     ) {
         plane.admin().create(&object).ok();
     }
     blue.create(&deployment("t-blue", "scaled", 1)).ok();
-    for object in yaml(&HARMLESS.replace("IMAGE", IMAGE)) {
+    for mut object in [COMMON, ON_NODES, SCALER].into_iter().flat_map(yaml) {
+        object["metadata"]["namespace"] = "t-blue".into();
         blue.create(&object).ok();
     }
-    let claim = "/api/v1/namespaces/t-blue/persistentvolumeclaims/data-store-0";
+    let claim = "/api/v1/namespaces/t-blue/persistentvolumeclaims/data-db-0";
     plane.until("the claim is bound", |admin| admin.get(claim).body["status"]["phase"] == "Bound");
-    run(&NODES, "t-blue", "store", 1);
-    let job = "/apis/batch/v1/namespaces/t-blue/jobs/once";
+    for (app, pods) in [("web", 2), ("db", 1), ("low-port", 1)] {
+        run(&NODES, "t-blue", app, pods);
+    }
+    plane.until("the bare Pod runs", |_| {
+        ["Running", "Succeeded"]
+            .map(Value::from)
+            .contains(&blue.get("/api/v1/namespaces/t-blue/pods/once").body["status"]["phase"])
+    });
+    let job = "/apis/batch/v1/namespaces/t-blue/jobs/import";
     plane.until("the Job is complete", |_| blue.get(job).body["status"]["succeeded"] == 1);
 
     // As if it had been due a while ago.
-    let cron = "/apis/batch/v1/namespaces/t-blue/cronjobs/nightly";
+    let cron = "/apis/batch/v1/namespaces/t-blue/cronjobs/report";
     let long_ago = json!({"status": {"lastScheduleTime": "2026-01-01T00:00:00Z"}});
     plane.admin().patch(&format!("{cron}/status"), &long_ago).ok();
     plane.until("the CronJob's Job is complete", |_| {
         let jobs = items(&blue, "/apis/batch/v1/namespaces/t-blue/jobs");
-        let of_cron = |j: &&Value| j["metadata"]["ownerReferences"][0]["name"] == "nightly";
+        let of_cron = |j: &&Value| j["metadata"]["ownerReferences"][0]["name"] == "report";
         jobs.iter().find(of_cron).is_some_and(|j| j["status"]["succeeded"] == 1)
     });
 
