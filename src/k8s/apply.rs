@@ -64,15 +64,17 @@ pub fn without_additions(live: &Value) -> Option<Value> {
         return None;
     }
     let ours = owned_fields(live, live.get("apiVersion"))?;
-    let mut whole = live.clone();
     let others = managers(live).filter(|m| {
         let is = |field: &str| m.get(field).and_then(Value::as_str).unwrap_or_default();
         is("manager") != MANAGER && is("subresource").is_empty() && m.get("apiVersion") == live.get("apiVersion")
     });
-    for fields in others.filter_map(|m| m.get("fieldsV1")?.as_object()) {
+    let mut fields = others.filter_map(|m| m.get("fieldsV1")?.as_object()).peekable();
+    fields.peek()?;
+    let mut whole = live.clone();
+    for theirs in fields {
         let kept = ["f:metadata", "f:status"];
-        let fields = fields.iter().filter(|(k, _)| !kept.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone()));
-        remove_added(&mut whole, &fields.collect(), Some(ours));
+        let theirs = theirs.iter().filter(|(k, _)| !kept.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone()));
+        remove_added(&mut whole, &theirs.collect(), Some(ours));
     }
     (whole != *live).then_some(whole)
 }
@@ -97,7 +99,8 @@ fn remove_added(value: &mut Value, theirs: &Map<String, Value>, ours: Option<&Ma
                 }
             }
             Value::Array(items) => {
-                let Some(place) = items.iter().position(|item| is_item(key, item)) else { continue };
+                let Some(name) = ItemKey::parse(key) else { continue };
+                let Some(place) = items.iter().position(|item| name.is_of(item)) else { continue };
                 if whole {
                     items.remove(place);
                 } else if let Some(item) = items.get_mut(place) {
@@ -113,13 +116,29 @@ fn is_hollow(value: &Value) -> bool {
     value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
 }
 
-/// True if a list's `item` is the one that `key` (`v:` or `k:`) is for.
-fn is_item(key: &str, item: &Value) -> bool {
-    let parsed = |prefix: &str| key.strip_prefix(prefix).and_then(|k| serde_json::from_str::<Value>(k).ok());
-    match (parsed("v:"), parsed("k:")) {
-        (Some(value), _) => value == *item,
-        (None, Some(Value::Object(keys))) => keys.iter().all(|(k, v)| item.get(k) == Some(v)),
-        _ => false,
+/// How fieldsV1 names an item of a list that isn't owned as a whole.
+enum ItemKey {
+    /// `v:`, an item of a set.
+    Value(Value),
+    /// `k:`, some fields of an item, which may be defaulted.
+    Fields(Map<String, Value>),
+}
+
+impl ItemKey {
+    fn parse(key: &str) -> Option<Self> {
+        let (kind, json) = key.split_at_checked(2)?;
+        match kind {
+            "v:" => serde_json::from_str(json).ok().map(Self::Value),
+            "k:" => serde_json::from_str(json).ok().map(Self::Fields),
+            _ => None,
+        }
+    }
+
+    fn is_of(&self, item: &Value) -> bool {
+        match self {
+            Self::Value(value) => value == item,
+            Self::Fields(fields) => fields.iter().all(|(k, v)| item.get(k) == Some(v)),
+        }
     }
 }
 
@@ -301,20 +320,18 @@ fn owns(fields: &Map<String, Value>, desired: &Value, live: Option<&Value>) -> b
     }
 }
 
-/// One item of a list that isn't owned as a whole: `v:` a value of a set, `k:`
-/// an item known by some of its fields, which may be defaulted.
+/// One item of a list that isn't owned as a whole.
 fn owns_item(key: &str, child: &Value, desired: &[Value], live: Option<&Vec<Value>>) -> bool {
-    let Some(live) = live else { return false };
-    let parsed = |prefix: &str| key.strip_prefix(prefix).and_then(|k| serde_json::from_str::<Value>(k).ok());
-    if let Some(value) = parsed("v:") {
-        return desired.contains(&value) && live.contains(&value);
-    }
-    let Some(Value::Object(keys)) = parsed("k:") else { return false };
+    let (Some(live), Some(name)) = (live, ItemKey::parse(key)) else { return false };
+    let keys = match &name {
+        ItemKey::Value(value) => return desired.contains(value) && live.contains(value),
+        ItemKey::Fields(keys) => keys,
+    };
     let mut wanted = desired.iter().filter(|d| {
         let named = keys.iter().filter(|(k, _)| d.get(k.as_str()).is_some()).count();
         named > 0 && keys.iter().all(|(k, v)| d.get(k).is_none_or(|w| w == v))
     });
-    let held = live.iter().find(|l| keys.iter().all(|(k, v)| l.get(k) == Some(v)));
+    let held = live.iter().find(|item| name.is_of(item));
     match (wanted.next(), wanted.next(), held, child.as_object()) {
         // Some items are owned as a whole.
         (Some(item), None, Some(held), Some(child)) if is_leaf(child) => item == held,
