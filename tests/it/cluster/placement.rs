@@ -193,7 +193,10 @@ spec:
 
 #[test]
 fn harmless_objects_run() {
-    let (plane, blue) = (&NODES.plane, NODES.plane.tenant("blue"));
+    // A cluster of its own: together with other tests' Pods they are more
+    // than the tenant's quota.
+    let baseline = with_nodes();
+    let (plane, blue) = (&baseline.plane, baseline.plane.tenant("blue"));
     // In the place of the driver's provisioner.
     for object in yaml(
         r#"
@@ -223,7 +226,7 @@ spec:
     let claim = "/api/v1/namespaces/t-blue/persistentvolumeclaims/data-db-0";
     plane.until("the claim is bound", |admin| admin.get(claim).body["status"]["phase"] == "Bound");
     for (app, pods) in [("web", 2), ("db", 1), ("low-port", 1)] {
-        run(&NODES, "t-blue", app, pods);
+        run(&baseline, "t-blue", app, pods);
     }
     plane.until("the bare Pod runs", |_| {
         ["Running", "Succeeded"]
@@ -243,11 +246,11 @@ spec:
         jobs.iter().find(of_cron).is_some_and(|j| j["status"]["succeeded"] == 1)
     });
 
-    run(&NODES, "t-blue", "scaled", 2);
+    run(&baseline, "t-blue", "scaled", 2);
     // As `kubectl scale` does it.
     let scale = "/apis/apps/v1/namespaces/t-blue/deployments/scaled/scale";
     blue.patch(scale, &json!({"spec": {"replicas": 3}})).ok();
-    let scaled = run(&NODES, "t-blue", "scaled", 3);
+    let scaled = run(&baseline, "t-blue", "scaled", 3);
     assert_eq!(nodes_of(&scaled), ["blue-1"].into());
 }
 
