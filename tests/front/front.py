@@ -12,6 +12,10 @@ import tempfile
 import threading
 
 
+# Threads that print at once would mix their lines with each other's ends.
+one_line = threading.Lock()
+
+
 def pump(source, sink):
     try:
         while data := source.recv(65536):
@@ -49,7 +53,8 @@ def proxy(client):
         if not more:
             return
         head += more
-    print(head.split(b"\r\n")[0].decode(), flush=True)
+    with one_line:
+        print(head.split(b"\r\n")[0].decode(), flush=True)
     joined(client, head)
 
 
