@@ -27,6 +27,11 @@ impl Clock {
         self.base + self.running.map_or(0.0, |(since, speed)| since.elapsed().as_secs_f64() * speed)
     }
 
+    /// Simulated seconds in a real one; 1 where it stands still.
+    pub fn speed(&self) -> f64 {
+        self.running.map_or(1.0, |(_, speed)| speed)
+    }
+
     /// Jumps forward by simulated seconds.
     pub fn advance(&mut self, seconds: f64) {
         self.base += seconds;
@@ -36,6 +41,11 @@ impl Clock {
 /// Real unix seconds, for what clients compare with their own clock.
 pub fn wall() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// Waits for real seconds.
+pub async fn pause(seconds: f64) {
+    tokio::time::sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default()).await;
 }
 
 /// Measures real time, to spread work over it.

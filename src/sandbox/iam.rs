@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 pub type Tags = BTreeMap<String, String>;
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Iam {
     roles: BTreeMap<String, Role>,
     users: BTreeMap<String, User>,
@@ -50,7 +50,7 @@ pub struct Role {
     profiles: Vec<String>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct User {
     name: String,
     id: String,
@@ -60,7 +60,7 @@ struct User {
     tags: Tags,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Policy {
     name: String,
     id: String,
@@ -72,7 +72,7 @@ struct Policy {
     tags: Tags,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Oidc {
     url: String,
     clients: Vec<String>,

@@ -20,13 +20,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct K8s {
     /// By cluster.
     servers: BTreeMap<String, Store>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Store {
     /// By group, resource, namespace and name, with `|` between them.
     objects: BTreeMap<String, Value>,

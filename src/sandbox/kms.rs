@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Kms {
     /// By key id.
     keys: BTreeMap<String, Key>,
@@ -16,7 +16,7 @@ pub struct Kms {
     aliases: BTreeMap<String, Alias>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Key {
     id: String,
     pub arn: String,
@@ -33,7 +33,7 @@ pub struct Key {
     grants: Vec<Value>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Alias {
     key: String,
     created: f64,

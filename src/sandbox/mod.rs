@@ -34,6 +34,7 @@
 mod clock;
 mod ec2;
 mod eks;
+mod faults;
 mod iam;
 mod k8s;
 mod kms;
@@ -45,8 +46,12 @@ mod sts;
 mod wire;
 
 use clock::Clock;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+pub use faults::Script;
+use faults::{Call, Faults, Verdict, What};
+use futures::stream;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use state::{Ids, State};
@@ -81,6 +86,8 @@ pub struct Options {
     pub quotas: BTreeMap<String, f64>,
     /// Gets one JSON line for each call.
     pub record: Option<PathBuf>,
+    /// What goes wrong.
+    pub faults: Script,
 }
 
 impl Default for Options {
@@ -93,6 +100,7 @@ impl Default for Options {
             state_dir: None,
             quotas: BTreeMap::new(),
             record: None,
+            faults: Script::default(),
         }
     }
 }
@@ -154,6 +162,17 @@ impl Server {
         serde_json::to_value(&inner.state.accounts).unwrap_or_default()
     }
 
+    /// From now on `script` says what goes wrong, and the dead are answered again.
+    pub fn set_faults(&self, script: Script) {
+        self.core.lock().faults = Faults::new(script);
+        let _nobody_watches = self.core.died.send(false);
+    }
+
+    /// Becomes true when a script says that who calls has died.
+    pub fn died(&self) -> watch::Receiver<bool> {
+        self.core.died.subscribe()
+    }
+
     /// Moves simulated time forward.
     pub fn advance(&self, seconds: f64) {
         self.core.lock().clock.advance(seconds);
@@ -167,6 +186,7 @@ struct Core {
     /// `state.json` in the state directory.
     state_file: Option<PathBuf>,
     changed: Notify,
+    died: watch::Sender<bool>,
     inner: Mutex<Inner>,
 }
 
@@ -178,6 +198,7 @@ struct Inner {
     /// Apart from the state's, so that reading changes no id of what is made next.
     request_ids: Ids,
     record: Option<File>,
+    faults: Faults,
     /// Why the last save failed: changes are refused until one succeeds.
     unsaved: Option<String>,
 }
@@ -207,9 +228,11 @@ impl Core {
             counts: BTreeMap::new(),
             request_ids: Ids::default(),
             record,
+            faults: Faults::new(options.faults),
             unsaved: None,
         });
-        let core = Self { base_url, account: options.account, state_file, changed: Notify::new(), inner };
+        let (died, _) = watch::channel(false);
+        let core = Self { base_url, account: options.account, state_file, changed: Notify::new(), died, inner };
         // A directory that can't be written shows before any work is done.
         core.save()?;
         Ok(core)
@@ -238,22 +261,16 @@ impl Core {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answer(&self, http: HttpRequest) -> HttpResponse {
+    fn answer(&self, http: HttpRequest) -> Answer {
         let inner = &mut *self.lock();
         let now = inner.clock.now();
         if http.path.starts_with("/k8s/") {
-            if http.method != "GET" {
-                if let Some(why) = &inner.unsaved {
-                    return plain(500, &unsaved(why).message);
-                }
-                self.changed.notify_one();
-            }
-            return k8s::handle(&mut inner.state, now, http);
+            return self.answer_cluster(inner, now, http);
         }
         let request_id = inner.request_ids.uuid();
         let signed = wire::scope(&http);
         if http.path == "/" && http.method == "GET" && signed.is_err() {
-            return plain(200, "ringfence sandbox: a stand-in for AWS, not AWS. Point AWS_ENDPOINT_URL here.\n");
+            return plain(200, "ringfence sandbox: a stand-in for AWS, not AWS. Point AWS_ENDPOINT_URL here.\n").into();
         }
         let signed = signed.and_then(|scope| match Service::from_signing_name(&scope.service) {
             Some(service) => Ok((scope, service)),
@@ -264,11 +281,11 @@ impl Core {
         });
         let (scope, service) = match signed {
             Ok(signed) => signed,
-            Err(fault) => return wire::encode_unattributed(&http, &request_id, &fault),
+            Err(fault) => return wire::encode_unattributed(&http, &request_id, &fault).into(),
         };
         let (operation, params) = match wire::decode(service, &http) {
             Ok(decoded) => decoded,
-            Err(fault) => return wire::encode(service, "", &request_id, &Err(fault)),
+            Err(fault) => return wire::encode(service, "", &request_id, &Err(fault)).into(),
         };
         let (account, caller) = sts::caller(&inner.state, &self.account, &scope);
         let request = Request {
@@ -283,19 +300,59 @@ impl Core {
             request_id,
         };
         let reads = ["Describe", "Get", "List"].iter().any(|verb| request.operation.starts_with(verb));
-        let reply = match &inner.unsaved {
-            Some(why) if !reads => Err(unsaved(why)),
-            _ => inner.call(&request),
+        let call = Call { service: service.name(), operation: &request.operation, reads, params: &request.params };
+        let verdict = self.judge(inner, &call);
+        let undone = verdict.as_ref().filter(|verdict| !verdict.done).map(|verdict| verdict.what.fault(service));
+        let reply = match undone {
+            Some(Some(fault)) => Err(fault),
+            Some(None) => Ok(json!({})),
+            None => match &inner.unsaved {
+                Some(why) if !reads => Err(unsaved(why)),
+                _ => inner.call(&request, reads),
+            },
         };
         if !reads {
             self.changed.notify_one();
         }
-        wire::encode(service, &request.operation, &request.request_id, &reply)
+        // Work that was done and told as a failure.
+        let told = verdict.as_ref().filter(|verdict| verdict.done).and_then(|verdict| verdict.what.fault(service));
+        let reply = told.map_or(reply, Err);
+        let response = wire::encode(service, &request.operation, &request.request_id, &reply);
+        Answer::new(response, verdict, inner.clock.speed(), &request.params)
+    }
+
+    fn answer_cluster(&self, inner: &mut Inner, now: f64, http: HttpRequest) -> Answer {
+        let reads = http.method == "GET" || http.query.contains("dryRun=All");
+        if let (false, Some(why)) = (reads, &inner.unsaved) {
+            return plain(500, &unsaved(why).message).into();
+        }
+        let params = json!({"path": http.path, "query": http.query, "body": String::from_utf8_lossy(&http.body)});
+        let call = Call { service: "k8s", operation: &http.method, reads, params: &params };
+        let verdict = self.judge(inner, &call);
+        let status = verdict.as_ref().and_then(|verdict| verdict.what.status()).map(|(status, body)| HttpResponse {
+            status,
+            headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+            body: body.to_string().into_bytes(),
+        });
+        let undone = verdict.as_ref().is_some_and(|verdict| !verdict.done);
+        let done = if undone { plain(200, "") } else { k8s::handle(&mut inner.state, now, http) };
+        if !reads {
+            self.changed.notify_one();
+        }
+        Answer::new(status.unwrap_or(done), verdict, inner.clock.speed(), &params)
+    }
+
+    fn judge(&self, inner: &mut Inner, call: &Call) -> Option<Verdict> {
+        let verdict = inner.faults.judge(call);
+        if inner.faults.is_dead() {
+            self.died.send_if_modified(|died| !std::mem::replace(died, true));
+        }
+        verdict
     }
 }
 
 impl Inner {
-    fn call(&mut self, request: &Request) -> Reply {
+    fn call(&mut self, request: &Request, reads: bool) -> Reply {
         let Request { service, operation, account, region, params, now, .. } = request;
         *self.counts.entry((service.name().to_owned(), operation.clone())).or_default() += 1;
         if let Some(record) = &mut self.record {
@@ -303,18 +360,83 @@ impl Inner {
             writeln!(record, "{line}")
                 .map_err(|why| unsaved(&format!("the record of calls can't be written: {why}")))?;
         }
-        self.state.settle(account, region, *now);
-        let serve = match service {
-            Service::Ec2 => ec2::call,
-            Service::Iam => iam::call,
-            Service::Sts => sts::call,
-            Service::Kms => kms::call,
-            Service::Logs => logs::call,
-            Service::Ssm => ssm::call,
-            Service::Quotas => quotas::call,
-            Service::Eks => eks::call,
+        if let Some(mut past) = self.faults.past(service.name(), *now) {
+            let known = serve_call(&mut past, request);
+            if reads {
+                return known;
+            }
+            // What a change refers to may not be known yet where it is checked, or still be known where it is gone.
+            // Names that are taken, and what isn't allowed, are checked at the source.
+            if let Err(fault) = known.as_ref()
+                && faults::is_about_others(fault)
+                && serve_call(&mut self.state.clone(), request).is_ok()
+            {
+                return known;
+            }
+        }
+        if !reads {
+            self.faults.remember(*now, &self.state);
+        }
+        serve_call(&mut self.state, request)
+    }
+}
+
+/// Brings the region up to date and serves the call.
+fn serve_call(state: &mut State, request: &Request) -> Reply {
+    state.settle(&request.account, &request.region, request.now);
+    let serve = match request.service {
+        Service::Ec2 => ec2::call,
+        Service::Iam => iam::call,
+        Service::Sts => sts::call,
+        Service::Kms => kms::call,
+        Service::Logs => logs::call,
+        Service::Ssm => ssm::call,
+        Service::Quotas => quotas::call,
+        Service::Eks => eks::call,
+    };
+    serve(state, request)
+}
+
+/// An answer, and how it gets to who asked.
+struct Answer {
+    response: HttpResponse,
+    delivery: Delivery,
+}
+
+enum Delivery {
+    Whole,
+    /// After so many real seconds.
+    Late(f64),
+    /// The first half of the body.
+    Half,
+    /// The connection closes.
+    Nothing,
+    /// The connection stays open.
+    Silence,
+}
+
+impl From<HttpResponse> for Answer {
+    fn from(response: HttpResponse) -> Self {
+        Self { response, delivery: Delivery::Whole }
+    }
+}
+
+impl Answer {
+    fn new(mut response: HttpResponse, verdict: Option<Verdict>, speed: f64, params: &Value) -> Self {
+        let delivery = match verdict.map(|verdict| verdict.what) {
+            Some(What::Drop) => Delivery::Nothing,
+            Some(What::Hang | What::Die) => Delivery::Silence,
+            Some(What::Cut) => Delivery::Half,
+            Some(What::Delay(seconds)) => Delivery::Late(seconds / speed),
+            Some(What::Html) => {
+                let (status, body) = faults::page(params);
+                let headers = vec![("content-type".to_owned(), "text/html".to_owned())];
+                response = HttpResponse { status, headers, body };
+                Delivery::Whole
+            }
+            _ => Delivery::Whole,
         };
-        serve(&mut self.state, request)
+        Self { response, delivery }
     }
 }
 
@@ -395,12 +517,11 @@ async fn accept(listener: TcpListener, core: Arc<Core>, mut stopped: watch::Rece
     }
 }
 
-async fn serve(
-    core: Arc<Core>,
-    request: hyper::Request<Incoming>,
-) -> Result<hyper::Response<Full<Bytes>>, http::Error> {
+type Body = BoxBody<Bytes, io::Error>;
+
+async fn serve(core: Arc<Core>, request: hyper::Request<Incoming>) -> io::Result<hyper::Response<Body>> {
     let (parts, body) = request.into_parts();
-    let answer = match Limited::new(body, MAX_BODY).collect().await {
+    let Answer { response: answer, delivery } = match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => core.answer(HttpRequest {
             method: parts.method.to_string(),
             path: parts.uri.path().to_owned(),
@@ -412,11 +533,25 @@ async fn serve(
                 .collect(),
             body: body.to_bytes().to_vec(),
         }),
-        Err(why) => plain(413, &format!("The body can't be read: {why}\n")),
+        Err(why) => plain(413, &format!("The body can't be read: {why}\n")).into(),
     };
     let mut response = hyper::Response::builder().status(answer.status);
     for (name, value) in answer.headers {
         response = response.header(name, value);
     }
-    response.body(Full::new(Bytes::from(answer.body)))
+    let bytes = Bytes::from(answer.body);
+    let body = match delivery {
+        Delivery::Nothing => return Err(io::ErrorKind::ConnectionReset.into()),
+        Delivery::Silence => std::future::pending().await,
+        Delivery::Half => {
+            response = response.header("content-length", bytes.len() + 1);
+            let half = Frame::data(bytes.slice(..bytes.len() / 2));
+            StreamBody::new(stream::iter([Ok(half), Err(io::ErrorKind::ConnectionReset.into())])).boxed()
+        }
+        Delivery::Late(_) | Delivery::Whole => Full::new(bytes).map_err(|never| match never {}).boxed(),
+    };
+    if let Delivery::Late(seconds) = delivery {
+        clock::pause(seconds).await;
+    }
+    response.body(body).map_err(io::Error::other)
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// All accounts. Accounts and regions come into being, empty, when first spoken to.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct State {
     pub accounts: BTreeMap<String, Account>,
     pub ids: Ids,
@@ -16,14 +16,14 @@ pub struct State {
     pub quotas: BTreeMap<String, f64>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Account {
     pub iam: iam::Iam,
     pub sts: sts::Sts,
     pub regions: BTreeMap<String, Region>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Region {
     pub ec2: ec2::Ec2,
     pub eks: eks::Eks,
@@ -63,7 +63,7 @@ impl State {
 }
 
 /// Ids that look like AWS's and repeat from run to run: a counter, scrambled.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Ids {
     next: u64,
 }

@@ -48,7 +48,7 @@ use std::collections::BTreeMap;
 /// A resource as the wire shows it.
 type Doc = Map<String, Value>;
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Ec2 {
     resources: BTreeMap<String, Doc>,
     /// When (simulated unix seconds) a resource passes into its next state.
@@ -57,7 +57,7 @@ pub struct Ec2 {
     tokens: BTreeMap<String, Token>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Token {
     params: Value,
     /// Ids, with commas between them; a version of a launch template is `lt-…/2`.

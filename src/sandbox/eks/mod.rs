@@ -29,7 +29,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Eks {
     clusters: BTreeMap<String, Cluster>,
     /// Client tokens, by operation, cluster and token.
@@ -37,7 +37,7 @@ pub struct Eks {
 }
 
 /// A cluster and all that lives and dies with it. Bodies are in wire form.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Cluster {
     body: Value,
     change: Option<Change>,
@@ -59,21 +59,21 @@ pub struct Cluster {
     security_group: String,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Item {
     body: Value,
     change: Option<Change>,
 }
 
 /// What becomes of a resource, and when (unix seconds).
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Change {
     at: f64,
     /// A merge patch of the body; none means that the resource is gone.
     merge: Option<Value>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Update {
     body: Value,
     of: Target,
@@ -97,7 +97,7 @@ enum Target {
     Addon(String),
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Token {
     /// Of the request that used it first.
     digest: String,

@@ -1,0 +1,453 @@
+//! Trouble by script: what a network, a busy AWS and a dying client do to calls. `docs/faults.md` has the format.
+//!
+//! A rule's count and chance depend on the seed and on the calls themselves, never on time, so a script does the same
+//! to the same calls whenever it runs.
+
+use super::state::State;
+use super::wire::{Fault, Service};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, VecDeque};
+
+/// A script, as it is written.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    /// What `rate` and `mixed` draw from.
+    #[serde(default)]
+    seed: u64,
+    /// The first rule that strikes a call decides about it.
+    #[serde(default)]
+    faults: Vec<Rule>,
+    /// By service, or `*`: for how many simulated seconds reads, and the checks of other calls, don't know what changed.
+    #[serde(default)]
+    lag: BTreeMap<String, f64>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    /// `service:Operation`, with `*` for any letters. Calls to clusters are `k8s:GET`, `k8s:PATCH` and so on.
+    #[serde(default = "any")]
+    call: String,
+    #[serde(default)]
+    only: Only,
+    /// The one of the matching calls, counted from 1.
+    nth: Option<u64>,
+    /// By chance, from 0 to 1.
+    rate: Option<f64>,
+    /// At most so often.
+    times: Option<u64>,
+    /// Instead of the work.
+    before: Option<What>,
+    /// Instead of the answer: the work is done.
+    after: Option<What>,
+    /// One of both, by chance.
+    either: Option<What>,
+}
+
+fn any() -> String {
+    "*".to_owned()
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Only {
+    #[default]
+    All,
+    Changes,
+    Reads,
+}
+
+/// What happens to a call.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// The connection closes without an answer.
+    Drop,
+    /// No answer, ever.
+    Hang,
+    /// The answer ends in its middle, and so does the connection.
+    Cut,
+    /// A web page, as proxies and load balancers send, with status 200, 502 or 503.
+    Html,
+    /// The service's own word for too many calls.
+    Throttle,
+    /// Status 500, in the service's words.
+    Internal,
+    /// Status 503, in the service's words.
+    Busy,
+    /// One of the above, by chance.
+    Mixed,
+    /// The answer comes so many simulated seconds late.
+    Delay(f64),
+    Error(Told),
+    /// For who calls, this is the end: neither this call nor any later one is answered, nor done.
+    Die,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Told {
+    code: String,
+    #[serde(default = "told")]
+    message: String,
+    #[serde(default = "bad_request")]
+    status: u16,
+}
+
+fn told() -> String {
+    "The fault script says so.".to_owned()
+}
+
+fn bad_request() -> u16 {
+    400
+}
+
+impl Script {
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let script: Self = serde_yaml::from_str(text).map_err(|why| why.to_string())?;
+        for (n, rule) in script.faults.iter().enumerate() {
+            let ways = [&rule.before, &rule.after, &rule.either].iter().filter(|way| way.is_some()).count();
+            let wrong = match rule {
+                _ if ways != 1 => "needs one of `before`, `after` and `either`",
+                Rule { rate: Some(rate), .. } if !(0.0..=1.0).contains(rate) => "has a rate that isn't from 0 to 1",
+                Rule { nth: Some(0), .. } => "counts from 1",
+                _ => continue,
+            };
+            return Err(format!("fault {} (call: {}) {wrong}", n + 1, rule.call));
+        }
+        let known = |name: &str| name == "*" || Service::from_signing_name(name).is_some();
+        if let Some(name) = script.lag.keys().find(|name| !known(name)) {
+            return Err(format!("lag: no service is named {name}"));
+        }
+        Ok(script)
+    }
+}
+
+/// A call as rules see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'c> {
+    pub service: &'c str,
+    pub operation: &'c str,
+    /// It only reads.
+    pub reads: bool,
+    /// What tells it from other calls of its operation.
+    pub params: &'c Value,
+}
+
+/// What a rule says of a call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    pub done: bool,
+    pub what: What,
+}
+
+/// A script at work.
+#[derive(Debug, Default)]
+pub struct Faults {
+    script: Script,
+    /// For each rule: matching calls, and those that it struck.
+    counts: Vec<(u64, u64)>,
+    /// How often a call was made, by what it is: the next one is another draw.
+    drawn: BTreeMap<[u8; 32], u64>,
+    /// Nobody is answered any more.
+    dead: bool,
+    past: Past,
+}
+
+impl Faults {
+    pub fn new(script: Script) -> Self {
+        Self { counts: vec![(0, 0); script.faults.len()], script, ..Self::default() }
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    pub fn judge(&mut self, call: &Call) -> Option<Verdict> {
+        if self.dead {
+            return Some(Verdict { done: false, what: What::Die });
+        }
+        if self.script.faults.is_empty() {
+            return None;
+        }
+        let name = format!("{}:{}", call.service, call.operation);
+        let mut chance = Chance::of(self.script.seed, call, &mut self.drawn);
+        let rules = self.script.faults.iter().zip(&mut self.counts);
+        for (rule, (seen, struck)) in rules {
+            let fits = match rule.only {
+                Only::All => true,
+                Only::Changes => !call.reads,
+                Only::Reads => call.reads,
+            };
+            if !fits || !matches(&rule.call, &name) {
+                continue;
+            }
+            *seen += 1;
+            let spent = rule.times.is_some_and(|times| *struck >= times);
+            if spent || rule.nth.is_some_and(|nth| nth != *seen) || rule.rate.is_some_and(|rate| chance.draw() >= rate)
+            {
+                continue;
+            }
+            *struck += 1;
+            let done = rule.after.is_some() || (rule.either.is_some() && chance.draw() < 0.5);
+            let what = [&rule.before, &rule.after, &rule.either].into_iter().flatten().next()?;
+            let what = match what {
+                What::Mixed => {
+                    const ALL: [What; 7] =
+                        [What::Throttle, What::Internal, What::Busy, What::Drop, What::Hang, What::Html, What::Cut];
+                    ALL[(chance.draw() * ALL.len() as f64) as usize % ALL.len()].clone()
+                }
+                one => one.clone(),
+            };
+            self.dead |= what == What::Die;
+            // A throttled call isn't done.
+            return Some(Verdict { done: done && what != What::Throttle, what });
+        }
+        None
+    }
+
+    /// How far behind a service's reads are.
+    pub fn lag(&self, service: &str) -> f64 {
+        self.script.lag.get(service).or(self.script.lag.get("*")).copied().unwrap_or(0.0)
+    }
+
+    /// Keeps what the accounts held before a change.
+    pub fn remember(&mut self, now: f64, state: &State) {
+        let longest = self.script.lag.values().copied().fold(0.0, f64::max);
+        if longest > 0.0 {
+            self.past.keep(now, longest, state);
+        }
+    }
+
+    /// What a service that lags behind knows now. `None`: all there is.
+    pub fn past(&self, service: &str, now: f64) -> Option<State> {
+        let lag = self.lag(service);
+        if lag > 0.0 { self.past.at(now - lag).cloned() } else { None }
+    }
+}
+
+/// What was, by the time at which it was changed.
+#[derive(Debug, Default)]
+struct Past(VecDeque<(f64, State)>);
+
+impl Past {
+    fn keep(&mut self, now: f64, longest: f64, state: &State) {
+        while self.0.front().is_some_and(|(until, _)| *until < now - longest) {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, state.clone()));
+    }
+
+    /// What stood at `then`: the oldest that was changed later.
+    fn at(&self, then: f64) -> Option<&State> {
+        self.0.iter().find(|(until, _)| *until > then).map(|(_, state)| state)
+    }
+}
+
+/// Draws that depend on the seed, the call, and how often it was made.
+struct Chance {
+    seed: [u8; 32],
+    draws: u8,
+}
+
+impl Chance {
+    fn of(seed: u64, call: &Call, drawn: &mut BTreeMap<[u8; 32], u64>) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(seed.to_be_bytes());
+        hash.update(call.service);
+        hash.update(call.operation);
+        hash.update(call.params.to_string());
+        let key: [u8; 32] = hash.clone().finalize().into();
+        let times = drawn.entry(key).or_default();
+        *times += 1;
+        hash.update(times.to_be_bytes());
+        Self { seed: hash.finalize().into(), draws: 0 }
+    }
+
+    /// From 0 to below 1.
+    fn draw(&mut self) -> f64 {
+        self.draws += 1;
+        let digest: [u8; 32] = Sha256::new().chain_update(self.seed).chain_update([self.draws]).finalize().into();
+        let bits = digest.iter().take(6).fold(0_u64, |all, byte| (all << 8) | u64::from(*byte));
+        bits as f64 / (1_u64 << 48) as f64
+    }
+}
+
+/// `*` stands for any letters.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let mut exact = true;
+    let mut last = "";
+    for part in parts {
+        exact = false;
+        last = part;
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    if exact { rest.is_empty() } else { rest.is_empty() || name.ends_with(last) }
+}
+
+impl What {
+    /// The service's own words, where there are any.
+    pub fn fault(&self, service: Service) -> Option<Fault> {
+        use Service::{Ec2, Eks, Iam, Kms, Logs, Quotas, Ssm, Sts};
+        Some(match self {
+            // EC2 API, "Request throttling"; each service's "Common error types".
+            Self::Throttle => {
+                let (status, code) = match service {
+                    Ec2 => (503, "RequestLimitExceeded"),
+                    Iam | Sts => (400, "Throttling"),
+                    Eks => (429, "ThrottlingException"),
+                    Kms | Logs | Ssm => (400, "ThrottlingException"),
+                    Quotas => (400, "TooManyRequestsException"),
+                };
+                Fault::new(status, code, "Rate exceeded")
+            }
+            Self::Internal => {
+                let code = match service {
+                    Ec2 => "InternalError",
+                    Iam | Sts => "ServiceFailure",
+                    Eks => "ServerException",
+                    Kms => "KMSInternalException",
+                    Logs => "InternalFailure",
+                    Ssm => "InternalServerError",
+                    Quotas => "ServiceException",
+                };
+                Fault::new(500, code, "An internal error has occurred")
+            }
+            Self::Busy => {
+                let code = match service {
+                    Ec2 => "Unavailable",
+                    Iam | Sts => "ServiceUnavailable",
+                    Eks | Logs => "ServiceUnavailableException",
+                    Kms => "DependencyTimeoutException",
+                    Ssm | Quotas => "ServiceUnavailable",
+                };
+                Fault::new(503, code, "The server is overloaded and can't handle the request.")
+            }
+            Self::Error(Told { code, message, status }) => Fault::new(*status, code, message.clone()),
+            _ => return None,
+        })
+    }
+
+    /// The same from an API server: a `Status` object.
+    pub fn status(&self) -> Option<(u16, Value)> {
+        let (code, reason, message) = match self {
+            Self::Throttle => (429, "TooManyRequests", "the server has received too many requests"),
+            Self::Internal => (500, "InternalError", "Internal error occurred: etcdserver: request timed out"),
+            Self::Busy => (503, "ServiceUnavailable", "the server is currently unable to handle the request"),
+            Self::Error(Told { code, message, status }) => (*status, code.as_str(), message.as_str()),
+            _ => return None,
+        };
+        let body = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": message, "reason": reason, "code": code,
+        });
+        Some((code, body))
+    }
+}
+
+/// True if a refusal is about what else there is, and so may come of not knowing it (facts: EC2 API, "Eventual
+/// consistency"; IAM user guide, "Changes that I make are not always immediately visible").
+pub fn is_about_others(fault: &Fault) -> bool {
+    let code = fault.code.as_str();
+    code.contains("NotFound")
+        || ["NoSuchEntity", "DependencyViolation", "DeleteConflict", "ResourceInUseException"].contains(&code)
+        || ["InvalidParameterException", "InvalidRequestException", "InvalidParameter", "MalformedPolicyDocument"]
+            .contains(&code)
+}
+
+/// What a web server in between says: the status differs, the page doesn't.
+pub fn page(params: &Value) -> (u16, Vec<u8>) {
+    const STATUS: [(u16, &str); 3] = [(200, "Sign in"), (502, "Bad Gateway"), (503, "Service Unavailable")];
+    let at = Sha256::digest(params.to_string()).first().map_or(0, |byte| usize::from(*byte)) % STATUS.len();
+    let (status, title) = STATUS[at];
+    let html =
+        format!("<!DOCTYPE html>\n<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n");
+    (status, html.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn call<'c>(operation: &'c str, params: &'c Value) -> Call<'c> {
+        Call { service: "ec2", operation, reads: operation.starts_with("Describe"), params }
+    }
+
+    fn struck(script: &str, calls: &[(&str, Value)]) -> Vec<bool> {
+        let mut faults = Faults::new(Script::parse(script).unwrap());
+        calls.iter().map(|(operation, params)| faults.judge(&call(operation, params)).is_some()).collect()
+    }
+
+    #[test]
+    fn names_match_with_stars() {
+        for (pattern, name, fits) in [
+            ("*", "ec2:CreateVpc", true),
+            ("ec2:CreateVpc", "ec2:CreateVpc", true),
+            ("ec2:CreateVpc", "ec2:CreateVpcEndpoint", false),
+            ("ec2:*", "ec2:CreateVpc", true),
+            ("*:Create*", "eks:CreateCluster", true),
+            ("*:Create*", "eks:DescribeCluster", false),
+            ("*:*Cluster", "eks:CreateCluster", true),
+            ("*:*Cluster", "eks:CreateClusters", false),
+            ("*Cluster*", "eks:CreateClusters", true),
+            ("*e:*e", "e:e", true),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn the_nth_call_is_struck_and_no_other() {
+        let calls =
+            [("CreateVpc", json!({})), ("DescribeVpcs", json!({})), ("CreateVpc", json!({})), ("CreateVpc", json!({}))];
+        let script = "faults: [{call: 'ec2:*', only: changes, nth: 2, after: drop}]";
+        assert_eq!(struck(script, &calls), [false, false, true, false]);
+        let script = "faults: [{call: 'ec2:*', times: 2, before: throttle}]";
+        assert_eq!(struck(script, &calls), [true, true, false, false]);
+    }
+
+    #[test]
+    fn chance_follows_the_seed_and_the_call() {
+        let calls: Vec<_> = (0..1000).map(|n| ("CreateTags", json!({"n": n % 500}))).collect();
+        let some = |seed: u64| struck(&format!("{{seed: {seed}, faults: [{{rate: 0.2, either: mixed}}]}}"), &calls);
+        let count = some(1).iter().filter(|hit| **hit).count();
+        assert!((150..250).contains(&count), "{count}");
+        assert_eq!(some(1), some(1));
+        assert_ne!(some(1), some(2));
+        // The same call again is another draw.
+        assert_ne!(some(1)[..500], some(1)[500..]);
+    }
+
+    #[test]
+    fn after_death_nothing_is_answered() {
+        let calls = [("CreateVpc", json!({})), ("DescribeVpcs", json!({}))];
+        assert_eq!(struck("faults: [{nth: 1, after: die}]", &calls), [true, true]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (script, said) in [
+            ("faults: [{call: x}]", "fault 1 (call: x) needs one of"),
+            ("faults: [{rate: 2, after: drop}]", "isn't from 0 to 1"),
+            ("faults: [{nth: 0, after: drop}]", "counts from 1"),
+            ("faults: [{after: explode}]", "explode"),
+            ("fault: []", "fault"),
+            ("lag: {s3: 1}", "no service is named s3"),
+        ] {
+            let why = Script::parse(script).unwrap_err();
+            assert!(why.contains(said), "{script}: {why}");
+        }
+    }
+}
