@@ -29,11 +29,13 @@ where
             Some(code) => {
                 let message = service.err().message().unwrap_or("no message").trim();
                 let message = message.trim_end_matches('.');
-                Error {
-                    code: Some(code.to_owned()),
-                    help: help(code, message),
-                    ..Error::new(class(code, message), message)
-                }
+                let class = match (class(code, message), service.raw().status().as_u16()) {
+                    (Class::Invalid, 429) => Class::Throttled,
+                    // Codes for it are many.
+                    (Class::Invalid, 500..) => Class::Unclear,
+                    (class, _) => class,
+                };
+                Error { code: Some(code.to_owned()), help: help(code, message), ..Error::new(class, message) }
             }
             None => not_aws(service.raw()),
         },
@@ -178,7 +180,8 @@ fn not_aws(raw: &HttpResponse) -> Error {
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
-    let class = if status >= 500 { Class::Unclear } else { Class::Unreachable };
+    // A page in place of an answer says nothing of whether the call got through.
+    let class = if (400..500).contains(&status) { Class::Unreachable } else { Class::Unclear };
     Error::new(class, format!("the answer isn't AWS's: HTTP {status}, beginning `{}`", start.trim()))
         .help("a proxy, a captive portal or an emulator without this operation may have answered; check AWS_ENDPOINT_URL and the proxy variables")
 }

@@ -5,6 +5,7 @@ pub mod calls;
 pub mod error;
 pub mod http;
 pub mod lock;
+mod pace;
 pub mod tags;
 
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 
@@ -39,6 +42,8 @@ pub struct Access {
     /// A sandbox: its address and the account that its keys stand for. The
     /// environment's endpoints and credentials are left alone then.
     pub sandbox: Option<(String, String)>,
+    /// How long to wait for an answer; a minute if it isn't said.
+    pub patience: Option<Duration>,
 }
 
 /// Clients for one scope, and what every kind needs beside them.
@@ -64,11 +69,16 @@ impl Aws {
     /// Loads the environment's configuration and asks STS who we are: one
     /// call.
     pub async fn connect(access: &Access, tenancy: &str, clock: Clock) -> Result<Arc<Self>> {
-        let config = load(access).await?;
+        let config = load(access, &clock).await?;
         let calls = Calls::default();
         macro_rules! client {
             ($sdk:ident) => {
-                $sdk::Client::from_conf($sdk::config::Builder::from(&config).interceptor(calls.clone()).build())
+                $sdk::Client::from_conf(
+                    $sdk::config::Builder::from(&config)
+                        .interceptor(calls.clone())
+                        .retry_classifier(Unreadable)
+                        .build(),
+                )
             };
         }
         let sts = client!(aws_sdk_sts);
@@ -128,18 +138,47 @@ pub async fn assume(config: &SdkConfig, role: &str) -> Result<SdkConfig> {
     Ok(config.to_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build())
 }
 
+/// Tries of a call that may be repeated. One call in five failing, a plan of
+/// 300 calls fails once in a thousand times.
+const ATTEMPTS: u32 = 8;
+
+/// An answer of success that can't be read, such as half of one, or a web
+/// page: as good as none.
+#[derive(Debug)]
+struct Unreadable;
+
+impl ClassifyRetry for Unreadable {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let success = context.response().is_some_and(|response| response.status().is_success());
+        match context.output_or_error() {
+            Some(Err(_)) if success => RetryAction::transient_error(),
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "Unreadable"
+    }
+}
+
 /// The environment's configuration. Calls nothing.
-pub async fn load(access: &Access) -> Result<SdkConfig> {
+pub async fn load(access: &Access, clock: &Clock) -> Result<SdkConfig> {
+    let paused = |seconds: f64| Duration::from_secs_f64(seconds / clock.speed());
     let loader = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(access.region.clone()))
-        .retry_config(RetryConfig::standard().with_max_attempts(4))
+        .retry_config(
+            RetryConfig::standard()
+                .with_max_attempts(ATTEMPTS)
+                .with_initial_backoff(paused(0.5))
+                .with_max_backoff(paused(15.0)),
+        )
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(Duration::from_secs(5))
-                .operation_attempt_timeout(Duration::from_secs(60))
+                .operation_attempt_timeout(access.patience.unwrap_or(Duration::from_secs(60)))
                 .build(),
         )
-        .http_client(http::client(access.sandbox.is_some())?);
+        .http_client(pace::paced(http::client(access.sandbox.is_some())?, pace::Pace::new(clock.clone())));
     let loader = match &access.sandbox {
         None => loader,
         // The account's number as the access key: emulators tell accounts

@@ -1,4 +1,6 @@
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,7 +10,7 @@ use super::session::{Locked, Session};
 use super::{Global, Running, Selection, exit, saved};
 use crate::engine::address::Address;
 use crate::engine::error::Error;
-use crate::engine::execute::Executor;
+use crate::engine::execute::{Chance, Executor};
 use crate::engine::plan::{Plan, Policy};
 use crate::engine::report::{Outcome, Report};
 use crate::ui::{Ending, Failure, Format, Ui};
@@ -98,6 +100,7 @@ pub async fn carry_out(
         events,
         stop: locked.begin(),
         guard: locked.lock.guard(),
+        chance: Chance(RandomState::new().hash_one(())),
     };
     let run = async move {
         let report = executor.execute(&plan).await;

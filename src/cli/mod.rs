@@ -13,7 +13,7 @@ mod render;
 mod sandbox;
 mod saved;
 mod schema;
-mod session;
+pub mod session;
 mod stop;
 mod token;
 mod unlock;

@@ -73,13 +73,11 @@ impl Session {
         let access = Access {
             region: spec.region.clone(),
             sandbox: sandbox.as_ref().map(|s| (format!("http://{}", s.addr()), account(&spec))),
+            patience: None,
         };
         let aws = Aws::connect(&access, &spec.name, clock).await?;
         right_account(&spec, &aws)?;
-        let kubeconfigs: BTreeMap<String, PathBuf> =
-            global.kubeconfig.iter().map(|(cluster, file)| (cluster_name(&spec, cluster), file.clone())).collect();
-        let clusters = Arc::new(Clusters::new(aws.clone(), kubeconfigs));
-        let kinds = kinds::registry(&aws, &clusters);
+        let kubeconfigs = global.kubeconfig.iter().map(|(c, file)| (cluster_name(&spec, c), file.clone())).collect();
         let note = global.sandbox.as_ref().map(|dir| {
             format!(
                 "Sandbox in {}: nothing here is AWS. Its time passes {} times faster; its clusters store objects and admit everything.",
@@ -87,7 +85,15 @@ impl Session {
                 global.sandbox_speed
             )
         });
-        Ok(Self { spec, aws, kinds, clusters, templates, in_cluster: !global.aws_only, note, sandbox })
+        let in_cluster = !global.aws_only;
+        Ok(Self { note, sandbox, in_cluster, ..Self::on(spec, aws, kubeconfigs, templates) })
+    }
+
+    /// A session on `aws`. `kubeconfigs`: ways to clusters, by their names.
+    pub fn on(spec: Spec, aws: Arc<Aws>, kubeconfigs: BTreeMap<String, PathBuf>, templates: Templates) -> Self {
+        let clusters = Arc::new(Clusters::new(aws.clone(), kubeconfigs));
+        let kinds = kinds::registry(&aws, &clusters);
+        Self { spec, aws, kinds, clusters, templates, in_cluster: true, note: None, sandbox: None }
     }
 
     /// Reads what exists and builds what should: two rounds of bulk reads, of

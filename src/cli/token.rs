@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::exit;
 use crate::aws::{self, Access, Scope};
+use crate::engine::clock::Clock;
 use crate::engine::error::{Error, Result};
 use crate::k8s;
 use crate::spec::arn::partition_of;
@@ -30,7 +31,7 @@ impl Token {
     /// Needs no spec: kubectl calls it from anywhere.
     pub async fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let version = asked_version(std::env::var(EXEC_INFO).ok().as_deref())?;
-        let mut config = aws::load(&Access { region: self.region.clone(), sandbox: None }).await?;
+        let mut config = aws::load(&Access { region: self.region.clone(), ..Access::default() }, &Clock::real()).await?;
         if let Some(role) = &self.role_arn {
             config = aws::assume(&config, role).await?;
         }

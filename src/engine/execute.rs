@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,6 +46,19 @@ impl Guard for () {
     }
 }
 
+/// Where the jitter between retries comes from: the same seed gives the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Chance(pub u64);
+
+impl Chance {
+    /// From 0 to below 1, another for each try of each step.
+    fn draw(self, address: &Address, tries: u32) -> f64 {
+        let mut hash = DefaultHasher::new();
+        (self.0, address, tries).hash(&mut hash);
+        (hash.finish() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
 pub struct Executor {
     pub kinds: Registry,
     pub tenancy: String,
@@ -55,6 +69,7 @@ pub struct Executor {
     pub stop: watch::Receiver<Stop>,
     /// When it fails, nothing new starts. Its error is for the caller to show.
     pub guard: Arc<dyn Guard>,
+    pub chance: Chance,
 }
 
 /// What is known of a cluster's API server. Until one step got through, no
@@ -317,10 +332,7 @@ impl Executor {
                 if matches!(found.status, Status::Pending(_)) {
                     wait.ready(Made { id: found.id.clone(), ..Made::default() }, &found.state).await?;
                 }
-                // With references resolved, a change may turn out to be none.
-                let changes = super::diff::changes(&new.state, &found.state, kind.rules());
-                let made = wait.retried(|| kind.update(found, &new, &changes)).await?;
-                let made = Made { outputs: merged(&found.outputs, made.outputs), ..made };
+                let made = self.update(&wait, found, &new).await?;
                 wait.ready(made, &new.state).await
             }
             (Action::Wait, Some(found)) => {
@@ -350,27 +362,47 @@ impl Executor {
                 Err(error) => error,
             };
             if matches!(error.class, Class::Unclear | Class::Exists) {
-                let handle = Handle {
-                    address: new.address.clone(),
-                    generation: new.generation,
-                    id: String::new(),
-                    state: new.state.clone(),
-                };
-                let found = wait.kind.find(std::slice::from_ref(&handle)).await?.into_iter().next().flatten();
-                if let Some(found) = found {
+                let taken = error.class == Class::Exists;
+                if let Some(found) = wait.made(new, taken || !wait.kind.creates_once()).await? {
                     // What the lost answer left half-made is made whole.
-                    let changes = super::diff::changes(&new.state, &found.state, wait.kind.rules());
-                    if changes.is_empty() {
-                        return Ok(Made { id: found.id, outputs: found.outputs, ready: found.status == Status::Ready });
-                    }
-                    let made = wait.retried(|| wait.kind.update(&found, new, &changes)).await?;
-                    return Ok(Made { outputs: merged(&found.outputs, made.outputs), ..made });
+                    return self.update(wait, &found, new).await;
                 }
-                if error.class == Class::Exists {
+                if taken {
                     return Err(error.help("something of this name exists that isn't ours; rename or remove it, or give it our tags to adopt it"));
                 }
             }
             tries.again(wait, error).await?;
+        }
+    }
+
+    /// Brings `found` to `new`. What a failed call did all the same is looked
+    /// at before it is tried again: what it was about may not be there any
+    /// more.
+    async fn update(&self, wait: &Wait<'_>, found: &Found, new: &New) -> Result<Made> {
+        let (mut tries, mut moves) = (Tries::default(), 0);
+        let mut found = found.clone();
+        loop {
+            // With references resolved, a change may turn out to be none.
+            let changes = super::diff::changes(&new.state, &found.state, wait.kind.rules());
+            if changes.is_empty() && found.status == Status::Ready {
+                return Ok(Made { id: found.id, outputs: found.outputs, ready: true });
+            }
+            self.guard.check()?;
+            let error = match wait.kind.update(&found, new, &changes).await {
+                Ok(made) => return Ok(Made { outputs: merged(&found.outputs, made.outputs), ..made }),
+                Err(error) => error,
+            };
+            let now = match error.class {
+                Class::Denied | Class::Input | Class::Bug => None,
+                _ => wait.find(&handle(&found)).await?,
+            };
+            match now {
+                Some(now) if now.state != found.state && moves < 20 => {
+                    moves += 1;
+                    found = now;
+                }
+                _ => tries.again(wait, error).await?,
+            }
         }
     }
 
@@ -380,11 +412,27 @@ impl Executor {
     }
 }
 
+fn handle(found: &Found) -> Handle {
+    Handle {
+        address: found.address.clone(),
+        generation: found.generation,
+        id: found.id.clone(),
+        state: found.state.clone(),
+    }
+}
+
 fn merged(old: &Outputs, new: Outputs) -> Outputs {
     let mut all = old.clone();
     all.extend(new);
     all
 }
+
+/// For how long a read may not show what was just made (EC2 API, "Eventual
+/// consistency": some minutes at worst, seconds as a rule).
+const LAG: Duration = Duration::from_secs(60);
+
+/// A slow answer uses up time, not tries.
+const FEWEST_TRIES: u32 = 4;
 
 /// Attempts at one call.
 #[derive(Default)]
@@ -414,16 +462,29 @@ impl Tries {
             Class::Denied if wait.kind.in_cluster() => Duration::from_secs(180),
             _ => return Err(error),
         };
-        if now.saturating_sub(since) >= patience {
-            return Err(error);
+        if now.saturating_sub(since) >= patience && self.count >= FEWEST_TRIES {
+            return Err(given_up(error, now.saturating_sub(since)));
         }
-        let after = Duration::from_secs_f64((0.5 * 1.7_f64.powi(self.count.min(12) as i32)).min(15.0));
-        self.count += 1;
         let address = wait.step.address.clone();
+        // Half of it by chance, so that those who failed together don't come
+        // back together.
+        let jitter = 0.5 + 0.5 * wait.executor.chance.draw(&address, self.count);
+        let after = Duration::from_secs_f64((jitter * 1.7_f64.powi(self.count.min(12) as i32)).min(15.0));
+        self.count += 1;
         wait.executor.send(Event::Retry { step: wait.i, address, error, after });
         clock.sleep(after).await;
         Ok(())
     }
+}
+
+/// `error`, with how long it was tried.
+fn given_up(error: Error, tried: Duration) -> Error {
+    let message = format!("{}, tried for {} s", error.message, tried.as_secs());
+    let help = error.help.clone().unwrap_or_else(|| match error.class {
+        Class::Throttled => "run the same command later, or with a smaller --parallelism: it goes on from what it finds".to_owned(),
+        _ => "run the same command again: it goes on from what it finds".to_owned(),
+    });
+    Error { message, ..error }.help(help)
 }
 
 /// Waiting on behalf of one step.
@@ -438,6 +499,29 @@ struct Wait<'a> {
 }
 
 impl Wait<'_> {
+    /// What a create call made whose answer was lost. `patiently`: as long as
+    /// reads may not show it yet.
+    async fn made(&self, new: &New, patiently: bool) -> Result<Option<Found>> {
+        let handle = Handle {
+            address: new.address.clone(),
+            generation: new.generation,
+            id: String::new(),
+            state: new.state.clone(),
+        };
+        let clock = &self.executor.clock;
+        let mut shown = String::new();
+        let mut pause = Pause::default();
+        let until = clock.elapsed() + LAG;
+        loop {
+            let found = self.find(&handle).await?;
+            if found.is_some() || !patiently || (clock.elapsed() >= until && pause.count >= FEWEST_TRIES) {
+                return Ok(found);
+            }
+            self.progress(&mut shown, "looking for what may have been made".to_owned());
+            clock.sleep(pause.next()).await;
+        }
+    }
+
     /// Writes until it succeeds or there is no point.
     async fn retried<T, F: Future<Output = Result<T>>>(&self, call: impl Fn() -> F) -> Result<T> {
         let mut tries = Tries::default();
@@ -464,7 +548,7 @@ impl Wait<'_> {
         let mut shown = String::new();
         let mut pause = Pause::default();
         // A read may not show yet what a create has just made.
-        let visible_by = self.executor.clock.elapsed() + Duration::from_secs(60);
+        let visible_by = self.executor.clock.elapsed() + LAG;
         let deadline = self.executor.clock.elapsed() + self.limit;
         loop {
             match self.find(&handle).await? {
@@ -483,7 +567,7 @@ impl Wait<'_> {
                             .help("mend the cause, then run the same command: it will be repaired or made again"));
                     }
                 },
-                None if self.executor.clock.elapsed() > visible_by => {
+                None if self.executor.clock.elapsed() > visible_by && pause.count >= FEWEST_TRIES => {
                     return Err(Error::new(
                         Class::NotFound,
                         format!("{} disappeared while it was being made", made.id),
@@ -498,12 +582,7 @@ impl Wait<'_> {
 
     /// Polls until it is gone.
     async fn gone(&self, found: &Found) -> Result<()> {
-        let handle = Handle {
-            address: found.address.clone(),
-            generation: found.generation,
-            id: found.id.clone(),
-            state: found.state.clone(),
-        };
+        let handle = handle(found);
         let mut shown = String::new();
         let mut pause = Pause::default();
         let deadline = self.executor.clock.elapsed() + self.limit;
@@ -545,7 +624,7 @@ impl Wait<'_> {
     async fn pause(&self, pause: &mut Pause, deadline: Duration, what: &str) -> Result<()> {
         let now = self.executor.clock.elapsed();
         // A slow answer mustn't be taken for a slow resource.
-        if now >= deadline && pause.count >= 3 {
+        if now >= deadline && pause.count >= FEWEST_TRIES {
             return Err(Error::new(Class::Timeout, format!("it isn't {what} in time"))
                 .help("it may still get there: run the same command, which goes on from what it finds"));
         }

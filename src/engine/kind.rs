@@ -230,6 +230,13 @@ pub trait Kind: Send + Sync {
         None
     }
 
+    /// True if creating again makes no second one: the call carries a client
+    /// token, or a name that can't be taken twice. Otherwise what an unclear
+    /// answer left is looked for until reads would show it.
+    fn creates_once(&self) -> bool {
+        true
+    }
+
     /// Outputs that follow from the desired state alone, such as a role's ARN.
     fn predict(&self, _new: &New) -> Outputs {
         Outputs::new()

@@ -14,7 +14,7 @@ use super::address::Address;
 use super::clock::Clock;
 use super::desired::{Desired, Resource};
 use super::error::{Class, Error, Result};
-use super::execute::{Executor, Stop};
+use super::execute::{Chance, Executor, Stop};
 use super::kind::*;
 use super::observe::{Observed, observe};
 use super::plan::{Action, Plan, Policy, plan};
@@ -243,6 +243,7 @@ impl World {
             events,
             stop,
             guard: Arc::new(()),
+            chance: Chance::default(),
         };
         executor.execute(plan).await
     }
@@ -541,6 +542,7 @@ async fn a_stopped_run_starts_nothing_new_and_resumes() {
         events,
         stop,
         guard: Arc::new(()),
+        chance: Chance::default(),
     };
     let stopping = async {
         while let Some(event) = listener.recv().await {

@@ -35,6 +35,9 @@ struct Rule {
     only: Only,
     /// The one of the matching calls, counted from 1.
     nth: Option<u64>,
+    /// Only when this very call is made for the first time: the next try gets through.
+    #[serde(default)]
+    first: bool,
     /// By chance, from 0 to 1.
     rate: Option<f64>,
     /// At most so often.
@@ -154,6 +157,7 @@ pub struct Faults {
     counts: Vec<(u64, u64)>,
     /// How often a call was made, by what it is: the next one is another draw.
     drawn: BTreeMap<[u8; 32], u64>,
+    judged: u64,
     /// Nobody is answered any more.
     dead: bool,
     past: Past,
@@ -168,7 +172,13 @@ impl Faults {
         self.dead
     }
 
+    /// Calls that were struck, and all.
+    pub fn struck(&self) -> (u64, u64) {
+        (self.counts.iter().map(|(_, struck)| struck).sum(), self.judged)
+    }
+
     pub fn judge(&mut self, call: &Call) -> Option<Verdict> {
+        self.judged += 1;
         if self.dead {
             return Some(Verdict { done: false, what: What::Die });
         }
@@ -188,7 +198,7 @@ impl Faults {
                 continue;
             }
             *seen += 1;
-            let spent = rule.times.is_some_and(|times| *struck >= times);
+            let spent = (rule.first && chance.times > 1) || rule.times.is_some_and(|times| *struck >= times);
             if spent || rule.nth.is_some_and(|nth| nth != *seen) || rule.rate.is_some_and(|rate| chance.draw() >= rate)
             {
                 continue;
@@ -252,6 +262,8 @@ impl Past {
 /// Draws that depend on the seed, the call, and how often it was made.
 struct Chance {
     seed: [u8; 32],
+    /// How often the call was made, this time included.
+    times: u64,
     draws: u8,
 }
 
@@ -266,7 +278,7 @@ impl Chance {
         let times = drawn.entry(key).or_default();
         *times += 1;
         hash.update(times.to_be_bytes());
-        Self { seed: hash.finalize().into(), draws: 0 }
+        Self { seed: hash.finalize().into(), times: *times, draws: 0 }
     }
 
     /// From 0 to below 1.
@@ -414,6 +426,8 @@ mod tests {
             [("CreateVpc", json!({})), ("DescribeVpcs", json!({})), ("CreateVpc", json!({})), ("CreateVpc", json!({}))];
         let script = "faults: [{call: 'ec2:*', only: changes, nth: 2, after: drop}]";
         assert_eq!(struck(script, &calls), [false, false, true, false]);
+        let script = "faults: [{only: changes, first: true, after: drop}]";
+        assert_eq!(struck(script, &calls), [true, false, false, false]);
         let script = "faults: [{call: 'ec2:*', times: 2, before: throttle}]";
         assert_eq!(struck(script, &calls), [true, true, false, false]);
     }

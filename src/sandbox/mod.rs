@@ -162,10 +162,46 @@ impl Server {
         serde_json::to_value(&inner.state.accounts).unwrap_or_default()
     }
 
+    /// Everything as it is now, as in `state.json`.
+    ///
+    /// # Errors
+    /// It can't be written as JSON.
+    pub fn snapshot(&self) -> io::Result<Vec<u8>> {
+        self.core.lock().snapshot()
+    }
+
+    /// Makes everything as it was, no earlier than it was then.
+    ///
+    /// # Errors
+    /// It is no snapshot.
+    pub fn restore(&self, snapshot: &[u8]) -> io::Result<()> {
+        let inner = &mut *self.core.lock();
+        let quotas = std::mem::take(&mut inner.state.quotas);
+        inner.state = State { quotas, ..serde_json::from_slice(snapshot)? };
+        let behind = inner.state.saved_at.unwrap_or_default() - inner.clock.now();
+        inner.clock.advance(behind.max(0.0));
+        Ok(())
+    }
+
+    /// From now on everything is kept as each change leaves it.
+    pub fn keep_history(&self) {
+        self.core.lock().history = Some(Vec::new());
+    }
+
+    /// Everything as each change left it: what there is if who calls dies there.
+    pub fn take_history(&self) -> Vec<Vec<u8>> {
+        self.core.lock().history.take().unwrap_or_default()
+    }
+
     /// From now on `script` says what goes wrong, and the dead are answered again.
     pub fn set_faults(&self, script: Script) {
         self.core.lock().faults = Faults::new(script);
         let _nobody_watches = self.core.died.send(false);
+    }
+
+    /// How many calls the script struck, and how many it judged.
+    pub fn struck(&self) -> (u64, u64) {
+        self.core.lock().faults.struck()
     }
 
     /// Becomes true when a script says that who calls has died.
@@ -199,6 +235,7 @@ struct Inner {
     request_ids: Ids,
     record: Option<File>,
     faults: Faults,
+    history: Option<Vec<Vec<u8>>>,
     /// Why the last save failed: changes are refused until one succeeds.
     unsaved: Option<String>,
 }
@@ -229,6 +266,7 @@ impl Core {
             request_ids: Ids::default(),
             record,
             faults: Faults::new(options.faults),
+            history: None,
             unsaved: None,
         });
         let (died, _) = watch::channel(false);
@@ -241,11 +279,7 @@ impl Core {
     /// Writes a new file and renames it over the old one.
     fn save(&self) -> io::Result<()> {
         let Some(file) = &self.state_file else { return Ok(()) };
-        let bytes = {
-            let inner = &mut *self.lock();
-            inner.state.saved_at = Some(inner.clock.now());
-            serde_json::to_vec(&inner.state)?
-        };
+        let bytes = self.lock().snapshot()?;
         let next = file.with_extension("json.new");
         let saved = std::fs::write(&next, bytes).and_then(|()| std::fs::rename(&next, file));
         let saved = saved.map_err(|why| {
@@ -312,7 +346,7 @@ impl Core {
             },
         };
         if !reads {
-            self.changed.notify_one();
+            self.changed(inner);
         }
         // Work that was done and told as a failure.
         let told = verdict.as_ref().filter(|verdict| verdict.done).and_then(|verdict| verdict.what.fault(service));
@@ -337,9 +371,18 @@ impl Core {
         let undone = verdict.as_ref().is_some_and(|verdict| !verdict.done);
         let done = if undone { plain(200, "") } else { k8s::handle(&mut inner.state, now, http) };
         if !reads {
-            self.changed.notify_one();
+            self.changed(inner);
         }
         Answer::new(status.unwrap_or(done), verdict, inner.clock.speed(), &params)
+    }
+
+    fn changed(&self, inner: &mut Inner) {
+        self.changed.notify_one();
+        if inner.history.is_some()
+            && let Ok(now) = inner.snapshot()
+        {
+            inner.history.get_or_insert_default().push(now);
+        }
     }
 
     fn judge(&self, inner: &mut Inner, call: &Call) -> Option<Verdict> {
@@ -352,6 +395,11 @@ impl Core {
 }
 
 impl Inner {
+    fn snapshot(&mut self) -> io::Result<Vec<u8>> {
+        self.state.saved_at = Some(self.clock.now());
+        Ok(serde_json::to_vec(&self.state)?)
+    }
+
     fn call(&mut self, request: &Request, reads: bool) -> Reply {
         let Request { service, operation, account, region, params, now, .. } = request;
         *self.counts.entry((service.name().to_owned(), operation.clone())).or_default() += 1;

@@ -10,5 +10,6 @@ mod layering;
 mod manifest;
 mod models;
 mod permissions;
+mod reliability;
 mod support;
 mod walks;

@@ -65,6 +65,10 @@ impl Kind for ElasticIp {
         NAME
     }
 
+    fn creates_once(&self) -> bool {
+        false
+    }
+
     fn pace(&self, verb: Verb) -> Pace {
         ec2::held_pace(verb)
     }

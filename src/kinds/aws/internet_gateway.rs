@@ -84,6 +84,10 @@ impl Kind for InternetGateway {
         NAME
     }
 
+    fn creates_once(&self) -> bool {
+        false
+    }
+
     fn deleted_after(&self) -> &'static [&'static str] {
         &[super::nat_gateway::NAME, super::elastic_ip::NAME]
     }

@@ -249,6 +249,10 @@ impl Kind for KmsKey {
         NAME
     }
 
+    fn creates_once(&self) -> bool {
+        false
+    }
+
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[("policy", Rule::Mentions)]
     }

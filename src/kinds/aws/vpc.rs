@@ -241,6 +241,10 @@ impl Kind for Vpc {
         NAME
     }
 
+    fn creates_once(&self) -> bool {
+        false
+    }
+
     fn is_foundation(&self) -> bool {
         true
     }

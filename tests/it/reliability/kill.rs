@@ -1,0 +1,132 @@
+//! kill -9 at every call.
+
+use futures::StreamExt;
+
+use super::*;
+
+/// Tries at a time: more than the computer has processors, because each waits
+/// now and then.
+const AT_ONCE: usize = 4;
+
+/// What is begun with, and what is wanted of it.
+struct Case {
+    name: &'static str,
+    spec: String,
+    policy: Policy,
+    begin: Option<Vec<u8>>,
+    /// What an undisturbed run leaves.
+    wanted: Estate,
+    /// What a run leaves that dies after each change; before the next one is
+    /// the same to AWS.
+    left: Vec<Vec<u8>>,
+}
+
+impl Case {
+    async fn new(name: &'static str, spec: String, policy: Policy, begin: Option<Vec<u8>>) -> Arc<Self> {
+        let ground = Ground::begun(&spec, begin.as_deref());
+        ground.server.keep_history();
+        ground.undisturbed(&policy).await;
+        let left = ground.server.take_history();
+        Arc::new(Self { name, spec, policy, begin, wanted: ground.estate(), left })
+    }
+
+    /// The next run goes on from there, and ends where an undisturbed one does.
+    async fn goes_on(&self, ground: &Ground, from: &str) {
+        ground.undisturbed(&self.policy).await;
+        let differences = self.wanted.differences(&ground.estate());
+        assert!(differences.is_empty(), "{}, {from}: {differences:#?}", self.name);
+    }
+
+    /// The next run after one that died right after its change `k`.
+    async fn died_after(&self, k: usize) {
+        let ground = Ground::begun(&self.spec, self.left.get(k).map(Vec::as_slice));
+        self.goes_on(&ground, &format!("after change {} of {}", k + 1, self.left.len())).await;
+    }
+
+    /// The run is killed where it stands: it is dropped right before its change
+    /// `k` is done, or right after.
+    async fn dies(&self, k: usize, when: &str) {
+        let ground = Ground::begun(&self.spec, self.begin.as_deref());
+        ground.faults(&format!("faults: [{{only: changes, nth: {k}, {when}: die}}]"));
+        let mut died = ground.server.died();
+        tokio::select! {
+            ended = ground.run(&self.policy) => panic!("{}: no change {k} in {ended:?}", self.name),
+            _ = died.wait_for(|died| *died) => {}
+        }
+        ground.faults("{}");
+        self.goes_on(&ground, &format!("killed right {when} change {k}")).await;
+    }
+
+    /// Dies at each change in turn.
+    async fn dies_everywhere(self: Arc<Self>) {
+        let changes = self.left.len();
+        assert!(changes > 20, "{}: only {changes} changes", self.name);
+        let case = &self;
+        at_once(0..changes, |k| {
+            let case = case.clone();
+            async move { case.died_after(k).await }
+        })
+        .await;
+        note(&format!("kill -9 around every change: {}", self.name), changes + 1, "as undisturbed");
+        // What a dropped run leaves, rather than what its calls did.
+        let sample: Vec<_> = (1..changes).step_by(29).flat_map(|k| [(k, "before"), (k, "after")]).collect();
+        let tried = sample.len();
+        at_once(sample, |(k, when)| {
+            let case = case.clone();
+            async move { case.dies(k, when).await }
+        })
+        .await;
+        note(&format!("runs dropped around a change: {}", self.name), tried, "as undisturbed");
+    }
+}
+
+/// Does `work` with each of `all`, a few at a time.
+async fn at_once<T, F: Future<Output = ()> + Send + 'static>(all: impl IntoIterator<Item = T>, work: impl Fn(T) -> F) {
+    let all = futures::stream::iter(all).map(|one| tokio::spawn(work(one)));
+    all.buffer_unordered(AT_ONCE).for_each(async |ended| ended.unwrap()).await;
+}
+
+async fn applied(spec: &str) -> Vec<u8> {
+    let ground = Ground::new(spec);
+    ground.undisturbed(&apply()).await;
+    ground.server.snapshot().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn applying_three_tiers() {
+    Case::new("apply, three tiers", three_tiers(), apply(), None).await.dies_everywhere().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn applying_each_tier_alone() {
+    for (name, tier) in [("apply, silo", "premium"), ("apply, pool", "standard"), ("apply, Fargate", "serverless")] {
+        Case::new(name, alone(tier), apply(), None).await.dies_everywhere().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn destroying_three_tiers() {
+    let spec = three_tiers();
+    let begin = applied(&spec).await;
+    Case::new("destroy, three tiers", spec, destroy(), Some(begin)).await.dies_everywhere().await;
+}
+
+/// Another tag changes nearly everything, other instances replace node groups,
+/// and one tenant leaves while another comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn changing_replacing_and_removing() {
+    let spec = three_tiers();
+    let begin = applied(&spec).await;
+    let mut other = spec.clone();
+    for (from, to) in [
+        ("cost-center: saas", "cost-center: platform"),
+        ("tier: premium  ", "overrides: {nodes: {instanceTypes: [m7i.2xlarge]}}\n      tier: premium  "),
+        ("tier: standard  ", "overrides: {nodes: {instanceTypes: [m7i.2xlarge]}}\n      tier: standard  "),
+        ("id: \"34567\"", "id: \"45678\""),
+    ] {
+        assert_eq!(other.matches(from).count(), 1, "{from}");
+        other = other.replace(from, to);
+    }
+    let case = Case::new("change, replace and remove, three tiers", other, apply(), Some(begin)).await;
+    case.dies_everywhere().await;
+}

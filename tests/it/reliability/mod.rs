@@ -1,0 +1,164 @@
+//! Nothing lost: what is left of an apply that is killed at any call, that
+//! gets no answers, or that is throttled, is made whole by the next one.
+//!
+//! A run here is what a process is to AWS: connections, reads and writes, in
+//! this process, so that many can be tried. It dies by being dropped where it
+//! stands.
+
+mod estate;
+mod kill;
+mod lag;
+mod lost;
+mod rate;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use estate::Estate;
+use ringfence::aws::{Access, Aws};
+use ringfence::cli::session::Session;
+use ringfence::engine::clock::Clock;
+use ringfence::engine::error::Error;
+use ringfence::engine::execute::{Chance, Executor, Stop};
+use ringfence::engine::plan::Policy;
+use ringfence::engine::report::Report;
+use ringfence::sandbox::{Options, Script, Server};
+use ringfence::spec::{self, LoadOptions, Spec};
+use ringfence::template::Templates;
+use tokio::sync::{mpsc, watch};
+
+use crate::support::{ACCOUNT, REGION};
+
+/// So fast that a cluster takes a fifth of a second, and slow enough that no
+/// time limit is missed on a busy computer.
+const SPEED: f64 = 4000.0;
+
+/// How long a run waits for an answer that never comes.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A sandbox, and a spec to apply to it.
+struct Ground {
+    server: Server,
+    spec: String,
+}
+
+impl Ground {
+    fn new(spec: &str) -> Self {
+        let arns = spec.split([' ', '\n', '[', ']', ',']).filter(|word| word.starts_with("arn:"));
+        let options = Options {
+            principals: arns.filter(|arn| arn.contains(":role/")).map(str::to_owned).collect(),
+            speed: SPEED,
+            ..Options::default()
+        };
+        let server = Server::start(options, ([127, 0, 0, 1], 0).into()).unwrap();
+        Self { server, spec: spec.to_owned() }
+    }
+
+    /// As it was at an earlier moment.
+    fn begun(spec: &str, begin: Option<&[u8]>) -> Self {
+        let ground = Self::new(spec);
+        if let Some(begin) = begin {
+            ground.server.restore(begin).unwrap();
+        }
+        ground
+    }
+
+    fn faults(&self, script: &str) {
+        self.server.set_faults(Script::parse(script).unwrap());
+    }
+
+    fn spec(&self) -> Spec {
+        let options = LoadOptions { profiles_dir: None, today: Clock::today() };
+        spec::load(Path::new("tenancy.yaml"), &self.spec, &options).unwrap()
+    }
+
+    /// What a new process begins with.
+    async fn session(&self) -> Result<Session, Error> {
+        let url = format!("http://{}", self.server.addr());
+        let access = Access { region: REGION.to_owned(), sandbox: Some((url, ACCOUNT.to_owned())), patience: Some(PATIENCE) };
+        let aws = Aws::connect(&access, &self.spec().name, Clock::scaled(SPEED)).await?;
+        Ok(Session::on(self.spec(), aws, BTreeMap::new(), Templates::load(None)?))
+    }
+
+    /// One run from its beginning to its end.
+    async fn run(&self, policy: &Policy) -> Result<Report, Error> {
+        let session = self.session().await?;
+        let (_, plan) = session.plan(policy, false).await?;
+        assert!(plan.blocked.is_empty(), "{:?}", plan.blocked);
+        let (events, _unheard) = mpsc::unbounded_channel();
+        let (_sender, stop) = watch::channel(Stop::No);
+        let executor = Executor {
+            kinds: session.kinds.clone(),
+            tenancy: session.spec.name.clone(),
+            clock: session.aws.clock.clone(),
+            parallelism: 16,
+            events,
+            stop,
+            guard: Arc::new(()),
+            chance: Chance(1),
+        };
+        Ok(executor.execute(&plan).await)
+    }
+
+    /// A run in which everything goes well.
+    #[track_caller]
+    fn undisturbed(&self, policy: &Policy) -> impl Future<Output = ()> {
+        let place = std::panic::Location::caller();
+        async move {
+            let report = self.run(policy).await.unwrap_or_else(|e| panic!("{place}: {e} {:?}", e.help));
+            let failed: Vec<_> = report.failed().map(|(line, e)| format!("{}: {e}", line.address)).collect();
+            let left: Vec<_> = report.left().map(|line| line.address.to_string()).collect();
+            let blocked: Vec<_> = report.blocked().map(|(line, e)| format!("{}: {e}", line.address)).collect();
+            assert!(failed.is_empty() && left.is_empty() && blocked.is_empty(), "{place}: {failed:#?} {left:?} {blocked:?}");
+        }
+    }
+
+    fn estate(&self) -> Estate {
+        estate::settled(&self.server)
+    }
+}
+
+fn apply() -> Policy {
+    Policy::default()
+}
+
+fn destroy() -> Policy {
+    Policy { destroy: true, delete_logs: true, ..Policy::default() }
+}
+
+fn three_tiers() -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/three-tiers/tenancy.yaml");
+    std::fs::read_to_string(file).unwrap()
+}
+
+/// One tenant of a tier, with its pool where it needs one.
+fn alone(tier: &str) -> String {
+    let (pools, pool) = match tier {
+        "premium" => ("", ""),
+        _ => ("  pools: [{name: shared-1}]\n", ", pool: shared-1"),
+    };
+    format!(
+        "apiVersion: ringfence.dev/v1alpha1
+kind: Tenancy
+metadata: {{name: alone}}
+spec:
+  region: {REGION}
+  kubernetesVersion: \"1.36\"
+  network: {{supernet: 10.64.0.0/12, vpcPrefix: 16, zones: 2, natGateways: single, endpoints: [s3, sts], flowLogs: true}}
+  access: {{endpoint: private, admins: [arn:aws:iam::{ACCOUNT}:role/PlatformAdmin]}}
+{pools}  tenants: [{{id: \"7\", name: seven, tier: {tier}{pool}}}]
+"
+    )
+}
+
+/// Adds a line to the file that `RINGFENCE_RELIABILITY` names, from which
+/// `benches/reliability.py` makes `docs/reliability.md`.
+fn note(what: &str, tried: usize, left: &str) {
+    let Some(file) = std::env::var_os("RINGFENCE_RELIABILITY") else { return };
+    let line = serde_json::json!({"what": what, "tried": tried, "left": left});
+    let mut file = std::fs::File::options().create(true).append(true).open(file).unwrap();
+    writeln!(file, "{line}").unwrap();
+}
