@@ -4,6 +4,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use super::pace::NOT_AWS;
 use crate::engine::error::{Class, Error};
 
 /// Makes an [`Error`] of any SDK error of `operation` (`ec2:CreateVpc`); for
@@ -45,6 +46,9 @@ where
             let cause = chain(error);
             if is_credentials(&cause) {
                 return no_credentials(&cause);
+            }
+            if let Some((_, page)) = cause.split_once(NOT_AWS) {
+                return Error::new(Class::Unclear, format!("{NOT_AWS}{page}")).help(SOMEBODY_ELSE);
             }
             let refused = cause.contains("refused") || cause.contains("dns error") || cause.contains("tcp connect");
             if dispatch.is_user() || (dispatch.is_io() && refused) || cause.contains("certificate") {
@@ -182,9 +186,10 @@ fn not_aws(raw: &HttpResponse) -> Error {
         .collect();
     // A page in place of an answer says nothing of whether the call got through.
     let class = if (400..500).contains(&status) { Class::Unreachable } else { Class::Unclear };
-    Error::new(class, format!("the answer isn't AWS's: HTTP {status}, beginning `{}`", start.trim()))
-        .help("a proxy, a captive portal or an emulator without this operation may have answered; check AWS_ENDPOINT_URL and the proxy variables")
+    Error::new(class, format!("{NOT_AWS}: HTTP {status}, beginning `{}`", start.trim())).help(SOMEBODY_ELSE)
 }
+
+const SOMEBODY_ELSE: &str = "a proxy, a captive portal or an emulator without this operation may have answered; check AWS_ENDPOINT_URL and the proxy variables";
 
 fn no_credentials(cause: &str) -> Error {
     Error::new(Class::Denied, format!("no AWS credentials: {}", last(cause)))

@@ -170,7 +170,7 @@ pub async fn load(access: &Access, clock: &Clock) -> Result<SdkConfig> {
             RetryConfig::standard()
                 .with_max_attempts(ATTEMPTS)
                 .with_initial_backoff(paused(0.5))
-                .with_max_backoff(paused(15.0)),
+                .with_max_backoff(paused(5.0)),
         )
         .timeout_config(
             TimeoutConfig::builder()

@@ -12,6 +12,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::retry::ErrorKind;
 use http_body_util::BodyExt;
 
 use crate::engine::clock::Clock;
@@ -170,11 +171,23 @@ impl HttpConnector for PacedConnector {
             let Some(api) = Api::of(&request) else { return connector.call(request).await };
             pace.wait(&api).await;
             let mut response = connector.call(request).await?;
+            // Some operations answer with nothing, so nobody would read it.
+            if response.status().is_success() && response.headers().get("content-type").is_some_and(is_page) {
+                let page = format!("{NOT_AWS}: HTTP {}, a web page", response.status().as_u16());
+                return Err(ConnectorError::other(page.into(), Some(ErrorKind::TransientError)));
+            }
             let throttled = !response.status().is_success() && is_throttling(&mut response).await?;
             pace.with(&api, |bucket, now| bucket.learn(throttled, now));
             Ok(response)
         })
     }
+}
+
+/// The beginning of what is said of an answer that somebody in between gave.
+pub(super) const NOT_AWS: &str = "the answer isn't AWS's";
+
+fn is_page(content_type: &str) -> bool {
+    content_type.starts_with("text/html")
 }
 
 /// Reads a refusal's body, and leaves it for who asked.

@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::{Global, exit, stop, unwritten};
 use crate::engine::error::Error;
-use crate::sandbox::{Options, Server};
+use crate::sandbox::{Options, Script, Server};
 use crate::ui::{Failure, Ui};
 
 #[derive(Debug, Args)]
@@ -26,12 +26,16 @@ pub struct Sandbox {
     /// Append each call as a line of JSON.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// What goes wrong, as a script: lost and late answers, errors, lagging
+    /// reads, death at a call (docs/faults.md).
+    #[arg(long, value_name = "FILE")]
+    faults: Option<PathBuf>,
 }
 
 impl Sandbox {
     /// Serves until it is interrupted.
     pub async fn run(self, _global: &Global, ui: &Ui) -> Result<u8, Failure> {
-        let Self { listen, state, speed, quota, record } = self;
+        let Self { listen, state, speed, quota, record, faults } = self;
         if !listen.ip().is_loopback() {
             return Err(Error::input(format!(
                 "the sandbox checks no credentials, so it listens on loopback addresses only, not on {}",
@@ -40,7 +44,9 @@ impl Sandbox {
             .help("use 127.0.0.1")
             .into());
         }
+        let faults = faults.as_deref().map(script).transpose()?.unwrap_or_default();
         let options = Options {
+            faults,
             speed,
             state_dir: state,
             quotas: quota.into_iter().collect::<BTreeMap<_, _>>(),
@@ -58,6 +64,14 @@ impl Sandbox {
         server.shutdown().await.map_err(|e| unwritten("the sandbox's state", &e))?;
         Ok(exit::DONE)
     }
+}
+
+fn script(file: &Path) -> crate::engine::error::Result<Script> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| Error::input(format!("the fault script {} can't be read: {e}", file.display())))?;
+    Script::parse(&text).map_err(|e| {
+        Error::input(format!("{} is no fault script: {e}", file.display())).help("docs/faults.md has the format")
+    })
 }
 
 fn quota(text: &str) -> Result<(String, f64), String> {

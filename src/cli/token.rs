@@ -31,7 +31,8 @@ impl Token {
     /// Needs no spec: kubectl calls it from anywhere.
     pub async fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let version = asked_version(std::env::var(EXEC_INFO).ok().as_deref())?;
-        let mut config = aws::load(&Access { region: self.region.clone(), ..Access::default() }, &Clock::real()).await?;
+        let mut config =
+            aws::load(&Access { region: self.region.clone(), ..Access::default() }, &Clock::real()).await?;
         if let Some(role) = &self.role_arn {
             config = aws::assume(&config, role).await?;
         }

@@ -361,9 +361,10 @@ impl Executor {
                 Ok(made) => return Ok(made),
                 Err(error) => error,
             };
-            if matches!(error.class, Class::Unclear | Class::Exists) {
+            if matches!(error.class, Class::Unclear | Class::Exists | Class::NotFound) {
                 let taken = error.class == Class::Exists;
-                if let Some(found) = wait.made(new, taken || !wait.kind.creates_once()).await? {
+                let twice = error.class == Class::Unclear && !wait.kind.creates_once();
+                if let Some(found) = wait.made(new, taken || twice).await? {
                     // What the lost answer left half-made is made whole.
                     return self.update(wait, &found, new).await;
                 }
@@ -452,6 +453,8 @@ impl Tries {
         // the same cluster may take as long as the step itself may.
         let patience = match error.class {
             Class::NotYet => Duration::from_secs(180),
+            // Reads and checks may not know yet what was just made.
+            Class::NotFound => LAG,
             Class::Conflict => wait.limit,
             Class::Throttled => Duration::from_secs(300),
             Class::Unclear => Duration::from_secs(60),
@@ -481,7 +484,9 @@ impl Tries {
 fn given_up(error: Error, tried: Duration) -> Error {
     let message = format!("{}, tried for {} s", error.message, tried.as_secs());
     let help = error.help.clone().unwrap_or_else(|| match error.class {
-        Class::Throttled => "run the same command later, or with a smaller --parallelism: it goes on from what it finds".to_owned(),
+        Class::Throttled => {
+            "run the same command later, or with a smaller --parallelism: it goes on from what it finds".to_owned()
+        }
         _ => "run the same command again: it goes on from what it finds".to_owned(),
     });
     Error { message, ..error }.help(help)

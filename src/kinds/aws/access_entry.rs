@@ -3,14 +3,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_eks::types::{AccessEntry as Entry, AccessScope, AccessScopeType};
+use aws_sdk_iam::types::RoleDetail;
 use aws_smithy_types::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::eks::{adopted, gather, live, optional, retag, tag_map, tags_of};
+use super::eks::{adopted, gather, is_of_nodes, live, optional, retag, tag_map, tags_of};
+use super::fargate_profile::FargateProfile;
 use super::foreign::claim;
-use super::iam_role::roles;
+use super::iam_role::{self, roles};
+use super::node_group::NodeGroup;
 use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::aws::{Aws, role_of};
@@ -27,6 +30,9 @@ pub const NAME: &str = "aws.access-entry";
 const STANDARD: &str = "STANDARD";
 
 /// A cluster's access entry of type STANDARD with its access policies.
+///
+/// An entry of another type is EKS's own, until the nodes that it was made for
+/// are gone: what a run that died in between left of one is taken away.
 ///
 /// An entry that was added to our cluster by hand is drift: it is found
 /// without our tags, at [`entry_address`]. Two things show in an observed
@@ -111,11 +117,12 @@ impl AccessEntry {
         principal: &str,
         (address, generation): (&Address, u32),
         made: Option<&DateTime>,
+        left_over: bool,
     ) -> Result<Option<Found>> {
         let Some(entry) = entry(&self.aws, cluster, principal).await? else {
             return Ok(None);
         };
-        if entry.r#type() != Some(STANDARD) {
+        if entry.r#type() != Some(STANDARD) && !(left_over && entry.r#type().is_some_and(is_of_nodes)) {
             return Ok(None);
         }
         let all = tags_of(entry.tags());
@@ -182,6 +189,24 @@ impl AccessEntry {
         Ok(())
     }
 
+    /// Clusters, each with a role that nodes of it have.
+    async fn roles_of_nodes(&self, round: &Round) -> Result<BTreeSet<(String, String)>> {
+        let (groups, profiles) = (NodeGroup::new(self.aws.clone()), FargateProfile::new(self.aws.clone()));
+        let (groups, profiles) = futures::try_join!(groups.all(round), profiles.all(round))?;
+        let groups = groups.iter().map(|(_, group)| (group.cluster_name(), group.node_role()));
+        let profiles = profiles.iter().map(|profile| (profile.cluster_name(), profile.pod_execution_role_arn()));
+        Ok(groups.chain(profiles).filter_map(|(cluster, role)| Some((cluster?.to_owned(), role?.to_owned()))).collect())
+    }
+
+    /// True for a role of this tenancy; for one that is gone its name tells.
+    fn is_ours(&self, principal: &str, role: Option<&RoleDetail>) -> bool {
+        let prefix = format!("{}-{}-", self.aws.tenancy, self.aws.scope.region);
+        match role {
+            Some(role) => self.aws.owned(&iam_role::tags_of(role.tags())).is_some(),
+            None => principal.rsplit('/').next().is_some_and(|name| name.starts_with(&prefix)),
+        }
+    }
+
     /// Neither of whoever runs this, who would lock themselves out, nor of an
     /// AWS service.
     fn is_left_alone(&self, principal: &str) -> bool {
@@ -241,10 +266,15 @@ impl Kind for AccessEntry {
             }
         });
         let roles = roles(&self.aws, round).await?;
-        let roles: BTreeMap<_, _> = roles.iter().filter_map(|r| Some((r.arn()?, r.create_date()?))).collect();
-        let entries = entries.map(|(key, address)| (roles.get(key.1.as_str()).copied(), key, address));
-        let found = gather(entries, |(made, (cluster, principal), address)| async move {
-            self.read(&cluster, &principal, (&address, 1), made).await
+        let roles: BTreeMap<_, _> = roles.iter().filter_map(|r| Some((r.arn()?, r))).collect();
+        let nodes = self.roles_of_nodes(round).await?;
+        let entries = entries.map(|(key, address)| {
+            let role = roles.get(key.1.as_str()).copied();
+            let left_over = !nodes.contains(&key) && self.is_ours(&key.1, role);
+            (role.and_then(|r| r.create_date()), left_over, key, address)
+        });
+        let found = gather(entries, |(made, left_over, (cluster, principal), address)| async move {
+            self.read(&cluster, &principal, (&address, 1), made, left_over).await
         });
         Ok(Observation { found: found.await?.into_iter().flatten().collect(), ..Observation::default() })
     }
@@ -253,7 +283,7 @@ impl Kind for AccessEntry {
         gather(handles, |handle| async move {
             let state: State = typed(&handle.state)?;
             let whose = (&handle.address, handle.generation);
-            let found = self.read(&state.cluster, &state.principal, whose, None).await?;
+            let found = self.read(&state.cluster, &state.principal, whose, None, false).await?;
             Ok(found.filter(|f| f.address == handle.address))
         })
         .await

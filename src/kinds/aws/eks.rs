@@ -257,12 +257,16 @@ pub(super) async fn delete_node_entry(
     }
     let call = aws.eks.describe_access_entry().cluster_name(cluster).principal_arn(role);
     let entry = optional(call.send().await.map_err(failed("eks:DescribeAccessEntry")))?.and_then(|o| o.access_entry);
-    let made_by_eks = |kind: &str| matches!(kind, "EC2_LINUX" | "FARGATE_LINUX");
-    if !entry.as_ref().and_then(|e| e.r#type()).is_some_and(made_by_eks) {
+    if !entry.as_ref().and_then(|e| e.r#type()).is_some_and(is_of_nodes) {
         return Ok(());
     }
     let call = aws.eks.delete_access_entry().cluster_name(cluster).principal_arn(role);
     optional(call.send().await.map_err(failed("eks:DeleteAccessEntry"))).map(drop)
+}
+
+/// True for the types of access entries that EKS makes for nodes.
+pub(super) fn is_of_nodes(kind: &str) -> bool {
+    matches!(kind, "EC2_LINUX" | "FARGATE_LINUX")
 }
 
 /// True if one of `names` is another generation of what is called `name`.

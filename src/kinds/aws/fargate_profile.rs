@@ -59,6 +59,22 @@ impl FargateProfile {
         Ok(names)
     }
 
+    /// Every Fargate profile of our clusters, ours or not, read once a round.
+    pub(super) async fn all(&self, round: &Round) -> Result<Arc<Vec<Profile>>> {
+        round
+            .once("eks.fargate-profiles", || async {
+                let names = gather(live(&self.aws, round).await?, |cluster| async move {
+                    let names = self.names(&cluster.name).await?;
+                    Ok(names.into_iter().map(move |name| (cluster.name.clone(), name)).collect::<Vec<_>>())
+                });
+                let profiles = gather(names.await?.into_iter().flatten(), |(cluster, name)| async move {
+                    self.profile(&cluster, &name).await
+                });
+                Ok(profiles.await?.into_iter().flatten().collect())
+            })
+            .await
+    }
+
     async fn profile(&self, cluster: &str, name: &str) -> Result<Option<Profile>> {
         let call = self.aws.eks.describe_fargate_profile().cluster_name(cluster).fargate_profile_name(name);
         let answer = optional(call.send().await.map_err(failed("eks:DescribeFargateProfile")))?;
@@ -165,17 +181,11 @@ impl Kind for FargateProfile {
             let state: State = typed(state)?;
             named.insert((state.cluster, state.name), address);
         }
-        let names = gather(live(&self.aws, round).await?, |cluster| async move {
-            let names = self.names(&cluster.name).await?;
-            Ok(names.into_iter().map(move |name| (cluster.name.clone(), name)).collect::<Vec<_>>())
-        });
-        let profiles = gather(names.await?.into_iter().flatten(), |key| async move {
-            let profile = self.profile(&key.0, &key.1).await?;
-            Ok(profile.map(|profile| (key, profile)))
-        });
         let mut seen = Observation::default();
-        for (key, profile) in profiles.await?.into_iter().flatten() {
-            if let Some(found) = self.found(&profile)? {
+        for profile in self.all(round).await?.iter() {
+            let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+            let key = (text(profile.cluster_name()), text(profile.fargate_profile_name()));
+            if let Some(found) = self.found(profile)? {
                 seen.found.push(found);
             } else if let Some(address) = named.get(&key) {
                 let arn = profile.fargate_profile_arn().unwrap_or_default();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access_entry::forget_stale;
-use super::eks::{delete_node_entry, gather, issues, live, optional, retag, tag_map, tags_of, update};
+use super::eks::{Live, delete_node_entry, gather, issues, live, optional, retag, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
 use super::{logical, physical};
 use crate::aws::Aws;
@@ -92,6 +92,22 @@ impl NodeGroup {
             names.push(name.map_err(failed("eks:ListNodegroups"))?);
         }
         Ok(names)
+    }
+
+    /// Every node group of our clusters, ours or not, read once a round.
+    pub(super) async fn all(&self, round: &Round) -> Result<Arc<Vec<(Live, Nodegroup)>>> {
+        round
+            .once("eks.node-groups", || async {
+                let names = gather(live(&self.aws, round).await?, |cluster| async move {
+                    let names = self.names(&cluster.name).await?;
+                    Ok(names.into_iter().map(move |name| (cluster.clone(), name)).collect::<Vec<_>>())
+                });
+                let groups = gather(names.await?.into_iter().flatten(), |(cluster, name)| async move {
+                    Ok(self.group(&cluster.name, &name).await?.map(|group| (cluster, group)))
+                });
+                Ok(groups.await?.into_iter().flatten().collect())
+            })
+            .await
     }
 
     async fn group(&self, cluster: &str, name: &str) -> Result<Option<Nodegroup>> {
@@ -187,19 +203,12 @@ impl Kind for NodeGroup {
             let state: State = typed(state)?;
             named.insert((state.cluster, state.name), address);
         }
-        let names = gather(live(&self.aws, round).await?, |cluster| async move {
-            let names = self.names(&cluster.name).await?;
-            Ok(names.into_iter().map(move |name| (cluster.clone(), name)).collect::<Vec<_>>())
-        });
-        let groups = gather(names.await?.into_iter().flatten(), |(cluster, name)| async move {
-            let group = self.group(&cluster.name, &name).await?;
-            Ok(group.map(|group| (cluster, name, group)))
-        });
         let mut seen = Observation::default();
-        for (cluster, name, group) in groups.await?.into_iter().flatten() {
-            if let Some(found) = self.found(&group, Some(&cluster.version))? {
+        for (cluster, group) in self.all(round).await?.iter() {
+            let name = group.nodegroup_name().unwrap_or_default();
+            if let Some(found) = self.found(group, Some(&cluster.version))? {
                 seen.found.push(found);
-            } else if let Some(address) = named.get(&(cluster.name.clone(), name.clone())) {
+            } else if let Some(address) = named.get(&(cluster.name.clone(), name.to_owned())) {
                 let arn = group.nodegroup_arn().unwrap_or_default();
                 let command = format!("aws eks tag-resource --resource-arn {arn}");
                 let what = format!("the node group `{name}` of cluster `{}`", cluster.name);

@@ -231,7 +231,11 @@ impl Served {
     }
 
     fn aws(&self) -> Arc<Aws> {
-        let access = Access { region: self.region.to_owned(), sandbox: Some((self.url(), self.account.to_owned())), patience: None };
+        let access = Access {
+            region: self.region.to_owned(),
+            sandbox: Some((self.url(), self.account.to_owned())),
+            patience: None,
+        };
         self.runtime.block_on(Aws::connect(&access, "foreign", Clock::real())).unwrap()
     }
 }

@@ -124,9 +124,8 @@ fn plain(text: &str, names: &BTreeMap<String, String>) -> String {
     let text = ID.replace_all(&text, |found: &Captures| {
         names.get(&found[0]).cloned().unwrap_or_else(|| format!("<{}>", &found[1]))
     });
-    let text = UUID.replace_all(&text, |found: &Captures| {
-        names.get(&found[0]).cloned().unwrap_or_else(|| "<uuid>".to_owned())
-    });
+    let text = UUID
+        .replace_all(&text, |found: &Captures| names.get(&found[0]).cloned().unwrap_or_else(|| "<uuid>".to_owned()));
     let text = UNIQUE.replace_all(&text, "<unique>");
     let text = TIME.replace_all(&text, "<time>");
     PLACE.replace_all(&text, "<place>").into_owned()

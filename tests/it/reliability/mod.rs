@@ -10,6 +10,7 @@ mod kill;
 mod lag;
 mod lost;
 mod rate;
+mod sigkill;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -36,25 +37,33 @@ use crate::support::{ACCOUNT, REGION};
 /// time limit is missed on a busy computer.
 const SPEED: f64 = 4000.0;
 
+/// Where answers are waited for in vain: real time that mustn't use up a limit.
+const SLOW: f64 = 400.0;
+
 /// How long a run waits for an answer that never comes.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A sandbox, and a spec to apply to it.
 struct Ground {
     server: Server,
     spec: String,
+    speed: f64,
 }
 
 impl Ground {
     fn new(spec: &str) -> Self {
+        Self::at(spec, SPEED)
+    }
+
+    fn at(spec: &str, speed: f64) -> Self {
         let arns = spec.split([' ', '\n', '[', ']', ',']).filter(|word| word.starts_with("arn:"));
         let options = Options {
             principals: arns.filter(|arn| arn.contains(":role/")).map(str::to_owned).collect(),
-            speed: SPEED,
+            speed,
             ..Options::default()
         };
         let server = Server::start(options, ([127, 0, 0, 1], 0).into()).unwrap();
-        Self { server, spec: spec.to_owned() }
+        Self { server, spec: spec.to_owned(), speed }
     }
 
     /// As it was at an earlier moment.
@@ -78,8 +87,12 @@ impl Ground {
     /// What a new process begins with.
     async fn session(&self) -> Result<Session, Error> {
         let url = format!("http://{}", self.server.addr());
-        let access = Access { region: REGION.to_owned(), sandbox: Some((url, ACCOUNT.to_owned())), patience: Some(PATIENCE) };
-        let aws = Aws::connect(&access, &self.spec().name, Clock::scaled(SPEED)).await?;
+        let access = Access {
+            region: REGION.to_owned(),
+            sandbox: Some((url, ACCOUNT.to_owned())),
+            patience: (self.speed == SLOW).then_some(PATIENCE),
+        };
+        let aws = Aws::connect(&access, &self.spec().name, Clock::scaled(self.speed)).await?;
         Ok(Session::on(self.spec(), aws, BTreeMap::new(), Templates::load(None)?))
     }
 
@@ -112,7 +125,10 @@ impl Ground {
             let failed: Vec<_> = report.failed().map(|(line, e)| format!("{}: {e}", line.address)).collect();
             let left: Vec<_> = report.left().map(|line| line.address.to_string()).collect();
             let blocked: Vec<_> = report.blocked().map(|(line, e)| format!("{}: {e}", line.address)).collect();
-            assert!(failed.is_empty() && left.is_empty() && blocked.is_empty(), "{place}: {failed:#?} {left:?} {blocked:?}");
+            assert!(
+                failed.is_empty() && left.is_empty() && blocked.is_empty(),
+                "{place}: {failed:#?} {left:?} {blocked:?}"
+            );
         }
     }
 

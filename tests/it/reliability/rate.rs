@@ -14,7 +14,7 @@ async fn life(spec: &str, percent: u32, seeds: std::ops::Range<u64>) {
     let tried = seeds.clone().count();
     let (mut struck, mut calls) = (0, 0);
     for seed in seeds.clone() {
-        let ground = Ground::new(spec);
+        let ground = Ground::at(spec, SLOW);
         for (policy, wanted) in [apply(), destroy()].iter().zip(&wanted) {
             let rate = f64::from(percent) / 100.0;
             ground.faults(&format!("{{seed: {seed}, faults: [{{rate: {rate}, either: mixed}}]}}"));

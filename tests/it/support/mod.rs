@@ -34,6 +34,7 @@ pub fn record_dir(said: Option<OsString>) -> Option<PathBuf> {
 pub async fn connect(url: &str, clock: Clock) -> Arc<Aws> {
     static TENANCIES: AtomicUsize = AtomicUsize::new(1);
     let tenancy = format!("t{}", TENANCIES.fetch_add(1, Ordering::Relaxed));
-    let access = Access { region: REGION.to_owned(), sandbox: Some((url.to_owned(), ACCOUNT.to_owned())), patience: None };
+    let access =
+        Access { region: REGION.to_owned(), sandbox: Some((url.to_owned(), ACCOUNT.to_owned())), patience: None };
     Aws::connect(&access, &tenancy, clock).await.expect("the stand-in for AWS answers")
 }

@@ -33,7 +33,8 @@ impl Served {
             ..Options::default()
         };
         let server = Server::start(options, ([127, 0, 0, 1], 0).into()).unwrap();
-        let access = Access { region, sandbox: Some((format!("http://{}", server.addr()), account.clone())), patience: None };
+        let access =
+            Access { region, sandbox: Some((format!("http://{}", server.addr()), account.clone())), patience: None };
         let aws = Aws::connect(&access, "foreign", Clock::real()).await.unwrap();
         for policy in arns().filter_map(|arn| arn.split_once(":policy/")).map(|(_, name)| name) {
             let document =
