@@ -21,6 +21,10 @@ use crate::engine::clock::Clock;
 /// end before the call times out.
 const SLOWEST: f64 = 0.5;
 
+/// The part of what AWS grants that is used: calls don't arrive as evenly as
+/// they are sent, and others have the account too.
+const SHARE: f64 = 0.9;
+
 /// Calls at once, and calls a second, for reads and for changes.
 ///
 /// EC2: "Request throttling for the Amazon EC2 API", by category. KMS:
@@ -102,9 +106,10 @@ impl Pace {
     fn with<T>(&self, api: &Api, change: impl FnOnce(&mut Bucket, Duration) -> T) -> T {
         let now = self.clock.elapsed();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = buckets
-            .entry(format!("{}:{}", api.service, api.action))
-            .or_insert_with(|| Bucket::new(limits(&api.service, api.reads()), now));
+        let bucket = buckets.entry(format!("{}:{}", api.service, api.action)).or_insert_with(|| {
+            let (burst, rate) = limits(&api.service, api.reads());
+            Bucket::new((burst * SHARE, rate * SHARE), now)
+        });
         change(bucket, now)
     }
 

@@ -42,12 +42,23 @@ struct Rule {
     rate: Option<f64>,
     /// At most so often.
     times: Option<u64>,
+    /// Only what goes beyond these tokens, of which each operation has its own.
+    over: Option<Tokens>,
     /// Instead of the work.
     before: Option<What>,
     /// Instead of the answer: the work is done.
     after: Option<What>,
     /// One of both, by chance.
     either: Option<What>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tokens {
+    /// Calls at once.
+    burst: f64,
+    /// Calls in a simulated second.
+    rate: f64,
 }
 
 fn any() -> String {
@@ -155,6 +166,8 @@ pub struct Faults {
     script: Script,
     /// For each rule: matching calls, and those that it struck.
     counts: Vec<(u64, u64)>,
+    /// For each rule and operation: tokens left, and when.
+    tokens: BTreeMap<(usize, String), (f64, f64)>,
     /// How often a call was made, by what it is: the next one is another draw.
     drawn: BTreeMap<[u8; 32], u64>,
     judged: u64,
@@ -177,7 +190,7 @@ impl Faults {
         (self.counts.iter().map(|(_, struck)| struck).sum(), self.judged)
     }
 
-    pub fn judge(&mut self, call: &Call) -> Option<Verdict> {
+    pub fn judge(&mut self, call: &Call, now: f64) -> Option<Verdict> {
         self.judged += 1;
         if self.dead {
             return Some(Verdict { done: false, what: What::Die });
@@ -188,7 +201,7 @@ impl Faults {
         let name = format!("{}:{}", call.service, call.operation);
         let mut chance = Chance::of(self.script.seed, call, &mut self.drawn);
         let rules = self.script.faults.iter().zip(&mut self.counts);
-        for (rule, (seen, struck)) in rules {
+        for (n, (rule, (seen, struck))) in rules.enumerate() {
             let fits = match rule.only {
                 Only::All => true,
                 Only::Changes => !call.reads,
@@ -202,6 +215,15 @@ impl Faults {
             if spent || rule.nth.is_some_and(|nth| nth != *seen) || rule.rate.is_some_and(|rate| chance.draw() >= rate)
             {
                 continue;
+            }
+            if let Some(Tokens { burst, rate }) = rule.over {
+                let (left, since) = self.tokens.entry((n, name.clone())).or_insert((burst, now));
+                *left = (*left + (now - *since) * rate).min(burst);
+                *since = now;
+                if *left >= 1.0 {
+                    *left -= 1.0;
+                    continue;
+                }
             }
             *struck += 1;
             let done = rule.after.is_some() || (rule.either.is_some() && chance.draw() < 0.5);
@@ -398,7 +420,7 @@ mod tests {
 
     fn struck(script: &str, calls: &[(&str, Value)]) -> Vec<bool> {
         let mut faults = Faults::new(Script::parse(script).unwrap());
-        calls.iter().map(|(operation, params)| faults.judge(&call(operation, params)).is_some()).collect()
+        calls.iter().map(|(operation, params)| faults.judge(&call(operation, params), 0.0).is_some()).collect()
     }
 
     #[test]
@@ -430,6 +452,19 @@ mod tests {
         assert_eq!(struck(script, &calls), [true, false, false, false]);
         let script = "faults: [{call: 'ec2:*', times: 2, before: throttle}]";
         assert_eq!(struck(script, &calls), [true, true, false, false]);
+    }
+
+    #[test]
+    fn what_goes_beyond_the_tokens_is_struck() {
+        let mut faults =
+            Faults::new(Script::parse("faults: [{over: {burst: 2, rate: 0.5}, before: throttle}]").unwrap());
+        let params = json!({});
+        let mut at = |now: f64, operation| faults.judge(&call(operation, &params), now).is_some();
+        assert_eq!(
+            [0.0, 0.0, 0.0, 1.0, 2.0, 2.0].map(|now| at(now, "CreateVpc")),
+            [false, false, true, true, false, true]
+        );
+        assert!(!at(2.0, "CreateSubnet"), "each operation has its own");
     }
 
     #[test]

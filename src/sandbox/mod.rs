@@ -386,7 +386,7 @@ impl Core {
     }
 
     fn judge(&self, inner: &mut Inner, call: &Call) -> Option<Verdict> {
-        let verdict = inner.faults.judge(call);
+        let verdict = inner.faults.judge(call, inner.clock.now());
         if inner.faults.is_dead() {
             self.died.send_if_modified(|died| !std::mem::replace(died, true));
         }

@@ -1,11 +1,8 @@
 //! kill -9 at every call.
 
-use futures::StreamExt;
-
 use super::*;
 
-/// Tries at a time: more than the computer has processors, because each waits
-/// now and then.
+/// More than a computer has processors, because each waits now and then.
 const AT_ONCE: usize = 4;
 
 /// What is begun with, and what is wanted of it.
@@ -62,7 +59,7 @@ impl Case {
         let changes = self.left.len();
         assert!(changes > 20, "{}: only {changes} changes", self.name);
         let case = &self;
-        at_once(0..changes, |k| {
+        at_once(AT_ONCE, 0..changes, |k| {
             let case = case.clone();
             async move { case.died_after(k).await }
         })
@@ -71,19 +68,13 @@ impl Case {
         // What a dropped run leaves, rather than what its calls did.
         let sample: Vec<_> = (1..changes).step_by(29).flat_map(|k| [(k, "before"), (k, "after")]).collect();
         let tried = sample.len();
-        at_once(sample, |(k, when)| {
+        at_once(AT_ONCE, sample, |(k, when)| {
             let case = case.clone();
             async move { case.dies(k, when).await }
         })
         .await;
         note(&format!("runs dropped around a change: {}", self.name), tried, "as undisturbed");
     }
-}
-
-/// Does `work` with each of `all`, a few at a time.
-async fn at_once<T, F: Future<Output = ()> + Send + 'static>(all: impl IntoIterator<Item = T>, work: impl Fn(T) -> F) {
-    let all = futures::stream::iter(all).map(|one| tokio::spawn(work(one)));
-    all.buffer_unordered(AT_ONCE).for_each(async |ended| ended.unwrap()).await;
 }
 
 async fn applied(spec: &str) -> Vec<u8> {

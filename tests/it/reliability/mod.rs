@@ -8,6 +8,7 @@
 mod estate;
 mod kill;
 mod lag;
+mod limits;
 mod lost;
 mod rate;
 mod sigkill;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use estate::Estate;
+use futures::StreamExt;
 use ringfence::aws::{Access, Aws};
 use ringfence::cli::session::Session;
 use ringfence::engine::clock::Clock;
@@ -135,6 +137,16 @@ impl Ground {
     fn estate(&self) -> Estate {
         estate::settled(&self.server)
     }
+}
+
+/// Does `work` with each of `all`, so many at a time.
+async fn at_once<T, F: Future<Output = ()> + Send + 'static>(
+    many: usize,
+    all: impl IntoIterator<Item = T>,
+    work: impl Fn(T) -> F,
+) {
+    let all = futures::stream::iter(all).map(|one| tokio::spawn(work(one)));
+    all.buffer_unordered(many).for_each(async |ended| ended.unwrap()).await;
 }
 
 fn apply() -> Policy {

@@ -1,0 +1,87 @@
+//! What can't succeed ends soon and says so; what is asked to slow down does.
+
+use aws_sdk_ec2::types::Tag;
+
+use super::*;
+
+/// What failed, in words; the rest is skipped or done.
+async fn failures(ground: &Ground) -> Vec<String> {
+    let report = ground.run(&apply()).await.unwrap();
+    report
+        .failed()
+        .map(|(line, e)| format!("{}: {e}; {}", line.address, e.help.as_deref().unwrap_or_default()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_error_is_not_retried() {
+    let ground = Ground::new(&alone("premium"));
+    for (code, said) in
+        [("UnauthorizedOperation", "iam-policy"), ("VpcLimitExceeded", "Service Quotas"), ("InvalidVpcRange", "")]
+    {
+        ground
+            .faults(&format!("faults: [{{call: 'ec2:CreateVpc', before: {{error: {{code: {code}, message: No}}}}}}]"));
+        let failed = failures(&ground).await;
+        assert_eq!(failed.len(), 1, "{failed:?}");
+        assert!(failed[0].starts_with(&format!("tenant/7/silo/vpc: ec2:CreateVpc: No ({code})")), "{failed:?}");
+        assert!(failed[0].contains(said), "{failed:?}");
+        assert_eq!(ground.server.struck().0, 1, "{code} is tried once");
+    }
+    ground.faults("{}");
+    ground.undisturbed(&apply()).await;
+    note("a terminal error (denied, quota, invalid): tried once", 3, "named, and the next run goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_end_in_a_report() {
+    let ground = Ground::new(&alone("premium"));
+    for what in ["throttle", "internal", "busy", "drop", "cut", "html"] {
+        ground.faults(&format!("faults: [{{call: 'ec2:CreateVpc', before: {what}}}]"));
+        let failed = failures(&ground).await;
+        assert_eq!(failed.len(), 1, "{failed:?}");
+        assert!(failed[0].contains("ec2:CreateVpc") && failed[0].contains(", tried for "), "{failed:?}");
+        assert!(failed[0].contains("the same command") || failed[0].contains("AWS_ENDPOINT_URL"), "{failed:?}");
+        let tries = ground.server.struck().0;
+        assert!((4..60).contains(&tries), "{what}: {tries} tries");
+    }
+    ground.faults("{}");
+    ground.undisturbed(&apply()).await;
+    note(
+        "a call that never succeeds, by kind of fault",
+        6,
+        "named with how long it was tried, and the next run goes on",
+    );
+}
+
+/// `calls` changes at once, through one client, where EC2 grants so many; how
+/// many were throttled on the way.
+async fn burst(calls: usize, tokens: &str, speed: f64) -> u64 {
+    let ground = Ground::at(&alone("premium"), speed);
+    let aws = ground.session().await.unwrap().aws;
+    let vpc = aws.ec2.create_vpc().cidr_block("10.0.0.0/16").send().await.unwrap();
+    let vpc = vpc.vpc().unwrap().vpc_id().unwrap();
+    ground.faults(&format!("faults: [{{call: 'ec2:*', only: changes, over: {tokens}, before: throttle}}]"));
+    let tag = |n: usize| Tag::builder().key("n").value(n.to_string()).build();
+    let all = (0..calls).map(|n| aws.ec2.create_tags().resources(vpc).tags(tag(n)).send());
+    for answer in futures::future::join_all(all).await {
+        answer.unwrap();
+    }
+    ground.server.struck().0
+}
+
+/// "Request throttling for the Amazon EC2 API": changes, each operation.
+#[tokio::test(flavor = "multi_thread")]
+async fn published_limits_are_kept() {
+    let throttled = burst(200, "{burst: 50, rate: 5}", 10.0).await;
+    assert_eq!(throttled, 0);
+    note("200 changes at once under EC2's published token bucket", 1, &format!("{throttled} throttled"));
+}
+
+/// As where somebody else uses up most of an account's: what was sent at once
+/// is refused, and then the pace is that of AWS.
+#[tokio::test(flavor = "multi_thread")]
+async fn narrower_limits_are_learned() {
+    let throttled = burst(45, "{burst: 5, rate: 0.5}", 50.0).await;
+    assert!((30..55).contains(&throttled), "{throttled} throttled");
+    note("45 changes at once under a tenth of that", 1, &format!("{throttled} throttled"));
+}
