@@ -13,6 +13,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::retry::ErrorKind;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 
 use crate::engine::clock::Clock;
@@ -176,12 +177,14 @@ impl HttpConnector for PacedConnector {
             let Some(api) = Api::of(&request) else { return connector.call(request).await };
             pace.wait(&api).await;
             let mut response = connector.call(request).await?;
+            let success = response.status().is_success();
             // Some operations answer with nothing, so nobody would read it.
-            if response.status().is_success() && response.headers().get("content-type").is_some_and(is_page) {
+            let html = |kind: &str| kind.starts_with("text/html");
+            if success && response.headers().get("content-type").is_some_and(html) && is_page(&mut response).await? {
                 let page = format!("{NOT_AWS}: HTTP {}, a web page", response.status().as_u16());
                 return Err(ConnectorError::other(page.into(), Some(ErrorKind::TransientError)));
             }
-            let throttled = !response.status().is_success() && is_throttling(&mut response).await?;
+            let throttled = !success && is_throttling(&mut response).await?;
             pace.with(&api, |bucket, now| bucket.learn(throttled, now));
             Ok(response)
         })
@@ -191,19 +194,27 @@ impl HttpConnector for PacedConnector {
 /// The beginning of what is said of an answer that somebody in between gave.
 pub(super) const NOT_AWS: &str = "the answer isn't AWS's";
 
-fn is_page(content_type: &str) -> bool {
-    content_type.starts_with("text/html")
+/// Emulators give answers this type, too.
+async fn is_page(response: &mut HttpResponse) -> Result<bool, ConnectorError> {
+    let bytes = read(response).await?;
+    let start = String::from_utf8_lossy(bytes.get(..256).unwrap_or(&bytes)).trim_start().to_lowercase();
+    Ok(start.starts_with("<!doctype html") || start.starts_with("<html"))
 }
 
-/// Reads a refusal's body, and leaves it for who asked.
-async fn is_throttling(response: &mut HttpResponse) -> Result<bool, ConnectorError> {
+/// The body, which stays for who asked.
+async fn read(response: &mut HttpResponse) -> Result<Bytes, ConnectorError> {
     let body = std::mem::replace(response.body_mut(), SdkBody::taken());
     let bytes = body.collect().await.map_err(ConnectorError::io)?.to_bytes();
+    *response.body_mut() = SdkBody::from(bytes.clone());
+    Ok(bytes)
+}
+
+async fn is_throttling(response: &mut HttpResponse) -> Result<bool, ConnectorError> {
+    let bytes = read(response).await?;
     let said = String::from_utf8_lossy(&bytes);
     let kind = response.headers().get("x-amzn-errortype").unwrap_or_default();
     let words = ["Throttl", "RequestLimitExceeded", "TooManyRequests"];
     let throttled = response.status().as_u16() == 429 || words.iter().any(|w| said.contains(w) || kind.contains(w));
-    *response.body_mut() = SdkBody::from(bytes);
     Ok(throttled)
 }
 

@@ -466,13 +466,20 @@ async fn entries_by_hand(ground: &Ground) {
     let aws = &Arc::new(Aws { caller, ..(*ground.aws).clone() });
     let kind = AccessEntry::new(aws.clone());
     let make = |principal: &str| aws.eks.create_access_entry().cluster_name(&cluster.id).principal_arn(principal);
+    let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
+    let other = aws.iam.create_role().role_name("karpenter").assume_role_policy_document(trust).send().await.unwrap();
+    let other = other.role().unwrap().arn();
     make(&hand).send().await.unwrap();
     make(&node).r#type("EC2_LINUX").send().await.unwrap();
+    make(other).r#type("EC2_LINUX").send().await.unwrap();
     make(&runner).send().await.unwrap();
     associate(aws, &cluster.id, &hand).await;
 
+    // Of nodes' entries, one of our own role that no nodes have is left over.
     let seen = kind.observe(&Round::default(), &[]).await.unwrap();
-    let [found] = seen.found.as_slice() else { panic!("{:#?}", seen.found) };
+    let [found, left] = seen.found.as_slice() else { panic!("{:#?}", seen.found) };
+    assert_eq!(left.address, entry_address(&cluster.address, &node));
+    ground.unmake(&kind, left).await;
     assert_eq!(found.address, entry_address(&cluster.address, &hand));
     assert_eq!(found.state["tags"], json!({}));
 
