@@ -1,5 +1,7 @@
 //! kill -9 at every call.
 
+use ringfence::aws::lock::LEASE;
+
 use super::*;
 
 /// More than a computer has processors, because each waits now and then.
@@ -120,4 +122,24 @@ async fn changing_replacing_and_removing() {
     }
     let case = Case::new("change, replace and remove, three tiers", other, apply(), Some(begin)).await;
     case.dies_everywhere().await;
+}
+
+/// Killed, and the next run reads what is half a minute old: the lock's lease
+/// has ended by then, and no longer is what was made before it unknown.
+#[tokio::test(flavor = "multi_thread")]
+async fn dying_where_reads_lag() {
+    let case = Case::new("apply, silo, reads behind", alone("premium"), apply(), None).await;
+    let sample: Vec<usize> = (0..case.left.len()).step_by(11).collect();
+    let tried = sample.len();
+    at_once(AT_ONCE, sample, |k| {
+        let case = case.clone();
+        async move {
+            let ground = Ground::begun(&case.spec, case.left.get(k).map(Vec::as_slice));
+            ground.faults("lag: {'*': 30}");
+            ground.server.advance(LEASE.as_secs_f64());
+            case.goes_on(&ground, &format!("after change {}", k + 1)).await;
+        }
+    })
+    .await;
+    note("kill -9 after a change, and reads 30 s behind in the next run: apply, silo", tried, "as undisturbed");
 }

@@ -11,6 +11,7 @@ mod lag;
 mod limits;
 mod lost;
 mod rate;
+mod script;
 mod sigkill;
 
 use std::collections::BTreeMap;
