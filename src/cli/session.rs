@@ -2,6 +2,7 @@
 //! what exists.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -336,8 +337,11 @@ fn start_sandbox(spec: &Spec, dir: &Path, global: &Global) -> Result<sandbox::Se
         ..sandbox::Options::default()
     };
     sandbox::Server::start(options, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).map_err(|e| {
-        Error::input(format!("the sandbox can't start in {}: {e}", dir.display()))
-            .help("free some space, name another directory with --sandbox=DIR, or move what is there away")
+        let help = match e.kind() {
+            ErrorKind::ResourceBusy => "wait until that process ends, or name another directory with --sandbox=DIR",
+            _ => "free some space, name another directory with --sandbox=DIR, or move what is there away",
+        };
+        Error::input(format!("the sandbox can't start in {}: {e}", dir.display())).help(help)
     })
 }
 

@@ -309,7 +309,8 @@ impl Executor {
         limit: Duration,
     ) -> Result<(String, Outputs)> {
         let kind = self.kinds.get(step.kind)?;
-        let wait = Wait { executor: self, i, step, kind, pollers, limit };
+        let wait = Wait { executor: self, i, step, kind, pollers, limit, ours: true };
+        let before = Wait { ours: false, ..wait };
         let new = || -> Result<New> {
             let state =
                 step.state.as_ref().ok_or_else(|| Error::bug(format!("{} has no state to send", step.address)))?;
@@ -330,13 +331,13 @@ impl Executor {
             (Action::Update, Some(found)) => {
                 let new = new()?;
                 if matches!(found.status, Status::Pending(_)) {
-                    wait.ready(Made { id: found.id.clone(), ..Made::default() }, &found.state).await?;
+                    before.ready(Made { id: found.id.clone(), ..Made::default() }, &found.state).await?;
                 }
                 let made = self.update(&wait, found, &new).await?;
                 wait.ready(made, &new.state).await
             }
             (Action::Wait, Some(found)) => {
-                wait.ready(Made { id: found.id.clone(), ..Made::default() }, &found.state).await
+                before.ready(Made { id: found.id.clone(), ..Made::default() }, &found.state).await
             }
             (Action::Delete, Some(found)) => {
                 let deleting = found.status == Status::Deleting;
@@ -407,6 +408,19 @@ impl Executor {
         }
     }
 
+    /// Pauses; only `through` to the end if the user stops the run.
+    async fn rest(&self, pause: Duration, through: bool) -> Rest {
+        if through {
+            self.clock.sleep(pause).await;
+            return Rest::Over;
+        }
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            Ok(_) = stop.wait_for(|s| *s == Stop::Gently) => Rest::Stopped,
+            () = self.clock.sleep(pause) => Rest::Over,
+        }
+    }
+
     fn send(&self, event: Event) {
         // Nobody listening is fine: the report has it all.
         let _ = self.events.send(event);
@@ -440,6 +454,8 @@ const FEWEST_TRIES: u32 = 4;
 struct Tries {
     count: u32,
     since: Option<Duration>,
+    /// Goes on even when the user stops the run.
+    through: bool,
 }
 
 impl Tries {
@@ -474,10 +490,24 @@ impl Tries {
         let jitter = 0.5 + 0.5 * wait.executor.chance.draw(&address, self.count);
         let after = Duration::from_secs_f64((jitter * 1.7_f64.powi(self.count.min(12) as i32)).min(15.0));
         self.count += 1;
-        wait.executor.send(Event::Retry { step: wait.i, address, error, after });
-        clock.sleep(after).await;
-        Ok(())
+        if self.through || *wait.executor.stop.borrow() == Stop::No {
+            wait.executor.send(Event::Retry { step: wait.i, address, error: error.clone(), after });
+        }
+        match wait.executor.rest(after, self.through).await {
+            Rest::Over => Ok(()),
+            Rest::Stopped => Err(error.help(STOPPED)),
+        }
     }
+}
+
+/// For what was still to be tried or waited for when the user stopped the run.
+const STOPPED: &str = "the run was stopped before this was tried again: the same command goes on from what it finds";
+
+/// How a pause ended.
+enum Rest {
+    Over,
+    /// The user stopped the run, before the pause or during it.
+    Stopped,
 }
 
 /// `error`, with how long it was tried.
@@ -501,6 +531,9 @@ struct Wait<'a> {
     pollers: &'a Pollers,
     /// How long each of calling and waiting may take.
     limit: Duration,
+    /// What is waited for was begun by this run: it is seen through even when
+    /// the user stops the run.
+    ours: bool,
 }
 
 impl Wait<'_> {
@@ -523,7 +556,9 @@ impl Wait<'_> {
                 return Ok(found);
             }
             self.progress(&mut shown, "looking for what may have been made".to_owned());
-            clock.sleep(pause.next()).await;
+            if let Rest::Stopped = self.executor.rest(pause.next(), false).await {
+                return Ok(None);
+            }
         }
     }
 
@@ -609,7 +644,7 @@ impl Wait<'_> {
     /// Asks together with whoever else waits for this kind. Trouble with the
     /// asking isn't the resource's: it is tried again.
     async fn find(&self, handle: &Handle) -> Result<Option<Found>> {
-        let mut tries = Tries::default();
+        let mut tries = Tries { through: self.ours, ..Tries::default() };
         loop {
             match self.pollers.find(self.kind, handle).await {
                 Ok(found) => return Ok(found),
@@ -634,8 +669,10 @@ impl Wait<'_> {
                 .help("it may still get there: run the same command, which goes on from what it finds"));
         }
         let left = deadline.saturating_sub(now).max(Duration::from_millis(500));
-        self.executor.clock.sleep(pause.next().min(left)).await;
-        Ok(())
+        match self.executor.rest(pause.next().min(left), self.ours).await {
+            Rest::Over => Ok(()),
+            Rest::Stopped => Err(Error::new(Class::Timeout, format!("it isn't {what} yet")).help(STOPPED)),
+        }
     }
 }
 

@@ -56,7 +56,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use state::{Ids, State};
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -118,7 +118,8 @@ impl Server {
     /// Binds `addr` (port 0 picks a free one) and serves on the current tokio runtime.
     ///
     /// # Errors
-    /// The address can't be bound, the saved state can't be read, or the record file can't be opened.
+    /// The address can't be bound, another sandbox has the state directory open, the saved state can't be read, or the
+    /// record file can't be opened.
     pub fn start(options: Options, addr: SocketAddr) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(addr)?;
         listener.set_nonblocking(true)?;
@@ -145,7 +146,12 @@ impl Server {
             // It ends by itself; it fails only if it was aborted, which ends it too.
             let _ended = task.await;
         }
-        self.core.save()
+        let saved = self.core.save();
+        // A connection that is still closing may keep the core alive for a moment.
+        if let Some(held) = &self.core.held {
+            held.unlock()?;
+        }
+        saved
     }
 
     /// Calls so far, by service and operation.
@@ -221,6 +227,8 @@ struct Core {
     account: String,
     /// `state.json` in the state directory.
     state_file: Option<PathBuf>,
+    /// The state directory, locked: two sandboxes would overwrite each other's state.
+    held: Option<File>,
     changed: Notify,
     died: watch::Sender<bool>,
     inner: Mutex<Inner>,
@@ -242,6 +250,7 @@ struct Inner {
 
 impl Core {
     fn open(options: Options, base_url: String) -> io::Result<Self> {
+        let held = options.state_dir.as_deref().map(hold).transpose()?.flatten();
         let state_file = options.state_dir.map(|dir| dir.join("state.json"));
         let mut state = match &state_file {
             Some(file) => load(file)?,
@@ -270,7 +279,7 @@ impl Core {
             unsaved: None,
         });
         let (died, _) = watch::channel(false);
-        let core = Self { base_url, account: options.account, state_file, changed: Notify::new(), died, inner };
+        let core = Self { base_url, account: options.account, state_file, held, changed: Notify::new(), died, inner };
         // A directory that can't be written shows before any work is done.
         core.save()?;
         Ok(core)
@@ -499,10 +508,22 @@ fn at(file: &Path, what: &str, why: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("{} {what}: {why}", file.display()))
 }
 
-fn load(file: &Path) -> io::Result<State> {
-    if let Some(dir) = file.parent() {
-        std::fs::create_dir_all(dir).map_err(|why| at(dir, "can't be made a directory", why))?;
+/// Makes `dir`, and locks it for this process without a file of its own; the system lets go when the process ends,
+/// however it ends. None where directories can't be opened or locked, as on Windows and some network file systems.
+fn hold(dir: &Path) -> io::Result<Option<File>> {
+    std::fs::create_dir_all(dir).map_err(|why| at(dir, "can't be made a directory", why))?;
+    let Ok(held) = File::open(dir) else { return Ok(None) };
+    match held.try_lock() {
+        Ok(()) => Ok(Some(held)),
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            format!("another process has {} open as its sandbox", dir.display()),
+        )),
+        Err(TryLockError::Error(_)) => Ok(None),
     }
+}
+
+fn load(file: &Path) -> io::Result<State> {
     match std::fs::read(file) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map_err(|why| at(file, "holds no sandbox state (move it away to begin with an empty sandbox)", why)),

@@ -368,6 +368,32 @@ fn the_sandbox_cannot_be_kept() {
 }
 
 #[test]
+fn the_sandbox_is_open_elsewhere() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let Served { runtime, server, .. } = Served::start(&estate, None);
+    let before = fs::read(estate.state()).unwrap();
+    let says = "another process has sandbox open as its sandbox";
+    for args in [&["plan"][..], &["apply", "--auto-approve"]] {
+        estate.run(args).refuses(&[says, "wait until that process ends", "--sandbox=DIR"]);
+    }
+    let mut serving = estate.bare(&["sandbox", "--listen", "127.0.0.1:0", "--state", "sandbox"]);
+    Run::of(&mut serving).refuses(&[says, "choose another port or directory"]);
+    assert!(fs::read(estate.state()).unwrap() == before, "it isn't overwritten");
+    runtime.block_on(server.shutdown()).unwrap();
+    estate.run(&["plan"]).exits(0);
+
+    // Whoever is killed holds nothing up.
+    let mut serving = estate.bare(&["sandbox", "--listen", "127.0.0.1:0", "--state", "sandbox"]);
+    let mut serving = serving.stdout(Stdio::piped()).spawn().unwrap();
+    BufReader::new(serving.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+    estate.run(&["plan"]).refuses(&[says]);
+    serving.kill().unwrap();
+    serving.wait().unwrap();
+    estate.run(&["plan"]).exits(0);
+    holds_only(&estate.path().join("sandbox"), &["state.json"]);
+}
+
+#[test]
 fn the_spec_cannot_be_read() {
     let estate = Estate::new(&SINGLE_SILO);
     for args in [&["validate"][..], &["plan"], &["apply", "--auto-approve"], &["render"], &["graph"]] {

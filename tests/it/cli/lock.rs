@@ -6,11 +6,11 @@ use std::process::Child;
 use super::*;
 
 const PATH: &str = "/ringfence/sole/eu-central-1/lock";
-const LEASE: [&str; 2] = ["--lock-lease", "4s"];
+pub(super) const LEASE: [&str; 2] = ["--lock-lease", "4s"];
 
 /// The program's clock is the wall's here: what AWS takes its time for must
 /// not take a person's.
-fn serve(estate: &Estate) -> Served {
+pub(super) fn serve(estate: &Estate) -> Served {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let text = estate.example.text();
     let words = text.split([' ', '\n', '[', ']', ',', '"']);
@@ -25,10 +25,10 @@ fn serve(estate: &Estate) -> Served {
 }
 
 /// A run in the background, against `served`; killed when the test ends.
-struct Background(Child);
+pub(super) struct Background(Child);
 
 impl Background {
-    fn start(served: &Served, estate: &Estate, args: &[&str]) -> Self {
+    pub(super) fn start(served: &Served, estate: &Estate, args: &[&str]) -> Self {
         let mut command = estate.bare(args);
         command
             .env("AWS_ENDPOINT_URL", served.url())
@@ -40,8 +40,12 @@ impl Background {
     }
 
     /// Applies, and has begun to write.
-    fn applying(served: &Served, estate: &Estate) -> Self {
-        let mut run = Self::start(served, estate, &[&["apply", "--auto-approve"], &LEASE[..]].concat());
+    pub(super) fn applying(served: &Served, estate: &Estate) -> Self {
+        Self::applying_with(served, estate, &LEASE)
+    }
+
+    pub(super) fn applying_with(served: &Served, estate: &Estate, args: &[&str]) -> Self {
+        let mut run = Self::start(served, estate, &[&["apply", "--auto-approve"], args].concat());
         until(|| {
             assert_eq!(run.0.try_wait().unwrap(), None, "it ended already");
             served.server.counts().contains_key(&("eks".to_owned(), "CreateCluster".to_owned()))
@@ -49,7 +53,24 @@ impl Background {
         run
     }
 
-    fn ends(mut self) -> Run {
+    /// As by `kill -SIGNAL`.
+    pub(super) fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([format!("-{signal}"), self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits until stderr goes on with `what`.
+    pub(super) fn says(&mut self, what: &str) {
+        let (mut said, mut byte) = (Vec::new(), [0]);
+        let stderr = self.0.stderr.as_mut().unwrap();
+        while !String::from_utf8_lossy(&said).contains(what) {
+            let read = stderr.read_exact(&mut byte);
+            assert!(read.is_ok(), "it ended without {what:?}: {}", String::from_utf8_lossy(&said));
+            said.extend(byte);
+        }
+    }
+
+    pub(super) fn ends(mut self) -> Run {
         let mut text = [String::new(), String::new()];
         self.0.stdout.take().unwrap().read_to_string(&mut text[0]).unwrap();
         self.0.stderr.take().unwrap().read_to_string(&mut text[1]).unwrap();
@@ -66,18 +87,18 @@ impl Drop for Background {
     }
 }
 
-fn until(mut holds: impl FnMut() -> bool) {
+pub(super) fn until(mut holds: impl FnMut() -> bool) {
     while !holds() {
         std::thread::yield_now();
     }
 }
 
-fn run(served: &Served, estate: &Estate, args: &[&str]) -> Run {
+pub(super) fn run(served: &Served, estate: &Estate, args: &[&str]) -> Run {
     against(&served.url(), &mut estate.bare(args))
 }
 
 /// Generations, and whether they are released.
-fn locks(served: &Served) -> Vec<(String, bool)> {
+pub(super) fn locks(served: &Served) -> Vec<(String, bool)> {
     let dump = served.server.dump();
     let all = &dump["123456789012"]["regions"]["eu-central-1"]["ssm"]["parameters"];
     let of = |p: &Value| text(list(&p["values"]).last().unwrap()).contains("\"released\":true");
@@ -89,12 +110,16 @@ fn ssm(served: &Served) -> aws_sdk_ssm::Client {
 }
 
 /// The spec of one silo, named as in [`PATH`].
-fn estate() -> Estate {
+pub(super) fn estate() -> Estate {
+    named("sole")
+}
+
+fn named(tenancy: &str) -> Estate {
     let estate = Estate::new(&SINGLE_SILO);
     let text = estate.example.text();
     let name = text.split_once("metadata:").and_then(|(_, rest)| rest.split_once("name: ")).unwrap().1;
     let name = name.lines().next().unwrap().trim_end_matches('}').trim();
-    estate.write(&text.replacen(&format!("name: {name}"), "name: sole", 1));
+    estate.write(&text.replacen(&format!("name: {name}"), &format!("name: {tenancy}"), 1));
     estate
 }
 
@@ -138,9 +163,64 @@ fn a_killed_holder_is_followed_after_its_lease() {
 }
 
 #[test]
+fn a_holder_that_was_paused_stops_before_its_next_write() {
+    let estate = estate();
+    let served = serve(&estate);
+    let holder = Background::applying(&served, &estate);
+    holder.signal("STOP");
+    let next = run(&served, &estate, &["apply", "--auto-approve"]).exits(0);
+    assert!(next.out.contains("Apply complete"), "{}", next.out);
+    let before = normal(served.server.dump());
+    holder.signal("CONT");
+    let holder = holder.ends().refuses(&["the lock ", "nothing new was started"]);
+    assert!(holder.out.contains("Apply incomplete") && holder.out.contains("Not started"), "{}", holder.out);
+    assert!(normal(served.server.dump()) == before, "it wrote all the same");
+    assert_eq!(locks(&served), [("/2".to_owned(), true)]);
+}
+
+#[test]
+fn without_permission_for_the_lock_nothing_is_written() {
+    let estate = estate();
+    let served = serve(&estate);
+    run(&served, &estate, &["plan"]).exits(0);
+    let before = served.server.dump();
+    for call in ["ssm:*", "ssm:PutParameter"] {
+        let denied = "{error: {code: AccessDeniedException, message: no, status: 400}}";
+        served.server.set_faults(Script::parse(&format!("faults: [{{call: '{call}', before: {denied}}}]")).unwrap());
+        run(&served, &estate, &["apply", "--auto-approve"]).refuses(&[
+            "the lock can't be taken, so nothing was changed",
+            "AccessDeniedException",
+            "ssm:GetParametersByPath, ssm:PutParameter, ssm:AddTagsToResource and ssm:DeleteParameters",
+        ]);
+        assert!(served.server.dump() == before, "something was written");
+    }
+}
+
+#[test]
+fn two_tenancies_in_one_account_do_not_wait_for_each_other() {
+    let (one, other) = (named("sole"), named("other"));
+    let served = serve(&one);
+    let first = Background::applying_with(&served, &one, &[]);
+    // It holds its lock all the while.
+    first.signal("STOP");
+    let second = run(&served, &other, &["apply", "--auto-approve"]).exits(0);
+    assert!(second.out.contains("Apply complete"), "{}", second.out);
+    assert!(!second.err.contains("Waiting for the lock"), "{}", second.err);
+    first.signal("CONT");
+    let first = first.ends().exits(0);
+    assert!(first.out.contains("Apply complete"), "{}", first.out);
+    for estate in [&one, &other] {
+        run(&served, estate, &["plan", "--detailed-exitcode"]).exits(0);
+    }
+}
+
+#[test]
 fn a_holder_that_lost_the_lock_stops_before_its_next_write() {
     let estate = estate();
     let served = serve(&estate);
+    // 6 s of the wall, in which its heart beats.
+    let late = "faults: [{call: 'eks:*Cluster', only: changes, after: {delay: 6000}}]";
+    served.server.set_faults(Script::parse(late).unwrap());
     let holder = Background::applying(&served, &estate);
     run(&served, &estate, &["unlock"]).refuses(&["nobody can be asked", "--auto-approve"]);
     let unlocked = run(&served, &estate, &["unlock", "--auto-approve"]).exits(0);

@@ -14,6 +14,7 @@ mod reach;
 mod removal;
 mod saved;
 mod selection;
+mod stop;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +24,7 @@ use std::sync::{Arc, OnceLock};
 
 use ringfence::aws::{Access, Aws};
 use ringfence::engine::clock::Clock;
-use ringfence::sandbox::{Options, Server};
+use ringfence::sandbox::{Options, Script, Server};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -1,0 +1,106 @@
+//! Ctrl-C: once, what runs is waited for; twice, it leaves at once. The same
+//! command goes on after both.
+
+use std::time::Duration;
+
+use super::lock::{Background, LEASE, estate, locks, run, serve, until};
+use super::*;
+
+const INTERRUPTED: i32 = 130;
+
+fn faults(served: &Served, script: &str) {
+    served.server.set_faults(Script::parse(script).unwrap());
+}
+
+fn calls(served: &Served, service: &str, operation: &str) -> u64 {
+    served.server.counts().get(&(service.to_owned(), operation.to_owned())).copied().unwrap_or_default()
+}
+
+/// The next apply ends well, and leaves nothing to do.
+#[track_caller]
+fn converges(served: &Served, estate: &Estate) {
+    faults(served, "{}");
+    let next = run(served, estate, &["apply", "--auto-approve"]).exits(0);
+    assert!(next.out.contains("Apply complete"), "{}", next.out);
+    run(served, estate, &["plan", "--detailed-exitcode"]).exits(0);
+    assert_eq!(calls(served, "ec2", "CreateVpc"), 1);
+}
+
+#[test]
+fn once_what_runs_is_waited_for() {
+    for signal in ["INT", "TERM"] {
+        let estate = estate();
+        let served = serve(&estate);
+        let mut apply = Background::applying(&served, &estate);
+        apply.signal(signal);
+        apply.says("Stopping: nothing new is started");
+        let apply = apply.ends().exits(INTERRUPTED);
+        for said in ["Not started: ", "Apply interrupted: ", "run the same command again"] {
+            assert!(apply.out.contains(said), "{said}: {}", apply.out);
+        }
+        assert!(!apply.out.contains("Failed"), "{}", apply.out);
+        assert!(!apply.out.contains(" 0 added"), "{}", apply.out);
+        let planned = run(&served, &estate, &["plan"]).exits(0).out;
+        assert!(!planned.contains("silo/cluster will be"), "the cluster was waited for: {planned}");
+        assert_eq!(calls(&served, "eks", "CreateNodegroup"), 0);
+        assert_eq!(locks(&served), [("/1".to_owned(), true)]);
+        converges(&served, &estate);
+        assert_eq!(calls(&served, "eks", "CreateCluster"), 1);
+    }
+}
+
+#[test]
+fn twice_it_leaves_at_once() {
+    for (signal, when) in [("INT", "before"), ("TERM", "after")] {
+        let estate = estate();
+        let served = serve(&estate);
+        faults(&served, &format!("faults: [{{call: 'eks:CreateCluster', {when}: hang}}]"));
+        let mut apply = Background::start(&served, &estate, &[&["apply", "--auto-approve"], &LEASE[..]].concat());
+        until(|| served.server.struck().0 > 0);
+        apply.signal(signal);
+        apply.says("Ctrl-C again leaves at once");
+        let clock = Clock::real();
+        apply.signal(signal);
+        apply.ends().exits(INTERRUPTED);
+        assert!(clock.wall() < Duration::from_secs(2), "it took {:?}", clock.wall());
+        converges(&served, &estate);
+    }
+}
+
+#[test]
+fn while_it_waits_for_the_lock_nothing_is_written() {
+    let estate = estate();
+    let served = serve(&estate);
+    let holder = Background::applying_with(&served, &estate, &[]);
+    holder.signal("STOP");
+    let mut waiting = Background::start(&served, &estate, &["apply", "--auto-approve", "--lock-timeout", "10m"]);
+    waiting.says("Waiting for the lock");
+    waiting.signal("INT");
+    let waiting = waiting.ends().exits(INTERRUPTED);
+    assert_eq!(waiting.out, "");
+    assert_eq!(calls(&served, "ssm", "PutParameter"), 1, "the holder's own");
+    holder.signal("CONT");
+    holder.ends().exits(0);
+    assert_eq!(locks(&served), [("/1".to_owned(), true)]);
+}
+
+#[test]
+fn between_tries_it_waits_no_longer() {
+    let estate = estate();
+    let served = serve(&estate);
+    faults(&served, "faults: [{call: 'ec2:CreateVpc', before: throttle}]");
+    let mut apply = Background::start(&served, &estate, &["apply", "--auto-approve"]);
+    until(|| served.server.struck().0 > 0);
+    apply.signal("INT");
+    apply.says("Stopping: nothing new is started");
+    let clock = Clock::real();
+    let apply = apply.ends().exits(INTERRUPTED);
+    assert!(clock.wall() < Duration::from_secs(60), "it took {:?}", clock.wall());
+    for said in ["ec2:CreateVpc", "the same command goes on from what it finds", "Apply interrupted: "] {
+        assert!(apply.out.contains(said), "{said}: {}", apply.out);
+    }
+    assert_eq!(locks(&served), [("/1".to_owned(), true)]);
+    faults(&served, "{}");
+    run(&served, &estate, &["apply", "--auto-approve"]).exits(0);
+    run(&served, &estate, &["plan", "--detailed-exitcode"]).exits(0);
+}
