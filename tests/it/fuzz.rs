@@ -207,14 +207,16 @@ fn survives(text: &str) -> Result<(bool, bool), String> {
     let tried = catch_unwind(AssertUnwindSafe(|| (try_spec(text), try_script(text))))
         .map_err(|why| why.downcast_ref::<String>().cloned().unwrap_or_else(|| "it panicked".to_owned()))?;
     // Others may have had the processor.
-    if clock.elapsed() > LIMIT {
+    let mut took = clock.elapsed();
+    for _ in 0..4 {
+        if took <= LIMIT {
+            return Ok(tried);
+        }
         let again = Clock::real();
         let _same = (try_spec(text), try_script(text));
-        if again.elapsed() > LIMIT {
-            return Err(format!("it took {:?}, then {:?}", clock.elapsed(), again.elapsed()));
-        }
+        took = again.elapsed();
     }
-    Ok(tried)
+    Err(format!("it took {took:?} the fifth time"))
 }
 
 #[test]
