@@ -6,6 +6,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::pace::NOT_AWS;
 use crate::engine::error::{Class, Error};
+use crate::engine::secret::hide;
 
 /// Makes an [`Error`] of any SDK error of `operation` (`ec2:CreateVpc`); for
 /// `map_err`.
@@ -28,7 +29,8 @@ where
     match error {
         SdkError::ServiceError(service) => match service.err().code() {
             Some(code) => {
-                let message = service.err().message().unwrap_or("no message").trim();
+                // The help quotes it, too.
+                let message = hide(service.err().message().unwrap_or("no message").trim());
                 let message = message.trim_end_matches('.');
                 let class = match (class(code, message), service.raw().status().as_u16()) {
                     (Class::Invalid, 429) => Class::Throttled,
@@ -36,7 +38,7 @@ where
                     (Class::Invalid, 500..) => Class::Unclear,
                     (class, _) => class,
                 };
-                Error { code: Some(code.to_owned()), help: help(code, message), ..Error::new(class, message) }
+                Error { code: Some(hide(code)), help: help(code, message), ..Error::new(class, message) }
             }
             None => not_aws(service.raw()),
         },
@@ -180,10 +182,9 @@ fn help(code: &str, message: &str) -> Option<String> {
 fn not_aws(raw: &HttpResponse) -> Error {
     let status = raw.status().as_u16();
     let body = raw.body().bytes().unwrap_or_default();
-    let start: String = String::from_utf8_lossy(body.get(..80).unwrap_or(body))
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    // First: the half of a secret is one, too.
+    let start: String =
+        hide(&String::from_utf8_lossy(body)).chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect();
     // A page in place of an answer says nothing of whether the call got through.
     let class = if (400..500).contains(&status) { Class::Unreachable } else { Class::Unclear };
     Error::new(class, format!("{NOT_AWS}: HTTP {status}, beginning `{}`", start.trim())).help(SOMEBODY_ELSE)

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use aws_smithy_types::retry::RetryConfig;
@@ -21,6 +21,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 
 use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
+use crate::engine::secret;
 
 pub use calls::Calls;
 
@@ -133,6 +134,8 @@ pub async fn assume(config: &SdkConfig, role: &str) -> Result<SdkConfig> {
         return Err(Error::new(Class::Unreachable, format!("STS gave no credentials for {role}")));
     };
     let ends = (*session.expiration()).try_into().ok();
+    secret::keep(&session.secret_access_key);
+    secret::keep(&session.session_token);
     let token = Some(session.session_token);
     let credentials = Credentials::new(session.access_key_id, session.secret_access_key, token, ends, "assumed");
     Ok(config.to_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build())
@@ -187,5 +190,29 @@ pub async fn load(access: &Access, clock: &Clock) -> Result<SdkConfig> {
             loader.endpoint_url(url).credentials_provider(Credentials::new(account, "sandbox", None, None, "sandbox"))
         }
     };
-    Ok(loader.load().await)
+    let config = loader.load().await;
+    let Some(credentials) = config.credentials_provider() else { return Ok(config) };
+    Ok(config.to_builder().credentials_provider(SharedCredentialsProvider::new(Kept(credentials))).build())
+}
+
+/// Credentials that nothing shows: a server may repeat what it was sent.
+#[derive(Debug)]
+struct Kept(SharedCredentialsProvider);
+
+impl ProvideCredentials for Kept {
+    fn provide_credentials<'a>(&'a self) -> provider::future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        provider::future::ProvideCredentials::new(async {
+            let credentials = self.0.provide_credentials().await?;
+            secret::keep(credentials.secret_access_key());
+            credentials.session_token().into_iter().for_each(secret::keep);
+            Ok(credentials)
+        })
+    }
+
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        self.0.fallback_on_interrupt()
+    }
 }

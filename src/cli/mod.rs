@@ -28,6 +28,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::engine::address::Address;
 use crate::engine::error::{Error, Result};
 use crate::engine::plan::Policy;
+use crate::engine::secret;
 use crate::ui::{self, Ui};
 
 /// Exit codes, as in the README.
@@ -223,7 +224,7 @@ pub fn start(cli: Cli) -> std::process::ExitCode {
     if cli.global.verbose > 1 {
         let filter = tracing_subscriber::EnvFilter::try_from_default_env()
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("ringfence=debug,aws_smithy_runtime=info"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Log).init();
     }
     match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime.block_on(cli.run()).into(),
@@ -241,6 +242,20 @@ impl Selection {
             delete_logs: self.delete_logs,
             aws_only: false,
         }
+    }
+}
+
+/// The libraries' log, without credentials: they write a whole line at a time.
+struct Log;
+
+impl std::io::Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        std::io::stderr().write_all(secret::hide(&String::from_utf8_lossy(line)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
     }
 }
 

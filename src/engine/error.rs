@@ -64,7 +64,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), code: None, operation: None, help: None }
+        Self { class, message: super::secret::hide(&message.into()), code: None, operation: None, help: None }
     }
 
     pub fn input(message: impl Into<String>) -> Self {

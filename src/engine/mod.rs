@@ -13,6 +13,7 @@ pub mod kind;
 pub mod observe;
 pub mod plan;
 pub mod report;
+pub mod secret;
 #[cfg(test)]
 mod tests;
 pub mod value;

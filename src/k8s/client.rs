@@ -23,6 +23,7 @@ use super::token::{Held, token};
 use crate::aws::Aws;
 use crate::engine::clock::Clock;
 use crate::engine::error::{Error, Result};
+use crate::engine::secret;
 
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(60);
@@ -323,6 +324,9 @@ fn from_kubeconfig(name: &str, file: &Path) -> Result<Config> {
     let user = context.user.as_deref().unwrap_or_default();
     let user = kubeconfig.auth_infos.iter().find(|u| u.name == user).and_then(|u| u.auth_info.clone());
     config.auth_info = user.unwrap_or_default();
+    // Serialized, it is bare: it is made to be written to files.
+    let login = serde_json::to_value(&config.auth_info).unwrap_or_default();
+    ["token", "password", "client-key-data"].iter().filter_map(|s| login.get(s)?.as_str()).for_each(secret::keep);
     if let Some(exec) = config.auth_info.exec.as_mut().filter(|e| e.provide_cluster_info) {
         exec.cluster = Some(auth);
     }

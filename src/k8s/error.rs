@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use serde_json::Value;
 
 use crate::engine::error::{Class, Error};
+use crate::engine::secret::hide;
 
 /// Why no answer came. `help` is what to do if the server can't be reached.
 pub fn transport(error: &kube::Error, cluster: &str, help: &str) -> Error {
@@ -70,7 +71,7 @@ pub fn status(status: u16, body: &[u8], cluster: &str, login: &str) -> Error {
         _ => format!("{}, says the API server of cluster {cluster}", message.trim_end_matches('.')),
     };
     let mut error = Error::new(class, said);
-    error.code = (!reason.is_empty()).then(|| reason.to_owned());
+    error.code = (!reason.is_empty()).then(|| hide(reason));
     error.help = (class == Class::Denied).then(|| login.to_owned());
     error
 }
@@ -88,10 +89,9 @@ fn refused(message: &str) -> bool {
 
 /// For an answer that isn't JSON, such as a proxy's HTML page.
 pub fn not_kubernetes(status: u16, body: &[u8], cluster: &str) -> Error {
-    let start: String = String::from_utf8_lossy(body.get(..80).unwrap_or(body))
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    // First: the half of a secret is one, too.
+    let start: String =
+        hide(&String::from_utf8_lossy(body)).chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let class = if status >= 500 { Class::Unclear } else { Class::Unreachable };
     Error::new(
         class,

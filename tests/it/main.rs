@@ -6,6 +6,7 @@ mod budgets;
 mod cli;
 mod cluster;
 mod contract;
+mod fuzz;
 mod layering;
 mod manifest;
 mod models;

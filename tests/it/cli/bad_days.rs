@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 
 /// One HTTP request as it came: the head, and the body.
-struct Asked {
-    head: String,
+pub(super) struct Asked {
+    pub(super) head: String,
     body: Vec<u8>,
 }
 
@@ -34,7 +34,7 @@ impl Asked {
 }
 
 /// A server that answers each request by itself, until the test process ends.
-fn serve(answer: impl Fn(Asked) -> Vec<u8> + Send + Sync + 'static) -> String {
+pub(super) fn serve(answer: impl Fn(Asked) -> Vec<u8> + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let answer = Arc::new(answer);
@@ -51,14 +51,14 @@ fn serve(answer: impl Fn(Asked) -> Vec<u8> + Send + Sync + 'static) -> String {
     url
 }
 
-fn response(status: &str, headers: &str, body: &str) -> Vec<u8> {
+pub(super) fn response(status: &str, headers: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len())
         .into_bytes()
 }
 
 /// In front of the sandbox at `upstream`: a request that contains `what` gets
 /// `refusal`. Also tells whether there was one.
-fn in_front(upstream: SocketAddr, what: &'static str, refusal: Vec<u8>) -> (String, Arc<AtomicBool>) {
+pub(super) fn in_front(upstream: SocketAddr, what: &'static str, refusal: Vec<u8>) -> (String, Arc<AtomicBool>) {
     let asked_for = Arc::new(AtomicBool::new(false));
     let refused = asked_for.clone();
     let url = serve(move |asked| {

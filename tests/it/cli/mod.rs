@@ -13,6 +13,7 @@ mod plans;
 mod reach;
 mod removal;
 mod saved;
+mod secrets;
 mod selection;
 mod stop;
 
