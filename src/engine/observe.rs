@@ -33,6 +33,12 @@ impl Observed {
         self.found.get(address).and_then(|all| all.first())
     }
 
+    /// True if nobody can tell which one at `address` is meant.
+    pub fn is_twice(&self, address: &Address) -> bool {
+        let all = self.found.get(address).map(Vec::as_slice).unwrap_or_default();
+        matches!(all, [first, second, ..] if first.generation == second.generation)
+    }
+
     /// Adds what one kind gave.
     pub fn add(&mut self, kind: &'static str, observation: Observation) {
         let Observation { found, foreign, notes, unread, unserved } = observation;

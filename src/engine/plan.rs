@@ -328,9 +328,7 @@ impl Planner<'_> {
             self.plan.notes.insert(format!("{address}: {}; it waits for the add-on", error.message));
         }
         let all = self.observed.found.get(address).map(Vec::as_slice).unwrap_or_default();
-        if let [first, second, ..] = all
-            && first.generation == second.generation
-        {
+        if self.observed.is_twice(address) {
             let ids = all.iter().map(|f| f.id.as_str()).collect::<Vec<_>>().join(", ");
             self.block(
                 resource,
@@ -385,6 +383,12 @@ impl Planner<'_> {
             Status::Ready | Status::Pending(_) => {}
         }
         let changes = diff::changes(&state, &found.state, kind.rules());
+        // It may differ only because it belongs to the other one.
+        let unclear = || graph::needs(resource).into_iter().find(|n| self.observed.is_twice(n));
+        if let Some(cause) = (!changes.is_empty()).then(unclear).flatten() {
+            self.block(resource, format!("it needs {cause}, which exists more than once"), "", changes);
+            return Ok(());
+        }
         if changes.iter().any(|c| c.replaces) {
             if kind.is_foundation() && !self.policy.allow_replace.contains(address) {
                 let fields =
@@ -854,8 +858,18 @@ pub fn whole(address: &Address) -> Address {
 /// The token for creating `state` at `address`: the same whenever this very
 /// creation is tried again, another one when anything in it changed.
 pub fn token(tenancy: &str, address: &Address, generation: u32, state: &Value) -> String {
+    digest(&[tenancy, address.as_str(), &generation.to_string(), &state.to_string()])
+}
+
+/// The token for trying again what `token` was for, where that gives back only
+/// what is `dead`: somebody deleted it since.
+pub fn next_token(token: &str, dead: &str) -> String {
+    digest(&[token, dead])
+}
+
+fn digest(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
-    for part in [tenancy, address.as_str(), &generation.to_string(), &state.to_string()] {
+    for part in parts {
         hash.update(part.as_bytes());
         hash.update([0]);
     }

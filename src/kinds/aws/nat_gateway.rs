@@ -12,6 +12,7 @@ use crate::engine::error::{Result, typed, untyped};
 use crate::engine::kind::{
     Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
+use crate::engine::plan::next_token;
 
 pub const NAME: &str = "aws.nat-gateway";
 
@@ -125,19 +126,31 @@ impl Kind for NatGateway {
 
     async fn create(&self, new: &New) -> Result<Made> {
         let state: State = typed(&new.state)?;
-        let answer = self
-            .aws
-            .ec2
-            .create_nat_gateway()
-            .subnet_id(&state.subnet)
-            .allocation_id(&state.allocation)
-            .client_token(&new.token)
-            .tag_specifications(ec2::specification(ResourceType::Natgateway, &state.tags, new.generation))
-            .send()
-            .await
-            .map_err(ec2::making("ec2:CreateNatGateway"))?;
-        let id = answer.nat_gateway().and_then(|g| g.nat_gateway_id()).unwrap_or_default();
-        Ok(Made { id: id.to_owned(), outputs: ec2::outputs([("id", id)]), ready: false })
+        let (mut token, mut dead) = (new.token.clone(), String::new());
+        loop {
+            let answer = self
+                .aws
+                .ec2
+                .create_nat_gateway()
+                .subnet_id(&state.subnet)
+                .allocation_id(&state.allocation)
+                .client_token(&token)
+                .tag_specifications(ec2::specification(ResourceType::Natgateway, &state.tags, new.generation))
+                .send()
+                .await
+                .map_err(ec2::making("ec2:CreateNatGateway"))?;
+            let gateway = answer.nat_gateway();
+            let id = gateway.and_then(|g| g.nat_gateway_id()).unwrap_or_default();
+            // A token gives back what was made with it, even where somebody
+            // has deleted that since. The next one follows from what is dead,
+            // so that a run after a crash comes by the same.
+            if gateway.and_then(|g| g.state()) == Some(&NatGatewayState::Deleted) && id != dead {
+                token = next_token(&token, id);
+                dead = id.to_owned();
+                continue;
+            }
+            return Ok(Made { id: id.to_owned(), outputs: ec2::outputs([("id", id)]), ready: false });
+        }
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {

@@ -10,6 +10,7 @@ mod kill;
 mod lag;
 mod limits;
 mod lost;
+mod meddling;
 mod rate;
 mod script;
 mod sigkill;
@@ -27,7 +28,7 @@ use ringfence::cli::session::Session;
 use ringfence::engine::clock::Clock;
 use ringfence::engine::error::Error;
 use ringfence::engine::execute::{Chance, Executor, Stop};
-use ringfence::engine::plan::Policy;
+use ringfence::engine::plan::{Plan, Policy};
 use ringfence::engine::report::Report;
 use ringfence::sandbox::{Options, Script, Server};
 use ringfence::spec::{self, LoadOptions, Spec};
@@ -104,19 +105,7 @@ impl Ground {
         let session = self.session().await?;
         let (_, plan) = session.plan(policy, false).await?;
         assert!(plan.blocked.is_empty(), "{:?}", plan.blocked);
-        let (events, _unheard) = mpsc::unbounded_channel();
-        let (_sender, stop) = watch::channel(Stop::No);
-        let executor = Executor {
-            kinds: session.kinds.clone(),
-            tenancy: session.spec.name.clone(),
-            clock: session.aws.clock.clone(),
-            parallelism: 16,
-            events,
-            stop,
-            guard: Arc::new(()),
-            chance: Chance(1),
-        };
-        Ok(executor.execute(&plan).await)
+        Ok(carry_out(&session, &plan).await)
     }
 
     /// A run in which everything goes well.
@@ -138,6 +127,22 @@ impl Ground {
     fn estate(&self) -> Estate {
         estate::settled(&self.server)
     }
+}
+
+async fn carry_out(session: &Session, plan: &Plan) -> Report {
+    let (events, _unheard) = mpsc::unbounded_channel();
+    let (_sender, stop) = watch::channel(Stop::No);
+    let executor = Executor {
+        kinds: session.kinds.clone(),
+        tenancy: session.spec.name.clone(),
+        clock: session.aws.clock.clone(),
+        parallelism: 16,
+        events,
+        stop,
+        guard: Arc::new(()),
+        chance: Chance(1),
+    };
+    executor.execute(plan).await
 }
 
 /// Does `work` with each of `all`, so many at a time.
