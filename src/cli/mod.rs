@@ -6,6 +6,7 @@ mod completions;
 mod destroy;
 mod drift;
 mod graph;
+mod iam_policy;
 mod kubeconfig;
 mod output;
 mod plan;
@@ -161,6 +162,9 @@ enum Command {
     Render(render::Render),
     /// Print the resources and what each needs, as Graphviz DOT.
     Graph,
+    /// Print the IAM policy that the role ringfence runs as needs for this
+    /// spec, as JSON. Offline.
+    IamPolicy(iam_policy::IamPolicy),
     /// Print ids, ARNs and endpoints of what exists, as JSON.
     Output(output::Output),
     /// Add clusters to the kubeconfig, for kubectl.
@@ -202,6 +206,7 @@ impl Cli {
             Command::Unlock(args) => args.run(&global, &ui).await,
             Command::Render(args) => args.run(&global, &ui).await,
             Command::Graph => graph::run(&global, &ui).await,
+            Command::IamPolicy(args) => args.run(&global, &ui),
             Command::Output(args) => args.run(&global, &ui).await,
             Command::Kubeconfig(args) => args.run(&global, &ui).await,
             Command::Token(args) => args.run(&ui).await,

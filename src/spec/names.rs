@@ -13,6 +13,8 @@ use super::model::{Owner, Spec};
 pub const MAX_ROLE: usize = 64;
 /// Characters that a replacement adds to its name, such as `-g12`.
 const GENERATION: usize = 4;
+/// Characters of a role's name that no purpose takes.
+const MAX_ROLE_PREFIX: usize = 24;
 /// EKS cluster names (CreateCluster).
 pub const MAX_CLUSTER: usize = 100;
 /// EKS managed node group names.
@@ -54,6 +56,11 @@ impl<'a> Names<'a> {
     pub fn role(&self, owner: Owner<'_>, purpose: &str) -> String {
         let stem = format!("{}-{}-{}", self.tenancy, self.region, key(owner));
         fit(&stem, &format!("-{purpose}"), MAX_ROLE - GENERATION)
+    }
+
+    /// What all role names begin with: less than any is cut to.
+    pub fn role_prefix(&self) -> String {
+        format!("{}-{}-", self.tenancy, self.region).chars().take(MAX_ROLE_PREFIX).collect()
     }
 
     /// The role of a tenant's service account.

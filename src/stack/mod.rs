@@ -13,6 +13,7 @@ mod baseline;
 mod cluster;
 mod network;
 mod nodes;
+pub mod permissions;
 mod tenant;
 
 use std::collections::BTreeMap;

@@ -28,7 +28,7 @@ fn changed(spec: &str) -> String {
 }
 
 /// The whole life of an estate: planned, made, changed, read and taken down.
-async fn life(spec: String) -> Served {
+pub async fn life(spec: String) -> Served {
     let served = Served::start(&spec).await;
     served.run(&["plan", "--detailed-exitcode"], 2).await;
     served.run(&["apply", "--auto-approve"], 0).await;
