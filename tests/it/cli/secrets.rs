@@ -51,12 +51,15 @@ const COMMANDS: [&[&str]; 6] = [
     &["unlock"],
 ];
 
+/// Status, headers, and the body around what was sent.
+type Shape = (&'static str, &'static str, fn(&str) -> String);
+
 /// A server that repeats the request's headers: as an error of each protocol, as a page, as nonsense.
 #[test]
 fn a_server_that_repeats_what_it_was_sent() {
     let estate = Estate::new(&SINGLE_SILO);
     let xml = "Content-Type: text/xml\r\n";
-    let shapes: [(&str, &str, fn(&str) -> String); 4] = [
+    let shapes: [Shape; 4] = [
         ("403 Forbidden", xml, |said| {
             format!(
                 "<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code><Message>{said}</Message></Error></ErrorResponse>"
