@@ -1,18 +1,17 @@
 #!/usr/bin/env python3
 """Tries what docs/reliability.md tells of, and writes it.
 
-    benches/reliability.py [--seeds N]
+    benches/reliability.py [--seeds N | --notes FILE]
 
-Runs the tests of `tests/it/reliability`, with N seeds where there is chance, and makes a table of what they note.
+Runs the tests of `tests/it/reliability`, with N seeds where there is chance, and makes a table of what they note; or makes
+it of what an earlier run noted in the file that `RINGFENCE_RELIABILITY` named.
 """
 
 import argparse
 import json
 import os
 import platform
-import re
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -40,21 +39,26 @@ replaced by the addresses in our tags: nothing twice, nothing orphaned, nothing 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--notes", type=Path)
+    said = parser.parse_args()
+    lines = read(said.notes) if said.notes else run(said.seeds)
+    rows = [f"| {line['what']} | {line['tried']} | {line['left']} |" for line in lines]
+    machine = f"- Machine: {os.cpu_count()} cores, {platform.machine()}, {platform.system()}.\n\n"
+    table = "| what was tried | how often | what was left |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    PAGE.write_text(HEAD.rstrip("\n") + "\n" + machine + table)
+
+
+def run(seeds):
     with tempfile.TemporaryDirectory() as home:
         notes = Path(home) / "notes"
         environment = dict(os.environ, RINGFENCE_RELIABILITY=str(notes), RINGFENCE_SEEDS=str(seeds))
         command = ["cargo", "test", "--test", "it", "--", "reliability::"]
-        tests = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-        result = re.search(r"test result: .*", tests.stdout)
-        print(result[0] if result else tests.stdout)
-        if tests.returncode:
-            sys.exit(tests.stdout)
-        lines = sorted((json.loads(line) for line in notes.read_text().splitlines()), key=lambda line: line["what"])
-    rows = [f"| {line['what']} | {line['tried']} | {line['left']} |" for line in lines]
-    machine = f"- Machine: {os.cpu_count()} cores, {platform.machine()}, {platform.system()}; {result[0].split('; ')[-1]}.\n\n"
-    table = "| what was tried | how often | what was left |\n|---|---|---|\n" + "\n".join(rows) + "\n"
-    PAGE.write_text(HEAD.rstrip("\n") + "\n" + machine + table)
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+        return read(notes)
+
+
+def read(notes):
+    return sorted((json.loads(line) for line in notes.read_text().splitlines()), key=lambda line: line["what"])
 
 
 if __name__ == "__main__":
