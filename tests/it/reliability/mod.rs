@@ -37,9 +37,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::support::{ACCOUNT, REGION};
 
-/// So fast that a cluster takes a fifth of a second, and slow enough that no
+/// So fast that a cluster takes half a second, and slow enough that no
 /// time limit is missed on a busy computer.
-const SPEED: f64 = 4000.0;
+const SPEED: f64 = 1500.0;
 
 /// Where answers are waited for in vain: real time that mustn't use up a limit.
 const SLOW: f64 = 400.0;

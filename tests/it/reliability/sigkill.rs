@@ -53,7 +53,7 @@ impl Outside {
     async fn killed(&self, args: &[&str], k: u64) -> bool {
         // The answer to it comes too late.
         self.ground.faults(&format!("faults: [{{only: changes, nth: {k}, after: hang}}]"));
-        let mut child = self.command(args, "4s").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = self.command(args, "8s").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let killed = loop {
             if self.ground.server.struck().0 > 0 {
                 child.kill().unwrap();
