@@ -62,10 +62,19 @@ async fn burst(calls: usize, tokens: &str, speed: f64) -> u64 {
     let vpc = vpc.vpc().unwrap().vpc_id().unwrap();
     ground.faults(&format!("faults: [{{call: 'ec2:*', only: changes, over: {tokens}, before: throttle}}]"));
     let tag = |n: usize| Tag::builder().key("n").value(n.to_string()).build();
-    let all = (0..calls).map(|n| aws.ec2.create_tags().resources(vpc).tags(tag(n)).send());
-    for answer in futures::future::join_all(all).await {
-        answer.unwrap();
-    }
+    let all = (0..calls).map(|n| {
+        let call = aws.ec2.create_tags().resources(vpc).tags(tag(n));
+        async move {
+            // As the executor does: the SDK's own retries may be used up by other tests of this process.
+            for _ in 0..20 {
+                if call.clone().send().await.is_ok() {
+                    return;
+                }
+            }
+            panic!("it never succeeds");
+        }
+    });
+    futures::future::join_all(all).await;
     ground.server.struck().0
 }
 
@@ -73,7 +82,7 @@ async fn burst(calls: usize, tokens: &str, speed: f64) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn published_limits_are_kept() {
     let throttled = burst(200, "{burst: 50, rate: 5}", 10.0).await;
-    // A busy computer sends in bunches; without a pace of our own, no retries are enough.
+    // A busy computer sends in bunches; without a pace of our own it is most of them.
     assert!(throttled < 40, "{throttled} throttled");
     note("200 changes at once under EC2's published token bucket", 1, &format!("{throttled} throttled"));
 }
