@@ -6,6 +6,7 @@ pub mod error;
 pub mod http;
 pub mod lock;
 mod pace;
+pub mod quotas;
 pub mod tags;
 
 use std::sync::Arc;
@@ -60,6 +61,7 @@ pub struct Aws {
     pub iam: aws_sdk_iam::Client,
     pub kms: aws_sdk_kms::Client,
     pub logs: aws_sdk_cloudwatchlogs::Client,
+    pub quotas: aws_sdk_servicequotas::Client,
     pub sts: aws_sdk_sts::Client,
     pub calls: Calls,
     pub clock: Clock,
@@ -103,6 +105,7 @@ impl Aws {
             iam: client!(aws_sdk_iam),
             kms: client!(aws_sdk_kms),
             logs: client!(aws_sdk_cloudwatchlogs),
+            quotas: client!(aws_sdk_servicequotas),
             sts,
             calls,
             clock,

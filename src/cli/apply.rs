@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use tokio::sync::mpsc;
 
-use super::session::{Locked, Session};
-use super::{Global, Running, Selection, exit, saved};
+use super::session::{Locked, Look, Session};
+use super::{Global, Running, Selection, exit, preflight, saved};
 use crate::engine::address::Address;
 use crate::engine::error::Error;
 use crate::engine::execute::{Chance, Executor};
@@ -47,11 +47,11 @@ impl Apply {
         let running = &self.running;
         let work = async |session: &Session, locked: &Locked| {
             session.reading(ui);
-            let (_, plan) = session.plan(&policy, upgrade).await?;
+            let (look, plan) = session.plan(&policy, upgrade).await?;
             if let Some((file, saved)) = &saved {
                 saved.check(file, &plan)?;
             }
-            carry_out(session, locked, ui, &policy, upgrade, plan, approval, running.parallelism).await
+            carry_out(session, locked, ui, &policy, upgrade, (look, plan), approval, running.parallelism).await
         };
         session.locked(ui, "apply", running, false, work).await
     }
@@ -73,7 +73,7 @@ pub async fn carry_out(
     ui: &Ui,
     policy: &Policy,
     upgrade: bool,
-    plan: Plan,
+    (look, plan): (Look, Plan),
     approval: Approval,
     parallelism: u16,
 ) -> Result<u8, Failure> {
@@ -88,6 +88,8 @@ pub async fn carry_out(
         ui.report(&Report::default(), &plan, &ending, &session.calls())?;
         return Ok(blocked_code(&plan));
     }
+    preflight::check(session, &look, &plan).await?;
+    drop(look);
     if !agree(ui, &plan, &approval)? {
         return Err(Error::input("not confirmed; nothing was changed").into());
     }

@@ -22,11 +22,11 @@ impl Destroy {
         let running = &self.running;
         let work = async |session: &Session, locked: &Locked| {
             session.reading(ui);
-            let (_, plan) = session.plan(&policy, false).await?;
+            let (look, plan) = session.plan(&policy, false).await?;
             // `destroy --auto-approve` confirms all.
             let allowed: BTreeSet<_> = if running.auto_approve { plan.confirm.clone() } else { BTreeSet::new() };
             let approval = Approval { auto: running.auto_approve, allowed };
-            carry_out(session, locked, ui, &policy, false, plan, approval, running.parallelism).await
+            carry_out(session, locked, ui, &policy, false, (look, plan), approval, running.parallelism).await
         };
         session.locked(ui, "destroy", running, policy.tenants.is_empty(), work).await
     }

@@ -10,6 +10,7 @@ mod iam_policy;
 mod kubeconfig;
 mod output;
 mod plan;
+mod preflight;
 mod render;
 mod sandbox;
 mod saved;

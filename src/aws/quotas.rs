@@ -1,0 +1,158 @@
+//! What the account may have, and what it has.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_ec2::types::{Filter, NatGateway};
+use aws_sdk_servicequotas::config::{Builder, Region};
+
+use super::Aws;
+use super::error::{failed, is_not_found};
+use crate::engine::error::Result;
+
+/// An applied quota.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quota {
+    /// As Service Quotas calls it.
+    pub name: String,
+    pub value: f64,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted<'a> {
+    Vpcs,
+    InternetGateways,
+    ElasticIps,
+    SecurityGroups,
+    GatewayEndpoints,
+    Clusters,
+    /// In the cluster of this name.
+    NodeGroups(&'a str),
+    FargateProfiles(&'a str),
+    Roles,
+    OidcProviders,
+}
+
+/// The quotas of `service` (`vpc`, `eks` …) by code, `L-…`.
+pub async fn quotas(aws: &Aws, service: &str) -> Result<BTreeMap<String, Quota>> {
+    let region = match (service, aws.scope.partition.as_str()) {
+        // IAM's are kept where IAM is.
+        ("iam", "aws") => "us-east-1",
+        ("iam", "aws-cn") => "cn-north-1",
+        ("iam", "aws-us-gov") => "us-gov-west-1",
+        _ => &aws.scope.region,
+    };
+    let call = aws.quotas.list_service_quotas().service_code(service).max_results(100);
+    let mut pages = call.customize().config_override(Builder::new().region(Region::new(region.to_owned())));
+    let mut all = BTreeMap::new();
+    loop {
+        let page = pages.send().await.map_err(failed("servicequotas:ListServiceQuotas"))?;
+        for quota in page.quotas() {
+            if let (Some(code), Some(name), Some(value)) = (quota.quota_code(), quota.quota_name(), quota.value()) {
+                all.insert(code.to_owned(), Quota { name: name.to_owned(), value });
+            }
+        }
+        let Some(next) = page.next_token() else { return Ok(all) };
+        let call = aws.quotas.list_service_quotas().service_code(service).max_results(100).next_token(next);
+        pages = call.customize().config_override(Builder::new().region(Region::new(region.to_owned())));
+    }
+}
+
+/// How many there are, whoever made them.
+pub async fn used(aws: &Aws, what: Counted<'_>) -> Result<usize> {
+    macro_rules! pages {
+        ($call:expr, $operation:literal) => {{
+            let mut pages = $call.into_paginator().items().send();
+            let mut count = 0;
+            while let Some(one) = pages.next().await {
+                match one.map_err(failed($operation)) {
+                    Ok(_) => count += 1,
+                    Err(error) if is_not_found(&error) => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            count
+        }};
+    }
+    Ok(match what {
+        Counted::Vpcs => pages!(aws.ec2.describe_vpcs().max_results(1000), "ec2:DescribeVpcs"),
+        Counted::InternetGateways => {
+            pages!(aws.ec2.describe_internet_gateways().max_results(1000), "ec2:DescribeInternetGateways")
+        }
+        Counted::ElasticIps => {
+            aws.ec2.describe_addresses().send().await.map_err(failed("ec2:DescribeAddresses"))?.addresses().len()
+        }
+        Counted::SecurityGroups => {
+            pages!(aws.ec2.describe_security_groups().max_results(1000), "ec2:DescribeSecurityGroups")
+        }
+        Counted::GatewayEndpoints => pages!(
+            aws.ec2.describe_vpc_endpoints().filters(filter("vpc-endpoint-type", ["Gateway"])).max_results(1000),
+            "ec2:DescribeVpcEndpoints"
+        ),
+        Counted::Clusters => pages!(aws.eks.list_clusters(), "eks:ListClusters"),
+        Counted::NodeGroups(cluster) => {
+            pages!(aws.eks.list_nodegroups().cluster_name(cluster), "eks:ListNodegroups")
+        }
+        Counted::FargateProfiles(cluster) => {
+            pages!(aws.eks.list_fargate_profiles().cluster_name(cluster), "eks:ListFargateProfiles")
+        }
+        Counted::Roles => pages!(aws.iam.list_roles().max_items(1000), "iam:ListRoles"),
+        Counted::OidcProviders => {
+            let call = aws.iam.list_open_id_connect_providers().send().await;
+            call.map_err(failed("iam:ListOpenIDConnectProviders"))?.open_id_connect_provider_list().len()
+        }
+    })
+}
+
+/// NAT gateways by the name of their zone.
+pub async fn nat_gateways(aws: &Aws) -> Result<BTreeMap<String, usize>> {
+    let gateways: Vec<NatGateway> = aws
+        .ec2
+        .describe_nat_gateways()
+        .filter(filter("state", ["pending", "available"]))
+        .max_results(1000)
+        .into_paginator()
+        .items()
+        .send()
+        .try_collect()
+        .await
+        .map_err(failed("ec2:DescribeNatGateways"))?;
+    let subnets: Vec<&str> = gateways.iter().filter_map(NatGateway::subnet_id).collect();
+    let zones: BTreeMap<String, String> =
+        self::subnets(aws, &subnets).await?.into_iter().map(|(id, subnet)| (id, subnet.zone)).collect();
+    let mut all = BTreeMap::new();
+    for zone in subnets.into_iter().filter_map(|subnet| zones.get(subnet)) {
+        *all.entry(zone.clone()).or_default() += 1;
+    }
+    Ok(all)
+}
+
+#[derive(Clone, Debug)]
+pub struct Subnet {
+    /// Its zone's name.
+    pub zone: String,
+    /// Addresses that nothing has yet.
+    pub free: i32,
+}
+
+/// Those of `ids` that exist.
+pub async fn subnets(aws: &Aws, ids: &[&str]) -> Result<BTreeMap<String, Subnet>> {
+    let mut all = BTreeMap::new();
+    // EC2 API, "Filtering": 200 values.
+    for some in ids.chunks(200) {
+        let call = aws.ec2.describe_subnets().filters(filter("subnet-id", some.iter().copied()));
+        let mut pages = call.into_paginator().items().send();
+        while let Some(subnet) = pages.next().await {
+            let subnet = subnet.map_err(failed("ec2:DescribeSubnets"))?;
+            if let (Some(id), Some(zone)) = (subnet.subnet_id(), subnet.availability_zone()) {
+                let free = subnet.available_ip_address_count().unwrap_or(i32::MAX);
+                all.insert(id.to_owned(), Subnet { zone: zone.to_owned(), free });
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn filter<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> Filter {
+    Filter::builder().name(name).set_values(Some(values.into_iter().map(str::to_owned).collect())).build()
+}
