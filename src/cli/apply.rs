@@ -2,6 +2,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::sync::mpsc;
@@ -51,11 +52,14 @@ impl Apply {
             if let Some((file, saved)) = &saved {
                 saved.check(file, &plan)?;
             }
-            carry_out(session, locked, ui, &policy, upgrade, (look, plan), approval, running.parallelism).await
+            carry_out(session, locked, ui, &policy, upgrade, (look, plan), approval, running).await
         };
         session.locked(ui, "apply", running, false, work).await
     }
 }
+
+/// For how long what was read is taken to be still so.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// What was agreed to beforehand.
 pub struct Approval {
@@ -75,7 +79,7 @@ pub async fn carry_out(
     upgrade: bool,
     (look, plan): (Look, Plan),
     approval: Approval,
-    parallelism: u16,
+    running: &Running,
 ) -> Result<u8, Failure> {
     if ui.format() == Format::Html {
         return Err(Error::input("HTML shows one thing: a plan, not a run; nothing was changed")
@@ -88,17 +92,27 @@ pub async fn carry_out(
         ui.report(&Report::default(), &plan, &ending, &session.calls())?;
         return Ok(blocked_code(&plan));
     }
-    preflight::check(session, &look, &plan).await?;
+    preflight::check(session, ui, &look, &plan, running.ignore_quotas).await?;
     drop(look);
+    let asked = session.aws.clock.elapsed();
     if !agree(ui, &plan, &approval)? {
         return Err(Error::input("not confirmed; nothing was changed").into());
+    }
+    if session.aws.clock.elapsed().saturating_sub(asked) > FRESH {
+        ui.status("Reading again: the answer took a while");
+        let (_, now) = session.plan(policy, upgrade).await?;
+        if saved::steps(&now)? != saved::steps(&plan)? {
+            return Err(Error::input("what exists has changed since the plan was shown; nothing was changed")
+                .help("run the same command to see the new plan")
+                .into());
+        }
     }
     let (events, listener) = mpsc::unbounded_channel();
     let executor = Executor {
         kinds: session.kinds.clone(),
         tenancy: session.spec.name.clone(),
         clock: session.aws.clock.clone(),
-        parallelism: usize::from(parallelism),
+        parallelism: usize::from(running.parallelism),
         events,
         stop: locked.begin(),
         guard: locked.lock.guard(),
@@ -165,7 +179,7 @@ async fn verify(session: &Session, ui: &Ui, policy: &Policy, upgrade: bool, repo
             return;
         }
         if pause > 0.0 {
-            session.aws.clock.sleep(std::time::Duration::from_secs_f64(pause)).await;
+            session.aws.clock.sleep(Duration::from_secs_f64(pause)).await;
         }
     }
 }

@@ -26,7 +26,7 @@ impl Destroy {
             // `destroy --auto-approve` confirms all.
             let allowed: BTreeSet<_> = if running.auto_approve { plan.confirm.clone() } else { BTreeSet::new() };
             let approval = Approval { auto: running.auto_approve, allowed };
-            carry_out(session, locked, ui, &policy, false, (look, plan), approval, running.parallelism).await
+            carry_out(session, locked, ui, &policy, false, (look, plan), approval, running).await
         };
         session.locked(ui, "destroy", running, policy.tenants.is_empty(), work).await
     }

@@ -142,6 +142,10 @@ pub struct Running {
     /// How long the lock's holder may be silent: for tests.
     #[arg(long, value_name = "DURATION", hide = true, value_parser = duration)]
     pub lock_lease: Option<Duration>,
+    /// Begin even where Service Quotas say that the account has no room for
+    /// all of it.
+    #[arg(long)]
+    pub ignore_quotas: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::session::Session;
-use super::{Global, Selection, exit, saved};
+use super::{Global, Selection, exit, preflight, saved};
 use crate::ui::{Failure, Ui};
 
 #[derive(Debug, Args)]
@@ -29,13 +29,17 @@ impl Plan {
         let session = Session::open(global, ui).await?;
         session.reading(ui);
         let policy = self.selection.policy(self.destroy);
-        let (_, plan) = session.plan(&policy, self.upgrade).await?;
+        let (look, plan) = session.plan(&policy, self.upgrade).await?;
         if let Some(file) = &self.out {
             saved::write(file, &session, &policy, self.upgrade, &plan)?;
         }
         ui.plan(&plan, &session.subject(&policy), &session.kinds, &session.calls())?;
         if let Some(file) = &self.out {
             ui.note(&format!("Saved. To do exactly this: ringfence apply {}", file.display()));
+        }
+        if let Err(error) = preflight::room(&session, ui, &look, &plan).await {
+            let help = error.help.as_deref().unwrap_or_default();
+            ui.note(&format!("`apply` would stop before its first write: {error}\n{help}"));
         }
         let changes = !plan.is_empty();
         let wrong = plan.blocked.iter().any(|b| !b.pending);

@@ -111,7 +111,8 @@ impl Saved {
     }
 }
 
-fn steps(plan: &Plan) -> Result<String> {
+/// The same for two plans that do the same.
+pub fn steps(plan: &Plan) -> Result<String> {
     Ok(hash(&json(plan)?))
 }
 

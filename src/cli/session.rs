@@ -1,7 +1,7 @@
 //! What most commands begin with: the spec, the connection, and a look at
 //! what exists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -225,7 +225,10 @@ impl Session {
             upgrade,
             ..Facts::default()
         };
-        for one in found(vpc::NAME) {
+        // Of two at one address it is the one that our subnets are in.
+        let used: BTreeSet<&str> = found(subnet::NAME).filter_map(|one| text(&one.state, "vpc")).collect();
+        let (theirs, ours): (Vec<_>, Vec<_>) = found(vpc::NAME).partition(|one| !used.contains(one.id.as_str()));
+        for one in theirs.into_iter().chain(ours) {
             let cidr = text(&one.state, "cidr").and_then(|c| c.parse().ok());
             facts.vpcs.extend(cidr.map(|c| (one.address.clone(), c)));
         }

@@ -15,6 +15,9 @@ pub enum Class {
     Throttled,
     /// Something else works on the same resource. Retried for a while.
     Conflict,
+    /// Something that isn't ours uses it. Retried for a moment: what is being
+    /// taken down elsewhere may be gone then.
+    Held,
     /// What the call needs isn't visible yet (IAM propagation, read after
     /// create). Retried for a while.
     NotYet,

@@ -472,6 +472,8 @@ impl Tries {
             // Reads and checks may not know yet what was just made.
             Class::NotFound => LAG,
             Class::Conflict => wait.limit,
+            // Load balancers take a minute or two to go.
+            Class::Held => Duration::from_secs(120),
             Class::Throttled => Duration::from_secs(300),
             Class::Unclear => Duration::from_secs(60),
             Class::Unserved => Duration::from_secs(30),

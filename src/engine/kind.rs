@@ -285,6 +285,13 @@ pub trait Kind: Send + Sync {
         false
     }
 
+    /// The field by which others name this one that they lie in, if AWS keeps
+    /// it for as long as they do: where they are found and it isn't, it has
+    /// lost its tags.
+    fn holds_by(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The change that must be made before `found` can be deleted, such as
     /// lifting deletion protection: the state that it must have first.
     fn before_delete(&self, _found: &Found) -> Option<Value> {

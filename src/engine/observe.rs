@@ -1,6 +1,7 @@
 //! Reading what exists: every kind in bulk, in parallel, AWS before what lives
 //! in clusters.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
@@ -8,7 +9,7 @@ use futures::future::join_all;
 use super::address::Address;
 use super::desired::Desired;
 use super::error::Error;
-use super::kind::{Foreign, Found, New, Observation, Registry, Round, Unread, Wanted};
+use super::kind::{Foreign, Found, New, Observation, Registry, Round, Status, Unread, Wanted};
 use super::value::{Outputs, resolve};
 
 /// Everything that was read. An address that isn't here is absent only if its
@@ -16,7 +17,8 @@ use super::value::{Outputs, resolve};
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// By address; several when a replacement was interrupted, or when
-    /// something was made twice. Newest generation first.
+    /// something was made twice. Newest generation first, and of these what is
+    /// on its way out last.
     pub found: BTreeMap<Address, Vec<Found>>,
     pub kinds: BTreeMap<Address, &'static str>,
     pub foreign: BTreeMap<Address, Foreign>,
@@ -35,8 +37,9 @@ impl Observed {
 
     /// True if nobody can tell which one at `address` is meant.
     pub fn is_twice(&self, address: &Address) -> bool {
-        let all = self.found.get(address).map(Vec::as_slice).unwrap_or_default();
-        matches!(all, [first, second, ..] if first.generation == second.generation)
+        let all = self.found.get(address).into_iter().flatten().filter(|found| found.status != Status::Deleting);
+        let mut generations = all.map(|found| found.generation);
+        generations.next().is_some_and(|newest| generations.next() == Some(newest))
     }
 
     /// Adds what one kind gave.
@@ -46,7 +49,8 @@ impl Observed {
             self.kinds.insert(one.address.clone(), kind);
             let all = self.found.entry(one.address.clone()).or_default();
             all.push(one);
-            all.sort_by(|a, b| b.generation.cmp(&a.generation).then_with(|| a.id.cmp(&b.id)));
+            let order = |f: &Found| (Reverse(f.generation), f.status == Status::Deleting, f.id.clone());
+            all.sort_by_cached_key(order);
         }
         self.foreign.extend(foreign.into_iter().map(|f| (f.address.clone(), f)));
         self.notes.extend(notes);

@@ -226,6 +226,7 @@ impl Planner<'_> {
             for address in &all {
                 self.remove(address)?;
             }
+            self.note_what_stays()?;
         } else {
             for address in &order {
                 let Some(resource) = self.desired.get(address) else { continue };
@@ -329,13 +330,7 @@ impl Planner<'_> {
         }
         let all = self.observed.found.get(address).map(Vec::as_slice).unwrap_or_default();
         if self.observed.is_twice(address) {
-            let ids = all.iter().map(|f| f.id.as_str()).collect::<Vec<_>>().join(", ");
-            self.block(
-                resource,
-                format!("it exists more than once: {ids}"),
-                "see which one is in use, then delete the other by hand, or remove its ringfence.dev tags",
-                vec![],
-            );
+            self.block(resource, twice(all), TWICE, vec![]);
             return Ok(());
         }
         for old in all.iter().skip(1) {
@@ -345,6 +340,20 @@ impl Planner<'_> {
         let Some(found) = all.first() else {
             if let Some(foreign) = self.observed.foreign.get(address) {
                 self.block(resource, foreign.message.clone(), "", vec![]);
+                return Ok(());
+            }
+            if let Some((user, output, id)) = self.used_by(resource, &*kind) {
+                let tags = state.get("tags").and_then(Value::as_object).into_iter().flatten();
+                let tags = tags.filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)));
+                let tags = tags.filter(|tag| tag.starts_with("ringfence.dev/")).collect::<Vec<_>>().join(", ");
+                self.block(
+                    resource,
+                    format!("{id}, which {user} is in, has lost the tags that make it ours"),
+                    &format!("if nobody else has it now, put them back: {tags}"),
+                    vec![],
+                );
+                // What is in it is as it should be.
+                self.outputs.insert(address.clone(), Outputs::from([(output, id)]));
                 return Ok(());
             }
             let needs = graph::needs(resource);
@@ -420,6 +429,36 @@ impl Planner<'_> {
                 );
             }
             _ => self.plan.unchanged += 1,
+        }
+        Ok(())
+    }
+
+    /// For what AWS keeps while something is in it, and isn't found: what is in
+    /// it, and the output by which that names it.
+    fn used_by(&self, resource: &Resource, kind: &dyn Kind) -> Option<(Address, String, String)> {
+        let field = kind.holds_by()?;
+        let own = |value: &Value| references(value).into_iter().find(|(to, _)| *to == resource.address);
+        self.desired.iter().find_map(|user| {
+            let (_, output) = own(user.state.get(field)?)?;
+            let id = self.observed.current(&user.address)?.state.get(field)?.as_str()?;
+            Some((user.address.clone(), output, id.to_owned()))
+        })
+    }
+
+    /// Says what a teardown doesn't take because it isn't known to be ours.
+    fn note_what_stays(&mut self) -> Result<()> {
+        let desired = self.desired;
+        for resource in desired.iter() {
+            let kind = self.kinds.get(resource.kind)?;
+            if !self.selects(&resource.address) || self.observed.current(&resource.address).is_some() {
+                continue;
+            }
+            if let Some((user, _, id)) = self.used_by(resource, &**kind) {
+                let address = &resource.address;
+                self.plan.notes.insert(format!(
+                    "{address}: {id}, which {user} is in, has lost the tags that make it ours, so it stays"
+                ));
+            }
         }
         Ok(())
     }
@@ -556,6 +595,20 @@ impl Planner<'_> {
         let kind = self.kinds.get(kind_name)?.clone();
         let all = self.observed.found.get(address).cloned().unwrap_or_default();
         if kind.belongs_to_account() {
+            return Ok(());
+        }
+        if self.observed.is_twice(address) {
+            self.plan.blocked.push(Blocked {
+                address: address.clone(),
+                kind: kind_name.to_owned(),
+                reason: twice(&all),
+                help: Some(TWICE.to_owned()),
+                pending: false,
+                cluster: None,
+                unmet: false,
+                controls: vec![],
+                changes: vec![],
+            });
             return Ok(());
         }
         for found in &all {
@@ -831,6 +884,13 @@ impl Names {
         all
     }
 }
+
+/// Nothing tells which of these is ours: tags can be copied.
+fn twice(all: &[Found]) -> String {
+    format!("it exists more than once: {}", all.iter().map(|f| f.id.as_str()).collect::<Vec<_>>().join(", "))
+}
+
+const TWICE: &str = "see which one is in use, then delete the other by hand, or remove its ringfence.dev tags";
 
 fn blocked(resource: &Resource, reason: String, help: &str, changes: Vec<Change>) -> Blocked {
     Blocked {

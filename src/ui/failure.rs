@@ -94,6 +94,7 @@ pub(super) fn help(error: &Error) -> Option<String> {
             "wait a minute, then run the same command; a lower --parallelism makes fewer calls at a time"
         }
         Class::Conflict => "something else works on it; wait until that is over, then run the same command",
+        Class::Held => "remove what holds it, then run the same command",
         Class::NotYet | Class::Unclear => "run the same command; it goes on from what exists now",
         Class::Timeout => "run the same command; it waits on",
         Class::Quota => "ask for more in Service Quotas, or free some, then run the same command",
@@ -113,6 +114,7 @@ fn run(out: &mut String, error: &Error, layout: Layout) {
         Class::Denied => "access denied",
         Class::Throttled => "too many calls",
         Class::Conflict => "conflict",
+        Class::Held => "held",
         Class::Timeout => "not ready in time",
         Class::Quota => "quota used up",
         Class::Unreachable => "unreachable",

@@ -2,16 +2,30 @@
 //! what a plan makes, and whether the caller may make it.
 
 mod permissions;
+mod quotas;
 
 use super::session::{Look, Session};
 use crate::engine::error::Result;
 use crate::engine::plan::Plan;
+use crate::ui::Ui;
 
 /// # Errors
 /// The plan can't be carried out as a whole.
-pub async fn check(session: &Session, _look: &Look, plan: &Plan) -> Result<()> {
-    if plan.steps.is_empty() {
-        return Ok(());
-    }
-    permissions::check(session, plan).await
+pub async fn check(session: &Session, ui: &Ui, look: &Look, plan: &Plan, ignore_quotas: bool) -> Result<()> {
+    let room = async {
+        match ignore_quotas {
+            true => Ok(()),
+            false => room(session, ui, look, plan).await,
+        }
+    };
+    let (room, allowed) = tokio::join!(room, permissions::check(session, plan));
+    room.and(allowed)
+}
+
+/// # Errors
+/// The account has no room for what `plan` makes.
+pub async fn room(session: &Session, ui: &Ui, look: &Look, plan: &Plan) -> Result<()> {
+    let findings = quotas::find(session, look, plan).await;
+    findings.notes.iter().for_each(|note| ui.note(note));
+    findings.result(&session.spec.region)
 }

@@ -198,7 +198,8 @@ pub fn foreign(aws: &Aws, wanted: &Wanted, id: &str, what: &str, has: &Tags) -> 
 
 /// Deletes with `call`. Where AWS says that something depends on it,
 /// interfaces that our clusters left behind are removed and it is tried once
-/// more; what else holds it is named. `by` is the filter that selects the
+/// more; what else holds it is named: [`Class::Held`], unless one of these goes
+/// away by itself. `by` is the filter that selects the
 /// interfaces: `vpc-id`, `subnet-id` or `group-id`.
 pub async fn delete_held<T, F>(aws: &Aws, by: &str, id: &str, call: impl Fn() -> F) -> Result<()>
 where
@@ -210,7 +211,7 @@ where
         result => return result,
     };
     let interfaces = interfaces(aws, by, id).await?;
-    let (left, holding): (Vec<_>, Vec<_>) = interfaces.iter().partition(|i| is_left_over(i));
+    let (left, holding): (Vec<_>, Vec<_>) = interfaces.into_iter().partition(is_left_over);
     for interface in &left {
         let deleted = aws
             .ec2
@@ -227,7 +228,45 @@ where
             result => return result,
         },
     };
-    Err(holders(error, holding.into_iter().map(named).collect()))
+    Err(held_by(error, &holding))
+}
+
+/// What else is in a VPC of which nothing of ours is left.
+pub async fn left_in(aws: &Aws, vpc: &str) -> Result<Vec<String>> {
+    let inside = || vec![filter("vpc-id", [vpc])];
+    let subnets = aws.ec2.describe_subnets().set_filters(Some(inside())).into_paginator().items().send();
+    let groups = aws.ec2.describe_security_groups().set_filters(Some(inside())).into_paginator().items().send();
+    let endpoints = aws.ec2.describe_vpc_endpoints().set_filters(Some(inside())).into_paginator().items().send();
+    let gateways = aws.ec2.describe_internet_gateways().filters(filter("attachment.vpc-id", [vpc]));
+    let gateways = gateways.into_paginator().items().send();
+    let mut left = Vec::new();
+    for one in subnets.try_collect().await.map_err(failed("ec2:DescribeSubnets"))? {
+        left.extend(one.subnet_id.map(|id| format!("subnet {id}")));
+    }
+    for one in groups.try_collect().await.map_err(failed("ec2:DescribeSecurityGroups"))? {
+        if let (Some(id), Some(name)) = (one.group_id(), one.group_name().filter(|name| *name != "default")) {
+            left.push(format!("security group {id} ({name})"));
+        }
+    }
+    for one in endpoints.try_collect().await.map_err(failed("ec2:DescribeVpcEndpoints"))? {
+        left.extend(one.vpc_endpoint_id.map(|id| format!("VPC endpoint {id}")));
+    }
+    for one in gateways.try_collect().await.map_err(failed("ec2:DescribeInternetGateways"))? {
+        left.extend(one.internet_gateway_id.map(|id| format!("internet gateway {id}")));
+    }
+    Ok(left)
+}
+
+/// Interfaces in a VPC that are known by a public address.
+pub async fn public(aws: &Aws, vpc: &str) -> Result<Vec<NetworkInterface>> {
+    let all = interfaces(aws, "vpc-id", vpc).await?;
+    Ok(all.into_iter().filter(|i| i.association().is_some_and(|a| a.public_ip().is_some())).collect())
+}
+
+/// `error` with what holds the resource, and whether that goes by itself.
+pub fn held_by(error: Error, holding: &[NetworkInterface]) -> Error {
+    let class = if holding.iter().any(is_passing) { Class::Conflict } else { Class::Held };
+    Error { class, ..holders(error, holding.iter().map(named).collect()) }
 }
 
 /// `error` with the names of what holds the resource.
@@ -263,6 +302,15 @@ fn is_left_over(interface: &NetworkInterface) -> bool {
     interface.status() == Some(&NetworkInterfaceStatus::Available)
         && (description.starts_with("aws-k8s-")
             || interface.tag_set().iter().any(|tag| tag.key() == Some("cluster.k8s.amazonaws.com/name")))
+}
+
+/// Of control planes, NAT gateways and endpoints, which AWS removes some
+/// minutes after their owner, and of nodes that are going down.
+fn is_passing(interface: &NetworkInterface) -> bool {
+    let description = interface.description().unwrap_or_default();
+    ["Amazon EKS ", "Interface for NAT Gateway", "VPC Endpoint Interface", "aws-K8S-"]
+        .iter()
+        .any(|of| description.starts_with(of))
 }
 
 /// `eni-1 (ELB app/shop, in-use, by amazon-elb)`.

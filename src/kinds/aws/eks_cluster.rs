@@ -12,6 +12,7 @@ use aws_sdk_eks::types::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::ec2::holders;
 use super::eks::{cluster, clusters, gather, issues, optional, retag, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
 use crate::aws::Aws;
@@ -66,6 +67,23 @@ pub struct EksCluster {
 impl EksCluster {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
+    }
+
+    /// `error` with what is left in the cluster: ours is gone by the time that
+    /// it is deleted.
+    async fn held(&self, name: &str, error: Error) -> Result<Error> {
+        let groups = self.aws.eks.list_nodegroups().cluster_name(name).send();
+        let profiles = self.aws.eks.list_fargate_profiles().cluster_name(name).send();
+        let (groups, profiles) = tokio::join!(groups, profiles);
+        let groups = optional(groups.map_err(failed("eks:ListNodegroups")))?.and_then(|o| o.nodegroups);
+        let profiles = optional(profiles.map_err(failed("eks:ListFargateProfiles")))?;
+        let profiles = profiles.and_then(|o| o.fargate_profile_names);
+        let groups = groups.into_iter().flatten().map(|name| format!("node group `{name}`"));
+        let profiles = profiles.into_iter().flatten().map(|name| format!("Fargate profile `{name}`"));
+        let held: Vec<String> = groups.chain(profiles).collect();
+        // An update of the cluster is over some time.
+        let class = if held.is_empty() { Class::Conflict } else { Class::Held };
+        Ok(Error { class, ..holders(error, held) })
     }
 
     fn arn(&self, name: &str) -> String {
@@ -379,7 +397,10 @@ impl Kind for EksCluster {
                 .help("lift the protection first: it is a step of its own in the plan"));
         }
         let answer = self.aws.eks.delete_cluster().name(&state.name).send().await;
-        Ok(optional(answer.map_err(failed("eks:DeleteCluster")))?.is_none())
+        match optional(answer.map_err(failed("eks:DeleteCluster"))) {
+            Err(error) if error.class == Class::Conflict => Err(self.held(&state.name, error).await?),
+            other => Ok(other?.is_none()),
+        }
     }
 }
 

@@ -74,7 +74,12 @@ impl InternetGateway {
 
     async fn detach(&self, id: &str, vpc: &str) -> Result<()> {
         let call = self.aws.ec2.detach_internet_gateway().internet_gateway_id(id).vpc_id(vpc).send().await;
-        ec2::absent(call.map_err(failed("ec2:DetachInternetGateway")))
+        match ec2::absent(call.map_err(failed("ec2:DetachInternetGateway"))) {
+            Err(error) if error.code.as_deref() == Some("DependencyViolation") => {
+                Err(ec2::held_by(error, &ec2::public(&self.aws, vpc).await?))
+            }
+            result => result,
+        }
     }
 }
 

@@ -390,7 +390,7 @@ impl Kind for SecurityGroup {
         })
         .await;
         match deleted {
-            Err(error) if error.class == Class::Conflict => Err(ec2::holders(error, self.referrers(&found.id).await?)),
+            Err(error) if error.class == Class::Held => Err(ec2::holders(error, self.referrers(&found.id).await?)),
             result => result.map(|()| true),
         }
     }

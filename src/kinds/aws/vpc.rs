@@ -249,6 +249,10 @@ impl Kind for Vpc {
         true
     }
 
+    fn holds_by(&self) -> Option<&'static str> {
+        Some("vpc")
+    }
+
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[
             ("cidr", Rule::Replace),
@@ -353,9 +357,11 @@ impl Kind for Vpc {
             self.aws.ec2.delete_vpc().vpc_id(&found.id).send().await.map_err(failed("ec2:DeleteVpc"))
         });
         match deleted.await {
-            Err(error) if error.code.as_deref() == Some("DependencyViolation") => {
+            Err(error) if error.class == Class::Held => {
                 let tables = route_table::tables(&self.aws, vec![ec2::filter("vpc-id", [&found.id])]).await?;
-                Err(ec2::holders(error, route_table::left(&tables)))
+                let mut left = ec2::left_in(&self.aws, &found.id).await?;
+                left.extend(route_table::left(&tables).into_iter().map(|id| format!("route table {id}")));
+                Err(ec2::holders(error, left))
             }
             result => result.map(|()| true),
         }

@@ -10,6 +10,7 @@ mod lifecycle;
 mod lock;
 mod output;
 mod plans;
+mod quotas;
 mod reach;
 mod removal;
 mod saved;
@@ -17,7 +18,7 @@ mod secrets;
 mod selection;
 mod stop;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -212,6 +213,11 @@ struct Served {
 impl Served {
     /// Serves what the estate's sandbox holds, and keeps it there.
     fn start(estate: &Estate, record: Option<PathBuf>) -> Self {
+        Self::with(estate, record, BTreeMap::new())
+    }
+
+    /// With these service quotas, by code.
+    fn with(estate: &Estate, record: Option<PathBuf>, quotas: BTreeMap<String, f64>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let Example { region, account, .. } = estate.example;
         let server = {
@@ -221,6 +227,7 @@ impl Served {
                 speed: 150.0,
                 state_dir: Some(estate.path().join("sandbox")),
                 record: record.or_else(crate::support::record),
+                quotas,
                 ..Options::default()
             };
             Server::start(options, ([127, 0, 0, 1], 0).into()).unwrap()

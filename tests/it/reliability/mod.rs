@@ -5,6 +5,8 @@
 //! this process, so that many can be tried. It dies by being dropped where it
 //! stands.
 
+mod blocked;
+mod drift;
 mod estate;
 mod kill;
 mod lag;

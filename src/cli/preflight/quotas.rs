@@ -1,0 +1,354 @@
+//! What a plan makes, held against Service Quotas and what there is already.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::{join_all, try_join_all};
+use serde_json::Value;
+
+use crate::aws::quotas::{self, Counted, Quota};
+use crate::cli::session::{Look, Session};
+use crate::engine::error::{Class, Error, Result};
+use crate::engine::plan::{Action, Plan, Step, refers_to};
+use crate::kinds::aws::{
+    eks_cluster, elastic_ip, fargate_profile, iam_role, internet_gateway, nat_gateway, node_group, oidc_provider,
+    route_table, security_group, service_linked_role, subnet, vpc, vpc_endpoint,
+};
+
+/// Where a quota is counted.
+#[derive(Clone, Copy, Debug)]
+enum Per {
+    /// The account, in one region or in all.
+    Account(Counted<'static>),
+    Zone,
+    /// What this field of the state names: a cluster.
+    Cluster(fn(&str) -> Counted<'_>),
+    /// What this field names, in which everything is ours.
+    Vpc,
+}
+
+struct Known {
+    /// What counts: what AWS makes along with a resource, too.
+    kinds: &'static [&'static str],
+    service: &'static str,
+    code: &'static str,
+    per: Per,
+    /// Which resources of the kinds count.
+    counts: fn(&Value) -> bool,
+    /// How many each place has by itself.
+    own: usize,
+}
+
+const fn known(kinds: &'static [&'static str], service: &'static str, code: &'static str, per: Per) -> Known {
+    Known { kinds, service, code, per, counts: |_| true, own: 0 }
+}
+
+/// Codes: Service Quotas.
+const KNOWN: &[Known] = &[
+    known(&[vpc::NAME], "vpc", "L-F678F1CE", Per::Account(Counted::Vpcs)),
+    known(&[internet_gateway::NAME], "vpc", "L-A4707A72", Per::Account(Counted::InternetGateways)),
+    // VPCs come with a default one, and clusters with EKS's.
+    known(
+        &[security_group::NAME, vpc::NAME, eks_cluster::NAME],
+        "vpc",
+        "L-E79EC296",
+        Per::Account(Counted::SecurityGroups),
+    ),
+    known(&[elastic_ip::NAME], "ec2", "L-0263D0A3", Per::Account(Counted::ElasticIps)),
+    known(&[nat_gateway::NAME], "vpc", "L-FE5A380F", Per::Zone),
+    known(&[subnet::NAME], "vpc", "L-407747CB", Per::Vpc),
+    // The main table counts.
+    Known { own: 1, ..known(&[route_table::NAME], "vpc", "L-589F43AA", Per::Vpc) },
+    Known {
+        counts: |endpoint| endpoint["type"] == "Interface",
+        ..known(&[vpc_endpoint::NAME], "vpc", "L-29B6F2EB", Per::Vpc)
+    },
+    Known {
+        counts: |endpoint| endpoint["type"] == "Gateway",
+        ..known(&[vpc_endpoint::NAME], "vpc", "L-1B52E74A", Per::Account(Counted::GatewayEndpoints))
+    },
+    known(&[eks_cluster::NAME], "eks", "L-1194D53C", Per::Account(Counted::Clusters)),
+    known(&[node_group::NAME], "eks", "L-6D54EA21", Per::Cluster(|name| Counted::NodeGroups(name))),
+    known(&[fargate_profile::NAME], "eks", "L-23414FF3", Per::Cluster(|name| Counted::FargateProfiles(name))),
+    known(&[iam_role::NAME, service_linked_role::NAME], "iam", "L-FE177D64", Per::Account(Counted::Roles)),
+    known(&[oidc_provider::NAME], "iam", "L-858F3967", Per::Account(Counted::OidcProviders)),
+];
+
+/// "Inbound or outbound rules per security group".
+const RULES: (&str, &str) = ("vpc", "L-0EA8095F");
+
+/// What EKS wants free in each subnet of a new cluster (EKS User Guide, "View
+/// Amazon EKS networking requirements for VPC and subnets").
+const FOR_A_CLUSTER: i32 = 6;
+
+/// What a plan adds to one count, and takes from it.
+#[derive(Clone, Debug, Default)]
+struct Moves {
+    made: Vec<String>,
+    gone: usize,
+}
+
+/// What was found out.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// What the account has no room for.
+    pub short: Vec<Short>,
+    /// What may be known only by trying.
+    pub notes: Vec<String>,
+}
+
+/// More than there may be.
+#[derive(Clone, Debug)]
+pub struct Short {
+    what: String,
+    /// What to ask for: service, code and value.
+    ask: Option<(&'static str, &'static str, usize)>,
+}
+
+impl Findings {
+    /// # Errors
+    /// Something is short.
+    pub fn result(&self, region: &str) -> Result<()> {
+        if self.short.is_empty() {
+            return Ok(());
+        }
+        let lines: Vec<&str> = self.short.iter().map(|s| s.what.as_str()).collect();
+        let mut most: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for (service, code, value) in self.short.iter().filter_map(|s| s.ask) {
+            let asked = most.entry((service, code)).or_default();
+            *asked = value.max(*asked);
+        }
+        let asks: Vec<String> = most
+            .into_iter()
+            .map(|((service, code), value)| {
+                let region = if service == "iam" { "us-east-1" } else { region };
+                format!(
+                    "aws service-quotas request-service-quota-increase --region {region} --service-code {service} \
+                     --quota-code {code} --desired-value {value}"
+                )
+            })
+            .collect();
+        let help = match asks.is_empty() {
+            true => String::new(),
+            false => format!("ask for more:\n{}\n", asks.join("\n")),
+        };
+        let message = format!("the account has no room for this plan; nothing was changed\n{}", lines.join("\n"));
+        Err(Error::new(Class::Quota, message)
+            .help(format!("{help}free some, or go on all the same with --ignore-quotas")))
+    }
+}
+
+/// Reads the quotas that `plan` touches, and what there is.
+pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
+    let mut findings = Findings::default();
+    let concerned: Vec<(&Known, BTreeMap<String, Moves>)> = KNOWN
+        .iter()
+        .map(|known| (known, moves(known, look, plan)))
+        .filter(|(_, moves)| moves.values().any(|m| !m.made.is_empty()))
+        .collect();
+    let rules = rules(plan);
+    let mut services: BTreeSet<&str> = concerned.iter().map(|(known, _)| known.service).collect();
+    if !rules.is_empty() {
+        services.insert(RULES.0);
+    }
+    let limits = join_all(
+        services.into_iter().map(|service| async move { (service, quotas::quotas(&session.aws, service).await) }),
+    );
+    let limits: BTreeMap<&str, Result<BTreeMap<String, Quota>>> = limits.await.into_iter().collect();
+    let unknown: BTreeSet<String> = limits.values().filter_map(|l| l.as_ref().err()).map(ToString::to_string).collect();
+    for error in unknown {
+        findings
+            .notes
+            .push(format!("what this plan makes may exceed the account's quotas, which can't be read: {error}"));
+    }
+    let limit = |service: &str, code: &str| limits.get(service)?.as_ref().ok()?.get(code);
+    let counts = concerned.iter().filter_map(|(known, moves)| Some((*known, moves, limit(known.service, known.code)?)));
+    let counts = counts
+        .map(|(known, moves, quota)| async move { (known, moves, quota, used(session, look, known, moves).await) });
+    for (known, moves, quota, used) in join_all(counts).await {
+        match used {
+            Ok(used) => moves.iter().for_each(|(place, moves)| {
+                let used = used.get(place).copied().unwrap_or_default() + known.own;
+                compare(&mut findings, known, place, moves, quota, used);
+            }),
+            Err(error) => findings.notes.push(format!("{}: what there is can't be read: {error}", quota.name)),
+        }
+    }
+    if let Some(quota) = limit(RULES.0, RULES.1) {
+        for (address, count) in rules.into_iter().filter(|(_, count)| *count as f64 > quota.value) {
+            let what = format!("{} ({}): {}, and {address} has {count}", quota.name, RULES.1, quota.value);
+            findings.short.push(Short { what, ask: Some((RULES.0, RULES.1, count)) });
+        }
+    }
+    match free_addresses(session, look, plan).await {
+        Ok(short) => findings.short.extend(short),
+        Err(error) => findings.notes.push(format!("free addresses in subnets can't be read: {error}")),
+    }
+    findings
+}
+
+fn compare(findings: &mut Findings, known: &Known, place: &str, moves: &Moves, quota: &Quota, used: usize) {
+    let (made, value) = (moves.made.len(), quota.value);
+    let peak = used + made;
+    if made == 0 || peak as f64 <= value {
+        return;
+    }
+    let at = match known.per {
+        Per::Account(_) => String::new(),
+        Per::Zone => format!(" in {place}"),
+        Per::Cluster(_) | Per::Vpc => format!(" of {place}"),
+    };
+    let what = format!("{} ({}){at}: {used} of {value} in use", quota.name, known.code);
+    let shown = some(&moves.made);
+    if peak.saturating_sub(moves.gone) as f64 > value {
+        let what = format!("{what}, {made} to be made: {shown}");
+        findings.short.push(Short { what, ask: Some((known.service, known.code, peak)) });
+    } else {
+        let gone = moves.gone;
+        findings.notes.push(format!(
+            "{what}, {made} to be made and {gone} to go: where making comes first it is refused, and the next run goes on"
+        ));
+    }
+}
+
+/// A few of many.
+fn some(all: &[String]) -> String {
+    const SHOWN: usize = 6;
+    let more = all.len().saturating_sub(SHOWN);
+    let names = all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{names} and {more} more") } else { names }
+}
+
+/// What `plan` adds to each count of a quota, by where it is counted.
+fn moves(known: &Known, look: &Look, plan: &Plan) -> BTreeMap<String, Moves> {
+    let mut all: BTreeMap<String, Moves> = BTreeMap::new();
+    for step in plan.steps.iter().filter(|s| known.kinds.contains(&s.kind)) {
+        let (state, made) = match (step.action, &step.state, &step.found) {
+            (Action::Create, Some(state), _) => (state, true),
+            (Action::Delete, _, Some(found)) => (&found.state, false),
+            _ => continue,
+        };
+        if !(known.counts)(state) {
+            continue;
+        }
+        let moves = all.entry(place(known.per, look, state)).or_default();
+        match made {
+            true => moves.made.push(step.address.to_string()),
+            false => moves.gone += 1,
+        }
+    }
+    all
+}
+
+/// Where one is counted.
+fn place(per: Per, look: &Look, state: &Value) -> String {
+    let named = |field: &str| {
+        // What isn't made yet goes by its address.
+        let to = refers_to(&state[field]).into_iter().next().map(|address| address.to_string());
+        to.unwrap_or_else(|| state[field].as_str().unwrap_or_default().to_owned())
+    };
+    match per {
+        Per::Account(_) => String::new(),
+        Per::Cluster(_) => named("cluster"),
+        Per::Vpc => named("vpc"),
+        Per::Zone => {
+            let subnet = named("subnet");
+            let planned = look.desired.iter().find(|r| r.address.as_str() == subnet).map(|r| &r.state);
+            let there = || look.observed.found.values().flatten().find(|f| f.id == subnet).map(|f| &f.state);
+            let zone = planned.or_else(there).and_then(|state| state["zone"].as_str());
+            zone.unwrap_or("an unknown zone").to_owned()
+        }
+    }
+}
+
+/// What there is, by where it is counted.
+async fn used(
+    session: &Session,
+    look: &Look,
+    known: &Known,
+    moves: &BTreeMap<String, Moves>,
+) -> Result<BTreeMap<String, usize>> {
+    let aws = &session.aws;
+    Ok(match known.per {
+        Per::Account(what) => BTreeMap::from([(String::new(), quotas::used(aws, what).await?)]),
+        Per::Zone => quotas::nat_gateways(aws).await?,
+        Per::Cluster(what) => {
+            let there = moves.keys().filter(|cluster| is_there(look, cluster));
+            let counts =
+                there.map(|name| async move { Ok::<_, Error>((name.clone(), quotas::used(aws, what(name)).await?)) });
+            try_join_all(counts).await?.into_iter().collect()
+        }
+        Per::Vpc => {
+            let mut all = BTreeMap::new();
+            let of_kind = look
+                .observed
+                .found
+                .iter()
+                .filter(|(a, _)| look.observed.kinds.get(*a).is_some_and(|k| known.kinds.contains(k)));
+            for found in of_kind.flat_map(|(_, all)| all).filter(|found| (known.counts)(&found.state)) {
+                *all.entry(place(known.per, look, &found.state)).or_default() += 1;
+            }
+            all
+        }
+    })
+}
+
+/// A cluster of this name was found.
+fn is_there(look: &Look, name: &str) -> bool {
+    let named = |(address, found): (&_, &Vec<crate::engine::kind::Found>)| {
+        look.observed.kinds.get(address) == Some(&eks_cluster::NAME)
+            && found.iter().any(|f| f.outputs.get("name").is_some_and(|n| n == name))
+    };
+    look.observed.found.iter().any(named)
+}
+
+/// The rules of each group that gets some, in the direction that has more.
+fn rules(plan: &Plan) -> Vec<(String, usize)> {
+    let written = |step: &&Step| step.kind == security_group::NAME && step.action != Action::Delete;
+    let count = |state: &Value, field: &str| state[field].as_array().map_or(0, Vec::len);
+    plan.steps
+        .iter()
+        .filter(written)
+        .filter_map(|s| Some((s.address.to_string(), s.state.as_ref()?)))
+        .map(|(address, state)| (address, count(state, "ingress").max(count(state, "egress"))))
+        .collect()
+}
+
+/// Subnets that exist and have fewer free addresses than what is to be made in
+/// them takes at once.
+async fn free_addresses(session: &Session, look: &Look, plan: &Plan) -> Result<Vec<Short>> {
+    let mut wanted: BTreeMap<&str, (i32, Vec<String>)> = BTreeMap::new();
+    for step in plan.steps.iter().filter(|s| s.action == Action::Create) {
+        let Some(state) = &step.state else { continue };
+        let subnets: Vec<&str> = match &state["subnets"] {
+            Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
+            _ => state["subnet"].as_str().into_iter().collect(),
+        };
+        let each = match step.kind {
+            eks_cluster::NAME => FOR_A_CLUSTER,
+            vpc_endpoint::NAME | nat_gateway::NAME => 1,
+            // Spread over its subnets.
+            node_group::NAME => {
+                let nodes = i32::try_from(state["min"].as_i64().unwrap_or_default()).unwrap_or(i32::MAX);
+                nodes / i32::try_from(subnets.len().max(1)).unwrap_or(1)
+            }
+            _ => continue,
+        };
+        for subnet in subnets.into_iter().filter(|id| each > 0 && id.starts_with("subnet-")) {
+            let (sum, who) = wanted.entry(subnet).or_default();
+            *sum += each;
+            who.push(step.address.to_string());
+        }
+    }
+    let ids: Vec<&str> = wanted.keys().copied().collect();
+    let free = quotas::subnets(&session.aws, &ids).await?;
+    let short = wanted.into_iter().filter_map(|(id, (sum, who))| {
+        let free = free.get(id).map(|s| s.free).filter(|free| *free < sum)?;
+        let address = look.observed.found.iter().find(|(_, all)| all.iter().any(|f| f.id == id)).map(|(a, _)| a);
+        let name = address.map_or_else(|| id.to_owned(), |a| format!("{a} ({id})"));
+        Some(Short {
+            what: format!("{name} has {free} free addresses, and {sum} are needed for {}", some(&who)),
+            ask: None,
+        })
+    });
+    Ok(short.collect())
+}
