@@ -8,6 +8,7 @@ pub mod diff;
 pub mod error;
 pub mod event;
 pub mod execute;
+pub mod files;
 pub mod graph;
 pub mod kind;
 pub mod observe;

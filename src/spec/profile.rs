@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
+use crate::engine::files;
+
 use super::error::{Code, SpecError};
 use super::findings::{Findings, join, list, nearest, one_of, quote};
 use super::model::{IsolationModel, Profile};
@@ -223,6 +225,10 @@ fn read_dir(dir: &Path, findings: &mut Findings) -> BTreeMap<String, Written> {
     files.retain(|file| file.extension().is_some_and(|e| e == "yaml" || e == "yml"));
     files.sort();
     for file in files {
+        if let Err(error) = files::within(dir, &file) {
+            findings.error(unreadable(&file, &error));
+            continue;
+        }
         let Some(name) = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()) else { continue };
         match super::read(&file) {
             Ok(text) => {

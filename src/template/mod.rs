@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use tera::{Context, ErrorKind, Kwargs, State, Tera, TeraResult};
 
 use crate::engine::error::{Class, Error, Result};
+use crate::engine::files;
 
 macro_rules! built_in {
     ($($name:literal)*) => {
@@ -226,9 +227,10 @@ fn files_under(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
             if file.starts_with('.') || file.starts_with("README") {
                 continue;
             }
-            if path.is_dir() {
+            if entry.file_type().map_err(|e| unreadable(&path, e))?.is_dir() {
                 folders.push((format!("{prefix}{file}/"), path));
             } else {
+                files::within(directory, &path).map_err(|e| unreadable(&path, e))?;
                 found.push((format!("{prefix}{file}"), path));
             }
         }

@@ -88,3 +88,34 @@ fn a_service_can_have_an_endpoint_of_its_own() {
     // Nothing listens on the port for the rest.
     against("http://127.0.0.1:9", &mut command).exits(2);
 }
+
+/// A directory of templates or profiles gives what is in it, and nothing that a link leads to.
+#[test]
+fn links_do_not_lead_out_of_directories() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let secret = estate.path().join("secret");
+    fs::write(&secret, "not-for-any-output").unwrap();
+    for (option, file) in [("--templates", "manifests/tenant/limits.yaml"), ("--profiles", "premium.yaml")] {
+        let dir = tempfile::tempdir_in(estate.path()).unwrap();
+        let file = dir.path().join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let with = |option| ["render", option, dir.path().to_str().unwrap(), "--out", "rendered"].map(str::to_owned);
+        let run = || {
+            let args = with(option);
+            Run::of(&mut estate.bare(&args.iter().map(String::as_str).collect::<Vec<_>>()))
+        };
+        std::os::unix::fs::symlink(&secret, &file).unwrap();
+        run().refuses(&["leads out of the directory"]);
+        fs::remove_file(&file).unwrap();
+        // Nor is anything waited for that never comes.
+        assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+        run().refuses(&["no ordinary file"]);
+        fs::remove_file(&file).unwrap();
+        // A link to the directory that it is in: each way through it is another one.
+        for name in ["a", "b"] {
+            std::os::unix::fs::symlink(dir.path(), file.with_file_name(name)).unwrap();
+        }
+        let run = run();
+        assert!(matches!(run.code, Some(0 | 1)), "{run:?}");
+    }
+}

@@ -87,3 +87,76 @@ fn a_refusal_makes_no_changing_call() {
         assert!(reads, "{service} {operation}");
     }
 }
+
+/// Whatever is done to the file: it is refused, and nothing is changed.
+#[test]
+fn it_is_refused_however_it_is_damaged() {
+    let estate = saved();
+    let file = estate.path().join("p");
+    let text = fs::read(&file).unwrap();
+    let whole: Value = serde_json::from_slice(&text).unwrap();
+    let before = estate.holds();
+    let mut dice: u64 = 0x2545_f491_4f6c_dd1d;
+    let mut draw = |below: usize| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(dice >> 33).unwrap() % below
+    };
+    let tokens: [&[u8]; 12] =
+        [b"\"", b"}", b"]", b",", b"0", b"null", b"[[[[", b"\\u0000", b"\xff", b"-1e999", b"{\"schema\":1}", b"\n\n"];
+    let mut tried = 0;
+    while tried < 40 {
+        let mut damaged = text.clone();
+        for _ in 0..=draw(3) {
+            let (at, token) = (draw(damaged.len()), tokens[draw(tokens.len())]);
+            let until = (at + draw(40)).min(damaged.len());
+            damaged.splice(at..until, token.iter().copied());
+        }
+        if serde_json::from_slice::<Value>(&damaged).is_ok_and(|value| value == whole) {
+            continue;
+        }
+        tried += 1;
+        fs::write(&file, &damaged).unwrap();
+        estate.run(&["apply", "p"]).refuses(&["ringfence plan --out p"]);
+    }
+    assert_eq!(estate.holds(), before);
+}
+
+#[test]
+fn it_is_refused_for_another_template_or_profile() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    fs::create_dir_all(estate.path().join("templates/manifests/tenant")).unwrap();
+    let template = estate.path().join("templates/manifests/tenant/note.yaml");
+    let object = |text: &str| {
+        let note =
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: note, namespace: {{ tenant.namespace | json }}}\n";
+        fs::write(&template, format!("{note}data: {{text: {text}}}\n")).unwrap();
+    };
+    object("one");
+    let with = ["--templates", "templates"];
+    estate.run(&[&["plan", "--out", "p"], &with[..]].concat()).exits(0);
+    object("two");
+    let before = estate.holds();
+    estate.run(&[&["apply", "p"], &with[..]].concat()).refuses(&["stale", "nothing was changed"]);
+    estate.run(&["apply", "p"]).refuses(&["stale", "nothing was changed"]);
+    assert_eq!(estate.holds(), before);
+    object("one");
+    estate.run(&[&["apply", "p"], &with[..]].concat()).exits(0);
+}
+
+/// What the autoscaler decides is no change of ours.
+#[test]
+fn it_holds_while_the_autoscaler_works() {
+    let estate = saved();
+    estate.sandbox(async |aws, server| {
+        let clusters = aws.eks.list_clusters().send().await.unwrap();
+        let cluster = clusters.clusters()[0].clone();
+        let groups = aws.eks.list_nodegroups().cluster_name(&cluster).send().await.unwrap();
+        for group in groups.nodegroups() {
+            let scaling = aws_sdk_eks::types::NodegroupScalingConfig::builder().desired_size(3).build();
+            let call = aws.eks.update_nodegroup_config().cluster_name(&cluster).nodegroup_name(group);
+            call.scaling_config(scaling).send().await.unwrap();
+            server.advance(600.0);
+        }
+    });
+    estate.run(&["apply", "p"]).exits(0);
+}
