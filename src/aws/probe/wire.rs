@@ -23,7 +23,8 @@ use crate::engine::error::{Class, Error, Result};
 pub const REGION: &str = "us-east-1";
 /// Whose keys a stand-in on this computer gets: emulators tell accounts apart by them.
 const ACCOUNT: &str = "123456789012";
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// Some stand-ins take their time to load what a first call needs.
+const TIMEOUT: Duration = Duration::from_secs(180);
 const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What came back.
@@ -214,11 +215,11 @@ fn read(service: &str, status: u16, kind: Option<&str>, body: &[u8]) -> Answer {
 /// AWS's XML as a tree: elements with children are objects, or lists where the children are items; others are text.
 /// Attributes name nothing but the namespace.
 fn xml(text: &str) -> Option<Value> {
-    let mut open: Vec<(String, Vec<(String, Value)>, String)> = vec![(String::new(), vec![], String::new())];
+    let mut open = vec![Element::default()];
     let mut rest = text;
     while let Some(start) = rest.find('<') {
         let (before, tag) = rest.split_at(start);
-        open.last_mut()?.2.push_str(before);
+        open.last_mut()?.text.push_str(before);
         let (tag, after) = tag[1..].split_once('>')?;
         rest = after;
         if tag.starts_with(['?', '!']) {
@@ -226,20 +227,23 @@ fn xml(text: &str) -> Option<Value> {
         }
         let name = tag.trim_start_matches('/').split([' ', '/', '\n']).next()?.to_owned();
         if !tag.starts_with('/') {
-            open.push((name.clone(), vec![], String::new()));
+            open.push(Element { name: name.clone(), ..Element::default() });
         }
         if tag.starts_with('/') || tag.ends_with('/') {
-            let (opened, children, text) = open.pop()?;
-            if opened != name {
-                return None;
-            }
-            open.last_mut()?.1.push((opened, tree(children, &text)));
+            let element = open.pop().filter(|element| element.name == name)?;
+            open.last_mut()?.children.push((name, tree(element.children, &element.text)));
         }
     }
-    match open.as_mut_slice() {
-        [(_, children, _)] if !children.is_empty() => Some(tree(std::mem::take(children), "")),
-        _ => None,
-    }
+    let root = open.pop().filter(|root| open.is_empty() && !root.children.is_empty())?;
+    Some(tree(root.children, ""))
+}
+
+/// One that is still open.
+#[derive(Default)]
+struct Element {
+    name: String,
+    children: Vec<(String, Value)>,
+    text: String,
 }
 
 fn tree(children: Vec<(String, Value)>, text: &str) -> Value {
@@ -270,4 +274,44 @@ fn unescaped(text: &str) -> String {
         plain = plain.replace(escape, c);
     }
     plain.replace("&amp;", "&")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn xml_becomes_a_tree() {
+        let text =
+            "<?xml version=\"1.0\"?>\n<R xmlns=\"x\"><set><item><a>1 &lt; 2</a><b/></item><item/></set><c>d</c></R>";
+        assert_eq!(xml(text).unwrap(), json!({"R": {"set": [{"a": "1 < 2", "b": ""}, ""], "c": "d"}}));
+        for broken in ["", "no", "<a><b></a></b>", "<a>", "</a>", "<a"] {
+            assert_eq!(xml(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn errors_are_known_by_their_code() {
+        let code = |service, status, body: &str| match read(service, status, None, body.as_bytes()) {
+            Answer::Refused(code) => code,
+            other => format!("{other:?}"),
+        };
+        let ec2 = "<Response><Errors><Error><Code>InvalidVpcID.NotFound</Code></Error></Errors></Response>";
+        assert_eq!(code("ec2", 400, ec2), "InvalidVpcID.NotFound");
+        assert_eq!(
+            code("iam", 404, "<ErrorResponse><Error><Code>NoSuchEntity</Code></Error></ErrorResponse>"),
+            "NoSuchEntity"
+        );
+        assert_eq!(code("kms", 400, r#"{"__type":"com.amazonaws.kms#NotFoundException"}"#), "NotFoundException");
+        assert_eq!(code("eks", 404, "<html>Not found</html>"), "HTTP 404 without an AWS error");
+        assert_eq!(read("ec2", 503, None, b"<html>"), Answer::Lost("HTTP 503 without an AWS error".to_owned()));
+    }
+
+    #[test]
+    fn parameters_become_pairs() {
+        let mut form = String::new();
+        flat(&mut form, "Tags", &json!([{"Key": "a b", "Value": true}]), ".member");
+        assert_eq!(form, "&Tags.member.1.Key=a%20b&Tags.member.1.Value=true");
+    }
 }
