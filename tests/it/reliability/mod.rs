@@ -14,6 +14,7 @@ mod meddling;
 mod rate;
 mod script;
 mod sigkill;
+mod slow;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
