@@ -5,6 +5,7 @@
 //! this process, so that many can be tried. It dies by being dropped where it
 //! stands.
 
+mod contenders;
 mod estate;
 mod kill;
 mod lag;
