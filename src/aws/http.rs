@@ -14,13 +14,23 @@ use crate::engine::error::{Error, Result};
 /// `direct`: no proxy, whatever the environment says (a sandbox on loopback).
 pub fn client(direct: bool) -> Result<SharedHttpClient> {
     let tls = tls()?;
-    let proxy = if direct { ProxyConfig::disabled() } else { ProxyConfig::from_env() };
+    let proxy = proxy(direct);
     Ok(Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder().proxy_config(proxy.clone());
         builder.set_connector_settings(settings.cloned());
         builder.set_sleep_impl(components.and_then(|c| c.sleep_impl()));
         builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls.clone()).build()
     }))
+}
+
+/// For requests that no SDK client makes.
+pub fn connector(direct: bool) -> Result<Connector> {
+    let builder = Connector::builder().proxy_config(proxy(direct));
+    Ok(builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls()?).build())
+}
+
+fn proxy(direct: bool) -> ProxyConfig {
+    if direct { ProxyConfig::disabled() } else { ProxyConfig::from_env() }
 }
 
 fn tls() -> Result<TlsContext> {

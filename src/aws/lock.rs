@@ -333,7 +333,16 @@ impl Store {
         // Whoever stood still between reading and creating may have created a
         // generation that others were done with long ago.
         let known: BTreeSet<u64> = before.iter().map(|s| s.generation).collect();
-        let now = self.list().await?;
+        // A read may not show yet what is there, by whomever it was written.
+        let quarter = Duration::try_from_secs_f64(record.lease_seconds / 4.0).unwrap_or(LEASE / 4);
+        let until = self.clock.elapsed() + quarter;
+        let now = loop {
+            let now = self.list().await?;
+            if now.iter().any(|s| s.generation >= generation) || self.clock.elapsed() >= until {
+                break now;
+            }
+            self.clock.sleep(quarter.div_f64(5.0)).await;
+        };
         let ours = now.iter().any(|s| s.generation == generation && s.is(record));
         let rival = now.iter().any(|s| s.generation != generation && !known.contains(&s.generation) && !s.released());
         if ours && rival {

@@ -6,6 +6,7 @@ pub mod error;
 pub mod http;
 pub mod lock;
 mod pace;
+pub mod probe;
 pub mod quotas;
 pub mod tags;
 

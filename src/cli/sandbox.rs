@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Global, exit, stop, unwritten};
+use crate::aws::probe::{self, Difference, Outcome};
 use crate::engine::error::Error;
 use crate::sandbox::{Options, Script, Server};
-use crate::ui::{Failure, Ui};
+use crate::ui::{self, Failure, Ui};
 
 #[derive(Debug, Args)]
 pub struct Sandbox {
@@ -30,12 +31,20 @@ pub struct Sandbox {
     /// reads, death at a call (docs/faults.md).
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
+    /// Compare it with another endpoint, or with `aws` itself: the same calls
+    /// to both, and where the answers differ. What that makes there is taken
+    /// away again; on AWS it costs a dollar or two and takes half an hour.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["listen", "state", "speed", "quota", "record", "faults"])]
+    check: Option<String>,
 }
 
 impl Sandbox {
     /// Serves until it is interrupted.
     pub async fn run(self, _global: &Global, ui: &Ui) -> Result<u8, Failure> {
-        let Self { listen, state, speed, quota, record, faults } = self;
+        let Self { listen, state, speed, quota, record, faults, check } = self;
+        if let Some(other) = check {
+            return compare(&other, ui).await;
+        }
         if !listen.ip().is_loopback() {
             return Err(Error::input(format!(
                 "the sandbox checks no credentials, so it listens on loopback addresses only, not on {}",
@@ -64,6 +73,66 @@ impl Sandbox {
         server.shutdown().await.map_err(|e| unwritten("the sandbox's state", &e))?;
         Ok(exit::DONE)
     }
+}
+
+/// So fast that its clusters are there when they are asked for, and deleted gateways aren't forgotten yet.
+const CHECK_SPEED: f64 = 3000.0;
+
+/// Exit code 1 if there are differences that nobody has explained.
+async fn compare(other: &str, ui: &Ui) -> Result<u8, Failure> {
+    if other != "aws" && !other.starts_with("http://") && !other.starts_with("https://") {
+        return Err(Error::input(format!("`{other}` is no address to compare the sandbox with"))
+            .help("write it as http://127.0.0.1:5000, or `aws` for AWS itself")
+            .into());
+    }
+    let options = Options { speed: CHECK_SPEED, ..Options::default() };
+    let server = Server::start(options, ([127, 0, 0, 1], 0).into())
+        .map_err(|e| Error::input(format!("the sandbox can't start: {e}")))?;
+    ui.status(&format!("Asking the sandbox and {other} …"));
+    let url = (other != "aws").then_some(other);
+    let outcome = probe::run(&format!("http://{}", server.addr()), url, stop::requested()).await?;
+    let unexplained = outcome.unexplained().count();
+    let text = match ui.format() {
+        ui::Format::Json => serde_json::to_string(&outcome).map_err(|e| Error::bug(e.to_string()))?,
+        _ => told(&outcome, other),
+    };
+    ui.print(&text)?;
+    Ok(match (outcome.stopped, unexplained + outcome.left.len()) {
+        (true, _) => exit::INTERRUPTED,
+        (_, 0) => exit::DONE,
+        _ => exit::ERROR,
+    })
+}
+
+fn told(outcome: &Outcome, other: &str) -> String {
+    let mut text = String::new();
+    let mut call = "";
+    // The unexplained ones last, where they are seen.
+    let (known, new): (Vec<_>, Vec<_>) = outcome.differences.iter().partition(|d| d.known.is_some());
+    for difference in known.iter().chain(&new) {
+        if call != difference.call {
+            call = &difference.call;
+            text.push_str(&format!("{call}\n"));
+        }
+        let Difference { at, sandbox, other, known, .. } = difference;
+        let known = known.as_deref().unwrap_or("not explained");
+        text.push_str(&format!("  {at}: {sandbox} in the sandbox, {other} there: {known}\n"));
+    }
+    for (what, all) in [("Couldn't be asked of both", &outcome.skipped), ("Left behind", &outcome.left)] {
+        if !all.is_empty() {
+            text.push_str(&format!("\n{what}:\n"));
+            all.iter().for_each(|one| text.push_str(&format!("  {one}\n")));
+        }
+    }
+    let stopped = if outcome.stopped { "Interrupted. " } else { "" };
+    text.push_str(&format!(
+        "\n{stopped}{} calls to the sandbox and {other}, {} answered alike. {} differences are known, {} aren't explained.",
+        outcome.calls,
+        outcome.alike,
+        known.len(),
+        new.len()
+    ));
+    text
 }
 
 fn script(file: &Path) -> crate::engine::error::Result<Script> {

@@ -395,7 +395,8 @@ impl Executor {
                 Err(error) => error,
             };
             let now = match error.class {
-                Class::Denied | Class::Input | Class::Bug => None,
+                // An update that failed fails again, and one that takes too long is still there: the next run may try.
+                Class::Denied | Class::Input | Class::Bug | Class::Failed | Class::Timeout => None,
                 _ => wait.find(&handle(&found)).await?,
             };
             match now {

@@ -3,6 +3,7 @@
 //! A rule's count and chance depend on the seed and on the calls themselves, never on time, so a script does the same
 //! to the same calls whenever it runs.
 
+use super::fate::Rule as Resource;
 use super::state::State;
 use super::wire::{Fault, Service};
 use serde::Deserialize;
@@ -20,6 +21,9 @@ pub struct Script {
     /// The first rule that strikes a call decides about it.
     #[serde(default)]
     faults: Vec<Rule>,
+    /// The first rule that fits what is begun decides what becomes of it.
+    #[serde(default)]
+    resources: Vec<Resource>,
     /// By service, or `*`: for how many simulated seconds reads, and the checks of other calls, don't know what changed.
     #[serde(default)]
     lag: BTreeMap<String, f64>,
@@ -61,7 +65,7 @@ struct Tokens {
     rate: f64,
 }
 
-fn any() -> String {
+pub fn any() -> String {
     "*".to_owned()
 }
 
@@ -111,7 +115,7 @@ pub struct Told {
     status: u16,
 }
 
-fn told() -> String {
+pub fn told() -> String {
     "The fault script says so.".to_owned()
 }
 
@@ -134,11 +138,19 @@ impl Script {
             };
             return Err(format!("fault {} (call: {}) {wrong}", n + 1, rule.call));
         }
+        for (n, resource) in script.resources.iter().enumerate() {
+            let named = |wrong| format!("resource {} (kind: {}) {wrong}", n + 1, resource.kind());
+            resource.check().map_err(named)?;
+        }
         let known = |name: &str| name == "*" || Service::from_signing_name(name).is_some();
         if let Some(name) = script.lag.keys().find(|name| !known(name)) {
             return Err(format!("lag: no service is named {name}"));
         }
         Ok(script)
+    }
+
+    pub fn resources(&self) -> Vec<Resource> {
+        self.resources.clone()
     }
 }
 
@@ -313,7 +325,7 @@ impl Chance {
 }
 
 /// `*` stands for any letters.
-fn matches(pattern: &str, name: &str) -> bool {
+pub fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
     let mut exact = true;
@@ -494,6 +506,10 @@ mod tests {
             ("faults: [{after: explode}]", "explode"),
             ("fault: []", "fault"),
             ("lag: {s3: 1}", "no service is named s3"),
+            ("resources: [{kind: eks:pod, stuck: true}]", "kinds are eks:cluster, eks:nodegroup"),
+            ("resources: [{kind: ec2:natgateway, ends: FAILED}]", "can't end FAILED, but: failed"),
+            ("resources: [{kind: eks:addon}]", "needs one of `ends`, `slower` and `stuck`"),
+            ("resources: [{kind: eks:addon, slower: -1}]", "no number above 0"),
         ] {
             let why = Script::parse(script).unwrap_err();
             assert!(why.contains(said), "{script}: {why}");

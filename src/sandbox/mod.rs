@@ -34,6 +34,7 @@
 mod clock;
 mod ec2;
 mod eks;
+mod fate;
 mod faults;
 mod iam;
 mod k8s;
@@ -46,6 +47,7 @@ mod sts;
 mod wire;
 
 use clock::Clock;
+use fate::Fates;
 pub use faults::Script;
 use faults::{Call, Faults, Verdict, What};
 use futures::stream;
@@ -182,8 +184,8 @@ impl Server {
     /// It is no snapshot.
     pub fn restore(&self, snapshot: &[u8]) -> io::Result<()> {
         let inner = &mut *self.core.lock();
-        let quotas = std::mem::take(&mut inner.state.quotas);
-        inner.state = State { quotas, ..serde_json::from_slice(snapshot)? };
+        let State { quotas, fates, .. } = std::mem::take(&mut inner.state);
+        inner.state = State { quotas, fates, ..serde_json::from_slice(snapshot)? };
         let behind = inner.state.saved_at.unwrap_or_default() - inner.clock.now();
         inner.clock.advance(behind.max(0.0));
         Ok(())
@@ -199,9 +201,11 @@ impl Server {
         self.core.lock().history.take().unwrap_or_default()
     }
 
-    /// From now on `script` says what goes wrong, and the dead are answered again.
+    /// From now on `script` says what goes wrong: the dead are answered again, and what was stuck goes on.
     pub fn set_faults(&self, script: Script) {
-        self.core.lock().faults = Faults::new(script);
+        let inner = &mut *self.core.lock();
+        inner.state.set_fates(Fates::new(script.resources()));
+        inner.faults = Faults::new(script);
         let _nobody_watches = self.core.died.send(false);
     }
 
@@ -257,6 +261,7 @@ impl Core {
             None => State::default(),
         };
         state.quotas = options.quotas;
+        state.set_fates(Fates::new(options.faults.resources()));
         let clock = match options.manual_clock {
             Some(from) => Clock::manual(state.saved_at.unwrap_or(from)),
             None => Clock::running(state.saved_at, options.speed),

@@ -1,5 +1,6 @@
 //! Everything the sandbox holds, as one serialisable value.
 
+use super::fate::Fates;
 use super::{ec2, eks, iam, k8s, kms, logs, quotas, ssm, sts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -14,6 +15,9 @@ pub struct State {
     /// Quota overrides of this run, by quota code (`L-…`) or name; see [`quotas::limit`].
     #[serde(skip)]
     pub quotas: BTreeMap<String, f64>,
+    /// What becomes of resources, where it isn't the usual.
+    #[serde(skip)]
+    pub fates: Fates,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -47,6 +51,15 @@ impl State {
     pub fn settle(&mut self, account: &str, region: &str, now: f64) {
         self.region(account, region).ec2.settle(now);
         eks::settle(self, account, region, now);
+    }
+
+    /// From now on `fates` says what becomes of resources; what was stuck goes on.
+    pub fn set_fates(&mut self, fates: Fates) {
+        self.fates = fates;
+        for region in self.accounts.values_mut().flat_map(|account| account.regions.values_mut()) {
+            region.ec2.release();
+            region.eks.release();
+        }
     }
 
     /// [`State::settle`] for every region that exists.

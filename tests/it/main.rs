@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_macros)]
 
 mod budgets;
+mod check;
 mod cli;
 mod cluster;
 mod contract;

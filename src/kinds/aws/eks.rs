@@ -119,13 +119,15 @@ pub(super) struct Live {
     pub version: String,
 }
 
-/// Our clusters that are neither being made nor on their way out.
+/// Our clusters that are neither being made nor on their way out. A failed one holds nothing, and EKS answers no question
+/// about its inside.
 pub(super) async fn live(aws: &Aws, round: &Round) -> Result<Vec<Live>> {
     let all = clusters(aws, round).await?;
     Ok(all
         .iter()
         .filter(|c| {
-            !matches!(c.status(), Some(ClusterStatus::Creating | ClusterStatus::Deleting | ClusterStatus::Pending))
+            use ClusterStatus::{Creating, Deleting, Failed, Pending};
+            !matches!(c.status(), Some(Creating | Deleting | Failed | Pending))
         })
         .filter_map(|c| {
             let (address, _) = aws.owned(&tags_of(c.tags()))?;

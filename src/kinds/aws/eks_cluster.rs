@@ -196,6 +196,11 @@ impl Kind for EksCluster {
     }
 
     fn before_delete(&self, found: &Found) -> Option<Value> {
+        // Only active clusters are protected, and no other can be updated (EKS user guide, "Protect EKS clusters from
+        // accidental deletion").
+        if matches!(found.status, Status::Failed(_)) {
+            return None;
+        }
         let mut state = found.state.clone();
         let protected = state.get_mut("deletion_protection").filter(|p| **p == Value::Bool(true))?;
         *protected = Value::Bool(false);
@@ -391,7 +396,7 @@ impl Kind for EksCluster {
 
     async fn delete(&self, found: &Found) -> Result<bool> {
         let state: State = typed(&found.state)?;
-        if state.deletion_protection {
+        if state.deletion_protection && !matches!(found.status, Status::Failed(_)) {
             return Err(Error::new(Class::Invalid, format!("cluster `{}` is protected against deletion", state.name))
                 .operation("eks:DeleteCluster")
                 .help("lift the protection first: it is a step of its own in the plan"));

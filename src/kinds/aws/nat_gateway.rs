@@ -103,7 +103,7 @@ impl Kind for NatGateway {
         match verb {
             Verb::Create => Pace::secs(105, 600),
             Verb::Update => Pace::secs(2, 120),
-            Verb::Delete => Pace::secs(60, 600),
+            Verb::Delete => Pace::secs(60, 1800),
         }
     }
 

@@ -1,6 +1,7 @@
 //! VPC endpoints and the services behind them.
 
 use super::super::clock::iso8601;
+use super::super::fate::During;
 use super::super::state::dns_suffix;
 use super::interface::{NewInterface, group_ids};
 use super::{Call, Doc, Ec2, Fault, Reply, done, edit, fault, get, list};
@@ -168,7 +169,7 @@ impl Call<'_> {
             }),
         )?;
         if !gateway {
-            self.ec2.due.insert(id.clone(), req.now + CREATE_SECONDS);
+            self.becomes("ec2:vpc-endpoint", &id, During::Create, CREATE_SECONDS);
         }
         self.route_to(&id, service, &tables)?;
         let placed = subnets.iter().try_for_each(|subnet| self.place(&id, subnet));
@@ -176,6 +177,7 @@ impl Call<'_> {
             self.ec2.remove_interfaces(&id);
             self.ec2.resources.remove(&id);
             self.ec2.due.remove(&id);
+            self.ec2.stuck.remove(&id);
             return Err(fault);
         }
         Ok(id)
@@ -377,7 +379,7 @@ impl Call<'_> {
                 Ok(endpoint) => {
                     endpoint.insert("state".to_owned(), "deleting".into());
                     endpoint.insert("privateDnsEnabled".to_owned(), false.into());
-                    self.ec2.due.insert(id.clone(), self.req.now + DELETE_SECONDS);
+                    self.becomes("ec2:vpc-endpoint", &id, During::Delete, DELETE_SECONDS);
                 }
                 Err(fault) => unsuccessful
                     .push(json!({"resourceId": id, "error": {"code": fault.code, "message": fault.message}})),
@@ -453,7 +455,11 @@ impl Ec2 {
     pub(super) fn mature_vpc_endpoint(&mut self, id: &str) {
         let Some(endpoint) = self.resources.get_mut(id) else { return };
         if get(endpoint, "state") == "pending" {
-            endpoint.insert("state".to_owned(), "available".into());
+            let failure = endpoint.remove("_failure");
+            endpoint.insert("state".to_owned(), if failure.is_some() { "failed" } else { "available" }.into());
+            if let Some(failure) = failure {
+                endpoint.insert("lastError".to_owned(), json!({"code": failure[0], "message": failure[1]}));
+            }
         } else {
             self.remove_interfaces(id);
             self.resources.remove(id);

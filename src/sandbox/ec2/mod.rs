@@ -37,6 +37,7 @@ mod vpc;
 pub use interface::NewInterface;
 pub use place::zones;
 
+use super::fate::{During, Fates};
 use super::iam::Iam;
 use super::state::{Ids, Region, State};
 use super::wire::{Fault, Reply, Request};
@@ -53,6 +54,9 @@ pub struct Ec2 {
     resources: BTreeMap<String, Doc>,
     /// When (simulated unix seconds) a resource passes into its next state.
     due: BTreeMap<String, f64>,
+    /// The same of those that stay where they are, by script.
+    #[serde(default)]
+    stuck: BTreeMap<String, f64>,
     /// What client tokens made, by operation and token.
     tokens: BTreeMap<String, Token>,
 }
@@ -152,6 +156,7 @@ struct Call<'a> {
     ids: &'a mut Ids,
     iam: &'a Iam,
     quotas: &'a BTreeMap<String, f64>,
+    fates: &'a mut Fates,
     req: &'a Request,
 }
 
@@ -159,10 +164,10 @@ pub fn call(state: &mut State, req: &Request) -> Reply {
     if req.text("DryRun").as_deref() == Some("true") {
         return Err(Fault::new(412, "DryRunOperation", "Request would have succeeded, but DryRun flag is set."));
     }
-    let State { accounts, ids, quotas, .. } = state;
+    let State { accounts, ids, quotas, fates, .. } = state;
     let account = accounts.entry(req.account.clone()).or_default();
     let Region { ec2, .. } = account.regions.entry(req.region.clone()).or_default();
-    let call = &mut Call { ec2, ids, iam: &account.iam, quotas, req };
+    let call = &mut Call { ec2, ids, iam: &account.iam, quotas, fates, req };
     if let Some(listing) = describe::listing(&req.operation) {
         return call.describe(listing);
     }
@@ -240,6 +245,11 @@ impl Ec2 {
                 self.mature_vpc_endpoint(&id);
             }
         }
+    }
+
+    /// What was stuck goes on.
+    pub fn release(&mut self) {
+        self.due.append(&mut self.stuck);
     }
 
     pub fn vpc(&self, id: &str) -> Option<Vpc> {
@@ -353,6 +363,19 @@ impl Call<'_> {
         let token = Token { params: self.req.params.clone(), made: made.clone(), at: self.req.now };
         self.ec2.tokens.insert(key, token);
         Ok(made)
+    }
+
+    /// What is to become of something after so many seconds, or as its fate wants it.
+    fn becomes(&mut self, kind: &str, id: &str, during: During, seconds: f64) {
+        let Some(doc) = self.ec2.resources.get_mut(id) else { return };
+        let tag = list(doc, "tagSet").iter().find(|tag| tag["key"] == "Name").and_then(|tag| tag["value"].as_str());
+        let name = tag.unwrap_or(id).to_owned();
+        let fate = self.fates.of(kind, &name, during);
+        if let Some(reason) = fate.reason() {
+            doc.insert("_failure".to_owned(), json!(reason));
+        }
+        let when = if fate.stuck { &mut self.ec2.stuck } else { &mut self.ec2.due };
+        when.insert(id.to_owned(), self.req.now + seconds * fate.slower);
     }
 
     /// Refuses one more of something than a quota allows.

@@ -1,6 +1,7 @@
 //! Elastic IP addresses and NAT gateways.
 
 use super::super::clock::iso8601;
+use super::super::fate::During;
 use super::interface::NewInterface;
 use super::{Call, Doc, Ec2, Fault, Reply, done, fault, get, invalid, missing};
 use serde_json::{Value, json};
@@ -131,7 +132,7 @@ impl Call<'_> {
             "privateIp": private, "isPrimary": true, "status": "succeeded",
         });
         self.ec2.find_mut("nat", &id)?.insert("natGatewayAddressSet".to_owned(), json!([shown]));
-        self.ec2.due.insert(id.clone(), self.req.now + CREATE_SECONDS);
+        self.becomes("ec2:natgateway", &id, During::Create, CREATE_SECONDS);
         Ok(id)
     }
 
@@ -158,7 +159,7 @@ impl Call<'_> {
         if ["pending", "available", "failed"].contains(&get(nat, "state")) {
             nat.insert("state".to_owned(), "deleting".into());
             nat.insert("deleteTime".to_owned(), iso8601(self.req.now).into());
-            self.ec2.due.insert(id.clone(), self.req.now + DELETE_SECONDS);
+            self.becomes("ec2:natgateway", &id, During::Delete, DELETE_SECONDS);
         }
         Ok(json!({"natGatewayId": id}))
     }

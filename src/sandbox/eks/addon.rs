@@ -2,7 +2,10 @@
 
 use super::super::wire::{Fault, Reply, Request, items, texts};
 use super::versions::{self, VERSIONS};
-use super::{Cluster, Item, Step, Target, World, fault, identity, invalid, list, new_tags, paged, partition, required};
+use super::{
+    Change, Cluster, During, Item, Step, Target, World, fault, identity, invalid, list, new_tags, paged, partition,
+    required,
+};
 use serde_json::{Map, Value, json};
 
 const CHANGE: f64 = 40.0;
@@ -235,9 +238,10 @@ pub(super) fn call(w: &mut World<'_>, req: &Request) -> Reply {
             let of = w.cluster(&cluster)?;
             if find(of, req)?.status() != "DELETING" {
                 idle(of, &name)?;
-                find(of, req)?.leave(now + CHANGE);
+                let fate = w.fates.of("eks:addon", &name, During::Delete);
+                find(w.cluster(&cluster)?, req)?.leave(Change::after(CHANGE, now, None, &fate));
             }
-            Ok(json!({"addon": find(of, req)?.body}))
+            Ok(json!({"addon": find(w.cluster(&cluster)?, req)?.body}))
         }
         _ => Err(req.unknown_operation()),
     }
@@ -254,6 +258,7 @@ pub(super) fn settle(w: &World<'_>, cluster: &mut Cluster) {
                 cluster.associations.retain(|_, item| item.body["ownerArn"] != arn.as_str());
                 continue;
             }
+            Some(true) if addon.status().ends_with("FAILED") => continue,
             Some(true) => {}
             None if ["ACTIVE", "DEGRADED"].contains(&addon.status()) => {}
             None => continue,
@@ -261,7 +266,9 @@ pub(super) fn settle(w: &World<'_>, cluster: &mut Cluster) {
         let room = Addon::find(&name).is_none_or(|known| !known.deployment || has_room(cluster, known.namespace));
         let Some(addon) = cluster.addons.get_mut(&name) else { continue };
         let broken = addon.body["configurationValues"].as_str().is_some_and(|values| values.contains(DEGRADED));
-        let issue = if broken {
+        let issue = if let Some(issues) = &addon.issues {
+            issues.clone()
+        } else if broken {
             json!([{"code": "ConfigurationConflict", "message": "Conflicts found when trying to apply", "resourceIds": []}])
         } else if !room {
             let message = "The add-on is unhealthy because it doesn't have the desired number of replicas.";
@@ -320,7 +327,11 @@ fn create(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply {
     }
     let reply = json!({"addon": body});
     let active = json!({"status": "ACTIVE"});
-    let item = Item::new(body).becoming(w.now + CHANGE, active);
+    let fate = w.fates.of("eks:addon", &name, During::Create);
+    let mut item = Item::new(body).becoming(Change::after(CHANGE, w.now, Some(active), &fate));
+    // Its health is looked at again and again.
+    item.issues =
+        fate.health().filter(|_| fate.status() == Some("DEGRADED")).map(|health| health["health"]["issues"].clone());
     w.cluster(cluster_name)?.addons.insert(name, item);
     Ok(reply)
 }
@@ -355,7 +366,12 @@ fn update(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply {
     });
     patch["modifiedAt"] = now.into();
     let step = Step { kind: "AddonUpdate", params, seconds: CHANGE, patch };
-    Ok(w.cluster(cluster_name)?.begin(now, id, Target::Addon(name), step))
+    let fate = w.fates.of("eks:addon", &name, During::Update);
+    let cluster = w.cluster(cluster_name)?;
+    if let Some(addon) = cluster.addons.get_mut(&name) {
+        addon.issues = None;
+    }
+    Ok(cluster.begin(now, id, Target::Addon(name), step, &fate))
 }
 
 /// The members that creation and update share, checked.

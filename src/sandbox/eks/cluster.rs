@@ -7,7 +7,7 @@ use super::super::quotas;
 use super::super::wire::{Fault, Reply, Request, texts};
 use super::versions::{self, CERTIFICATE};
 use super::{
-    Change, Cluster, Step, Target, World, access, addon, check_name, fargate, fault, invalid, merge, new_tags,
+    Change, Cluster, During, Step, Target, World, access, addon, check_name, fargate, fault, invalid, merge, new_tags,
     nodegroup, paged, required,
 };
 use base64::Engine;
@@ -111,9 +111,10 @@ pub(super) fn create(w: &mut World<'_>, req: &Request) -> Reply {
         "identity": {"oidc": {"issuer": issuer}}, "certificateAuthority": {"data": STANDARD.encode(CERTIFICATE)},
         "resourcesVpcConfig": {"clusterSecurityGroupId": group},
     });
+    let fate = w.fates.of("eks:cluster", &name, During::Create);
     let mut cluster = Cluster {
         body,
-        change: Some(Change { at: w.now + CREATE, merge: Some(active) }),
+        change: Some(Change::after(CREATE, w.now, Some(active), &fate)),
         self_managed: req.params["bootstrapSelfManagedAddons"] != false,
         zones: network.zones,
         security_group: group,
@@ -129,7 +130,7 @@ pub(super) fn create(w: &mut World<'_>, req: &Request) -> Reply {
 
 /// Brings a cluster up to now; false when it is gone.
 pub(super) fn settle(w: &mut World<'_>, name: &str, cluster: &mut Cluster) -> bool {
-    if let Some(change) = cluster.change.take_if(|change| change.at <= w.now) {
+    if let Some(change) = cluster.change.take_if(|change| change.is_due(w.now)) {
         let Some(patch) = change.merge else {
             w.here.ec2.remove_interfaces(&owner(name));
             w.here.ec2.remove_group(&cluster.security_group);
@@ -141,20 +142,28 @@ pub(super) fn settle(w: &mut World<'_>, name: &str, cluster: &mut Cluster) -> bo
         w.here.k8s.add(name, w.ids, w.now);
     }
     let now = w.now;
-    let due = |update: &super::Update| update.body["status"] == "InProgress" && update.at <= now;
-    let finished: Vec<(Target, Value)> = cluster
+    let due = |update: &super::Update| update.body["status"] == "InProgress" && !update.stuck && update.at <= now;
+    let finished: Vec<(Target, Option<Value>)> = cluster
         .updates
         .iter_mut()
         .filter(|update| due(update))
         .map(|update| {
-            update.body["status"] = "Successful".into();
-            (update.of.clone(), std::mem::take(&mut update.merge))
+            let error = update.error.take();
+            update.body["status"] = if error.is_some() { "Failed" } else { "Successful" }.into();
+            let merge = error.is_none().then(|| std::mem::take(&mut update.merge));
+            update.body["errors"] = error.into_iter().collect();
+            (update.of.clone(), merge)
         })
         .collect();
     for (of, patch) in finished {
+        let failed = patch.is_none();
+        let patch = patch.unwrap_or_default();
         if let Some(body) = cluster.target(&of) {
-            merge(body, &patch);
-            body["status"] = "ACTIVE".into();
+            if !failed {
+                merge(body, &patch);
+            }
+            let addon = matches!(of, Target::Addon(_));
+            body["status"] = if failed && addon { "UPDATE_FAILED" } else { "ACTIVE" }.into();
         }
         match of {
             Target::Cluster => {
@@ -183,7 +192,8 @@ pub(super) fn delete(w: &mut World<'_>, req: &Request) -> Reply {
     if cluster.status() == "DELETING" {
         return Ok(json!({"cluster": cluster.body}));
     }
-    if cluster.body["deletionProtection"] == true {
+    // EKS user guide, "Protect EKS clusters from accidental deletion": the protection is of active ones only.
+    if cluster.body["deletionProtection"] == true && cluster.running().is_ok() {
         let message =
             format!("Cluster {name} has deletion protection enabled. Disable deletion protection to delete it");
         return refuse("InvalidRequestException", message);
@@ -202,8 +212,10 @@ pub(super) fn delete(w: &mut World<'_>, req: &Request) -> Reply {
         let message = format!("Cannot DeleteCluster because cluster {name} is in status CREATING");
         return refuse("ResourceInUseException", message);
     }
+    let fate = w.fates.of("eks:cluster", &name, During::Delete);
+    let cluster = w.cluster(&name)?;
     cluster.body["status"] = "DELETING".into();
-    cluster.change = Some(Change { at: now + DELETE, merge: None });
+    cluster.change = Some(Change::after(DELETE, now, None, &fate));
     Ok(json!({"cluster": cluster.body}))
 }
 
@@ -400,7 +412,8 @@ fn begin(w: &mut World<'_>, name: &str, step: Step<'_>, needless: bool) -> Reply
     if needless {
         return Err(invalid(format!("No changes needed for the {kind} config provided")).with("clusterName", name));
     }
-    Ok(cluster.begin(now, id, Target::Cluster, step))
+    let fate = w.fates.of("eks:cluster", name, During::Update);
+    Ok(w.cluster(name)?.begin(now, id, Target::Cluster, step, &fate))
 }
 
 pub(super) fn versions(req: &Request) -> Reply {

@@ -3,7 +3,7 @@
 use super::super::quotas;
 use super::super::state::State;
 use super::super::wire::{Fault, Reply, Request, Service, items, texts};
-use super::{Cluster, Item, World, access, check_name, fault, invalid, list, new_tags, required};
+use super::{Change, Cluster, During, Item, World, access, check_name, fault, invalid, list, new_tags, required};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -61,8 +61,9 @@ pub(super) fn call(w: &mut World<'_>, req: &Request, public: &BTreeSet<String>) 
                 return Ok(json!({"fargateProfile": find(of, &name)?.body}));
             }
             one_at_a_time(of, "Delete", &name)?;
-            let profile = find(of, &name)?;
-            profile.leave(now + DELETE);
+            let fate = w.fates.of("eks:fargate-profile", &name, During::Delete);
+            let profile = find(w.cluster(&cluster)?, &name)?;
+            profile.leave(Change::after(DELETE, now, None, &fate));
             Ok(json!({"fargateProfile": profile.body}))
         }
         _ => Err(req.unknown_operation()),
@@ -151,7 +152,8 @@ fn create(w: &mut World<'_>, req: &Request, cluster_name: &str, public: &BTreeSe
         access::add_for_nodes(w, &mut cluster, &role_arn, "FARGATE_LINUX");
         json!({"status": "ACTIVE"})
     };
-    cluster.profiles.insert(name, Item::new(body).becoming(w.now + CREATE, becomes));
+    let fate = w.fates.of("eks:fargate-profile", &name, During::Create);
+    cluster.profiles.insert(name, Item::new(body).becoming(Change::after(CREATE, w.now, Some(becomes), &fate)));
     w.here.eks.clusters.insert(cluster_name.to_owned(), cluster);
     Ok(reply)
 }

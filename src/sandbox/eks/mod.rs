@@ -19,6 +19,7 @@ mod identity;
 mod nodegroup;
 pub mod versions;
 
+use super::fate::{During, Fate, Fates};
 use super::iam::{self, Iam, Pages, Role, check_tag};
 use super::state::{Ids, Region, State, partition};
 use super::wire::{Fault, Reply, Request};
@@ -63,6 +64,9 @@ pub struct Cluster {
 struct Item {
     body: Value,
     change: Option<Change>,
+    /// What an add-on suffers from until it is updated, by script.
+    #[serde(default)]
+    issues: Option<Value>,
 }
 
 /// What becomes of a resource, and when (unix seconds).
@@ -71,6 +75,19 @@ struct Change {
     at: f64,
     /// A merge patch of the body; none means that the resource is gone.
     merge: Option<Value>,
+    #[serde(default)]
+    stuck: bool,
+}
+
+impl Change {
+    /// After `seconds`, or as its fate wants it.
+    fn after(seconds: f64, now: f64, merge: Option<Value>, fate: &Fate) -> Self {
+        Self { at: now + seconds * fate.slower, merge: fate.health().or(merge), stuck: fate.stuck }
+    }
+
+    fn is_due(&self, now: f64) -> bool {
+        !self.stuck && self.at <= now
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -80,6 +97,11 @@ struct Update {
     /// When it is done, and the merge patch that it does.
     at: f64,
     merge: Value,
+    #[serde(default)]
+    stuck: bool,
+    /// Its error, if it fails.
+    #[serde(default)]
+    error: Option<Value>,
 }
 
 /// What an update does: its type and parameters, how long it takes, and the merge patch that is done by then.
@@ -165,16 +187,17 @@ struct World<'s> {
     now: f64,
     ids: &'s mut Ids,
     quotas: &'s BTreeMap<String, f64>,
+    fates: &'s mut Fates,
     iam: &'s mut Iam,
     here: &'s mut Region,
 }
 
 impl<'s> World<'s> {
     fn open(state: &'s mut State, account: &'s str, region: &'s str, now: f64) -> Self {
-        let State { accounts, ids, quotas, .. } = state;
+        let State { accounts, ids, quotas, fates, .. } = state;
         let of = accounts.entry(account.to_owned()).or_default();
         let here = of.regions.entry(region.to_owned()).or_default();
-        Self { account, region, now, ids, quotas, iam: &mut of.iam, here }
+        Self { account, region, now, ids, quotas, fates, iam: &mut of.iam, here }
     }
 
     fn arn(&self, resource: &str) -> String {
@@ -312,6 +335,17 @@ impl Eks {
         Some(Value::Object(answer))
     }
 
+    /// What was stuck goes on.
+    pub fn release(&mut self) {
+        for cluster in self.clusters.values_mut() {
+            let Cluster { change, updates, nodegroups, profiles, addons, .. } = cluster;
+            let items = [nodegroups, profiles, addons].into_iter().flat_map(BTreeMap::values_mut);
+            let changes = items.filter_map(|item| item.change.as_mut()).chain(change.as_mut());
+            changes.for_each(|change| change.stuck = false);
+            updates.iter_mut().for_each(|update| update.stuck = false);
+        }
+    }
+
     fn forget_tokens(&mut self) {
         let tokens = std::mem::take(&mut self.tokens);
         self.tokens = tokens.into_iter().filter(|(_, token)| self.answer(token).is_some()).collect();
@@ -366,7 +400,7 @@ impl Cluster {
     }
 
     /// Begins an update of a target and answers with it.
-    fn begin(&mut self, now: f64, id: String, of: Target, step: Step<'_>) -> Value {
+    fn begin(&mut self, now: f64, id: String, of: Target, step: Step<'_>, fate: &Fate) -> Value {
         let Step { kind, params, seconds, patch } = step;
         let params = params.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
         let params = params.map(|(name, value)| {
@@ -381,7 +415,18 @@ impl Cluster {
             target["status"] = "UPDATING".into();
         }
         let reply = json!({"update": body});
-        self.updates.push(Update { body, of, at: now + seconds, merge: patch });
+        let degraded = fate.status() == Some("DEGRADED");
+        let error = fate
+            .reason()
+            .filter(|_| !degraded)
+            .map(|[code, message]| json!({"errorCode": code, "errorMessage": message, "resourceIds": []}));
+        if let (Target::Addon(name), Some(health)) = (&of, fate.health().filter(|_| degraded))
+            && let Some(addon) = self.addons.get_mut(name)
+        {
+            addon.issues = Some(health["health"]["issues"].clone());
+        }
+        let at = now + seconds * fate.slower;
+        self.updates.push(Update { body, of, at, merge: patch, stuck: fate.stuck, error });
         reply
     }
 
@@ -402,12 +447,12 @@ impl Cluster {
 
 impl Item {
     fn new(body: Value) -> Self {
-        Self { body, change: None }
+        Self { body, change: None, issues: None }
     }
 
     /// With what it will be after some seconds.
-    fn becoming(mut self, at: f64, merge: Value) -> Self {
-        self.change = Some(Change { at, merge: Some(merge) });
+    fn becoming(mut self, change: Change) -> Self {
+        self.change = Some(change);
         self
     }
 
@@ -416,14 +461,14 @@ impl Item {
     }
 
     /// DELETING from now, gone later.
-    fn leave(&mut self, at: f64) {
+    fn leave(&mut self, change: Change) {
         self.body["status"] = "DELETING".into();
-        self.change = Some(Change { at, merge: None });
+        self.change = Some(change);
     }
 
     /// The change that is due: `Some(false)` if the item is gone, `Some(true)` if it has become what it was to be.
     fn due(&mut self, now: f64) -> Option<bool> {
-        let change = self.change.take_if(|change| change.at <= now)?;
+        let change = self.change.take_if(|change| change.is_due(now))?;
         if let Some(patch) = &change.merge {
             merge(&mut self.body, patch);
         }

@@ -6,8 +6,8 @@ use super::super::wire::{Fault, Reply, Request, items, texts};
 use super::cluster::check_groups;
 use super::versions::{self, IMAGES};
 use super::{
-    Change, Cluster, Item, Step, Target, World, access, check_name, fault, invalid, list, merge, new_tags, partition,
-    required,
+    Change, Cluster, During, Item, Step, Target, World, access, check_name, fault, invalid, list, merge, new_tags,
+    partition, required,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -49,9 +49,10 @@ pub(super) fn call(w: &mut World<'_>, req: &Request) -> Reply {
             let of = w.cluster(&cluster)?;
             if find(of, req)?.status() != "DELETING" {
                 idle(of, &name)?;
-                find(of, req)?.leave(now + DELETE);
+                let fate = w.fates.of("eks:nodegroup", &name, During::Delete);
+                find(w.cluster(&cluster)?, req)?.leave(Change::after(DELETE, now, None, &fate));
             }
-            Ok(json!({"nodegroup": find(of, req)?.body}))
+            Ok(json!({"nodegroup": find(w.cluster(&cluster)?, req)?.body}))
         }
         _ => Err(req.unknown_operation()),
     }
@@ -61,7 +62,7 @@ pub(super) fn settle(w: &mut World<'_>, cluster: &mut Cluster) {
     let names: Vec<String> = cluster.nodegroups.keys().cloned().collect();
     for name in names {
         let Some(group) = cluster.nodegroups.get(&name) else { continue };
-        let Some(change) = group.change.as_ref().filter(|change| change.at <= w.now) else { continue };
+        let Some(change) = group.change.as_ref().filter(|change| change.is_due(w.now)) else { continue };
         if change.merge.is_none() {
             let Some(group) = cluster.nodegroups.remove(&name) else { continue };
             let role = group.body["nodeRole"].as_str().unwrap_or_default();
@@ -200,7 +201,9 @@ fn create(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply {
     attach(w, &cluster, &body);
     let asg = format!("eks-{name}-{id}");
     let active = json!({"status": "ACTIVE", "resources": {"autoScalingGroups": [{"name": asg}]}});
-    cluster.nodegroups.insert(name, Item { body, change: Some(Change { at: w.now + CREATE, merge: Some(active) }) });
+    let fate = w.fates.of("eks:nodegroup", &name, During::Create);
+    let item = Item::new(body).becoming(Change::after(CREATE, w.now, Some(active), &fate));
+    cluster.nodegroups.insert(name, item);
     w.here.eks.clusters.insert(cluster_name.to_owned(), cluster);
     Ok(reply)
 }
@@ -325,9 +328,9 @@ fn update_version(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply
     begin(w, cluster_name, &name, "VersionUpdate", params, patch)
 }
 
-fn begin(w: &mut World<'_>, cluster: &str, name: &str, kind: &str, params: Value, mut patch: Value) -> Reply {
+fn begin(w: &mut World<'_>, cluster_name: &str, name: &str, kind: &str, params: Value, mut patch: Value) -> Reply {
     let (now, id) = (w.now, w.ids.uuid());
-    let cluster = w.cluster(cluster)?;
+    let cluster = w.cluster(cluster_name)?;
     idle(cluster, name)?;
     let status = cluster.nodegroups.get(name).map_or("", Item::status).to_owned();
     if !["ACTIVE", "DEGRADED"].contains(&status.as_str()) {
@@ -337,7 +340,9 @@ fn begin(w: &mut World<'_>, cluster: &str, name: &str, kind: &str, params: Value
             .with("nodegroupName", name));
     }
     patch["modifiedAt"] = now.into();
-    Ok(cluster.begin(now, id, Target::Nodegroup(name.to_owned()), Step { kind, params, seconds: UPDATE, patch }))
+    let fate = w.fates.of("eks:nodegroup", name, During::Update);
+    let step = Step { kind, params, seconds: UPDATE, patch };
+    Ok(w.cluster(cluster_name)?.begin(now, id, Target::Nodegroup(name.to_owned()), step, &fate))
 }
 
 /// What a node group runs.

@@ -6,6 +6,7 @@
 //! stands.
 
 mod blocked;
+mod contenders;
 mod drift;
 mod estate;
 mod kill;
@@ -16,6 +17,7 @@ mod meddling;
 mod rate;
 mod script;
 mod sigkill;
+mod slow;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -1,0 +1,57 @@
+//! Many runs at once on one tenancy: one works, the others wait.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use ringfence::aws::lock::{LEASE, Store};
+
+use super::*;
+
+const MANY: usize = 8;
+
+/// So slow that a heartbeat isn't missed on a busy computer.
+const PACE: f64 = 20.0;
+
+/// All get the lock in the end, one at a time, and nobody waits for itself.
+async fn take_turns(script: &str) {
+    let ground = Ground::at(&alone("premium"), PACE);
+    ground.faults(script);
+    let inside = Arc::new(AtomicUsize::new(0));
+    let mut all = Vec::new();
+    for n in 0..MANY {
+        let aws = ground.session().await.unwrap().aws;
+        let (inside, me) = (inside.clone(), format!("`run {n}`"));
+        all.push(tokio::spawn(async move {
+            let store = Store::new(&aws, &BTreeMap::new(), aws.clock.clone());
+            let say = |text: &str| assert!(!text.contains(&me), "waits for itself: {text}");
+            let hour = Duration::from_secs(3600);
+            let lock = store.take(me.trim_matches('`'), LEASE, hour, &say).await.unwrap();
+            assert_eq!(inside.fetch_add(1, SeqCst), 0, "two work at once");
+            // Works until the others can see it.
+            while !store.list().await.unwrap().iter().any(|seen| seen.holder().contains(&me)) {
+                aws.clock.sleep(Duration::from_secs(1)).await;
+            }
+            lock.guard().check().unwrap();
+            inside.fetch_sub(1, SeqCst);
+            lock.release().await.unwrap();
+        }));
+    }
+    for run in all {
+        run.await.unwrap();
+    }
+    note(&format!("{MANY} runs at once: {script}"), 1, "one works at a time, all get their turn");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_read_what_is_true() {
+    take_turns("{}").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_read_what_was_true() {
+    take_turns("lag: {ssm: 5}").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_read_what_was_true_and_lose_answers() {
+    take_turns("{lag: {ssm: 5}, faults: [{call: 'ssm:PutParameter', first: true, after: drop}]}").await;
+}
