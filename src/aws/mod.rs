@@ -7,6 +7,7 @@ pub mod http;
 pub mod lock;
 mod pace;
 pub mod quotas;
+pub mod simulate;
 pub mod tags;
 
 use std::sync::Arc;

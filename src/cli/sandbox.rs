@@ -30,12 +30,16 @@ pub struct Sandbox {
     /// reads, death at a call (docs/faults.md).
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
+    /// Hold keys that sts:AssumeRole issued to the policies of their role;
+    /// others stay the account's administrator.
+    #[arg(long)]
+    enforce_iam: bool,
 }
 
 impl Sandbox {
     /// Serves until it is interrupted.
     pub async fn run(self, _global: &Global, ui: &Ui) -> Result<u8, Failure> {
-        let Self { listen, state, speed, quota, record, faults } = self;
+        let Self { listen, state, speed, quota, record, faults, enforce_iam } = self;
         if !listen.ip().is_loopback() {
             return Err(Error::input(format!(
                 "the sandbox checks no credentials, so it listens on loopback addresses only, not on {}",
@@ -51,6 +55,7 @@ impl Sandbox {
             state_dir: state,
             quotas: quota.into_iter().collect::<BTreeMap<_, _>>(),
             record,
+            enforce_iam,
             ..Options::default()
         };
         let server = Server::start(options, listen).map_err(|e| {

@@ -18,7 +18,7 @@ fn check(records: &[PathBuf]) -> Output {
 }
 
 /// With a tag more, which is put on everything that has tags.
-fn changed(spec: &str) -> String {
+pub fn changed(spec: &str) -> String {
     let tagged = match spec.split_once("\n  tags:\n") {
         Some((before, after)) => format!("{before}\n  tags:\n    stage: second\n{after}"),
         None => spec.replacen("\n  tenants:\n", "\n  tags: {stage: second}\n  tenants:\n", 1),
@@ -27,18 +27,22 @@ fn changed(spec: &str) -> String {
     tagged
 }
 
-/// The whole life of an estate: planned, made, changed, read and taken down.
-pub async fn life(spec: String) -> Served {
+async fn life(spec: String) -> Served {
     let served = Served::start(&spec).await;
+    live(&served, &spec).await;
+    served
+}
+
+/// The whole life of an estate: planned, made, changed, read and taken down.
+pub async fn live(served: &Served, spec: &str) {
     served.run(&["plan", "--detailed-exitcode"], 2).await;
     served.run(&["apply", "--auto-approve"], 0).await;
     served.run(&["plan", "--detailed-exitcode"], 0).await;
-    served.write(&changed(&spec));
+    served.write(&changed(spec));
     served.run(&["apply", "--auto-approve"], 0).await;
     served.run(&["drift"], 0).await;
     served.run(&["output"], 0).await;
     served.run(&["destroy", "--auto-approve", "--delete-logs"], 0).await;
-    served
 }
 
 #[tokio::test(flavor = "multi_thread")]

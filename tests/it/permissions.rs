@@ -1,17 +1,24 @@
-//! The policies in `docs/permissions` name every action that the code calls,
-//! and those that `ringfence iam-policy` prints are enough for what they are
-//! printed for, and no more.
+//! The policies that `ringfence iam-policy` prints name every action that the
+//! code calls, are enough for what they are printed for, and no more: shown by
+//! roles that a sandbox holds to them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use ringfence::cli::session::Session;
+use ringfence::engine::clock::Clock;
+use ringfence::engine::error::Error;
+use ringfence::engine::plan::Policy;
+use ringfence::spec::{self, LoadOptions};
 use ringfence::stack::permissions::MAX_POLICY;
+use ringfence::template::Templates;
 use serde_json::Value;
 
-use crate::models;
 use crate::support::served::Served;
+use crate::{models, reliability};
 
 const SERVICES: [&str; 8] = ["ec2", "eks", "iam", "kms", "logs", "sts", "ssm", "servicequotas"];
 
@@ -35,12 +42,6 @@ fn called() -> BTreeSet<String> {
     actions
 }
 
-fn allowed(policy: &str) -> BTreeSet<String> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/permissions").join(policy);
-    let text = fs::read_to_string(file).expect("the policy");
-    actions(&serde_json::from_str(&text).expect("JSON"))
-}
-
 fn actions(policy: &Value) -> BTreeSet<String> {
     let statements = policy["Statement"].as_array().expect("statements");
     let actions = statements.iter().flat_map(|s| s["Action"].as_array().expect("actions"));
@@ -53,25 +54,20 @@ fn is_read(action: &str) -> bool {
 }
 
 #[test]
-fn applying_is_allowed_every_call() {
-    let missing: Vec<String> = called().difference(&allowed("apply.json")).cloned().collect();
-    assert!(missing.is_empty(), "docs/permissions/apply.json lacks {missing:?}");
-}
-
-#[test]
-fn planning_is_allowed_every_read_and_nothing_else() {
-    let plan = allowed("plan.json");
-    // The lock is for those that write.
-    let needed = |a: &String| is_read(a) && a != "ssm:GetParametersByPath";
+fn the_printed_policies_name_every_action_that_the_code_calls() {
+    let apply: BTreeSet<String> = examples().iter().flat_map(|spec| actions(&printed(spec, "apply"))).collect();
+    let missing: Vec<String> = called().difference(&apply).cloned().collect();
+    assert!(missing.is_empty(), "src/stack/permissions.rs lacks {missing:?}");
+    let plan = actions(&printed(&example("three-tiers"), "plan"));
+    // The lock and the look before the first write are for those that write.
+    let needed = |a: &String| {
+        is_read(a) && !["ssm:GetParametersByPath", "servicequotas:ListServiceQuotas"].contains(&a.as_str())
+    };
     let missing: Vec<String> = called().into_iter().filter(|a| needed(a) && !plan.contains(a)).collect();
-    assert!(missing.is_empty(), "docs/permissions/plan.json lacks {missing:?}");
+    assert!(missing.is_empty(), "READS of src/stack/permissions.rs lacks {missing:?}");
     let writes: Vec<&String> = plan.iter().filter(|a| !is_read(a)).collect();
-    assert!(writes.is_empty(), "docs/permissions/plan.json allows changes: {writes:?}");
+    assert!(writes.is_empty(), "READS of src/stack/permissions.rs allows changes: {writes:?}");
 }
-
-/// What AWS asks for in the caller's name, while it does what was called.
-const IMPLIED: [&str; 5] =
-    ["ec2:RunInstances", "iam:ListInstanceProfilesForRole", "iam:PassRole", "kms:CreateGrant", "ssm:AddTagsToResource"];
 
 fn example(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name).join("tenancy.yaml");
@@ -94,117 +90,210 @@ fn printed(spec: &str, purpose: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-struct Call {
-    action: String,
-    params: Value,
-    account: String,
-    region: String,
+#[track_caller]
+fn nothing_refused(served: &Served) {
+    let (_, refused) = served.server.permissions();
+    assert!(refused.is_empty(), "{refused:#?}");
 }
 
-/// The program's calls, oldest first.
-fn calls(served: &Served) -> Vec<Call> {
-    let text = fs::read_to_string(served.calls()).unwrap();
-    let calls = text.lines().map(|line| {
-        let line: Value = serde_json::from_str(line).unwrap();
-        let part = |key: &str| line[key].as_str().unwrap().to_owned();
-        let action = format!("{}:{}", part("service"), part("operation"));
-        Call { action, params: line["params"].clone(), account: part("account"), region: part("region") }
+/// What no life needs, and why it is in the policy nevertheless.
+const RARE: &[(&str, &str)] = &[
+    ("ec2:CreateLaunchTemplateVersion", "a template's settings change"),
+    ("ec2:DeleteNetworkInterface", "the CNI left an interface behind"),
+    ("ec2:DeleteRoute", "a route was added by hand"),
+    ("ec2:DeleteTags", "a tag was added by hand, or leaves the spec"),
+    ("ec2:DisassociateRouteTable", "a subnet was given another table by hand"),
+    ("ec2:DisassociateVpcCidrBlock", "a block was added to a VPC by hand"),
+    ("ec2:ModifyLaunchTemplate", "a template's settings change"),
+    ("ec2:ModifyVpcEndpoint", "an endpoint was changed by hand, or its subnets change"),
+    ("ec2:ReplaceRoute", "a route was changed by hand"),
+    ("ec2:ReplaceRouteTableAssociation", "another table was made the main one by hand"),
+    ("ec2:UpdateSecurityGroupRuleDescriptionsEgress", "a rule was renamed by hand"),
+    ("ec2:UpdateSecurityGroupRuleDescriptionsIngress", "a rule was renamed by hand"),
+    ("eks:AssociateEncryptionConfig", "a cluster was made without a key"),
+    ("eks:DisassociateAccessPolicy", "a policy was added to an entry by hand"),
+    ("eks:UntagResource", "a tag was added by hand, or leaves the spec"),
+    ("eks:UpdateAccessEntry", "an entry's groups were changed by hand"),
+    ("eks:UpdateAddon", "a newer version is taken"),
+    ("eks:UpdateClusterVersion", "a newer version is taken"),
+    ("eks:UpdateNodegroupConfig", "a pool is resized"),
+    ("eks:UpdateNodegroupVersion", "a newer version is taken, or the template has changed"),
+    ("eks:UpdatePodIdentityAssociation", "an association was changed by hand"),
+    ("iam:AddClientIDToOpenIDConnectProvider", "a provider was changed by hand"),
+    ("iam:DeleteRolePermissionsBoundary", "the boundary leaves the spec"),
+    ("iam:PutRolePermissionsBoundary", "the boundary changes"),
+    ("iam:RemoveClientIDFromOpenIDConnectProvider", "a provider was changed by hand"),
+    ("iam:UntagOpenIDConnectProvider", "a tag was added by hand, or leaves the spec"),
+    ("iam:UntagRole", "a tag was added by hand, or leaves the spec"),
+    ("iam:UpdateAssumeRolePolicy", "a trust policy was changed by hand"),
+    ("kms:DeleteAlias", "an alias is renamed"),
+    ("kms:DisableKeyRotation", "rotation was turned on by hand"),
+    ("kms:EnableKey", "a key was disabled by hand"),
+    ("kms:PutKeyPolicy", "a key's policy changes"),
+    ("kms:UntagResource", "a tag was added by hand, or leaves the spec"),
+    ("kms:UpdateAlias", "an alias leads to another key"),
+    ("kms:UpdateKeyDescription", "a description was changed by hand"),
+    ("logs:AssociateKmsKey", "a group was made without a key"),
+    ("logs:DeleteRetentionPolicy", "retention was set by hand"),
+    ("logs:DisassociateKmsKey", "a group's key changes"),
+    ("logs:UntagResource", "a tag was added by hand, or leaves the spec"),
+    ("servicequotas:ListServiceQuotas", "there is something to count before it is made"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_printed_policy_lets_the_whole_life_of_every_example_pass_and_names_nothing_beside_it() {
+    let lives: Vec<_> = examples()
+        .into_iter()
+        .map(|spec| {
+            tokio::spawn(async move {
+                let policy = printed(&spec, "apply");
+                let served = Served::enforced(&spec, &policy.to_string()).await;
+                models::live(&served, &spec).await;
+                nothing_refused(&served);
+                let (needed, _) = served.server.permissions();
+                assert!(needed.contains("ec2:DeleteVpc") && needed.contains("iam:PassRole"), "a whole life");
+                (actions(&policy), needed)
+            })
+        })
+        .collect();
+    let (mut allowed, mut needed) = (BTreeSet::new(), BTreeSet::new());
+    for life in lives {
+        let (policy, life) = life.await.unwrap();
+        allowed.extend(policy);
+        needed.extend(life);
+    }
+    let rare: BTreeSet<String> = RARE.iter().map(|(action, _)| (*action).to_owned()).collect();
+    let unused: Vec<&String> =
+        allowed.iter().filter(|a| !needed.contains(*a) && !rare.contains(*a) && !is_read(a)).collect();
+    assert!(unused.is_empty(), "no life needs {unused:#?}: say why they are allowed, or don't allow them");
+    let common: Vec<&String> = rare.intersection(&needed).filter(|a| *a != "servicequotas:ListServiceQuotas").collect();
+    assert!(common.is_empty(), "lives need {common:#?}: they aren't rare");
+}
+
+/// The policy, and the name of the statement that it lacks.
+fn without_one(policy: &Value) -> Vec<(String, Value)> {
+    let count = policy["Statement"].as_array().unwrap().len();
+    let without = (0..count).map(|n| {
+        let mut policy = policy.clone();
+        let gone = policy["Statement"].as_array_mut().unwrap().remove(n);
+        (gone["Sid"].as_str().unwrap().to_owned(), policy)
     });
-    // The ground that an estate stands on.
-    calls.filter(|call| call.action != "iam:CreatePolicy").collect()
+    without.collect()
 }
 
-fn fits(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((head, tail)) => text
-            .strip_prefix(head)
-            .is_some_and(|rest| (0..=rest.len()).any(|at| rest.get(at..).is_some_and(|rest| fits(tail, rest)))),
-    }
-}
-
-/// The ARN, without its partition, of what a call is about, where the call names it.
-fn resource(call: &Call) -> Option<String> {
-    let Call { action, params, account, region } = call;
-    let param = |key: &str| params[key].as_str();
-    let cluster = || param("name").or(param("clusterName"));
-    Some(match action.as_str() {
-        "ssm:PutParameter" => format!("ssm:{region}:{account}:parameter{}", param("Name")?),
-        "ssm:GetParametersByPath" => format!("ssm:{region}:{account}:parameter{}", param("Path")?),
-        "iam:CreateRole" => format!("iam::{account}:role{}{}", param("Path")?, param("RoleName")?),
-        "iam:CreateOpenIDConnectProvider" => {
-            format!("iam::{account}:oidc-provider/{}", param("Url")?.trim_start_matches("https://"))
-        }
-        "kms:CreateAlias" => format!("kms:{region}:{account}:{}", param("AliasName")?),
-        "logs:CreateLogGroup" => format!("logs:{region}:{account}:log-group:{}", param("logGroupName")?),
-        "eks:CreateCluster" | "eks:CreateNodegroup" => format!("eks:{region}:{account}:cluster/{}", cluster()?),
-        _ => return None,
-    })
-}
-
-/// Does a statement allow `call`, as far as the call itself shows its
-/// resource and the tags of what it makes?
-fn allows(policy: &Value, call: &Call) -> bool {
-    let text = call.params.to_string();
-    policy["Statement"].as_array().unwrap().iter().any(|statement| {
-        let named = statement["Action"].as_array().unwrap().iter().any(|a| a == call.action.as_str());
-        let resources = match &statement["Resource"] {
-            Value::Array(all) => all.iter().map(|r| r.as_str().unwrap()).collect(),
-            one => vec![one.as_str().unwrap()],
-        };
-        let arn = resource(call);
-        let there = arn.is_none_or(|arn| {
-            resources.iter().any(|r| *r == "*" || r.splitn(3, ':').nth(2).is_some_and(|r| fits(r, &arn)))
-        });
-        let equal = statement["Condition"]["StringEquals"].as_object().into_iter().flatten();
-        let tagged = equal
-            .filter_map(|(key, value)| Some((key.strip_prefix("aws:RequestTag/")?, value.as_str()?)))
-            .all(|(key, value)| text.contains(key) && text.contains(value));
-        named && there && tagged
-    })
+/// One run in this process, with nothing looked at before. What isn't allowed at all is an error.
+async fn run(served: &Served, text: &str, policy: &Policy) -> Result<(), Error> {
+    let options = LoadOptions { profiles_dir: None, today: Clock::today() };
+    let spec = spec::load(Path::new("tenancy.yaml"), text, &options).unwrap();
+    let aws = served.connect(&spec.region, &spec.name).await;
+    let session = Session::on(spec, aws, BTreeMap::new(), Templates::load(None)?);
+    let lock = session.lock().take("apply", Duration::from_secs(60), Duration::ZERO, &|_| {}).await?;
+    let (_, plan) = session.plan(policy, false).await?;
+    reliability::carry_out(&session, &plan).await;
+    lock.release().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_printed_policy_allows_the_whole_life_of_every_example_and_nothing_that_is_never_called() {
-    let mut known = called();
-    known.extend(IMPLIED.map(str::to_owned));
-    let lives: Vec<_> = examples().into_iter().map(|spec| (spec.clone(), tokio::spawn(models::life(spec)))).collect();
-    let mut printed_actions = Vec::new();
-    for (spec, life) in lives {
-        let policy = printed(&spec, "apply");
-        let calls = calls(&life.await.unwrap());
-        assert!(calls.iter().any(|c| c.action == "ec2:DeleteVpc"), "a whole life");
-        let refused: BTreeSet<String> =
-            calls.iter().filter(|c| !allows(&policy, c)).map(|c| format!("{} {:?}", c.action, resource(c))).collect();
-        assert!(refused.is_empty(), "{refused:#?}\n{policy:#}");
-        known.extend(calls.into_iter().map(|c| c.action));
-        printed_actions.push(actions(&policy));
-    }
-    for actions in printed_actions {
-        let stale: Vec<&String> = actions.difference(&known).collect();
-        assert!(stale.is_empty(), "nothing calls {stale:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_printed_policy_for_planning_allows_what_reads_call_and_no_change() {
+async fn without_any_one_statement_of_the_printed_policy_a_life_is_refused() {
     let spec = example("three-tiers");
-    let policy = printed(&spec, "plan");
-    let writes: Vec<String> = actions(&policy).into_iter().filter(|a| !is_read(a)).collect();
-    assert!(writes.is_empty(), "{writes:?}");
-    let served = Served::start(&spec).await;
+    let all = without_one(&printed(&spec, "apply"));
+    assert!(all.len() > 10, "{}", all.len());
+    for (sid, policy) in all {
+        let served = Served::enforced(&spec, &policy.to_string()).await;
+        let destroy = Policy { destroy: true, delete_logs: true, ..Policy::default() };
+        for (spec, policy) in
+            [(spec.clone(), Policy::default()), (models::changed(&spec), Policy::default()), (spec.clone(), destroy)]
+        {
+            // What fails is seen in the refusals.
+            let _ended = run(&served, &spec, &policy).await;
+            if !served.server.permissions().1.is_empty() {
+                break;
+            }
+        }
+        let (_, refused) = served.server.permissions();
+        let named = |message: &String| message.contains("is not authorized to perform: ");
+        assert!(!refused.is_empty() && refused.iter().all(named), "without {sid}: {refused:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_printed_policy_for_planning_suffices_for_it_and_stops_an_apply_before_it_changes_anything() {
+    let spec = example("three-tiers");
+    let mut served = Served::enforced(&spec, &printed(&spec, "plan").to_string()).await;
     served.run(&["plan", "--detailed-exitcode"], 2).await;
-    let first = calls(&served);
+    let before = served.server.dump();
+    let said = served.run(&["apply", "--auto-approve"], 1).await;
+    assert!(said.contains("ssm:GetParametersByPath") && said.contains("is not authorized"), "{said}");
+    assert_eq!(served.server.dump(), before);
+    served.act_as_administrator();
     served.run(&["apply", "--auto-approve"], 0).await;
-    let made = calls(&served).len();
+    served.act_as("planner", &printed(&spec, "plan").to_string()).await;
+    let refused = served.server.permissions().1.len();
     served.run(&["plan", "--detailed-exitcode"], 0).await;
     served.run(&["drift"], 0).await;
     served.run(&["output"], 0).await;
-    let later = calls(&served).split_off(made);
-    assert!(first.len() > 10 && later.len() > first.len());
-    let refused: BTreeSet<String> =
-        first.iter().chain(&later).filter(|c| !allows(&policy, c)).map(|c| c.action.clone()).collect();
-    assert!(refused.is_empty(), "{refused:?}");
+    assert_eq!(served.server.permissions().1.len(), refused);
+}
+
+/// `policy` without some actions.
+fn without(policy: &Value, gone: &[&str]) -> String {
+    let mut policy = policy.clone();
+    for statement in policy["Statement"].as_array_mut().unwrap() {
+        statement["Action"].as_array_mut().unwrap().retain(|a| !gone.iter().any(|gone| a == gone));
+    }
+    policy["Statement"].as_array_mut().unwrap().retain(|s| !s["Action"].as_array().unwrap().is_empty());
+    policy.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_plan_needs_and_the_caller_lacks_is_said_before_the_first_write() {
+    const GONE: &[(&str, &str)] = &[
+        ("ec2:CreateNatGateway", "ec2:CreateNatGateway: pool/shared-1/"),
+        ("ec2:RunInstances", "ec2:RunInstances: "),
+        ("eks:CreateCluster", "eks:CreateCluster: pool/shared-1/cluster and 1 more"),
+        ("iam:CreateRole", "iam:CreateRole: "),
+        ("iam:PassRole", "iam:PassRole: "),
+        ("kms:CreateKey", "kms:CreateKey: "),
+        ("logs:CreateLogGroup", "logs:CreateLogGroup: "),
+    ];
+    let spec = example("three-tiers");
+    let gone: Vec<&str> = GONE.iter().map(|(action, _)| *action).collect();
+    let mut served = Served::enforced(&spec, &without(&printed(&spec, "apply"), &gone)).await;
+    let said = served.run(&["apply", "--auto-approve"], 1).await;
+    for (_, line) in GONE {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert!(said.contains("nothing was changed") && said.contains("`ringfence iam-policy`"), "{said}");
+    nothing_refused(&served);
+    let writes = served.server.counts().into_keys().filter(|(service, operation)| {
+        !["Describe", "Get", "List", "Simulate"].iter().any(|verb| operation.starts_with(verb))
+            && !["sts", "ssm"].contains(&service.as_str())
+    });
+    // A test's own: the role, and its policy.
+    assert_eq!(writes.collect::<Vec<_>>(), [("iam", "CreateRole"), ("iam", "PutRolePolicy")].map(owned));
+
+    // Who may not ask goes on, to where it fails.
+    let gone = [&gone[..], &["iam:SimulatePrincipalPolicy"]].concat();
+    served.act_as("blind", &without(&printed(&spec, "apply"), &gone)).await;
+    let said = served.run(&["apply", "--auto-approve"], 1).await;
+    assert!(said.contains("AccessDenied") && said.contains("iam:CreateRole"), "{said}");
+    assert!(served.server.counts().contains_key(&owned(("ec2", "CreateVpc"))));
+}
+
+fn owned((service, operation): (&str, &str)) -> (String, String) {
+    (service.to_owned(), operation.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_without_steps_asks_iam_nothing() {
+    let spec = example("single-silo");
+    let served = Served::enforced(&spec, &printed(&spec, "apply").to_string()).await;
+    let asked = || served.server.counts().get(&owned(("iam", "SimulatePrincipalPolicy"))).copied().unwrap_or_default();
+    served.run(&["apply", "--auto-approve"], 0).await;
+    let once = asked();
+    assert!((1..=6).contains(&once), "{once}");
+    served.run(&["apply", "--auto-approve"], 0).await;
+    assert_eq!(asked(), once);
 }
 
 #[test]
