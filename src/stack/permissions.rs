@@ -159,8 +159,8 @@ const CHANGES: &[(&str, Scope, When, &[&str])] = &[
             "ec2:ReplaceRouteTableAssociation",
         ],
     ),
-    // A service of AWS's own brings its names along: route53:AssociateVPCWithHostedZone, which the reference lists
-    // beside CreateVpcEndpoint, is in none of AmazonVPCFullAccess either.
+    // Without route53:AssociateVPCWithHostedZone, which the reference lists beside it: AmazonVPCFullAccess, AWS's own
+    // policy for making any endpoint, does without, too.
     (vpc_endpoint::NAME, New, Made, &["ec2:CreateVpcEndpoint"]),
     (vpc_endpoint::NAME, Ours, Made, &["ec2:CreateVpcEndpoint"]),
     (vpc_endpoint::NAME, Ours, Gone, &["ec2:DeleteVpcEndpoints"]),

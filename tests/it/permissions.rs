@@ -8,9 +8,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
+use aws_sdk_eks::types::VpcConfigRequest;
+use ringfence::aws;
 use ringfence::cli::session::Session;
 use ringfence::engine::clock::Clock;
-use ringfence::engine::error::Error;
+use ringfence::engine::error::{Class, Error};
 use ringfence::engine::plan::Policy;
 use ringfence::spec::{self, LoadOptions};
 use ringfence::stack::permissions::MAX_POLICY;
@@ -98,6 +101,7 @@ fn nothing_refused(served: &Served) {
 
 /// What no life needs, and why it is in the policy nevertheless.
 const RARE: &[(&str, &str)] = &[
+    ("ec2:AuthorizeSecurityGroupEgress", "a rule was taken out by hand"),
     ("ec2:CreateLaunchTemplateVersion", "a template's settings change"),
     ("ec2:DeleteNetworkInterface", "the CNI left an interface behind"),
     ("ec2:DeleteRoute", "a route was added by hand"),
@@ -105,6 +109,7 @@ const RARE: &[(&str, &str)] = &[
     ("ec2:DisassociateRouteTable", "a subnet was given another table by hand"),
     ("ec2:DisassociateVpcCidrBlock", "a block was added to a VPC by hand"),
     ("ec2:ModifyLaunchTemplate", "a template's settings change"),
+    ("ec2:ModifySubnetAttribute", "a subnet was told by hand to give out public addresses"),
     ("ec2:ModifyVpcEndpoint", "an endpoint was changed by hand, or its subnets change"),
     ("ec2:ReplaceRoute", "a route was changed by hand"),
     ("ec2:ReplaceRouteTableAssociation", "another table was made the main one by hand"),
@@ -170,13 +175,12 @@ async fn the_printed_policy_lets_the_whole_life_of_every_example_pass_and_names_
     assert!(common.is_empty(), "lives need {common:#?}: they aren't rare");
 }
 
-/// The policy, and the name of the statement that it lacks.
-fn without_one(policy: &Value) -> Vec<(String, Value)> {
+/// Each statement with the policy that lacks it.
+fn without_one(policy: &Value) -> Vec<(Value, Value)> {
     let count = policy["Statement"].as_array().unwrap().len();
     let without = (0..count).map(|n| {
         let mut policy = policy.clone();
-        let gone = policy["Statement"].as_array_mut().unwrap().remove(n);
-        (gone["Sid"].as_str().unwrap().to_owned(), policy)
+        (policy["Statement"].as_array_mut().unwrap().remove(n), policy)
     });
     without.collect()
 }
@@ -198,7 +202,7 @@ async fn without_any_one_statement_of_the_printed_policy_a_life_is_refused() {
     let spec = example("three-tiers");
     let all = without_one(&printed(&spec, "apply"));
     assert!(all.len() > 10, "{}", all.len());
-    for (sid, policy) in all {
+    for (gone, policy) in all {
         let served = Served::enforced(&spec, &policy.to_string()).await;
         let destroy = Policy { destroy: true, delete_logs: true, ..Policy::default() };
         for (spec, policy) in
@@ -211,8 +215,11 @@ async fn without_any_one_statement_of_the_printed_policy_a_life_is_refused() {
             }
         }
         let (_, refused) = served.server.permissions();
-        let named = |message: &String| message.contains("is not authorized to perform: ");
-        assert!(!refused.is_empty() && refused.iter().all(named), "without {sid}: {refused:#?}");
+        let named = |message: &String| {
+            let (_, after) = message.split_once("is not authorized to perform: ").unwrap();
+            gone["Action"].as_array().unwrap().iter().any(|action| after.split(' ').next() == action.as_str())
+        };
+        assert!(!refused.is_empty() && refused.iter().all(named), "without {}: {refused:#?}", gone["Sid"]);
     }
 }
 
@@ -233,6 +240,73 @@ async fn the_printed_policy_for_planning_suffices_for_it_and_stops_an_apply_befo
     served.run(&["drift"], 0).await;
     served.run(&["output"], 0).await;
     assert_eq!(served.server.permissions().1.len(), refused);
+}
+
+/// Each call, as the service refuses it: code, and the action that is named.
+macro_rules! refused {
+    ($($code:literal $action:literal: $call:expr;)*) => {$(
+        let error = $call.send().await.map_err(aws::error::failed($action)).map(|_| ()).expect_err($action);
+        assert_eq!((error.class, error.code.as_deref()), (Class::Denied, Some($code)), "{error}");
+        let said = concat!("/ringfence is not authorized to perform: ", $action, " on resource: ");
+        assert!(error.message.contains(said), "{error}");
+    )*};
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_service_refuses_in_its_own_words_and_all_of_them_are_understood() {
+    let nothing = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"x:*","Resource":"*"}]}"#;
+    let served = Served::enforced(&example("three-tiers"), nothing).await;
+    let aws = served.connect("us-east-1", "acme").await;
+    refused! {
+        "UnauthorizedOperation" "ec2:DescribeVpcs": aws.ec2.describe_vpcs();
+        "UnauthorizedOperation" "ec2:CreateVpc": aws.ec2.create_vpc().cidr_block("10.0.0.0/16");
+        "AccessDenied" "iam:ListRoles": aws.iam.list_roles();
+        "AccessDenied" "iam:GetRole": aws.iam.get_role().role_name("PlatformAdmin");
+        "AccessDeniedException" "eks:ListClusters": aws.eks.list_clusters();
+        "AccessDeniedException" "kms:ListKeys": aws.kms.list_keys();
+        "AccessDeniedException" "logs:DescribeLogGroups": aws.logs.describe_log_groups();
+        "AccessDeniedException" "servicequotas:ListServiceQuotas": aws.quotas.list_service_quotas().service_code("vpc");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_printed_policy_reaches_nothing_of_others() {
+    let spec = example("three-tiers");
+    let mut served = Served::enforced(&spec, &printed(&spec, "apply").to_string()).await;
+    let us = served.connect("us-east-1", "acme").await;
+    served.act_as_administrator();
+    let them = served.connect("us-east-1", "other").await;
+    let vpc = them.ec2.create_vpc().cidr_block("10.0.0.0/16").send().await.unwrap().vpc.unwrap().vpc_id.unwrap();
+    let key = them.kms.create_key().send().await.unwrap().key_metadata.unwrap().key_id;
+    them.logs.create_log_group().log_group_name("/theirs").send().await.unwrap();
+    let ours = |kind: ResourceType| {
+        let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
+        let tags = [tag("ringfence.dev/tenancy", "acme"), tag("ringfence.dev/region", "us-east-1")];
+        TagSpecification::builder().resource_type(kind).set_tags(Some(tags.to_vec())).build()
+    };
+    let tags = ours(ResourceType::Vpc).tags().to_vec();
+    refused! {
+        "UnauthorizedOperation" "ec2:DeleteVpc": us.ec2.delete_vpc().vpc_id(&vpc);
+        // Nobody's things are made ours, and nothing that isn't marked is made.
+        "UnauthorizedOperation" "ec2:CreateTags": us.ec2.create_tags().resources(&vpc).set_tags(Some(tags));
+        "UnauthorizedOperation" "ec2:CreateVpc": us.ec2.create_vpc().cidr_block("10.1.0.0/16");
+        // What is made is ours, but where it is made isn't.
+        "UnauthorizedOperation" "ec2:CreateSubnet":
+            us.ec2.create_subnet().vpc_id(&vpc).cidr_block("10.0.1.0/24").tag_specifications(ours(ResourceType::Subnet));
+        "AccessDenied" "iam:DeleteRole": us.iam.delete_role().role_name("PlatformAdmin");
+        "AccessDeniedException" "kms:ScheduleKeyDeletion": us.kms.schedule_key_deletion().key_id(&key);
+        "AccessDeniedException" "kms:CreateGrant":
+            us.kms.create_grant().key_id(&key).grantee_principal("arn:aws:iam::123456789012:role/PlatformAdmin");
+        "AccessDeniedException" "logs:DeleteLogGroup": us.logs.delete_log_group().log_group_name("/theirs");
+    }
+    let role = "arn:aws:iam::123456789012:role/PlatformAdmin";
+    let network = VpcConfigRequest::builder().subnet_ids("subnet-1").build();
+    let create = |name: &str| us.eks.create_cluster().name(name).role_arn(role).resources_vpc_config(network.clone());
+    refused! {
+        "AccessDeniedException" "eks:CreateCluster": create("theirs");
+        "AccessDeniedException" "iam:PassRole": create("acme-p-1");
+    }
+    us.ec2.create_vpc().cidr_block("10.1.0.0/16").tag_specifications(ours(ResourceType::Vpc)).send().await.unwrap();
 }
 
 /// `policy` without some actions.

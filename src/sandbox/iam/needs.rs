@@ -184,14 +184,11 @@ impl Needs<'_> {
             "CreateFlowLogs" => {
                 self.pass_role(req.text("DeliverLogsPermissionArn"), &["vpc-flow-logs.amazonaws.com"]);
             }
-            // "Dependent actions" of CreateVpcEndpoint; a gateway has no names, and so no zone.
+            // "Dependent actions" of CreateVpcEndpoint, but for route53:AssociateVPCWithHostedZone: AWS's own policy
+            // AmazonVPCFullAccess, which lets its holders make any endpoint, does without.
             "CreateVpcEndpoint" => {
                 for action in ["DescribeSecurityGroups", "DescribeSubnets", "DescribeVpcs"] {
                     self.add(&format!("ec2:{action}"), "*", []);
-                }
-                if req.text("PrivateDnsEnabled").as_deref() == Some("true") {
-                    let zones = format!("arn:{}:route53:::hostedzone/*", req.partition());
-                    self.add("route53:AssociateVPCWithHostedZone", zones, []);
                 }
             }
             _ => {}
