@@ -237,7 +237,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn need(action: &str, resource: &str, context: &[(&str, &[&str])]) -> Need {
+    type Keys<'k> = &'k [(&'k str, &'k [&'k str])];
+
+    fn need(action: &str, resource: &str, context: Keys) -> Need {
         let values = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
         let context = context.iter().map(|(key, all)| (key.to_ascii_lowercase(), values(all))).collect();
         Need { action: action.to_owned(), resource: resource.to_owned(), context }
@@ -272,7 +274,7 @@ mod tests {
 
     #[test]
     fn conditions_hold_as_iam_says() {
-        let cases: &[(Value, &[(&str, &[&str])], bool)] = &[
+        let cases: &[(Value, Keys, bool)] = &[
             (json!({"StringEquals": {"aws:ResourceTag/a": ["x", "y"]}}), &[("aws:resourcetag/A", &["y"])], true),
             (json!({"StringEquals": {"aws:ResourceTag/a": "x"}}), &[], false),
             (json!({"StringEqualsIfExists": {"aws:ResourceTag/a": "x"}}), &[], true),
