@@ -355,7 +355,7 @@ impl Core {
             base_url: self.base_url.clone(),
             request_id,
         };
-        let reads = ["Describe", "Get", "List"].iter().any(|verb| request.operation.starts_with(verb));
+        let reads = ["Describe", "Get", "List", "Simulate"].iter().any(|verb| request.operation.starts_with(verb));
         let call = Call { service: service.name(), operation: &request.operation, reads, params: &request.params };
         let verdict = self.judge(inner, &call);
         let undone = verdict.as_ref().filter(|verdict| !verdict.done).map(|verdict| verdict.what.fault(service));

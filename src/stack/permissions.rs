@@ -361,23 +361,23 @@ pub fn questions(spec: &Spec, account: &str, steps: &[Step]) -> Vec<Question> {
     let mut questions: BTreeMap<&str, Question> = BTreeMap::new();
     let mut passed = BTreeMap::new();
     for step in steps {
-        let mut actions: Vec<&'static str> = match step.action {
+        let mut actions = match step.action {
             Action::Create => needed(step.kind, Made),
             Action::Delete => needed(step.kind, Gone),
             Action::Update if step.changes.iter().any(|c| c.path.starts_with("tags") && !c.after.is_null()) => {
                 needed(step.kind, Tagged)
             }
-            Action::Update | Action::Wait => Vec::new(),
+            Action::Update | Action::Wait => BTreeSet::new(),
         };
         if step.action == Action::Create {
             // Where AWS doesn't say to which service a role is handed, there is nothing to ask.
             if let Some((_, [service])) = PASSED.iter().find(|(kind, _)| *kind == step.kind) {
-                actions.push("iam:PassRole");
+                actions.insert("iam:PassRole");
                 passed.entry("iam:PassedToService").or_insert_with(|| (*service).to_owned());
             }
             let linked = step.state.as_ref().and_then(|state| state["service"].as_str());
             if let Some(service) = linked.filter(|_| step.kind == service_linked_role::NAME) {
-                actions.push("iam:CreateServiceLinkedRole");
+                actions.insert("iam:CreateServiceLinkedRole");
                 passed.entry("iam:AWSServiceName").or_insert_with(|| service.to_owned());
             }
         }
@@ -389,34 +389,24 @@ pub fn questions(spec: &Spec, account: &str, steps: &[Step]) -> Vec<Question> {
     for (service, question) in &mut questions {
         question.resources = place.subjects(service);
         question.context = place.keys(service);
-        question
-            .context
-            .extend(passed.iter().filter(|_| *service == "iam").map(|(key, to)| ((*key).to_owned(), to.clone())));
+        if *service == "iam" {
+            question.context.extend(passed.iter().map(|(key, to)| ((*key).to_owned(), to.clone())));
+        }
     }
     questions.into_values().collect()
 }
 
 /// What every step of a kind needs.
-fn needed(kind: &str, when: When) -> Vec<&'static str> {
-    let of = |kind: &str, when: When| {
-        let rows = CHANGES.iter().filter(|(k, _, w, _)| *k == kind && *w == when);
-        rows.flat_map(|(.., actions)| *actions).copied().collect::<Vec<_>>()
+fn needed(kind: &str, when: When) -> BTreeSet<&'static str> {
+    let of = |row: &(&str, Scope, When, &[&'static str])| row.3.first().map(|action| service(action));
+    let own = CHANGES.iter().find(|(k, ..)| *k == kind).and_then(of);
+    let rows = |beside: &dyn Fn(Scope) -> bool| {
+        let rows = CHANGES.iter().filter(|row| row.2 == when && (row.0 == kind || (beside(row.1) && of(row) == own)));
+        rows.flat_map(|(.., actions)| *actions).copied().collect::<BTreeSet<_>>()
     };
-    let mut actions = of(kind, when);
     // What EC2 asks for where anything is tagged stands with the VPC.
-    let own = CHANGES
-        .iter()
-        .find(|(k, ..)| *k == kind)
-        .and_then(|(.., actions)| actions.first())
-        .map(|action| service(action));
-    let tags = CHANGES.iter().filter(|(_, scope, w, actions)| {
-        let beside = if when == Made { *scope == TaggedWhenMade } else { when == Tagged && *w == Tagged };
-        beside && actions.first().map(|action| service(action)) == own
-    });
-    if when == Made || actions.is_empty() {
-        actions.extend(tags.flat_map(|(.., actions)| *actions));
-    }
-    actions
+    let actions = rows(&|scope| scope == TaggedWhenMade);
+    if actions.is_empty() && when == Tagged { rows(&|_| true) } else { actions }
 }
 
 fn service(action: &str) -> &str {
