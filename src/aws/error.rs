@@ -121,6 +121,8 @@ fn class(code: &str, message: &str) -> Class {
         | "ConflictException"
         | "IncorrectState"
         | "InvalidIPAddress.InUse" => Class::Conflict,
+        // EKS hands on what EC2 said of a launch template.
+        "InvalidRequestException" if message.starts_with("You are not authorized") => Class::Denied,
         "InvalidRequestException" if message.contains("in progress") || message.contains("currently") => {
             Class::Conflict
         }

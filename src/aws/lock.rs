@@ -460,7 +460,7 @@ fn denied(error: Error) -> Error {
         Class::Denied => {
             let message = format!("the lock can't be taken, so nothing was changed: {}", error.message);
             Error { message, ..error }.help(
-                "allow ssm:GetParametersByPath, ssm:PutParameter, ssm:AddTagsToResource and ssm:DeleteParameters on parameter/ringfence/*, as docs/permissions/apply.json does",
+                "allow ssm:GetParametersByPath, ssm:PutParameter, ssm:AddTagsToResource and ssm:DeleteParameters on parameter/ringfence/*, as the policy that `ringfence iam-policy` prints does",
             )
         }
         _ => error,

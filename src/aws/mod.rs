@@ -8,6 +8,7 @@ pub mod lock;
 mod pace;
 pub mod probe;
 pub mod quotas;
+pub mod simulate;
 pub mod tags;
 
 use std::sync::Arc;

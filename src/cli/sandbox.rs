@@ -34,14 +34,18 @@ pub struct Sandbox {
     /// Compare it with another endpoint, or with `aws` itself: the same calls
     /// to both, and where the answers differ. What that makes there is taken
     /// away again; on AWS it costs a dollar or two and takes half an hour.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["listen", "state", "speed", "quota", "record", "faults"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["listen", "state", "speed", "quota", "record", "faults", "enforce_iam"])]
     check: Option<String>,
+    /// Hold keys that sts:AssumeRole issued to the policies of their role;
+    /// others stay the account's administrator.
+    #[arg(long)]
+    enforce_iam: bool,
 }
 
 impl Sandbox {
     /// Serves until it is interrupted.
     pub async fn run(self, _global: &Global, ui: &Ui) -> Result<u8, Failure> {
-        let Self { listen, state, speed, quota, record, faults, check } = self;
+        let Self { listen, state, speed, quota, record, faults, enforce_iam, check } = self;
         if let Some(other) = check {
             return compare(&other, ui).await;
         }
@@ -60,6 +64,7 @@ impl Sandbox {
             state_dir: state,
             quotas: quota.into_iter().collect::<BTreeMap<_, _>>(),
             record,
+            enforce_iam,
             ..Options::default()
         };
         let server = Server::start(options, listen).map_err(|e| {

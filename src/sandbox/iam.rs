@@ -4,6 +4,8 @@
 //! EKS work meets; their documents are not.
 
 pub mod document;
+pub mod enforce;
+mod needs;
 
 use super::clock::iso8601;
 use super::quotas;
@@ -265,6 +267,7 @@ impl Iam {
                 self.users.remove(&name);
                 Ok(json!({}))
             }
+            "SimulatePrincipalPolicy" => enforce::simulate(self, req),
             "ListAccountAliases" => Ok(json!({"AccountAliases": [], "IsTruncated": false})),
             "GetOpenIDConnectProvider" => {
                 let Oidc { url, clients, thumbprints, created, tags } = self.oidc(req)?;

@@ -27,7 +27,7 @@ pub struct Key {
     deletion: Option<f64>,
     /// JSON.
     policy: String,
-    tags: Tags,
+    pub tags: Tags,
     /// Days between rotations, and since when.
     rotation: Option<(u32, f64)>,
     grants: Vec<Value>,

@@ -16,7 +16,7 @@
 //! - filters, page sizes and their bounds; an unknown filter or operation is AWS's own error for that, never HTML;
 //! - accounts (12-digit access keys, assumed roles) and regions are worlds apart.
 //!
-//! What it leaves out: signatures and IAM permissions aren't checked, nodes and pods don't run, and only operations that
+//! What it leaves out: signatures aren't checked, IAM permissions only where that is asked for, nodes and pods don't run, and only operations that
 //! ringfence uses exist, with the few more that a test needs to plant what isn't ringfence's.
 //!
 //! # How it is built
@@ -55,9 +55,10 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper_util::rt::TokioIo;
+use iam::enforce::{self, Checks};
 use serde_json::{Value, json};
 use state::{Ids, State};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -90,6 +91,8 @@ pub struct Options {
     pub record: Option<PathBuf>,
     /// What goes wrong.
     pub faults: Script,
+    /// Calls with keys that AssumeRole issued are held to the role's policies.
+    pub enforce_iam: bool,
 }
 
 impl Default for Options {
@@ -103,6 +106,7 @@ impl Default for Options {
             quotas: BTreeMap::new(),
             record: None,
             faults: Script::default(),
+            enforce_iam: false,
         }
     }
 }
@@ -214,6 +218,13 @@ impl Server {
         self.core.lock().faults.struck()
     }
 
+    /// The actions that assumed roles were asked to be allowed, and the refusals; empty without `enforce_iam`.
+    pub fn permissions(&self) -> (BTreeSet<String>, Vec<String>) {
+        let inner = self.core.lock();
+        let checks = inner.checks.as_ref();
+        checks.map(|checks| (checks.needed.clone(), checks.refused.clone())).unwrap_or_default()
+    }
+
     /// Becomes true when a script says that who calls has died.
     pub fn died(&self) -> watch::Receiver<bool> {
         self.core.died.subscribe()
@@ -247,6 +258,7 @@ struct Inner {
     request_ids: Ids,
     record: Option<File>,
     faults: Faults,
+    checks: Option<Checks>,
     history: Option<Vec<Vec<u8>>>,
     /// Why the last save failed: changes are refused until one succeeds.
     unsaved: Option<String>,
@@ -280,6 +292,7 @@ impl Core {
             request_ids: Ids::default(),
             record,
             faults: Faults::new(options.faults),
+            checks: options.enforce_iam.then(Checks::default),
             history: None,
             unsaved: None,
         });
@@ -347,7 +360,7 @@ impl Core {
             base_url: self.base_url.clone(),
             request_id,
         };
-        let reads = ["Describe", "Get", "List"].iter().any(|verb| request.operation.starts_with(verb));
+        let reads = ["Describe", "Get", "List", "Simulate"].iter().any(|verb| request.operation.starts_with(verb));
         let call = Call { service: service.name(), operation: &request.operation, reads, params: &request.params };
         let verdict = self.judge(inner, &call);
         let undone = verdict.as_ref().filter(|verdict| !verdict.done).map(|verdict| verdict.what.fault(service));
@@ -421,6 +434,9 @@ impl Inner {
             let line = json!({"service": service.name(), "operation": operation, "params": params, "account": account, "region": region});
             writeln!(record, "{line}")
                 .map_err(|why| unsaved(&format!("the record of calls can't be written: {why}")))?;
+        }
+        if let Some(checks) = &mut self.checks {
+            enforce::check(&self.state, request, checks)?;
         }
         if let Some(mut past) = self.faults.past(service.name(), *now) {
             let known = serve_call(&mut past, request);

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::aws::tags;
+use crate::engine::address::Address;
 use crate::engine::desired::Desired;
+use crate::engine::plan::{Action, Step};
 use crate::kinds::aws::{
     access_entry, eks_addon, eks_cluster, elastic_ip, fargate_profile, flow_log, iam_role, internet_gateway, kms_key,
     launch_template, log_group, nat_gateway, node_group, oidc_provider, pod_identity, route_table, security_group,
@@ -87,28 +89,37 @@ const READS: &[&str] = &[
     "kms:ListResourceTags",
     "logs:DescribeLogGroups",
     "logs:ListTagsForResource",
+    "servicequotas:ListServiceQuotas",
     "sts:GetCallerIdentity",
 ];
 
+/// When a step can't do without an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// It makes something of this kind.
+    Made,
+    /// It deletes something of this kind.
+    Gone,
+    /// It writes tags: of this kind, and of kinds of the same service that have none of their own here.
+    Tagged,
+    /// Sometimes.
+    Perhaps,
+}
+
+use When::{Gone, Made, Perhaps, Tagged};
+
 /// The changes of each kind, with what AWS asks for in the caller's name.
-const CHANGES: &[(&str, Scope, &[&str])] = &[
-    (vpc::NAME, New, &["ec2:CreateVpc"]),
-    (vpc::NAME, TaggedWhenMade, &["ec2:CreateTags"]),
-    (
-        vpc::NAME,
-        Ours,
-        &[
-            "ec2:CreateTags",
-            "ec2:DeleteTags",
-            "ec2:DeleteVpc",
-            "ec2:DisassociateVpcCidrBlock",
-            "ec2:ModifyVpcAttribute",
-        ],
-    ),
+const CHANGES: &[(&str, Scope, When, &[&str])] = &[
+    (vpc::NAME, New, Made, &["ec2:CreateVpc"]),
+    (vpc::NAME, TaggedWhenMade, Made, &["ec2:CreateTags"]),
+    (vpc::NAME, Ours, Tagged, &["ec2:CreateTags"]),
+    (vpc::NAME, Ours, Gone, &["ec2:DeleteVpc"]),
+    (vpc::NAME, Ours, Perhaps, &["ec2:DeleteTags", "ec2:DisassociateVpcCidrBlock", "ec2:ModifyVpcAttribute"]),
     // The VPC's default group, which no call that makes it can tag, loses its rules too.
     (
         vpc::NAME,
         Anything,
+        Perhaps,
         &[
             "ec2:AuthorizeSecurityGroupEgress",
             "ec2:AuthorizeSecurityGroupIngress",
@@ -118,119 +129,131 @@ const CHANGES: &[(&str, Scope, &[&str])] = &[
             "ec2:UpdateSecurityGroupRuleDescriptionsIngress",
         ],
     ),
-    (subnet::NAME, New, &["ec2:CreateSubnet"]),
-    (subnet::NAME, Ours, &["ec2:CreateSubnet", "ec2:DeleteSubnet", "ec2:ModifySubnetAttribute"]),
+    (subnet::NAME, New, Made, &["ec2:CreateSubnet"]),
+    (subnet::NAME, Ours, Made, &["ec2:CreateSubnet"]),
+    (subnet::NAME, Ours, Gone, &["ec2:DeleteSubnet"]),
+    (subnet::NAME, Ours, Perhaps, &["ec2:ModifySubnetAttribute"]),
     // Interfaces that EKS and the CNI left behind have their tags, not ours.
-    (subnet::NAME, Anything, &["ec2:DeleteNetworkInterface"]),
-    (internet_gateway::NAME, New, &["ec2:CreateInternetGateway"]),
-    (
-        internet_gateway::NAME,
-        Ours,
-        &["ec2:AttachInternetGateway", "ec2:DeleteInternetGateway", "ec2:DetachInternetGateway"],
-    ),
-    (elastic_ip::NAME, New, &["ec2:AllocateAddress"]),
-    (elastic_ip::NAME, Ours, &["ec2:ReleaseAddress"]),
-    (nat_gateway::NAME, New, &["ec2:CreateNatGateway"]),
-    (nat_gateway::NAME, Ours, &["ec2:CreateNatGateway", "ec2:DeleteNatGateway"]),
-    (route_table::NAME, New, &["ec2:CreateRouteTable"]),
+    (subnet::NAME, Anything, Perhaps, &["ec2:DeleteNetworkInterface"]),
+    (internet_gateway::NAME, New, Made, &["ec2:CreateInternetGateway"]),
+    (internet_gateway::NAME, Ours, Made, &["ec2:AttachInternetGateway"]),
+    (internet_gateway::NAME, Ours, Gone, &["ec2:DeleteInternetGateway"]),
+    (internet_gateway::NAME, Ours, Perhaps, &["ec2:DetachInternetGateway"]),
+    (elastic_ip::NAME, New, Made, &["ec2:AllocateAddress"]),
+    (elastic_ip::NAME, Ours, Gone, &["ec2:ReleaseAddress"]),
+    (nat_gateway::NAME, New, Made, &["ec2:CreateNatGateway"]),
+    (nat_gateway::NAME, Ours, Made, &["ec2:CreateNatGateway"]),
+    (nat_gateway::NAME, Ours, Gone, &["ec2:DeleteNatGateway"]),
+    (route_table::NAME, New, Made, &["ec2:CreateRouteTable"]),
+    (route_table::NAME, Ours, Made, &["ec2:CreateRouteTable"]),
+    (route_table::NAME, Ours, Gone, &["ec2:DeleteRouteTable"]),
     (
         route_table::NAME,
         Ours,
+        Perhaps,
         &[
             "ec2:AssociateRouteTable",
             "ec2:CreateRoute",
-            "ec2:CreateRouteTable",
             "ec2:DeleteRoute",
-            "ec2:DeleteRouteTable",
             "ec2:DisassociateRouteTable",
             "ec2:ReplaceRoute",
             "ec2:ReplaceRouteTableAssociation",
         ],
     ),
-    (vpc_endpoint::NAME, New, &["ec2:CreateVpcEndpoint"]),
-    (vpc_endpoint::NAME, Ours, &["ec2:CreateVpcEndpoint", "ec2:DeleteVpcEndpoints", "ec2:ModifyVpcEndpoint"]),
-    (security_group::NAME, New, &["ec2:CreateSecurityGroup"]),
-    (security_group::NAME, Ours, &["ec2:CreateSecurityGroup", "ec2:DeleteSecurityGroup"]),
-    (flow_log::NAME, New, &["ec2:CreateFlowLogs"]),
-    (flow_log::NAME, Ours, &["ec2:CreateFlowLogs", "ec2:DeleteFlowLogs"]),
-    (launch_template::NAME, New, &["ec2:CreateLaunchTemplate"]),
-    (
-        launch_template::NAME,
-        Ours,
-        &["ec2:CreateLaunchTemplateVersion", "ec2:DeleteLaunchTemplate", "ec2:ModifyLaunchTemplate"],
-    ),
-    (kms_key::NAME, New, &["kms:CreateKey", "kms:TagResource"]),
+    // Without route53:AssociateVPCWithHostedZone, which the reference lists beside it: AmazonVPCFullAccess, AWS's own
+    // policy for making any endpoint, does without, too.
+    (vpc_endpoint::NAME, New, Made, &["ec2:CreateVpcEndpoint"]),
+    (vpc_endpoint::NAME, Ours, Made, &["ec2:CreateVpcEndpoint"]),
+    (vpc_endpoint::NAME, Ours, Gone, &["ec2:DeleteVpcEndpoints"]),
+    (vpc_endpoint::NAME, Ours, Perhaps, &["ec2:ModifyVpcEndpoint"]),
+    (security_group::NAME, New, Made, &["ec2:CreateSecurityGroup"]),
+    (security_group::NAME, Ours, Made, &["ec2:CreateSecurityGroup"]),
+    (security_group::NAME, Ours, Gone, &["ec2:DeleteSecurityGroup"]),
+    (flow_log::NAME, New, Made, &["ec2:CreateFlowLogs"]),
+    (flow_log::NAME, Ours, Made, &["ec2:CreateFlowLogs"]),
+    (flow_log::NAME, Ours, Gone, &["ec2:DeleteFlowLogs"]),
+    (launch_template::NAME, New, Made, &["ec2:CreateLaunchTemplate"]),
+    (launch_template::NAME, Ours, Gone, &["ec2:DeleteLaunchTemplate"]),
+    (launch_template::NAME, Ours, Perhaps, &["ec2:CreateLaunchTemplateVersion", "ec2:ModifyLaunchTemplate"]),
+    (kms_key::NAME, New, Made, &["kms:CreateKey", "kms:TagResource"]),
     // Tags may count for access minutes after they are written (KMS Developer
     // Guide, ABAC), and these are called as soon as the key exists.
-    (kms_key::NAME, Keys, &["kms:CreateAlias", "kms:EnableKeyRotation"]),
-    (kms_key::NAME, Grants, &["kms:CreateGrant"]),
-    (kms_key::NAME, Aliases, &["kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias"]),
+    (kms_key::NAME, Keys, Made, &["kms:CreateAlias"]),
+    (kms_key::NAME, Keys, Perhaps, &["kms:EnableKeyRotation"]),
+    (kms_key::NAME, Grants, Perhaps, &["kms:CreateGrant"]),
+    (kms_key::NAME, Aliases, Made, &["kms:CreateAlias"]),
+    (kms_key::NAME, Aliases, Perhaps, &["kms:DeleteAlias", "kms:UpdateAlias"]),
+    (kms_key::NAME, Ours, Gone, &["kms:ScheduleKeyDeletion"]),
+    (kms_key::NAME, Ours, Tagged, &["kms:TagResource"]),
     (
         kms_key::NAME,
         Ours,
+        Perhaps,
         &[
             "kms:DeleteAlias",
             "kms:DisableKeyRotation",
             "kms:EnableKey",
             "kms:PutKeyPolicy",
-            "kms:ScheduleKeyDeletion",
-            "kms:TagResource",
             "kms:UntagResource",
             "kms:UpdateAlias",
             "kms:UpdateKeyDescription",
         ],
     ),
+    (log_group::NAME, Logs, Made, &["logs:CreateLogGroup", "logs:TagResource"]),
+    (log_group::NAME, Logs, Gone, &["logs:DeleteLogGroup"]),
+    (log_group::NAME, Logs, Tagged, &["logs:TagResource"]),
     (
         log_group::NAME,
         Logs,
+        Perhaps,
         &[
             "logs:AssociateKmsKey",
-            "logs:CreateLogGroup",
-            "logs:DeleteLogGroup",
             "logs:DeleteRetentionPolicy",
             "logs:DisassociateKmsKey",
             "logs:PutRetentionPolicy",
-            "logs:TagResource",
             "logs:UntagResource",
         ],
     ),
+    (iam_role::NAME, Roles, Made, &["iam:CreateRole", "iam:TagRole"]),
+    (iam_role::NAME, Roles, Gone, &["iam:DeleteRole"]),
+    (iam_role::NAME, Roles, Tagged, &["iam:TagRole"]),
     (
         iam_role::NAME,
         Roles,
+        Perhaps,
         &[
             "iam:AttachRolePolicy",
-            "iam:CreateRole",
-            "iam:DeleteRole",
             "iam:DeleteRolePermissionsBoundary",
             "iam:DeleteRolePolicy",
             "iam:DetachRolePolicy",
             "iam:PutRolePermissionsBoundary",
             "iam:PutRolePolicy",
-            "iam:TagRole",
             "iam:UntagRole",
             "iam:UpdateAssumeRolePolicy",
         ],
     ),
+    (oidc_provider::NAME, Issuers, Made, &["iam:CreateOpenIDConnectProvider", "iam:TagOpenIDConnectProvider"]),
+    (oidc_provider::NAME, Issuers, Gone, &["iam:DeleteOpenIDConnectProvider"]),
+    (oidc_provider::NAME, Issuers, Tagged, &["iam:TagOpenIDConnectProvider"]),
     (
         oidc_provider::NAME,
         Issuers,
+        Perhaps,
         &[
             "iam:AddClientIDToOpenIDConnectProvider",
-            "iam:CreateOpenIDConnectProvider",
-            "iam:DeleteOpenIDConnectProvider",
             "iam:RemoveClientIDFromOpenIDConnectProvider",
-            "iam:TagOpenIDConnectProvider",
             "iam:UntagOpenIDConnectProvider",
         ],
     ),
+    (eks_cluster::NAME, Clusters, Made, &["eks:CreateCluster", "eks:TagResource"]),
+    (eks_cluster::NAME, Clusters, Gone, &["eks:DeleteCluster"]),
+    (eks_cluster::NAME, Clusters, Tagged, &["eks:TagResource"]),
     (
         eks_cluster::NAME,
         Clusters,
+        Perhaps,
         &[
             "eks:AssociateEncryptionConfig",
-            "eks:CreateCluster",
-            "eks:DeleteCluster",
-            "eks:TagResource",
             "eks:UntagResource",
             "eks:UpdateClusterConfig",
             "eks:UpdateClusterVersion",
@@ -238,31 +261,34 @@ const CHANGES: &[(&str, Scope, &[&str])] = &[
             "eks:DeleteAccessEntry",
         ],
     ),
+    (access_entry::NAME, Clusters, Made, &["eks:CreateAccessEntry", "eks:TagResource"]),
+    (access_entry::NAME, Clusters, Gone, &["eks:DeleteAccessEntry"]),
     (
         access_entry::NAME,
         Clusters,
-        &[
-            "eks:AssociateAccessPolicy",
-            "eks:CreateAccessEntry",
-            "eks:DisassociateAccessPolicy",
-            "eks:UpdateAccessEntry",
-        ],
+        Perhaps,
+        &["eks:AssociateAccessPolicy", "eks:DisassociateAccessPolicy", "eks:UpdateAccessEntry"],
     ),
-    (eks_addon::NAME, Clusters, &["eks:CreateAddon", "eks:DeleteAddon", "eks:UpdateAddon"]),
-    (
-        pod_identity::NAME,
-        Clusters,
-        &["eks:CreatePodIdentityAssociation", "eks:DeletePodIdentityAssociation", "eks:UpdatePodIdentityAssociation"],
-    ),
-    (
-        node_group::NAME,
-        Clusters,
-        &["eks:CreateNodegroup", "eks:DeleteNodegroup", "eks:UpdateNodegroupConfig", "eks:UpdateNodegroupVersion"],
-    ),
-    // EKS checks that the caller could start the template's instances itself.
-    (node_group::NAME, Anything, &["ec2:RunInstances", "iam:ListInstanceProfilesForRole"]),
-    (fargate_profile::NAME, Clusters, &["eks:CreateFargateProfile", "eks:DeleteFargateProfile"]),
+    (eks_addon::NAME, Clusters, Made, &["eks:CreateAddon", "eks:TagResource"]),
+    (eks_addon::NAME, Clusters, Gone, &["eks:DeleteAddon"]),
+    (eks_addon::NAME, Clusters, Perhaps, &["eks:UpdateAddon"]),
+    (pod_identity::NAME, Clusters, Made, &["eks:CreatePodIdentityAssociation", "eks:TagResource"]),
+    (pod_identity::NAME, Clusters, Gone, &["eks:DeletePodIdentityAssociation"]),
+    (pod_identity::NAME, Clusters, Perhaps, &["eks:UpdatePodIdentityAssociation"]),
+    (node_group::NAME, Clusters, Made, &["eks:CreateNodegroup", "eks:TagResource"]),
+    (node_group::NAME, Clusters, Gone, &["eks:DeleteNodegroup"]),
+    (node_group::NAME, Clusters, Perhaps, &["eks:UpdateNodegroupConfig", "eks:UpdateNodegroupVersion"]),
+    // EKS checks that the caller could start the template's instances itself (Auto Scaling User Guide, "Launch template
+    // support"), and looks at the node role as the caller (aws-controllers-k8s/community, issue 2164).
+    (node_group::NAME, Anything, Made, &["ec2:RunInstances"]),
+    (node_group::NAME, Roles, Made, &["iam:ListAttachedRolePolicies"]),
+    (fargate_profile::NAME, Clusters, Made, &["eks:CreateFargateProfile", "eks:TagResource"]),
+    (fargate_profile::NAME, Clusters, Gone, &["eks:DeleteFargateProfile"]),
 ];
+
+/// What is looked at before the first write. IAM's simulation tells no more than iam:GetAccountAuthorizationDetails,
+/// which shows every policy of the account, and the role's own name isn't known here: so it is allowed on everything.
+const PREFLIGHT: &[&str] = &["iam:SimulatePrincipalPolicy", "servicequotas:ListServiceQuotas"];
 
 /// The lock's, which whoever changes things holds.
 const LOCK: &[&str] = &["ssm:AddTagsToResource", "ssm:DeleteParameters", "ssm:GetParametersByPath", "ssm:PutParameter"];
@@ -287,11 +313,12 @@ pub fn reads() -> Value {
 pub fn changes(spec: &Spec, desired: &Desired) -> Value {
     let kinds: BTreeSet<&str> = desired.iter().map(|r| r.kind).collect();
     let mut scopes: BTreeMap<Scope, BTreeSet<&str>> = BTreeMap::new();
-    for (_, scope, actions) in CHANGES.iter().filter(|(kind, ..)| kinds.contains(kind)) {
+    for (_, scope, _, actions) in CHANGES.iter().filter(|(kind, ..)| kinds.contains(kind)) {
         scopes.entry(*scope).or_default().extend(*actions);
     }
     scopes.entry(Lock).or_default().extend(LOCK);
-    let place = Place::new(spec);
+    scopes.entry(Anything).or_default().extend(PREFLIGHT);
+    let place = Place::new(spec, spec.account_id.as_deref().unwrap_or("*"));
     let mut statements = vec![statement("Read", READS, &json!("*"), None)];
     statements.extend(scopes.into_iter().map(|(scope, actions)| {
         let actions: Vec<&str> = actions.into_iter().collect();
@@ -317,6 +344,76 @@ pub fn changes(spec: &Spec, desired: &Desired) -> Value {
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
+/// Actions that steps can't do without, and what to ask IAM about them: those of one service.
+#[derive(Debug, Default)]
+pub struct Question {
+    /// With the addresses that need each.
+    pub actions: BTreeMap<&'static str, Vec<Address>>,
+    /// ARNs. Of which kind they are differs from action to action: it is enough to be allowed on one.
+    pub resources: Vec<String>,
+    /// Condition keys and their values, as the steps' calls have them.
+    pub context: Vec<(String, String)>,
+}
+
+/// What `steps` can't do without in `account`. An update is asked about as far as it writes tags; which calls it makes
+/// beside hangs on what exists.
+pub fn questions(spec: &Spec, account: &str, steps: &[Step]) -> Vec<Question> {
+    let place = Place::new(spec, account);
+    let mut questions: BTreeMap<&str, Question> = BTreeMap::new();
+    let mut passed = BTreeMap::new();
+    for step in steps {
+        let mut actions = match step.action {
+            Action::Create => needed(step.kind, Made),
+            Action::Delete => needed(step.kind, Gone),
+            Action::Update if step.changes.iter().any(|c| c.path.starts_with("tags") && !c.after.is_null()) => {
+                needed(step.kind, Tagged)
+            }
+            Action::Update | Action::Wait => BTreeSet::new(),
+        };
+        if step.action == Action::Create {
+            // Where AWS doesn't say to which service a role is handed, there is nothing to ask.
+            if let Some((_, [service])) = PASSED.iter().find(|(kind, _)| *kind == step.kind) {
+                actions.insert("iam:PassRole");
+                passed.entry("iam:PassedToService").or_insert_with(|| (*service).to_owned());
+            }
+            let linked = step.state.as_ref().and_then(|state| state["service"].as_str());
+            if let Some(service) = linked.filter(|_| step.kind == service_linked_role::NAME) {
+                actions.insert("iam:CreateServiceLinkedRole");
+                passed.entry("iam:AWSServiceName").or_insert_with(|| service.to_owned());
+            }
+        }
+        for action in actions {
+            let question = questions.entry(service(action)).or_default();
+            question.actions.entry(action).or_default().push(step.address.clone());
+        }
+    }
+    for (service, question) in &mut questions {
+        question.resources = place.subjects(service);
+        question.context = place.keys(service);
+        if *service == "iam" {
+            question.context.extend(passed.iter().map(|(key, to)| ((*key).to_owned(), to.clone())));
+        }
+    }
+    questions.into_values().collect()
+}
+
+/// What every step of a kind needs.
+fn needed(kind: &str, when: When) -> BTreeSet<&'static str> {
+    let of = |row: &(&str, Scope, When, &[&'static str])| row.3.first().map(|action| service(action));
+    let own = CHANGES.iter().find(|(k, ..)| *k == kind).and_then(of);
+    let rows = |beside: &dyn Fn(Scope) -> bool| {
+        let rows = CHANGES.iter().filter(|row| row.2 == when && (row.0 == kind || (beside(row.1) && of(row) == own)));
+        rows.flat_map(|(.., actions)| *actions).copied().collect::<BTreeSet<_>>()
+    };
+    // What EC2 asks for where anything is tagged stands with the VPC.
+    let actions = rows(&|scope| scope == TaggedWhenMade);
+    if actions.is_empty() && when == Tagged { rows(&|_| true) } else { actions }
+}
+
+fn service(action: &str) -> &str {
+    action.split(':').next().unwrap_or_default()
+}
+
 fn statement(sid: &str, actions: &[&str], resources: &Value, condition: Option<Value>) -> Value {
     let mut statement = json!({"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources});
     if let Some(condition) = condition {
@@ -336,11 +433,11 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn new(spec: &'a Spec) -> Self {
+    fn new(spec: &'a Spec, account: &'a str) -> Self {
         Self {
             partition: spec.partition(),
             region: &spec.region,
-            account: spec.account_id.as_deref().unwrap_or("*"),
+            account,
             tenancy: &spec.name,
             roles: format!("{}{}", spec.iam.path, Names::new(spec).role_prefix()),
         }
@@ -367,6 +464,65 @@ impl<'a> Place<'a> {
             Issuers => json!(format!("{}:oidc-provider/oidc.eks.{region}.*", self.iam())),
             Lock => json!(at("ssm", &format!("parameter/ringfence/{tenancy}/{region}/*"))),
         }
+    }
+
+    /// Resources of ours as a service's calls name them.
+    fn subjects(&self, service: &str) -> Vec<String> {
+        const EC2: &[&str] = &[
+            "elastic-ip",
+            "instance",
+            "internet-gateway",
+            "launch-template",
+            "natgateway",
+            "route-table",
+            "security-group",
+            "subnet",
+            "vpc",
+            "vpc-endpoint",
+            "vpc-flow-log",
+        ];
+        const EKS: &[&str] = &["access-entry", "addon", "fargateprofile", "nodegroup", "podidentityassociation"];
+        let Self { partition, region, account, tenancy, roles } = self;
+        let at = |what: String| format!("arn:{partition}:{service}:{region}:{account}:{what}");
+        match service {
+            "ec2" => std::iter::once("*".to_owned()).chain(EC2.iter().map(|kind| at(format!("{kind}/*")))).collect(),
+            "eks" => ["p", "t"]
+                .iter()
+                .flat_map(|owner| {
+                    let cluster = format!("{tenancy}-{owner}-1");
+                    let parts = EKS.iter().map(|part| at(format!("{part}/{cluster}/1/1"))).collect::<Vec<_>>();
+                    std::iter::once(at(format!("cluster/{cluster}"))).chain(parts)
+                })
+                .collect(),
+            "kms" => vec!["*".to_owned(), at("key/*".to_owned()), at(format!("alias/ringfence/{tenancy}-1"))],
+            "logs" => vec![
+                at(format!("log-group:/aws/eks/{tenancy}-p-1/cluster")),
+                at(format!("log-group:/ringfence/{tenancy}-p-1/flow")),
+            ],
+            _ => vec![
+                format!("{}:role{roles}1", self.iam()),
+                format!("{}:role/aws-service-role/eks.amazonaws.com/AWSServiceRoleForAmazonEKS", self.iam()),
+                format!("{}:oidc-provider/oidc.eks.{region}.amazonaws.com/id/1", self.iam()),
+            ],
+        }
+    }
+
+    /// Condition keys that a service's calls about things of ours have.
+    fn keys(&self, service: &str) -> Vec<(String, String)> {
+        let ours = [(tags::TENANCY, self.tenancy), (tags::REGION, self.region)];
+        let tag = |whose: &str| ours.map(|(tag, value)| (format!("aws:{whose}/{tag}"), value.to_owned()));
+        let mut keys = [tag("RequestTag"), tag("ResourceTag")].concat();
+        let own = match service {
+            "ec2" => Some(("ec2:CreateAction", "CreateVpc")),
+            "kms" => Some(("kms:GrantIsForAWSResource", "true")),
+            _ => None,
+        };
+        keys.extend(own.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        // IAM's calls go elsewhere.
+        if service != "iam" {
+            keys.push(("aws:RequestedRegion".to_owned(), self.region.to_owned()));
+        }
+        keys
     }
 
     fn condition(&self, scope: Scope) -> Option<Value> {

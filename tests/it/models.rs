@@ -1,10 +1,16 @@
 //! What the program sends fits AWS's published service models: members, types, patterns, lengths, ranges, enums.
 //! `tests/models/check_requests.py` reads them from botocore.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use futures::future::join_all;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use crate::permissions;
 use crate::support::served::Served;
 use crate::support::{moto, record_dir};
 
@@ -18,7 +24,7 @@ fn check(records: &[PathBuf]) -> Output {
 }
 
 /// With a tag more, which is put on everything that has tags.
-fn changed(spec: &str) -> String {
+pub fn changed(spec: &str) -> String {
     let tagged = match spec.split_once("\n  tags:\n") {
         Some((before, after)) => format!("{before}\n  tags:\n    stage: second\n{after}"),
         None => spec.replacen("\n  tenants:\n", "\n  tags: {stage: second}\n  tenants:\n", 1),
@@ -27,31 +33,50 @@ fn changed(spec: &str) -> String {
     tagged
 }
 
+/// What is left of an example's life.
+pub struct Life {
+    /// What `ringfence iam-policy` printed for it, which it was held to.
+    pub policy: Value,
+    /// The actions that it needed, and what it was refused.
+    pub permissions: (BTreeSet<String>, Vec<String>),
+    /// Lines of JSON.
+    calls: String,
+}
+
+/// Of every example. They take long, so all tests share them.
+pub async fn lives() -> &'static [Life] {
+    static LIVES: OnceCell<Vec<Life>> = OnceCell::const_new();
+    let live = async |spec: String| {
+        let policy = permissions::printed(&spec, "apply");
+        let served = Served::enforced(&spec, &policy.to_string()).await;
+        live(&served, &spec).await;
+        let calls = fs::read_to_string(served.calls()).unwrap();
+        Life { policy, permissions: served.server.permissions(), calls }
+    };
+    LIVES.get_or_init(|| join_all(permissions::examples().into_iter().map(live))).await
+}
+
 /// The whole life of an estate: planned, made, changed, read and taken down.
-pub async fn life(spec: String) -> Served {
-    let served = Served::start(&spec).await;
+async fn live(served: &Served, spec: &str) {
     served.run(&["plan", "--detailed-exitcode"], 2).await;
     served.run(&["apply", "--auto-approve"], 0).await;
     served.run(&["plan", "--detailed-exitcode"], 0).await;
-    served.write(&changed(&spec));
+    served.write(&changed(spec));
     served.run(&["apply", "--auto-approve"], 0).await;
     served.run(&["drift"], 0).await;
     served.run(&["output"], 0).await;
     served.run(&["destroy", "--auto-approve", "--delete-logs"], 0).await;
-    served
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_request_of_every_example_fits() {
-    let specs = fs::read_dir(root().join("examples"))
-        .unwrap()
-        .map(|example| fs::read_to_string(example.unwrap().path().join("tenancy.yaml")).unwrap());
-    let lives: Vec<_> = specs.map(|spec| tokio::spawn(life(spec))).collect();
-    let mut served = Vec::new();
-    for life in lives {
-        served.push(life.await.unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let mut records = Vec::new();
+    for (n, life) in lives().await.iter().enumerate() {
+        records.push(dir.path().join(n.to_string()));
+        fs::write(&records[n], &life.calls).unwrap();
     }
-    let output = check(&served.iter().map(Served::calls).collect::<Vec<_>>());
+    let output = check(&records);
     let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
     assert!(output.status.success(), "{out}{err}");
     println!("{out}");

@@ -1,16 +1,27 @@
-//! The policies in `docs/permissions` name every action that the code calls,
-//! and those that `ringfence iam-policy` prints are enough for what they are
-//! printed for, and no more.
+//! The policies that `ringfence iam-policy` prints name every action that the
+//! code calls, are enough for what they are printed for, and no more: shown by
+//! roles that a sandbox holds to them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
+use aws_sdk_eks::types::VpcConfigRequest;
+use ringfence::aws;
+use ringfence::cli::session::Session;
+use ringfence::engine::clock::Clock;
+use ringfence::engine::error::{Class, Error};
+use ringfence::engine::plan::Policy;
+use ringfence::spec::{self, LoadOptions};
 use ringfence::stack::permissions::MAX_POLICY;
+use ringfence::template::Templates;
 use serde_json::Value;
 
-use crate::models;
+use crate::models::{self, Life};
+use crate::reliability;
 use crate::support::served::Served;
 
 const SERVICES: [&str; 8] = ["ec2", "eks", "iam", "kms", "logs", "sts", "ssm", "servicequotas"];
@@ -35,12 +46,6 @@ fn called() -> BTreeSet<String> {
     actions
 }
 
-fn allowed(policy: &str) -> BTreeSet<String> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/permissions").join(policy);
-    let text = fs::read_to_string(file).expect("the policy");
-    actions(&serde_json::from_str(&text).expect("JSON"))
-}
-
 fn actions(policy: &Value) -> BTreeSet<String> {
     let statements = policy["Statement"].as_array().expect("statements");
     let actions = statements.iter().flat_map(|s| s["Action"].as_array().expect("actions"));
@@ -53,39 +58,34 @@ fn is_read(action: &str) -> bool {
 }
 
 #[test]
-fn applying_is_allowed_every_call() {
-    let missing: Vec<String> = called().difference(&allowed("apply.json")).cloned().collect();
-    assert!(missing.is_empty(), "docs/permissions/apply.json lacks {missing:?}");
-}
-
-#[test]
-fn planning_is_allowed_every_read_and_nothing_else() {
-    let plan = allowed("plan.json");
-    // The lock is for those that write.
-    let needed = |a: &String| is_read(a) && a != "ssm:GetParametersByPath";
+fn the_printed_policies_name_every_action_that_the_code_calls() {
+    let apply: BTreeSet<String> = examples().iter().flat_map(|spec| actions(&printed(spec, "apply"))).collect();
+    let missing: Vec<String> = called().difference(&apply).cloned().collect();
+    assert!(missing.is_empty(), "src/stack/permissions.rs lacks {missing:?}");
+    let plan = actions(&printed(&example("three-tiers"), "plan"));
+    // The lock and the look before the first write are for those that write.
+    let needed = |a: &String| {
+        is_read(a) && !["ssm:GetParametersByPath", "servicequotas:ListServiceQuotas"].contains(&a.as_str())
+    };
     let missing: Vec<String> = called().into_iter().filter(|a| needed(a) && !plan.contains(a)).collect();
-    assert!(missing.is_empty(), "docs/permissions/plan.json lacks {missing:?}");
+    assert!(missing.is_empty(), "READS of src/stack/permissions.rs lacks {missing:?}");
     let writes: Vec<&String> = plan.iter().filter(|a| !is_read(a)).collect();
-    assert!(writes.is_empty(), "docs/permissions/plan.json allows changes: {writes:?}");
+    assert!(writes.is_empty(), "READS of src/stack/permissions.rs allows changes: {writes:?}");
 }
-
-/// What AWS asks for in the caller's name, while it does what was called.
-const IMPLIED: [&str; 5] =
-    ["ec2:RunInstances", "iam:ListInstanceProfilesForRole", "iam:PassRole", "kms:CreateGrant", "ssm:AddTagsToResource"];
 
 fn example(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name).join("tenancy.yaml");
     fs::read_to_string(file).expect("the example")
 }
 
-fn examples() -> Vec<String> {
+pub fn examples() -> Vec<String> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.map(|name| example(&name)).collect()
 }
 
 /// What `ringfence iam-policy` prints for `spec`, with no AWS to ask.
-fn printed(spec: &str, purpose: &str) -> Value {
+pub fn printed(spec: &str, purpose: &str) -> Value {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("tenancy.yaml"), spec).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
@@ -94,117 +94,266 @@ fn printed(spec: &str, purpose: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-struct Call {
-    action: String,
-    params: Value,
-    account: String,
-    region: String,
+#[track_caller]
+fn nothing_refused(served: &Served) {
+    let (_, refused) = served.server.permissions();
+    assert!(refused.is_empty(), "{refused:#?}");
 }
 
-/// The program's calls, oldest first.
-fn calls(served: &Served) -> Vec<Call> {
-    let text = fs::read_to_string(served.calls()).unwrap();
-    let calls = text.lines().map(|line| {
-        let line: Value = serde_json::from_str(line).unwrap();
-        let part = |key: &str| line[key].as_str().unwrap().to_owned();
-        let action = format!("{}:{}", part("service"), part("operation"));
-        Call { action, params: line["params"].clone(), account: part("account"), region: part("region") }
+/// What no life needs, and why it is in the policy nevertheless.
+const RARE: &[(&str, &str)] = &[
+    ("ec2:AuthorizeSecurityGroupEgress", "a rule was taken out by hand"),
+    ("ec2:DeleteNetworkInterface", "the CNI left an interface behind"),
+    ("ec2:DeleteRoute", "a route was added by hand"),
+    ("ec2:DeleteTags", "a tag was added by hand, or leaves the spec"),
+    ("ec2:DisassociateVpcCidrBlock", "a block was added to a VPC by hand"),
+    ("ec2:ModifySubnetAttribute", "a subnet was told by hand to give out public addresses"),
+    ("ec2:ModifyVpcEndpoint", "an endpoint was changed by hand, or its subnets change"),
+    ("ec2:ReplaceRoute", "a route was changed by hand"),
+    ("ec2:ReplaceRouteTableAssociation", "another table was made the main one by hand"),
+    ("ec2:UpdateSecurityGroupRuleDescriptionsIngress", "a rule was renamed by hand"),
+    ("eks:AssociateEncryptionConfig", "a cluster was made without a key"),
+    ("eks:DisassociateAccessPolicy", "a policy was added to an entry by hand"),
+    ("eks:UntagResource", "a tag was added by hand, or leaves the spec"),
+    ("eks:UpdateAccessEntry", "an entry's groups were changed by hand"),
+    ("eks:UpdateAddon", "a newer version is taken"),
+    ("eks:UpdateClusterVersion", "a newer version is taken"),
+    ("eks:UpdateNodegroupConfig", "a pool is resized"),
+    ("eks:UpdatePodIdentityAssociation", "an association was changed by hand"),
+    ("iam:AddClientIDToOpenIDConnectProvider", "a provider was changed by hand"),
+    ("iam:DeleteRolePermissionsBoundary", "the boundary leaves the spec"),
+    ("iam:PutRolePermissionsBoundary", "the boundary changes"),
+    ("iam:RemoveClientIDFromOpenIDConnectProvider", "a provider was changed by hand"),
+    ("iam:UntagOpenIDConnectProvider", "a tag was added by hand, or leaves the spec"),
+    ("iam:UntagRole", "a tag was added by hand, or leaves the spec"),
+    ("iam:UpdateAssumeRolePolicy", "a trust policy was changed by hand"),
+    ("kms:DisableKeyRotation", "rotation was turned on by hand"),
+    ("kms:EnableKey", "a key was disabled by hand"),
+    ("kms:PutKeyPolicy", "a key's policy changes"),
+    ("kms:UntagResource", "a tag was added by hand, or leaves the spec"),
+    ("kms:UpdateAlias", "an alias leads to another key"),
+    ("kms:UpdateKeyDescription", "a description was changed by hand"),
+    ("logs:AssociateKmsKey", "a group was made without a key"),
+    ("logs:DeleteRetentionPolicy", "retention was set by hand"),
+    ("logs:DisassociateKmsKey", "a group's key changes"),
+    ("logs:UntagResource", "a tag was added by hand, or leaves the spec"),
+    ("servicequotas:ListServiceQuotas", "there is something to count before it is made"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_printed_policy_lets_the_whole_life_of_every_example_pass_and_names_nothing_beside_it() {
+    let (mut allowed, mut needed) = (BTreeSet::new(), BTreeSet::new());
+    for Life { policy, permissions: (actions_needed, refused), .. } in models::lives().await {
+        assert!(refused.is_empty(), "{refused:#?}");
+        assert!(actions_needed.contains("ec2:DeleteVpc") && actions_needed.contains("iam:PassRole"), "a whole life");
+        allowed.extend(actions(policy));
+        needed.extend(actions_needed.iter().cloned());
+    }
+    let rare: BTreeSet<String> = RARE.iter().map(|(action, _)| (*action).to_owned()).collect();
+    let unused: Vec<&String> =
+        allowed.iter().filter(|a| !needed.contains(*a) && !rare.contains(*a) && !is_read(a)).collect();
+    assert!(unused.is_empty(), "no life needs {unused:#?}: say why they are allowed, or don't allow them");
+    let common: Vec<&String> = rare.intersection(&needed).filter(|a| *a != "servicequotas:ListServiceQuotas").collect();
+    assert!(common.is_empty(), "lives need {common:#?}: they aren't rare");
+}
+
+/// Each statement with the policy that lacks it.
+fn without_one(policy: &Value) -> Vec<(Value, Value)> {
+    let count = policy["Statement"].as_array().unwrap().len();
+    let without = (0..count).map(|n| {
+        let mut policy = policy.clone();
+        (policy["Statement"].as_array_mut().unwrap().remove(n), policy)
     });
-    // The ground that an estate stands on.
-    calls.filter(|call| call.action != "iam:CreatePolicy").collect()
+    without.collect()
 }
 
-fn fits(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((head, tail)) => text
-            .strip_prefix(head)
-            .is_some_and(|rest| (0..=rest.len()).any(|at| rest.get(at..).is_some_and(|rest| fits(tail, rest)))),
-    }
-}
-
-/// The ARN, without its partition, of what a call is about, where the call names it.
-fn resource(call: &Call) -> Option<String> {
-    let Call { action, params, account, region } = call;
-    let param = |key: &str| params[key].as_str();
-    let cluster = || param("name").or(param("clusterName"));
-    Some(match action.as_str() {
-        "ssm:PutParameter" => format!("ssm:{region}:{account}:parameter{}", param("Name")?),
-        "ssm:GetParametersByPath" => format!("ssm:{region}:{account}:parameter{}", param("Path")?),
-        "iam:CreateRole" => format!("iam::{account}:role{}{}", param("Path")?, param("RoleName")?),
-        "iam:CreateOpenIDConnectProvider" => {
-            format!("iam::{account}:oidc-provider/{}", param("Url")?.trim_start_matches("https://"))
-        }
-        "kms:CreateAlias" => format!("kms:{region}:{account}:{}", param("AliasName")?),
-        "logs:CreateLogGroup" => format!("logs:{region}:{account}:log-group:{}", param("logGroupName")?),
-        "eks:CreateCluster" | "eks:CreateNodegroup" => format!("eks:{region}:{account}:cluster/{}", cluster()?),
-        _ => return None,
-    })
-}
-
-/// Does a statement allow `call`, as far as the call itself shows its
-/// resource and the tags of what it makes?
-fn allows(policy: &Value, call: &Call) -> bool {
-    let text = call.params.to_string();
-    policy["Statement"].as_array().unwrap().iter().any(|statement| {
-        let named = statement["Action"].as_array().unwrap().iter().any(|a| a == call.action.as_str());
-        let resources = match &statement["Resource"] {
-            Value::Array(all) => all.iter().map(|r| r.as_str().unwrap()).collect(),
-            one => vec![one.as_str().unwrap()],
-        };
-        let arn = resource(call);
-        let there = arn.is_none_or(|arn| {
-            resources.iter().any(|r| *r == "*" || r.splitn(3, ':').nth(2).is_some_and(|r| fits(r, &arn)))
-        });
-        let equal = statement["Condition"]["StringEquals"].as_object().into_iter().flatten();
-        let tagged = equal
-            .filter_map(|(key, value)| Some((key.strip_prefix("aws:RequestTag/")?, value.as_str()?)))
-            .all(|(key, value)| text.contains(key) && text.contains(value));
-        named && there && tagged
-    })
+/// One run in this process, with nothing looked at before. What isn't allowed at all is an error.
+async fn run(served: &Served, text: &str, policy: &Policy) -> Result<(), Error> {
+    let options = LoadOptions { profiles_dir: None, today: Clock::today() };
+    let spec = spec::load(Path::new("tenancy.yaml"), text, &options).unwrap();
+    let aws = served.connect(&spec.region, &spec.name).await;
+    let session = Session::on(spec, aws, BTreeMap::new(), Templates::load(None)?);
+    let lock = session.lock().take("apply", Duration::from_secs(60), Duration::ZERO, &|_| {}).await?;
+    let (_, plan) = session.plan(policy, false).await?;
+    reliability::carry_out(&session, &plan).await;
+    lock.release().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_printed_policy_allows_the_whole_life_of_every_example_and_nothing_that_is_never_called() {
-    let mut known = called();
-    known.extend(IMPLIED.map(str::to_owned));
-    let lives: Vec<_> = examples().into_iter().map(|spec| (spec.clone(), tokio::spawn(models::life(spec)))).collect();
-    let mut printed_actions = Vec::new();
-    for (spec, life) in lives {
-        let policy = printed(&spec, "apply");
-        let calls = calls(&life.await.unwrap());
-        assert!(calls.iter().any(|c| c.action == "ec2:DeleteVpc"), "a whole life");
-        let refused: BTreeSet<String> =
-            calls.iter().filter(|c| !allows(&policy, c)).map(|c| format!("{} {:?}", c.action, resource(c))).collect();
-        assert!(refused.is_empty(), "{refused:#?}\n{policy:#}");
-        known.extend(calls.into_iter().map(|c| c.action));
-        printed_actions.push(actions(&policy));
-    }
-    for actions in printed_actions {
-        let stale: Vec<&String> = actions.difference(&known).collect();
-        assert!(stale.is_empty(), "nothing calls {stale:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_printed_policy_for_planning_allows_what_reads_call_and_no_change() {
+async fn without_any_one_statement_of_the_printed_policy_a_life_is_refused() {
     let spec = example("three-tiers");
-    let policy = printed(&spec, "plan");
-    let writes: Vec<String> = actions(&policy).into_iter().filter(|a| !is_read(a)).collect();
-    assert!(writes.is_empty(), "{writes:?}");
-    let served = Served::start(&spec).await;
+    let all = without_one(&printed(&spec, "apply"));
+    assert!(all.len() > 10, "{}", all.len());
+    for (gone, policy) in all {
+        let served = Served::enforced(&spec, &policy.to_string()).await;
+        let destroy = Policy { destroy: true, delete_logs: true, ..Policy::default() };
+        for (spec, policy) in
+            [(spec.clone(), Policy::default()), (models::changed(&spec), Policy::default()), (spec.clone(), destroy)]
+        {
+            // What fails is seen in the refusals.
+            let _ended = run(&served, &spec, &policy).await;
+            if !served.server.permissions().1.is_empty() {
+                break;
+            }
+        }
+        let (_, refused) = served.server.permissions();
+        let named = |message: &String| {
+            let (_, after) = message.split_once("is not authorized to perform: ").unwrap();
+            gone["Action"].as_array().unwrap().iter().any(|action| after.split(' ').next() == action.as_str())
+        };
+        assert!(!refused.is_empty() && refused.iter().all(named), "without {}: {refused:#?}", gone["Sid"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_printed_policy_for_planning_suffices_for_it_and_stops_an_apply_before_it_changes_anything() {
+    let spec = example("three-tiers");
+    let mut served = Served::enforced(&spec, &printed(&spec, "plan").to_string()).await;
     served.run(&["plan", "--detailed-exitcode"], 2).await;
-    let first = calls(&served);
+    let before = served.server.dump();
+    let said = served.run(&["apply", "--auto-approve"], 1).await;
+    assert!(said.contains("ssm:GetParametersByPath") && said.contains("is not authorized"), "{said}");
+    assert_eq!(served.server.dump(), before);
+    served.act_as_administrator();
     served.run(&["apply", "--auto-approve"], 0).await;
-    let made = calls(&served).len();
+    served.act_as("planner", &printed(&spec, "plan").to_string()).await;
+    let refused = served.server.permissions().1.len();
     served.run(&["plan", "--detailed-exitcode"], 0).await;
     served.run(&["drift"], 0).await;
     served.run(&["output"], 0).await;
-    let later = calls(&served).split_off(made);
-    assert!(first.len() > 10 && later.len() > first.len());
-    let refused: BTreeSet<String> =
-        first.iter().chain(&later).filter(|c| !allows(&policy, c)).map(|c| c.action.clone()).collect();
-    assert!(refused.is_empty(), "{refused:?}");
+    assert_eq!(served.server.permissions().1.len(), refused);
+}
+
+/// Each call, as the service refuses it: code, and the action that is named.
+macro_rules! refused {
+    ($($code:literal $action:literal: $call:expr;)*) => {$(
+        let error = $call.send().await.map_err(aws::error::failed($action)).map(|_| ()).expect_err($action);
+        assert_eq!((error.class, error.code.as_deref()), (Class::Denied, Some($code)), "{error}");
+        let said = concat!("/ringfence is not authorized to perform: ", $action, " on resource: ");
+        assert!(error.message.contains(said), "{error}");
+    )*};
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_service_refuses_in_its_own_words_and_all_of_them_are_understood() {
+    let nothing = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"x:*","Resource":"*"}]}"#;
+    let served = Served::enforced(&example("three-tiers"), nothing).await;
+    let aws = served.connect("us-east-1", "acme").await;
+    refused! {
+        "UnauthorizedOperation" "ec2:DescribeVpcs": aws.ec2.describe_vpcs();
+        "UnauthorizedOperation" "ec2:CreateVpc": aws.ec2.create_vpc().cidr_block("10.0.0.0/16");
+        "AccessDenied" "iam:ListRoles": aws.iam.list_roles();
+        "AccessDenied" "iam:GetRole": aws.iam.get_role().role_name("PlatformAdmin");
+        "AccessDeniedException" "eks:ListClusters": aws.eks.list_clusters();
+        "AccessDeniedException" "kms:ListKeys": aws.kms.list_keys();
+        "AccessDeniedException" "logs:DescribeLogGroups": aws.logs.describe_log_groups();
+        "AccessDeniedException" "servicequotas:ListServiceQuotas": aws.quotas.list_service_quotas().service_code("vpc");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_printed_policy_reaches_nothing_of_others() {
+    let spec = example("three-tiers");
+    let mut served = Served::enforced(&spec, &printed(&spec, "apply").to_string()).await;
+    let us = served.connect("us-east-1", "acme").await;
+    served.act_as_administrator();
+    let them = served.connect("us-east-1", "other").await;
+    let vpc = them.ec2.create_vpc().cidr_block("10.0.0.0/16").send().await.unwrap().vpc.unwrap().vpc_id.unwrap();
+    let key = them.kms.create_key().send().await.unwrap().key_metadata.unwrap().key_id;
+    them.logs.create_log_group().log_group_name("/theirs").send().await.unwrap();
+    let ours = |kind: ResourceType| {
+        let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
+        let tags = [tag("ringfence.dev/tenancy", "acme"), tag("ringfence.dev/region", "us-east-1")];
+        TagSpecification::builder().resource_type(kind).set_tags(Some(tags.to_vec())).build()
+    };
+    let tags = ours(ResourceType::Vpc).tags().to_vec();
+    refused! {
+        "UnauthorizedOperation" "ec2:DeleteVpc": us.ec2.delete_vpc().vpc_id(&vpc);
+        // Nobody's things are made ours, and nothing that isn't marked is made.
+        "UnauthorizedOperation" "ec2:CreateTags": us.ec2.create_tags().resources(&vpc).set_tags(Some(tags));
+        "UnauthorizedOperation" "ec2:CreateVpc": us.ec2.create_vpc().cidr_block("10.1.0.0/16");
+        // What is made is ours, but where it is made isn't.
+        "UnauthorizedOperation" "ec2:CreateSubnet":
+            us.ec2.create_subnet().vpc_id(&vpc).cidr_block("10.0.1.0/24").tag_specifications(ours(ResourceType::Subnet));
+        "AccessDenied" "iam:DeleteRole": us.iam.delete_role().role_name("PlatformAdmin");
+        "AccessDeniedException" "kms:ScheduleKeyDeletion": us.kms.schedule_key_deletion().key_id(&key);
+        "AccessDeniedException" "kms:CreateGrant":
+            us.kms.create_grant().key_id(&key).grantee_principal("arn:aws:iam::123456789012:role/PlatformAdmin");
+        "AccessDeniedException" "logs:DeleteLogGroup": us.logs.delete_log_group().log_group_name("/theirs");
+    }
+    let role = "arn:aws:iam::123456789012:role/PlatformAdmin";
+    let network = VpcConfigRequest::builder().subnet_ids("subnet-1").build();
+    let create = |name: &str| us.eks.create_cluster().name(name).role_arn(role).resources_vpc_config(network.clone());
+    refused! {
+        "AccessDeniedException" "eks:CreateCluster": create("theirs");
+        "AccessDeniedException" "iam:PassRole": create("acme-p-1");
+    }
+    us.ec2.create_vpc().cidr_block("10.1.0.0/16").tag_specifications(ours(ResourceType::Vpc)).send().await.unwrap();
+}
+
+/// `policy` without some actions.
+fn without(policy: &Value, gone: &[&str]) -> String {
+    let mut policy = policy.clone();
+    for statement in policy["Statement"].as_array_mut().unwrap() {
+        statement["Action"].as_array_mut().unwrap().retain(|a| !gone.iter().any(|gone| a == gone));
+    }
+    policy["Statement"].as_array_mut().unwrap().retain(|s| !s["Action"].as_array().unwrap().is_empty());
+    policy.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_plan_needs_and_the_caller_lacks_is_said_before_the_first_write() {
+    const GONE: &[(&str, &str)] = &[
+        ("ec2:CreateNatGateway", "ec2:CreateNatGateway: pool/shared-1/"),
+        ("ec2:RunInstances", "ec2:RunInstances: "),
+        ("eks:CreateCluster", "eks:CreateCluster: pool/shared-1/cluster and 1 more"),
+        ("iam:CreateRole", "iam:CreateRole: "),
+        ("iam:PassRole", "iam:PassRole: "),
+        ("kms:CreateAlias", "kms:CreateAlias: "),
+        ("kms:CreateKey", "kms:CreateKey: "),
+        ("logs:CreateLogGroup", "logs:CreateLogGroup: "),
+    ];
+    let spec = example("three-tiers");
+    let gone: Vec<&str> = GONE.iter().map(|(action, _)| *action).collect();
+    let mut served = Served::enforced(&spec, &without(&printed(&spec, "apply"), &gone)).await;
+    let said = served.run(&["apply", "--auto-approve"], 1).await;
+    for (_, line) in GONE {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    // A step that needs an action twice, on the alias and on the key, counts once.
+    let needing = |action: &str| said.lines().find_map(|line| line.trim().strip_prefix(action)).map(str::to_owned);
+    assert_eq!(needing("kms:CreateAlias: "), needing("kms:CreateKey: "));
+    assert!(said.contains("nothing was changed") && said.contains("`ringfence iam-policy`"), "{said}");
+    nothing_refused(&served);
+    let writes = served.server.counts().into_keys().filter(|(service, operation)| {
+        !["Describe", "Get", "List", "Simulate"].iter().any(|verb| operation.starts_with(verb))
+            && !["sts", "ssm"].contains(&service.as_str())
+    });
+    // A test's own: the role, and its policy.
+    assert_eq!(writes.collect::<Vec<_>>(), [("iam", "CreateRole"), ("iam", "PutRolePolicy")].map(owned));
+
+    // Who may not ask goes on, to where it fails.
+    let gone = [&gone[..], &["iam:SimulatePrincipalPolicy"]].concat();
+    served.act_as("blind", &without(&printed(&spec, "apply"), &gone)).await;
+    let said = served.run(&["apply", "--auto-approve"], 1).await;
+    assert!(said.contains("AccessDenied") && said.contains("iam:CreateRole"), "{said}");
+    assert!(served.server.counts().contains_key(&owned(("ec2", "CreateVpc"))));
+}
+
+fn owned((service, operation): (&str, &str)) -> (String, String) {
+    (service.to_owned(), operation.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_without_steps_asks_iam_nothing() {
+    let spec = example("single-silo");
+    let served = Served::enforced(&spec, &printed(&spec, "apply").to_string()).await;
+    let asked = || served.server.counts().get(&owned(("iam", "SimulatePrincipalPolicy"))).copied().unwrap_or_default();
+    served.run(&["apply", "--auto-approve"], 0).await;
+    let once = asked();
+    assert!((1..=6).contains(&once), "{once}");
+    served.run(&["apply", "--auto-approve"], 0).await;
+    assert_eq!(asked(), once);
 }
 
 #[test]

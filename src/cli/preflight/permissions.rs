@@ -1,7 +1,51 @@
-use crate::cli::session::Session;
-use crate::engine::error::Result;
-use crate::engine::plan::Plan;
+use std::collections::BTreeMap;
 
-pub async fn check(_session: &Session, _plan: &Plan) -> Result<()> {
-    Ok(())
+use futures::future::try_join_all;
+
+use crate::aws::simulate;
+use crate::cli::session::Session;
+use crate::engine::address::Address;
+use crate::engine::error::{Class, Error, Result};
+use crate::engine::plan::Plan;
+use crate::stack::permissions::{Question, questions};
+
+/// Asks IAM whether the caller's own policies allow what the plan's steps can't do without. A help, not a gate: who may
+/// not ask, and who has no policies, goes on.
+pub async fn check(session: &Session, plan: &Plan) -> Result<()> {
+    let questions = questions(&session.spec, &session.aws.scope.account, &plan.steps);
+    // What can't be asked shows when the step is done.
+    let missing = missing(session, &questions).await.unwrap_or_default();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let lines = missing.iter().map(|(action, addresses)| match addresses {
+        [] => format!("\n  {action}"),
+        [only] => format!("\n  {action}: {only}"),
+        [first, more @ ..] => format!("\n  {action}: {first} and {} more", more.len()),
+    });
+    let caller = &session.aws.caller;
+    let message =
+        format!("{caller} isn't allowed what this plan needs; nothing was changed:{}", lines.collect::<String>());
+    Err(Error::new(Class::Denied, message).help(
+        "`ringfence iam-policy` prints a policy that allows everything this spec needs; a permissions boundary or a \
+         service control policy may take it away again",
+    ))
+}
+
+/// Actions that aren't allowed, and the addresses that need them.
+async fn missing<'q>(session: &Session, questions: &'q [Question]) -> Result<BTreeMap<String, &'q [Address]>> {
+    if questions.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let Some(principal) = simulate::principal(&session.aws).await? else { return Ok(BTreeMap::new()) };
+    let asked = questions.iter().map(|question| async {
+        let Question { actions, resources, context } = question;
+        let refused = simulate::refused(&session.aws, &principal, actions.keys().copied(), resources, context).await?;
+        let needed = refused.into_iter().map(|action| {
+            let addresses = actions.get(action.as_str()).map(Vec::as_slice).unwrap_or_default();
+            (action, addresses)
+        });
+        Ok::<_, Error>(needed.collect::<Vec<_>>())
+    });
+    Ok(try_join_all(asked).await?.into_iter().flatten().collect())
 }

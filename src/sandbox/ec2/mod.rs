@@ -277,6 +277,29 @@ impl Ec2 {
         Some(get(group, "vpcId").to_owned())
     }
 
+    /// What a resource's ARN calls its type, and its tags.
+    pub fn tagged(&self, id: &str) -> Option<(&'static str, BTreeMap<String, String>)> {
+        let doc = self.resources.get(id)?;
+        let tag = |tag: &Value| Some((tag["key"].as_str()?.to_owned(), tag["value"].as_str()?.to_owned()));
+        Some((Kind::of(id)?.tag_type, list(doc, "tagSet").iter().filter_map(tag).collect()))
+    }
+
+    /// The resources that an id, the name of a launch template or an association stands for.
+    pub fn resources_of(&self, name: &str) -> Vec<String> {
+        let members =
+            [("associationSet.routeTableAssociationId", "rtb"), ("cidrBlockAssociationSet.associationId", "vpc")];
+        let holder = members.iter().find_map(|(path, kind)| self.with(kind, path, name).next());
+        match (self.launch_template(name, ""), holder) {
+            (Some(template), _) => vec![template.id],
+            (None, Some((id, doc))) => {
+                let this = |one: &&Value| one["routeTableAssociationId"] == name;
+                let subnet = list(doc, "associationSet").iter().find(this).and_then(|one| one["subnetId"].as_str());
+                std::iter::once(id.clone()).chain(subnet.map(str::to_owned)).collect()
+            }
+            (None, None) => vec![name.to_owned()],
+        }
+    }
+
     /// Sets a tag, whoever reserves its key.
     pub fn tag(&mut self, id: &str, key: &str, value: &str) {
         if let Some(doc) = self.resources.get_mut(id) {

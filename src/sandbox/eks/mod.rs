@@ -321,6 +321,30 @@ impl Eks {
         Some((version, cluster.self_managed || cluster.addons.contains_key("vpc-cni")))
     }
 
+    /// ARN and tags of what a request is about: a cluster, or a part of one. What is made in a cluster, and listed, is
+    /// about the cluster.
+    pub fn named(&self, req: &Request) -> Option<(String, BTreeMap<String, String>)> {
+        let cluster = self.clusters.get(&req.text("clusterName").or_else(|| req.text("name"))?)?;
+        let parts = [
+            ("nodegroupName", &cluster.nodegroups),
+            ("fargateProfileName", &cluster.profiles),
+            ("addonName", &cluster.addons),
+            ("principalArn", &cluster.entries),
+            ("associationId", &cluster.associations),
+        ];
+        let part = parts.iter().find_map(|(param, items)| Some((items, req.text(param)?)));
+        let body = match part.filter(|_| !req.operation.starts_with("Create")) {
+            Some((items, name)) => &items.get(&name)?.body,
+            None => &cluster.body,
+        };
+        Some((identity(body).to_owned(), tags_of(body)))
+    }
+
+    /// The tags of a cluster or a part of one.
+    pub fn by_arn(&self, arn: &str) -> Option<BTreeMap<String, String>> {
+        self.clusters.values().flat_map(Cluster::bodies).find(|body| identity(body) == arn).map(tags_of)
+    }
+
     fn cluster(&mut self, name: &str) -> Result<&mut Cluster, Fault> {
         self.clusters.get_mut(name).ok_or_else(|| {
             fault("ResourceNotFoundException", format!("No cluster found for name: {name}.")).with("clusterName", name)
@@ -529,6 +553,11 @@ fn tags(eks: &mut Eks, req: &Request) -> Reply {
     }
     body["tags"] = Value::Object(tags);
     Ok(json!({}))
+}
+
+fn tags_of(body: &Value) -> BTreeMap<String, String> {
+    let tags = body["tags"].as_object().into_iter().flatten();
+    tags.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
 }
 
 /// The request's tags, checked.

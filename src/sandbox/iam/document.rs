@@ -172,26 +172,33 @@ pub fn allows(policy: &Value, action: &str, who: impl Fn(&str, &str) -> bool) ->
 }
 
 /// Whether an action pattern such as `kms:Encrypt*` covers an action; the case doesn't matter.
-fn matches(pattern: &str, action: &str) -> bool {
-    let (pattern, action) = (pattern.to_ascii_lowercase(), action.to_ascii_lowercase());
-    let mut rest = action.as_str();
-    let mut parts = pattern.split('*').peekable();
-    let Some(first) = parts.next() else { return false };
-    let Some(after) = rest.strip_prefix(first) else { return false };
-    rest = after;
-    if parts.peek().is_none() {
-        return rest.is_empty();
-    }
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
+pub fn matches(pattern: &str, action: &str) -> bool {
+    like(&pattern.to_ascii_lowercase(), &action.to_ascii_lowercase())
+}
+
+/// Whether a text fits a pattern with `*` for any characters and `?` for one.
+pub fn like(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    // Where the last `*` was, and how much of the text it covers so far.
+    let mut star = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(one) if *one == b'?' || text.get(t) == Some(one) => (p, t) = (p + 1, t + 1),
+            _ => match star {
+                Some((at, covered)) => {
+                    star = Some((at, covered + 1));
+                    (p, t) = (at + 1, covered + 1);
+                }
+                None => return false,
+            },
         }
-        match rest.find(part) {
-            Some(at) => rest = rest.get(at + part.len()..).unwrap_or_default(),
-            None => return false,
-        }
     }
-    true
+    pattern.get(p..).is_some_and(|rest| rest.iter().all(|c| *c == b'*'))
 }
 
 pub fn is_account(text: &str) -> bool {

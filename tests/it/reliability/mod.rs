@@ -133,7 +133,7 @@ impl Ground {
     }
 }
 
-async fn carry_out(session: &Session, plan: &Plan) -> Report {
+pub async fn carry_out(session: &Session, plan: &Plan) -> Report {
     let (events, _unheard) = mpsc::unbounded_channel();
     let (_sender, stop) = watch::channel(Stop::No);
     let executor = Executor {

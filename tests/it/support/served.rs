@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use ringfence::aws::{Access, Aws};
+use aws_credential_types::provider::ProvideCredentials;
+use ringfence::aws::{self, Access, Aws};
 use ringfence::engine::clock::Clock;
 use ringfence::sandbox::{Options, Server};
 use tempfile::TempDir;
@@ -14,13 +16,27 @@ const SPEED: f64 = 100_000.0;
 
 pub struct Served {
     pub server: Server,
-    account: String,
+    /// Of the account's administrator.
+    admin: Arc<Aws>,
+    /// The access key that the program is run with.
+    key: String,
     dir: TempDir,
 }
 
 impl Served {
     /// A sandbox with the principals and policies that the spec refers to, and nothing else.
     pub async fn start(spec: &str) -> Self {
+        Self::begin(spec, false).await
+    }
+
+    /// The same, where roles are held to their policies, and the program run as a role with `policy`.
+    pub async fn enforced(spec: &str, policy: &str) -> Self {
+        let mut served = Self::begin(spec, true).await;
+        served.act_as("deployer", policy).await;
+        served
+    }
+
+    async fn begin(spec: &str, enforce_iam: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let arns = || spec.split([' ', '\n', '[', ']', ',']).filter(|word| word.starts_with("arn:"));
         let account = arns().find_map(|arn| arn.split(':').nth(4)).unwrap_or(super::ACCOUNT).to_owned();
@@ -30,6 +46,7 @@ impl Served {
             principals: arns().filter(|a| a.contains(":role/")).map(str::to_owned).collect(),
             speed: SPEED,
             record: Some(dir.path().join("calls")),
+            enforce_iam,
             ..Options::default()
         };
         let server = Server::start(options, ([127, 0, 0, 1], 0).into()).unwrap();
@@ -41,9 +58,37 @@ impl Served {
                 r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}]}"#;
             aws.iam.create_policy().policy_name(policy).policy_document(document).send().await.unwrap();
         }
-        let served = Self { server, account, dir };
+        let served = Self { server, admin: aws, key: account, dir };
         served.write(spec);
         served
+    }
+
+    /// From now on the program is run as a new role with `policy`.
+    pub async fn act_as(&mut self, role: &str, policy: &str) {
+        let iam = &self.admin.iam;
+        let root = format!("arn:{}:iam::{}:root", self.admin.scope.partition, self.admin.scope.account);
+        let trust = serde_json::json!({"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Principal": {"AWS": root}, "Action": "sts:AssumeRole"},
+        ]});
+        let made = iam.create_role().role_name(role).path("/platform/").assume_role_policy_document(trust.to_string());
+        let arn = made.send().await.unwrap().role.unwrap().arn;
+        let put = iam.put_role_policy().role_name(role).policy_name("ringfence").policy_document(policy);
+        put.send().await.unwrap();
+        let session = aws::assume(&self.admin.config, &arn).await.unwrap();
+        let credentials = session.credentials_provider().unwrap().provide_credentials().await.unwrap();
+        self.key = credentials.access_key_id().to_owned();
+    }
+
+    /// From now on the program is run as the account's administrator.
+    pub fn act_as_administrator(&mut self) {
+        self.key = self.admin.scope.account.clone();
+    }
+
+    /// A connection as the program would have it.
+    pub async fn connect(&self, region: &str, tenancy: &str) -> Arc<Aws> {
+        let sandbox = Some((format!("http://{}", self.server.addr()), self.key.clone()));
+        let access = Access { region: region.to_owned(), sandbox, patience: None };
+        Aws::connect(&access, tenancy, Clock::real()).await.unwrap()
     }
 
     pub fn write(&self, spec: &str) {
@@ -55,8 +100,8 @@ impl Served {
         self.dir.path().join("calls")
     }
 
-    /// Runs the program; it must exit with `code`.
-    pub async fn run(&self, args: &[&str], code: i32) {
+    /// Runs the program; it must exit with `code`. Gives what it said on stderr.
+    pub async fn run(&self, args: &[&str], code: i32) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
         command
             .args(args)
@@ -64,11 +109,12 @@ impl Served {
             .env_clear()
             .env("HOME", self.dir.path())
             .env("AWS_ENDPOINT_URL", format!("http://{}", self.server.addr()))
-            .env("AWS_ACCESS_KEY_ID", &self.account)
+            .env("AWS_ACCESS_KEY_ID", &self.key)
             .env("AWS_SECRET_ACCESS_KEY", "x")
             .stdin(Stdio::null());
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
         assert_eq!(output.status.code(), Some(code), "{args:?}\nstdout: {out}\nstderr: {err}");
+        err.into_owned()
     }
 }

@@ -1,0 +1,79 @@
+//! What IAM says of calls before they are made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, EvaluationResult, PolicyEvaluationDecisionType};
+
+use super::Aws;
+use super::error::failed;
+use crate::engine::error::{Class, Error, Result};
+
+/// The user or role whose policies count, by its whole ARN: a session's leaves its role's path out. None for the
+/// account's root, and for federated users.
+pub async fn principal(aws: &Aws) -> Result<Option<String>> {
+    let resource = aws.caller.splitn(6, ':').nth(5).unwrap_or_default();
+    match resource.split_once('/') {
+        Some(("user", _)) => Ok(Some(aws.caller.clone())),
+        Some(("role", path)) => {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let role = aws.iam.get_role().role_name(name).send().await.map_err(failed("iam:GetRole"))?.role;
+            Ok(role.map(|role| role.arn))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Those of `actions` that `principal` is allowed on none of `resources`, under condition keys with these values. An
+/// action that hangs on a key without a value isn't among them: it may be allowed (IAM API, SimulatePrincipalPolicy).
+pub async fn refused(
+    aws: &Aws,
+    principal: &str,
+    actions: impl IntoIterator<Item = &str>,
+    resources: &[String],
+    context: &[(String, String)],
+) -> Result<BTreeSet<String>> {
+    let entries = context.iter().map(|(key, value)| {
+        let kind = if value == "true" { ContextKeyTypeEnum::Boolean } else { ContextKeyTypeEnum::String };
+        ContextEntry::builder().context_key_name(key).context_key_type(kind).context_key_values(value).build()
+    });
+    let call = aws
+        .iam
+        .simulate_principal_policy()
+        .policy_source_arn(principal)
+        .set_action_names(Some(actions.into_iter().map(str::to_owned).collect()))
+        .set_resource_arns(Some(resources.to_vec()))
+        .set_context_entries(Some(entries.collect()))
+        .max_items(1000);
+    let mut refused: BTreeMap<String, bool> = BTreeMap::new();
+    let mut marker = None;
+    loop {
+        let page = call.clone().set_marker(marker).send().await.map_err(failed("iam:SimulatePrincipalPolicy"))?;
+        for result in page.evaluation_results() {
+            // On several resources there may be a result for each, or one for all of them.
+            *refused.entry(result.eval_action_name().to_owned()).or_insert(true) &= is_refused(result);
+        }
+        marker = page.marker().map(str::to_owned);
+        if !page.is_truncated() {
+            break;
+        }
+        if marker.is_none() {
+            return Err(Error::new(Class::Unclear, "the simulation's next page has no marker"));
+        }
+    }
+    Ok(refused.into_iter().filter(|(_, refused)| *refused).map(|(action, _)| action).collect())
+}
+
+/// On every resource, for sure.
+fn is_refused(result: &EvaluationResult) -> bool {
+    let allowed = |decision: &PolicyEvaluationDecisionType| *decision == PolicyEvaluationDecisionType::Allowed;
+    let each = result.resource_specific_results();
+    match each {
+        [] => !allowed(result.eval_decision()) && result.missing_context_values().is_empty(),
+        _ => {
+            result.missing_context_values().is_empty()
+                && each
+                    .iter()
+                    .all(|one| !allowed(one.eval_resource_decision()) && one.missing_context_values().is_empty())
+        }
+    }
+}
