@@ -92,7 +92,9 @@ pub async fn carry_out(
         ui.report(&Report::default(), &plan, &ending, &session.calls())?;
         return Ok(blocked_code(&plan));
     }
-    preflight::check(session, ui, &look, &plan, running.ignore_quotas).await?;
+    if !running.no_preflight {
+        preflight::check(session, ui, &look, &plan).await?;
+    }
     drop(look);
     let asked = session.aws.clock.elapsed();
     if !agree(ui, &plan, &approval)? {

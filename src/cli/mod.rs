@@ -142,10 +142,10 @@ pub struct Running {
     /// How long the lock's holder may be silent: for tests.
     #[arg(long, value_name = "DURATION", hide = true, value_parser = duration)]
     pub lock_lease: Option<Duration>,
-    /// Begin even where Service Quotas say that the account has no room for
-    /// all of it.
+    /// Begin without asking Service Quotas and IAM whether all of it can be
+    /// done.
     #[arg(long)]
-    pub ignore_quotas: bool,
+    pub no_preflight: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,6 +2,7 @@
 //! what exists.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -329,7 +330,8 @@ impl Look {
     }
 }
 
-/// Starts the stand-in on a free port of the loopback interface.
+/// Starts the stand-in on the loopback interface, on the same port for the same
+/// directory if that is free: clusters' endpoints are in saved plans.
 fn start_sandbox(spec: &Spec, dir: &Path, global: &Global) -> Result<sandbox::Server> {
     let options = sandbox::Options {
         account: account(spec),
@@ -339,13 +341,25 @@ fn start_sandbox(spec: &Spec, dir: &Path, global: &Global) -> Result<sandbox::Se
         record: global.sandbox_record.clone(),
         ..sandbox::Options::default()
     };
-    sandbox::Server::start(options, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).map_err(|e| {
+    let start = |port| sandbox::Server::start(options.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let server = match start(port_for(dir)) {
+        Err(e) if e.kind() == ErrorKind::AddrInUse => start(0),
+        server => server,
+    };
+    server.map_err(|e| {
         let help = match e.kind() {
             ErrorKind::ResourceBusy => "wait until that process ends, or name another directory with --sandbox=DIR",
             _ => "free some space, name another directory with --sandbox=DIR, or move what is there away",
         };
         Error::input(format!("the sandbox can't start in {}: {e}", dir.display())).help(help)
     })
+}
+
+/// Below those that systems give to whoever asks for any.
+fn port_for(dir: &Path) -> u16 {
+    let mut hash = DefaultHasher::new();
+    dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).hash(&mut hash);
+    20_000 + u16::try_from(hash.finish() % 10_000).unwrap_or_default()
 }
 
 /// The principals and policies that the spec names and somebody else made.

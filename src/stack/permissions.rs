@@ -288,7 +288,7 @@ const CHANGES: &[(&str, Scope, When, &[&str])] = &[
 
 /// What is looked at before the first write. IAM's simulation tells no more than iam:GetAccountAuthorizationDetails,
 /// which shows every policy of the account, and the role's own name isn't known here: so it is allowed on everything.
-const PREFLIGHT: &[&str] = &["iam:SimulatePrincipalPolicy", "servicequotas:ListServiceQuotas"];
+const PREFLIGHT: &[&str] = &["iam:SimulatePrincipalPolicy"];
 
 /// The lock's, which whoever changes things holds.
 const LOCK: &[&str] = &["ssm:AddTagsToResource", "ssm:DeleteParameters", "ssm:GetParametersByPath", "ssm:PutParameter"];

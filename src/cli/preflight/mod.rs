@@ -11,14 +11,8 @@ use crate::ui::Ui;
 
 /// # Errors
 /// The plan can't be carried out as a whole.
-pub async fn check(session: &Session, ui: &Ui, look: &Look, plan: &Plan, ignore_quotas: bool) -> Result<()> {
-    let room = async {
-        match ignore_quotas {
-            true => Ok(()),
-            false => room(session, ui, look, plan).await,
-        }
-    };
-    let (room, allowed) = tokio::join!(room, permissions::check(session, plan));
+pub async fn check(session: &Session, ui: &Ui, look: &Look, plan: &Plan) -> Result<()> {
+    let (room, allowed) = tokio::join!(room(session, ui, look, plan), permissions::check(session, plan));
     room.and(allowed)
 }
 

@@ -28,7 +28,7 @@ pub async fn check(session: &Session, plan: &Plan) -> Result<()> {
         format!("{caller} isn't allowed what this plan needs; nothing was changed:{}", lines.collect::<String>());
     Err(Error::new(Class::Denied, message).help(
         "`ringfence iam-policy` prints a policy that allows everything this spec needs; a permissions boundary or a \
-         service control policy may take it away again",
+         service control policy may take it away again; --no-preflight begins all the same",
     ))
 }
 

@@ -133,7 +133,7 @@ impl Findings {
         };
         let message = format!("the account has no room for this plan; nothing was changed\n{}", lines.join("\n"));
         Err(Error::new(Class::Quota, message)
-            .help(format!("{help}free some, or go on all the same with --ignore-quotas")))
+            .help(format!("{help}free some, or go on all the same with --no-preflight")))
     }
 }
 

@@ -27,7 +27,7 @@ fn served(estate: &Estate, quotas: &[(&str, usize)]) -> Served {
 
 /// Changes to anything but the lock.
 fn changes(served: &Served) -> Vec<String> {
-    let read = |operation: &str| ["Describe", "Get", "List"].iter().any(|verb| operation.starts_with(verb));
+    let read = |operation: &str| ["Describe", "Get", "List", "Simulate"].iter().any(|verb| operation.starts_with(verb));
     let all = served.server.counts().into_keys();
     all.filter(|(service, operation)| service != "ssm" && !read(operation)).map(|(_, o)| o).collect()
 }
@@ -48,7 +48,7 @@ fn every_quota_is_held_against_the_plan() {
     let apply = ["apply", "--auto-approve"];
     let none = served(&estate, &CODES.map(|code| (code, 0)));
     let run = against(&none.url(), &mut estate.bare(&apply));
-    let run = run.refuses(&["quota used up", "nothing was changed", "--ignore-quotas", "request-service-quota"]);
+    let run = run.refuses(&["quota used up", "nothing was changed", "--no-preflight", "request-service-quota"]);
     assert_eq!(changes(&none), [] as [&str; 0]);
     drop(none);
     let enough: BTreeMap<&str, usize> = CODES.into_iter().map(|code| (code, needs(&run.err, code))).collect();
@@ -76,7 +76,7 @@ fn a_plan_says_what_has_no_room_and_apply_can_be_told_to_begin() {
     {
         assert!(said.contains(text), "{text}: {}", plan.err);
     }
-    let run = against(&served.url(), &mut estate.bare(&["apply", "--auto-approve", "--ignore-quotas"]));
+    let run = against(&served.url(), &mut estate.bare(&["apply", "--auto-approve", "--no-preflight"]));
     run.refuses(&["VpcLimitExceeded"]);
     assert!(changes(&served).contains(&"CreateVpc".to_owned()));
 }
