@@ -461,7 +461,10 @@ impl Inner {
 
 /// Brings the region up to date and serves the call.
 fn serve_call(state: &mut State, request: &Request) -> Reply {
-    state.settle(&request.account, &request.region, request.now);
+    // Quotas have nothing in a region, and IAM's are asked for in one where there may be nothing else.
+    if !matches!(request.service, Service::Quotas) {
+        state.settle(&request.account, &request.region, request.now);
+    }
     let serve = match request.service {
         Service::Ec2 => ec2::call,
         Service::Iam => iam::call,

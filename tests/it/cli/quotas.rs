@@ -68,6 +68,8 @@ fn every_quota_is_held_against_the_plan() {
 #[test]
 fn a_plan_says_what_has_no_room_and_apply_can_be_told_to_begin() {
     let estate = Estate::new(&THREE_TIERS);
+    // The principals that the spec names come into being.
+    estate.run(&["plan"]).exits(0);
     let served = served(&estate, &[("L-F678F1CE", 1), ("L-0263D0A3", 0)]);
     let plan = against(&served.url(), &mut estate.bare(&["plan"])).exits(0);
     let said = plan.err.split_whitespace().collect::<Vec<_>>().join(" ");
