@@ -284,7 +284,8 @@ impl Manifest {
             };
             let there: HashMap<Key, &Value> = there.iter().map(|o| (Key::new(api, o), o)).collect();
             let taken = items.iter().filter_map(|(item, api)| {
-                let live = there.get(&Key::new(api, &item.state.object))?;
+                // One of ours came into being since ours were listed.
+                let live = there.get(&Key::new(api, &item.state.object)).filter(|live| !self.is_ours(live))?;
                 Some(self.foreign(cluster, api, &item.address, live))
             });
             Ok(taken.collect())

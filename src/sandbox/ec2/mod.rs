@@ -55,7 +55,7 @@ pub struct Ec2 {
     /// When (simulated unix seconds) a resource passes into its next state.
     due: BTreeMap<String, f64>,
     /// The same of those that stay where they are, by script.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     stuck: BTreeMap<String, f64>,
     /// What client tokens made, by operation and token.
     tokens: BTreeMap<String, Token>,
