@@ -593,6 +593,10 @@ impl Wait<'_> {
         // A read may not show yet what a create has just made.
         let visible_by = self.executor.clock.elapsed() + LAG;
         let deadline = self.executor.clock.elapsed() + self.limit;
+        // What takes minutes isn't there at once.
+        if self.ours && self.executor.pace(self.step).0 >= Duration::from_secs(30) {
+            self.pause(&mut pause, deadline, "ready").await?;
+        }
         loop {
             match self.find(&handle).await? {
                 Some(found) => match found.status {
