@@ -7,7 +7,6 @@ pub mod http;
 pub mod lock;
 mod pace;
 pub mod probe;
-pub mod quotas;
 pub mod simulate;
 pub mod tags;
 
@@ -63,7 +62,6 @@ pub struct Aws {
     pub iam: aws_sdk_iam::Client,
     pub kms: aws_sdk_kms::Client,
     pub logs: aws_sdk_cloudwatchlogs::Client,
-    pub quotas: aws_sdk_servicequotas::Client,
     pub sts: aws_sdk_sts::Client,
     pub calls: Calls,
     pub clock: Clock,
@@ -107,7 +105,6 @@ impl Aws {
             iam: client!(aws_sdk_iam),
             kms: client!(aws_sdk_kms),
             logs: client!(aws_sdk_cloudwatchlogs),
-            quotas: client!(aws_sdk_servicequotas),
             sts,
             calls,
             clock,

@@ -598,17 +598,7 @@ impl Planner<'_> {
             return Ok(());
         }
         if self.observed.is_twice(address) {
-            self.plan.blocked.push(Blocked {
-                address: address.clone(),
-                kind: kind_name.to_owned(),
-                reason: twice(&all),
-                help: Some(TWICE.to_owned()),
-                pending: false,
-                cluster: None,
-                unmet: false,
-                controls: vec![],
-                changes: vec![],
-            });
+            self.plan.blocked.push(blocked_at(address, kind_name, twice(&all), TWICE));
             return Ok(());
         }
         for found in &all {
@@ -893,16 +883,21 @@ fn twice(all: &[Found]) -> String {
 const TWICE: &str = "see which one is in use, then delete the other by hand, or remove its ringfence.dev tags";
 
 fn blocked(resource: &Resource, reason: String, help: &str, changes: Vec<Change>) -> Blocked {
+    let blocked = blocked_at(&resource.address, resource.kind, reason, help);
+    Blocked { controls: resource.controls.clone(), changes, ..blocked }
+}
+
+fn blocked_at(address: &Address, kind: &str, reason: String, help: &str) -> Blocked {
     Blocked {
-        address: resource.address.clone(),
-        kind: resource.kind.to_owned(),
+        address: address.clone(),
+        kind: kind.to_owned(),
         reason,
         help: (!help.is_empty()).then(|| help.to_owned()),
         pending: false,
         cluster: None,
         unmet: false,
-        controls: resource.controls.clone(),
-        changes,
+        controls: vec![],
+        changes: vec![],
     }
 }
 

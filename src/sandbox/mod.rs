@@ -16,8 +16,8 @@
 //! - filters, page sizes and their bounds; an unknown filter or operation is AWS's own error for that, never HTML;
 //! - accounts (12-digit access keys, assumed roles) and regions are worlds apart.
 //!
-//! What it leaves out: signatures aren't checked, IAM permissions only where that is asked for, nodes and pods don't run, and only operations that
-//! ringfence uses exist, with the few more that a test needs to plant what isn't ringfence's.
+//! What it leaves out: signatures aren't checked, IAM permissions only where that is asked for, nodes and pods don't run,
+//! and only operations that ringfence uses exist, with the few more that a test needs to plant what isn't ringfence's.
 //!
 //! # How it is built
 //! `wire` turns an HTTP request of any of the four protocols into a `Request` with JSON parameters, and a JSON reply or a

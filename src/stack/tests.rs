@@ -473,6 +473,79 @@ fn hostile_names_stay_names() {
     }
 }
 
+/// All but what its texts say; user data as what it holds.
+fn skeleton(value: &Value) -> Value {
+    match value {
+        Value::String(_) => Value::Null,
+        Value::Array(all) => all.iter().map(skeleton).collect(),
+        Value::Object(members) => {
+            let read = |key: &String, one: &Value| match one.as_str().filter(|_| key == "user_data") {
+                Some(text) if text.starts_with("MIME") => json!(text.lines().count()),
+                Some(text) => skeleton(&serde_json::to_value(toml::from_str::<toml::Table>(text).unwrap()).unwrap()),
+                None => skeleton(one),
+            };
+            members.iter().map(|(key, one)| (key.clone(), read(key, one))).collect::<serde_json::Map<_, _>>().into()
+        }
+        other => other.clone(),
+    }
+}
+
+/// Pointers to all texts in `value`.
+fn texts(value: &Value, at: String, found: &mut Vec<String>) {
+    match value {
+        Value::String(_) => found.push(at),
+        Value::Array(all) => all.iter().enumerate().for_each(|(n, one)| texts(one, format!("{at}/{n}"), found)),
+        Value::Object(members) => {
+            members.iter().for_each(|(key, one)| texts(one, format!("{at}/{}", key.replace('/', "~1")), found));
+        }
+        _ => {}
+    }
+}
+
+/// Wherever a spec has a text: what would be YAML, TOML, JSON, a template or a command is refused, and what YAML takes
+/// for something else stays a text.
+#[test]
+fn no_text_of_a_spec_becomes_anything_else() {
+    const MARKUP: [&str; 4] = [
+        "x\"\n---\nkind: ClusterRoleBinding\n[settings.host-containers.admin]\nenabled = true\n",
+        "\"}], \"Resource\": \"*",
+        "'; $(id) `id` && id | id; \"$HOME\"",
+        "{{ tenancy.account }}{% raw %}",
+    ];
+    const WORDS: [&str; 4] = ["null", "1e3", "0777", "no"];
+    let (mut accepted, mut refused) = (0, 0);
+    for name in ["three-tiers", "two-pools", "regulated"] {
+        let benign = example(name);
+        let wanted = skeleton(&serde_json::to_value(built(&benign)).unwrap());
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name).join("tenancy.yaml");
+        let tree: Value = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let mut places = Vec::new();
+        texts(&tree, String::new(), &mut places);
+        let loaded = |place: &str, text: &str| {
+            let mut tree = tree.clone();
+            *tree.pointer_mut(place).unwrap() = text.into();
+            let options = LoadOptions { profiles_dir: None, today: jiff::civil::date(2026, 11, 23) };
+            load(Path::new("tenancy.yaml"), &tree.to_string(), &options).ok()
+        };
+        for (place, text) in places.iter().flat_map(|place| MARKUP.map(|text| (place, text))) {
+            assert!(loaded(place, text).is_none(), "{name}{place} = {text:?}");
+            refused += 1;
+        }
+        // Ids and names of pools and tenancies are in names of other things.
+        let free = |place: &&String| {
+            place.starts_with("/spec/tags/")
+                || (place.starts_with("/spec/tenants/") && place.ends_with("/name") && place.matches('/').count() == 4)
+        };
+        for (place, text) in places.iter().filter(free).flat_map(|place| WORDS.map(|text| (place, text))) {
+            let spec = loaded(place, text).unwrap_or_else(|| panic!("{name}{place} = {text:?}"));
+            let desired = skeleton(&serde_json::to_value(built(&spec)).unwrap());
+            assert!(desired == wanted, "{name}{place} = {text:?}");
+            accepted += 1;
+        }
+    }
+    assert!(accepted >= 20 && refused >= 300, "{accepted} accepted, {refused} refused");
+}
+
 #[test]
 fn a_template_that_makes_no_object_is_named() {
     let directory = tempfile::tempdir().unwrap();

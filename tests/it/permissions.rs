@@ -247,7 +247,7 @@ async fn every_service_refuses_in_its_own_words_and_all_of_them_are_understood()
         "AccessDeniedException" "eks:ListClusters": aws.eks.list_clusters();
         "AccessDeniedException" "kms:ListKeys": aws.kms.list_keys();
         "AccessDeniedException" "logs:DescribeLogGroups": aws.logs.describe_log_groups();
-        "AccessDeniedException" "servicequotas:ListServiceQuotas": aws.quotas.list_service_quotas().service_code("vpc");
+        "AccessDeniedException" "servicequotas:ListServiceQuotas": aws_sdk_servicequotas::Client::new(&aws.config).list_service_quotas().service_code("vpc");
     }
 }
 

@@ -215,65 +215,32 @@ fn read(service: &str, status: u16, kind: Option<&str>, body: &[u8]) -> Answer {
 /// AWS's XML as a tree: elements with children are objects, or lists where the children are items; others are text.
 /// Attributes name nothing but the namespace.
 fn xml(text: &str) -> Option<Value> {
-    let mut open = vec![Element::default()];
-    let mut rest = text;
-    while let Some(start) = rest.find('<') {
-        let (before, tag) = rest.split_at(start);
-        open.last_mut()?.text.push_str(before);
-        let (tag, after) = tag[1..].split_once('>')?;
-        rest = after;
-        if tag.starts_with(['?', '!']) {
-            continue;
-        }
-        let name = tag.trim_start_matches('/').split([' ', '/', '\n']).next()?.to_owned();
-        if !tag.starts_with('/') {
-            open.push(Element { name: name.clone(), ..Element::default() });
-        }
-        if tag.starts_with('/') || tag.ends_with('/') {
-            let element = open.pop().filter(|element| element.name == name)?;
-            open.last_mut()?.children.push((name, tree(element.children, &element.text)));
-        }
-    }
-    let root = open.pop().filter(|root| open.is_empty() && !root.children.is_empty())?;
-    Some(tree(root.children, ""))
+    let document = roxmltree::Document::parse(text).ok()?;
+    let root = document.root_element();
+    root.has_children().then(|| json!({root.tag_name().name(): tree(root)}))
 }
 
-/// One that is still open.
-#[derive(Default)]
-struct Element {
-    name: String,
-    children: Vec<(String, Value)>,
-    text: String,
-}
-
-fn tree(children: Vec<(String, Value)>, text: &str) -> Value {
-    if children.is_empty() {
-        return unescaped(text.trim()).into();
+fn tree(element: roxmltree::Node<'_, '_>) -> Value {
+    let children = || element.children().filter(roxmltree::Node::is_element);
+    let name = |child: &roxmltree::Node<'_, '_>| child.tag_name().name().to_owned();
+    if children().next().is_none() {
+        return element.text().unwrap_or_default().trim().into();
     }
-    if children.iter().all(|(name, _)| name == "item" || name == "member") {
-        return children.into_iter().map(|(_, value)| value).collect();
+    if children().all(|child| ["item", "member"].contains(&child.tag_name().name())) {
+        return children().map(tree).collect();
     }
     let mut object = Map::new();
-    for (name, value) in children {
-        match object.get_mut(&name) {
+    for child in children() {
+        let value = tree(child);
+        match object.get_mut(&name(&child)) {
             Some(Value::Array(list)) => list.push(value),
             Some(first) => *first = json!([first.take(), value]),
             None => {
-                object.insert(name, value);
+                object.insert(name(&child), value);
             }
         }
     }
     object.into()
-}
-
-fn unescaped(text: &str) -> String {
-    let mut plain = text.to_owned();
-    for (escape, c) in
-        [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&#34;", "\""), ("&#39;", "'")]
-    {
-        plain = plain.replace(escape, c);
-    }
-    plain.replace("&amp;", "&")
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::ui::Ui;
 /// # Errors
 /// The plan can't be carried out as a whole.
 pub async fn check(session: &Session, ui: &Ui, look: &Look, plan: &Plan) -> Result<()> {
-    let (room, allowed) = tokio::join!(room(session, ui, look, plan), permissions::check(session, plan));
+    let (room, allowed) = tokio::join!(room(session, ui, look, plan), permissions::check(session, ui, plan));
     room.and(allowed)
 }
 
@@ -21,5 +21,5 @@ pub async fn check(session: &Session, ui: &Ui, look: &Look, plan: &Plan) -> Resu
 pub async fn room(session: &Session, ui: &Ui, look: &Look, plan: &Plan) -> Result<()> {
     let findings = quotas::find(session, look, plan).await;
     findings.notes.iter().for_each(|note| ui.note(note));
-    findings.result(&session.spec.region)
+    findings.result(&session.aws)
 }

@@ -8,13 +8,18 @@ use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::plan::Plan;
 use crate::stack::permissions::{Question, questions};
+use crate::ui::Ui;
 
 /// Asks IAM whether the caller's own policies allow what the plan's steps can't do without. A help, not a gate: who may
 /// not ask, and who has no policies, goes on.
-pub async fn check(session: &Session, plan: &Plan) -> Result<()> {
+pub async fn check(session: &Session, ui: &Ui, plan: &Plan) -> Result<()> {
     let questions = questions(&session.spec, &session.aws.scope.account, &plan.steps);
-    // What can't be asked shows when the step is done.
-    let missing = missing(session, &questions).await.unwrap_or_default();
+    let missing = missing(session, &questions).await.unwrap_or_else(|error| {
+        if ui.verbose() {
+            ui.note(&format!("What the caller may do shows when it is done: {error}"));
+        }
+        BTreeMap::new()
+    });
     if missing.is_empty() {
         return Ok(());
     }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::future::{join_all, try_join_all};
 use serde_json::Value;
 
-use crate::aws::quotas::{self, Counted, Quota};
+use crate::aws::Aws;
 use crate::cli::session::{Look, Session};
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::plan::{Action, Plan, Step, refers_to};
+use crate::kinds::aws::quotas::{self, Counted, Quota};
 use crate::kinds::aws::{
     eks_cluster, elastic_ip, fargate_profile, iam_role, internet_gateway, nat_gateway, node_group, oidc_provider,
     route_table, security_group, service_linked_role, subnet, vpc, vpc_endpoint,
@@ -107,7 +108,7 @@ pub struct Short {
 impl Findings {
     /// # Errors
     /// Something is short.
-    pub fn result(&self, region: &str) -> Result<()> {
+    pub fn result(&self, aws: &Aws) -> Result<()> {
         if self.short.is_empty() {
             return Ok(());
         }
@@ -120,7 +121,7 @@ impl Findings {
         let asks: Vec<String> = most
             .into_iter()
             .map(|((service, code), value)| {
-                let region = if service == "iam" { "us-east-1" } else { region };
+                let region = quotas::region(aws, service);
                 format!(
                     "aws service-quotas request-service-quota-increase --region {region} --service-code {service} \
                      --quota-code {code} --desired-value {value}"

@@ -28,7 +28,7 @@ use crate::engine::kind::{Foreign, Found, Handle, Pace, Status, Verb, Wanted};
 use crate::engine::value::Outputs;
 
 /// Values that one filter takes (EC2 API, "Filtering": 200).
-const FILTER_VALUES: usize = 200;
+pub const FILTER_VALUES: usize = 200;
 
 pub fn tags(tags: &[Tag]) -> Tags {
     tags.iter().filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned()))).collect()

@@ -19,6 +19,7 @@ pub mod node_group;
 pub mod oidc_provider;
 pub mod pod_identity;
 pub mod policy;
+pub mod quotas;
 pub mod route_table;
 pub mod security_group;
 pub mod service_linked_role;

@@ -163,6 +163,14 @@ impl Estate {
         command
     }
 
+    /// `args` in a terminal, where the question is answered as `tests/front/terminal.py` says.
+    fn asked(&self, answer: &str, group: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(crate::support::moto::python());
+        command.arg(root().join("tests/front/terminal.py")).args([answer, group, env!("CARGO_BIN_EXE_ringfence")]);
+        command.args(args).current_dir(self.path()).env_clear().env("HOME", self.path()).env("TERM", "xterm");
+        command
+    }
+
     /// Runs it to its end, and records its calls if that is asked for: one that
     /// is killed leaves half a line.
     fn run(&self, args: &[&str]) -> Run {

@@ -71,6 +71,17 @@ fn it_is_refused_for_another_spec() {
 }
 
 #[test]
+fn it_is_refused_for_another_version() {
+    let estate = saved();
+    let file = estate.path().join("p");
+    let text = fs::read_to_string(&file).unwrap();
+    let version = format!("\"version\": \"{}\"", env!("CARGO_PKG_VERSION"));
+    assert_eq!(text.matches(&version).count(), 1, "{text}");
+    fs::write(&file, text.replace(&version, "\"version\": \"99.0.0\"")).unwrap();
+    refused(&estate, &["was written by ringfence 99.0.0", "ringfence plan --out p"]);
+}
+
+#[test]
 fn it_is_refused_when_it_is_missing() {
     let estate = Estate::new(&SINGLE_SILO);
     estate.run(&["apply", "p"]).refuses(&["p can't be read"]);
@@ -161,41 +172,6 @@ fn it_holds_while_the_autoscaler_works() {
     estate.run(&["apply", "p"]).exits(0);
 }
 
-/// Runs `apply` in a terminal; once it asks, a log group's retention is changed in its sandbox, two minutes of the
-/// sandbox's time pass, and `yes` is typed.
-const SLOW_ANSWER: &str = r#"
-import http.client, os, pty, re, sys, time
-group, command = sys.argv[1], sys.argv[2:]
-pid, terminal = pty.fork()
-if pid == 0:
-    os.execv(command[0], command)
-seen = b""
-while b"Do these things?" not in seen:
-    seen += os.read(terminal, 4096)
-asked = time.monotonic()
-inodes = {re.sub(r"\D", "", os.readlink(f"/proc/{pid}/fd/{fd}")) for fd in os.listdir(f"/proc/{pid}/fd")}
-sockets = [line.split() for line in open("/proc/net/tcp").readlines()[1:]]
-ports = [int(s[1].split(":")[1], 16) for s in sockets if s[3] == "0A" and s[9] in inodes]
-if group:
-    sandbox = http.client.HTTPConnection("127.0.0.1", ports[0])
-    scope = "123456789012/20260101/eu-central-1/logs/aws4_request"
-    sandbox.request("POST", "/", '{"logGroupName": "%s", "retentionInDays": 1}' % group, {
-        "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0",
-        "X-Amz-Target": "Logs_20140328.PutRetentionPolicy", "Content-Type": "application/x-amz-json-1.1"})
-    assert sandbox.getresponse().status == 200
-while time.monotonic() - asked < 0.8:
-    time.sleep(0.1)
-os.write(terminal, b"yes\n")
-try:
-    while True:
-        seen += os.read(terminal, 4096)
-except OSError:
-    pass
-sys.stdout.buffer.write(seen)
-sys.stdout.flush()
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256)
-"#;
-
 /// What was shown a while ago is looked at again before it is done.
 #[test]
 fn an_answer_that_takes_a_while_is_to_what_exists_now() {
@@ -204,10 +180,8 @@ fn an_answer_that_takes_a_while_is_to_what_exists_now() {
     {
         let estate = Estate::applied(&SINGLE_SILO);
         estate.edit("max: 3", "max: 4");
-        let mut command = Command::new(crate::support::moto::python());
-        command.args(["-c", SLOW_ANSWER, group, env!("CARGO_BIN_EXE_ringfence"), "apply"]);
-        command.args(["--sandbox=sandbox", "--sandbox-speed", SPEED]).current_dir(estate.path());
-        let run = Run::of(command.env_clear().env("HOME", estate.path()).env("TERM", "xterm")).exits(code);
+        let args = ["apply", "--sandbox=sandbox", "--sandbox-speed", SPEED];
+        let run = Run::of(&mut estate.asked("later", group, &args)).exits(code);
         let text = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(text.contains("Reading again") && text.contains(said), "{}", run.out);
     }

@@ -124,6 +124,38 @@ fn logs_and_plans() {
     }
 }
 
+/// Credentials that another program gives, in an answer of the server and in the logs.
+#[test]
+fn what_a_credential_process_tells() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let told = format!(
+        r#"{{"Version":1,"AccessKeyId":"123456789012","SecretAccessKey":"{SECRET}","SessionToken":"{SESSION}"}}"#
+    );
+    fs::write(estate.path().join("told"), told).unwrap();
+    let process = format!("[default]\ncredential_process = /bin/cat {}\n", estate.path().join("told").display());
+    let profile = format!(
+        "[default]\naws_access_key_id = 123456789012\naws_secret_access_key = {SECRET}\naws_session_token = {SESSION}\n"
+    );
+    for (n, config) in [process, profile].into_iter().enumerate() {
+        fs::write(estate.path().join("config"), config).unwrap();
+        let url = serve(|asked| {
+            let token: String =
+                asked.head.lines().filter(|l| l.to_lowercase().starts_with("x-amz-security-token")).collect();
+            assert!(token.contains(SESSION), "it is sent: {}", asked.head);
+            let error = format!(
+                "<ErrorResponse><Error><Code>AccessDenied</Code><Message>{token} {SECRET}</Message></Error></ErrorResponse>"
+            );
+            response("403 Forbidden", "Content-Type: text/xml\r\n", &error)
+        });
+        let mut command = estate.bare(&["plan", "-vv"]);
+        command.env("AWS_ENDPOINT_URL", url).env("RUST_LOG", "trace").env("PATH", "/usr/bin:/bin");
+        let file = if n == 0 { "AWS_CONFIG_FILE" } else { "AWS_SHARED_CREDENTIALS_FILE" };
+        let run = Run::of(command.env(file, estate.path().join("config")));
+        hides(&run, file);
+        run.refuses(&["(hidden)"]);
+    }
+}
+
 /// An API server that repeats the login.
 #[test]
 fn a_cluster_that_repeats_what_it_was_sent() {

@@ -122,34 +122,11 @@ fn while_it_reads_it_leaves_at_once() {
     converges(&served, &estate);
 }
 
-/// Runs a command in a terminal, and types Ctrl-C once it asks.
-const ASKED: &str = r#"
-import os, pty, sys
-pid, terminal = pty.fork()
-if pid == 0:
-    os.execv(sys.argv[1], sys.argv[1:])
-seen = b""
-try:
-    while b"Do these things?" not in seen:
-        seen += os.read(terminal, 4096)
-    os.write(terminal, b"\x03")
-    while True:
-        seen += os.read(terminal, 4096)
-except OSError:
-    pass
-sys.stdout.buffer.write(seen)
-sys.stdout.flush()
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256)
-"#;
-
 #[test]
 fn when_it_asks_it_leaves_at_once() {
     let estate = estate();
     let served = serve(&estate);
-    let mut command = Command::new(crate::support::moto::python());
-    command.args(["-c", ASKED, env!("CARGO_BIN_EXE_ringfence"), "apply"]).current_dir(estate.path());
-    command.env("HOME", estate.path()).env("TERM", "xterm");
-    let run = against(&served.url(), &mut command).exits(INTERRUPTED);
+    let run = against(&served.url(), &mut estate.asked("ctrl-c", "", &["apply"])).exits(INTERRUPTED);
     assert!(run.out.contains("Do these things?"), "{}", run.out);
     assert_eq!(locks(&served), [("/1".to_owned(), true)]);
     assert_eq!(calls(&served, "ec2", "CreateVpc"), 0);

@@ -88,10 +88,6 @@ impl Silo {
     }
 }
 
-fn steps(plan: &Plan) -> Vec<String> {
-    plan.steps.iter().map(|s| format!("{:?} {}", s.action, s.address)).collect()
-}
-
 /// Addresses of everything outside of the cluster.
 async fn outside(silo: &Silo) -> Vec<Address> {
     let ground = silo.ground();

@@ -149,6 +149,28 @@ pub async fn carry_out(session: &Session, plan: &Plan) -> Report {
     executor.execute(plan).await
 }
 
+/// Made, changed and taken down while `script` is obeyed; each time as
+/// without it.
+async fn lives_through(script: &str) {
+    let (spec, other) = (three_tiers(), changed_tiers());
+    let (mut calm, mut rough) = (Ground::new(&spec), Ground::new(&spec));
+    for (spec, policy) in [(&spec, apply()), (&other, apply()), (&other, destroy())] {
+        calm.spec.clone_from(spec);
+        rough.spec.clone_from(spec);
+        calm.undisturbed(&policy).await;
+        rough.faults(script);
+        rough.undisturbed(&policy).await;
+        rough.faults("{}");
+        let differences = calm.estate().differences(&rough.estate());
+        assert!(differences.is_empty(), "{script}: {differences:#?}");
+    }
+}
+
+/// `action address` of each step.
+fn steps(plan: &Plan) -> Vec<String> {
+    plan.steps.iter().map(|s| format!("{:?} {}", s.action, s.address)).collect()
+}
+
 /// Does `work` with each of `all`, so many at a time.
 async fn at_once<T, F: Future<Output = ()> + Send + 'static>(
     many: usize,
@@ -170,6 +192,22 @@ fn destroy() -> Policy {
 fn three_tiers() -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/three-tiers/tenancy.yaml");
     std::fs::read_to_string(file).unwrap()
+}
+
+/// With another tag, which changes nearly everything, other instances, which
+/// replace node groups, and one tenant gone and another come.
+fn changed_tiers() -> String {
+    let mut spec = three_tiers();
+    for (from, to) in [
+        ("cost-center: saas", "cost-center: platform"),
+        ("tier: premium  ", "overrides: {nodes: {instanceTypes: [m7i.2xlarge]}}\n      tier: premium  "),
+        ("tier: standard  ", "overrides: {nodes: {instanceTypes: [m7i.2xlarge]}}\n      tier: standard  "),
+        ("id: \"34567\"", "id: \"45678\""),
+    ] {
+        assert_eq!(spec.matches(from).count(), 1, "{from}");
+        spec = spec.replace(from, to);
+    }
+    spec
 }
 
 /// One tenant of a tier, with its pool where it needs one.

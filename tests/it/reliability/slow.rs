@@ -60,18 +60,6 @@ impl Ground {
     }
 }
 
-/// Tries all, some at a time, and says all that went wrong.
-async fn each<T, F: Future<Output = ()> + Send + 'static>(all: impl IntoIterator<Item = T>, work: impl Fn(T) -> F) {
-    let all = futures::stream::iter(all).map(|one| tokio::spawn(work(one)));
-    let ended: Vec<_> = all.buffer_unordered(3).collect().await;
-    let wrong: Vec<_> = ended.into_iter().filter_map(Result::err).collect();
-    assert!(wrong.is_empty(), "{wrong:#?}");
-}
-
-fn steps(plan: &Plan) -> Vec<String> {
-    plan.steps.iter().map(|s| format!("{:?} {}", s.action, s.address)).collect()
-}
-
 fn outcome<'r>(report: &'r Report, address: &str) -> &'r Outcome {
     &report.lines.iter().find(|line| line.address.as_str() == address).unwrap().outcome
 }
@@ -172,7 +160,7 @@ impl Failure {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_while_it_is_made_is_made_again() {
-    each(FAILURES, |failure| failure.is_survived()).await;
+    at_once(3, FAILURES, |failure| failure.is_survived()).await;
     note(
         "made, accepted by AWS, then failed; twice",
         FAILURES.len(),
@@ -192,7 +180,7 @@ async fn what_is_stuck_is_waited_for_again() {
         ("ec2:vpc-endpoint", "tenant/7/silo/endpoint/sts", "CreateVpcEndpoint"),
     ];
     let count = all.len();
-    each(all, async |(kind, address, call)| {
+    at_once(3, all, async |(kind, address, call)| {
         let spec = alone(if address.contains("fargate") { "serverless" } else { "premium" });
         let (_, wanted) = Ground::applied(&spec).await;
         let ground = Ground::new(&spec);
@@ -250,7 +238,7 @@ async fn what_cannot_be_deleted_is_named() {
         ("ec2:natgateway, stuck: true".to_owned(), NAT, "it isn't deleted in time"),
     ];
     let count = all.len();
-    each(all, async |(rule, address, says)| {
+    at_once(3, all, async |(rule, address, says)| {
         let spec = alone(if address.contains("fargate") { "serverless" } else { "premium" });
         let (begin, _) = Ground::applied(&spec).await;
         let calm = Ground::begun(&spec, Some(&begin));
@@ -271,21 +259,23 @@ fn vpc_of(address: &str) -> &'static str {
     if address.contains("fargate") { "pool/shared-1/vpc" } else { "tenant/7/silo/vpc" }
 }
 
-/// The spec with another endpoint: an update of the cluster, and tags before it.
-fn changed(spec: &str) -> String {
-    let other = "endpoint: restricted, allowedCidrs: [203.0.113.0/24]";
-    let spec = spec.replace("endpoint: private", other);
-    spec.replace("  network:", "  tags: {stage: second}\n  network:")
+/// A silo that is there while its spec has another endpoint, an update of the cluster, and tags before it; and what that
+/// should become.
+async fn to_change() -> (impl Fn() -> Ground, Estate) {
+    let spec = alone("premium");
+    let (begin, _) = Ground::applied(&spec).await;
+    let spec = spec.replace("endpoint: private", "endpoint: restricted, allowedCidrs: [203.0.113.0/24]");
+    let spec = spec.replace("  network:", "  tags: {stage: second}\n  network:");
+    let begun = move || Ground::begun(&spec, Some(&begin));
+    let calm = begun();
+    calm.undisturbed(&apply()).await;
+    (begun, calm.estate())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_that_fails_is_named_and_tried_once() {
-    let spec = alone("premium");
-    let (begin, _) = Ground::applied(&spec).await;
-    let calm = Ground::begun(&changed(&spec), Some(&begin));
-    calm.undisturbed(&apply()).await;
-    let wanted = calm.estate();
-    let ground = Ground::begun(&changed(&spec), Some(&begin));
+    let (begin, wanted) = to_change().await;
+    let ground = begin();
     let failed = "because: {code: SubnetNotFound, message: It went}";
     ground.faults(&format!("resources: [{{kind: eks:cluster, during: update, ends: Failed, {failed}}}]"));
     let report = ground.fails(&apply(), CLUSTER, &["ended as Failed: SubnetNotFound: It went"]).await;
@@ -296,7 +286,7 @@ async fn an_update_that_fails_is_named_and_tried_once() {
     ground.goes_on(&apply(), &wanted, false).await;
 
     // One that never ends: waited for to the limit, and by the next run too.
-    let ground = Ground::begun(&changed(&spec), Some(&begin));
+    let ground = begin();
     ground.faults("resources: [{kind: eks:cluster, during: update, stuck: true}]");
     ground.fails(&apply(), CLUSTER, &["is still under way after", "run the same command"]).await;
     ground.goes_on(&apply(), &wanted, false).await;
@@ -346,12 +336,8 @@ async fn updates_of_groups_and_addons_fail_too() {
 /// Somebody changes the cluster between our plan and our update of it: theirs is waited for, then ours is done.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_by_others_is_waited_for() {
-    let spec = alone("premium");
-    let (begin, _) = Ground::applied(&spec).await;
-    let calm = Ground::begun(&changed(&spec), Some(&begin));
-    calm.undisturbed(&apply()).await;
-    let wanted = calm.estate();
-    let ground = Ground::begun(&changed(&spec), Some(&begin));
+    let (begin, wanted) = to_change().await;
+    let ground = begin();
     ground.faults("resources: [{kind: eks:cluster, during: update, slower: 5, times: 1}]");
     let session = ground.session().await.unwrap();
     let (_, plan) = session.plan(&apply(), false).await.unwrap();

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_ec2::types::{Filter, NatGateway};
+use aws_sdk_ec2::types::NatGateway;
 use aws_sdk_servicequotas::config::{Builder, Region};
 
-use super::Aws;
-use super::error::{failed, is_not_found};
+use super::ec2::{FILTER_VALUES, filter};
+use crate::aws::Aws;
+use crate::aws::error::{failed, is_not_found};
 use crate::engine::error::Result;
 
 /// An applied quota.
@@ -33,29 +34,32 @@ pub enum Counted<'a> {
     OidcProviders,
 }
 
-/// The quotas of `service` (`vpc`, `eks` …) by code, `L-…`.
-pub async fn quotas(aws: &Aws, service: &str) -> Result<BTreeMap<String, Quota>> {
-    let region = match (service, aws.scope.partition.as_str()) {
-        // IAM's are kept where IAM is.
+/// Where a service's quotas are kept, and raised.
+pub fn region<'a>(aws: &'a Aws, service: &str) -> &'a str {
+    match (service, aws.scope.partition.as_str()) {
+        // IAM's are where IAM is.
         ("iam", "aws") => "us-east-1",
         ("iam", "aws-cn") => "cn-north-1",
         ("iam", "aws-us-gov") => "us-gov-west-1",
         _ => &aws.scope.region,
-    };
-    let call = aws.quotas.list_service_quotas().service_code(service).max_results(100);
-    let mut pages = call.customize().config_override(Builder::new().region(Region::new(region.to_owned())));
-    let mut all = BTreeMap::new();
-    loop {
-        let page = pages.send().await.map_err(failed("servicequotas:ListServiceQuotas"))?;
-        for quota in page.quotas() {
-            if let (Some(code), Some(name), Some(value)) = (quota.quota_code(), quota.quota_name(), quota.value()) {
-                all.insert(code.to_owned(), Quota { name: name.to_owned(), value });
-            }
-        }
-        let Some(next) = page.next_token() else { return Ok(all) };
-        let call = aws.quotas.list_service_quotas().service_code(service).max_results(100).next_token(next);
-        pages = call.customize().config_override(Builder::new().region(Region::new(region.to_owned())));
     }
+}
+
+/// The quotas of `service` (`vpc`, `eks` …) by code, `L-…`.
+pub async fn quotas(aws: &Aws, service: &str) -> Result<BTreeMap<String, Quota>> {
+    let region = Region::new(region(aws, service).to_owned());
+    let client = aws_sdk_servicequotas::Client::from_conf(
+        Builder::from(&aws.config).interceptor(aws.calls.clone()).region(region).build(),
+    );
+    let mut pages = client.list_service_quotas().service_code(service).max_results(100).into_paginator().items().send();
+    let mut all = BTreeMap::new();
+    while let Some(quota) = pages.next().await {
+        let quota = quota.map_err(failed("servicequotas:ListServiceQuotas"))?;
+        if let (Some(code), Some(name), Some(value)) = (quota.quota_code(), quota.quota_name(), quota.value()) {
+            all.insert(code.to_owned(), Quota { name: name.to_owned(), value });
+        }
+    }
+    Ok(all)
 }
 
 /// How many there are, whoever made them.
@@ -138,8 +142,7 @@ pub struct Subnet {
 /// Those of `ids` that exist.
 pub async fn subnets(aws: &Aws, ids: &[&str]) -> Result<BTreeMap<String, Subnet>> {
     let mut all = BTreeMap::new();
-    // EC2 API, "Filtering": 200 values.
-    for some in ids.chunks(200) {
+    for some in ids.chunks(FILTER_VALUES) {
         let call = aws.ec2.describe_subnets().filters(filter("subnet-id", some.iter().copied()));
         let mut pages = call.into_paginator().items().send();
         while let Some(subnet) = pages.next().await {
@@ -151,8 +154,4 @@ pub async fn subnets(aws: &Aws, ids: &[&str]) -> Result<BTreeMap<String, Subnet>
         }
     }
     Ok(all)
-}
-
-fn filter<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> Filter {
-    Filter::builder().name(name).set_values(Some(values.into_iter().map(str::to_owned).collect())).build()
 }
