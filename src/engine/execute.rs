@@ -594,7 +594,7 @@ impl Wait<'_> {
         let visible_by = self.executor.clock.elapsed() + LAG;
         let deadline = self.executor.clock.elapsed() + self.limit;
         // What takes minutes isn't there at once.
-        if self.ours && self.executor.pace(self.step).0 >= Duration::from_secs(30) {
+        if self.ours && self.is_slow() {
             self.pause(&mut pause, deadline, "ready").await?;
         }
         loop {
@@ -668,6 +668,10 @@ impl Wait<'_> {
         }
     }
 
+    fn is_slow(&self) -> bool {
+        self.executor.pace(self.step).0 >= Duration::from_secs(30)
+    }
+
     async fn pause(&self, pause: &mut Pause, deadline: Duration, what: &str) -> Result<()> {
         let now = self.executor.clock.elapsed();
         // A slow answer mustn't be taken for a slow resource.
@@ -676,7 +680,12 @@ impl Wait<'_> {
                 .help("it may still get there: run the same command, which goes on from what it finds"));
         }
         let left = deadline.saturating_sub(now).max(Duration::from_millis(500));
-        match self.executor.rest(pause.next().min(left), self.ours).await {
+        let mut until = now + pause.next();
+        // Many that take minutes share their calls by asking at the same moments.
+        if self.is_slow() {
+            until = Duration::from_secs((until.as_secs() / 2 + 1) * 2);
+        }
+        match self.executor.rest((until - now).min(left), self.ours).await {
             Rest::Over => Ok(()),
             Rest::Stopped => Err(Error::new(Class::Timeout, format!("it isn't {what} yet")).help(STOPPED)),
         }
