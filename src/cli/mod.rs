@@ -22,7 +22,7 @@ mod unlock;
 mod validate;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -53,10 +53,12 @@ pub struct Cli {
     command: Command,
 }
 
+const SPEC: &str = "tenancy.yaml";
+
 #[derive(Debug, Args)]
 pub struct Global {
     /// The tenancy spec.
-    #[arg(short, long, global = true, value_name = "FILE", default_value = "tenancy.yaml")]
+    #[arg(short, long, global = true, value_name = "FILE", default_value = SPEC)]
     pub file: PathBuf,
     /// Work on an AWS stand-in inside this program instead of AWS; what it
     /// holds is kept in DIR between commands.
@@ -146,6 +148,13 @@ pub struct Running {
     /// done.
     #[arg(long)]
     pub no_preflight: bool,
+}
+
+impl Global {
+    /// There is a spec, or should be.
+    fn has_spec(&self) -> bool {
+        self.file.exists() || self.file != Path::new(SPEC)
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -37,7 +37,7 @@ impl Plan {
         if let Some(file) = &self.out {
             ui.note(&format!("Saved. To do exactly this: ringfence apply {}", file.display()));
         }
-        if let Err(error) = preflight::room(&session, ui, &look, &plan).await {
+        if let Err(error) = preflight::account(&session, ui, &look, &plan).await {
             let help = error.help.as_deref().unwrap_or_default();
             ui.note(&format!("`apply` would stop before its first write: {error}\n{help}"));
         }

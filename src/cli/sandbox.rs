@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Global, exit, stop, unwritten};
+use super::{Global, exit, session, stop, unwritten};
 use crate::aws::probe::{self, Difference, Outcome};
 use crate::engine::error::Error;
 use crate::sandbox::{Options, Script, Server};
@@ -43,8 +43,9 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Serves until it is interrupted.
-    pub async fn run(self, _global: &Global, ui: &Ui) -> Result<u8, Failure> {
+    /// Serves until it is interrupted. The roles and policies that the spec
+    /// refers to are there, if there is a spec.
+    pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let Self { listen, state, speed, quota, record, faults, enforce_iam, check } = self;
         if let Some(other) = check {
             return compare(&other, ui).await;
@@ -58,8 +59,11 @@ impl Sandbox {
             .into());
         }
         let faults = faults.as_deref().map(script).transpose()?.unwrap_or_default();
+        let spec = global.has_spec().then(|| session::load(global, ui)).transpose()?;
         let options = Options {
             faults,
+            principals: spec.as_ref().map(session::named).unwrap_or_default(),
+            account: spec.as_ref().map_or_else(|| Options::default().account, session::account),
             speed,
             state_dir: state,
             quotas: quota.into_iter().collect::<BTreeMap<_, _>>(),

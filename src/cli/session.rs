@@ -363,13 +363,13 @@ fn port_for(dir: &Path) -> u16 {
 }
 
 /// The principals and policies that the spec names and somebody else made.
-fn named(spec: &Spec) -> Vec<String> {
+pub fn named(spec: &Spec) -> Vec<String> {
     let people = spec.access.admins.iter().chain(&spec.access.operators).map(|p| &p.arn);
     let workloads = spec.tenants.iter().flat_map(|t| &t.service_accounts).flat_map(|s| &s.policies);
     people.chain(workloads).chain(&spec.iam.permissions_boundary).cloned().collect()
 }
 
-fn account(spec: &Spec) -> String {
+pub fn account(spec: &Spec) -> String {
     spec.account_id.clone().unwrap_or_else(|| "123456789012".to_owned())
 }
 

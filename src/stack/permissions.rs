@@ -190,6 +190,7 @@ const CHANGES: &[(&str, Scope, When, &[&str])] = &[
         Ours,
         Perhaps,
         &[
+            "kms:CancelKeyDeletion",
             "kms:DeleteAlias",
             "kms:DisableKeyRotation",
             "kms:EnableKey",

@@ -127,6 +127,7 @@ const RARE: &[(&str, &str)] = &[
     ("iam:UntagOpenIDConnectProvider", "a tag was added by hand, or leaves the spec"),
     ("iam:UntagRole", "a tag was added by hand, or leaves the spec"),
     ("iam:UpdateAssumeRolePolicy", "a trust policy was changed by hand"),
+    ("kms:CancelKeyDeletion", "a key was scheduled for deletion by hand"),
     ("kms:DisableKeyRotation", "rotation was turned on by hand"),
     ("kms:EnableKey", "a key was disabled by hand"),
     ("kms:PutKeyPolicy", "a key's policy changes"),

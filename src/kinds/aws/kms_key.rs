@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use aws_sdk_kms::config::Builder;
 use aws_sdk_kms::config::retry::RetryConfig;
 use aws_sdk_kms::types::{KeyMetadata, KeyState, Tag};
+use aws_smithy_types::date_time::Format;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,9 +27,14 @@ const WINDOW: &str = "ringfence.dev/deletion-window";
 const DEFAULT_WINDOW: i32 = 30;
 /// KMS's own default, in days (EnableKeyRotation).
 const DEFAULT_ROTATION: i32 = 365;
+/// What is wrong with a key that somebody else wants to be rid of, and then the
+/// date.
+const SCHEDULED: &str = "it is scheduled for deletion on";
 
 /// A symmetric key with its alias, rotation and policy. A key pending deletion
-/// counts as absent.
+/// counts as absent, unless its alias is there: a deletion by this kind takes
+/// the alias first, so this one was scheduled by somebody else, and is called
+/// off.
 /// Outputs: `id`, `arn`, `alias`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -97,12 +103,10 @@ impl KmsKey {
 
     async fn describe(&self, key: &str) -> Result<Option<KeyMetadata>> {
         let answer = self.aws.kms.describe_key().key_id(key).send().await.map_err(failed("kms:DescribeKey"));
-        Ok(optional(answer)?.and_then(|o| o.key_metadata).filter(|key| {
-            !matches!(key.key_state(), Some(KeyState::PendingDeletion | KeyState::PendingReplicaDeletion))
-        }))
+        Ok(optional(answer)?.and_then(|o| o.key_metadata))
     }
 
-    /// A key that carries `has`, if it is ours and not on its way out.
+    /// A key that carries `has`, if it is ours and we aren't rid of it.
     async fn found(&self, key: &str, alias: Option<&str>, has: &Tags) -> Result<Option<Found>> {
         let Some((address, generation)) = self.aws.owned(has) else {
             return Ok(None);
@@ -113,7 +117,8 @@ impl KmsKey {
             kms.get_key_policy().key_id(key).policy_name("default").send(),
             kms.get_key_rotation_status().key_id(key).send(),
         );
-        let Some(metadata) = metadata? else {
+        let leaves = |m: &KeyMetadata| alias.is_none() && is_leaving(m);
+        let Some(metadata) = metadata?.filter(|m| !leaves(m)) else {
             return Ok(None);
         };
         let policy = policy.map_err(failed("kms:GetKeyPolicy"))?;
@@ -134,6 +139,10 @@ impl KmsKey {
             Some(KeyState::Enabled) | None => Status::Ready,
             Some(s @ (KeyState::Creating | KeyState::Updating)) => Status::Pending(s.as_str().to_owned()),
             Some(KeyState::Disabled) => Status::Failed("the key is disabled".to_owned()),
+            Some(KeyState::PendingDeletion) => Status::Failed(match metadata.deletion_date() {
+                Some(date) => format!("{SCHEDULED} {}", date.fmt(Format::DateTime).unwrap_or_default()),
+                None => format!("{SCHEDULED} a day that KMS doesn't tell"),
+            }),
             Some(other) => Status::Failed(format!("the key's state is {}", other.as_str())),
         };
         Ok(Some(Found {
@@ -172,7 +181,9 @@ impl KmsKey {
         for (key, alias, found, has) in aliased.await? {
             match (found, named.get(alias)) {
                 (Some(found), _) => seen.found.push(found),
-                (None, Some(address)) if self.aws.owned(&has).is_none() && self.describe(key).await?.is_some() => {
+                (None, Some(address))
+                    if self.aws.owned(&has).is_none() && self.describe(key).await?.is_some_and(|m| !is_leaving(&m)) =>
+                {
                     let command = format!("aws kms tag-resource --key-id {key}");
                     let what = format!("the KMS key `{key}` with the alias `{alias}`");
                     seen.foreign.push(foreign(&self.aws, address, key, &what, &has, &command, TagStyle::TagKey));
@@ -271,7 +282,7 @@ impl Kind for KmsKey {
 
     fn repair(&self, found: &Found) -> Repair {
         match &found.status {
-            Status::Failed(text) if text.ends_with("disabled") => Repair::Update,
+            Status::Failed(text) if text.ends_with("disabled") || text.starts_with(SCHEDULED) => Repair::Update,
             _ => Repair::Manual,
         }
     }
@@ -333,8 +344,13 @@ impl Kind for KmsKey {
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
         let (kms, key) = (&self.aws.kms, from.id.as_str());
+        if matches!(&from.status, Status::Failed(text) if text.starts_with(SCHEDULED)) {
+            self.call_off(key).await?;
+            // Aliases may be read late: it may be gone.
+            self.name_key(&before.alias, key, to).await?;
+        }
         if self.repair(from) == Repair::Update {
-            kms.enable_key().key_id(key).send().await.map_err(failed("kms:EnableKey"))?;
+            kms.enable_key().key_id(key).send().await.map_err(failed("kms:EnableKey")).map_err(not_yet)?;
         }
         if before.policy != after.policy {
             kms.put_key_policy()
@@ -402,6 +418,17 @@ impl Kind for KmsKey {
 }
 
 impl KmsKey {
+    /// Leaves the key disabled.
+    async fn call_off(&self, key: &str) -> Result<()> {
+        let answer = self.aws.kms.cancel_key_deletion().key_id(key).send().await;
+        match answer.map_err(failed("kms:CancelKeyDeletion")) {
+            // An answer before this one was lost. Where it is in some other
+            // state, the next call says so.
+            Err(error) if is_invalid_state(&error) => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
     async fn forget(&self, alias: &str) -> Result<()> {
         if alias.is_empty() {
             return Ok(());
@@ -409,6 +436,20 @@ impl KmsKey {
         let answer = self.aws.kms.delete_alias().alias_name(alias).send().await;
         optional(answer.map_err(failed("kms:DeleteAlias"))).map(drop)
     }
+}
+
+fn is_leaving(key: &KeyMetadata) -> bool {
+    matches!(key.key_state(), Some(KeyState::PendingDeletion | KeyState::PendingReplicaDeletion))
+}
+
+fn is_invalid_state(error: &Error) -> bool {
+    error.code.as_deref() == Some("KMSInvalidStateException")
+}
+
+/// A deletion that was just called off may show for a moment (KMS, "Eventual
+/// consistency").
+fn not_yet(error: Error) -> Error {
+    if is_invalid_state(&error) { Error { class: Class::NotYet, ..error } } else { error }
 }
 
 /// The state's tags and the deletion window.

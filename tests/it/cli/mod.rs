@@ -10,6 +10,7 @@ mod lifecycle;
 mod lock;
 mod output;
 mod plans;
+mod principals;
 mod quotas;
 mod reach;
 mod removal;

@@ -355,17 +355,28 @@ async fn key_disabled(ground: &Ground) {
     ground.unmake(&kind, &found[0]).await;
 }
 
-/// A key that is pending deletion counts as absent: a new one takes its alias.
+/// A deletion that somebody else scheduled is called off. After our own the key
+/// counts as absent.
 async fn key_pending_deletion(ground: &Ground) {
     let kind = KmsKey::new(ground.aws.clone());
     let want = new(&at("lost"), &key_state(ground, "lost"));
-    let old = ground.make(&kind, &at("lost"), &want.state).await;
-    ground.aws.kms.schedule_key_deletion().key_id(&old.id).send().await.unwrap();
+    let key = ground.make(&kind, &at("lost"), &want.state).await;
+    ground.aws.kms.schedule_key_deletion().key_id(&key.id).send().await.unwrap();
+    let found = ground.observed(&kind, &want.address).await;
+    assert!(matches!(&found[0].status, Status::Failed(why) if why.contains("scheduled")), "{:?}", found[0].status);
+    assert_eq!(kind.repair(&found[0]), Repair::Update);
+    kind.update(&found[0], &want, &[]).await.unwrap();
+    let found = ground.observed(&kind, &want.address).await;
+    assert_eq!((&found[0].status, &found[0].state), (&Status::Ready, &want.state));
+    assert_eq!(found[0].id, key.id);
+
+    ground.aws.kms.schedule_key_deletion().key_id(&key.id).send().await.unwrap();
+    let found = ground.observed(&kind, &want.address).await;
+    ground.unmake(&kind, &found[0]).await;
     assert!(ground.observed(&kind, &want.address).await.is_empty());
-    let now = ground.make(&kind, &at("lost"), &want.state).await;
-    assert_ne!(now.id, old.id);
-    assert_eq!(now.state, want.state);
-    ground.unmake(&kind, &now).await;
+    let another = ground.make(&kind, &at("lost"), &want.state).await;
+    assert_ne!(another.id, key.id);
+    ground.unmake(&kind, &another).await;
 }
 
 fn group_state(ground: &Ground, name: &str) -> log_group::State {

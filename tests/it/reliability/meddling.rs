@@ -110,8 +110,43 @@ async fn a_nat_gateway_deleted_twice_is_made_twice() {
     silo.is_made_whole(&ground, &nat).await;
 }
 
-/// Nothing is done about a key that is scheduled for deletion under a cluster
-/// but said: only a new cluster could have another key.
+/// A key that somebody wants to be rid of is kept for whom it is needed, with
+/// all that is encrypted with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keys_deletion_is_called_off() {
+    let silo = Silo::new().await;
+    let ground = silo.ground();
+    let session = ground.session().await.unwrap();
+    let (look, _) = session.plan(&apply(), false).await.unwrap();
+    let id = look.observed.current(&Address::new("tenant/7/silo/key")).unwrap().id.clone();
+    session.aws.kms.schedule_key_deletion().key_id(&id).send().await.unwrap();
+
+    let (_, plan) = ground.session().await.unwrap().plan(&apply(), false).await.unwrap();
+    assert!(plan.blocked.is_empty(), "{:?}", plan.blocked);
+    let [step] = plan.steps.as_slice() else { panic!("{:?}", steps(&plan)) };
+    assert_eq!((step.address.as_str(), step.action), ("tenant/7/silo/key", Action::Update));
+    let reason = step.reason.as_deref().unwrap_or_default();
+    assert!(reason.contains("it is scheduled for deletion on 20"), "{reason}");
+
+    // Every answer to it lost once.
+    ground.faults("faults: [{only: changes, first: true, after: drop}]");
+    ground.undisturbed(&apply()).await;
+    ground.faults("{}");
+    let (_, after) = ground.session().await.unwrap().plan(&apply(), false).await.unwrap();
+    assert!(after.is_empty(), "{:?}", steps(&after));
+    let differences = silo.wanted.differences(&ground.estate());
+    assert!(differences.is_empty(), "{differences:#?}");
+
+    // Where everything goes, it goes too.
+    session.aws.kms.schedule_key_deletion().key_id(&id).send().await.unwrap();
+    ground.undisturbed(&destroy()).await;
+    let (_, after) = ground.session().await.unwrap().plan(&destroy(), false).await.unwrap();
+    assert!(after.is_empty(), "{:?}", steps(&after));
+    note("a key scheduled for deletion under a cluster", 1, "called off, and as undisturbed");
+}
+
+/// Where its alias was deleted too, nothing is done but said: only a new
+/// cluster could have another key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_key_does_not_cost_its_cluster() {
     let silo = Silo::new().await;

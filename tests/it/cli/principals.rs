@@ -1,0 +1,31 @@
+//! Roles that the spec gives access to and that aren't there are known before the first write.
+
+use super::*;
+
+const ADMIN: &str = "arn:aws:iam::123456789012:role/PlatformAdmin";
+
+#[test]
+fn a_role_that_is_not_there_is_named_before_the_first_write() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let served = Served::start(&estate, None);
+    let apply = ["apply", "--auto-approve"];
+    let written = || served.server.counts().keys().any(|(_, operation)| operation.starts_with("Create"));
+
+    let plan = against(&served.url(), &mut estate.bare(&["plan"])).exits(0);
+    let said = plan.err.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("would stop before its first write") && said.contains("there is no such role"), "{said}");
+    let run = against(&served.url(), &mut estate.bare(&apply));
+    run.refuses(&[ADMIN, "there is no such role", "access-entry/platformadmin", "nothing was changed"]);
+    assert!(!written());
+
+    // EKS wants the path.
+    let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"123456789012"},"Action":"sts:AssumeRole"}]}"#;
+    let aws = served.aws();
+    let made = aws.iam.create_role().role_name("PlatformAdmin").path("/people/").assume_role_policy_document(trust);
+    served.runtime.block_on(made.send()).unwrap();
+    let run = against(&served.url(), &mut estate.bare(&apply));
+    run.refuses(&["the role of this name is arn:aws:iam::123456789012:role/people/PlatformAdmin"]);
+
+    estate.edit("role/PlatformAdmin", "role/people/PlatformAdmin");
+    against(&served.url(), &mut estate.bare(&apply)).exits(0);
+}
