@@ -537,13 +537,21 @@ fn at(file: &Path, what: &str, why: impl std::fmt::Display) -> io::Error {
 fn hold(dir: &Path) -> io::Result<Option<File>> {
     std::fs::create_dir_all(dir).map_err(|why| at(dir, "can't be made a directory", why))?;
     let Ok(held) = File::open(dir) else { return Ok(None) };
-    match held.try_lock() {
-        Ok(()) => Ok(Some(held)),
-        Err(TryLockError::WouldBlock) => Err(io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            format!("another process has {} open as its sandbox", dir.display()),
-        )),
-        Err(TryLockError::Error(_)) => Ok(None),
+    let mut tries = 50;
+    loop {
+        match held.try_lock() {
+            Ok(()) => return Ok(Some(held)),
+            // What the former holder starts has it, too, until it is another program.
+            Err(TryLockError::WouldBlock) if tries > 0 => tries -= 1,
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::ResourceBusy,
+                    format!("another process has {} open as its sandbox", dir.display()),
+                ));
+            }
+            Err(TryLockError::Error(_)) => return Ok(None),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 

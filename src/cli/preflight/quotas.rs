@@ -77,6 +77,10 @@ const KNOWN: &[Known] = &[
 /// "Inbound or outbound rules per security group".
 const RULES: (&str, &str) = ("vpc", "L-0EA8095F");
 
+/// By capacity type: "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z)
+/// instances" and "All Standard (…) Spot Instance Requests", counted in vCPUs.
+const VCPUS: [(&str, &str); 2] = [("ON_DEMAND", "L-1216C47A"), ("SPOT", "L-34B43A08")];
+
 /// What EKS wants free in each subnet of a new cluster (EKS User Guide, "View
 /// Amazon EKS networking requirements for VPC and subnets").
 const FOR_A_CLUSTER: i32 = 6;
@@ -147,9 +151,13 @@ pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
         .filter(|(_, moves)| moves.values().any(|m| !m.made.is_empty()))
         .collect();
     let rules = rules(plan);
+    let vcpus = vcpus(look, plan);
     let mut services: BTreeSet<&str> = concerned.iter().map(|(known, _)| known.service).collect();
     if !rules.is_empty() {
         services.insert(RULES.0);
+    }
+    if !vcpus.is_empty() {
+        services.insert("ec2");
     }
     let limits = join_all(
         services.into_iter().map(|service| async move { (service, quotas::quotas(&session.aws, service).await) }),
@@ -178,6 +186,13 @@ pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
         for (address, count) in rules.into_iter().filter(|(_, count)| *count as f64 > quota.value) {
             let what = format!("{} ({}): {}, and {address} has {count}", quota.name, RULES.1, quota.value);
             findings.short.push(Short { what, ask: Some((RULES.0, RULES.1, count)) });
+        }
+    }
+    for (code, (count, who)) in vcpus {
+        if let Some(quota) = limit("ec2", code).filter(|quota| count as f64 > quota.value) {
+            let (name, value) = (&quota.name, quota.value);
+            let what = format!("{name} ({code}): {value} vCPUs, and this tenancy's nodes need {count}: {}", some(&who));
+            findings.short.push(Short { what, ask: Some(("ec2", code, count)) });
         }
     }
     match free_addresses(session, look, plan).await {
@@ -312,6 +327,29 @@ fn rules(plan: &Plan) -> Vec<(String, usize)> {
         .filter_map(|s| Some((s.address.to_string(), s.state.as_ref()?)))
         .map(|(address, state)| (address, count(state, "ingress").max(count(state, "egress"))))
         .collect()
+}
+
+/// What the tenancy's nodes take at least of each quota of vCPUs, and the node groups that `plan` makes or changes.
+/// What else the account runs isn't asked for: it may be much, and the quota may do without.
+fn vcpus(look: &Look, plan: &Plan) -> BTreeMap<&'static str, (usize, Vec<String>)> {
+    let of_groups = || plan.steps.iter().filter(|s| s.kind == node_group::NAME);
+    let written = of_groups().filter_map(|s| Some((s.state.as_ref()?, Some(s.address.to_string()))));
+    let touched: BTreeSet<&str> = of_groups().filter_map(|s| Some(s.found.as_ref()?.id.as_str())).collect();
+    let there = look.observed.found.iter().filter(|(a, _)| look.observed.kinds.get(*a) == Some(&node_group::NAME));
+    let there = there.flat_map(|(_, all)| all).filter(|found| !touched.contains(found.id.as_str()));
+    let mut all: BTreeMap<&str, (usize, Vec<String>)> = BTreeMap::new();
+    for (state, address) in written.chain(there.map(|found| (&found.state, None))) {
+        let Some((_, code)) = VCPUS.iter().find(|(capacity, _)| state["capacity_type"] == *capacity) else { continue };
+        let types = state["instance_types"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let each = types.map(quotas::vcpus).min().unwrap_or_default();
+        let nodes = ["min", "desired"].map(|field| state[field].as_u64().unwrap_or_default());
+        let nodes = usize::try_from(nodes.into_iter().max().unwrap_or_default()).unwrap_or(usize::MAX);
+        let (sum, who) = all.entry(code).or_default();
+        *sum = sum.saturating_add(nodes.saturating_mul(each));
+        who.extend(address);
+    }
+    all.retain(|_, (_, who)| !who.is_empty());
+    all
 }
 
 /// Subnets that exist and have fewer free addresses than what is to be made in

@@ -108,6 +108,26 @@ pub async fn used(aws: &Aws, what: Counted<'_>) -> Result<usize> {
     })
 }
 
+/// Families that begin like standard ones and have quotas of their own.
+const NOT_STANDARD: [&str; 5] = ["dl", "hpc", "inf", "mac", "trn"];
+
+/// The least vCPUs that an instance of this type takes of the quota of standard
+/// ones (EC2 User Guide, "Amazon EC2 instance type quotas"); 0 for others, and
+/// where the type's name doesn't tell.
+pub fn vcpus(instance_type: &str) -> usize {
+    let (family, size) = instance_type.split_once('.').unwrap_or_default();
+    let standard = family.starts_with(['a', 'c', 'd', 'h', 'i', 'm', 'r', 't', 'z']);
+    if !standard || NOT_STANDARD.iter().any(|other| family.starts_with(other)) {
+        return 0;
+    }
+    match size {
+        "nano" | "micro" | "small" | "medium" => 1,
+        "large" => 2,
+        "xlarge" => 4,
+        _ => size.strip_suffix("xlarge").and_then(|n| n.parse().ok()).map_or(0, |n: usize| n.saturating_mul(4)),
+    }
+}
+
 /// NAT gateways by the name of their zone.
 pub async fn nat_gateways(aws: &Aws) -> Result<BTreeMap<String, usize>> {
     let gateways: Vec<NatGateway> = aws
@@ -154,4 +174,21 @@ pub async fn subnets(aws: &Aws, ids: &[&str]) -> Result<BTreeMap<String, Subnet>
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::vcpus;
+
+    #[test]
+    fn vcpus_follow_from_the_size() {
+        let all =
+            [("t3.micro", 1), ("m7i.large", 2), ("m7g.xlarge", 4), ("c7i-flex.2xlarge", 8), ("r8i.96xlarge", 384)];
+        for (instance_type, count) in all {
+            assert_eq!(vcpus(instance_type), count, "{instance_type}");
+        }
+        for other in ["m7i.metal-24xl", "g6.xlarge", "inf2.xlarge", "trn1.2xlarge", "hpc7a.12xlarge", "m7i", ""] {
+            assert_eq!(vcpus(other), 0, "{other}");
+        }
+    }
 }

@@ -3,7 +3,8 @@
 use super::*;
 
 /// Codes that the three tiers use something of.
-const CODES: [&str; 14] = [
+const CODES: [&str; 15] = [
+    "L-1216C47A",
     "L-F678F1CE",
     "L-A4707A72",
     "L-E79EC296",
