@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
+use std::slice;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -448,7 +449,7 @@ fn merged(old: &Outputs, new: Outputs) -> Outputs {
 const LAG: Duration = Duration::from_secs(60);
 
 /// A slow answer uses up time, not tries.
-const FEWEST_TRIES: u32 = 4;
+const FEWEST_TRIES: u32 = 6;
 
 /// Attempts at one call.
 #[derive(Default)]
@@ -722,6 +723,9 @@ struct Queue {
 
 impl Pollers {
     async fn find(&self, kind: &Arc<dyn Kind>, handle: &Handle) -> Result<Option<Found>> {
+        if kind.finds_one_by_one() {
+            return Ok(kind.find(slice::from_ref(handle)).await?.into_iter().next().flatten());
+        }
         let (sender, mut answer) = oneshot::channel();
         let leads = self.with(kind.name(), |queue| {
             queue.waiting.push((handle.clone(), sender));

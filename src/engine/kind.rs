@@ -327,6 +327,12 @@ pub trait Kind: Send + Sync {
     /// by `handle.address` when `handle.id` is empty.
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>>;
 
+    /// True where [`find`](Kind::find) costs a call for each all the same: then
+    /// each is asked for by itself, and trouble with one isn't the others'.
+    fn finds_one_by_one(&self) -> bool {
+        false
+    }
+
     async fn create(&self, new: &New) -> Result<Made>;
 
     /// Brings `from` to `to`. `changes` says what differs.

@@ -279,6 +279,10 @@ impl Kind for AccessEntry {
         Ok(Observation { found: found.await?.into_iter().flatten().collect(), ..Observation::default() })
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         gather(handles, |handle| async move {
             let state: State = typed(&handle.state)?;

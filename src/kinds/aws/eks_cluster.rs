@@ -287,6 +287,10 @@ impl Kind for EksCluster {
         Ok(seen)
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         gather(handles, |handle| async move {
             let name = typed::<State>(&handle.state)?.name;

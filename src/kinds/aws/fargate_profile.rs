@@ -198,6 +198,10 @@ impl Kind for FargateProfile {
         Ok(seen)
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         gather(handles, |handle| async move {
             let state: State = typed(&handle.state)?;

@@ -186,6 +186,10 @@ impl Kind for LogGroup {
         Ok(seen)
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         gather(handles, |handle| async move {
             let name = typed::<State>(&handle.state)?.name;

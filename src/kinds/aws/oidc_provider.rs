@@ -163,6 +163,10 @@ impl Kind for OidcProvider {
         Ok(seen)
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         gather(handles, |handle| async move {
             let arn = self.arn(&typed::<State>(&handle.state)?.url);

@@ -106,6 +106,10 @@ impl Kind for ServiceLinkedRole {
         Ok(seen)
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         let mut found = Vec::new();
         for handle in handles {

@@ -620,6 +620,10 @@ impl Kind for Manifest {
         Ok(all)
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         let reads: Vec<_> = handles.iter().map(|h| self.find_one(h)).collect();
         stream::iter(reads).buffered(PARALLEL).try_collect().await
