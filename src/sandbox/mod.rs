@@ -534,6 +534,7 @@ fn at(file: &Path, what: &str, why: impl std::fmt::Display) -> io::Error {
 
 /// Makes `dir`, and locks it for this process without a file of its own; the system lets go when the process ends,
 /// however it ends. None where directories can't be opened or locked, as on Windows and some network file systems.
+#[allow(clippy::disallowed_methods, reason = "a second at most, before anything is served")]
 fn hold(dir: &Path) -> io::Result<Option<File>> {
     std::fs::create_dir_all(dir).map_err(|why| at(dir, "can't be made a directory", why))?;
     let Ok(held) = File::open(dir) else { return Ok(None) };
