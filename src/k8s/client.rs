@@ -26,7 +26,6 @@ use crate::engine::error::{Error, Result};
 use crate::engine::secret;
 
 const CONNECT: Duration = Duration::from_secs(5);
-const ANSWER: Duration = Duration::from_secs(60);
 /// Tries of a request that the server is too busy for.
 const TRIES: u32 = 5;
 
@@ -93,7 +92,8 @@ impl Clusters {
             None => from_eks(target)?,
         };
         config.connect_timeout = Some(CONNECT);
-        config.read_timeout = Some(ANSWER);
+        // As AWS's answers are waited for.
+        config.read_timeout = self.aws.config.timeout_config().and_then(|t| t.operation_attempt_timeout());
         // Otherwise the time that a connection sat idle counts.
         config.reset_reader_on_write = true;
         config.default_retry = false;

@@ -49,7 +49,7 @@ const SPEED: f64 = 1500.0;
 const SLOW: f64 = 400.0;
 
 /// How long a run waits for an answer that never comes.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A sandbox, and a spec to apply to it.
 struct Ground {
