@@ -359,8 +359,14 @@ impl Api<'_> {
         self.call(Method::DELETE, path, None)
     }
 
+    /// Comes again where others were counted against the same quota in that
+    /// moment, as the API server asks.
     pub fn create(&self, object: &Value) -> Answer {
-        self.call(Method::POST, &collection(object), Some(("application/json", object)))
+        let busy = |a: &Answer| a.status == 409 && a.message().contains("cannot be fulfilled on resourcequotas");
+        until("a quota that isn't busy", || {
+            let answer = self.call(Method::POST, &collection(object), Some(("application/json", object)));
+            (!busy(&answer)).then_some(answer)
+        })
     }
 
     /// As `create`, and nothing is kept: admission is all that happens.
