@@ -38,6 +38,8 @@ struct Cloud {
     /// How many calls ran at the same time at most.
     running: usize,
     most: usize,
+    /// How many of a kind were looked for in one call at most.
+    looked_for: BTreeMap<&'static str, usize>,
 }
 
 #[derive(Clone)]
@@ -55,6 +57,7 @@ struct Toy {
     side_by_side: bool,
     foundation: bool,
     keeps: bool,
+    one_by_one: bool,
 }
 
 const RULES: &[(&str, Rule)] = &[("fixed", Rule::Replace), ("members", Rule::Unordered), ("size", Rule::CreateOnly)];
@@ -108,8 +111,13 @@ impl Kind for Toy {
         let found = cloud.items.iter().filter(|(_, i)| i.kind == self.name).map(|(id, i)| self.found(id, i)).collect();
         Ok(Observation { found, ..Observation::default() })
     }
+    fn finds_one_by_one(&self) -> bool {
+        self.one_by_one
+    }
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         let mut cloud = self.cloud.lock().unwrap();
+        let most = cloud.looked_for.entry(self.name).or_default();
+        *most = handles.len().max(*most);
         for item in cloud.items.values_mut() {
             if let Status::Pending(_) = item.status {
                 item.status = Status::Ready;
@@ -215,12 +223,15 @@ impl World {
     fn new() -> Self {
         let cloud = Arc::new(Mutex::new(Cloud::default()));
         let mut kinds = Registry::default();
-        let toy =
-            |name, side_by_side, foundation, keeps| Toy { name, cloud: cloud.clone(), side_by_side, foundation, keeps };
+        let toy = |name, side_by_side, foundation, keeps| {
+            let one_by_one = name == "toy.each";
+            Toy { name, cloud: cloud.clone(), side_by_side, foundation, keeps, one_by_one }
+        };
         kinds.add(toy("toy.net", false, true, false));
         kinds.add(toy("toy.box", false, false, false));
         kinds.add(toy("toy.twin", true, false, false));
         kinds.add(toy("toy.log", false, false, true));
+        kinds.add(toy("toy.each", false, false, false));
         Self { cloud, kinds }
     }
 
@@ -526,6 +537,22 @@ async fn one_lane_runs_one_at_a_time() {
     }
     world.apply(&all).await;
     assert_eq!(world.cloud.lock().unwrap().most, 1);
+}
+
+/// Those that wait share a call, unless it would be a call for each all the
+/// same: there, trouble with one must not be the others'.
+#[tokio::test]
+async fn who_waits_shares_calls_where_the_api_has_them() {
+    let world = World::new();
+    let mut all = Desired::default();
+    for (kind, i) in ["toy.box", "toy.each"].into_iter().flat_map(|kind| (0..8).map(move |i| (kind, i))) {
+        let address = Address::new(format!("tenant/a/{kind}/{i}"));
+        all.insert(Resource { address, kind, state: json!({}), after: vec![], controls: vec![] }).unwrap();
+    }
+    world.apply(&all).await;
+    let looked_for = world.cloud.lock().unwrap().looked_for.clone();
+    assert!(looked_for["toy.box"] > 1, "{looked_for:?}");
+    assert_eq!(looked_for["toy.each"], 1);
 }
 
 #[tokio::test]

@@ -282,7 +282,7 @@ impl Kind for KmsKey {
 
     fn repair(&self, found: &Found) -> Repair {
         match &found.status {
-            Status::Failed(text) if text.ends_with("disabled") || text.starts_with(SCHEDULED) => Repair::Update,
+            Status::Failed(text) if text.ends_with("disabled") || is_scheduled(found) => Repair::Update,
             _ => Repair::Manual,
         }
     }
@@ -344,7 +344,7 @@ impl Kind for KmsKey {
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
         let (kms, key) = (&self.aws.kms, from.id.as_str());
-        if matches!(&from.status, Status::Failed(text) if text.starts_with(SCHEDULED)) {
+        if is_scheduled(from) {
             self.call_off(key).await?;
             // Aliases may be read late: it may be gone.
             self.name_key(&before.alias, key, to).await?;
@@ -440,6 +440,11 @@ impl KmsKey {
 
 fn is_leaving(key: &KeyMetadata) -> bool {
     matches!(key.key_state(), Some(KeyState::PendingDeletion | KeyState::PendingReplicaDeletion))
+}
+
+/// By somebody else.
+fn is_scheduled(found: &Found) -> bool {
+    matches!(&found.status, Status::Failed(text) if text.starts_with(SCHEDULED))
 }
 
 fn is_invalid_state(error: &Error) -> bool {

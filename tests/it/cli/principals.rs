@@ -1,5 +1,7 @@
 //! Roles that the spec gives access to and that aren't there are known before the first write.
 
+use std::io::{BufRead, BufReader};
+
 use super::*;
 
 const ADMIN: &str = "arn:aws:iam::123456789012:role/PlatformAdmin";
@@ -28,4 +30,21 @@ fn a_role_that_is_not_there_is_named_before_the_first_write() {
 
     estate.edit("role/PlatformAdmin", "role/people/PlatformAdmin");
     against(&served.url(), &mut estate.bare(&apply)).exits(0);
+}
+
+/// A sandbox for other tools has who the spec beside it refers to.
+#[test]
+fn the_spec_of_a_sandbox_says_who_is_there() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let serve = ["sandbox", "--listen", "127.0.0.1:0"];
+    Run::of(&mut estate.bare(&[&serve[..], &["-f", "nowhere.yaml"]].concat())).refuses(&["nowhere.yaml"]);
+    let mut serving = estate.bare(&serve).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(serving.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
+    let plan = against(url, &mut estate.bare(&["plan"]));
+    serving.kill().unwrap();
+    serving.wait().unwrap();
+    let plan = plan.exits(0);
+    assert!(!plan.err.contains("no such role"), "{}", plan.err);
 }
