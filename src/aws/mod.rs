@@ -10,6 +10,7 @@ pub mod probe;
 pub mod simulate;
 pub mod tags;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
+use aws_types::service_config::ServiceConfigKey;
 
 use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
@@ -111,6 +113,19 @@ impl Aws {
             config,
         }))
     }
+}
+
+/// The endpoints that the environment or the profile puts in AWS's place, as
+/// the SDK's clients look for them; empty where all calls go to AWS itself
+/// (AWS SDKs and Tools Reference Guide, "Service-specific endpoints").
+pub fn endpoints(config: &SdkConfig) -> BTreeSet<String> {
+    const SERVICES: [&str; 8] = ["EC2", "EKS", "IAM", "KMS", "CloudWatch Logs", "STS", "SSM", "Service Quotas"];
+    let own = SERVICES.into_iter().filter_map(|service| {
+        let key = ServiceConfigKey::builder().service_id(service).env("AWS_ENDPOINT_URL").profile("endpoint_url");
+        config.service_config()?.load_config(key.build().ok()?)
+    });
+    let all = own.chain(config.endpoint_url().map(str::to_owned));
+    all.map(|url| url.trim_end_matches('/').to_owned()).collect()
 }
 
 /// `arn:aws:sts::1:assumed-role/Name/session` as `arn:aws:iam::1:role/Name`;

@@ -36,11 +36,14 @@ pub struct Apply {
 
 impl Apply {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
+        let saved = self.plan.as_deref().map(|file| saved::read(file, global)).transpose()?;
         let session = Session::open(global, ui).await?;
-        let saved =
-            self.plan.as_deref().map(|file| Ok::<_, Error>((file, saved::read(file, &session)?))).transpose()?;
+        if let Some(Err(error)) = saved.as_ref().map(|saved| saved.fits(global, &session)) {
+            session.close().await?;
+            return Err(error.into());
+        }
         let (policy, upgrade) = match &saved {
-            Some((_, saved)) => (saved.policy.clone(), saved.upgrade),
+            Some(saved) => (saved.policy().clone(), saved.upgrade()),
             None => (self.selection.policy(false), self.upgrade),
         };
         let allowed: BTreeSet<Address> = self.allow_destroy.iter().map(Address::new).collect();
@@ -49,8 +52,8 @@ impl Apply {
         let work = async |session: &Session, locked: &Locked| {
             session.reading(ui);
             let (look, plan) = session.plan(&policy, upgrade).await?;
-            if let Some((file, saved)) = &saved {
-                saved.check(file, &plan)?;
+            if let Some(saved) = &saved {
+                saved.check(&plan)?;
             }
             carry_out(session, locked, ui, &policy, upgrade, (look, plan), approval, running).await
         };

@@ -54,6 +54,7 @@ pub struct Cli {
 }
 
 const SPEC: &str = "tenancy.yaml";
+const SANDBOX_SPEED: f64 = 60.0;
 
 #[derive(Debug, Args)]
 pub struct Global {
@@ -65,7 +66,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".ringfence/sandbox")]
     pub sandbox: Option<PathBuf>,
     /// How much faster than the wall the sandbox's time passes.
-    #[arg(long, global = true, value_name = "N", default_value_t = 60.0, value_parser = positive)]
+    #[arg(long, global = true, value_name = "N", default_value_t = SANDBOX_SPEED, value_parser = positive)]
     pub sandbox_speed: f64,
     /// Append each call to the sandbox to FILE, as a line of JSON: for tests.
     #[arg(long, global = true, value_name = "FILE", hide = true)]
@@ -151,6 +152,34 @@ pub struct Running {
 }
 
 impl Global {
+    /// `ringfence WORDS` with the options that say where and what this run
+    /// works on, for a shell: what is printed to be run is whole.
+    pub(crate) fn command(&self, words: &[&str]) -> String {
+        let Self { file, sandbox, profiles, templates, kubeconfig, aws_only, .. } = self;
+        let Self { sandbox_speed, sandbox_record: _, format: _, color: _, verbose: _, .. } = self;
+        let mut all: Vec<String> = ["ringfence"].iter().chain(words).map(|word| (*word).to_owned()).collect();
+        if file != Path::new(SPEC) {
+            all.extend(["--file".to_owned(), file.display().to_string()]);
+        }
+        if let Some(dir) = sandbox {
+            all.push(format!("--sandbox={}", dir.display()));
+            if *sandbox_speed != SANDBOX_SPEED {
+                all.extend(["--sandbox-speed".to_owned(), sandbox_speed.to_string()]);
+            }
+        }
+        for (option, dir) in [("--profiles", profiles), ("--templates", templates)] {
+            all.extend(dir.iter().flat_map(|dir| [option.to_owned(), dir.display().to_string()]));
+        }
+        for (cluster, file) in kubeconfig {
+            all.extend(["--kubeconfig".to_owned(), format!("{cluster}={}", file.display())]);
+        }
+        if *aws_only {
+            all.push("--aws-only".to_owned());
+        }
+        let quoted = all.iter().map(|word| shlex::try_quote(word).unwrap_or(word.as_str().into()));
+        quoted.collect::<Vec<_>>().join(" ")
+    }
+
     /// There is a spec, or should be.
     fn has_spec(&self) -> bool {
         self.file.exists() || self.file != Path::new(SPEC)

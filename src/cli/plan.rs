@@ -31,11 +31,12 @@ impl Plan {
         let policy = self.selection.policy(self.destroy);
         let (look, plan) = session.plan(&policy, self.upgrade).await?;
         if let Some(file) = &self.out {
-            saved::write(file, &session, &policy, self.upgrade, &plan)?;
+            saved::write(file, global, &session, &policy, self.upgrade, &plan)?;
         }
         ui.plan(&plan, &session.subject(&policy), &session.kinds, &session.calls())?;
         if let Some(file) = &self.out {
-            ui.note(&format!("Saved. To do exactly this: ringfence apply {}", file.display()));
+            let command = global.command(&["apply", &file.display().to_string()]);
+            ui.note(&format!("Saved. To do exactly this: {command}"));
         }
         if let Err(error) = preflight::account(&session, ui, &look, &plan).await {
             let help = error.help.as_deref().unwrap_or_default();

@@ -1,18 +1,24 @@
 //! Saved plans: what was shown is what is done, or nothing is.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::session::Session;
-use super::unwritten;
+use super::{Global, unwritten};
+use crate::aws::{self, Aws, Scope};
+use crate::engine::address::Address;
 use crate::engine::error::{Error, Result};
-use crate::engine::plan::{Plan, Policy};
+use crate::engine::kind::Change;
+use crate::engine::plan::{Action, Plan, Policy, Step};
 use crate::spec;
 
-const SCHEMA: &str = "ringfence.dev/saved-plan/v1";
+const SCHEMA: &str = "ringfence.dev/saved-plan/v2";
 
 #[derive(Serialize, Deserialize)]
 struct File {
@@ -20,8 +26,7 @@ struct File {
     /// The version of ringfence that wrote it.
     version: String,
     tenancy: String,
-    account: String,
-    region: String,
+    target: Target,
     /// SHA-256 of the resolved spec.
     spec: String,
     policy: Policy,
@@ -32,16 +37,79 @@ struct File {
     digest: String,
 }
 
+/// What a plan is for. It is done nowhere else.
+#[derive(Serialize, Deserialize, PartialEq, Eq)]
+struct Target {
+    partition: String,
+    account: String,
+    region: String,
+    reached: Reached,
+}
+
+/// Where the calls of a run go.
+#[derive(Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum Reached {
+    Aws,
+    /// What AWS_ENDPOINT_URL and its like name.
+    Endpoints(BTreeSet<String>),
+    /// The embedded sandbox, by its directory.
+    Sandbox(PathBuf),
+}
+
+impl Reached {
+    /// The sandbox that the options name, if they name one.
+    fn sandbox(global: &Global) -> Option<Self> {
+        let dir = global.sandbox.as_ref()?;
+        Some(Self::Sandbox(std::path::absolute(dir).unwrap_or_else(|_| dir.clone())))
+    }
+
+    fn of(global: &Global, aws: &Aws) -> Self {
+        let endpoints = aws::endpoints(&aws.config);
+        Self::sandbox(global).unwrap_or(if endpoints.is_empty() { Self::Aws } else { Self::Endpoints(endpoints) })
+    }
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Aws => f.write_str("AWS"),
+            Self::Endpoints(all) => write!(f, "AWS at {}", all.iter().cloned().collect::<Vec<_>>().join(", ")),
+            Self::Sandbox(dir) => write!(f, "the sandbox in {}", dir.display()),
+        }
+    }
+}
+
+impl Target {
+    fn of(global: &Global, aws: &Aws) -> Self {
+        let Scope { account, region, partition } = aws.scope.clone();
+        Self { partition, account, region, reached: Reached::of(global, aws) }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { partition, account, region, reached } = self;
+        write!(f, "{reached}, account {account}, region {region}, partition {partition}")
+    }
+}
+
 /// Writes `plan` to `path`, whole or not at all.
-pub fn write(path: &Path, session: &Session, policy: &Policy, upgrade: bool, plan: &Plan) -> Result<()> {
+pub fn write(
+    path: &Path,
+    global: &Global,
+    session: &Session,
+    policy: &Policy,
+    upgrade: bool,
+    plan: &Plan,
+) -> Result<()> {
     let mut file = File {
         schema: SCHEMA.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         tenancy: session.spec.name.clone(),
-        account: session.aws.scope.account.clone(),
-        region: session.aws.scope.region.clone(),
+        target: Target::of(global, &session.aws),
         spec: spec::digest(&session.spec),
-        policy: policy.clone(),
+        policy: Policy { aws_only: global.aws_only, ..policy.clone() },
         upgrade,
         steps: steps(plan)?,
         digest: String::new(),
@@ -62,63 +130,149 @@ pub fn write(path: &Path, session: &Session, policy: &Policy, upgrade: bool, pla
     })
 }
 
-/// What a saved plan was made with: to be planned again before it is applied.
+/// A saved plan: to be planned again before it is applied.
 pub struct Saved {
-    pub policy: Policy,
-    pub upgrade: bool,
-    steps: String,
+    file: File,
+    /// The file's name, as it was given.
+    shown: String,
+    /// How to make it anew.
+    again: String,
 }
 
-/// Reads a saved plan and refuses it if it isn't whole, isn't ours, or was
-/// made for another spec, account or version.
-pub fn read(path: &Path, session: &Session) -> Result<Saved> {
-    let shown = path.display();
+/// Reads a saved plan and refuses it if it isn't whole, isn't ours, or was made
+/// by another version, for the sandbox where this run isn't, or the reverse.
+/// Calls nothing.
+pub fn read(path: &Path, global: &Global) -> Result<Saved> {
+    let shown = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|e| Error::input(format!("the saved plan {shown} can't be read: {e}")))?;
-    let again = format!("make it again: ringfence plan --out {shown}");
-    let file: File = serde_json::from_slice(&bytes)
-        .map_err(|e| Error::input(format!("{shown} is no saved plan, or is cut short: {e}")).help(again.clone()))?;
-    let stale = |what: String| {
-        Err(Error::input(format!("the saved plan {shown} {what}; nothing was changed")).help(again.clone()))
-    };
+    let again = global.command(&["plan", "--out", &shown]);
+    let file: File = serde_json::from_slice(&bytes).map_err(|e| {
+        Error::input(format!("{shown} is no saved plan, or is cut short: {e}")).help(format!("make it again: {again}"))
+    })?;
+    let saved = Saved { file, shown, again };
+    let file = &saved.file;
     if file.schema != SCHEMA || file.version != env!("CARGO_PKG_VERSION") {
-        return stale(format!("was written by ringfence {} and this is {}", file.version, env!("CARGO_PKG_VERSION")));
+        let this = env!("CARGO_PKG_VERSION");
+        return Err(saved.refused(format!("was written by ringfence {} and this is {this}", file.version)));
     }
-    if file.digest != digest(&file)? {
-        return stale("was edited or damaged".to_owned());
+    if file.digest != digest(file)? {
+        return Err(saved.refused("was edited or damaged".to_owned()));
     }
-    if (file.account.as_str(), file.region.as_str())
-        != (session.aws.scope.account.as_str(), session.aws.scope.region.as_str())
-    {
-        return stale(format!("is for {} in {}", file.account, file.region));
+    let (then, now) = (&file.target.reached, Reached::sandbox(global));
+    match (then, &now) {
+        (Reached::Sandbox(_), None) => {
+            Err(saved.elsewhere("AWS").help(format!("to do it there, add --sandbox={}", then.directory())))
+        }
+        (Reached::Aws | Reached::Endpoints(_), Some(now)) => {
+            Err(saved.elsewhere(now).help("to do it there, leave out --sandbox"))
+        }
+        (Reached::Sandbox(_), Some(now)) if then != now => {
+            Err(saved.elsewhere(now).help(format!("to do it there, write --sandbox={}", then.directory())))
+        }
+        _ => Ok(saved),
     }
-    if file.tenancy != session.spec.name || file.spec != spec::digest(&session.spec) {
-        return stale("was made for another version of the spec".to_owned());
+}
+
+impl Reached {
+    fn directory(&self) -> String {
+        match self {
+            Self::Sandbox(dir) => dir.display().to_string(),
+            Self::Aws | Self::Endpoints(_) => String::new(),
+        }
     }
-    Ok(Saved { policy: file.policy, upgrade: file.upgrade, steps: file.steps })
 }
 
 impl Saved {
-    /// An error unless `plan` is byte for byte what was shown.
-    pub fn check(&self, path: &Path, plan: &Plan) -> Result<()> {
-        if steps(plan)? == self.steps {
+    pub fn policy(&self) -> &Policy {
+        &self.file.policy
+    }
+
+    pub fn upgrade(&self) -> bool {
+        self.file.upgrade
+    }
+
+    /// An error unless it was made for where `session` is, and for its spec.
+    pub fn fits(&self, global: &Global, session: &Session) -> Result<()> {
+        let File { target, tenancy, spec, policy, .. } = &self.file;
+        let now = Target::of(global, &session.aws);
+        if *target != now {
+            return Err(self.elsewhere(&now).help(format!(
+                "to do it there, use the credentials, the region and the AWS_ENDPOINT_URL that it was made with; \
+                 to plan here: {}",
+                self.again
+            )));
+        }
+        if *tenancy != session.spec.name || *spec != spec::digest(&session.spec) {
+            return Err(self.refused("was made for another version of the spec".to_owned()));
+        }
+        if policy.aws_only != global.aws_only {
+            let made = if policy.aws_only { "with" } else { "without" };
+            return Err(self.refused(format!("was made {made} --aws-only, and this run is not")));
+        }
+        Ok(())
+    }
+
+    /// An error unless `plan` does byte for byte what was shown.
+    pub fn check(&self, plan: &Plan) -> Result<()> {
+        if steps(plan)? == self.file.steps {
             return Ok(());
         }
+        let Self { shown, again, .. } = self;
         Err(Error::input(format!(
-            "the saved plan {} is stale: what exists has changed since; nothing was changed",
-            path.display()
+            "the saved plan {shown} is stale: what exists or the templates have changed since; nothing was changed"
         ))
-        .help(format!("look at the new plan: ringfence plan --out {}", path.display())))
+        .help(format!("look at the new plan: {again}")))
+    }
+
+    fn refused(&self, what: String) -> Error {
+        let Self { shown, again, .. } = self;
+        Error::input(format!("the saved plan {shown} {what}; nothing was changed"))
+            .help(format!("make it again: {again}"))
+    }
+
+    fn elsewhere(&self, now: impl fmt::Display) -> Error {
+        let Self { shown, file, .. } = self;
+        Error::input(format!(
+            "the saved plan {shown} is for {}, and this run is for {now}; nothing was changed",
+            file.target
+        ))
     }
 }
 
-/// The same for two plans that do the same.
+/// The same for two plans that do the same. What they say beside it, such as
+/// notes and reasons, may differ.
 pub fn steps(plan: &Plan) -> Result<String> {
-    Ok(hash(&json(plan)?))
+    let bound: Vec<Bound<'_>> = plan.steps.iter().map(Bound::of).collect();
+    Ok(hash(&json(&bound)?))
+}
+
+/// What a step does.
+#[derive(Serialize)]
+struct Bound<'a> {
+    address: &'a Address,
+    kind: &'a str,
+    action: Action,
+    replaces: bool,
+    generation: u32,
+    changes: &'a [Change],
+    state: Option<&'a Value>,
+    /// Of what is changed or deleted.
+    id: Option<&'a str>,
+    needs: &'a BTreeSet<usize>,
+}
+
+impl<'a> Bound<'a> {
+    fn of(step: &'a Step) -> Self {
+        let Step { address, kind, action, replaces, generation, changes, state, found, needs, .. } = step;
+        let Step { reason: _, summary: _, controls: _, .. } = step;
+        let (state, id) = (state.as_ref(), found.as_ref().map(|found| found.id.as_str()));
+        Self { address, kind, action: *action, replaces: *replaces, generation: *generation, changes, state, id, needs }
+    }
 }
 
 fn digest(file: &File) -> Result<String> {
-    let File { schema, version, tenancy, account, region, spec, policy, upgrade, steps, digest: _ } = file;
-    Ok(hash(&json(&(schema, version, tenancy, account, region, spec, policy, upgrade, steps))?))
+    let File { schema, version, tenancy, target, spec, policy, upgrade, steps, digest: _ } = file;
+    Ok(hash(&json(&(schema, version, tenancy, target, spec, policy, upgrade, steps))?))
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>> {

@@ -145,9 +145,15 @@ impl Estate {
 
     /// Replaces a text that stands in the spec once.
     fn edit(&self, from: &str, to: &str) {
-        let text = fs::read_to_string(self.spec()).unwrap();
+        self.edit_in("tenancy.yaml", from, to);
+    }
+
+    /// The same in a spec of another name.
+    fn edit_in(&self, file: &str, from: &str, to: &str) {
+        let file = self.path().join(file);
+        let text = fs::read_to_string(&file).unwrap();
         assert_eq!(text.matches(from).count(), 1, "{from:?} stands once in {}", self.example.name);
-        self.write(&text.replace(from, to));
+        fs::write(file, text.replace(from, to)).unwrap();
     }
 
     /// The binary, about to run with this spec: no terminal, no environment.

@@ -89,14 +89,96 @@ fn it_is_refused_when_it_is_missing() {
 
 #[test]
 fn a_refusal_makes_no_changing_call() {
-    let estate = saved();
-    estate.edit("max: 4", "max: 5");
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.edit("max: 3", "max: 4");
     let served = Served::start(&estate, None);
+    against(&served.url(), &mut estate.bare(&["plan", "--out", "p"])).exits(0);
+    estate.edit("max: 4", "max: 5");
     against(&served.url(), &mut estate.bare(&["apply", "p"])).refuses(&["another version of the spec"]);
     for (service, operation) in served.server.counts().keys() {
         let reads = ["Describe", "Get", "List"].iter().any(|verb| operation.starts_with(verb));
         assert!(reads, "{service} {operation}");
     }
+}
+
+/// The account and the region may be the same: a sandbox is no AWS.
+#[test]
+fn a_sandboxs_plan_is_done_in_that_sandbox_only() {
+    let estate = saved();
+    let before = estate.holds();
+    // Refused before anybody is asked for credentials.
+    Run::of(&mut estate.bare(&["apply", "p"])).refuses(&["is for the sandbox in", "this run is for AWS", "--sandbox="]);
+    let mut elsewhere = estate.bare(&["apply", "p", "--sandbox=other"]);
+    Run::of(&mut elsewhere).refuses(&["this run is for the sandbox in", "other; nothing was changed"]);
+    assert!(!estate.path().join("other").exists());
+    let served = Served::start(&estate, None);
+    against(&served.url(), &mut estate.bare(&["apply", "p"])).refuses(&["is for the sandbox in"]);
+    assert_eq!(served.server.counts().len(), 0);
+    drop(served);
+    assert_eq!(estate.holds(), before);
+}
+
+#[test]
+fn an_endpoints_plan_is_done_at_that_endpoint_only() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.edit("max: 3", "max: 4");
+    let copy = Estate::applied(&SINGLE_SILO);
+    let (here, there) = (Served::start(&estate, None), Served::start(&copy, None));
+    against(&here.url(), &mut estate.bare(&["plan", "--out", "p"])).exits(0);
+    let refused = against(&there.url(), &mut estate.bare(&["apply", "p"]));
+    refused.refuses(&["is for AWS at", here.url().as_str(), there.url().as_str(), "AWS_ENDPOINT_URL"]);
+    Run::of(&mut estate.command(&["apply", "p"])).refuses(&["this run is for the sandbox", "leave out --sandbox"]);
+    // An endpoint for one service counts too.
+    let mut some = estate.bare(&["apply", "p"]);
+    some.env("AWS_ENDPOINT_URL_EKS", there.url());
+    against(&here.url(), &mut some).refuses(&["is for AWS at"]);
+    against(&here.url(), &mut estate.bare(&["apply", "p"])).exits(0);
+}
+
+/// A shell does what is printed.
+#[test]
+fn the_printed_command_is_whole() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.edit("max: 3", "max: 4");
+    fs::create_dir(estate.path().join("my profiles")).unwrap();
+    fs::rename(estate.spec(), estate.path().join("it's.yaml")).unwrap();
+    let said = estate
+        .run(&["plan", "--out", "my plan", "-f", "it's.yaml", "--profiles", "my profiles", "--aws-only"])
+        .exits(0);
+    let text = said.err.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (_, command) = text.split_once("To do exactly this: ringfence ").expect("the command is printed");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("exec {} {command}", env!("CARGO_BIN_EXE_ringfence"))]);
+    Run::of(shell.current_dir(estate.path()).env_clear().env("HOME", estate.path())).exits(0);
+    // What was planned without the clusters' insides isn't done with them.
+    estate.edit_in("it's.yaml", "max: 4", "max: 5");
+    estate.run(&["plan", "--out", "p", "-f", "it's.yaml", "--aws-only"]).exits(0);
+    estate.run(&["apply", "p", "-f", "it's.yaml"]).refuses(&["made with --aws-only", "nothing was changed"]);
+}
+
+/// What a plan says beside its steps may change: what EKS says of a cluster's
+/// health is a note.
+#[test]
+fn it_holds_while_words_change() {
+    fn trouble(state: &mut Value) {
+        match state {
+            Value::Object(fields) if fields.contains_key("resourcesVpcConfig") => {
+                let issue =
+                    serde_json::json!({"code": "Ec2SubnetNotFound", "message": "one is gone", "resourceIds": []});
+                fields.insert("health".to_owned(), serde_json::json!({"issues": [issue]}));
+            }
+            Value::Object(fields) => fields.values_mut().for_each(trouble),
+            Value::Array(all) => all.iter_mut().for_each(trouble),
+            _ => {}
+        }
+    }
+    let estate = saved();
+    let before = estate.plan(&[])["notes"].clone();
+    let mut state: Value = serde_json::from_slice(&fs::read(estate.state()).unwrap()).unwrap();
+    trouble(&mut state);
+    fs::write(estate.state(), state.to_string()).unwrap();
+    assert_ne!(estate.plan(&[])["notes"], before);
+    estate.run(&["apply", "p"]).exits(0);
 }
 
 /// Whatever is done to the file: it is refused, and nothing is changed.
