@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Measures ringfence against its sandbox and writes docs/benchmarks.md.
 
-    cargo build --release && benches/report.py [--check] [--only CASE]... [--bin PATH]
+    cargo build --release && benches/report.py [--check] [--only CASE | --makespan]... [--bin PATH]
 
 For each case an estate is applied from nothing, planned without a change, changed in one node group's maximum, and
 destroyed. The sandbox runs in a process of its own, so that what it costs isn't counted, and fast enough that nothing
 takes time. Calls are what arrives there. With --check the exit code is 1 if a budget for calls is missed.
+
+How long an apply takes is measured apart, at a speed at which the computer isn't what it waits for; --makespan measures
+that alone and writes that section anew.
 """
 
 import argparse
@@ -75,6 +78,12 @@ BUDGETS = [
     ("10 silos", "everything", "plan", "all", 350),
 ]
 CPU, MEGABYTES, FIRST_OUTPUT = 1.0, 100, 0.5
+
+# Silos, with the program's default options. So much faster than the wall that the largest takes a minute, and slow
+# enough that two cores are idle most of the time.
+MAKESPAN_CASES, MAKESPAN_SPEED = (1, 10, 20, 50), 20
+# An apply may take so much longer than its longest chain, and be off by so much from what it foretold.
+LONGER, FORETOLD = 1.05, 0.1
 
 
 def of_the_baseline(action, case):
@@ -214,6 +223,96 @@ def measure(binary, case, shape):
         finally:
             sandbox.stop()
     return found
+
+
+def chain(plan, took):
+    """The longest chain of steps that need each other, as (seconds, indices), by what each took."""
+    ends = {}
+    for i, step in enumerate(plan["steps"]):
+        before = max((ends[need["address"], need["action"]] for need in step["needs"]), default=(0, ()))
+        ends[step["address"], step["action"]] = (before[0] + took[i], (*before[1], i))
+    return max(ends.values())
+
+
+def makespan(binary):
+    """How long applies of many silos take, by their own events."""
+    rows, alone = [], None
+    for silos in MAKESPAN_CASES:
+        with tempfile.TemporaryDirectory() as home:
+            home = Path(home)
+            CASES["makespan"] = (silos, 0, 0)
+            text = spec("makespan", "everything", False)
+            text = text.replace("per-zone", "single").replace("vpcPrefix: 16", "vpcPrefix: 18")
+            (home / "tenancy.yaml").write_text(text)
+            command = [binary, "apply", "--auto-approve", "--format=json", "--sandbox=sandbox"]
+            environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+            started = time.monotonic()
+            command.append(f"--sandbox-speed={MAKESPAN_SPEED}")
+            process = subprocess.Popen(
+                command, env=environment, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+            documents = [json.loads(line) for line in process.stdout]
+            _, status, used = os.wait4(process.pid, 0)
+            wall = time.monotonic() - started
+            if os.waitstatus_to_exitcode(status) != 0:
+                sys.exit(f"{silos} silos: exit {os.waitstatus_to_exitcode(status)}: {documents[-1]}")
+        plan = next(document for document in documents if document.get("type") == "plan")
+        events = {kind: [d for d in documents if d.get("type") == kind] for kind in ("begin", "done", "end")}
+        took = {event["step"]: event["took_seconds"] for event in events["done"]}
+        longest, steps = chain(plan, took)
+        alone = alone or (longest, [plan["steps"][i] for i in steps], [took[i] for i in steps])
+        rows.append(
+            {
+                "silos": silos,
+                "steps": len(plan["steps"]),
+                "took": events["end"][0]["took_seconds"],
+                "foretold": events["begin"][0]["expected_seconds"],
+                "chain": longest,
+                "busy": (used.ru_utime + used.ru_stime) / wall,
+            }
+        )
+        print(f"{silos} silos: {rows[-1]}", flush=True)
+        for i in steps:
+            print(f"    {took[i]:7.1f} s  {plan['steps'][i]['address']}", flush=True)
+    return rows, alone
+
+
+def waiting(rows, alone):
+    """The section about time."""
+    one, steps, took = alone
+    way = ", ".join(f"{step['address'].split('/', 3)[-1]} {seconds:.0f} s" for step, seconds in zip(steps, took) if seconds >= 10)
+    lines = [
+        "",
+        "## Makespan",
+        "",
+        f"How long `apply` from nothing takes by its own events, with default options, in the sandbox at {MAKESPAN_SPEED} "
+        "times the wall's speed. The durations are those that AWS is known for, a little different for each resource, and "
+        "not measured there. Shape *everything*, but with one NAT gateway for each silo. The critical path is the longest "
+        f"chain of steps that need each other, by what each took; for a silo alone it is {one:.0f} s ({way}). However many "
+        f"silos there are, an apply should take no longer than {LONGER} times its critical path, and be off by at most "
+        f"{FORETOLD:.0%} from what it foretells at its beginning. Load when measured: {os.getloadavg()[0]:.1f} on "
+        f"{os.cpu_count()} cores; what the computer takes counts {MAKESPAN_SPEED} times.",
+        "",
+        "| silos | steps | critical path s | took s | times the critical path | | times a silo alone | foretold s | off | | cores busy |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        times, off = row["took"] / row["chain"], abs(row["foretold"] / row["took"] - 1)
+        lines.append(
+            f"| {row['silos']} | {row['steps']:,} | {row['chain']:,.0f} | {row['took']:,.0f} | {times:.3f} "
+            f"| {'kept' if times <= LONGER else '**missed**'} | {row['took'] / one:.3f} | {row['foretold']:,.0f} | {off:.1%} "
+            f"| {'kept' if off <= FORETOLD else '**missed**'} | {row['busy']:.1f} |"
+        )
+    return lines
+
+
+def with_section(page, lines):
+    """`page` with this section in the place of the one with its title, or after the budgets."""
+    title = next(line for line in lines if line.startswith("## "))
+    sections = re.split(r"(?m)^(?=## )", page)
+    kept = [section for section in sections if not section.startswith(title + "\n")]
+    kept.insert(2, "\n".join(lines).strip() + "\n\n")
+    return "".join(kept)
 
 
 def many_tenants(binary):
@@ -382,6 +481,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit 1 if a budget for calls is missed")
     parser.add_argument("--only", action="append", choices=CASES, help="only this case, and print instead of writing")
+    parser.add_argument("--makespan", action="store_true", help="measure how long applies take, and write that section")
     parser.add_argument("--bin", type=Path, help="the program; else the release build, else the debug build")
     args = parser.parse_args()
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -390,11 +490,15 @@ def main():
     if binary is None:
         sys.exit("no build found: run `cargo build --release`")
     build = "debug" if "debug" in binary.parts else "release"
+    if args.makespan:
+        PAGE.write_text(with_section(PAGE.read_text(), waiting(*makespan(binary))))
+        return 0
     results = {(case, shape): measure(binary, case, shape) for case in args.only or CASES for shape in SHAPES}
     if args.only:
         print(page(results, build, None))
     else:
-        PAGE.write_text(page(results, build, many_tenants(binary)))
+        text = page(results, build, many_tenants(binary))
+        PAGE.write_text(with_section(text, waiting(*makespan(binary))))
     missed = [row for row in judged(results) if row[2] is not None and row[2] > row[1]]
     for what, most, found, unit in missed:
         print(f"missed: {what}: {shown(found)}{unit}, at most {shown(most)}{unit}")

@@ -4,7 +4,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use super::pace::NOT_AWS;
+use super::wire::{NO_ANSWER, NOT_AWS};
 use crate::engine::error::{Class, Error};
 use crate::engine::secret::hide;
 
@@ -43,9 +43,15 @@ where
             None => not_aws(service.raw()),
         },
         SdkError::ResponseError(response) => not_aws(response.raw()),
-        SdkError::TimeoutError(_) => Error::new(Class::Unclear, "no answer in time"),
+        SdkError::TimeoutError(_) => Error::new(Class::Unclear, NO_ANSWER),
         SdkError::DispatchFailure(dispatch) => {
+            if let Some(barred) = dispatch.as_connector_error().and_then(|e| barred(e)) {
+                return barred.clone();
+            }
             let cause = chain(error);
+            if dispatch.is_timeout() && cause.ends_with(NO_ANSWER) {
+                return Error::new(Class::Unclear, NO_ANSWER);
+            }
             if is_credentials(&cause) {
                 return no_credentials(&cause);
             }
@@ -202,6 +208,11 @@ fn no_credentials(cause: &str) -> Error {
 fn is_credentials(cause: &str) -> bool {
     let cause = cause.to_lowercase();
     cause.contains("credential") || cause.contains("identity resolver")
+}
+
+/// Why the wire didn't even send the request, if it didn't.
+fn barred<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+    std::iter::successors(error.source(), |e| e.source()).find_map(|e| e.downcast_ref())
 }
 
 /// All causes, outermost first.

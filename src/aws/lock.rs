@@ -9,8 +9,11 @@
 //! because overwriting names no type and so can't create.
 //!
 //! No computer's clock is compared with another's. A waiter takes over after
-//! it has seen the same heartbeat for a whole lease; the holder stops writing
-//! when its last good heartbeat began longer ago than the lease less a margin.
+//! it has seen the same heartbeat for a whole lease. The holder begins no write
+//! when less than a quarter of its lease is left since its last good heartbeat
+//! began, and gives up a write that takes longer than what is left: the
+//! [fence](super::fence) asks before each attempt. What was sent by then and
+//! waits somewhere on its way can't be called back.
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
@@ -181,16 +184,22 @@ struct Lease {
     trouble: Option<Error>,
     /// Why it may not write any more. Stays.
     lost: Option<Error>,
+    /// This run has given it back.
+    over: bool,
 }
 
 impl Lease {
     fn new(length: Duration, renewed: Moment) -> Self {
-        Self { length, renewed, trouble: None, lost: None }
+        Self { length, renewed, trouble: None, lost: None, over: false }
     }
 
-    /// A quarter of the lease is left for calls under way.
+    fn left(&self, now: Moment) -> Duration {
+        self.length.saturating_sub(now.since(self.renewed))
+    }
+
+    /// Less than a quarter is left: too little for a write to end in.
     fn stale(&self, now: Moment) -> bool {
-        now.since(self.renewed) > self.length.mul_f64(0.75)
+        self.left(now) < self.length.div_f64(4.0)
     }
 
     fn renew(&mut self, begun: Moment) {
@@ -202,24 +211,31 @@ impl Lease {
         self.lost.get_or_insert(why);
     }
 
-    fn check(&mut self, now: Moment) -> Result<()> {
+    /// How long a write that begins now may take.
+    fn allows(&mut self, now: Moment) -> Result<Duration> {
+        if self.over {
+            return Err(Error::new(Class::Lost, "the lock was released; nothing is written any more"));
+        }
         if self.lost.is_none() && self.stale(now) {
             let age = now.since(self.renewed).as_secs();
             let why = self.trouble.take().map(|e| format!(" ({e})")).unwrap_or_default();
             self.lose(
                 Error::new(
-                    Class::Conflict,
+                    Class::Lost,
                     format!("the lock couldn't be renewed for {age} s{why}, so another run may have taken it"),
                 )
                 .help("nothing new was started; run the same command again, which goes on from what it finds"),
             );
         }
-        self.lost.clone().map_or(Ok(()), Err)
+        match &self.lost {
+            Some(why) => Err(why.clone()),
+            None => Ok(self.left(now)),
+        }
     }
 }
 
 /// A tenancy's lock, held or not.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Store {
     client: aws_sdk_ssm::Client,
     clock: Clock,
@@ -444,7 +460,7 @@ impl Store {
             _ => format!("is gone: {} was deleted", self.name(generation)),
         };
         Ok(Some(
-            Error::new(Class::Conflict, format!("the lock {by}; nothing new was started"))
+            Error::new(Class::Lost, format!("the lock {by}; nothing new was started"))
                 .help("when no other run is under way, run the same command again: it goes on from what it finds"),
         ))
     }
@@ -491,6 +507,7 @@ pub struct Lock {
     beating: Mutex<Option<(watch::Sender<()>, JoinHandle<()>)>>,
 }
 
+#[derive(Debug)]
 struct Held {
     store: Store,
     generation: u64,
@@ -526,8 +543,15 @@ impl Lock {
         }
     }
 
-    /// Marks it as released.
+    /// How long it stays after a run that ends now without releasing it.
+    pub fn left(&self) -> Duration {
+        self.held.lease().left(Moment::now(&self.held.store.clock))
+    }
+
+    /// Marks it as released. Whatever comes of that, this run writes nothing
+    /// any more.
     pub async fn release(&self) -> Result<()> {
+        self.held.lease().over = true;
         self.still().await;
         let Held { store, generation, record, .. } = &*self.held;
         let released = store.overwrite(*generation, &Record { released: true, ..record.clone() }).await;
@@ -590,9 +614,10 @@ impl Held {
 }
 
 impl Guard for Held {
-    fn check(&self) -> Result<()> {
+    fn allows(&self) -> Result<Duration> {
         let now = Moment::now(&self.store.clock);
-        self.lease().check(now)
+        // The clock may be a sandbox's; calls take their time on the wall.
+        Ok(self.lease().allows(now)?.div_f64(self.store.clock.speed()))
     }
 }
 
@@ -658,23 +683,32 @@ mod tests {
     #[test]
     fn the_holder_stops_before_a_waiter_may_take_over() {
         let mut lease = Lease::new(LEASE, moment(100, 1000));
-        assert!(lease.check(moment(145, 1045)).is_ok());
+        assert_eq!(lease.allows(moment(100, 1000)).unwrap(), at(60));
+        assert_eq!(lease.allows(moment(145, 1045)).unwrap(), at(15));
         lease.renew(moment(140, 1040));
-        assert!(lease.check(moment(185, 1085)).is_ok());
+        assert!(lease.allows(moment(185, 1085)).is_ok());
         lease.trouble = Some(Error::new(Class::Denied, "the credentials have expired"));
-        let why = lease.check(moment(186, 1086)).unwrap_err();
+        let why = lease.allows(moment(186, 1086)).unwrap_err();
         assert!(why.message.contains("the credentials have expired"), "{why}");
+        assert_eq!(why.class, Class::Lost);
         // A heartbeat that gets through later changes nothing.
         lease.renew(moment(187, 1087));
-        assert!(lease.check(moment(188, 1088)).is_err());
+        assert!(lease.allows(moment(188, 1088)).is_err());
+    }
+
+    #[test]
+    fn who_has_released_it_writes_nothing() {
+        let mut lease = Lease::new(LEASE, moment(100, 1000));
+        lease.over = true;
+        assert_eq!(lease.allows(moment(101, 1001)).unwrap_err().class, Class::Lost);
     }
 
     #[test]
     fn a_computer_that_slept_does_not_go_on() {
         let mut lease = Lease::new(LEASE, moment(100, 1000));
-        assert!(lease.check(moment(101, 1046)).is_err());
+        assert!(lease.allows(moment(101, 1046)).is_err());
         // A wall clock that is set back doesn't make the lease longer.
         let mut lease = Lease::new(LEASE, moment(100, 1000));
-        assert!(lease.check(moment(146, 500)).is_err());
+        assert!(lease.allows(moment(146, 500)).is_err());
     }
 }

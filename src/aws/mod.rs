@@ -3,12 +3,14 @@
 
 pub mod calls;
 pub mod error;
+pub mod fence;
 pub mod http;
 pub mod lock;
 mod pace;
 pub mod probe;
 pub mod simulate;
 pub mod tags;
+mod wire;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,6 +30,8 @@ use crate::engine::error::{Class, Error, Result};
 use crate::engine::secret;
 
 pub use calls::Calls;
+pub use fence::Fence;
+use wire::Wire;
 
 /// Where a resource lives. Clients are looked up by it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +71,12 @@ pub struct Aws {
     pub sts: aws_sdk_sts::Client,
     pub calls: Calls,
     pub clock: Clock,
+    /// What the clients above, and those of the clusters, must pass before they
+    /// change anything.
+    pub fence: Fence,
+    /// How long an answer is waited for.
+    pub patience: Duration,
+    /// For clients that pass no fence: the lock's own, and readers.
     pub config: SdkConfig,
 }
 
@@ -74,12 +84,13 @@ impl Aws {
     /// Loads the environment's configuration and asks STS who we are: one
     /// call.
     pub async fn connect(access: &Access, tenancy: &str, clock: Clock) -> Result<Arc<Self>> {
-        let config = load(access, &clock).await?;
-        let calls = Calls::default();
+        let (config, wire) = configured(access, &clock).await?;
+        let (calls, fence, patience) = (Calls::default(), Fence::default(), wire.patience);
+        let fenced = config.to_builder().http_client(Wire { fence: Some(fence.clone()), ..wire }).build();
         macro_rules! client {
             ($sdk:ident) => {
                 $sdk::Client::from_conf(
-                    $sdk::config::Builder::from(&config)
+                    $sdk::config::Builder::from(&fenced)
                         .interceptor(calls.clone())
                         .retry_classifier(Unreadable)
                         .build(),
@@ -110,6 +121,8 @@ impl Aws {
             sts,
             calls,
             clock,
+            fence,
+            patience,
             config,
         }))
     }
@@ -183,6 +196,17 @@ impl ClassifyRetry for Unreadable {
 
 /// The environment's configuration. Calls nothing.
 pub async fn load(access: &Access, clock: &Clock) -> Result<SdkConfig> {
+    Ok(configured(access, clock).await?.0)
+}
+
+async fn configured(access: &Access, clock: &Clock) -> Result<(SdkConfig, Wire)> {
+    let wire = Wire {
+        http: http::client(access.sandbox.is_some())?,
+        pace: pace::Pace::new(clock.clone()),
+        clock: clock.clone(),
+        patience: access.patience.unwrap_or(Duration::from_secs(60)),
+        fence: None,
+    };
     let paused = |seconds: f64| Duration::from_secs_f64(seconds / clock.speed());
     let loader = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(access.region.clone()))
@@ -192,13 +216,9 @@ pub async fn load(access: &Access, clock: &Clock) -> Result<SdkConfig> {
                 .with_initial_backoff(paused(0.5))
                 .with_max_backoff(paused(5.0)),
         )
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(Duration::from_secs(5))
-                .operation_attempt_timeout(access.patience.unwrap_or(Duration::from_secs(60)))
-                .build(),
-        )
-        .http_client(pace::paced(http::client(access.sandbox.is_some())?, pace::Pace::new(clock.clone())));
+        // How long an answer is waited for is the wire's business.
+        .timeout_config(TimeoutConfig::builder().connect_timeout(Duration::from_secs(5)).build())
+        .http_client(wire.clone());
     let loader = match &access.sandbox {
         None => loader,
         // The account's number as the access key: emulators tell accounts
@@ -208,8 +228,9 @@ pub async fn load(access: &Access, clock: &Clock) -> Result<SdkConfig> {
         }
     };
     let config = loader.load().await;
-    let Some(credentials) = config.credentials_provider() else { return Ok(config) };
-    Ok(config.to_builder().credentials_provider(SharedCredentialsProvider::new(Kept(credentials))).build())
+    let Some(credentials) = config.credentials_provider() else { return Ok((config, wire)) };
+    let kept = SharedCredentialsProvider::new(Kept(credentials));
+    Ok((config.to_builder().credentials_provider(kept).build(), wire))
 }
 
 /// Credentials that nothing shows: a server may repeat what it was sent.

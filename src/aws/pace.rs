@@ -5,21 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::retry::ErrorKind;
-use bytes::Bytes;
-use http_body_util::BodyExt;
-
+use super::wire::Api;
 use crate::engine::clock::Clock;
 
-/// Throttled again and again, an API is still called this often: a wait must
-/// end before the call times out.
+/// Throttled again and again, an API is still called this often: a signed
+/// request mustn't wait for so long that it expires.
 const SLOWEST: f64 = 0.5;
 
 /// The part of what AWS grants that is used: calls don't arrive as evenly as
@@ -114,108 +104,18 @@ impl Pace {
         change(bucket, now)
     }
 
-    async fn wait(&self, api: &Api) {
+    /// Waits for a token.
+    pub async fn wait(&self, api: &Api) {
         let pause = self.with(api, Bucket::take);
         if !pause.is_zero() {
             self.clock.sleep(pause).await;
         }
     }
-}
 
-/// What a request calls.
-struct Api {
-    service: String,
-    /// For EKS, the HTTP method: its paths carry names.
-    action: String,
-}
-
-impl Api {
-    /// By the credential scope, and by what each protocol says of the action.
-    fn of(request: &HttpRequest) -> Option<Self> {
-        let scope = request.headers().get("authorization")?.split("Credential=").nth(1)?;
-        let service = scope.split(',').next()?.split('/').nth(3)?.to_owned();
-        let target = request.headers().get("x-amz-target").and_then(|target| target.rsplit('.').next());
-        let body = || std::str::from_utf8(request.body().bytes()?).ok();
-        let query = || body()?.split('&').find_map(|pair| pair.strip_prefix("Action="));
-        let action = target.or_else(query).unwrap_or(request.method()).to_owned();
-        Some(Self { service, action })
+    /// Takes in whether the API answered that it is called too often.
+    pub fn learn(&self, api: &Api, throttled: bool) {
+        self.with(api, |bucket, now| bucket.learn(throttled, now));
     }
-
-    fn reads(&self) -> bool {
-        ["Describe", "Get", "List", "GET"].iter().any(|verb| self.action.starts_with(verb))
-    }
-}
-
-/// `client`, at this pace.
-pub fn paced(client: SharedHttpClient, pace: Pace) -> SharedHttpClient {
-    SharedHttpClient::new(Paced { client, pace })
-}
-
-#[derive(Debug)]
-struct Paced {
-    client: SharedHttpClient,
-    pace: Pace,
-}
-
-impl HttpClient for Paced {
-    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        let connector = self.client.http_connector(settings, components);
-        SharedHttpConnector::new(PacedConnector { connector, pace: self.pace.clone() })
-    }
-}
-
-#[derive(Debug)]
-struct PacedConnector {
-    connector: SharedHttpConnector,
-    pace: Pace,
-}
-
-impl HttpConnector for PacedConnector {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let (connector, pace) = (self.connector.clone(), self.pace.clone());
-        HttpConnectorFuture::new(async move {
-            let Some(api) = Api::of(&request) else { return connector.call(request).await };
-            pace.wait(&api).await;
-            let mut response = connector.call(request).await?;
-            let success = response.status().is_success();
-            // Some operations answer with nothing, so nobody would read it.
-            let html = |kind: &str| kind.starts_with("text/html");
-            if success && response.headers().get("content-type").is_some_and(html) && is_page(&mut response).await? {
-                let page = format!("{NOT_AWS}: HTTP {}, a web page", response.status().as_u16());
-                return Err(ConnectorError::other(page.into(), Some(ErrorKind::TransientError)));
-            }
-            let throttled = !success && is_throttling(&mut response).await?;
-            pace.with(&api, |bucket, now| bucket.learn(throttled, now));
-            Ok(response)
-        })
-    }
-}
-
-/// The beginning of what is said of an answer that somebody in between gave.
-pub(super) const NOT_AWS: &str = "the answer isn't AWS's";
-
-/// Emulators give answers this type, too.
-async fn is_page(response: &mut HttpResponse) -> Result<bool, ConnectorError> {
-    let bytes = read(response).await?;
-    let start = String::from_utf8_lossy(bytes.get(..256).unwrap_or(&bytes)).trim_start().to_lowercase();
-    Ok(start.starts_with("<!doctype html") || start.starts_with("<html"))
-}
-
-/// The body, which stays for who asked.
-async fn read(response: &mut HttpResponse) -> Result<Bytes, ConnectorError> {
-    let body = std::mem::replace(response.body_mut(), SdkBody::taken());
-    let bytes = body.collect().await.map_err(ConnectorError::io)?.to_bytes();
-    *response.body_mut() = SdkBody::from(bytes.clone());
-    Ok(bytes)
-}
-
-async fn is_throttling(response: &mut HttpResponse) -> Result<bool, ConnectorError> {
-    let bytes = read(response).await?;
-    let said = String::from_utf8_lossy(&bytes);
-    let kind = response.headers().get("x-amzn-errortype").unwrap_or_default();
-    let words = ["Throttl", "RequestLimitExceeded", "TooManyRequests"];
-    let throttled = response.status().as_u16() == 429 || words.iter().any(|w| said.contains(w) || kind.contains(w));
-    Ok(throttled)
 }
 
 #[cfg(test)]

@@ -112,6 +112,7 @@ pub async fn carry_out(
                 .into());
         }
     }
+    let Some(stop) = locked.begin() else { return Ok(exit::INTERRUPTED) };
     let (events, listener) = mpsc::unbounded_channel();
     let executor = Executor {
         kinds: session.kinds.clone(),
@@ -119,7 +120,7 @@ pub async fn carry_out(
         clock: session.aws.clock.clone(),
         parallelism: usize::from(running.parallelism),
         events,
-        stop: locked.begin(),
+        stop,
         guard: locked.lock.guard(),
         chance: Chance(RandomState::new().hash_one(())),
     };
@@ -129,7 +130,7 @@ pub async fn carry_out(
         drop(executor);
         (plan, report)
     };
-    let ((plan, mut report), shown) = tokio::join!(run, ui.run(listener, session.aws.clock.speed(), None));
+    let ((plan, mut report), shown) = tokio::join!(run, ui.run(listener, &session.aws.clock, None));
     let lost = locked.lock.lost();
     if lost.is_none() {
         verify(session, ui, policy, upgrade, &mut report).await;

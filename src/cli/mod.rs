@@ -134,7 +134,9 @@ pub struct Running {
     /// --allow-destroy.
     #[arg(long)]
     pub auto_approve: bool,
-    /// Steps at a time.
+    /// Steps of each kind of resource that make calls at a time. Those that wait
+    /// for AWS to finish don't count, and how often each API is called is
+    /// limited apart from this.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub parallelism: u16,
     /// Wait for another run to end, such as 90s or 10m. Without it, a run that

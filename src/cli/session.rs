@@ -6,11 +6,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::{Global, Running, exit, stop};
 use crate::aws::lock::{self, Lock, Store};
@@ -159,6 +159,21 @@ impl Session {
         last: bool,
         work: impl AsyncFnOnce(&Self, &Locked) -> std::result::Result<u8, Failure>,
     ) -> std::result::Result<u8, Failure> {
+        let result = self.under_lock(ui, command, running, last, work).await;
+        let closed = self.close().await;
+        let code = result?;
+        closed?;
+        Ok(code)
+    }
+
+    async fn under_lock(
+        &self,
+        ui: &Ui,
+        command: &str,
+        running: &Running,
+        last: bool,
+        work: impl AsyncFnOnce(&Self, &Locked) -> std::result::Result<u8, Failure>,
+    ) -> std::result::Result<u8, Failure> {
         let (_watcher, stop) = stop::watch();
         // Nobody else uses an embedded sandbox, so who died there is missed sooner.
         let usual = if self.sandbox.is_some() { lock::LEASE / 3 } else { lock::LEASE };
@@ -169,28 +184,55 @@ impl Session {
             let mut stop = stop.clone();
             tokio::select! {
                 taken = store.take(command, lease, running.lock_timeout, &say) => taken?,
-                _ = stop.wait_for(|s| *s == Stop::Gently) => return Ok(exit::INTERRUPTED),
+                _ = stop.wait_for(|s| *s != Stop::No) => return Ok(exit::INTERRUPTED),
             }
         };
+        self.aws.fence.set(taken.guard());
         let lock = Arc::new(taken);
-        let until_begun = tokio::spawn(leave_when_stopped(lock.clone(), stop.clone()));
-        let locked = Locked { lock, stop, until_begun };
-        let result = work(&self, &locked).await;
-        locked.until_begun.abort();
-        let released = match last && matches!(result, Ok(exit::DONE)) {
-            true => locked.lock.remove().await,
-            false => locked.lock.release().await,
+        let phase = Arc::new(Mutex::new(Phase::Before));
+        let mut until_begun = tokio::spawn(leave_when_stopped(lock.clone(), stop.clone(), phase.clone()));
+        let locked = Locked { lock, stop, phase };
+        let result = tokio::select! {
+            result = work(self, &locked) => result,
+            () = locked.left() => Ok(exit::INTERRUPTED),
         };
-        if let Err(error) = released {
-            ui.note(&format!(
-                "The lock couldn't be released ({error}): the next run waits until its lease has ended, {} s from now.",
-                lease.as_secs()
+        if enter(&locked.phase, Phase::Begun) == Phase::Leaving {
+            // It ends the program.
+            let _ = (&mut until_begun).await;
+        }
+        until_begun.abort();
+        self.unlock(ui, &locked, last && matches!(result, Ok(exit::DONE))).await;
+        result
+    }
+
+    /// Gives the lock back, and says so where that isn't sure.
+    async fn unlock(&self, ui: &Ui, locked: &Locked, last: bool) {
+        let lock = &locked.lock;
+        let hurried = *locked.stop.borrow() == Stop::AtOnce;
+        if hurried && self.aws.fence.cut() > 0 && lock.lost().is_none() {
+            return ui.note(&format!(
+                "A change was being asked for and may still be made, so the lock stays: the next run waits until its lease has ended, {} s from now.",
+                lock.left().as_secs()
             ));
         }
-        let closed = self.close().await;
-        let code = result?;
-        closed?;
-        Ok(code)
+        let released = async {
+            match last {
+                true => lock.remove().await,
+                false => lock.release().await,
+            }
+        };
+        let released = match hurried {
+            true => within(released, HURRY).await,
+            false => released.await,
+        };
+        match released {
+            Ok(()) if hurried => ui.note("The lock is released."),
+            Ok(()) => {}
+            Err(error) => ui.note(&format!(
+                "The lock couldn't be released ({error}): the next run waits until its lease has ended, {} s from now.",
+                lock.left().as_secs()
+            )),
+        }
     }
 
     /// Ends the sandbox, if there is one, and keeps what it holds.
@@ -298,27 +340,67 @@ impl Session {
     }
 }
 
+/// For how long somebody who wants to be out is kept waiting.
+const HURRY: Duration = Duration::from_secs(3);
+
+async fn within<T>(work: impl Future<Output = Result<T>>, limit: Duration) -> Result<T> {
+    let late = |_| Err(Error::new(Class::Timeout, format!("no answer within {} s", limit.as_secs())));
+    tokio::time::timeout(limit, work).await.unwrap_or_else(late)
+}
+
+/// Who a signal is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing is changed yet: it ends the program.
+    Before,
+    /// The executor.
+    Begun,
+    /// A signal came before anything was begun.
+    Leaving,
+}
+
+/// The phase from now on: `next`, unless the first was left before. Only one of
+/// beginning and leaving can win.
+fn enter(phase: &Mutex<Phase>, next: Phase) -> Phase {
+    let mut phase = phase.lock().unwrap_or_else(PoisonError::into_inner);
+    if *phase == Phase::Before {
+        *phase = next;
+    }
+    *phase
+}
+
 /// A run that holds the lock.
 pub struct Locked {
     pub lock: Arc<Lock>,
     stop: watch::Receiver<Stop>,
-    until_begun: JoinHandle<()>,
+    phase: Arc<Mutex<Phase>>,
 }
 
 impl Locked {
-    /// From now on Ctrl-C is the executor's: gives what tells it.
-    pub fn begin(&self) -> watch::Receiver<Stop> {
-        self.until_begun.abort();
-        self.stop.clone()
+    /// From now on Ctrl-C is the executor's: gives what tells it. `None` if
+    /// there was one before, and the run is over.
+    pub fn begin(&self) -> Option<watch::Receiver<Stop>> {
+        (enter(&self.phase, Phase::Begun) == Phase::Begun).then(|| self.stop.clone())
+    }
+
+    /// Ends when the user has asked twice and whatever runs hasn't ended by
+    /// itself.
+    async fn left(&self) {
+        let mut stop = self.stop.clone();
+        match stop.wait_for(|s| *s == Stop::AtOnce).await {
+            Ok(_) => Clock::real().sleep(HURRY).await,
+            Err(_) => std::future::pending().await,
+        }
     }
 }
 
 /// While nothing is changed yet, not even an unanswered question holds up
 /// Ctrl-C.
-async fn leave_when_stopped(lock: Arc<Lock>, mut stop: watch::Receiver<Stop>) {
-    if stop.wait_for(|s| *s == Stop::Gently).await.is_ok() {
+async fn leave_when_stopped(lock: Arc<Lock>, mut stop: watch::Receiver<Stop>, phase: Arc<Mutex<Phase>>) {
+    let stopped = stop.wait_for(|s| *s != Stop::No).await.is_ok();
+    if stopped && enter(&phase, Phase::Leaving) == Phase::Leaving {
         // If it fails, the lease ends by itself.
-        let _ = lock.release().await;
+        let _ = within(lock.release(), HURRY).await;
         stop::leave();
     }
 }
@@ -411,4 +493,18 @@ fn unreadable(kind: &str, mut error: Error) -> Error {
 
 fn text<'a>(state: &'a serde_json::Value, field: &str) -> Option<&'a str> {
     state.get(field).and_then(serde_json::Value::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_begun_or_left_but_not_both() {
+        for (first, second) in [(Phase::Begun, Phase::Leaving), (Phase::Leaving, Phase::Begun)] {
+            let phase = Mutex::new(Phase::Before);
+            assert_eq!(enter(&phase, first), first);
+            assert_eq!(enter(&phase, second), first);
+        }
+    }
 }

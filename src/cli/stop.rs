@@ -1,4 +1,5 @@
-//! Ctrl-C: once, nothing new starts; twice, the program leaves at once.
+//! Ctrl-C: once, nothing new starts; twice, what runs is left as it is; three
+//! times, the program ends without another word. SIGTERM and SIGHUP likewise.
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,18 +16,21 @@ impl Drop for Watcher {
     }
 }
 
-/// Begins to watch. The receiver turns to [`Stop::Gently`] at the first
-/// signal.
+/// Begins to watch. The receiver turns to [`Stop::Gently`] at the first signal
+/// and to [`Stop::AtOnce`] at the second.
 pub fn watch() -> (Watcher, watch::Receiver<Stop>) {
     let (sender, receiver) = watch::channel(Stop::No);
     let task = tokio::spawn(async move {
         // Without signals the run can't be stopped gently; it goes on.
         let Ok(mut signals) = Signals::new() else { return sender.closed().await };
-        signals.next().await;
-        if sender.send(Stop::Gently).is_ok() {
+        for stop in [Stop::Gently, Stop::AtOnce] {
             signals.next().await;
-            leave();
+            if sender.send(stop).is_err() {
+                return;
+            }
         }
+        signals.next().await;
+        leave();
     });
     (Watcher(task), receiver)
 }
@@ -38,7 +42,7 @@ pub async fn requested() {
     }
 }
 
-/// Whoever asks twice wants to be out; what was begun is found by the next
+/// Whoever asks so often wants to be out; what was begun is found by the next
 /// run.
 #[allow(clippy::disallowed_methods)]
 pub fn leave() {
@@ -46,21 +50,32 @@ pub fn leave() {
 }
 
 #[cfg(unix)]
-struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+struct Signals(Vec<tokio::signal::unix::Signal>);
 
 #[cfg(unix)]
 impl Signals {
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+        let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+        // Under nohup a run outlives its terminal.
+        if !ignores_hangup() {
+            kinds.push(SignalKind::hangup());
+        }
+        kinds.into_iter().map(signal).collect::<std::io::Result<_>>().map(Self)
     }
 
     async fn next(&mut self) {
-        tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
-        }
+        futures::future::select_all(self.0.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
     }
+}
+
+/// Whether this process was started to ignore SIGHUP. Linux alone says so
+/// without unsafe code; elsewhere nobody is believed to.
+#[cfg(unix)]
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 #[cfg(not(unix))]

@@ -17,6 +17,14 @@ pub struct Unlock {
 impl Unlock {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let session = Session::open(global, ui).await?;
+        let result = self.release(&session, ui).await;
+        let closed = session.close().await;
+        result?;
+        closed?;
+        Ok(exit::DONE)
+    }
+
+    async fn release(self, session: &Session, ui: &Ui) -> Result<(), Failure> {
         let store = session.lock();
         let all = store.list().await?;
         let Some(holder) = all.last().filter(|s| !s.released()) else {
@@ -35,7 +43,6 @@ impl Unlock {
         }
         store.free(holder).await?;
         ui.note("The lock is released.");
-        session.close().await?;
-        Ok(exit::DONE)
+        Ok(())
     }
 }

@@ -15,6 +15,8 @@ pub enum Class {
     Throttled,
     /// Something else works on the same resource. Retried for a while.
     Conflict,
+    /// The lock was lost, so nothing may be written any more.
+    Lost,
     /// Something that isn't ours uses it. Retried for a moment: what is being
     /// taken down elsewhere may be gone then.
     Held,

@@ -15,7 +15,7 @@ pub enum Event {
     /// The run begins.
     Begin {
         steps: usize,
-        /// The longest chain of expected durations.
+        /// How long it takes if each step takes as long as is expected of it.
         expected: Duration,
     },
     /// A step starts.
@@ -36,8 +36,6 @@ pub enum Event {
     Skipped { step: usize, address: Address, action: Action, because: Address },
     /// The user asked to stop: nothing new starts.
     Stopping { running: usize },
-    /// What was written is read again.
-    Verifying { resources: usize },
     /// The run is over.
     End { took: Duration },
 }

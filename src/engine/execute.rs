@@ -4,12 +4,12 @@
 //! It makes no choices about what to do, only about when: order, lanes,
 //! retries, waiting.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::slice;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -24,26 +24,35 @@ use super::event::{Event, Events};
 use super::kind::{Found, Handle, Kind, Made, New, Registry, Status};
 use super::plan::{Action, Plan, Step, is_known, refers_to, token, verb};
 use super::report::{Outcome, Report};
+use super::schedule::{Job, Schedule};
+use super::slots::{self, Slot, Slots};
 use super::value::{Outputs, resolve};
 
-/// How a run is stopped: nothing new starts after [`Stop::Gently`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How a run is stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
     #[default]
     No,
+    /// Nothing new starts; what was begun is seen through.
     Gently,
+    /// What was begun is left as it is.
+    AtOnce,
 }
 
 /// Whether the run may still write. Asked before each write, so it answers at
 /// once, from what it knows.
-pub trait Guard: Send + Sync {
-    fn check(&self) -> Result<()>;
+pub trait Guard: std::fmt::Debug + Send + Sync {
+    /// How long a write that begins now may take.
+    ///
+    /// # Errors
+    /// [`Class::Lost`] if none may begin any more.
+    fn allows(&self) -> Result<Duration>;
 }
 
 /// Nobody else can write.
 impl Guard for () {
-    fn check(&self) -> Result<()> {
-        Ok(())
+    fn allows(&self) -> Result<Duration> {
+        Ok(Duration::MAX)
     }
 }
 
@@ -64,7 +73,8 @@ pub struct Executor {
     pub kinds: Registry,
     pub tenancy: String,
     pub clock: Clock,
-    /// Steps at a time.
+    /// Steps of each kind that make calls at a time. Those that only wait don't
+    /// count.
     pub parallelism: usize,
     pub events: Events,
     pub stop: watch::Receiver<Stop>,
@@ -73,7 +83,7 @@ pub struct Executor {
     pub chance: Chance,
 }
 
-/// What is known of a cluster's API server. Until one step got through, no
+/// What is known of a cluster's API server. Until it has answered one step, no
 /// other tries: each may wait for long.
 enum Contact {
     Tried,
@@ -81,183 +91,260 @@ enum Contact {
     Closed(Error),
 }
 
-impl Contact {
-    fn learn(&mut self, error: Option<&Error>) {
-        *self = match (error, &self) {
-            (Some(e), Self::Tried) if is_closed(e) => Self::Closed(e.clone()),
-            // A single refusal may be about a single object.
-            (Some(e), _) if e.class == Class::Unreachable => Self::Closed(e.clone()),
-            _ => Self::Open,
-        };
-    }
-}
-
 /// True if a cluster's API server can't be reached, or doesn't let us in.
 fn is_closed(error: &Error) -> bool {
     matches!(error.class, Class::Unreachable | Class::Denied)
 }
 
+/// What the steps of one run share.
+struct Shared {
+    pollers: Pollers,
+    slots: Arc<Slots>,
+    /// By the cluster's name.
+    contacts: Mutex<BTreeMap<String, Contact>>,
+}
+
+impl Shared {
+    fn contacts(&self) -> MutexGuard<'_, BTreeMap<String, Contact>> {
+        self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True if a step may try `cluster`: nobody has, or it answered.
+    fn may_try(&self, cluster: &str) -> bool {
+        !matches!(self.contacts().get(cluster), Some(Contact::Tried | Contact::Closed(_)))
+    }
+
+    /// A step tries `cluster`, as the only one if nobody has before.
+    fn tries(&self, cluster: &str) {
+        self.contacts().entry(cluster.to_owned()).or_insert(Contact::Tried);
+    }
+
+    /// `cluster` has answered a step.
+    fn heard(&self, cluster: &str) {
+        if let Some(contact @ Contact::Tried) = self.contacts().get_mut(cluster) {
+            *contact = Contact::Open;
+            self.slots.news.notify_one();
+        }
+    }
+
+    /// What the end of a step says about its cluster; the error if that is
+    /// closed to us now.
+    fn learn(&self, cluster: &str, error: Option<&Error>) -> Option<Error> {
+        let mut contacts = self.contacts();
+        let contact = contacts.get_mut(cluster)?;
+        *contact = match (error, &contact) {
+            (Some(e), Contact::Tried) if is_closed(e) => Contact::Closed(e.clone()),
+            // A single refusal may be about a single object.
+            (Some(e), _) if e.class == Class::Unreachable => Contact::Closed(e.clone()),
+            _ => Contact::Open,
+        };
+        match contact {
+            Contact::Closed(error) => Some(error.clone()),
+            _ => None,
+        }
+    }
+}
+
 /// How a step ended: its id and outputs.
 type Ended = (usize, Duration, Result<(String, Outputs)>);
+
+/// A run's bookkeeping.
+struct Run<'a> {
+    executor: &'a Executor,
+    plan: &'a Plan,
+    schedule: Schedule,
+    outcomes: Vec<Option<Outcome>>,
+    outputs: BTreeMap<Address, Outputs>,
+    /// The cluster that each step works inside of.
+    clusters: Vec<Option<String>>,
+    shared: Arc<Shared>,
+}
+
+impl<'a> Run<'a> {
+    fn new(executor: &'a Executor, plan: &'a Plan) -> Self {
+        let jobs = plan.steps.iter().map(|step| Job {
+            needs: &step.needs,
+            expected: executor.pace(step).0,
+            lane: executor.lane(step),
+        });
+        Self {
+            executor,
+            plan,
+            schedule: Schedule::new(jobs),
+            outcomes: vec![None; plan.steps.len()],
+            outputs: plan.outputs.clone(),
+            clusters: plan.steps.iter().map(|step| executor.cluster(step)).collect(),
+            shared: Arc::new(Shared {
+                pollers: Pollers::default(),
+                slots: Slots::new(executor.parallelism),
+                contacts: Mutex::default(),
+            }),
+        }
+    }
+
+    fn cluster(&self, i: usize) -> Option<&str> {
+        self.clusters.get(i)?.as_deref()
+    }
+
+    /// Takes slots for what may start now, and what it starts from.
+    fn start(&mut self) -> Vec<(usize, &'a Step, Slot, Result<New>)> {
+        let Self { schedule, clusters, shared, plan, .. } = self;
+        let mut slots = BTreeMap::new();
+        let started = schedule.start(|i| {
+            let cluster = clusters.get(i).and_then(Option::as_deref);
+            if cluster.is_some_and(|cluster| !shared.may_try(cluster)) {
+                return false;
+            }
+            let Some(slot) = plan.steps.get(i).and_then(|step| shared.slots.take(step.kind)) else { return false };
+            slots.insert(i, slot);
+            cluster.into_iter().for_each(|cluster| shared.tries(cluster));
+            true
+        });
+        let begun = started.into_iter().filter_map(|i| Some((i, self.plan.steps.get(i)?, slots.remove(&i)?)));
+        begun.map(|(i, step, slot)| (i, step, slot, self.executor.new(step, &self.outputs))).collect()
+    }
+
+    fn end(&mut self, i: usize, outcome: Outcome) {
+        let met = matches!(outcome, Outcome::Done | Outcome::Unmet { .. });
+        if let Some(known) = self.outcomes.get_mut(i) {
+            *known = Some(outcome);
+        }
+        if met {
+            return self.schedule.done(i);
+        }
+        for dropped in self.schedule.failed(i) {
+            self.skip(dropped);
+        }
+    }
+
+    /// It can't run any more, because of something that it needs.
+    fn skip(&mut self, i: usize) {
+        let Some(step) = self.plan.steps.get(i) else { return };
+        let because = step.needs.iter().find(|n| {
+            let outcome = self.outcomes.get(**n).and_then(Option::as_ref);
+            matches!(outcome, Some(Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Skipped { .. }))
+        });
+        let Some(because) = because.and_then(|n| self.plan.steps.get(*n)).map(|s| s.address.clone()) else { return };
+        self.executor.send(Event::Skipped {
+            step: i,
+            address: step.address.clone(),
+            action: step.action,
+            because: because.clone(),
+        });
+        if let Some(known) = self.outcomes.get_mut(i) {
+            *known = Some(Outcome::Skipped { because });
+        }
+    }
+
+    /// Ends what is still to be done in a cluster that is closed to us.
+    fn close(&mut self, cluster: &str, error: &Error) {
+        let inside: Vec<usize> = (0..self.plan.steps.len())
+            .filter(|i| self.cluster(*i) == Some(cluster) && self.schedule.drop(*i))
+            .collect();
+        for i in &inside {
+            let Some(step) = self.plan.steps.get(*i) else { continue };
+            let (address, error) = (step.address.clone(), error.clone());
+            let (action, took) = (step.action, Duration::ZERO);
+            self.executor.send(Event::Blocked { step: *i, address, action, error: error.clone(), took });
+            if let Some(known) = self.outcomes.get_mut(*i) {
+                *known = Some(Outcome::Blocked { error });
+            }
+        }
+        for i in inside {
+            for dropped in self.schedule.failed(i) {
+                self.skip(dropped);
+            }
+        }
+    }
+
+    /// Takes in how a step ended.
+    fn take(&mut self, (i, took, result): Ended) {
+        let Some(step) = self.plan.steps.get(i) else { return };
+        let (address, action) = (step.address.clone(), step.action);
+        let cluster = self.cluster(i).map(str::to_owned);
+        let closed = cluster.as_ref().and_then(|c| self.shared.learn(c, result.as_ref().err()));
+        match result {
+            Ok((id, made)) => {
+                if action != Action::Delete {
+                    self.outputs.insert(address.clone(), made);
+                }
+                self.executor.send(Event::Done { step: i, address, action, id, took });
+                self.end(i, Outcome::Done);
+            }
+            Err(error) => {
+                let event = error.clone();
+                let outcome = match error.class {
+                    _ if cluster.is_some() && is_closed(&error) => Outcome::Blocked { error },
+                    Class::Unserved => Outcome::Unmet { error },
+                    _ => Outcome::Failed { error },
+                };
+                self.executor.send(match outcome {
+                    Outcome::Failed { .. } => Event::Failed { step: i, address, action, error: event, took },
+                    _ => Event::Blocked { step: i, address, action, error: event, took },
+                });
+                self.end(i, outcome);
+            }
+        }
+        if let (Some(cluster), Some(error)) = (cluster, closed) {
+            self.close(&cluster, &error);
+        }
+    }
+}
 
 impl Executor {
     /// Carries out `plan`. Failures are in the report, not an `Err`.
     pub async fn execute(&self, plan: &Plan) -> Report {
         let begun = self.clock.elapsed();
-        self.send(Event::Begin { steps: plan.steps.len(), expected: self.expected(plan) });
-        let pollers = Pollers::default();
-        let mut outputs = plan.outputs.clone();
-        let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
-        let mut started: BTreeSet<usize> = BTreeSet::new();
-        let mut lanes: BTreeSet<String> = BTreeSet::new();
-        let mut contacts: BTreeMap<String, Contact> = BTreeMap::new();
+        let mut run = Run::new(self, plan);
+        self.send(Event::Begin { steps: plan.steps.len(), expected: run.schedule.clone().foretell() });
+        let shared = run.shared.clone();
         let mut running: FuturesUnordered<Pin<Box<dyn Future<Output = Ended> + Send + '_>>> = FuturesUnordered::new();
         let mut stop = self.stop.clone();
-        let mut stopping = false;
+        let mut stopped = Stop::No;
         let mut barred = false;
         loop {
-            self.close(plan, &mut outcomes, &started, &contacts);
-            self.skip(plan, &mut outcomes, &started);
-            if !stopping && !barred {
-                for (i, step) in plan.steps.iter().enumerate() {
-                    if running.len() >= self.parallelism.max(1) {
-                        break;
+            let asked = *stop.borrow_and_update();
+            if asked == Stop::Gently && stopped == Stop::No {
+                self.send(Event::Stopping { running: running.len() });
+            }
+            stopped = asked;
+            if stopped == Stop::AtOnce {
+                break;
+            }
+            if stopped == Stop::No && !barred && run.schedule.any_ready() {
+                barred = self.guard.allows().is_err();
+                if barred {
+                    self.send(Event::Stopping { running: running.len() });
+                } else {
+                    for (i, step, slot, new) in run.start() {
+                        let (expected, limit) = self.pace(step);
+                        let (address, kind, action) = (step.address.clone(), step.kind, step.action);
+                        self.send(Event::Start { step: i, address, kind, action, expected });
+                        running.push(Box::pin(slot.hold(self.run(i, step, new, &shared, limit))));
                     }
-                    let ready = !started.contains(&i)
-                        && !outcomes.contains_key(&i)
-                        && step
-                            .needs
-                            .iter()
-                            .all(|n| matches!(outcomes.get(n), Some(Outcome::Done | Outcome::Unmet { .. })));
-                    let lane = self.lane(step);
-                    if !ready || lane.as_ref().is_some_and(|l| lanes.contains(l)) {
-                        continue;
-                    }
-                    if let Some(cluster) = self.cluster(step) {
-                        match contacts.get(&cluster) {
-                            Some(Contact::Tried) => continue,
-                            Some(_) => {}
-                            None => drop(contacts.insert(cluster, Contact::Tried)),
-                        }
-                    }
-                    if self.guard.check().is_err() {
-                        barred = true;
-                        self.send(Event::Stopping { running: running.len() });
-                        break;
-                    }
-                    lanes.extend(lane);
-                    started.insert(i);
-                    running.push(Box::pin(self.run(i, step, outputs.clone(), &pollers)));
                 }
             }
             if running.is_empty() {
                 break;
             }
-            let ended = tokio::select! {
-                ended = running.next() => ended,
-                changed = stop.changed(), if !stopping => {
-                    stopping = changed.is_ok() && *stop.borrow() == Stop::Gently;
-                    if stopping {
-                        self.send(Event::Stopping { running: running.len() });
-                    }
-                    continue;
-                }
-            };
-            let Some((i, took, result)) = ended else { break };
-            let Some(step) = plan.steps.get(i) else { continue };
-            if let Some(lane) = self.lane(step) {
-                lanes.remove(&lane);
-            }
-            let (address, action) = (step.address.clone(), step.action);
-            if let Some(contact) = self.cluster(step).and_then(|c| contacts.get_mut(&c)) {
-                contact.learn(result.as_ref().err());
-            }
-            match result {
-                Ok((id, made)) => {
-                    if action != Action::Delete {
-                        outputs.insert(address.clone(), made);
-                    }
-                    self.send(Event::Done { step: i, address, action, id, took });
-                    outcomes.insert(i, Outcome::Done);
-                }
-                Err(error) => {
-                    let event = error.clone();
-                    let outcome = match error.class {
-                        _ if self.cluster(step).is_some() && is_closed(&error) => Outcome::Blocked { error },
-                        Class::Unserved => Outcome::Unmet { error },
-                        _ => Outcome::Failed { error },
-                    };
-                    self.send(match outcome {
-                        Outcome::Failed { .. } => Event::Failed { step: i, address, action, error: event, took },
-                        _ => Event::Blocked { step: i, address, action, error: event, took },
-                    });
-                    outcomes.insert(i, outcome);
-                }
+            tokio::select! {
+                Some(ended) = running.next() => run.take(ended),
+                () = run.shared.slots.news.notified() => {}
+                Ok(_) = stop.wait_for(|s| *s != stopped) => {}
             }
         }
+        // What is under way now is left as it is.
+        drop(running);
         let took = self.clock.elapsed().saturating_sub(begun);
         self.send(Event::End { took });
+        let ends = run.outcomes.into_iter().enumerate().map(|(i, outcome)| {
+            outcome.unwrap_or(if run.schedule.is_started(i) { Outcome::Abandoned } else { Outcome::NotStarted })
+        });
         Report {
-            lines: plan
-                .steps
-                .iter()
-                .enumerate()
-                .map(|(i, step)| Report::line(step, outcomes.remove(&i).unwrap_or(Outcome::NotStarted)))
-                .collect(),
+            lines: plan.steps.iter().zip(ends).map(|(step, outcome)| Report::line(step, outcome)).collect(),
             took,
-            interrupted: stopping,
+            interrupted: stopped != Stop::No,
             differs: vec![],
-        }
-    }
-
-    /// Marks what can't run any more: dependents of failed, blocked and skipped
-    /// ones.
-    fn skip(&self, plan: &Plan, outcomes: &mut BTreeMap<usize, Outcome>, started: &BTreeSet<usize>) {
-        loop {
-            let next = plan.steps.iter().enumerate().find_map(|(i, step)| {
-                if started.contains(&i) || outcomes.contains_key(&i) {
-                    return None;
-                }
-                let failed = step.needs.iter().find(|n| {
-                    let outcome = outcomes.get(n);
-                    matches!(outcome, Some(Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Skipped { .. }))
-                });
-                Some((i, failed.and_then(|n| plan.steps.get(*n))?.address.clone()))
-            });
-            let Some((i, because)) = next else { return };
-            if let Some(step) = plan.steps.get(i) {
-                self.send(Event::Skipped {
-                    step: i,
-                    address: step.address.clone(),
-                    action: step.action,
-                    because: because.clone(),
-                });
-            }
-            outcomes.insert(i, Outcome::Skipped { because });
-        }
-    }
-
-    /// Ends what is still to be done in clusters that are closed to us.
-    fn close(
-        &self,
-        plan: &Plan,
-        outcomes: &mut BTreeMap<usize, Outcome>,
-        started: &BTreeSet<usize>,
-        contacts: &BTreeMap<String, Contact>,
-    ) {
-        if !contacts.values().any(|c| matches!(c, Contact::Closed(_))) {
-            return;
-        }
-        for (i, step) in plan.steps.iter().enumerate() {
-            if started.contains(&i) || outcomes.contains_key(&i) {
-                continue;
-            }
-            let contact = self.cluster(step).and_then(|c| contacts.get(&c));
-            let Some(Contact::Closed(error)) = contact else { continue };
-            let (address, error) = (step.address.clone(), error.clone());
-            let (action, took) = (step.action, Duration::ZERO);
-            self.send(Event::Blocked { step: i, address, action, error: error.clone(), took });
-            outcomes.insert(i, Outcome::Blocked { error });
         }
     }
 
@@ -273,31 +360,25 @@ impl Executor {
         self.kinds.get(step.kind).ok()?.lane(state)
     }
 
-    /// The longest chain of expected durations.
-    fn expected(&self, plan: &Plan) -> Duration {
-        let mut ends: Vec<Duration> = Vec::with_capacity(plan.steps.len());
-        for step in &plan.steps {
-            let begin = step.needs.iter().filter_map(|n| ends.get(*n)).max().copied().unwrap_or_default();
-            ends.push(begin + self.pace(step).0);
-        }
-        ends.into_iter().max().unwrap_or_default()
-    }
-
     fn pace(&self, step: &Step) -> (Duration, Duration) {
         self.kinds.get(step.kind).map(|k| k.pace(verb(step.action))).map(|p| (p.expected, p.limit)).unwrap_or_default()
     }
 
-    async fn run(&self, i: usize, step: &Step, outputs: BTreeMap<Address, Outputs>, pollers: &Pollers) -> Ended {
+    /// What a step makes, once all that it needs is there.
+    fn new(&self, step: &Step, outputs: &BTreeMap<Address, Outputs>) -> Result<New> {
+        let state = step.state.as_ref().ok_or_else(|| Error::bug(format!("{} has no state to send", step.address)))?;
+        let state = resolve(state, &|a, o| outputs.get(a)?.get(o).cloned());
+        if !is_known(&state) {
+            let missing = refers_to(&state).into_iter().map(|a| a.to_string()).collect::<Vec<_>>().join(", ");
+            return Err(Error::bug(format!("{} refers to outputs that don't exist: of {missing}", step.address)));
+        }
+        let token = token(&self.tenancy, &step.address, step.generation, &state);
+        Ok(New { address: step.address.clone(), generation: step.generation, state, token })
+    }
+
+    async fn run(&self, i: usize, step: &Step, new: Result<New>, shared: &Shared, limit: Duration) -> Ended {
         let begun = self.clock.elapsed();
-        let (expected, limit) = self.pace(step);
-        self.send(Event::Start {
-            step: i,
-            address: step.address.clone(),
-            kind: step.kind,
-            action: step.action,
-            expected,
-        });
-        let result = self.carry_out(i, step, &outputs, pollers, limit).await;
+        let result = self.carry_out(i, step, new, shared, limit).await;
         (i, self.clock.elapsed().saturating_sub(begun), result)
     }
 
@@ -305,32 +386,22 @@ impl Executor {
         &self,
         i: usize,
         step: &Step,
-        outputs: &BTreeMap<Address, Outputs>,
-        pollers: &Pollers,
+        new: Result<New>,
+        shared: &Shared,
         limit: Duration,
     ) -> Result<(String, Outputs)> {
         let kind = self.kinds.get(step.kind)?;
-        let wait = Wait { executor: self, i, step, kind, pollers, limit, ours: true };
+        let cluster = self.cluster(step);
+        let wait = Wait { executor: self, i, step, kind, shared, cluster: cluster.as_deref(), limit, ours: true };
         let before = Wait { ours: false, ..wait };
-        let new = || -> Result<New> {
-            let state =
-                step.state.as_ref().ok_or_else(|| Error::bug(format!("{} has no state to send", step.address)))?;
-            let state = resolve(state, &|a, o| outputs.get(a)?.get(o).cloned());
-            if !is_known(&state) {
-                let missing = refers_to(&state).into_iter().map(|a| a.to_string()).collect::<Vec<_>>().join(", ");
-                return Err(Error::bug(format!("{} refers to outputs that don't exist: of {missing}", step.address)));
-            }
-            let token = token(&self.tenancy, &step.address, step.generation, &state);
-            Ok(New { address: step.address.clone(), generation: step.generation, state, token })
-        };
         match (step.action, &step.found) {
             (Action::Create, _) => {
-                let new = new()?;
+                let new = new?;
                 let made = self.create(&wait, &new).await?;
                 wait.ready(made, &new.state).await
             }
             (Action::Update, Some(found)) => {
-                let new = new()?;
+                let new = new?;
                 if matches!(found.status, Status::Pending(_)) {
                     before.ready(Made { id: found.id.clone(), ..Made::default() }, &found.state).await?;
                 }
@@ -358,7 +429,7 @@ impl Executor {
     async fn create(&self, wait: &Wait<'_>, new: &New) -> Result<Made> {
         let mut tries = Tries::default();
         loop {
-            self.guard.check()?;
+            self.guard.allows()?;
             let error = match wait.kind.create(new).await {
                 Ok(made) => return Ok(made),
                 Err(error) => error,
@@ -390,7 +461,7 @@ impl Executor {
             if changes.is_empty() && found.status == Status::Ready {
                 return Ok(Made { id: found.id, outputs: found.outputs, ready: true });
             }
-            self.guard.check()?;
+            self.guard.allows()?;
             let error = match wait.kind.update(&found, new, &changes).await {
                 Ok(made) => return Ok(Made { outputs: merged(&found.outputs, made.outputs), ..made }),
                 Err(error) => error,
@@ -412,13 +483,14 @@ impl Executor {
 
     /// Pauses; only `through` to the end if the user stops the run.
     async fn rest(&self, pause: Duration, through: bool) -> Rest {
+        slots::give_back();
         if through {
             self.clock.sleep(pause).await;
             return Rest::Over;
         }
         let mut stop = self.stop.clone();
         tokio::select! {
-            Ok(_) = stop.wait_for(|s| *s == Stop::Gently) => Rest::Stopped,
+            Ok(_) = stop.wait_for(|s| *s != Stop::No) => Rest::Stopped,
             () = self.clock.sleep(pause) => Rest::Over,
         }
     }
@@ -464,6 +536,9 @@ impl Tries {
     /// Waits before the next attempt, or gives the error back if there is to
     /// be none.
     async fn again(&mut self, wait: &Wait<'_>, error: Error) -> Result<()> {
+        if !is_closed(&error) {
+            wait.heard();
+        }
         let clock = &wait.executor.clock;
         let now = clock.elapsed();
         let since = *self.since.get_or_insert(now);
@@ -518,21 +593,22 @@ enum Rest {
 fn given_up(error: Error, tried: Duration) -> Error {
     let message = format!("{}, tried for {} s", error.message, tried.as_secs());
     let help = error.help.clone().unwrap_or_else(|| match error.class {
-        Class::Throttled => {
-            "run the same command later, or with a smaller --parallelism: it goes on from what it finds".to_owned()
-        }
+        Class::Throttled => "run the same command later: it goes on from what it finds".to_owned(),
         _ => "run the same command again: it goes on from what it finds".to_owned(),
     });
     Error { message, ..error }.help(help)
 }
 
 /// Waiting on behalf of one step.
+#[derive(Clone, Copy)]
 struct Wait<'a> {
     executor: &'a Executor,
     i: usize,
     step: &'a Step,
     kind: &'a Arc<dyn Kind>,
-    pollers: &'a Pollers,
+    shared: &'a Shared,
+    /// The cluster that the step works inside of.
+    cluster: Option<&'a str>,
     /// How long each of calling and waiting may take.
     limit: Duration,
     /// What is waited for was begun by this run: it is seen through even when
@@ -541,6 +617,11 @@ struct Wait<'a> {
 }
 
 impl Wait<'_> {
+    /// The step's cluster has answered: the others needn't wait for this one.
+    fn heard(&self) {
+        self.cluster.into_iter().for_each(|cluster| self.shared.heard(cluster));
+    }
+
     /// What a create call made whose answer was lost. `patiently`: as long as
     /// reads may not show it yet.
     async fn made(&self, new: &New, patiently: bool) -> Result<Option<Found>> {
@@ -570,9 +651,12 @@ impl Wait<'_> {
     async fn retried<T, F: Future<Output = Result<T>>>(&self, call: impl Fn() -> F) -> Result<T> {
         let mut tries = Tries::default();
         loop {
-            self.executor.guard.check()?;
+            self.executor.guard.allows()?;
             match call().await {
-                Ok(value) => return Ok(value),
+                Ok(value) => {
+                    self.heard();
+                    return Ok(value);
+                }
                 Err(error) => tries.again(self, error).await?,
             }
         }
@@ -583,6 +667,10 @@ impl Wait<'_> {
         if made.ready {
             return Ok((made.id, made.outputs));
         }
+        if self.ours {
+            self.heard();
+        }
+        slots::give_back();
         let handle = Handle {
             address: self.step.address.clone(),
             generation: self.step.generation,
@@ -630,6 +718,7 @@ impl Wait<'_> {
 
     /// Polls until it is gone.
     async fn gone(&self, found: &Found) -> Result<()> {
+        slots::give_back();
         let handle = handle(found);
         let mut shown = String::new();
         let mut pause = Pause::default();
@@ -654,8 +743,11 @@ impl Wait<'_> {
     async fn find(&self, handle: &Handle) -> Result<Option<Found>> {
         let mut tries = Tries { through: self.ours, ..Tries::default() };
         loop {
-            match self.pollers.find(self.kind, handle).await {
-                Ok(found) => return Ok(found),
+            match self.shared.pollers.find(self.kind, handle).await {
+                Ok(found) => {
+                    self.heard();
+                    return Ok(found);
+                }
                 Err(error) => tries.again(self, error).await?,
             }
         }

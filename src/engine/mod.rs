@@ -14,7 +14,11 @@ pub mod kind;
 pub mod observe;
 pub mod plan;
 pub mod report;
+mod schedule;
 pub mod secret;
+pub mod slots;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod timing;
 pub mod value;

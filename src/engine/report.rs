@@ -32,6 +32,8 @@ pub enum Outcome {
     },
     /// The user stopped the run before it started.
     NotStarted,
+    /// The user left while it was under way: what came of it isn't known.
+    Abandoned,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -102,6 +104,11 @@ impl Report {
     /// Steps that weren't carried out.
     pub fn left(&self) -> impl Iterator<Item = &Line> {
         self.lines.iter().filter(|l| matches!(l.outcome, Outcome::Skipped { .. } | Outcome::NotStarted))
+    }
+
+    /// Steps that the user left while they were under way.
+    pub fn abandoned(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter().filter(|l| matches!(l.outcome, Outcome::Abandoned))
     }
 
     pub(crate) fn line(step: &Step, outcome: Outcome) -> Line {

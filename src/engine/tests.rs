@@ -463,6 +463,7 @@ async fn a_failure_skips_what_depends_on_it_and_nothing_else() {
             Outcome::Unmet { .. } => "unmet",
             Outcome::Skipped { .. } => "skipped",
             Outcome::NotStarted => "not started",
+            Outcome::Abandoned => "abandoned",
         }
     };
     assert_eq!(outcome("tenant/a/silo/group"), "failed");

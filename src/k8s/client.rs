@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
 use http::{Method, Request, Response, Uri};
 use http_body_util::BodyExt;
@@ -21,6 +22,7 @@ use super::apis::Apis;
 use super::error;
 use super::token::{Held, token};
 use crate::aws::Aws;
+use crate::aws::fence::Attempt;
 use crate::engine::clock::Clock;
 use crate::engine::error::{Error, Result};
 use crate::engine::secret;
@@ -92,8 +94,7 @@ impl Clusters {
             None => from_eks(target)?,
         };
         config.connect_timeout = Some(CONNECT);
-        // As AWS's answers are waited for.
-        config.read_timeout = self.aws.config.timeout_config().and_then(|t| t.operation_attempt_timeout());
+        config.read_timeout = Some(self.aws.patience);
         // Otherwise the time that a connection sat idle counts.
         config.reset_reader_on_write = true;
         config.default_retry = false;
@@ -145,6 +146,11 @@ impl Call {
     pub fn get(action: &'static str, path: impl Into<String>) -> Self {
         Self { action, method: Method::GET, path: path.into(), accept: "application/json", body: None }
     }
+
+    /// True if it may change something.
+    fn changes(&self) -> bool {
+        self.method != Method::GET && !self.path.contains("dryRun=All")
+    }
 }
 
 impl Cluster {
@@ -176,21 +182,12 @@ impl Cluster {
         for attempt in 1.. {
             let request = self.request(call).await.map_err(named)?;
             self.count(call.action);
-            let response = self
-                .client
-                .send(request)
-                .await
-                .map_err(|e| named(error::transport(&e, &self.name, &self.ways_out())))?;
-            let status = response.status().as_u16();
-            let busy = matches!(status, 429 | 503 | 504) && attempt < TRIES;
-            let asked = retry_after(&response);
-            let body = response
-                .into_body()
-                .collect()
-                .await
-                .map_err(|e| named(error::transport(&e, &self.name, &self.ways_out())))?
-                .to_bytes();
-            if busy {
+            let passed = call.changes().then(|| self.aws.fence.enter()).transpose().map_err(named)?;
+            let limit = passed.as_ref().map_or(self.aws.patience, |passed| passed.limit.min(self.aws.patience));
+            let answer = tokio::time::timeout(limit, self.exchange(request)).await;
+            passed.into_iter().for_each(Attempt::over);
+            let (status, asked, body) = answer.unwrap_or_else(|_| Err(error::no_answer(&self.name))).map_err(named)?;
+            if matches!(status, 429 | 503 | 504) && attempt < TRIES {
                 self.aws.clock.sleep(asked.unwrap_or(wait)).await;
                 wait *= 2;
                 continue;
@@ -201,6 +198,15 @@ impl Cluster {
             return error::json(&body).ok_or_else(|| named(error::not_kubernetes(status, &body, &self.name)));
         }
         Err(Error::bug(format!("no request was sent to cluster {}", self.name)))
+    }
+
+    /// The answer's status, when it asks to be asked again, and its body.
+    async fn exchange(&self, request: Request<Body>) -> Result<(u16, Option<Duration>, Bytes)> {
+        let broken = |e: kube::Error| error::transport(&e, &self.name, &self.ways_out());
+        let response = self.client.send(request).await.map_err(broken)?;
+        let (status, asked) = (response.status().as_u16(), retry_after(&response));
+        let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
+        Ok((status, asked, body))
     }
 
     async fn request(&self, call: &Call) -> Result<Request<Body>> {

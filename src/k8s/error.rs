@@ -19,7 +19,7 @@ pub fn transport(error: &kube::Error, cluster: &str, help: &str) -> Error {
         l.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(hyper_util::client::legacy::Error::is_connect)
     });
     let cause = match links.last().map(ToString::to_string).unwrap_or_default() {
-        late if late.contains("deadline has elapsed") => "no answer in time".to_owned(),
+        late if late.contains("deadline has elapsed") => NO_ANSWER.to_owned(),
         cause => cause,
     };
     if connecting && cause.contains("certificate") {
@@ -31,6 +31,13 @@ pub fn transport(error: &kube::Error, cluster: &str, help: &str) -> Error {
     } else {
         Error::new(Class::Unclear, format!("the connection to the API server of cluster {cluster} broke: {cause}"))
     }
+}
+
+const NO_ANSWER: &str = "no answer in time";
+
+/// The server took longer than an answer is waited for.
+pub fn no_answer(cluster: &str) -> Error {
+    Error::new(Class::Unclear, format!("the connection to the API server of cluster {cluster} broke: {NO_ANSWER}"))
 }
 
 /// An answer that isn't a success. `login` says who was refused and how to let

@@ -94,6 +94,7 @@ pub(super) fn help(error: &Error) -> Option<String> {
             "wait a minute, then run the same command; a lower --parallelism makes fewer calls at a time"
         }
         Class::Conflict => "something else works on it; wait until that is over, then run the same command",
+        Class::Lost => "when no other run is under way, run the same command again: it goes on from what it finds",
         Class::Held => "remove what holds it, then run the same command",
         Class::NotYet | Class::Unclear => "run the same command; it goes on from what exists now",
         Class::Timeout => "run the same command; it waits on",

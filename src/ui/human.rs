@@ -245,6 +245,13 @@ pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, l
     unmet(&mut out, report, layout);
     held(&mut out, report, layout);
     skipped(&mut out, report, layout);
+    let mut abandoned: Vec<String> = report.abandoned().map(|l| l.address.to_string()).collect();
+    if !abandoned.is_empty() {
+        let what = format!("Left while under way: {}", count(abandoned.len(), "step"));
+        section(&mut out, &paint.yellow(&what));
+        list(&mut out, &mut abandoned, layout);
+        hang(&mut out, "      ", "AWS may still finish these. The same command finds what came of them.", room);
+    }
     let idle = report.lines.iter().filter(|l| matches!(l.outcome, Outcome::NotStarted)).count();
     if idle > 0 {
         section(&mut out, &paint.yellow(&format!("Not started: {}", count(idle, "step"))));

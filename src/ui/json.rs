@@ -165,7 +165,6 @@ pub(super) fn event(event: &Event) -> Value {
             json!({"type": "skipped", "step": step, "address": address, "action": action, "because": because})
         }
         Event::Stopping { running } => json!({"type": "stopping", "running": running}),
-        Event::Verifying { resources } => json!({"type": "verifying", "resources": resources}),
         Event::End { took } => json!({"type": "end", "took_seconds": seconds(took)}),
     }
 }
@@ -229,6 +228,7 @@ fn line(line: &Line) -> Value {
             put("because", json!(because))
         }
         Outcome::NotStarted => put("outcome", json!("not-started")),
+        Outcome::Abandoned => put("outcome", json!("abandoned")),
     };
     Value::Object(fields)
 }

@@ -33,6 +33,7 @@ pub use failure::Failure;
 pub use terminal::{Color, Terminal};
 
 use crate::engine::address::{Address, Owner};
+use crate::engine::clock::Clock;
 use crate::engine::error::Error;
 use crate::engine::event::Event;
 use crate::engine::kind::Registry;
@@ -43,6 +44,9 @@ use human::Layout;
 use progress::{Board, Live};
 use terminal::Screen;
 use text::{Paint, count, hang, plain};
+
+/// Where there is no terminal, a line is written at least this often.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What output looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -216,11 +220,10 @@ impl Ui {
         Ok(())
     }
 
-    /// Shows a run until `events` closes. `speed`: how much faster than the
-    /// wall the run's time passes. `note`: something to know beforehand.
+    /// Shows a run until `events` closes. `note`: something to know beforehand.
     ///
     /// A failure to write doesn't end the run: it is given back at the end.
-    pub async fn run(&self, mut events: UnboundedReceiver<Event>, speed: f64, note: Option<&str>) -> io::Result<()> {
+    pub async fn run(&self, mut events: UnboundedReceiver<Event>, clock: &Clock, note: Option<&str>) -> io::Result<()> {
         self.clear();
         if let Some(note) = note {
             self.note(note);
@@ -230,10 +233,22 @@ impl Ui {
         let quiet = json && self.terminal.out && self.terminal.err;
         let paint = Paint(self.terminal.color_err);
         let size = (self.terminal.width, self.terminal.height);
-        let live = (self.terminal.err && !quiet).then(|| Live::new(self.screen(), speed, size, paint));
+        let live = (self.terminal.err && !quiet).then(|| Live::new(self.screen(), clock.speed(), size, paint));
+        let plainly = live.is_none() && !quiet;
         let mut board = Board::default();
         let mut result = Ok(());
-        while let Some(event) = events.recv().await {
+        let begun = clock.elapsed();
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = events.recv() => event,
+                // Of the wall's: so long does a reader see nothing.
+                () = clock.sleep(SILENCE.mul_f64(clock.speed())), if plainly => {
+                    board.still(clock.elapsed().saturating_sub(begun)).iter().for_each(|line| self.say(line));
+                    continue;
+                }
+            };
+            let Some(event) = event else { break };
             if json {
                 let written = self.put(&format!("{}\n", json::event(&event)));
                 result = result.and(written);
@@ -242,7 +257,7 @@ impl Ui {
                 Some(live) => live.take(&event, paint),
                 None if quiet => {}
                 None => {
-                    for line in board.take(&event, Duration::ZERO, true, paint) {
+                    for line in board.take(&event, clock.elapsed().saturating_sub(begun), true, paint) {
                         self.say(&line);
                     }
                 }

@@ -30,8 +30,6 @@ pub(super) struct Board {
     expected: Duration,
     running: BTreeMap<usize, Thing>,
     stopping: bool,
-    /// What goes on instead of steps.
-    phase: Option<String>,
     /// Things begun so far: their order on the screen.
     begun: usize,
 }
@@ -145,19 +143,39 @@ impl Board {
                     count(*running, "step")
                 ))]
             }
-            Event::Verifying { resources } => {
-                let phase = format!("Reading again what was written ({})", count(*resources, "resource"));
-                self.phase = Some(phase.clone());
-                match plainly {
-                    true => vec![phase],
-                    false => vec![],
-                }
-            }
             Event::End { .. } => {
                 self.running.clear();
                 vec![]
             }
         }
+    }
+
+    /// What is under way, after a while without news.
+    pub fn still(&self, now: Duration) -> Vec<String> {
+        let longest =
+            self.running.values().max_by_key(|t| (t.expected.saturating_sub(now.saturating_sub(t.since)), t.expected));
+        let Some(thing) = longest else { return vec![] };
+        let of = |took: Duration, expected: Duration| match expected >= SLOW {
+            true => format!("{} of about {}", duration(took), rough(expected)),
+            false => duration(took),
+        };
+        let mut text = format!(
+            "[{}/{}] {}: still {} {} ({})",
+            self.over,
+            self.steps,
+            of(now, self.expected),
+            doing(thing.action),
+            plain(thing.address.as_str()),
+            of(now.saturating_sub(thing.since), thing.expected)
+        );
+        if !thing.detail.is_empty() && !thing.detail.eq_ignore_ascii_case(doing(thing.action)) {
+            let _ = write!(text, ", {}", thing.detail);
+        }
+        match self.running.len() {
+            1 => {}
+            all => drop(write!(text, "; {} more under way", all - 1)),
+        }
+        vec![text]
     }
 
     fn detail(&mut self, step: usize, detail: String) {
@@ -174,9 +192,6 @@ impl Board {
     /// The bar, and below it what is under way, longest first.
     pub fn lines(&self, now: Duration, room: usize, height: usize, paint: Paint) -> Vec<String> {
         const CELLS: usize = 24;
-        if let Some(phase) = &self.phase {
-            return vec![cut(phase, room.saturating_sub(1))];
-        }
         if self.steps == 0 {
             return vec![];
         }

@@ -9,6 +9,7 @@ mod cluster;
 mod contract;
 mod fuzz;
 mod layering;
+mod makespan;
 mod manifest;
 mod models;
 mod permissions;

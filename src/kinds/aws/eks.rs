@@ -17,6 +17,7 @@ use crate::engine::address::Address;
 use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::Round;
+use crate::engine::slots;
 
 /// Calls under way at once where an API has no bulk read. AWS publishes no
 /// rates for EKS; five at a time stays below what others were throttled at.
@@ -157,6 +158,7 @@ impl<'a> Pause<'a> {
         if self.clock.elapsed() >= self.until {
             return false;
         }
+        slots::give_back();
         self.clock.sleep(self.next).await;
         self.next = self.next.mul_f64(1.5).min(Duration::from_secs(15));
         true

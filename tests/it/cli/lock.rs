@@ -29,7 +29,19 @@ pub(super) struct Background(Child);
 
 impl Background {
     pub(super) fn start(served: &Served, estate: &Estate, args: &[&str]) -> Self {
-        let mut command = estate.bare(args);
+        Self::spawn(served, estate.bare(args))
+    }
+
+    /// Started by another program, such as `nohup`.
+    pub(super) fn start_by(program: &str, served: &Served, estate: &Estate, args: &[&str]) -> Self {
+        let bare = estate.bare(args);
+        let mut command = Command::new(program);
+        command.arg(bare.get_program()).args(bare.get_args()).current_dir(estate.path());
+        command.env_clear().env("HOME", estate.path()).env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+        Self::spawn(served, command)
+    }
+
+    fn spawn(served: &Served, mut command: Command) -> Self {
         command
             .env("AWS_ENDPOINT_URL", served.url())
             .env("AWS_ACCESS_KEY_ID", "123456789012")
@@ -237,4 +249,56 @@ fn a_holder_that_lost_the_lock_stops_before_its_next_write() {
     let delete = client.delete_parameter().name(format!("{PATH}/3"));
     served.runtime.block_on(delete.send()).unwrap();
     holder.ends().refuses(&["lock/3 was deleted"]);
+}
+
+/// An estate whose cluster is to be changed in two ways, each an update of its
+/// own that EKS takes its time for; and a run that waits for the first.
+fn between_two_updates() -> (Estate, Served, Background) {
+    let estate = estate();
+    let served = serve(&estate);
+    run(&served, &estate, &["apply", "--auto-approve"]).exits(0);
+    let spec = fs::read_to_string(estate.path().join("tenancy.yaml")).unwrap();
+    let mut changed = spec;
+    for (from, to) in [
+        ("203.0.113.0/24", "198.51.100.0/24"),
+        ("overrides:\n", "overrides:\n        cluster: {logTypes: [api, audit, authenticator]}\n"),
+    ] {
+        assert_eq!(changed.matches(from).count(), 1, "{from}");
+        changed = changed.replace(from, to);
+    }
+    estate.write(&changed);
+    // 6 s of the wall, in which the holder's heart beats.
+    let late = "faults: [{call: 'eks:DescribeUpdate', nth: 1, after: {delay: 6000}}]";
+    served.server.set_faults(Script::parse(late).unwrap());
+    let holder = Background::start(&served, &estate, &[&["apply", "--auto-approve"], &LEASE[..]].concat());
+    until(|| served.server.struck().0 > 0);
+    (estate, served, holder)
+}
+
+fn updates(served: &Served) -> u64 {
+    served.server.counts().get(&("eks".to_owned(), "UpdateClusterConfig".to_owned())).copied().unwrap_or_default()
+}
+
+/// A step may make calls for hours: each is asked about.
+#[test]
+fn a_step_that_writes_for_long_stops_when_the_lock_is_lost() {
+    let (estate, served, holder) = between_two_updates();
+    assert_eq!(updates(&served), 1);
+    run(&served, &estate, &["unlock", "--auto-approve"]).exits(0);
+    let holder = holder.ends().refuses(&["the lock was released by `unlock` on"]);
+    assert!(holder.out.contains("silo/cluster: not changed"), "{}", holder.out);
+    assert_eq!(updates(&served), 1, "it wrote all the same");
+}
+
+#[test]
+fn a_step_that_was_paused_between_two_writes_makes_no_other() {
+    let (estate, served, holder) = between_two_updates();
+    holder.signal("STOP");
+    served.server.set_faults(Script::parse("{}").unwrap());
+    run(&served, &estate, &["apply", "--auto-approve"]).exits(0);
+    let (before, made) = (normal(served.server.dump()), updates(&served));
+    holder.signal("CONT");
+    holder.ends().refuses(&["the lock "]);
+    assert_eq!(updates(&served), made, "it wrote all the same");
+    assert!(normal(served.server.dump()) == before, "it wrote all the same");
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C: once, what runs is waited for; twice, it leaves at once. The same
+//! Ctrl-C: once, what runs is waited for; twice, it is left as it is. The same
 //! command goes on after both.
 
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn converges(served: &Served, estate: &Estate) {
 
 #[test]
 fn once_what_runs_is_waited_for() {
-    for signal in ["INT", "TERM"] {
+    for signal in ["INT", "TERM", "HUP"] {
         let estate = estate();
         let served = serve(&estate);
         let mut apply = Background::applying(&served, &estate);
@@ -61,10 +61,51 @@ fn twice_it_leaves_at_once() {
         apply.says("Ctrl-C again leaves at once");
         let clock = Clock::real();
         apply.signal(signal);
-        apply.ends().exits(INTERRUPTED);
+        let apply = apply.ends().exits(INTERRUPTED);
         assert!(clock.wall() < Duration::from_secs(2), "it took {:?}", clock.wall());
+        assert!(apply.out.contains("Left while under way: ") && apply.out.contains("silo/cluster"), "{}", apply.out);
+        // Nobody knows whether the cluster will be made.
+        let said = apply.err.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("so the lock stays: the next run waits until its lease has ended, "), "{said}");
+        assert_eq!(locks(&served), [("/1".to_owned(), false)]);
         converges(&served, &estate);
     }
+}
+
+/// Nothing was being asked for, so nothing can come of it any more.
+#[test]
+fn twice_while_it_only_waits_releases_the_lock() {
+    let estate = estate();
+    let served = serve(&estate);
+    faults(&served, "resources: [{kind: 'eks:cluster', stuck: true}]");
+    let mut apply = Background::applying(&served, &estate);
+    apply.signal("INT");
+    apply.says("Ctrl-C again leaves at once");
+    // Whatever else was begun by then is done.
+    until(|| {
+        let before = served.server.counts();
+        calls(&served, "eks", "DescribeCluster") > 2 && before == served.server.counts()
+    });
+    apply.signal("INT");
+    let apply = apply.ends().exits(INTERRUPTED);
+    assert!(apply.out.contains("Left while under way: 1 step"), "{}", apply.out);
+    assert!(apply.out.contains("Apply interrupted: "), "{}", apply.out);
+    assert!(apply.err.contains("The lock is released."), "{}", apply.err);
+    assert_eq!(locks(&served), [("/1".to_owned(), true)]);
+    converges(&served, &estate);
+}
+
+/// Under `nohup`, a run outlives its terminal.
+#[test]
+fn a_hangup_that_is_ignored_stops_nothing() {
+    let estate = estate();
+    let served = serve(&estate);
+    faults(&served, "faults: [{call: 'ec2:CreateVpc', after: {delay: 1000}}]");
+    let apply = Background::start_by("nohup", &served, &estate, &["apply", "--auto-approve"]);
+    until(|| served.server.struck().0 > 0);
+    apply.signal("HUP");
+    let apply = apply.ends().exits(0);
+    assert!(apply.out.contains("Apply complete"), "{}", apply.out);
 }
 
 #[test]

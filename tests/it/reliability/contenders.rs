@@ -30,7 +30,7 @@ async fn take_turns(script: &str) {
             while !store.list().await.unwrap().iter().any(|seen| seen.holder().contains(&me)) {
                 aws.clock.sleep(Duration::from_secs(1)).await;
             }
-            lock.guard().check().unwrap();
+            lock.guard().allows().unwrap();
             inside.fetch_sub(1, SeqCst);
             lock.release().await.unwrap();
         }));

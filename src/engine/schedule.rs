@@ -1,0 +1,242 @@
+//! Which step comes next: bookkeeping without time or I/O. The executor drives
+//! it as steps end; [`Schedule::foretell`] drives it in no time.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
+
+/// What is known of a step before it starts.
+pub(super) struct Job<'a> {
+    pub needs: &'a BTreeSet<usize>,
+    pub expected: Duration,
+    /// Jobs with the same lane run one at a time.
+    pub lane: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Started,
+    Over,
+}
+
+/// Jobs that need each other. Each is after all that it needs.
+#[derive(Clone, Debug)]
+pub(super) struct Schedule {
+    states: Vec<State>,
+    /// How many needs of each aren't met yet.
+    unmet: Vec<usize>,
+    users: Vec<Vec<usize>>,
+    expected: Vec<Duration>,
+    /// From the start of each to the end of the last that it holds up.
+    remaining: Vec<Duration>,
+    lanes: Vec<Option<usize>>,
+    busy: BTreeSet<usize>,
+    /// Whose needs are met, the one that holds up the most first.
+    ready: BTreeSet<(Reverse<Duration>, usize)>,
+}
+
+impl Schedule {
+    pub fn new<'a>(jobs: impl Iterator<Item = Job<'a>>) -> Self {
+        let mut schedule = Self {
+            states: Vec::new(),
+            unmet: Vec::new(),
+            users: Vec::new(),
+            expected: Vec::new(),
+            remaining: Vec::new(),
+            lanes: Vec::new(),
+            busy: BTreeSet::new(),
+            ready: BTreeSet::new(),
+        };
+        let mut names: BTreeMap<String, usize> = BTreeMap::new();
+        for (i, job) in jobs.enumerate() {
+            schedule.states.push(State::Waiting);
+            schedule.unmet.push(job.needs.len());
+            schedule.users.push(Vec::new());
+            schedule.expected.push(job.expected);
+            schedule.lanes.push(job.lane.map(|lane| {
+                let next = names.len();
+                *names.entry(lane).or_insert(next)
+            }));
+            for need in job.needs {
+                schedule.users.get_mut(*need).into_iter().for_each(|users| users.push(i));
+            }
+        }
+        schedule.remaining = schedule.expected.clone();
+        for i in (0..schedule.states.len()).rev() {
+            let held_up = schedule.users_of(i).iter().filter_map(|u| schedule.remaining.get(*u)).max().copied();
+            if let Some(remaining) = schedule.remaining.get_mut(i) {
+                *remaining += held_up.unwrap_or_default();
+            }
+        }
+        for (i, unmet) in schedule.unmet.iter().enumerate() {
+            if *unmet == 0 {
+                schedule.ready.insert(rank(&schedule.remaining, i));
+            }
+        }
+        schedule
+    }
+
+    fn users_of(&self, i: usize) -> &[usize] {
+        self.users.get(i).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn is(&self, i: usize, state: State) -> bool {
+        self.states.get(i) == Some(&state)
+    }
+
+    fn set(&mut self, i: usize, state: State) {
+        if let Some(known) = self.states.get_mut(i) {
+            *known = state;
+        }
+    }
+
+    pub fn is_started(&self, i: usize) -> bool {
+        self.is(i, State::Started)
+    }
+
+    /// True if a job's needs are all met and it hasn't started.
+    pub fn any_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Starts what is ready and `may`, in the order of what it holds up.
+    pub fn start(&mut self, mut may: impl FnMut(usize) -> bool) -> Vec<usize> {
+        let mut started = Vec::new();
+        for &(_, i) in &self.ready {
+            let lane = self.lanes.get(i).copied().flatten();
+            if lane.is_some_and(|lane| self.busy.contains(&lane)) || !may(i) {
+                continue;
+            }
+            self.busy.extend(lane);
+            started.push(i);
+        }
+        for i in &started {
+            self.ready.remove(&rank(&self.remaining, *i));
+            self.set(*i, State::Started);
+        }
+        started
+    }
+
+    /// `i` has ended, and what needs it may start.
+    pub fn done(&mut self, i: usize) {
+        self.end(i);
+        for user in self.users.get(i).cloned().unwrap_or_default() {
+            let Some(unmet) = self.unmet.get_mut(user) else { continue };
+            *unmet = unmet.saturating_sub(1);
+            if *unmet == 0 && self.is(user, State::Waiting) {
+                self.ready.insert(rank(&self.remaining, user));
+            }
+        }
+    }
+
+    /// `i` has ended, and what needs it can't start: gives that, in order.
+    pub fn failed(&mut self, i: usize) -> Vec<usize> {
+        self.end(i);
+        let mut todo: BTreeSet<usize> = self.users_of(i).iter().copied().collect();
+        let mut dropped = Vec::new();
+        while let Some(user) = todo.pop_first() {
+            if self.drop(user) {
+                dropped.push(user);
+                todo.extend(self.users_of(user));
+            }
+        }
+        dropped
+    }
+
+    /// Takes `i` out. False if it has started.
+    pub fn drop(&mut self, i: usize) -> bool {
+        let waits = self.is(i, State::Waiting);
+        if waits {
+            self.ready.remove(&rank(&self.remaining, i));
+            self.set(i, State::Over);
+        }
+        waits
+    }
+
+    fn end(&mut self, i: usize) {
+        self.set(i, State::Over);
+        if let Some(lane) = self.lanes.get(i).copied().flatten() {
+            self.busy.remove(&lane);
+        }
+    }
+
+    /// How long all of it takes if each takes what is expected of it.
+    pub fn foretell(mut self) -> Duration {
+        let mut now = Duration::ZERO;
+        let mut running = BinaryHeap::new();
+        loop {
+            for i in self.start(|_| true) {
+                let end = now + self.expected.get(i).copied().unwrap_or_default();
+                running.push(Reverse((end, i)));
+            }
+            let Some(Reverse((end, i))) = running.pop() else { return now };
+            now = end;
+            self.done(i);
+        }
+    }
+}
+
+fn rank(remaining: &[Duration], i: usize) -> (Reverse<Duration>, usize) {
+    (Reverse(remaining.get(i).copied().unwrap_or_default()), i)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each job is its needs, its expected seconds and its lane.
+    fn schedule(jobs: &[(&[usize], u64, &str)]) -> Schedule {
+        let needs: Vec<BTreeSet<usize>> = jobs.iter().map(|(needs, ..)| needs.iter().copied().collect()).collect();
+        Schedule::new(jobs.iter().zip(&needs).map(|((_, expected, lane), needs)| Job {
+            needs,
+            expected: Duration::from_secs(*expected),
+            lane: (!lane.is_empty()).then(|| (*lane).to_owned()),
+        }))
+    }
+
+    #[test]
+    fn what_holds_up_the_most_starts_first() {
+        let mut all = schedule(&[(&[], 5, ""), (&[], 1, ""), (&[1], 9, ""), (&[], 6, "")]);
+        assert_eq!(all.start(|_| true), [1, 3, 0]);
+        assert!(all.start(|_| true).is_empty());
+        all.done(1);
+        assert_eq!(all.start(|_| true), [2]);
+    }
+
+    #[test]
+    fn who_may_not_start_waits_and_holds_up_nobody_else() {
+        let mut all = schedule(&[(&[], 5, ""), (&[], 4, ""), (&[], 3, "")]);
+        assert_eq!(all.start(|i| i != 0), [1, 2]);
+        assert_eq!(all.start(|_| true), [0]);
+    }
+
+    #[test]
+    fn a_lane_is_for_one_at_a_time() {
+        let mut all = schedule(&[(&[], 5, "a"), (&[], 4, "a"), (&[], 3, "b")]);
+        assert_eq!(all.start(|_| true), [0, 2]);
+        all.done(0);
+        assert_eq!(all.start(|_| true), [1]);
+    }
+
+    #[test]
+    fn what_needs_a_failed_one_never_starts() {
+        let mut all = schedule(&[(&[], 1, ""), (&[], 1, ""), (&[0], 1, ""), (&[1], 1, ""), (&[2, 3], 1, "")]);
+        assert_eq!(all.start(|_| true), [0, 1]);
+        assert_eq!(all.failed(0), [2, 4]);
+        all.done(1);
+        assert_eq!(all.start(|_| true), [3]);
+        assert!(all.failed(3).is_empty());
+        assert!(!all.any_ready());
+    }
+
+    #[test]
+    fn the_foretold_time_is_the_longest_chain_unless_a_lane_is_longer() {
+        assert_eq!(
+            schedule(&[(&[], 2, ""), (&[0], 600, ""), (&[0], 5, ""), (&[1, 2], 60, "")]).foretell().as_secs(),
+            662
+        );
+        assert_eq!(schedule(&[(&[], 100, "x"), (&[], 100, "x"), (&[], 100, "x")]).foretell().as_secs(), 300);
+        assert_eq!(schedule(&[]).foretell(), Duration::ZERO);
+    }
+}
