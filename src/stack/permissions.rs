@@ -49,6 +49,7 @@ const READS: &[&str] = &[
     "ec2:DescribeAddresses",
     "ec2:DescribeAvailabilityZones",
     "ec2:DescribeFlowLogs",
+    "ec2:DescribeInstances",
     "ec2:DescribeInternetGateways",
     "ec2:DescribeLaunchTemplateVersions",
     "ec2:DescribeLaunchTemplates",
@@ -90,6 +91,7 @@ const READS: &[&str] = &[
     "logs:DescribeLogGroups",
     "logs:ListTagsForResource",
     "servicequotas:ListServiceQuotas",
+    "ssm:GetParameters",
     "sts:GetCallerIdentity",
 ];
 
