@@ -1,10 +1,11 @@
 //! IAM: roles, policies, OIDC providers and users of an account.
 //!
 //! Texts of errors are AWS's as its users have quoted them. AWS's own managed policies are there by name, those that
-//! EKS work meets; their documents are not.
+//! EKS work meets; the documents of some are in [`managed`].
 
 pub mod document;
 pub mod enforce;
+mod managed;
 mod needs;
 
 use super::clock::iso8601;
@@ -594,10 +595,6 @@ impl Role {
         statements(&trust).iter().any(|statement| {
             statement["Effect"] == "Allow" && texts(&statement["Principal"], "Service").iter().any(|one| one == service)
         })
-    }
-
-    pub fn has_inline(&self) -> bool {
-        !self.inline.is_empty()
     }
 
     /// Whether AWS's policy of this name (path included, `service-role/X`) is attached.

@@ -80,15 +80,20 @@ pub fn limit(overrides: &BTreeMap<String, f64>, code: &str) -> f64 {
 pub fn call(state: &mut State, req: &Request) -> Reply {
     let overrides = &state.quotas;
     match req.operation.as_str() {
-        "ListServiceQuotas" => list(req, |quota| limit(overrides, quota.code)),
-        "ListAWSDefaultServiceQuotas" => list(req, |quota| quota.default),
+        // Quotas that were never changed may be left out (Service Quotas API reference, ListServiceQuotas): here all
+        // of them are.
+        "ListServiceQuotas" => {
+            let applied = |quota: &Quota| limit(overrides, quota.code);
+            list(req, |quota| Some(applied(quota)).filter(|value| *value != quota.default))
+        }
+        "ListAWSDefaultServiceQuotas" => list(req, |quota| Some(quota.default)),
         "GetServiceQuota" => one(req).map(|quota| json!({"Quota": wire(req, quota, limit(overrides, quota.code))})),
         "GetAWSDefaultServiceQuota" => one(req).map(|quota| json!({"Quota": wire(req, quota, quota.default)})),
         _ => Err(req.unknown_operation()),
     }
 }
 
-fn list(req: &Request, value: impl Fn(&Quota) -> f64) -> Reply {
+fn list(req: &Request, value: impl Fn(&Quota) -> Option<f64>) -> Reply {
     let code = req.text("ServiceCode").unwrap_or_default();
     if !SERVICES.iter().any(|(service, _)| *service == code) {
         return Err(no_such(format!("ringfence's sandbox has no quotas of the service {code:?}.")));
@@ -96,7 +101,7 @@ fn list(req: &Request, value: impl Fn(&Quota) -> f64) -> Reply {
     let only = req.text("QuotaCode");
     let quotas =
         QUOTAS.iter().filter(|quota| quota.service == code && only.as_deref().is_none_or(|only| only == quota.code));
-    let all = quotas.map(|quota| (quota.code.to_owned(), wire(req, quota, value(quota))));
+    let all = quotas.filter_map(|quota| Some((quota.code.to_owned(), wire(req, quota, value(quota)?))));
     const PAGES: Pages = Pages { size: "MaxResults", token: "NextToken", next: "NextToken", usual: 100, most: 100 };
     paged(req, &PAGES, "Quotas", all).map_err(|why| Fault::new(400, "IllegalArgumentException", why))
 }

@@ -59,6 +59,12 @@ pub fn partition_of(region: &str) -> &'static str {
     }
 }
 
+/// Whether EKS runs pods on Fargate in the region's partition (EKS User Guide, "Simplify compute management with AWS
+/// Fargate": not in AWS GovCloud (US)). The isolated partitions' documents aren't public; there AWS says it itself.
+pub fn has_fargate(region: &str) -> bool {
+    partition_of(region) != "aws-us-gov"
+}
+
 /// `LETTERS-WORDS-NUMBER`, such as `us-gov-west-1`.
 pub fn is_region(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
@@ -125,6 +131,11 @@ pub fn principal(text: &str, region: Option<&str>) -> Result<Principal, Problem>
     }
     let (kind, name) = arn.resource.split_once('/').unwrap_or((arn.resource, ""));
     match (arn.service, kind) {
+        // EKS user guide, "Create access entries"; hashicorp/terraform-provider-aws issue 36447.
+        ("iam", "role") if name.starts_with("aws-service-role/") => Err((
+            "a service-linked role can't have access to a cluster: it is AWS's own".to_owned(),
+            format!("name the role that people or programs assume: `{like}`"),
+        )),
         ("iam", "role" | "user") if is_path_and_name(name) => Ok(Principal { arn: text.to_owned(), session: false }),
         ("sts", "assumed-role") => match name.split_once('/') {
             Some((role, session)) if is_name(role) && !session.is_empty() && !session.contains('/') => {

@@ -2,6 +2,41 @@
 
 use jiff::civil::{Date, date};
 
+use super::arn::{REGIONS, partition_of};
+
+/// The accounts whose registries hold the images of EKS's own pods, by region, where it isn't that of most of them (EKS
+/// User Guide, "View Amazon container image registries for Amazon EKS add-ons"; those of the newest regions from Amazon
+/// GuardDuty's list of where its EKS agent is).
+const EKS_REGISTRIES: &[(&str, &str)] = &[
+    ("af-south-1", "877085696533"),
+    ("ap-east-1", "800184023465"),
+    ("ap-east-2", "533267051163"),
+    ("ap-south-2", "900889452093"),
+    ("ap-southeast-3", "296578399912"),
+    ("ap-southeast-4", "491585149902"),
+    ("ap-southeast-5", "151610086707"),
+    ("ap-southeast-6", "333609536671"),
+    ("ap-southeast-7", "121268973566"),
+    ("ca-west-1", "761377655185"),
+    ("cn-north-1", "918309763551"),
+    ("cn-northwest-1", "961992271922"),
+    ("eu-central-2", "900612956339"),
+    ("eu-south-1", "590381155156"),
+    ("eu-south-2", "455263428931"),
+    ("il-central-1", "066635153087"),
+    ("me-central-1", "759879836304"),
+    ("me-south-1", "558608220178"),
+    ("mx-central-1", "730335286997"),
+    ("us-gov-east-1", "151742754352"),
+    ("us-gov-west-1", "013241004608"),
+];
+
+/// The account of EKS's own images in a region, if it is known.
+pub fn eks_registry(region: &str) -> Option<&'static str> {
+    let own = EKS_REGISTRIES.iter().find(|(known, _)| *known == region).map(|(_, account)| *account);
+    own.or_else(|| (REGIONS.contains(&region) && partition_of(region) == "aws").then_some("602401143452"))
+}
+
 /// CloudWatch Logs' retention periods, in days (PutRetentionPolicy).
 pub const LOG_RETENTION_DAYS: &[u32] =
     &[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];

@@ -107,6 +107,7 @@ fn resolve(file: &Path, document: Document, pools: Vec<Member>, tenants: Vec<Mem
         network,
         access,
         iam,
+        images,
         tags,
         pools: pool_specs,
         tenants: tenant_specs,
@@ -135,8 +136,13 @@ fn resolve(file: &Path, document: Document, pools: Vec<Member>, tenants: Vec<Mem
         admins: principals(access.admins)?,
         operators: principals(access.operators)?,
     };
+    let name = metadata.name;
     Some(Spec {
-        name: metadata.name,
+        images: Images {
+            shared: images.shared.unwrap_or_else(|| format!("{name}/shared")),
+            tenants: images.tenants.unwrap_or_else(|| name.clone()),
+        },
+        name,
         account_id,
         kubernetes_version,
         network: Network {

@@ -33,6 +33,7 @@ pub struct Spec {
     pub network: Network,
     pub access: Access,
     pub iam: Iam,
+    pub images: Images,
     /// Put on every resource that can be tagged, beside ringfence's own.
     pub tags: BTreeMap<String, String>,
     /// Sorted by name.
@@ -117,6 +118,23 @@ pub struct Iam {
     pub path: String,
     /// The ARN of a managed policy.
     pub permissions_boundary: Option<String>,
+}
+
+/// Repositories of the account's own ECR, by what their names begin with, without a slash at the end.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Images {
+    /// Each tenant's are below, in `<id>/`.
+    pub tenants: String,
+    /// All tenants pull what is below.
+    pub shared: String,
+}
+
+impl Images {
+    /// What the names of one tenant's repositories begin with.
+    pub fn of(&self, tenant: &str) -> String {
+        format!("{}/{tenant}", self.tenants)
+    }
 }
 
 /// A shared cluster and its VPC.
@@ -370,12 +388,6 @@ pub struct Nodes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^ami-[0-9a-f]{8}([0-9a-f]{9})?$"), extend("examples" = ["ami-0123456789abcdef0"]))]
     pub ami_id: Option<String>,
-    /// The image's release, such as `1.66.0-2d3f4b6c` (Bottlerocket) or `1.36.3-20261110` (Amazon
-    /// Linux 2023). None starts new groups on the newest, and leaves existing ones on what they run
-    /// until `--upgrade`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[0-9]+\.[0-9]+\.[0-9]+-[0-9a-f]{8}$"), extend("examples" = ["1.66.0-2d3f4b6c"]))]
-    pub release_version: Option<String>,
     /// FIPS 140 validated images (Bottlerocket only).
     pub fips: bool,
     /// The processors' architecture; must be that of all instance types.
@@ -394,14 +406,6 @@ pub struct Nodes {
     /// Nodes at creation. After that the size belongs to the autoscaler.
     #[schemars(range(max = 450))]
     pub desired: u32,
-    /// How much of the group an update may replace at once, in percent: one node at least, 100
-    /// nodes at most.
-    #[schemars(range(min = 1, max = 100))]
-    pub max_unavailable_percentage: u32,
-    /// Whether EKS replaces nodes that stay unhealthy. None says so in commercial regions alone:
-    /// EKS refuses the setting in China, and isn't known to take it elsewhere.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node_repair: Option<bool>,
     /// The operating system's volume, where it differs from the image's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_volume: Option<Volume>,
@@ -673,8 +677,8 @@ pub struct Pods {
     #[schemars(schema_with = "super::schema::capabilities")]
     pub allowed_capabilities: Vec<String>,
     /// Where images may come from (ADM-3): a registry, or a path in it, and what follows after
-    /// `/`, `:` or `@`. `account-ecr` is the account's own ECR in all regions; `*` is any
-    /// registry, which needs a waiver.
+    /// `/`, `:` or `@`. `account-ecr` is the account's own ECR in the tenancy's region, the
+    /// tenant's part of it and the shared one (`spec.images`); `*` is any registry, which needs a waiver.
     #[schemars(length(min = 1), extend("examples" = [["account-ecr", "registry.example.com/acme/"]]))]
     pub allowed_registries: Vec<String>,
     /// `Localhost` seccomp profiles beside RuntimeDefault (POD-6), relative to the kubelet's own directory.
@@ -687,7 +691,7 @@ pub struct Pods {
     pub automount_token: bool,
 }
 
-/// The entry of `pods.allowedRegistries` that stands for the account's own ECR in all regions.
+/// The entry of `pods.allowedRegistries` that stands for the tenant's and the shared part of the account's ECR.
 pub const ACCOUNT_ECR: &str = "account-ecr";
 
 /// How the tenant's services may be reached from outside of the cluster (NET-3).
@@ -772,6 +776,8 @@ pub struct TenancySpec {
     pub access: AccessSpec,
     #[serde(default)]
     pub iam: IamSpec,
+    #[serde(default)]
+    pub images: ImagesSpec,
     /// Put on every resource that can be tagged.
     #[serde(default)]
     #[schemars(extend("maxProperties" = 40, "examples" = [{"cost-center": "saas"}]))]
@@ -876,6 +882,21 @@ pub struct IamSpec {
     #[serde(default)]
     #[schemars(extend("examples" = ["arn:aws:iam::123456789012:policy/boundary"]))]
     pub permissions_boundary: Option<String>,
+}
+
+/// Where tenants' images are in the account's own ECR, for the entry `account-ecr` of `pods.allowedRegistries`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImagesSpec {
+    /// What the names of tenants' repositories begin with, each tenant's followed by `/<id>/`; the tenancy's name by
+    /// default.
+    #[serde(default)]
+    #[schemars(regex(pattern = r"^[a-z0-9]+([._/-][a-z0-9]+)*$"), length(max = 200), extend("examples" = ["acme"]))]
+    pub tenants: Option<String>,
+    /// What the names of repositories for all tenants begin with; `<tenancy>/shared` by default.
+    #[serde(default)]
+    #[schemars(regex(pattern = r"^[a-z0-9]+([._/-][a-z0-9]+)*$"), length(max = 200), extend("examples" = ["acme/shared"]))]
+    pub shared: Option<String>,
 }
 
 /// A shared cluster.

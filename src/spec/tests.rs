@@ -472,6 +472,10 @@ fn principals_are_roles_or_users_of_the_partition() {
     admin("arn:aws-cn:iam::123456789012:role/x", "the partition is `aws-cn`, and us-east-1 is in `aws`");
     admin("arn:aws:iam::123456789012:root", "the account's root can't have access to a cluster");
     admin("arn:aws:iam::123456789012:group/x", "a group can't have access to a cluster");
+    admin(
+        "arn:aws:iam::123456789012:role/aws-service-role/emr-containers.amazonaws.com/AWSServiceRoleForAmazonEMRContainers",
+        "a service-linked role can't have access to a cluster: it is AWS's own",
+    );
     admin("arn:aws:iam::123456789012:role/*", "this is no ARN of one thing");
     admin("arn:aws:sts::123456789012:assumed-role/x", "this session has no role or no name");
     admin("arn:aws:s3:::bucket", "this is no ARN of IAM");
@@ -505,6 +509,43 @@ fn region_account_and_tags() {
     assert_eq!(try_load(&many).unwrap_err().0[0].message, "this has 41 entries");
     case("  tags: {}", "  iam: {path: ⟦platform⟧}", &["`platform` is no IAM path"]);
     case("  tags: {}", "  iam: {permissionsBoundary: ⟦x⟧}", &["this is no ARN"]);
+}
+
+#[test]
+fn each_tenants_images_are_its_own() {
+    let images = |spec: &Spec| (spec.images.of("12345"), spec.images.shared.clone());
+    assert_eq!(images(&loaded(BASE)), ("acme/12345".to_owned(), "acme/shared".to_owned()));
+    let moved = edited("  tags: {}", "  images: {tenants: saas/images, shared: base}");
+    assert_eq!(images(&loaded(&moved)), ("saas/images/12345".to_owned(), "base".to_owned()));
+    for wrong in ["Acme", "acme/", "/acme", "a//b", "a b", "a*", "a._b", ""] {
+        let message = format!("`{wrong}` can't begin the name of a repository");
+        case("  tags: {}", &format!("  images: {{tenants: ⟦\"{wrong}\"⟧}}"), &[&message]);
+    }
+    for shared in ["acme", "saas"] {
+        let message = format!("every tenant would pull what is below `{shared}`, all other tenants' images too");
+        let tenants = if shared == "acme" { "" } else { ", tenants: saas/images" };
+        let errors = case("  tags: {}", &format!("  images: {{shared: ⟦{shared}⟧{tenants}}}"), &[&message]);
+        assert_eq!(errors[0].path, "spec.images.shared");
+    }
+    let message = "the repositories of `shared` would be everybody's: `acme/shared`";
+    let errors = case("id: \"12345\"", "id: ⟦shared⟧", &[message]);
+    assert_eq!(errors[0].path, "spec.tenants[0].id");
+    loaded(&edited("id: \"12345\"", "id: shared").replace("  tags: {}", "  images: {shared: base}"));
+}
+
+/// EKS User Guide, "Simplify compute management with AWS Fargate".
+#[test]
+fn there_is_no_fargate_in_govcloud() {
+    let there = |region: &str| edited("region: us-east-1", &format!("region: {region}"));
+    for region in ["us-gov-west-1", "us-gov-east-1"] {
+        let message = format!("EKS has no Fargate in {region}");
+        let errors = expect(&there(region).replace("tier: serverless", "tier: ⟦serverless⟧"), &[&message]);
+        assert_eq!((errors[0].code, errors[0].path.as_str()), (Code::Forbidden, "spec.tenants[2].tier"));
+        loaded(&there(region).replace("tier: serverless", "tier: standard"));
+    }
+    for region in ["cn-north-1", "eu-central-1"] {
+        loaded(&there(region));
+    }
 }
 
 // ---------------------------------------------------------------------------------------
@@ -653,11 +694,6 @@ fn weakened_controls_need_a_waiver() {
         ("NET-2", "imds: {tokens: ⟦optional⟧}", "IMDSv1 answers any request from a pod"),
         ("HOST-1", "nodes: {amiFamily: ⟦al2023⟧}", "Amazon Linux 2023 doesn't confine containers with SELinux"),
         ("HOST-1", "systemNodes: {amiFamily: ⟦al2023⟧}", "Amazon Linux 2023 doesn't confine containers with SELinux"),
-        (
-            "HOST-1",
-            "nodes: {releaseVersion: ⟦1.61.0-5ce1a8b6⟧}",
-            "an image's labels can run commands on nodes with Bottlerocket `1.61.0-5ce1a8b6`",
-        ),
         ("HOST-1", "nodes: {kernelLockdown: ⟦none⟧}", "without lockdown, root on a node can change its kernel"),
         ("POD-4", "pods: {hostPaths: [⟦/var/log/audit⟧]}", "pods could read `/var/log/audit` of the node"),
         ("ADM-3", "pods: {allowedRegistries: [account-ecr, ⟦\"*\"⟧]}", "images from anywhere would run"),
@@ -727,11 +763,6 @@ fn profiles_must_make_sense() {
         ("nodes: {instanceTypes: [m7i.large, ⟦m7i.large⟧]}", "`m7i.large` is given twice"),
         ("nodes: {amiFamily: ⟦custom⟧}", "a custom image needs its id"),
         ("nodes: {amiFamily: custom, amiId: ⟦ami-1⟧}", "`ami-1` is no image id"),
-        ("nodes: {releaseVersion: ⟦1.66.0⟧}", "`1.66.0` is no image release"),
-        (
-            "nodes: {amiFamily: custom, amiId: ami-12345678, releaseVersion: ⟦1.66.0-2d3f4b6c⟧}",
-            "an image of your own has no release of AWS's",
-        ),
         ("nodes: {amiId: ⟦ami-12345678⟧}", "an image id is for the family `custom` only"),
         ("nodes: {amiFamily: custom, amiId: ami-12345678, fips: ⟦true⟧}", "EKS has FIPS images of Bottlerocket only"),
         (
@@ -962,12 +993,12 @@ fn the_published_schema_and_load_agree_on_forms() {
         ("name: globex", "name: \"a \""),
         ("    - name: shared-1", "    - name: Shared"),
         ("  tags: {}", "  iam: {path: x}"),
+        ("  tags: {}", "  images: {tenants: X}"),
         ("overrides: {}\n      waivers: []", "waivers: [{control: NET-2, reason: x, until: soon}]"),
         ("serviceAccounts: []", "serviceAccounts: [{name: X, policies: [\"arn:aws:iam::aws:policy/x\"]}]"),
         ("overrides: {}\n      waivers: []", "overrides: {namespace: {quota: {pods: x}}}"),
         ("overrides: {}\n      waivers: []", "overrides: {nodes: {instanceTypes: [x]}}"),
         ("overrides: {}\n      waivers: []", "overrides: {nodes: {amiFamily: custom, amiId: x}}"),
-        ("overrides: {}\n      waivers: []", "overrides: {nodes: {releaseVersion: 1.66.0}}"),
         ("overrides: {}\n      waivers: []", "overrides: {addons: {coredns: {version: x}}}"),
         ("overrides: {}\n      waivers: []", "overrides: {cluster: {kubernetesVersion: x}}"),
     ];

@@ -10,7 +10,9 @@ use crate::engine::error::{Error, Result};
 use crate::engine::value::reference;
 use crate::kinds::aws::access_entry::{self, entry_address};
 use crate::kinds::aws::{iam_role, oidc_provider, pod_identity, service_linked_role};
-use crate::spec::{Control, Isolation, Owner, Principal, Tenant};
+use crate::spec::arn::is_account;
+use crate::spec::catalog::eks_registry;
+use crate::spec::{ACCOUNT_ECR, Control, Isolation, Owner, Principal, Tenant};
 
 /// The audience of tokens that pods trade for credentials, in all partitions.
 const AUDIENCE: &str = "sts.amazonaws.com";
@@ -51,6 +53,11 @@ impl Grants {
     pub fn attached(attached: Vec<String>) -> Self {
         Self { attached, ..Self::none() }
     }
+
+    pub fn and(mut self, name: &str, document: Value) -> Self {
+        self.inline.insert(name.to_owned(), document);
+        self
+    }
 }
 
 impl Stack<'_> {
@@ -83,15 +90,78 @@ impl Stack<'_> {
     }
 
     /// The role of nodes: what it may do is what a node's credentials are
-    /// worth to whoever steals them.
-    pub(super) fn node_role(&mut self, address: &Address, owner: Owner<'_>, purpose: &str) -> Result<()> {
+    /// worth to whoever steals them. `registries` are where its pods' images
+    /// come from.
+    pub(super) fn node_role(
+        &mut self,
+        address: &Address,
+        owner: Owner<'_>,
+        purpose: &str,
+        registries: &[String],
+    ) -> Result<()> {
         // In China, EC2's principal has the partition's suffix (Amazon Web
         // Services in China, "IAM").
         let ec2 = if self.facts.partition == "aws-cn" { "ec2.amazonaws.com.cn" } else { "ec2.amazonaws.com" };
         let trust = self.document("iam/node-trust.json", address, json!({"ec2Service": ec2}))?;
-        let policies = ["AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly"];
-        let grants = Grants::attached(policies.iter().map(|p| self.managed_policy(p)).collect());
+        // Instead of AmazonEC2ContainerRegistryPullOnly, which is for every repository of the account: a policy of one's
+        // own may stand for it (EKS User Guide, "Amazon EKS node IAM role").
+        let images = self.images_policy(address, registries)?;
+        let grants = Grants::attached(vec![self.managed_policy("AmazonEKSWorkerNodePolicy")]).and("images", images);
         self.role(address.clone(), self.names.role(owner, purpose), trust, grants)
+    }
+
+    /// What may be pulled: from the private ECR registries among `registries`, and what EKS's own pods need.
+    pub(super) fn images_policy(&self, role: &Address, registries: &[String]) -> Result<Value> {
+        let partition = &self.facts.partition;
+        let arn = |region: &str, account: &str, what: &str| format!("arn:{partition}:ecr:{region}:{account}:{what}");
+        let mut repositories = BTreeSet::new();
+        for registry in registries {
+            if registry == "*" {
+                repositories.insert(arn("*", "*", "repository/*"));
+            } else if let Some(Ecr { account, region, path }) = Ecr::parse(registry) {
+                // A path is a repository, or what several of them begin with; with a slash at its end the second only.
+                if !path.is_empty() && !path.ends_with('/') {
+                    repositories.insert(arn(region, account, &format!("repository/{path}")));
+                }
+                let below = if path.is_empty() { "*".to_owned() } else { format!("{}/*", path.trim_end_matches('/')) };
+                repositories.insert(arn(region, account, &format!("repository/{below}")));
+            }
+        }
+        let values = json!({
+            "repositories": repositories,
+            "eksRegistry": eks_registry(&self.spec.region).unwrap_or("*"),
+        });
+        self.document("iam/images-policy.json", role, values)
+    }
+
+    /// Where a tenant's images may come from, with what stands for the
+    /// account's own ECR written out: what is the tenant's, and what is
+    /// everybody's.
+    pub(super) fn registries(&self, tenant: &Tenant) -> Vec<String> {
+        let images = &self.spec.images;
+        let own = [images.of(&tenant.id), images.shared.clone()];
+        let all = tenant.profile.pods.allowed_registries.iter().flat_map(|registry| match registry.as_str() {
+            ACCOUNT_ECR => self.ecr(&own),
+            _ => vec![registry.clone()],
+        });
+        all.collect()
+    }
+
+    /// Paths in the account's own ECR, by each name of its host (Amazon ECR
+    /// User Guide, "Amazon ECR endpoints"): with FIPS, and with IPv6 as well.
+    pub(super) fn ecr(&self, paths: &[String]) -> Vec<String> {
+        let (account, region, suffix) = (&self.facts.account, &self.spec.region, self.dns_suffix());
+        let mut hosts = vec![format!("{account}.dkr.ecr.{region}.{suffix}")];
+        match self.facts.partition.as_str() {
+            "aws" | "aws-us-gov" => hosts.extend([
+                format!("{account}.dkr.ecr-fips.{region}.{suffix}"),
+                format!("{account}.dkr-ecr.{region}.on.aws"),
+                format!("{account}.dkr-ecr-fips.{region}.on.aws"),
+            ]),
+            "aws-cn" => hosts.push(format!("{account}.dkr-ecr.{region}.on.amazonwebservices.com.cn")),
+            _ => {}
+        }
+        hosts.iter().flat_map(|host| paths.iter().map(move |path| format!("{host}/{path}/"))).collect()
     }
 
     /// Trust in one service account of one cluster, by Pod Identity.
@@ -192,6 +262,23 @@ impl Stack<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// A private ECR registry, and a path in it.
+struct Ecr<'a> {
+    account: &'a str,
+    region: &'a str,
+    path: &'a str,
+}
+
+impl<'a> Ecr<'a> {
+    fn parse(registry: &'a str) -> Option<Self> {
+        let (host, path) = registry.split_once('/').unwrap_or((registry, ""));
+        let (account, rest) = host.split_once('.').filter(|(account, _)| is_account(account))?;
+        let names = ["dkr.ecr.", "dkr.ecr-fips.", "dkr-ecr.", "dkr-ecr-fips."];
+        let (region, _) = names.iter().find_map(|name| rest.strip_prefix(name))?.split_once('.')?;
+        Some(Self { account, region, path })
     }
 }
 

@@ -274,6 +274,7 @@ impl Stack<'_> {
             "podSecurity": pod_security(&tenant.profile.pods),
             "fargateProfile": names::fargate_profile(&tenant.id),
             "serviceAccounts": accounts,
+            "registries": self.registries(tenant),
             "securityGroup": reference(&home.join("security-group"), "id"),
             "uidRange": tenant.uid_range,
         }))

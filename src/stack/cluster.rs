@@ -139,9 +139,10 @@ impl Stack<'_> {
             json!({"clusterArn": self.arn("eks", format!("cluster/{}", site.name))}),
         )?;
         let key = self.document("iam/cluster-policy.json", &address, json!({"keyArn": site.output("key", "arn")}))?;
-        let policies = ["AmazonEKSClusterPolicy", "AmazonEKSVPCResourceController"];
+        // Without AmazonEKSVPCResourceController, which is for branch interfaces of pods on EC2 nodes and for Windows
+        // (EKS User Guide, "Assign security groups to individual Pods"): neither is ever turned on.
         let grants = Grants {
-            attached: policies.iter().map(|p| self.managed_policy(p)).collect(),
+            attached: vec![self.managed_policy("AmazonEKSClusterPolicy")],
             inline: [("key".to_owned(), key)].into(),
         };
         self.role(address, self.names.role(site.cluster.owner, "cluster"), trust, grants)
@@ -160,7 +161,21 @@ impl Stack<'_> {
         let role = site.at("role/vpc-cni");
         let trust = self.pod_identity_trust(site, &role, "kube-system", "aws-node")?;
         let name = self.names.role(site.cluster.owner, "vpc-cni");
-        let grants = Grants::attached(vec![self.managed_policy("AmazonEKS_CNI_Policy")]);
+        // Instead of AmazonEKS_CNI_Policy, which is for every interface of the account: each node has these credentials.
+        let ec2 = |what: &str| self.arn("ec2", what);
+        let network = self.document(
+            "iam/cni-policy.json",
+            &role,
+            json!({
+                "cluster": site.name,
+                "groups": ec2("security-group/*"),
+                "instances": ec2("instance/*"),
+                "interfaces": ec2("network-interface/*"),
+                "subnets": ec2("subnet/*"),
+                "vpcArn": ec2(&format!("vpc/{}", site.output("vpc", "id"))),
+            }),
+        )?;
+        let grants = Grants::none().and("network", network);
         self.role(role.clone(), name, trust, grants)?;
 
         for (name, addon) in site.cluster.profile.addons.iter() {

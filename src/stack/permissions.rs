@@ -35,21 +35,27 @@ enum Scope {
     Clusters,
     Logs,
     Keys,
+    /// This tenancy's keys, which EKS gets grants on.
     Grants,
     Aliases,
     Roles,
+    /// Roles that have the spec's permissions boundary, where it has one.
+    Bounded,
+    /// The same, and the policies that the spec's roles get.
+    Attached,
     Issuers,
     Lock,
 }
 
-use Scope::{Aliases, Anything, Clusters, Grants, Issuers, Keys, Lock, Logs, New, Ours, Roles, TaggedWhenMade};
+use Scope::{
+    Aliases, Anything, Attached, Bounded, Clusters, Grants, Issuers, Keys, Lock, Logs, New, Ours, Roles, TaggedWhenMade,
+};
 
 /// Every read of every kind: what left the spec is looked for too.
 const READS: &[&str] = &[
     "ec2:DescribeAddresses",
     "ec2:DescribeAvailabilityZones",
     "ec2:DescribeFlowLogs",
-    "ec2:DescribeInstances",
     "ec2:DescribeInternetGateways",
     "ec2:DescribeLaunchTemplateVersions",
     "ec2:DescribeLaunchTemplates",
@@ -90,8 +96,8 @@ const READS: &[&str] = &[
     "kms:ListResourceTags",
     "logs:DescribeLogGroups",
     "logs:ListTagsForResource",
+    "servicequotas:ListAWSDefaultServiceQuotas",
     "servicequotas:ListServiceQuotas",
-    "ssm:GetParameters",
     "sts:GetCallerIdentity",
 ];
 
@@ -182,7 +188,6 @@ const CHANGES: &[(&str, Scope, When, &[&str])] = &[
     // Guide, ABAC), and these are called as soon as the key exists.
     (kms_key::NAME, Keys, Made, &["kms:CreateAlias"]),
     (kms_key::NAME, Keys, Perhaps, &["kms:EnableKeyRotation"]),
-    (kms_key::NAME, Grants, Perhaps, &["kms:CreateGrant"]),
     (kms_key::NAME, Aliases, Made, &["kms:CreateAlias"]),
     (kms_key::NAME, Aliases, Perhaps, &["kms:DeleteAlias", "kms:UpdateAlias"]),
     (kms_key::NAME, Ours, Gone, &["kms:ScheduleKeyDeletion"]),
@@ -217,24 +222,19 @@ const CHANGES: &[(&str, Scope, When, &[&str])] = &[
             "logs:UntagResource",
         ],
     ),
-    (iam_role::NAME, Roles, Made, &["iam:CreateRole", "iam:TagRole"]),
+    (iam_role::NAME, Bounded, Made, &["iam:CreateRole"]),
+    (iam_role::NAME, Roles, Made, &["iam:TagRole"]),
     (iam_role::NAME, Roles, Gone, &["iam:DeleteRole"]),
     (iam_role::NAME, Roles, Tagged, &["iam:TagRole"]),
+    // What only takes rights away needs no condition: policies that were attached by hand go too.
     (
         iam_role::NAME,
         Roles,
         Perhaps,
-        &[
-            "iam:AttachRolePolicy",
-            "iam:DeleteRolePermissionsBoundary",
-            "iam:DeleteRolePolicy",
-            "iam:DetachRolePolicy",
-            "iam:PutRolePermissionsBoundary",
-            "iam:PutRolePolicy",
-            "iam:UntagRole",
-            "iam:UpdateAssumeRolePolicy",
-        ],
+        &["iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:UntagRole", "iam:UpdateAssumeRolePolicy"],
     ),
+    (iam_role::NAME, Bounded, Perhaps, &["iam:PutRolePolicy"]),
+    (iam_role::NAME, Attached, Perhaps, &["iam:AttachRolePolicy"]),
     (oidc_provider::NAME, Issuers, Made, &["iam:CreateOpenIDConnectProvider", "iam:TagOpenIDConnectProvider"]),
     (oidc_provider::NAME, Issuers, Gone, &["iam:DeleteOpenIDConnectProvider"]),
     (oidc_provider::NAME, Issuers, Tagged, &["iam:TagOpenIDConnectProvider"]),
@@ -249,6 +249,10 @@ const CHANGES: &[(&str, Scope, When, &[&str])] = &[
         ],
     ),
     (eks_cluster::NAME, Clusters, Made, &["eks:CreateCluster", "eks:TagResource"]),
+    // Of the cluster's key, in the caller's name. EKS User Guide, "Encrypt Kubernetes secrets with KMS on existing
+    // clusters" and "Security considerations for Kubernetes": `kms:GrantIsForAWSResource` isn't supported for
+    // CreateCluster, so the key's tags are what limits it (KMS Developer Guide, "ABAC for AWS KMS").
+    (eks_cluster::NAME, Grants, Made, &["kms:CreateGrant"]),
     (eks_cluster::NAME, Clusters, Gone, &["eks:DeleteCluster"]),
     (eks_cluster::NAME, Clusters, Tagged, &["eks:TagResource"]),
     (
@@ -302,7 +306,8 @@ const PASSED: &[(&str, &[&str])] = &[
     (eks_addon::NAME, &["eks.amazonaws.com", "pods.eks.amazonaws.com"]),
     (pod_identity::NAME, &["pods.eks.amazonaws.com"]),
     (node_group::NAME, &["ec2.amazonaws.com", "eks.amazonaws.com"]),
-    (fargate_profile::NAME, &["eks-fargate-pods.amazonaws.com"]),
+    // Which of the two is asked for isn't written anywhere: the role trusts the first, the second is who is called.
+    (fargate_profile::NAME, &["eks-fargate-pods.amazonaws.com", "eks.amazonaws.com"]),
     (flow_log::NAME, &["vpc-flow-logs.amazonaws.com"]),
 ];
 
@@ -314,18 +319,38 @@ pub fn reads() -> Value {
 /// Reading, and the changes of the kinds in `desired`, which `spec` became.
 /// The account is the spec's, or any.
 pub fn changes(spec: &Spec, desired: &Desired) -> Value {
-    let kinds: BTreeSet<&str> = desired.iter().map(|r| r.kind).collect();
+    let mut kinds: BTreeSet<&str> = desired.iter().map(|r| r.kind).collect();
+    // An add-on's own associations are made, changed and deleted in the caller's name, too.
+    if desired.iter().any(|r| r.kind == eks_addon::NAME && associates(&r.state)) {
+        kinds.insert(pod_identity::NAME);
+    }
+    let attached: BTreeSet<&str> = desired
+        .iter()
+        .filter(|r| r.kind == iam_role::NAME)
+        .filter_map(|r| r.state["attached"].as_array())
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     let mut scopes: BTreeMap<Scope, BTreeSet<&str>> = BTreeMap::new();
+    let bounded = if spec.iam.permissions_boundary.is_some() { Bounded } else { Roles };
     for (_, scope, _, actions) in CHANGES.iter().filter(|(kind, ..)| kinds.contains(kind)) {
-        scopes.entry(*scope).or_default().extend(*actions);
+        let scope = if *scope == Bounded { bounded } else { *scope };
+        scopes.entry(scope).or_default().extend(*actions);
     }
     scopes.entry(Lock).or_default().extend(LOCK);
+    // Whoever must give each role the boundary may never take it away again. Without one in the spec, one that was put
+    // by hand is drift.
+    let boundary = match bounded {
+        Bounded => "iam:PutRolePermissionsBoundary",
+        _ => "iam:DeleteRolePermissionsBoundary",
+    };
+    scopes.entry(bounded).or_default().insert(boundary);
     scopes.entry(Anything).or_default().extend(PREFLIGHT);
     let place = Place::new(spec, spec.account_id.as_deref().unwrap_or("*"));
     let mut statements = vec![statement("Read", READS, &json!("*"), None)];
     statements.extend(scopes.into_iter().map(|(scope, actions)| {
         let actions: Vec<&str> = actions.into_iter().collect();
-        statement(&format!("{scope:?}"), &actions, &place.resources(scope), place.condition(scope))
+        statement(&format!("{scope:?}"), &actions, &place.resources(scope), place.condition(scope, &attached))
     }));
     let mut passed: BTreeSet<String> = BTreeSet::new();
     for service in PASSED.iter().filter(|(kind, _)| kinds.contains(kind)).flat_map(|(_, services)| *services) {
@@ -379,6 +404,9 @@ pub fn questions(spec: &Spec, account: &str, steps: &[Step]) -> Vec<Question> {
                 actions.insert("iam:PassRole");
                 passed.entry("iam:PassedToService").or_insert_with(|| (*service).to_owned());
             }
+            if step.kind == eks_addon::NAME && step.state.as_ref().is_some_and(associates) {
+                actions.extend(needed(pod_identity::NAME, Made));
+            }
             let linked = step.state.as_ref().and_then(|state| state["service"].as_str());
             if let Some(service) = linked.filter(|_| step.kind == service_linked_role::NAME) {
                 actions.insert("iam:CreateServiceLinkedRole");
@@ -394,10 +422,17 @@ pub fn questions(spec: &Spec, account: &str, steps: &[Step]) -> Vec<Question> {
         question.resources = place.subjects(service);
         question.context = place.keys(service);
         if *service == "iam" {
+            let boundary = spec.iam.permissions_boundary.as_ref();
+            question.context.extend(boundary.map(|arn| ("iam:PermissionsBoundary".to_owned(), arn.clone())));
             question.context.extend(passed.iter().map(|(key, to)| ((*key).to_owned(), to.clone())));
         }
     }
     questions.into_values().collect()
+}
+
+/// Whether an add-on, by its state, has Pod Identity associations.
+fn associates(state: &Value) -> bool {
+    state["pod_identity"].as_object().is_some_and(|roles| !roles.is_empty())
 }
 
 /// What every step of a kind needs.
@@ -433,6 +468,7 @@ struct Place<'a> {
     tenancy: &'a str,
     /// Path and beginning of the roles' names.
     roles: String,
+    boundary: Option<&'a str>,
 }
 
 impl<'a> Place<'a> {
@@ -443,6 +479,7 @@ impl<'a> Place<'a> {
             account,
             tenancy: &spec.name,
             roles: format!("{}{}", spec.iam.path, Names::new(spec).role_prefix()),
+            boundary: spec.iam.permissions_boundary.as_deref(),
         }
     }
 
@@ -451,7 +488,7 @@ impl<'a> Place<'a> {
     }
 
     fn resources(&self, scope: Scope) -> Value {
-        let Self { partition, region, account, tenancy, roles } = self;
+        let Self { partition, region, account, tenancy, roles, boundary: _ } = self;
         let at = |service: &str, what: &str| format!("arn:{partition}:{service}:{region}:{account}:{what}");
         match scope {
             Anything | Ours | New | TaggedWhenMade => json!("*"),
@@ -463,7 +500,7 @@ impl<'a> Place<'a> {
             ]),
             Keys | Grants => json!(at("kms", "key/*")),
             Aliases => json!(at("kms", &format!("alias/ringfence/{tenancy}-*"))),
-            Roles => json!(format!("{}:role{roles}*", self.iam())),
+            Roles | Bounded | Attached => json!(format!("{}:role{roles}*", self.iam())),
             Issuers => json!(format!("{}:oidc-provider/oidc.eks.{region}.*", self.iam())),
             Lock => json!(at("ssm", &format!("parameter/ringfence/{tenancy}/{region}/*"))),
         }
@@ -485,7 +522,7 @@ impl<'a> Place<'a> {
             "vpc-flow-log",
         ];
         const EKS: &[&str] = &["access-entry", "addon", "fargateprofile", "nodegroup", "podidentityassociation"];
-        let Self { partition, region, account, tenancy, roles } = self;
+        let Self { partition, region, account, tenancy, roles, boundary: _ } = self;
         let at = |what: String| format!("arn:{partition}:{service}:{region}:{account}:{what}");
         match service {
             "ec2" => std::iter::once("*".to_owned()).chain(EC2.iter().map(|kind| at(format!("{kind}/*")))).collect(),
@@ -517,7 +554,6 @@ impl<'a> Place<'a> {
         let mut keys = [tag("RequestTag"), tag("ResourceTag")].concat();
         let own = match service {
             "ec2" => Some(("ec2:CreateAction", "CreateVpc")),
-            "kms" => Some(("kms:GrantIsForAWSResource", "true")),
             _ => None,
         };
         keys.extend(own.map(|(key, value)| (key.to_owned(), value.to_owned())));
@@ -528,13 +564,14 @@ impl<'a> Place<'a> {
         keys
     }
 
-    fn condition(&self, scope: Scope) -> Option<Value> {
+    /// `attached` are the policies that the spec's roles get.
+    fn condition(&self, scope: Scope, attached: &BTreeSet<&str>) -> Option<Value> {
         let tags = |whose: &str| {
             let key = |tag: &str| format!("aws:{whose}/{tag}");
             json!({"StringEquals": {key(tags::TENANCY): self.tenancy, key(tags::REGION): self.region}})
         };
         match scope {
-            Ours => Some(tags("ResourceTag")),
+            Ours | Grants => Some(tags("ResourceTag")),
             New => Some(tags("RequestTag")),
             TaggedWhenMade => {
                 let mut condition = tags("RequestTag");
@@ -542,7 +579,15 @@ impl<'a> Place<'a> {
                 condition["StringLike"] = json!({"ec2:CreateAction": "*"});
                 Some(condition)
             }
-            Grants => Some(json!({"Bool": {"kms:GrantIsForAWSResource": "true"}})),
+            // Both keys: Service Authorization Reference, IAM; IAM User Guide, "Permissions boundaries".
+            Bounded => self.boundary.map(|arn| json!({"StringEquals": {"iam:PermissionsBoundary": arn}})),
+            Attached => {
+                let mut condition = json!({"ArnEquals": {"iam:PolicyARN": attached}});
+                if let Some(arn) = self.boundary {
+                    condition["StringEquals"] = json!({"iam:PermissionsBoundary": arn});
+                }
+                Some(condition)
+            }
             _ => None,
         }
     }

@@ -43,7 +43,9 @@ impl<'a> Stack<'a> {
             &role,
             json!({"profileArn": self.arn("eks", format!("fargateprofile/{}/*", site.name))}),
         )?;
-        let grants = Grants::attached(vec![self.managed_policy("AmazonEKSFargatePodExecutionRolePolicy")]);
+        // Instead of AmazonEKSFargatePodExecutionRolePolicy, which allows the same on every repository of the account and
+        // nothing else (AWS Managed Policy Reference Guide).
+        let grants = Grants::none().and("images", self.images_policy(&role, &self.registries(tenant))?);
         self.role(role.clone(), self.names.role(owner, "pod-execution"), trust, grants)?;
 
         let address = home.join("profile");

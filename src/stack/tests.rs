@@ -204,6 +204,8 @@ fn no_arn_of_another_partition() {
         [("us-gov-west-1", "aws-us-gov", "amazonaws.com"), ("cn-north-1", "aws-cn", "amazonaws.com.cn")]
     {
         let text = text.replace("us-east-1", region).replace("arn:aws:", &format!("arn:{partition}:"));
+        // Where there is no Fargate.
+        let text = if partition == "aws-us-gov" { text.replace("tier: serverless", "tier: standard") } else { text };
         let spec = spec(&text);
         let desired = built(&spec);
         for r in desired.iter() {
@@ -211,6 +213,84 @@ fn no_arn_of_another_partition() {
         }
         let policy = at(&desired, "pool/shared-1/key").state["policy"].to_string();
         assert!(policy.contains(&format!("logs.{region}.{suffix}")), "{policy}");
+    }
+}
+
+/// IAM user guide, "IAM and STS quotas": white space isn't counted, and what stands for an id is longer than it.
+#[test]
+fn every_role_fits_within_iams_quotas() {
+    let length = |document: &Value| document.to_string().chars().count();
+    for (name, spec) in examples() {
+        for role in built(&spec).iter().filter(|r| r.kind == "aws.iam-role") {
+            let inline: usize = role.state["inline"].as_object().unwrap().values().map(length).sum();
+            assert!(inline <= 10_240, "{name}: {}: {inline}", role.address);
+            assert!(length(&role.state["trust"]) <= 2048, "{name}: {}", role.address);
+            assert!(role.state["attached"].as_array().unwrap().len() <= 10, "{name}: {}", role.address);
+        }
+    }
+}
+
+/// The repositories that a tenant's nodes pull from, and EKS's.
+fn repositories(spec: &Spec) -> (Value, Value) {
+    let desired = built(spec);
+    let policy =
+        at(&desired, "tenant/23456/pool/role/nodes").state.pointer("/inline/images/Statement").unwrap().clone();
+    let of = |sid: &str| policy.as_array().unwrap().iter().find(|s| s["Sid"] == sid).map(|s| s["Resource"].clone());
+    (of("Images").unwrap_or_default(), of("ImagesOfEks").unwrap())
+}
+
+#[test]
+fn nodes_pull_from_the_registries_that_their_tenant_may_use() {
+    let mut spec = example("three-tiers");
+    let own = [
+        "arn:aws:ecr:us-east-1:123456789012:repository/acme/23456/*",
+        "arn:aws:ecr:us-east-1:123456789012:repository/acme/shared/*",
+    ];
+    assert_eq!(repositories(&spec), (json!(own), json!("arn:aws:ecr:us-east-1:602401143452:repository/*")));
+    spec.images = crate::spec::Images { tenants: "saas".into(), shared: "base".into() };
+    let moved = [
+        "arn:aws:ecr:us-east-1:123456789012:repository/base/*",
+        "arn:aws:ecr:us-east-1:123456789012:repository/saas/23456/*",
+    ];
+    assert_eq!(repositories(&spec).0, json!(moved));
+    let mut with = |registries: &[&str]| {
+        spec.tenants[1].profile.pods.allowed_registries = registries.iter().map(|r| (*r).to_owned()).collect();
+        repositories(&spec).0
+    };
+    assert_eq!(
+        with(&["registry.example.com/acme", "public.ecr.aws/x/y", "1.dkr.ecr.us-east-1.amazonaws.com/x"]),
+        Value::Null
+    );
+    let other = "arn:aws:ecr:eu-west-1:999999999999:repository/team";
+    assert_eq!(
+        with(&["999999999999.dkr-ecr.eu-west-1.on.aws/team"]),
+        json!([other, format!("{other}/*")]),
+        "an account that the tier trusts"
+    );
+    assert_eq!(
+        with(&["999999999999.dkr.ecr-fips.us-west-2.amazonaws.com"]),
+        "arn:aws:ecr:us-west-2:999999999999:repository/*"
+    );
+    assert_eq!(with(&["*"]), "arn:aws:ecr:*:*:repository/*");
+}
+
+#[test]
+fn images_of_eks_are_in_an_account_of_the_region() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/three-tiers/tenancy.yaml"));
+    let text = text.unwrap().replace("tier: serverless", "tier: standard");
+    for (region, arn) in [
+        ("eu-west-1", "arn:aws:ecr:eu-west-1:602401143452:repository/*"),
+        ("ap-east-1", "arn:aws:ecr:ap-east-1:800184023465:repository/*"),
+        ("us-gov-west-1", "arn:aws-us-gov:ecr:us-gov-west-1:013241004608:repository/*"),
+        ("cn-northwest-1", "arn:aws-cn:ecr:cn-northwest-1:961992271922:repository/*"),
+        // Where the account isn't known: any, but for this one.
+        ("eusc-de-east-1", "arn:aws-eusc:ecr:eusc-de-east-1:*:repository/*"),
+    ] {
+        let partition = crate::spec::arn::partition_of(region);
+        let spec = spec(&text.replace("us-east-1", region).replace("arn:aws:", &format!("arn:{partition}:")));
+        assert_eq!(repositories(&spec).1, arn);
+        let policy = at(&built(&spec), "tenant/23456/pool/role/nodes").state.to_string();
+        assert!(policy.contains(r#"{"StringNotEquals":{"aws:ResourceAccount":"123456789012"}}"#), "{policy}");
     }
 }
 

@@ -29,10 +29,12 @@ macro_rules! built_in {
 built_in! {
     "iam/cluster-policy.json"
     "iam/cluster-trust.json"
+    "iam/cni-policy.json"
     "iam/endpoint-policy.json"
     "iam/fargate-trust.json"
     "iam/flow-logs-policy.json"
     "iam/flow-logs-trust.json"
+    "iam/images-policy.json"
     "iam/irsa-trust.json"
     "iam/key-policy.json"
     "iam/node-trust.json"

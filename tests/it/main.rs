@@ -14,5 +14,6 @@ mod manifest;
 mod models;
 mod permissions;
 mod reliability;
+mod roles;
 mod support;
 mod walks;

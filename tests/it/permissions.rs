@@ -73,7 +73,7 @@ fn the_printed_policies_name_every_action_that_the_code_calls() {
     assert!(writes.is_empty(), "READS of src/stack/permissions.rs allows changes: {writes:?}");
 }
 
-fn example(name: &str) -> String {
+pub fn example(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name).join("tenancy.yaml");
     fs::read_to_string(file).expect("the example")
 }
@@ -119,11 +119,10 @@ const RARE: &[(&str, &str)] = &[
     ("eks:UpdateAddon", "a newer version is taken"),
     ("eks:UpdateClusterVersion", "a newer version is taken"),
     ("eks:UpdateNodegroupConfig", "a pool is resized"),
-    ("eks:UpdateNodegroupVersion", "a newer version is taken, or nodes get other settings"),
     ("eks:UpdatePodIdentityAssociation", "an association was changed by hand"),
     ("iam:AddClientIDToOpenIDConnectProvider", "a provider was changed by hand"),
-    ("iam:DeleteRolePermissionsBoundary", "the boundary leaves the spec"),
-    ("iam:PutRolePermissionsBoundary", "the boundary changes"),
+    ("iam:DeleteRolePermissionsBoundary", "the boundary leaves the spec, or was put by hand"),
+    ("iam:PutRolePermissionsBoundary", "the boundary comes into the spec, or changes"),
     ("iam:RemoveClientIDFromOpenIDConnectProvider", "a provider was changed by hand"),
     ("iam:UntagOpenIDConnectProvider", "a tag was added by hand, or leaves the spec"),
     ("iam:UntagRole", "a tag was added by hand, or leaves the spec"),
@@ -293,6 +292,103 @@ async fn the_printed_policy_reaches_nothing_of_others() {
     us.ec2.create_vpc().cidr_block("10.1.0.0/16").tag_specifications(ours(ResourceType::Vpc)).send().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_must_give_roles_a_boundary_makes_none_without_it_and_takes_it_from_none() {
+    const BOUNDARY: &str = "arn:aws-us-gov:iam::210987654321:policy/PlatformBoundary";
+    let spec = example("regulated");
+    let printed = printed(&spec, "apply");
+    assert!(!actions(&printed).contains("iam:DeleteRolePermissionsBoundary"));
+    let mut served = Served::enforced(&spec, &printed.to_string()).await;
+    let us = served.connect("us-gov-west-1", "civic").await;
+    served.act_as_administrator();
+    let admin = served.connect("us-gov-west-1", "civic").await;
+    let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
+    let name = |end: &str| format!("civic-us-gov-west-1-t-{end}");
+    let role = |aws: &aws::Aws, end: &str| {
+        let call = aws.iam.create_role().role_name(name(end)).path("/civic/platform/");
+        call.assume_role_policy_document(trust)
+    };
+    role(&admin, "free").send().await.unwrap();
+    let everything = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#;
+    let worker = "arn:aws-us-gov:iam::aws:policy/AmazonEKSWorkerNodePolicy";
+    let put = |end: &str| us.iam.put_role_policy().role_name(name(end)).policy_name("x").policy_document(everything);
+    let attach = |end: &str, arn: &str| us.iam.attach_role_policy().role_name(name(end)).policy_arn(arn);
+    let bound =
+        |end: &str, arn: &str| us.iam.put_role_permissions_boundary().role_name(name(end)).permissions_boundary(arn);
+    refused! {
+        "AccessDenied" "iam:CreateRole": role(&us, "made");
+        "AccessDenied" "iam:CreateRole": role(&us, "made").permissions_boundary(worker);
+        "AccessDenied" "iam:PutRolePolicy": put("free");
+        "AccessDenied" "iam:AttachRolePolicy": attach("free", worker);
+        "AccessDenied" "iam:PutRolePermissionsBoundary": bound("free", worker);
+    }
+    role(&us, "made").permissions_boundary(BOUNDARY).send().await.unwrap();
+    put("made").send().await.unwrap();
+    attach("made", worker).send().await.unwrap();
+    bound("free", BOUNDARY).send().await.unwrap();
+    refused! {
+        "AccessDenied" "iam:AttachRolePolicy": attach("made", "arn:aws-us-gov:iam::aws:policy/AdministratorAccess");
+        "AccessDenied" "iam:PutRolePermissionsBoundary": bound("made", worker);
+        "AccessDenied" "iam:DeleteRolePermissionsBoundary":
+            us.iam.delete_role_permissions_boundary().role_name(name("made"));
+    }
+}
+
+/// Auto Scaling User Guide, "Service-linked roles": more of them, with a suffix, may be made for the sake of keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_linked_role_with_a_suffix_is_another_role() {
+    let suffixed =
+        "arn:aws:iam::123456789012:role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling_x";
+    let spec = format!("{}\n# {suffixed}\n", example("three-tiers"));
+    let served = Served::start(&spec).await;
+    let aws = served.connect("us-east-1", "acme").await;
+    aws.iam.get_role().role_name("AWSServiceRoleForAutoScaling_x").send().await.unwrap();
+    served.run(&["apply", "--auto-approve"], 0).await;
+    let role = aws.iam.get_role().role_name("AWSServiceRoleForAutoScaling").send().await.unwrap().role.unwrap();
+    assert_eq!(role.path(), "/aws-service-role/autoscaling.amazonaws.com/");
+    served.run(&["plan", "--detailed-exitcode"], 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_get_no_managed_policy_that_the_spec_has_none_of() {
+    let spec = example("three-tiers");
+    let mut served = Served::enforced(&spec, &printed(&spec, "apply").to_string()).await;
+    let us = served.connect("us-east-1", "acme").await;
+    served.act_as_administrator();
+    let admin = served.connect("us-east-1", "acme").await;
+    let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
+    let made =
+        admin.iam.create_role().role_name("acme-us-east-1-t-x").path("/ringfence/").assume_role_policy_document(trust);
+    made.send().await.unwrap();
+    let attach = |name: &str| {
+        let arn = format!("arn:aws:iam::aws:policy/{name}");
+        us.iam.attach_role_policy().role_name("acme-us-east-1-t-x").policy_arn(arn)
+    };
+    refused! {
+        "AccessDenied" "iam:AttachRolePolicy": attach("AdministratorAccess");
+        // Nor those that earlier versions gave.
+        "AccessDenied" "iam:AttachRolePolicy": attach("AmazonEKS_CNI_Policy");
+        "AccessDenied" "iam:AttachRolePolicy": attach("AmazonEC2ContainerRegistryPullOnly");
+        "AccessDenied" "iam:AttachRolePolicy": attach("AmazonEKSVPCResourceController");
+    }
+    attach("AmazonEKSWorkerNodePolicy").send().await.unwrap();
+    // Whatever is attached can be taken off.
+    let arn = "arn:aws:iam::aws:policy/AdministratorAccess";
+    admin.iam.attach_role_policy().role_name("acme-us-east-1-t-x").policy_arn(arn).send().await.unwrap();
+    us.iam.detach_role_policy().role_name("acme-us-east-1-t-x").policy_arn(arn).send().await.unwrap();
+}
+
+#[test]
+fn an_add_ons_associations_are_the_callers_to_make() {
+    // No service account of a tenant's: the network plugin's add-on alone has one.
+    let solo = printed(&example("single-silo"), "apply");
+    for verb in ["Create", "Update", "Delete"] {
+        assert!(actions(&solo).contains(&format!("eks:{verb}PodIdentityAssociation")), "{verb}");
+    }
+    let text = printed(&example("three-tiers"), "apply").to_string();
+    assert!(text.contains("eks-fargate-pods.amazonaws.com") && !text.contains("kms:GrantIsForAWSResource"), "{text}");
+}
+
 /// `policy` without some actions.
 fn without(policy: &Value, gone: &[&str]) -> String {
     let mut policy = policy.clone();
@@ -308,10 +404,15 @@ async fn what_a_plan_needs_and_the_caller_lacks_is_said_before_the_first_write()
     const GONE: &[(&str, &str)] = &[
         ("ec2:CreateNatGateway", "ec2:CreateNatGateway: pool/shared-1/"),
         ("ec2:RunInstances", "ec2:RunInstances: "),
+        (
+            "eks:CreatePodIdentityAssociation",
+            "eks:CreatePodIdentityAssociation: pool/shared-1/addon/vpc-cni and 1 more",
+        ),
         ("eks:CreateCluster", "eks:CreateCluster: pool/shared-1/cluster and 1 more"),
         ("iam:CreateRole", "iam:CreateRole: "),
         ("iam:PassRole", "iam:PassRole: "),
         ("kms:CreateAlias", "kms:CreateAlias: "),
+        ("kms:CreateGrant", "kms:CreateGrant: pool/shared-1/cluster and 1 more"),
         ("kms:CreateKey", "kms:CreateKey: "),
         ("logs:CreateLogGroup", "logs:CreateLogGroup: "),
     ];

@@ -152,15 +152,20 @@ pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
         .collect();
     let rules = rules(plan);
     let vcpus = vcpus(look, plan);
-    let mut services: BTreeSet<&str> = concerned.iter().map(|(known, _)| known.service).collect();
+    let mut services: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (known, _) in &concerned {
+        services.entry(known.service).or_default().insert(known.code);
+    }
     if !rules.is_empty() {
-        services.insert(RULES.0);
+        services.entry(RULES.0).or_default().insert(RULES.1);
     }
     if !vcpus.is_empty() {
-        services.insert("ec2");
+        services.entry("ec2").or_default().extend(vcpus.keys().copied());
     }
     let limits = join_all(
-        services.into_iter().map(|service| async move { (service, quotas::quotas(&session.aws, service).await) }),
+        services
+            .into_iter()
+            .map(|(service, codes)| async move { (service, quotas::quotas(&session.aws, service, &codes).await) }),
     );
     let limits: BTreeMap<&str, Result<BTreeMap<String, Quota>>> = limits.await.into_iter().collect();
     let unknown: BTreeSet<String> = limits.values().filter_map(|l| l.as_ref().err()).map(ToString::to_string).collect();

@@ -223,7 +223,9 @@ impl Kind for EksAddon {
         if same && from.status == Status::Ready {
             return Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true });
         }
-        // An empty list and an empty object take away what is set.
+        // An empty list and an empty object take away what is set. EKS refuses even an empty list of associations for
+        // add-ons that can have none (aws/containers-roadmap issue 2712, terraform-aws-eks issue 3520).
+        let none = before.pod_identity.is_empty() && after.pod_identity.is_empty();
         self.aws
             .eks
             .update_addon()
@@ -232,7 +234,7 @@ impl Kind for EksAddon {
             .addon_version(&after.version)
             .resolve_conflicts(ResolveConflicts::Overwrite)
             .configuration_values(after.configuration.to_string())
-            .set_pod_identity_associations(Some(associations(&after)?))
+            .set_pod_identity_associations(Some(associations(&after)?).filter(|_| !none))
             .send()
             .await
             .map_err(failed("eks:UpdateAddon"))?;

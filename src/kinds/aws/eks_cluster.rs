@@ -340,6 +340,14 @@ impl Kind for EksCluster {
                     .map(|c| tags_of(c.tags()));
                 claim(&self.aws, new, has.as_ref(), error)?;
             }
+            // "It might take up to five minutes" is what KMS says of tags of keys (KMS Developer Guide, "ABAC for AWS
+            // KMS"), and the printed policy goes by them.
+            Err(error) if error.class == Class::Denied && error.message.contains("kms:") => {
+                return Err(error.help(
+                    "a new key's tags may take five minutes to count in IAM: run the same command again; \
+                     `ringfence iam-policy` prints the permissions that this spec needs",
+                ));
+            }
             other => drop(other?),
         }
         Ok(Made { id: name.to_owned(), outputs: self.predict(new), ready: false })

@@ -1,6 +1,6 @@
 //! What the account may have, and what it has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types::NatGateway;
 use aws_sdk_servicequotas::config::{Builder, Region};
@@ -45,19 +45,28 @@ pub fn region<'a>(aws: &'a Aws, service: &str) -> &'a str {
     }
 }
 
-/// The quotas of `service` (`vpc`, `eks` …) by code, `L-…`.
-pub async fn quotas(aws: &Aws, service: &str) -> Result<BTreeMap<String, Quota>> {
+/// The quotas of `service` (`vpc`, `eks` …) by code, `L-…`; those of `codes` that were never changed may stand among
+/// AWS's defaults only (Service Quotas API reference, ListServiceQuotas).
+pub async fn quotas(aws: &Aws, service: &str, codes: &BTreeSet<&str>) -> Result<BTreeMap<String, Quota>> {
     let region = Region::new(region(aws, service).to_owned());
     let client = aws_sdk_servicequotas::Client::from_conf(
         Builder::from(&aws.config).interceptor(aws.calls.clone()).region(region).build(),
     );
-    let mut pages = client.list_service_quotas().service_code(service).max_results(100).into_paginator().items().send();
     let mut all = BTreeMap::new();
-    while let Some(quota) = pages.next().await {
-        let quota = quota.map_err(failed("servicequotas:ListServiceQuotas"))?;
-        if let (Some(code), Some(name), Some(value)) = (quota.quota_code(), quota.quota_name(), quota.value()) {
-            all.insert(code.to_owned(), Quota { name: name.to_owned(), value });
-        }
+    macro_rules! add {
+        ($call:expr, $operation:literal) => {
+            let mut pages = $call.service_code(service).max_results(100).into_paginator().items().send();
+            while let Some(quota) = pages.next().await {
+                let quota = quota.map_err(failed($operation))?;
+                if let (Some(code), Some(name), Some(value)) = (quota.quota_code(), quota.quota_name(), quota.value()) {
+                    all.entry(code.to_owned()).or_insert_with(|| Quota { name: name.to_owned(), value });
+                }
+            }
+        };
+    }
+    add!(client.list_service_quotas(), "servicequotas:ListServiceQuotas");
+    if codes.iter().any(|code| !all.contains_key(*code)) {
+        add!(client.list_aws_default_service_quotas(), "servicequotas:ListAWSDefaultServiceQuotas");
     }
     Ok(all)
 }

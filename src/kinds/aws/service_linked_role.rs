@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use aws_sdk_iam::types::{Role, RoleDetail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,7 +16,7 @@ use crate::engine::value::Outputs;
 pub const NAME: &str = "aws.service-linked-role";
 
 /// A service-linked role: made if missing, never changed, never deleted. It
-/// can't carry tags before it exists, so it is found by its path.
+/// can't carry tags before it exists, so it is found by its path and name.
 /// Outputs: `name`, `arn`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -53,7 +54,8 @@ impl ServiceLinkedRole {
             .send()
             .await
             .map_err(failed("iam:ListRoles"))?;
-        answer.roles().first().map(|r| self.found(address, state, r.role_name(), r.arn())).transpose()
+        let exact = |r: &&Role| is_role(&state.service, r.role_name());
+        answer.roles().iter().find(exact).map(|r| self.found(address, state, r.role_name(), r.arn())).transpose()
     }
 }
 
@@ -71,19 +73,12 @@ impl Kind for ServiceLinkedRole {
         &[("service", Rule::Replace)]
     }
 
-    /// AWS gives each service's role a fixed name; those that ringfence asks
-    /// for are known (EKS and Auto Scaling user guides, "service-linked
-    /// roles").
     fn predict(&self, new: &New) -> Outputs {
         let Ok(State { service }) = typed(&new.state) else {
             return Outputs::new();
         };
-        let name = match service.as_str() {
-            "eks.amazonaws.com" => "AWSServiceRoleForAmazonEKS",
-            "eks-nodegroup.amazonaws.com" => "AWSServiceRoleForAmazonEKSNodegroup",
-            "eks-fargate.amazonaws.com" => "AWSServiceRoleForAmazonEKSForFargate",
-            "autoscaling.amazonaws.com" => "AWSServiceRoleForAutoScaling",
-            _ => return Outputs::new(),
+        let Some(name) = role_name(&service) else {
+            return Outputs::new();
         };
         let scope = &self.aws.scope;
         outputs(name, &format!("arn:{}:iam::{}:role{}{name}", scope.partition, scope.account, path(&service)))
@@ -98,7 +93,10 @@ impl Kind for ServiceLinkedRole {
         let mut seen = Observation::default();
         for Wanted { address, state } in wanted {
             let state: State = typed(state)?;
-            if let Some(role) = all.iter().find(|r| r.path() == Some(&path(&state.service))) {
+            let its = |r: &&RoleDetail| {
+                r.path() == Some(&path(&state.service)) && is_role(&state.service, r.role_name().unwrap_or_default())
+            };
+            if let Some(role) = all.iter().find(its) {
                 let (name, arn) = (role.role_name().unwrap_or_default(), role.arn().unwrap_or_default());
                 seen.found.push(self.found(address, &state, name, arn)?);
             }
@@ -153,6 +151,25 @@ impl Kind for ServiceLinkedRole {
     async fn delete(&self, _found: &Found) -> Result<bool> {
         Ok(true)
     }
+}
+
+/// AWS gives each service's role a fixed name; those that ringfence asks for
+/// are known (EKS and Auto Scaling user guides, "service-linked roles").
+fn role_name(service: &str) -> Option<&'static str> {
+    match service {
+        "eks.amazonaws.com" => Some("AWSServiceRoleForAmazonEKS"),
+        "eks-nodegroup.amazonaws.com" => Some("AWSServiceRoleForAmazonEKSNodegroup"),
+        "eks-fargate.amazonaws.com" => Some("AWSServiceRoleForAmazonEKSForFargate"),
+        "autoscaling.amazonaws.com" => Some("AWSServiceRoleForAutoScaling"),
+        _ => None,
+    }
+}
+
+/// Beside the service's own role there may be others with the same path and a
+/// suffix (Auto Scaling User Guide, "Service-linked roles"). Nothing uses them
+/// unless it names them, and key policies name the plain one.
+fn is_role(service: &str, name: &str) -> bool {
+    role_name(service).is_none_or(|own| own == name)
 }
 
 fn path(service: &str) -> String {

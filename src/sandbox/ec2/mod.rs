@@ -16,8 +16,6 @@
 //! - `add_interface(ids, NewInterface { … }) -> Result<String, Fault>`: an interface with an owner such as
 //!   `eks/<cluster>` or `eks/<cluster>/<nodegroup>`; `remove_interfaces(owner)`: all of that owner;
 //!   `interfaces(owner) -> Vec<String>`;
-//! - `start_instance(ids, NewInstance { … })`: a node with its volumes and its interface; `instances(owner)`,
-//!   `stop_instance(id)`, `stop_instances(owner)`;
 //! - `tag(id, key, value)`: sets a tag, reserved keys too.
 //!
 //! `ids` is `state.ids`. Borrow both with
@@ -28,7 +26,6 @@ mod describe;
 mod endpoint;
 mod flow_log;
 mod group;
-mod instance;
 mod interface;
 mod nat;
 mod place;
@@ -37,7 +34,6 @@ mod tag;
 mod template;
 mod vpc;
 
-pub use instance::NewInstance;
 pub use interface::NewInterface;
 pub use place::zones;
 
@@ -127,8 +123,6 @@ const KINDS: &[Kind] = kinds! {
     "acl" "network-acl" "InvalidNetworkAclID.NotFound" "The networkAcl ID '{}' does not exist" "InvalidNetworkAclId.Malformed"
     "dopt" "dhcp-options" "InvalidDhcpOptionID.NotFound" "The dhcpOption ID '{}' does not exist" "InvalidDhcpOptionsId.Malformed"
     "fl" "vpc-flow-log" "InvalidFlowLogId.NotFound" "These flow log ids in the input list are not found: [TotalCount: 1] {}" "InvalidFlowLogId.Malformed"
-    "i" "instance" "InvalidInstanceID.NotFound" "The instance ID '{}' does not exist" "InvalidInstanceID.Malformed"
-    "vol" "volume" "InvalidVolume.NotFound" "The volume '{}' does not exist." "InvalidVolumeID.Malformed"
     "lt" "launch-template" "InvalidLaunchTemplateId.NotFound" "The specified launch template, with template ID {}, does not exist." "InvalidLaunchTemplateId.Malformed"
 };
 
@@ -288,6 +282,11 @@ impl Ec2 {
         let doc = self.resources.get(id)?;
         let tag = |tag: &Value| Some((tag["key"].as_str()?.to_owned(), tag["value"].as_str()?.to_owned()));
         Some((Kind::of(id)?.tag_type, list(doc, "tagSet").iter().filter_map(tag).collect()))
+    }
+
+    /// The VPC that a resource lies in.
+    pub fn vpc_of(&self, id: &str) -> Option<&str> {
+        self.resources.get(id)?.get("vpcId")?.as_str()
     }
 
     /// The resources that an id, the name of a launch template or an association stands for.

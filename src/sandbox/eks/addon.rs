@@ -454,6 +454,12 @@ fn associate(w: &mut World<'_>, req: &Request, cluster: &str, arn: &str) -> Resu
     let Some(wanted) = req.params.get("podIdentityAssociations").and_then(Value::as_array) else { return Ok(None) };
     let name = required(req, "addonName")?;
     let addon = Addon::find(&name).ok_or_else(|| missing_addon(&name))?;
+    // In the words that aws/containers-roadmap issue 2712 and terraform-aws-eks issue 3520 quote. Whether an empty list
+    // is refused as well isn't known: here it is.
+    if addon.identity.is_none() {
+        let version = req.text("addonVersion").unwrap_or_default();
+        return Err(invalid(format!("Pod Identity feature is not supported for addon version: {version}")));
+    }
     for one in wanted {
         let account = one["serviceAccount"].as_str().unwrap_or_default();
         if addon.identity.is_none_or(|(known, _)| known != account) {

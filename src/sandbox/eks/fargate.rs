@@ -100,6 +100,11 @@ fn one_at_a_time(cluster: &Cluster, verb: &str, name: &str) -> Result<(), Fault>
 fn create(w: &mut World<'_>, req: &Request, cluster_name: &str, public: &BTreeSet<String>) -> Reply {
     let name = required(req, "fargateProfileName")?;
     check_name("Fargate profile name", &name, 100)?;
+    // EKS user guide, "Simplify compute management with AWS Fargate": there is none in AWS GovCloud (US). What EKS says
+    // then isn't public.
+    if req.region.starts_with("us-gov-") {
+        return Err(fault("InvalidRequestException", "Fargate is not supported in this region."));
+    }
     let limit = quotas::limit(w.quotas, "L-23414FF3");
     let cluster = w.cluster(cluster_name)?;
     cluster.active()?;

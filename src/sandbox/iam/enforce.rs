@@ -1,7 +1,7 @@
 //! Whether the policies of an assumed role let it make a call, and what they would say of calls that aren't made.
 //!
-//! Counted are the role's inline policies, its attached policies that the account made, and its permissions boundary. Of
-//! AWS's own policies only AdministratorAccess has a document here; the others grant nothing. Key policies, session
+//! Counted are the role's inline policies, its attached policies, and its permissions boundary. Some of AWS's own policies
+//! have a document here ([`managed`]); the others grant nothing. Key policies, session
 //! policies, service control policies and policy variables such as `${aws:PrincipalTag/team}` are not looked at.
 //!
 //! Rules: IAM user guide, "Policy evaluation logic" and "IAM JSON policy elements: Condition operators"; words of
@@ -11,7 +11,7 @@ use super::super::state::State;
 use super::super::wire::{Fault, Reply, Request, Service, items, text, texts};
 use super::document::{like, matches, statements};
 use super::needs::{self, Context, Need};
-use super::{Iam, Role, list, no_such, required};
+use super::{Iam, Role, list, managed, no_such, required};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -40,6 +40,14 @@ pub fn check(state: &State, req: &Request, checks: &mut Checks) -> Result<(), Fa
         }
     }
     Ok(())
+}
+
+/// Whether a role's policies allow an action; condition keys in lower case. What a permissions boundary says isn't known to
+/// a sandbox, which makes those that a spec refers to: it isn't asked.
+pub fn may(iam: &Iam, role: &Role, action: &str, resource: &str, context: &[(&str, &str)]) -> bool {
+    let context = context.iter().map(|(key, value)| ((*key).to_owned(), vec![(*value).to_owned()])).collect();
+    let need = Need { action: action.to_owned(), resource: resource.to_owned(), context };
+    Policies { boundary: None, ..Policies::of(iam, Some(role)) }.allow(&need).is_ok()
 }
 
 /// SimulatePrincipalPolicy.
@@ -109,10 +117,7 @@ impl Policies {
         let parsed = |text: &String| serde_json::from_str(text).unwrap_or_default();
         let managed = |arn: &String| match iam.policies.get(arn) {
             Some(policy) => parsed(&policy.document),
-            None if arn.ends_with(":iam::aws:policy/AdministratorAccess") => {
-                json!({"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})
-            }
-            None => json!({"Statement": []}),
+            None => managed::document(super::last_segment(arn)),
         };
         Self {
             identity: role.inline.values().map(parsed).chain(role.attached.iter().map(managed)).collect(),

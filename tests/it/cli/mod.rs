@@ -8,7 +8,6 @@ mod bad_days;
 mod environment;
 mod lifecycle;
 mod lock;
-mod nodes;
 mod output;
 mod plans;
 mod principals;

@@ -53,7 +53,7 @@ impl Baseline {
             "tolerations": [{"key": "tenantID", "operator": "Equal", "value": tenant}],
             "securityContext": {"runAsNonRoot": true, "runAsUser": uid, "runAsGroup": uid, "fsGroup": uid,
                 "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [{"name": "c", "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/c", "imagePullPolicy": "Always",
+            "containers": [{"name": "c", "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/c", "imagePullPolicy": "Always",
                 "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
         });
         let with = |pointer: &str, value: Value| {

@@ -35,19 +35,19 @@ spec:
     spec:
       initContainers:
         - name: prepare
-          image: 123456789012.dkr.ecr.us-east-1.amazonaws.com/tools:2
+          image: 123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/tools:2
           command: [cp, -r, /assets, /cache]
           volumeMounts: [{name: cache, mountPath: /cache}]
       containers:
         - name: web
-          image: 123456789012.dkr.ecr.us-east-1.amazonaws.com/shop/web@sha256:0123456789012345678901234567890123456789012345678901234567890123
+          image: 123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/shop/web@sha256:0123456789012345678901234567890123456789012345678901234567890123
           ports: [{containerPort: 8080}]
           envFrom: [{configMapRef: {name: harmless}}, {secretRef: {name: harmless}}]
           readinessProbe: {httpGet: {path: /ready, port: 8080}}
           lifecycle: {preStop: {exec: {command: [sleep, "5"]}}}
           volumeMounts: [{name: cache, mountPath: /cache}, {name: settings, mountPath: /etc/shop}]
         - name: proxy
-          image: 123456789012.dkr.ecr.eu-central-1.amazonaws.com/proxy:1
+          image: 123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/proxy:1
           securityContext: {readOnlyRootFilesystem: true}
       volumes:
         - {name: cache, emptyDir: {}}
@@ -78,7 +78,7 @@ spec:
     metadata: {labels: {app: import}}
     spec:
       restartPolicy: Never
-      containers: [{name: import, image: "123456789012.dkr.ecr.us-east-1.amazonaws.com/import:3"}]
+      containers: [{name: import, image: "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/import:3"}]
 ---
 apiVersion: batch/v1
 kind: CronJob
@@ -91,14 +91,14 @@ spec:
         metadata: {labels: {app: report}}
         spec:
           restartPolicy: OnFailure
-          containers: [{name: report, image: "123456789012.dkr.ecr.us-east-1.amazonaws.com/report:3"}]
+          containers: [{name: report, image: "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/report:3"}]
 ---
 apiVersion: v1
 kind: Pod
 metadata: {name: once, labels: {app: once}}
 spec:
   restartPolicy: Never
-  containers: [{name: once, image: "123456789012.dkr.ecr.us-east-1.amazonaws.com/once:1"}]
+  containers: [{name: once, image: "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/once:1"}]
 "#;
 
 /// What needs a volume, and a low port.
@@ -119,7 +119,7 @@ spec:
     spec:
       containers:
         - name: db
-          image: 123456789012.dkr.ecr.us-east-1.amazonaws.com/db:17
+          image: 123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/db:17
           volumeMounts: [{name: data, mountPath: /data}]
   volumeClaimTemplates:
     - metadata: {name: data}
@@ -135,7 +135,7 @@ spec:
     spec:
       containers:
         - name: server
-          image: 123456789012.dkr.ecr.us-east-1.amazonaws.com/server:1
+          image: 123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/server:1
           ports: [{containerPort: 80}]
           securityContext: {capabilities: {add: [NET_BIND_SERVICE]}}
 "#;
@@ -406,7 +406,7 @@ fn what_kubernetes_adds_is_admitted() {
     let pod = |tolerations: Value, requests: Value| {
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "added", "namespace": "t-red"},
             "spec": {"tolerations": tolerations, "containers": [{"name": "c",
-                "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/c", "resources": {"limits": requests}}]}})
+                "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/c", "resources": {"limits": requests}}]}})
     };
     let condition = |name: &str, effect: &str| json!({"key": format!("node.kubernetes.io/{name}"), "operator": "Exists", "effect": effect});
     let agent = pod(
@@ -486,7 +486,7 @@ fn many_containers_are_within_the_policies_budget() {
     let red = home(&POOL, RED);
     let container = |n: usize| {
         let mounts: Vec<_> = (0..20).map(|v| json!({"name": format!("v{v}"), "mountPath": format!("/v{v}")})).collect();
-        json!({"name": format!("c{n}"), "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/web:1", "volumeMounts": mounts,
+        json!({"name": format!("c{n}"), "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/web:1", "volumeMounts": mounts,
             "ports": [{"containerPort": 8000 + n}], "livenessProbe": {"httpGet": {"path": "/", "port": 8000 + n}}})
     };
     let containers: Vec<_> = (0..20).map(container).collect();

@@ -29,6 +29,8 @@ use crate::support::kubernetes::{Answer, Api, collection, labels, path, yaml};
 
 /// The account's own registry.
 const ECR: &str = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
+/// What all tenants pull.
+const IMAGES: &str = "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared";
 
 /// How a tenant is isolated.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -177,13 +179,13 @@ impl Home {
     }
 
     fn container(&self, name: &str) -> Value {
-        json!({"name": name, "image": format!("{ECR}/web:1")})
+        json!({"name": name, "image": format!("{IMAGES}/web:1")})
     }
 
     fn complete_container(&self, name: &str) -> Value {
         json!({
             "name": name,
-            "image": format!("{ECR}/web:1"),
+            "image": format!("{IMAGES}/web:1"),
             "imagePullPolicy": "Always",
             "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
         })
@@ -647,7 +649,7 @@ fn what_a_tier_opens_is_open_that_far() {
     ] {
         findings.admitted(what, &green.try_create(&pod(change)));
     }
-    let ephemeral = json!({"initContainers": [{"name": "i", "image": format!("{ECR}/x"), "volumeMounts": [{"name": "h", "mountPath": "/m"}]}]});
+    let ephemeral = json!({"initContainers": [{"name": "i", "image": format!("{IMAGES}/x"), "volumeMounts": [{"name": "h", "mountPath": "/m"}]}]});
     for (what, control, change) in [
         ("its host path, to write", "POD-4", host("/opt/models", &[false])),
         ("its host path, once to write", "POD-4", host("/opt/models", &[true, false])),
@@ -806,7 +808,7 @@ fn pods_cant_be_made_hostile_later() {
             json!({"spec": {"tolerations": tolerations}})
         };
         findings.admitted("a label", &home.person().patch(&at, &json!({"metadata": {"labels": {"a": "b"}}})));
-        let new = list("containers", json!({"image": format!("{ECR}/web:2")}));
+        let new = list("containers", json!({"image": format!("{IMAGES}/web:2")}));
         findings.admitted("a newer image", &home.person().patch(&at, &new));
         let cases = [
             ("ADM-3", list("containers", json!({"image": "evil.io/x"}))),
@@ -863,7 +865,7 @@ fn pods_that_only_look_hostile_are_admitted() {
                 "lifecycle": {"preStop": {"exec": {"command": ["true"]}}, "postStart": {"sleep": {"seconds": 1}}}}),
             ),
             container(
-                json!({"image": "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/web/api@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}),
+                json!({"image": "123456789012.dkr.ecr-fips.us-east-1.amazonaws.com/acme/shared/team/web/api@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}),
             ),
             json!({"securityContext": own(home)}),
             json!({"securityContext": {"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}], "seLinuxOptions": {}}}),
@@ -876,7 +878,7 @@ fn pods_that_only_look_hostile_are_admitted() {
                 {"downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}})),
             volume(json!({"persistentVolumeClaim": {"claimName": "x"}})),
             volume(json!({"ephemeral": {"volumeClaimTemplate": {"spec": claim}}})),
-            volume(json!({"image": {"reference": format!("{ECR}/models:1"), "pullPolicy": "Always"}})),
+            volume(json!({"image": {"reference": format!("{IMAGES}/models:1"), "pullPolicy": "Always"}})),
         ]
     };
     for home in [&RED, &GOLD, &SKY] {

@@ -55,7 +55,7 @@ spec:
   securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
   containers:
     - name: main
-      image: 123456789012.dkr.ecr.us-east-1.amazonaws.com/app:1
+      image: 123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/app:1
       securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
   volumes:
     - {{name: secret, secret: {{secretName: used}}}}
@@ -166,7 +166,7 @@ fn a_node_shows_no_pods_in_namespaces_of_tenants() {
                 "nodeName": name,
                 "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
                 "containers": [{
-                    "name": "main", "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/app:1",
+                    "name": "main", "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/app:1",
                     "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
                 }],
             },

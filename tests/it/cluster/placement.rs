@@ -12,7 +12,7 @@ use super::baseline::Baseline;
 use super::harmless::{COMMON, ON_NODES};
 use crate::support::kubernetes::{Answer, Api, Options, path, yaml};
 
-const IMAGE: &str = "123456789012.dkr.ecr.us-east-1.amazonaws.com/app:1";
+const IMAGE: &str = "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/app:1";
 
 /// A shared cluster with nodes: two for `red`, one for `blue`, none for
 /// `green`, and one for the cluster's own Pods.

@@ -102,7 +102,7 @@ fn fixtures(home: &Home, outcome: &str, mutates: bool) -> Vec<Fixture> {
                 pod["metadata"]["name"] = name.replace('_', "-").into();
                 for kind in ["containers", "initContainers"] {
                     for container in pod["spec"][kind].as_array_mut().into_iter().flatten() {
-                        container["image"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/pause".into();
+                        container["image"] = "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/pause".into();
                     }
                 }
                 if !mutates {

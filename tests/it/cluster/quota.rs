@@ -16,7 +16,7 @@ fn kept(baseline: &Baseline, tenant: &str, kind: &str, name: &str) -> Value {
 /// A pod of the tenant `red` that says nothing about resources.
 fn pod() -> Value {
     let container = json!({
-        "name": "app", "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/app:1",
+        "name": "app", "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/app:1",
         "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
     });
     json!({

@@ -66,17 +66,35 @@ impl Served {
     /// From now on the program is run as a new role with `policy`.
     pub async fn act_as(&mut self, role: &str, policy: &str) {
         let iam = &self.admin.iam;
-        let root = format!("arn:{}:iam::{}:root", self.admin.scope.partition, self.admin.scope.account);
-        let trust = serde_json::json!({"Version": "2012-10-17", "Statement": [
-            {"Effect": "Allow", "Principal": {"AWS": root}, "Action": "sts:AssumeRole"},
-        ]});
-        let made = iam.create_role().role_name(role).path("/platform/").assume_role_policy_document(trust.to_string());
+        let made = iam.create_role().role_name(role).path("/platform/").assume_role_policy_document(self.trust());
         let arn = made.send().await.unwrap().role.unwrap().arn;
         let put = iam.put_role_policy().role_name(role).policy_name("ringfence").policy_document(policy);
         put.send().await.unwrap();
-        let session = aws::assume(&self.admin.config, &arn).await.unwrap();
+        self.assume(&arn).await;
+    }
+
+    /// From now on the program is run in a role that is there already, which lets nobody else in any more.
+    pub async fn act_in(&mut self, role: &str) {
+        let iam = &self.admin.iam;
+        let trust = self.trust();
+        iam.update_assume_role_policy().role_name(role).policy_document(trust).send().await.unwrap();
+        let arn = iam.get_role().role_name(role).send().await.unwrap().role.unwrap().arn;
+        self.assume(&arn).await;
+    }
+
+    async fn assume(&mut self, arn: &str) {
+        let session = aws::assume(&self.admin.config, arn).await.unwrap();
         let credentials = session.credentials_provider().unwrap().provide_credentials().await.unwrap();
         self.key = credentials.access_key_id().to_owned();
+    }
+
+    /// In the account's own root.
+    fn trust(&self) -> String {
+        let root = format!("arn:{}:iam::{}:root", self.admin.scope.partition, self.admin.scope.account);
+        serde_json::json!({"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Principal": {"AWS": root}, "Action": "sts:AssumeRole"},
+        ]})
+        .to_string()
     }
 
     /// From now on the program is run as the account's administrator.
