@@ -29,7 +29,7 @@ pub struct Apply {
     /// tenant/12345/silo. Repeatable.
     #[arg(long, value_name = "ADDRESS")]
     allow_destroy: Vec<String>,
-    /// Take newer versions of add-ons.
+    /// Take newer versions of add-ons and newer images of nodes.
     #[arg(long)]
     upgrade: bool,
 }

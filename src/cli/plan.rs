@@ -19,7 +19,7 @@ pub struct Plan {
     /// Plan taking everything down.
     #[arg(long)]
     destroy: bool,
-    /// Take newer versions of add-ons.
+    /// Take newer versions of add-ons and newer images of nodes.
     #[arg(long)]
     upgrade: bool,
 }

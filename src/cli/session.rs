@@ -25,7 +25,7 @@ use crate::engine::observe::{self, Observed};
 use crate::engine::plan::{self, Plan, Policy};
 use crate::k8s::Clusters;
 use crate::kinds;
-use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, subnet, versions, vpc};
+use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, node_group, subnet, versions, vpc};
 use crate::sandbox;
 use crate::spec::{self, KubernetesVersion, LoadOptions, Spec};
 use crate::stack::{self, Facts, Offer, Zone};
@@ -105,7 +105,8 @@ impl Session {
         let known = self.decided(&round).await?;
         let facts = self.facts(&round, &known, upgrade).await?;
         let desired = stack::build(&self.spec, &facts, &self.templates)?;
-        let observed = observe::observe(&self.kinds, &desired, &round, known, self.in_cluster).await;
+        let mut observed = observe::observe(&self.kinds, &desired, &round, known, self.in_cluster).await;
+        observed.notes.extend(stack::old_images(&desired, &facts));
         Ok(Look { desired, observed })
     }
 
@@ -288,7 +289,10 @@ impl Session {
             let version = text(&one.state, "version").and_then(KubernetesVersion::parse);
             facts.kubernetes.extend(version.map(|v| (one.address.clone(), v)));
         }
+        facts.images = node_group::images(&self.aws, round).await?;
         let zones = versions::zones(&self.aws);
+        let images = stack::images(&self.spec, &facts);
+        let releases = versions::image_releases(&self.aws, &images);
         let offered = try_join_all(self.wanted_addons(&facts).into_iter().map(|(version, names)| async move {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let offers = versions::addon_versions(&self.aws, &version.to_string(), &names).await?;
@@ -301,7 +305,8 @@ impl Session {
                 .collect();
             Ok::<_, Error>((version, offers))
         }));
-        let (zones, offered) = futures::try_join!(zones, offered)?;
+        let (zones, releases, offered) = futures::try_join!(zones, releases, offered)?;
+        facts.releases = releases;
         facts.zones = zones.into_iter().map(|z| Zone { name: z.name, id: z.id }).collect();
         facts.offered = offered.into_iter().collect();
         facts.roles = self.roles(round).await?;

@@ -201,7 +201,7 @@ impl<'a> Run<'a> {
             true
         });
         let begun = started.into_iter().filter_map(|i| Some((i, self.plan.steps.get(i)?, slots.remove(&i)?)));
-        begun.map(|(i, step, slot)| (i, step, slot, self.executor.new(step, &self.outputs))).collect()
+        begun.map(|(i, step, slot)| (i, step, slot, self.executor.resolved(step, &self.outputs))).collect()
     }
 
     fn end(&mut self, i: usize, outcome: Outcome) {
@@ -365,7 +365,7 @@ impl Executor {
     }
 
     /// What a step makes, once all that it needs is there.
-    fn new(&self, step: &Step, outputs: &BTreeMap<Address, Outputs>) -> Result<New> {
+    fn resolved(&self, step: &Step, outputs: &BTreeMap<Address, Outputs>) -> Result<New> {
         let state = step.state.as_ref().ok_or_else(|| Error::bug(format!("{} has no state to send", step.address)))?;
         let state = resolve(state, &|a, o| outputs.get(a)?.get(o).cloned());
         if !is_known(&state) {

@@ -248,10 +248,10 @@ pub trait Kind: Send + Sync {
         &[]
     }
 
-    /// What an update with these changes does besides, if people must know
-    /// before.
-    fn disturbs(&self, _changes: &[Change]) -> Option<&'static str> {
-        None
+    /// What these changes of `from`, in place or by a replacement, do besides,
+    /// if people must know before: sentences that fit others of the kind too.
+    fn disturbs(&self, _from: &Found, _changes: &[Change]) -> Vec<String> {
+        Vec::new()
     }
 
     /// A few words for the plan's line, such as `10.64.0.0/16`.

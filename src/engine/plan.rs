@@ -209,8 +209,8 @@ struct Planner<'a> {
     making: BTreeMap<Address, usize>,
     /// Steps that delete, with what they delete.
     deleting: BTreeMap<usize, Found>,
-    /// Updates that do more than change what they are for, by what that is.
-    disturbed: BTreeMap<&'static str, Vec<String>>,
+    /// Changes that do more than change what they are for, by what that is.
+    disturbed: BTreeMap<String, Vec<String>>,
 }
 
 impl Planner<'_> {
@@ -472,6 +472,7 @@ impl Planner<'_> {
         changes: Vec<Change>,
         reason: String,
     ) -> Result<()> {
+        self.disturb(kind, found, &changes);
         self.push_delete(resource.kind, found, true, &reason)?;
         self.create(resource, kind, state, found.generation + 1, true, Some(reason));
         if let Some(step) = self.plan.steps.last_mut() {
@@ -509,15 +510,19 @@ impl Planner<'_> {
         reason: Option<String>,
     ) {
         let generation = found.generation;
-        if let Some(how) = kind.disturbs(&changes) {
-            self.disturbed.entry(how).or_default().push(resource.address.to_string());
-        }
+        self.disturb(kind, found, &changes);
         self.push(resource, kind, Action::Update, generation, state, reason, Some(found.clone()), changes);
         // An update may change outputs, such as a launch template's version:
         // the kind predicts those that stay.
         let moving = kind.moves(&self.plan.steps.last().map(|s| s.changes.clone()).unwrap_or_default());
         if let Some(outputs) = self.outputs.get_mut(&resource.address) {
             outputs.retain(|name, _| !moving.contains(&name.as_str()));
+        }
+    }
+
+    fn disturb(&mut self, kind: &dyn Kind, found: &Found, changes: &[Change]) {
+        for how in kind.disturbs(found, changes) {
+            self.disturbed.entry(how).or_default().push(found.address.to_string());
         }
     }
 

@@ -35,9 +35,9 @@ pub fn registry(clients: &Arc<Aws>, clusters: &Arc<Clusters>) -> Registry {
         eks_addon::EksAddon,
         pod_identity::PodIdentity,
         launch_template::LaunchTemplate,
-        node_group::NodeGroup,
         fargate_profile::FargateProfile,
     );
+    kinds.add(aws::node_group::NodeGroup::new(clients.clone(), clusters.clone()));
     kinds.add(k8s::manifest::Manifest::new(clients.clone(), clusters.clone()));
     kinds
 }

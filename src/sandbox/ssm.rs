@@ -249,8 +249,10 @@ fn public(req: &Request, name: &str) -> Option<Value> {
     let value = match parts.as_slice() {
         ["aws", "service", "bottlerocket", variant, arch @ ("x86_64" | "arm64"), version, field] => {
             let kubernetes = variant.strip_prefix("aws-k8s-")?;
-            let kubernetes =
-                kubernetes.strip_suffix("-fips").or(kubernetes.strip_suffix("-nvidia")).unwrap_or(kubernetes);
+            let (kubernetes, flavor) = kubernetes.split_once('-').unwrap_or((kubernetes, ""));
+            if !["", "fips", "nvidia", "nvidia-fips"].contains(&flavor) {
+                return None;
+            }
             versions::find(kubernetes)?;
             let image = match *version {
                 "latest" => IMAGES.last(),
@@ -270,14 +272,14 @@ fn public(req: &Request, name: &str) -> Option<Value> {
             kubernetes,
             "amazon-linux-2023",
             arch @ ("x86_64" | "arm64"),
-            "standard",
+            flavor @ ("standard" | "nvidia" | "neuron"),
             "recommended",
             field,
         ] => {
             versions::find(kubernetes)?;
             match *field {
                 "release_version" => versions::al2023(kubernetes),
-                "image_id" => image_id(&format!("al2023/{kubernetes}/{arch}/{}", req.region)),
+                "image_id" => image_id(&format!("al2023/{kubernetes}/{arch}/{flavor}/{}", req.region)),
                 _ => return None,
             }
         }

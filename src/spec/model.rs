@@ -388,6 +388,12 @@ pub struct Nodes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^ami-[0-9a-f]{8}([0-9a-f]{9})?$"), extend("examples" = ["ami-0123456789abcdef0"]))]
     pub ami_id: Option<String>,
+    /// The image's release, such as `1.66.0-2d3f4b6c` (Bottlerocket) or `1.36.3-20261110` (Amazon
+    /// Linux 2023). None starts new groups on the newest, and leaves existing ones on what they run
+    /// until `--upgrade`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]+\.[0-9]+\.[0-9]+-[0-9a-f]{8}$"), extend("examples" = ["1.66.0-2d3f4b6c"]))]
+    pub release_version: Option<String>,
     /// FIPS 140 validated images (Bottlerocket only).
     pub fips: bool,
     /// The processors' architecture; must be that of all instance types.
@@ -406,6 +412,14 @@ pub struct Nodes {
     /// Nodes at creation. After that the size belongs to the autoscaler.
     #[schemars(range(max = 450))]
     pub desired: u32,
+    /// How much of the group an update may replace at once, in percent: one node at least, 100
+    /// nodes at most.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_unavailable_percentage: u32,
+    /// Whether EKS replaces nodes that stay unhealthy. None says so in commercial regions alone:
+    /// EKS refuses the setting in China, and isn't known to take it elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_repair: Option<bool>,
     /// The operating system's volume, where it differs from the image's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_volume: Option<Volume>,

@@ -34,6 +34,7 @@ pub enum Verdict {
 
 /// The first VPC CNI version without the two known ways from one namespace to another
 /// (network policy agent 1.4.0).
+const BOTTLEROCKET_FLOOR: [u32; 3] = [1, 62, 1];
 const VPC_CNI_FLOOR: [u32; 3] = [1, 22, 4];
 
 /// What confines a tenant in a namespace (QUOTA-1).
@@ -180,6 +181,7 @@ fn nodes(section: &str, nodes: &Nodes, found: &mut Objections) {
     let Nodes {
         ami_family,
         ami_id,
+        release_version,
         fips,
         architecture,
         instance_types,
@@ -187,6 +189,8 @@ fn nodes(section: &str, nodes: &Nodes, found: &mut Objections) {
         min,
         max,
         desired,
+        max_unavailable_percentage: _,
+        node_repair: _,
         root_volume,
         data_volume,
         pod_pids_limit,
@@ -213,6 +217,38 @@ fn nodes(section: &str, nodes: &Nodes, found: &mut Objections) {
             found.refuse(&[&at("amiId"), &at("amiFamily")], message, help);
         }
         _ => {}
+    }
+    if let Some(release) = release_version {
+        let number = release.split_once('-').and_then(|(number, build)| {
+            let numbers: Vec<u32> = number.split('.').map(|n| n.parse().ok()).collect::<Option<_>>()?;
+            let hex = build.len() == 8 && build.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            <[u32; 3]>::try_from(numbers).ok().filter(|_| hex)
+        });
+        let here = at("releaseVersion");
+        match (ami_family, number) {
+            (AmiFamily::Custom, _) => {
+                let message = "an image of your own has no release of AWS's".to_owned();
+                found.refuse(
+                    &[&here, &at("amiFamily")],
+                    message,
+                    "leave out `releaseVersion`; `amiId` says which it is",
+                );
+            }
+            (_, None) => {
+                let message = format!("{} is no image release", quote(release));
+                found.refuse(
+                    &[&here],
+                    message,
+                    "such as `1.66.0-2d3f4b6c` (Bottlerocket) or `1.36.3-20261110` (Amazon Linux 2023)",
+                );
+            }
+            (AmiFamily::Bottlerocket, Some(number)) if number < BOTTLEROCKET_FLOOR => {
+                let message =
+                    format!("an image's labels can run commands on nodes with Bottlerocket {}", quote(release));
+                found.weakens(Control::HostOs, &[&here], message, "1.62.1 or later");
+            }
+            _ => {}
+        }
     }
     if *fips && *ami_family != AmiFamily::Bottlerocket {
         let message = "EKS has FIPS images of Bottlerocket only".to_owned();

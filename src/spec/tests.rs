@@ -694,6 +694,11 @@ fn weakened_controls_need_a_waiver() {
         ("NET-2", "imds: {tokens: ⟦optional⟧}", "IMDSv1 answers any request from a pod"),
         ("HOST-1", "nodes: {amiFamily: ⟦al2023⟧}", "Amazon Linux 2023 doesn't confine containers with SELinux"),
         ("HOST-1", "systemNodes: {amiFamily: ⟦al2023⟧}", "Amazon Linux 2023 doesn't confine containers with SELinux"),
+        (
+            "HOST-1",
+            "nodes: {releaseVersion: ⟦1.61.0-5ce1a8b6⟧}",
+            "an image's labels can run commands on nodes with Bottlerocket `1.61.0-5ce1a8b6`",
+        ),
         ("HOST-1", "nodes: {kernelLockdown: ⟦none⟧}", "without lockdown, root on a node can change its kernel"),
         ("POD-4", "pods: {hostPaths: [⟦/var/log/audit⟧]}", "pods could read `/var/log/audit` of the node"),
         ("ADM-3", "pods: {allowedRegistries: [account-ecr, ⟦\"*\"⟧]}", "images from anywhere would run"),
@@ -763,6 +768,11 @@ fn profiles_must_make_sense() {
         ("nodes: {instanceTypes: [m7i.large, ⟦m7i.large⟧]}", "`m7i.large` is given twice"),
         ("nodes: {amiFamily: ⟦custom⟧}", "a custom image needs its id"),
         ("nodes: {amiFamily: custom, amiId: ⟦ami-1⟧}", "`ami-1` is no image id"),
+        ("nodes: {releaseVersion: ⟦1.66.0⟧}", "`1.66.0` is no image release"),
+        (
+            "nodes: {amiFamily: custom, amiId: ami-12345678, releaseVersion: ⟦1.66.0-2d3f4b6c⟧}",
+            "an image of your own has no release of AWS's",
+        ),
         ("nodes: {amiId: ⟦ami-12345678⟧}", "an image id is for the family `custom` only"),
         ("nodes: {amiFamily: custom, amiId: ami-12345678, fips: ⟦true⟧}", "EKS has FIPS images of Bottlerocket only"),
         (
@@ -999,6 +1009,7 @@ fn the_published_schema_and_load_agree_on_forms() {
         ("overrides: {}\n      waivers: []", "overrides: {namespace: {quota: {pods: x}}}"),
         ("overrides: {}\n      waivers: []", "overrides: {nodes: {instanceTypes: [x]}}"),
         ("overrides: {}\n      waivers: []", "overrides: {nodes: {amiFamily: custom, amiId: x}}"),
+        ("overrides: {}\n      waivers: []", "overrides: {nodes: {releaseVersion: 1.66.0}}"),
         ("overrides: {}\n      waivers: []", "overrides: {addons: {coredns: {version: x}}}"),
         ("overrides: {}\n      waivers: []", "overrides: {cluster: {kubernetesVersion: x}}"),
     ];

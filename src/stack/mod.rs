@@ -32,8 +32,10 @@ use crate::spec::names::Names;
 use crate::spec::{ClusterOf, Control, KubernetesVersion, Owner, Spec};
 use crate::template::Templates;
 
+pub use crate::kinds::aws::node_group::Image;
 pub use crate::kinds::aws::versions::Zone;
 pub use cluster::next_version;
+pub use nodes::{images, old_images};
 
 /// What the stack needs to know of the account: what was decided before and
 /// stays, and what AWS offers.
@@ -54,6 +56,10 @@ pub struct Facts {
     pub kubernetes: BTreeMap<Address, KubernetesVersion>,
     /// Versions that add-ons run, by address.
     pub addons: BTreeMap<Address, String>,
+    /// Images that node groups run, by address.
+    pub images: BTreeMap<Address, Image>,
+    /// The newest releases of images, by AMI type and Kubernetes version.
+    pub releases: BTreeMap<(String, String), String>,
     /// What EKS offers.
     pub offered: BTreeMap<KubernetesVersion, BTreeMap<String, Offer>>,
     /// `--upgrade`: take what EKS offers even where what runs is supported.

@@ -1,21 +1,27 @@
 //! Nodes: security groups, launch templates, managed node groups.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::access::ServiceLinked;
 use super::cluster::{DAEMONS, ROLE_LABEL};
 use super::network::Network;
-use super::{Site, Stack, Terms};
+use super::{Facts, Site, Stack, Terms};
 use crate::aws::tags;
 use crate::engine::address::Address;
+use crate::engine::desired::Desired;
 use crate::engine::error::{Error, Result};
 use crate::engine::value::reference;
 use crate::kinds::aws::security_group::Permission;
+use crate::kinds::aws::versions::{compare_releases, is_safe_release};
 use crate::kinds::aws::{launch_template, node_group, security_group};
 use crate::spec::names::{self, SYSTEM_NODE_GROUP};
-use crate::spec::{AmiFamily, Architecture, CapacityType, Control, Imds, ImdsTokens, Nodes, Owner, Volume};
+use crate::spec::{
+    AmiFamily, Architecture, CapacityType, Control, Imds, ImdsTokens, Isolation, NatGateways, Nodes, Owner, Spec,
+    Volume,
+};
 
 const HTTPS: u16 = 443;
 const DNS: u16 = 53;
@@ -192,6 +198,7 @@ impl Stack<'_> {
     fn node_set(&mut self, site: &Site<'_>, network: &Network, set: NodeSet<'_>) -> Result<()> {
         let nodes = set.nodes;
         let name = self.names.launch_template(set.owner, set.purpose);
+        let instance_tags = self.instance_tags(&set.template, &name);
         let mut controls = Vec::new();
         if set.imds.tokens == ImdsTokens::Required && set.imds.hop_limit == 1 {
             controls.push(Control::Imds);
@@ -219,13 +226,14 @@ impl Stack<'_> {
             },
             volumes: volumes(site, nodes),
             user_data: self.user_data(site, &set)?,
-            instance_tags: self.instance_tags(&set.template, &name),
+            instance_tags: instance_tags.clone(),
             other: BTreeMap::new(),
             tags: self.tags(&set.template, &name),
             name,
         };
         self.put(set.template.clone(), launch_template::NAME, &state, Terms::default().controls(&controls))?;
 
+        let release = self.release(site, &set)?;
         let size =
             |n: u32| i32::try_from(n).map_err(|_| Error::bug(format!("{}: {n} nodes are too many", set.address)));
         let state = node_group::State {
@@ -241,13 +249,16 @@ impl Stack<'_> {
             instance_types: nodes.instance_types.clone(),
             template: reference(&set.template, "id"),
             template_version: reference(&set.template, "version"),
+            instance_tags,
             labels: set.labels,
             taints: set.taints,
             min: size(nodes.min)?,
             max: size(nodes.max)?,
             desired: size(nodes.desired)?,
-            max_unavailable: 1,
+            max_unavailable: format!("{}%", nodes.max_unavailable_percentage),
             version: site.version.to_string(),
+            release_version: release,
+            repair: nodes.node_repair.or((self.facts.partition == "aws").then_some(true)),
             tags: self.tags(&set.address, format!("{}-{}", site.name, set.name)),
             name: set.name,
         };
@@ -261,6 +272,35 @@ impl Stack<'_> {
         self.put(set.address, node_group::NAME, &state, terms)
     }
 
+    /// The image's release: the pinned one; else what runs, while it is of the
+    /// cluster's version and isn't below the floor; else the newest. None where
+    /// AWS tells none: then EKS takes its newest.
+    ///
+    /// # Errors
+    /// The pinned one is older than what runs: EKS takes no group back (EKS
+    /// API, UpdateNodegroupVersion).
+    fn release(&self, site: &Site<'_>, set: &NodeSet<'_>) -> Result<Option<String>> {
+        let ami_type = ami_type(set.nodes);
+        let version = site.version.to_string();
+        let newest = self.facts.releases.get(&(ami_type.to_owned(), version.clone()));
+        let running = self.facts.images.get(&set.address).filter(|i| i.ami_type == ami_type && i.version == version);
+        let running = running.map(|i| &i.release);
+        // A pin below the floor needs a waiver, which the spec was checked for.
+        if let Some(pin) = set.nodes.release_version.as_ref().filter(|_| ami_type != "CUSTOM") {
+            return match running.filter(|running| compare_releases(pin, running) == Ordering::Less) {
+                Some(running) => Err(Error::input(format!(
+                    "{}: the spec has releaseVersion {pin}, its nodes run {running}, and EKS takes no node group back to an older image",
+                    set.address
+                ))
+                .help(format!("set releaseVersion to {running} or later, or leave it out"))),
+                None => Ok(Some(pin.clone())),
+            };
+        }
+        let ahead = |r: &&String| newest.is_some_and(|newest| compare_releases(r, newest) == Ordering::Greater);
+        let stays = |r: &&String| is_safe_release(ami_type, r) && (!self.facts.upgrade || ahead(r));
+        Ok(running.filter(stays).or(newest).cloned())
+    }
+
     /// Tags of instances and volumes: for finding and billing. No address:
     /// they aren't resources of ours.
     fn instance_tags(&self, template: &Address, name: &str) -> BTreeMap<String, String> {
@@ -270,7 +310,7 @@ impl Stack<'_> {
     }
 
     fn user_data(&self, site: &Site<'_>, set: &NodeSet<'_>) -> Result<String> {
-        let mut context = json!({"nodes": set.nodes});
+        let mut context = json!({"nodes": set.nodes, "fipsEndpoints": self.fips_endpoints(site)});
         match set.nodes.ami_family {
             AmiFamily::Bottlerocket => self.templates.toml("user-data/bottlerocket.toml", &context, &set.template),
             AmiFamily::Al2023 => self.node_config(&context, set),
@@ -289,6 +329,14 @@ impl Stack<'_> {
         }
     }
 
+    /// Whether AWS's FIPS endpoints answer: they are in the US and Canada, and
+    /// interface endpoints don't answer for their names (Bottlerocket's
+    /// settings reference, `settings.aws.config`; bottlerocket, issue 4372).
+    fn fips_endpoints(&self, site: &Site<'_>) -> bool {
+        let there = ["us-", "ca-"].iter().any(|place| self.spec.region.starts_with(place));
+        there && site.cluster.network.nat_gateways != NatGateways::None
+    }
+
     /// A NodeConfig in the MIME envelope that Amazon Linux 2023 expects.
     fn node_config(&self, context: &serde_json::Value, set: &NodeSet<'_>) -> Result<String> {
         let documents = self.templates.yaml("user-data/node-config.yaml", context, &set.template)?;
@@ -299,6 +347,57 @@ impl Stack<'_> {
         text.push_str("--ringfence--\n");
         Ok(text)
     }
+}
+
+/// The images that the spec's nodes run now or next, by AMI type and Kubernetes
+/// version: to ask for the newest releases of.
+pub fn images(spec: &Spec, facts: &Facts) -> BTreeSet<(String, String)> {
+    let mut wanted = BTreeSet::new();
+    for cluster in spec.clusters() {
+        let running = facts.kubernetes.get(&super::prefix(cluster.owner).join("cluster")).copied();
+        let version = super::next_version(running, cluster.kubernetes_version).to_string();
+        let tenants = spec.tenants.iter().filter(|tenant| match (cluster.owner, &tenant.isolation) {
+            (Owner::Tenant(id), Isolation::Silo) => tenant.id == id,
+            (Owner::Pool(name), Isolation::Pool { pool }) => name == pool,
+            _ => false,
+        });
+        let sets = std::iter::once(&cluster.profile.system_nodes).chain(tenants.map(|tenant| &tenant.profile.nodes));
+        let sets = sets.filter(|nodes| nodes.ami_family != AmiFamily::Custom);
+        wanted.extend(sets.map(|nodes| (ami_type(nodes).to_owned(), version.clone())));
+    }
+    wanted
+}
+
+/// What there is to know of images that stay older than the newest.
+pub fn old_images(desired: &Desired, facts: &Facts) -> Vec<String> {
+    let mut old: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    let mut unknown: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for resource in desired.iter().filter(|r| r.kind == node_group::NAME) {
+        let text = |field: &str| resource.state.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (image, release) = ((text("ami_type"), text("version")), text("release_version"));
+        let address = resource.address.to_string();
+        match facts.releases.get(&image) {
+            _ if image.0 == "CUSTOM" => {}
+            Some(newest) if !release.is_empty() && compare_releases(&release, newest) == Ordering::Less => {
+                old.entry((release, newest.clone())).or_default().push(address);
+            }
+            Some(_) => {}
+            None => unknown.entry(image).or_default().push(address),
+        }
+    }
+    let old = old.into_iter().map(|((release, newest), groups)| {
+        format!(
+            "{}: nodes stay on image release {release}, and {newest} is out; --upgrade takes it where the spec has no `releaseVersion`",
+            groups.join(", ")
+        )
+    });
+    let unknown = unknown.into_iter().map(|((ami_type, version), groups)| {
+        format!(
+            "{}: whether their image is the newest isn't known: Systems Manager has no public parameter for {ami_type}, Kubernetes {version}",
+            groups.join(", ")
+        )
+    });
+    old.chain(unknown).collect()
 }
 
 /// The rules of a security group.

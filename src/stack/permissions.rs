@@ -56,6 +56,7 @@ const READS: &[&str] = &[
     "ec2:DescribeAddresses",
     "ec2:DescribeAvailabilityZones",
     "ec2:DescribeFlowLogs",
+    "ec2:DescribeInstances",
     "ec2:DescribeInternetGateways",
     "ec2:DescribeLaunchTemplateVersions",
     "ec2:DescribeLaunchTemplates",
@@ -98,6 +99,7 @@ const READS: &[&str] = &[
     "logs:ListTagsForResource",
     "servicequotas:ListAWSDefaultServiceQuotas",
     "servicequotas:ListServiceQuotas",
+    "ssm:GetParameters",
     "sts:GetCallerIdentity",
 ];
 

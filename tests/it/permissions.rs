@@ -119,6 +119,7 @@ const RARE: &[(&str, &str)] = &[
     ("eks:UpdateAddon", "a newer version is taken"),
     ("eks:UpdateClusterVersion", "a newer version is taken"),
     ("eks:UpdateNodegroupConfig", "a pool is resized"),
+    ("eks:UpdateNodegroupVersion", "a newer version is taken, or nodes get other settings"),
     ("eks:UpdatePodIdentityAssociation", "an association was changed by hand"),
     ("iam:AddClientIDToOpenIDConnectProvider", "a provider was changed by hand"),
     ("iam:DeleteRolePermissionsBoundary", "the boundary leaves the spec, or was put by hand"),

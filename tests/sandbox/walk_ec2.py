@@ -130,7 +130,7 @@ try:
     assert 0
 except urllib.error.HTTPError as e:
     eq((e.code, b"IncompleteSignature" in e.read()), (400, True))
-err("InvalidAction", ec2.describe_volumes, text="DescribeVolumes")
+err("InvalidAction", ec2.describe_snapshots, text="DescribeSnapshots")
 err("InvalidAction", client("sts").get_session_token, text="GetSessionToken")
 (
     err(

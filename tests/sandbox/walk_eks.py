@@ -1365,7 +1365,7 @@ def test_eks(key):
     until(
         lambda: eks.describe_update(name="c1", updateId=u["id"], nodegroupName="n1")["update"]["status"],
         "Successful",
-        140,
+        260,
         "lt update",
     )
     eq(
@@ -1540,7 +1540,7 @@ def test_eks(key):
     until(
         lambda: eks.describe_nodegroup(clusterName="c1", nodegroupName="n1")["nodegroup"]["version"],
         "1.36",
-        140,
+        260,
         "nodes upgraded",
     )
     names = [r["name"] for r in http("GET", c["endpoint"] + "/apis/admissionregistration.k8s.io/v1")[1]["resources"]]

@@ -13,7 +13,7 @@ use super::eks::{adopted, gather, is_of_nodes, live, optional, retag, tag_map, t
 use super::fargate_profile::FargateProfile;
 use super::foreign::claim;
 use super::iam_role::{self, roles};
-use super::node_group::NodeGroup;
+use super::node_group;
 use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::aws::{Aws, role_of};
@@ -191,8 +191,8 @@ impl AccessEntry {
 
     /// Clusters, each with a role that nodes of it have.
     async fn roles_of_nodes(&self, round: &Round) -> Result<BTreeSet<(String, String)>> {
-        let (groups, profiles) = (NodeGroup::new(self.aws.clone()), FargateProfile::new(self.aws.clone()));
-        let (groups, profiles) = futures::try_join!(groups.all(round), profiles.all(round))?;
+        let profiles = FargateProfile::new(self.aws.clone());
+        let (groups, profiles) = futures::try_join!(node_group::all(&self.aws, round), profiles.all(round))?;
         let groups = groups.iter().map(|(_, group)| (group.cluster_name(), group.node_role()));
         let profiles = profiles.iter().map(|profile| (profile.cluster_name(), profile.pod_execution_role_arn()));
         Ok(groups.chain(profiles).filter_map(|(cluster, role)| Some((cluster?.to_owned(), role?.to_owned()))).collect())

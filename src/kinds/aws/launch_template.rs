@@ -1,10 +1,10 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{
     Filter, LaunchTemplate as Template, LaunchTemplateBlockDeviceMapping, LaunchTemplateBlockDeviceMappingRequest,
-    LaunchTemplateEbsBlockDeviceRequest, LaunchTemplateInstanceMetadataOptionsRequest,
+    LaunchTemplateEbsBlockDeviceRequest, LaunchTemplateInstanceMetadataOptionsRequest, LaunchTemplateTagSpecification,
     LaunchTemplateTagSpecificationRequest, RequestLaunchTemplateData, ResourceType, ResponseLaunchTemplateData,
 };
 use base64::Engine;
@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ec2, logical, physical};
-use crate::aws::error::failed;
+use crate::aws::error::{failed, is_not_found};
 use crate::aws::{Aws, tags};
+use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
 use crate::engine::value::Outputs;
@@ -254,70 +255,6 @@ impl LaunchTemplate {
         Self { aws }
     }
 
-    async fn templates(&self, filters: Vec<Filter>) -> Result<Vec<Template>> {
-        self.aws
-            .ec2
-            .describe_launch_templates()
-            .set_filters(Some(filters))
-            .max_results(200)
-            .into_paginator()
-            .items()
-            .send()
-            .try_collect()
-            .await
-            .map_err(failed("ec2:DescribeLaunchTemplates"))
-    }
-
-    /// Data of default versions by template: of one, or of all in the account.
-    async fn data(&self, id: Option<&str>) -> Result<BTreeMap<String, ResponseLaunchTemplateData>> {
-        let versions = self
-            .aws
-            .ec2
-            .describe_launch_template_versions()
-            .set_launch_template_id(id.map(str::to_owned))
-            .versions(DEFAULT)
-            .max_results(200)
-            .into_paginator()
-            .items()
-            .send()
-            .try_collect()
-            .await
-            .map_err(failed("ec2:DescribeLaunchTemplateVersions"))?;
-        Ok(versions.into_iter().filter_map(|v| Some((v.launch_template_id?, v.launch_template_data?))).collect())
-    }
-
-    async fn read(&self, filters: Vec<Filter>) -> Result<Vec<Found>> {
-        let mut ours = Vec::new();
-        for template in self.templates(filters).await? {
-            let tags = ec2::tags(template.tags());
-            if let (Some(id), Some(owned)) = (template.launch_template_id().map(str::to_owned), self.aws.owned(&tags)) {
-                ours.push((id, owned, tags, template));
-            }
-        }
-        // The call takes one id or none.
-        let mut data = if ours.len() > 2 { self.data(None).await? } else { BTreeMap::new() };
-        let mut found = Vec::new();
-        for (id, (address, generation), tags, template) in ours {
-            if !data.contains_key(&id) {
-                data.extend(self.data(Some(&id)).await?);
-            }
-            let data = data.get(&id).ok_or_else(|| {
-                Error::new(Class::NotYet, format!("the default version of launch template {id} isn't visible yet"))
-                    .operation("ec2:DescribeLaunchTemplateVersions")
-            })?;
-            found.push(Found {
-                address,
-                generation,
-                outputs: outputs(&template),
-                state: untyped(&State::observed(&template, data, generation, tags))?,
-                id,
-                status: Status::Ready,
-                refs: vec![],
-            });
-        }
-        Ok(found)
-    }
-
     /// Templates under a wanted name that aren't ours: names are unique in an
     /// account and region.
     async fn foreign(&self, wanted: &[Wanted]) -> Result<Observation> {
@@ -326,7 +263,7 @@ impl LaunchTemplate {
             wanted.iter().filter_map(|w| Some((w, typed::<State>(&w.state).ok()?))).collect();
         for some in wanted.chunks(200) {
             let names = ec2::filter("launch-template-name", some.iter().map(|(_, s)| &s.name));
-            for template in self.templates(vec![names]).await? {
+            for template in templates(&self.aws, vec![names]).await? {
                 let claim = some.iter().find(|(_, s)| template.launch_template_name() == Some(&s.name));
                 let tags = ec2::tags(template.tags());
                 if let (Some((wanted, state)), None) = (claim, self.aws.owned(&tags)) {
@@ -338,6 +275,139 @@ impl LaunchTemplate {
         }
         Ok(observation)
     }
+}
+
+/// A template of ours as it stands.
+pub(super) struct Ours {
+    address: Address,
+    generation: u32,
+    tags: tags::Tags,
+    template: Template,
+    /// Of its default version.
+    data: ResponseLaunchTemplateData,
+}
+
+impl Ours {
+    pub fn id(&self) -> &str {
+        self.template.launch_template_id().unwrap_or_default()
+    }
+
+    /// The default version's number, and its data.
+    pub fn current(&self) -> (String, &ResponseLaunchTemplateData) {
+        (self.template.default_version_number().unwrap_or_default().to_string(), &self.data)
+    }
+
+    fn found(&self) -> Result<Found> {
+        Ok(Found {
+            address: self.address.clone(),
+            generation: self.generation,
+            id: self.id().to_owned(),
+            outputs: outputs(&self.template),
+            state: untyped(&State::observed(&self.template, &self.data, self.generation, self.tags.clone()))?,
+            status: Status::Ready,
+            refs: vec![],
+        })
+    }
+}
+
+/// All of ours, read once a round.
+pub(super) async fn ours(aws: &Aws, round: &Round) -> Result<Arc<Vec<Ours>>> {
+    round.once("ec2.launch-templates", || read(aws, vec![ec2::ours(aws)])).await
+}
+
+/// Data of versions of one template by number, and the number of the default
+/// one, which comes too. Nothing, if one of them is gone.
+pub(super) async fn versions(
+    aws: &Aws,
+    id: &str,
+    numbers: BTreeSet<&str>,
+) -> Result<(BTreeMap<String, ResponseLaunchTemplateData>, Option<String>)> {
+    let wanted = numbers.into_iter().chain([DEFAULT]).map(str::to_owned).collect();
+    let call = aws.ec2.describe_launch_template_versions().launch_template_id(id).set_versions(Some(wanted));
+    let answer = call.send().await.map_err(failed("ec2:DescribeLaunchTemplateVersions"));
+    let found = match answer {
+        Err(error) if is_not_found(&error) => Vec::new(),
+        answer => answer?.launch_template_versions.unwrap_or_default(),
+    };
+    let (mut data, mut current) = (BTreeMap::new(), None);
+    for version in found {
+        let number = version.version_number().unwrap_or_default().to_string();
+        if version.default_version() == Some(true) {
+            current = Some(number.clone());
+        }
+        data.extend(version.launch_template_data.map(|d| (number, d)));
+    }
+    Ok((data, current))
+}
+
+/// True if these start the same instances but for tags.
+pub(super) fn alike(a: &ResponseLaunchTemplateData, b: &ResponseLaunchTemplateData) -> bool {
+    let untagged = |data: &ResponseLaunchTemplateData| {
+        let mut data = data.clone();
+        data.tag_specifications = None;
+        data
+    };
+    untagged(a) == untagged(b)
+}
+
+/// The tags that it gives to instances.
+pub(super) fn instance_tags(data: &ResponseLaunchTemplateData) -> tags::Tags {
+    let of = |s: &&LaunchTemplateTagSpecification| s.resource_type() == Some(&ResourceType::Instance);
+    data.tag_specifications().iter().find(of).map(|s| ec2::tags(s.tags())).unwrap_or_default()
+}
+
+async fn templates(aws: &Aws, filters: Vec<Filter>) -> Result<Vec<Template>> {
+    aws.ec2
+        .describe_launch_templates()
+        .set_filters(Some(filters))
+        .max_results(200)
+        .into_paginator()
+        .items()
+        .send()
+        .try_collect()
+        .await
+        .map_err(failed("ec2:DescribeLaunchTemplates"))
+}
+
+/// Data of default versions by template: of one, or of all in the account.
+async fn defaults(aws: &Aws, id: Option<&str>) -> Result<BTreeMap<String, ResponseLaunchTemplateData>> {
+    let versions = aws
+        .ec2
+        .describe_launch_template_versions()
+        .set_launch_template_id(id.map(str::to_owned))
+        .versions(DEFAULT)
+        .max_results(200)
+        .into_paginator()
+        .items()
+        .send()
+        .try_collect()
+        .await
+        .map_err(failed("ec2:DescribeLaunchTemplateVersions"))?;
+    Ok(versions.into_iter().filter_map(|v| Some((v.launch_template_id?, v.launch_template_data?))).collect())
+}
+
+async fn read(aws: &Aws, filters: Vec<Filter>) -> Result<Vec<Ours>> {
+    let mut all = Vec::new();
+    for template in templates(aws, filters).await? {
+        let tags = ec2::tags(template.tags());
+        if let (Some(id), Some(owned)) = (template.launch_template_id().map(str::to_owned), aws.owned(&tags)) {
+            all.push((id, owned, tags, template));
+        }
+    }
+    // The call takes one id or none.
+    let mut data = if all.len() > 2 { defaults(aws, None).await? } else { BTreeMap::new() };
+    let mut ours = Vec::new();
+    for (id, (address, generation), tags, template) in all {
+        if !data.contains_key(&id) {
+            data.extend(defaults(aws, Some(&id)).await?);
+        }
+        let data = data.remove(&id).ok_or_else(|| {
+            Error::new(Class::NotYet, format!("the default version of launch template {id} isn't visible yet"))
+                .operation("ec2:DescribeLaunchTemplateVersions")
+        })?;
+        ours.push(Ours { address, generation, tags, template, data });
+    }
+    Ok(ours)
 }
 
 fn outputs(template: &Template) -> Outputs {
@@ -352,7 +422,9 @@ impl Kind for LaunchTemplate {
     }
 
     fn moves(&self, changes: &[Change]) -> &'static [&'static str] {
-        let data = changes.iter().any(|c| !c.path.starts_with("tags"));
+        // Other tags alone are no reason to replace nodes: they get them, and
+        // the version when there is another reason.
+        let data = changes.iter().any(|c| !c.path.starts_with("tags") && !c.path.starts_with("instance_tags"));
         if data { &["version"] } else { &[] }
     }
 
@@ -368,15 +440,17 @@ impl Kind for LaunchTemplate {
         ec2::summary(state, |s: &State| s.name.clone())
     }
 
-    async fn observe(&self, _round: &Round, wanted: &[Wanted]) -> Result<Observation> {
-        let (found, foreign) = futures::try_join!(self.read(vec![ec2::ours(&self.aws)]), self.foreign(wanted))?;
-        Ok(Observation { found, ..foreign })
+    async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
+        let (ours, foreign) = futures::try_join!(ours(&self.aws, round), self.foreign(wanted))?;
+        Ok(Observation { found: ours.iter().map(Ours::found).collect::<Result<_>>()?, ..foreign })
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         let mut found = Vec::new();
         for filters in ec2::selections(&self.aws, handles) {
-            found.extend(self.read(filters).await?);
+            for one in read(&self.aws, filters).await? {
+                found.push(one.found()?);
+            }
         }
         Ok(ec2::matched(handles, &found))
     }

@@ -1,11 +1,13 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_sdk_ec2::types::{Instance, InstanceNetworkInterface, Tag};
 use aws_sdk_eks::types::{
-    AmiTypes, CapacityTypes, LaunchTemplateSpecification, Nodegroup, NodegroupScalingConfig, NodegroupStatus,
-    NodegroupUpdateConfig, Taint as SdkTaint, TaintEffect, UpdateLabelsPayload, UpdateTaintsPayload,
+    AmiTypes, CapacityTypes, ErrorCode, LaunchTemplateSpecification, NodeRepairConfig, Nodegroup,
+    NodegroupScalingConfig, NodegroupStatus, NodegroupUpdateConfig, Taint as SdkTaint, TaintEffect,
+    UpdateLabelsPayload, UpdateTaintsPayload,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,24 +15,46 @@ use serde_json::Value;
 use super::access_entry::forget_stale;
 use super::eks::{Live, delete_node_entry, gather, issues, live, optional, retag, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
-use super::{logical, physical};
+use super::{ec2, launch_template, logical, physical};
 use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::aws::tags;
+use crate::aws::tags::{self, Tags};
+use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
     Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
 use crate::engine::value::Outputs;
+use crate::k8s::client::Call;
+use crate::k8s::{Clusters, Target};
 
 pub const NAME: &str = "aws.node-group";
 
-/// For one update of a node group: a new template version drains every node.
-const UPDATE_LIMIT: Duration = Duration::from_secs(3600);
+/// For a change of settings, and for what an update of all nodes takes beside
+/// replacing them.
+const SETTLE: Duration = Duration::from_secs(3600);
+
+/// For replacing the nodes that may be unavailable at once: EKS gives pods 15
+/// minutes to leave a node, and new nodes have to start before (EKS user guide,
+/// "Understand each phase of node updates").
+const ROUND: Duration = Duration::from_secs(1800);
+
+/// The most nodes that EKS replaces at once (the same).
+const MOST_AT_ONCE: u32 = 100;
+
+/// Tags of EKS's own on the instances of a managed node group.
+const CLUSTER_TAG: &str = "eks:cluster-name";
+const GROUP_TAG: &str = "eks:nodegroup-name";
+
+/// Resources that one call tags (EC2 API, CreateTags: 1,000 at most).
+const TAGGED_AT_ONCE: usize = 500;
 
 /// The AMI type of groups whose launch template names the image: it decides
 /// the Kubernetes version, too.
 const CUSTOM: &str = "CUSTOM";
+
+/// A change of these replaces the nodes.
+const ROLLING: [&str; 3] = ["release_version", "template_version", "version"];
 
 /// A managed node group.
 ///
@@ -53,8 +77,14 @@ pub struct State {
     pub instance_types: Vec<String>,
     /// Id of the launch template.
     pub template: String,
-    /// Number of its version.
+    /// Number of its version: in an observed state the default one, if that
+    /// differs from the group's own in tags alone.
     pub template_version: String,
+    /// Tags of the group's instances and their volumes, as far as they are
+    /// ours. EKS replaces nodes for any other version of a template
+    /// (aws/containers-roadmap 2647), so those that run are tagged where they
+    /// are.
+    pub instance_tags: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
     pub min: i32,
@@ -62,9 +92,15 @@ pub struct State {
     /// Sent at creation; the autoscaler's from then on, but kept between `min`
     /// and `max`.
     pub desired: i32,
-    pub max_unavailable: i32,
+    /// How many nodes an update replaces at once: `2`, or `33%`.
+    pub max_unavailable: String,
     /// Kubernetes minor version.
     pub version: String,
+    /// The image's release, such as `1.66.0-2d3f4b6c`; none leaves the choice to
+    /// EKS, and to the launch template of an own image.
+    pub release_version: Option<String>,
+    /// Whether EKS replaces nodes that stay unhealthy; none says nothing.
+    pub repair: Option<bool>,
     pub tags: BTreeMap<String, String>,
 }
 
@@ -78,52 +114,125 @@ pub struct Taint {
 
 pub struct NodeGroup {
     aws: Arc<Aws>,
+    clusters: Arc<Clusters>,
 }
 
 impl NodeGroup {
-    pub fn new(aws: Arc<Aws>) -> Self {
-        Self { aws }
+    pub fn new(aws: Arc<Aws>, clusters: Arc<Clusters>) -> Self {
+        Self { aws, clusters }
     }
 
-    async fn names(&self, cluster: &str) -> Result<Vec<String>> {
-        let mut pages = self.aws.eks.list_nodegroups().cluster_name(cluster).into_paginator().items().send();
-        let mut names = Vec::new();
-        while let Some(name) = pages.next().await {
-            names.push(name.map_err(failed("eks:ListNodegroups"))?);
+    async fn template_of(&self, group: &Nodegroup, templates: &[launch_template::Ours]) -> Result<Started> {
+        let used = group.launch_template();
+        let version = used.and_then(|t| t.version()).unwrap_or_default().to_owned();
+        let Some(ours) = used.and_then(|t| t.id()).and_then(|id| templates.iter().find(|t| t.id() == id)) else {
+            return Ok(Started { version, tags: Tags::new() });
+        };
+        let (current, data) = ours.current();
+        if version == current {
+            return Ok(Started { version, tags: launch_template::instance_tags(data) });
         }
-        Ok(names)
+        let (versions, _) = launch_template::versions(&self.aws, ours.id(), [version.as_str()].into()).await?;
+        Ok(match versions.get(&version) {
+            Some(used) => Started {
+                tags: launch_template::instance_tags(used),
+                version: if launch_template::alike(used, data) { current } else { version },
+            },
+            None => Started { version, tags: Tags::new() },
+        })
     }
 
-    /// Every node group of our clusters, ours or not, read once a round.
-    pub(super) async fn all(&self, round: &Round) -> Result<Arc<Vec<(Live, Nodegroup)>>> {
-        round
-            .once("eks.node-groups", || async {
-                let names = gather(live(&self.aws, round).await?, |cluster| async move {
-                    let names = self.names(&cluster.name).await?;
-                    Ok(names.into_iter().map(move |name| (cluster.clone(), name)).collect::<Vec<_>>())
-                });
-                let groups = gather(names.await?.into_iter().flatten(), |(cluster, name)| async move {
-                    Ok(self.group(&cluster.name, &name).await?.map(|group| (cluster, group)))
-                });
-                Ok(groups.await?.into_iter().flatten().collect())
-            })
-            .await
+    /// The version of its template to bring a group's nodes to, if that is
+    /// another: not for tags alone, but if the nodes are replaced for another
+    /// reason (`rolls`), with the newest tags.
+    async fn next_version(&self, now: &State, to: &State, rolls: bool) -> Result<Option<String>> {
+        if now.template_version == to.template_version && !rolls {
+            return Ok(None);
+        }
+        let numbers = [now.template_version.as_str(), to.template_version.as_str()];
+        let numbers = numbers.into_iter().filter(|number| !number.is_empty()).collect();
+        let (versions, current) = launch_template::versions(&self.aws, &to.template, numbers).await?;
+        let same = |a: &str, b: &str| match (versions.get(a), versions.get(b)) {
+            (Some(a), Some(b)) => launch_template::alike(a, b),
+            _ => a == b,
+        };
+        if same(&now.template_version, &to.template_version) && !rolls {
+            return Ok(None);
+        }
+        let newest = current.filter(|current| same(current, &to.template_version));
+        Ok(newest.or_else(|| Some(to.template_version.clone())).filter(|version| *version != now.template_version))
     }
 
-    async fn group(&self, cluster: &str, name: &str) -> Result<Option<Nodegroup>> {
-        let call = self.aws.eks.describe_nodegroup().cluster_name(cluster).nodegroup_name(name);
-        let answer = optional(call.send().await.map_err(failed("eks:DescribeNodegroup")))?;
-        Ok(answer.and_then(|o| o.nodegroup))
+    /// The default version of a group's template, if it differs from the wanted
+    /// one in tags alone.
+    async fn newest(&self, state: &State) -> Result<String> {
+        let none = State { template_version: String::new(), ..state.clone() };
+        Ok(self.next_version(&none, state, true).await?.unwrap_or_else(|| state.template_version.clone()))
+    }
+
+    /// Brings the tags of a group's instances, and of what was started with
+    /// them, to `to`; of others it takes away what `from` has of ours.
+    async fn tag_instances(&self, cluster: &str, group: &str, from: &Tags, to: &Tags) -> Result<()> {
+        let stale: Vec<&String> = from.keys().filter(|key| !to.contains_key(*key)).collect();
+        if from == to {
+            return Ok(());
+        }
+        let all = instances(&self.aws, [cluster].into()).await?;
+        let differs = |instance: &&Instance| {
+            let has = ec2::tags(instance.tags());
+            to.iter().any(|(key, value)| has.get(key) != Some(value)) || stale.iter().any(|key| has.contains_key(*key))
+        };
+        let own = all.iter().filter(|i| is_of(i, cluster, group)).filter(differs);
+        let resources: Vec<String> = own.flat_map(parts).map(str::to_owned).collect();
+        for some in resources.chunks(TAGGED_AT_ONCE) {
+            let call = self.aws.ec2.create_tags().set_resources(Some(some.to_vec()));
+            call.set_tags(Some(ec2::sdk_tags(to))).send().await.map_err(failed("ec2:CreateTags"))?;
+            if !stale.is_empty() {
+                let keys = stale.iter().map(|key| Tag::builder().key(*key).build()).collect();
+                let call = self.aws.ec2.delete_tags().set_resources(Some(some.to_vec())).set_tags(Some(keys));
+                call.send().await.map_err(failed("ec2:DeleteTags"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What to do about pods that a PodDisruptionBudget keeps on their nodes:
+    /// named, where the cluster says which budgets allow no eviction.
+    async fn budgets(&self, cluster: &str) -> String {
+        let after = "allow a disruption or add pods, then run the same command: nodes that were replaced stay. ringfence never forces it";
+        match self.tight_budgets(cluster).await.as_deref() {
+            Ok([]) | Err(_) => format!(
+                "a PodDisruptionBudget keeps pods on a node: `kubectl get pdb --all-namespaces` shows those with 0 allowed disruptions; {after}"
+            ),
+            Ok(names) => format!("these PodDisruptionBudgets allow no eviction now: {}; {after}", names.join(", ")),
+        }
+    }
+
+    /// `namespace/name` of each budget that allows no disruption.
+    async fn tight_budgets(&self, name: &str) -> Result<Vec<String>> {
+        let cluster = super::eks::cluster(&self.aws, name).await?;
+        let authority = cluster.as_ref().and_then(|c| c.certificate_authority()).and_then(|a| a.data());
+        let target = Target {
+            cluster: name,
+            endpoint: cluster.as_ref().and_then(|c| c.endpoint()).unwrap_or_default(),
+            certificate_authority: authority.unwrap_or_default(),
+        };
+        let cluster = self.clusters.get(target).await?;
+        let all = cluster.call(&Call::get("list", "/apis/policy/v1/poddisruptionbudgets")).await?;
+        let tight = |one: &&Value| one["status"]["disruptionsAllowed"] == 0 && one["status"]["expectedPods"] != 0;
+        let text = |one: &Value, field: &str| one["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let all = all["items"].as_array().into_iter().flatten().filter(tight);
+        Ok(all.map(|one| format!("{}/{}", text(one, "namespace"), text(one, "name"))).collect())
     }
 
     /// `control_plane` is the cluster's Kubernetes version, where it is known.
-    fn found(&self, group: &Nodegroup, control_plane: Option<&str>) -> Result<Option<Found>> {
+    fn found(&self, group: &Nodegroup, control_plane: Option<&str>, instance_tags: Tags) -> Result<Option<Found>> {
         let Some((address, generation)) = self.aws.owned(&tags_of(group.tags())) else {
             return Ok(None);
         };
         let name = group.nodegroup_name().unwrap_or_default();
         let arn = group.nodegroup_arn().unwrap_or_default();
-        let mut state = observed(group, generation);
+        let mut state = State { instance_tags, ..observed(group, generation) };
         if let Some(version) = control_plane.filter(|_| state.ami_type == CUSTOM) {
             state.version = version.to_owned();
         }
@@ -162,6 +271,8 @@ impl Kind for NodeGroup {
             ("template", Rule::Replace),
             ("taints", Rule::Unordered),
             ("desired", Rule::CreateOnly),
+            ("release_version", Rule::ServerDefault),
+            ("repair", Rule::ServerDefault),
         ]
     }
 
@@ -198,15 +309,34 @@ impl Kind for NodeGroup {
     }
 
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
-        let mut named = BTreeMap::new();
+        let (mut named, mut sizes, mut tagged) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for Wanted { address, state } in wanted {
             let state: State = typed(state)?;
+            sizes.insert(address, (state.min, state.max, state.desired));
+            tagged.insert(address, state.instance_tags);
             named.insert((state.cluster, state.name), address);
         }
         let mut seen = Observation::default();
-        for (cluster, group) in self.all(round).await?.iter() {
+        let mut resized = BTreeSet::new();
+        let (groups, templates) = futures::try_join!(all(&self.aws, round), launch_template::ours(&self.aws, round))?;
+        let clusters = groups.iter().map(|(cluster, _)| cluster.name.as_str()).collect();
+        let instances = instances(&self.aws, clusters).await?;
+        for (cluster, group) in groups.iter() {
             let name = group.nodegroup_name().unwrap_or_default();
-            if let Some(found) = self.found(group, Some(&cluster.version))? {
+            if let Some(mut found) = self.found(group, Some(&cluster.version), Tags::new())? {
+                let template = self.template_of(group, &templates).await?;
+                let own: Vec<&Instance> = instances.iter().filter(|i| is_of(i, &cluster.name, name)).collect();
+                let mut state: State = typed(&found.state)?;
+                let wanted = tagged.get(&found.address);
+                state.instance_tags = shown_tags(&own, wanted.unwrap_or(&template.tags), &template.tags);
+                state.template_version = template.version;
+                found.state = untyped(&state)?;
+                let nodes = group.scaling_config().and_then(|s| s.desired_size()).unwrap_or_default();
+                if let Some((min, max, desired)) = sizes.get(&found.address)
+                    && nodes.min(*max).max(*min) != *desired
+                {
+                    resized.insert(format!("{} has {nodes}, not {desired}", found.address));
+                }
                 seen.found.push(found);
             } else if let Some(address) = named.get(&(cluster.name.clone(), name.to_owned())) {
                 let arn = group.nodegroup_arn().unwrap_or_default();
@@ -215,6 +345,12 @@ impl Kind for NodeGroup {
                 let has = tags_of(group.tags());
                 seen.foreign.push(foreign(&self.aws, address, arn, &what, &has, &command, TagStyle::Map));
             }
+        }
+        if !resized.is_empty() {
+            let resized = resized.into_iter().collect::<Vec<_>>().join(", ");
+            seen.notes.push(format!(
+                "`desired` counts when a node group is made; after that its number of nodes is the autoscaler's, or set with `aws eks update-nodegroup-config --scaling-config`: {resized}"
+            ));
         }
         Ok(seen)
     }
@@ -227,8 +363,9 @@ impl Kind for NodeGroup {
         gather(handles, |handle| async move {
             let state: State = typed(&handle.state)?;
             let name = physical(&state.name, handle.generation);
-            let group = self.group(&state.cluster, &name).await?;
-            let found = group.map(|g| self.found(&g, Some(&state.version))).transpose()?.flatten();
+            let group = group(&self.aws, &state.cluster, &name).await?;
+            // Its instances are looked at when everything is read.
+            let found = group.map(|g| self.found(&g, Some(&state.version), state.instance_tags)).transpose()?.flatten();
             Ok(found.filter(|f| f.address == handle.address && f.generation == handle.generation))
         })
         .await
@@ -237,6 +374,11 @@ impl Kind for NodeGroup {
     async fn create(&self, new: &New) -> Result<Made> {
         let state: State = typed(&new.state)?;
         let name = physical(&state.name, new.generation);
+        let version = match new.generation {
+            1 => state.template_version.clone(),
+            // A plan takes no notice of tags that its template got before.
+            _ => self.newest(&state).await?,
+        };
         forget_stale(&self.aws, &state.cluster, &state.role).await?;
         let own_image = state.ami_type == CUSTOM;
         let call = self
@@ -249,19 +391,21 @@ impl Kind for NodeGroup {
             .set_subnets(Some(state.subnets.clone()))
             .set_ami_type((!own_image).then(|| AmiTypes::from(state.ami_type.as_str())))
             .set_version((!own_image).then(|| state.version.clone()))
+            .set_release_version(release(&state))
+            .set_node_repair_config(repair_config(&state))
             .capacity_type(CapacityTypes::from(state.capacity_type.as_str()))
             .set_instance_types(Some(state.instance_types.clone()).filter(|types| !types.is_empty()))
-            .launch_template(template(&state))
+            .launch_template(template(&state, version))
             .set_labels(Some(tag_map(&state.labels)))
             .set_taints(Some(state.taints.iter().map(sdk_taint).collect()))
             .scaling_config(scaling(&state, state.desired))
-            .update_config(NodegroupUpdateConfig::builder().max_unavailable(state.max_unavailable).build())
+            .update_config(update_config(&state)?)
             .client_request_token(&new.token)
             .set_tags(Some(tag_map(&tags::with_generation(&state.tags, new.generation))));
         let group = match call.send().await.map_err(failed("eks:CreateNodegroup")) {
             Ok(answer) => answer.nodegroup,
             Err(error) if error.class == Class::Conflict => {
-                let group = self.group(&state.cluster, &name).await?;
+                let group = group(&self.aws, &state.cluster, &name).await?;
                 let has = group
                     .as_ref()
                     .filter(|g| g.status() != Some(&NodegroupStatus::Deleting))
@@ -275,20 +419,44 @@ impl Kind for NodeGroup {
         Ok(Made { outputs: outputs(&name, &arn), id: arn, ready: false })
     }
 
-    /// What differs is read again first, so that an update that was cut short
-    /// goes on where it stopped.
-    fn disturbs(&self, changes: &[Change]) -> Option<&'static str> {
-        let rolls = changes.iter().any(|c| matches!(c.path.as_str(), "template_version" | "version"));
-        rolls.then_some("the update replaces every node, a few at a time, and evicts what runs on it")
+    /// EKS drains a node that leaves its group, whatever the reason
+    /// (UpdateNodegroupVersion, API reference).
+    fn disturbs(&self, from: &Found, changes: &[Change]) -> Vec<String> {
+        let mut all = Vec::new();
+        if changes.iter().any(|c| c.replaces) {
+            all.push("a new group takes its place, and what runs on the nodes of the old one is evicted".to_owned());
+        } else if changes.iter().any(|c| ROLLING.contains(&c.path.as_str())) {
+            all.push("the update replaces every node, a few at a time, and evicts what runs on it".to_owned());
+        }
+        let nodes = from.state.get("desired").and_then(Value::as_i64).unwrap_or_default();
+        let bound = |path: &str| changes.iter().find(|c| c.path == path).and_then(|c| c.after.as_i64());
+        let count = |n: i64| if n == 1 { "1 node".to_owned() } else { format!("{n} nodes") };
+        if let Some(max) = bound("max").filter(|max| *max < nodes) {
+            all.push(format!(
+                "the group has {}, and {max} may be at most: {} will go, and what runs there is evicted",
+                count(nodes),
+                count(nodes - max)
+            ));
+        }
+        if let Some(min) = bound("min").filter(|min| *min > nodes) {
+            all.push(format!(
+                "the group has {}, and {min} must be at least: {} will start",
+                count(nodes),
+                count(min - nodes)
+            ));
+        }
+        all
     }
 
+    /// What differs is read again first, so that an update that was cut short
+    /// goes on where it stopped.
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let to: State = typed(&to.state)?;
         let (cluster, name) = (to.cluster.as_str(), physical(&to.name, from.generation));
         let gone = || {
             Error::new(Class::NotFound, format!("node group `{name}` of cluster `{cluster}` doesn't exist any more"))
         };
-        let group = self.group(cluster, &name).await?.ok_or_else(gone)?;
+        let group = group(&self.aws, cluster, &name).await?.ok_or_else(gone)?;
         let now = observed(&group, from.generation);
 
         retag(&self.aws, &from.id, &now.tags, &to.tags).await?;
@@ -296,7 +464,8 @@ impl Kind for NodeGroup {
         let (labels, taints) = (label_changes(&now, &to), taint_changes(&now, &to));
         let sized = (now.min, now.max) != (to.min, to.max);
         let paced = now.max_unavailable != to.max_unavailable;
-        if labels.is_some() || taints.is_some() || sized || paced {
+        let repaired = to.repair.is_some() && now.repair != to.repair;
+        if labels.is_some() || taints.is_some() || sized || paced || repaired {
             let call = self
                 .aws
                 .eks
@@ -306,10 +475,9 @@ impl Kind for NodeGroup {
                 .set_labels(labels)
                 .set_taints(taints)
                 .set_scaling_config(sized.then(|| scaling(&to, now.desired)))
-                .set_update_config(
-                    paced.then(|| NodegroupUpdateConfig::builder().max_unavailable(to.max_unavailable).build()),
-                );
-            update(&self.aws, cluster, Some(&name), UPDATE_LIMIT, || {
+                .set_update_config(paced.then(|| update_config(&to)).transpose()?)
+                .set_node_repair_config(repaired.then(|| repair_config(&to)).flatten());
+            update(&self.aws, cluster, Some(&name), SETTLE, || {
                 let call = call.clone();
                 async move { call.send().await.map(|o| o.update).map_err(failed("eks:UpdateNodegroupConfig")) }
             })
@@ -317,8 +485,9 @@ impl Kind for NodeGroup {
         }
 
         let newer = (to.ami_type != CUSTOM && now.version != to.version).then(|| to.version.clone());
-        let templated = now.template_version != to.template_version;
-        if newer.is_some() || templated {
+        let released = release(&to).is_some_and(|release| now.release_version.as_ref() != Some(&release));
+        let version = self.next_version(&now, &to, newer.is_some() || released).await?;
+        if newer.is_some() || version.is_some() || released {
             let call = self
                 .aws
                 .eks
@@ -326,13 +495,22 @@ impl Kind for NodeGroup {
                 .cluster_name(cluster)
                 .nodegroup_name(&name)
                 .set_version(newer)
-                .set_launch_template(templated.then(|| template(&to)));
-            update(&self.aws, cluster, Some(&name), UPDATE_LIMIT, || {
+                // Without it EKS takes the newest.
+                .set_release_version(release(&to))
+                .set_launch_template(version.map(|version| template(&to, version)));
+            let nodes = u32::try_from(now.desired.clamp(to.min, to.max)).unwrap_or_default();
+            let limit = SETTLE + ROUND * rounds(nodes, &to.max_unavailable);
+            let ended = update(&self.aws, cluster, Some(&name), limit, || {
                 let call = call.clone();
                 async move { call.send().await.map(|o| o.update).map_err(failed("eks:UpdateNodegroupVersion")) }
-            })
-            .await?;
+            });
+            if let Err(error) = ended.await {
+                let held = error.message.contains(ErrorCode::PodEvictionFailure.as_str());
+                return Err(if held { error.help(self.budgets(cluster).await) } else { error });
+            }
         }
+        let before: State = typed(&from.state)?;
+        self.tag_instances(cluster, &name, &before.instance_tags, &to.instance_tags).await?;
         Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: false })
     }
 
@@ -355,6 +533,37 @@ impl Kind for NodeGroup {
     }
 }
 
+async fn names(aws: &Aws, cluster: &str) -> Result<Vec<String>> {
+    let mut pages = aws.eks.list_nodegroups().cluster_name(cluster).into_paginator().items().send();
+    let mut names = Vec::new();
+    while let Some(name) = pages.next().await {
+        names.push(name.map_err(failed("eks:ListNodegroups"))?);
+    }
+    Ok(names)
+}
+
+/// Every node group of our clusters, ours or not, read once a round.
+pub(super) async fn all(aws: &Aws, round: &Round) -> Result<Arc<Vec<(Live, Nodegroup)>>> {
+    round
+        .once("eks.node-groups", || async {
+            let names = gather(live(aws, round).await?, |cluster| async move {
+                let names = names(aws, &cluster.name).await?;
+                Ok(names.into_iter().map(move |name| (cluster.clone(), name)).collect::<Vec<_>>())
+            });
+            let groups = gather(names.await?.into_iter().flatten(), |(cluster, name)| async move {
+                Ok(group(aws, &cluster.name, &name).await?.map(|group| (cluster, group)))
+            });
+            Ok(groups.await?.into_iter().flatten().collect())
+        })
+        .await
+}
+
+async fn group(aws: &Aws, cluster: &str, name: &str) -> Result<Option<Nodegroup>> {
+    let call = aws.eks.describe_nodegroup().cluster_name(cluster).nodegroup_name(name);
+    let answer = optional(call.send().await.map_err(failed("eks:DescribeNodegroup")))?;
+    Ok(answer.and_then(|o| o.nodegroup))
+}
+
 fn observed(group: &Nodegroup, generation: u32) -> State {
     let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
     let scaling = group.scaling_config();
@@ -373,13 +582,19 @@ fn observed(group: &Nodegroup, generation: u32) -> State {
         instance_types: group.instance_types().to_vec(),
         template: text(template.and_then(|t| t.id())),
         template_version: text(template.and_then(|t| t.version())),
+        instance_tags: BTreeMap::new(),
         labels: tags_of(group.labels()),
         taints,
         min: scaling.and_then(|s| s.min_size()).unwrap_or_default(),
         max: scaling.and_then(|s| s.max_size()).unwrap_or_default(),
         desired: scaling.and_then(|s| s.desired_size()).unwrap_or_default(),
-        max_unavailable: group.update_config().and_then(|u| u.max_unavailable()).unwrap_or_default(),
+        max_unavailable: group.update_config().map(at_once).unwrap_or_default(),
         version: text(group.version()),
+        release_version: group
+            .release_version()
+            .filter(|_| group.ami_type() != Some(&AmiTypes::Custom))
+            .map(str::to_owned),
+        repair: group.node_repair_config().and_then(|r| r.enabled()),
         tags: tags::observed(&tags_of(group.tags())),
     }
 }
@@ -402,8 +617,72 @@ fn status(group: &Nodegroup) -> Status {
     }
 }
 
-fn template(state: &State) -> LaunchTemplateSpecification {
-    LaunchTemplateSpecification::builder().id(&state.template).version(&state.template_version).build()
+fn template(state: &State, version: String) -> LaunchTemplateSpecification {
+    LaunchTemplateSpecification::builder().id(&state.template).version(version).build()
+}
+
+/// What a group's nodes were started from.
+struct Started {
+    /// The version, or the default one, if that differs in tags alone.
+    version: String,
+    /// The tags that it gave.
+    tags: Tags,
+}
+
+/// Instances of managed node groups of these clusters, by the tags that EKS
+/// gives them (the policy of its role AWSServiceRoleForAmazonEKSNodegroup).
+async fn instances(aws: &Aws, clusters: BTreeSet<&str>) -> Result<Vec<Instance>> {
+    let clusters: Vec<&str> = clusters.into_iter().collect();
+    let mut all = Vec::new();
+    for some in clusters.chunks(ec2::FILTER_VALUES) {
+        let mut pages = aws
+            .ec2
+            .describe_instances()
+            .filters(ec2::filter(&format!("tag:{CLUSTER_TAG}"), some.iter().copied()))
+            .filters(ec2::filter("instance-state-name", ["pending", "running", "stopping", "stopped"]))
+            .max_results(1000)
+            .into_paginator()
+            .items()
+            .send();
+        while let Some(reservation) = pages.next().await {
+            all.extend(reservation.map_err(failed("ec2:DescribeInstances"))?.instances.unwrap_or_default());
+        }
+    }
+    Ok(all)
+}
+
+fn is_of(instance: &Instance, cluster: &str, group: &str) -> bool {
+    let has = |key: &str, value: &str| instance.tags().iter().any(|t| t.key() == Some(key) && t.value() == Some(value));
+    has(CLUSTER_TAG, cluster) && has(GROUP_TAG, group)
+}
+
+/// The instance itself, what was started with it, and nothing that was attached
+/// later: volumes of claims stay when it goes, interfaces of pods aren't first.
+fn parts(instance: &Instance) -> impl Iterator<Item = &str> {
+    let volumes = instance.block_device_mappings().iter().filter_map(|m| m.ebs());
+    let volumes = volumes.filter(|v| v.delete_on_termination() == Some(true)).filter_map(|v| v.volume_id());
+    let first = |i: &&InstanceNetworkInterface| i.attachment().and_then(|a| a.device_index()) == Some(0);
+    let interfaces = instance.network_interfaces().iter().filter(first).filter_map(|i| i.network_interface_id());
+    instance.instance_id().into_iter().chain(volumes).chain(interfaces)
+}
+
+/// What instances have of the `wanted` tags and of those that were `given`:
+/// all values, where they differ. Without instances there is nothing to want.
+fn shown_tags(instances: &[&Instance], wanted: &Tags, given: &Tags) -> Tags {
+    if instances.is_empty() {
+        return wanted.clone();
+    }
+    let all: Vec<Tags> = instances.iter().map(|i| ec2::tags(i.tags())).collect();
+    let keys: BTreeSet<&String> = wanted.keys().chain(given.keys()).collect();
+    let shown = |key: &String| {
+        let values: BTreeSet<Option<&String>> = all.iter().map(|tags| tags.get(key)).collect();
+        if values.len() == 1 {
+            return values.into_iter().next().flatten().cloned();
+        }
+        let texts = values.into_iter().map(|v| v.map_or("none", String::as_str)).collect::<Vec<_>>();
+        Some(texts.join(", or "))
+    };
+    keys.into_iter().filter_map(|key| Some((key.clone(), shown(key)?))).collect()
 }
 
 /// The desired size stays the autoscaler's, within the bounds.
@@ -413,6 +692,70 @@ fn scaling(state: &State, desired: i32) -> NodegroupScalingConfig {
         .max_size(state.max)
         .desired_size(desired.min(state.max).max(state.min))
         .build()
+}
+
+/// What EKS takes: its own images have releases, and one of Amazon Linux is of
+/// one Kubernetes version.
+fn release(state: &State) -> Option<String> {
+    let fits = |release: &&String| {
+        state.ami_type.starts_with("BOTTLEROCKET") || release.starts_with(&format!("{}.", state.version))
+    };
+    state.release_version.as_ref().filter(|_| state.ami_type != CUSTOM).filter(fits).cloned()
+}
+
+fn repair_config(state: &State) -> Option<NodeRepairConfig> {
+    state.repair.map(|enabled| NodeRepairConfig::builder().enabled(enabled).build())
+}
+
+/// What our node groups run, by address.
+pub async fn images(aws: &Aws, round: &Round) -> Result<BTreeMap<Address, Image>> {
+    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+    let image = |group: &Nodegroup| {
+        let (address, _) = aws.owned(&tags_of(group.tags()))?;
+        let ami_type = text(group.ami_type().map(|t| t.as_str()));
+        let (version, release) = (text(group.version()), text(group.release_version()));
+        (ami_type != CUSTOM).then_some((address, Image { ami_type, version, release }))
+    };
+    Ok(all(aws, round).await?.iter().filter_map(|(_, group)| image(group)).collect())
+}
+
+/// An image of AWS's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    pub ami_type: String,
+    /// Kubernetes minor version.
+    pub version: String,
+    pub release: String,
+}
+
+fn at_once(config: &NodegroupUpdateConfig) -> String {
+    match (config.max_unavailable_percentage(), config.max_unavailable()) {
+        (Some(percentage), _) => format!("{percentage}%"),
+        (None, count) => count.unwrap_or(1).to_string(),
+    }
+}
+
+fn update_config(state: &State) -> Result<NodegroupUpdateConfig> {
+    let text = &state.max_unavailable;
+    let number = |digits: &str| {
+        digits.parse::<i32>().map_err(|_| Error::bug(format!("`{text}` is no number of nodes and no percentage")))
+    };
+    let config = NodegroupUpdateConfig::builder();
+    Ok(match text.strip_suffix('%') {
+        Some(percentage) => config.max_unavailable_percentage(number(percentage)?),
+        None => config.max_unavailable(number(text)?),
+    }
+    .build())
+}
+
+/// In how many rounds `nodes` are replaced.
+fn rounds(nodes: u32, max_unavailable: &str) -> u32 {
+    let number = |digits: &str| digits.parse::<u32>().unwrap_or(1);
+    let at_once = match max_unavailable.strip_suffix('%') {
+        Some(percentage) => nodes.saturating_mul(number(percentage)) / 100,
+        None => number(max_unavailable),
+    };
+    nodes.div_ceil(at_once.clamp(1, MOST_AT_ONCE))
 }
 
 fn taint(taint: &SdkTaint) -> Taint {
@@ -476,13 +819,16 @@ mod tests {
             instance_types: Vec::new(),
             template: String::new(),
             template_version: String::new(),
+            instance_tags: BTreeMap::new(),
             labels: BTreeMap::new(),
             taints: taints.iter().map(taint).collect(),
             min: 2,
             max: 4,
             desired,
-            max_unavailable: 1,
+            max_unavailable: String::new(),
             version: String::new(),
+            release_version: None,
+            repair: None,
             tags: BTreeMap::new(),
         }
     }
@@ -491,6 +837,14 @@ mod tests {
     fn the_autoscalers_size_is_kept_within_the_bounds() {
         let size = |desired| scaling(&state(desired, &[]), desired).desired_size().unwrap();
         assert_eq!([size(0), size(3), size(9)], [2, 3, 4]);
+    }
+
+    #[test]
+    fn an_update_takes_as_many_rounds_as_its_pace_makes() {
+        let rounds =
+            [(2, "1"), (2, "33%"), (9, "33%"), (100, "33%"), (450, "33%"), (450, "100%"), (40, "1%"), (0, "33%")]
+                .map(|(nodes, pace)| rounds(nodes, pace));
+        assert_eq!(rounds, [2, 2, 5, 4, 5, 5, 40, 0]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! What AWS offers: Kubernetes versions, add-on versions and zones, asked for
-//! rather than kept in tables.
+//! What AWS offers: Kubernetes versions, add-on versions, node images and zones,
+//! asked for rather than kept in tables.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types::Filter;
 use jiff::Timestamp;
@@ -17,6 +17,13 @@ use crate::engine::error::Result;
 /// vpc-cni: below it, network policies of one namespace can be bypassed from
 /// another (aws-network-policy-agent, commits bc504a4 and d145d20).
 pub const FLOORS: &[(&str, &str)] = &[("vpc-cni", "v1.22.4")];
+
+/// The oldest Bottlerocket that is safe for tenants: in older ones an image's
+/// labels can run commands on the node (CVE-2026-53488).
+pub const BOTTLEROCKET_FLOOR: &str = "1.62.1";
+
+/// Parameters that one call gives (Systems Manager API, GetParameters).
+const PARAMETERS: usize = 10;
 
 /// A zone that EKS can put a control plane in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,6 +114,68 @@ pub async fn cluster_versions(aws: &Aws) -> Result<Vec<ClusterVersion>> {
     Ok(versions)
 }
 
+/// The newest releases of node images, as node groups name them, by AMI type
+/// and Kubernetes version. One that AWS publishes none of is missing from the
+/// answer.
+pub async fn image_releases(
+    aws: &Aws,
+    wanted: &BTreeSet<(String, String)>,
+) -> Result<BTreeMap<(String, String), String>> {
+    let named: BTreeMap<String, &(String, String)> =
+        wanted.iter().filter_map(|image| Some((release_parameter(&image.0, &image.1)?, image))).collect();
+    let names: Vec<&String> = named.keys().collect();
+    let mut releases = BTreeMap::new();
+    for some in names.chunks(PARAMETERS) {
+        let some = some.iter().map(|name| (*name).clone()).collect();
+        let answer = aws.ssm.get_parameters().set_names(Some(some)).send().await;
+        for parameter in answer.map_err(failed("ssm:GetParameters"))?.parameters() {
+            let image = parameter.name().and_then(|name| named.get(name));
+            if let (Some(image), Some(release)) = (image, parameter.value()) {
+                releases.insert((*image).clone(), release.to_owned());
+            }
+        }
+    }
+    Ok(releases)
+}
+
+/// The public parameter with the newest release of an image (EKS user guide,
+/// "Retrieve recommended Bottlerocket AMI IDs" and the same for Amazon Linux;
+/// which field a node group takes: terraform-aws-modules/terraform-aws-eks,
+/// `eks-managed-node-group`).
+fn release_parameter(ami_type: &str, kubernetes_version: &str) -> Option<String> {
+    let (family, rest) = ami_type.split_once('_')?;
+    let arm = rest.strip_prefix("ARM_64").map(|flavor| ("arm64", flavor));
+    let (architecture, flavor) = arm.or(rest.strip_prefix("x86_64").map(|flavor| ("x86_64", flavor)))?;
+    let flavor = flavor.to_lowercase().replace('_', "-");
+    match family {
+        "BOTTLEROCKET" => Some(format!(
+            "/aws/service/bottlerocket/aws-k8s-{kubernetes_version}{flavor}/{architecture}/latest/image_version"
+        )),
+        "AL2023" => Some(format!(
+            "/aws/service/eks/optimized-ami/{kubernetes_version}/amazon-linux-2023/{architecture}/{}/recommended/release_version",
+            flavor.trim_start_matches('-')
+        )),
+        _ => None,
+    }
+}
+
+/// True if an image's release is one that is safe for tenants.
+pub fn is_safe_release(ami_type: &str, release: &str) -> bool {
+    !ami_type.starts_with("BOTTLEROCKET") || compare_releases(release, BOTTLEROCKET_FLOOR) != Ordering::Less
+}
+
+/// The order of an image's releases: `1.66.0-2d3f4b6c`, where a commit follows
+/// (Bottlerocket), or `1.36.3-20261110`, where a day does (Amazon Linux).
+pub fn compare_releases(a: &str, b: &str) -> Ordering {
+    let parts = |release: &str| {
+        let (number, build) = release.split_once('-').unwrap_or((release, ""));
+        let day = build.parse::<u32>().ok().filter(|_| build.len() == 8);
+        (numbers(number), day)
+    };
+    let ((a, on), (b, at)) = (parts(a), parts(b));
+    a.cmp(&b).then(if on.is_some() && at.is_some() { on.cmp(&at) } else { Ordering::Equal })
+}
+
 /// The region's zones that EKS can use, by name.
 pub async fn zones(aws: &Aws) -> Result<Vec<Zone>> {
     let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
@@ -159,6 +228,34 @@ fn date(seconds: i64) -> Option<Date> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn releases_compare_by_number_and_day_and_not_by_commit() {
+        let order = |a, b| compare_releases(a, b);
+        assert_eq!(order("1.66.0-2d3f4b6c", "1.61.0-5ce1a8b6"), Ordering::Greater);
+        assert_eq!(order("1.100.0-2d3f4b6c", "1.66.0-5ce1a8b6"), Ordering::Greater);
+        assert_eq!(order("1.66.0-2d3f4b6c", "1.66.0-9aaaaaaa"), Ordering::Equal);
+        assert_eq!(order("1.36.3-20261110", "1.36.3-20261024"), Ordering::Greater);
+        assert_eq!(order("1.36.2-20261110", "1.36.3-20261024"), Ordering::Less);
+        assert!(is_safe_release("BOTTLEROCKET_x86_64", "1.62.1-e1d1c9a5"));
+        assert!(!is_safe_release("BOTTLEROCKET_ARM_64_FIPS", "1.62.0-e1d1c9a5"));
+        assert!(is_safe_release("AL2023_x86_64_STANDARD", "1.32.1-20250101"));
+    }
+
+    #[test]
+    fn each_image_has_its_parameter() {
+        let of = |ami_type: &str| release_parameter(ami_type, "1.36").unwrap_or_default();
+        let bottlerocket = |variant, architecture| {
+            format!("/aws/service/bottlerocket/aws-k8s-1.36{variant}/{architecture}/latest/image_version")
+        };
+        assert_eq!(of("BOTTLEROCKET_x86_64"), bottlerocket("", "x86_64"));
+        assert_eq!(of("BOTTLEROCKET_ARM_64_FIPS"), bottlerocket("-fips", "arm64"));
+        assert_eq!(of("BOTTLEROCKET_x86_64_NVIDIA_FIPS"), bottlerocket("-nvidia-fips", "x86_64"));
+        let linux = "/aws/service/eks/optimized-ami/1.36/amazon-linux-2023";
+        assert_eq!(of("AL2023_ARM_64_STANDARD"), format!("{linux}/arm64/standard/recommended/release_version"));
+        assert_eq!(of("AL2023_x86_64_NVIDIA"), format!("{linux}/x86_64/nvidia/recommended/release_version"));
+        assert_eq!(of("CUSTOM"), "");
+    }
 
     #[test]
     fn versions_compare_by_their_numbers() {

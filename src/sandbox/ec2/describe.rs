@@ -88,6 +88,8 @@ const LISTINGS: &[Listing] = listings! {
     "DescribeFlowLogs" "fl" "FlowLogId" "flowLogSet" Some((1, 1000)) => [
         "flow-log-id" "flowLogId" "resource-id" "resourceId" "log-group-name" "logGroupName" "log-destination-type" "logDestinationType"
         "traffic-type" "trafficType" "deliver-log-status" "deliverLogsStatus"]
+    "DescribeVolumes" "vol" "VolumeId" "volumeSet" PAGES => [
+        "volume-id" "volumeId" "status" "status" "attachment.instance-id" "attachmentSet.instanceId"]
     "DescribeLaunchTemplates" "lt" "LaunchTemplateId" "launchTemplates" Some((1, 200)) => [
         "launch-template-name" "launchTemplateName" "create-time" "createTime"]
 };

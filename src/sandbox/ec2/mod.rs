@@ -16,6 +16,8 @@
 //! - `add_interface(ids, NewInterface { … }) -> Result<String, Fault>`: an interface with an owner such as
 //!   `eks/<cluster>` or `eks/<cluster>/<nodegroup>`; `remove_interfaces(owner)`: all of that owner;
 //!   `interfaces(owner) -> Vec<String>`;
+//! - `start_instance(ids, NewInstance { … })`: a node with its volumes and its interface; `instances(owner)`,
+//!   `stop_instance(id)`, `stop_instances(owner)`;
 //! - `tag(id, key, value)`: sets a tag, reserved keys too.
 //!
 //! `ids` is `state.ids`. Borrow both with
@@ -26,6 +28,7 @@ mod describe;
 mod endpoint;
 mod flow_log;
 mod group;
+mod instance;
 mod interface;
 mod nat;
 mod place;
@@ -34,6 +37,7 @@ mod tag;
 mod template;
 mod vpc;
 
+pub use instance::NewInstance;
 pub use interface::NewInterface;
 pub use place::zones;
 
@@ -123,6 +127,8 @@ const KINDS: &[Kind] = kinds! {
     "acl" "network-acl" "InvalidNetworkAclID.NotFound" "The networkAcl ID '{}' does not exist" "InvalidNetworkAclId.Malformed"
     "dopt" "dhcp-options" "InvalidDhcpOptionID.NotFound" "The dhcpOption ID '{}' does not exist" "InvalidDhcpOptionsId.Malformed"
     "fl" "vpc-flow-log" "InvalidFlowLogId.NotFound" "These flow log ids in the input list are not found: [TotalCount: 1] {}" "InvalidFlowLogId.Malformed"
+    "i" "instance" "InvalidInstanceID.NotFound" "The instance ID '{}' does not exist" "InvalidInstanceID.Malformed"
+    "vol" "volume" "InvalidVolume.NotFound" "The volume '{}' does not exist." "InvalidVolumeID.Malformed"
     "lt" "launch-template" "InvalidLaunchTemplateId.NotFound" "The specified launch template, with template ID {}, does not exist." "InvalidLaunchTemplateId.Malformed"
 };
 

@@ -1,7 +1,7 @@
 //! Regions, zones and what they offer: static facts.
 
 use super::describe::Filters;
-use super::{Call, Doc, Fault, Reply, doc, fault, invalid};
+use super::{Call, Doc, Fault, Reply, doc, invalid};
 use serde_json::{Value, json};
 
 /// Region, and its zone letters with the numbers of their zone ids. (A zone's letter and id are matched per account on
@@ -142,13 +142,6 @@ impl Call<'_> {
     }
 
     /// There are none: nodes exist only as numbers of their group.
-    pub(super) fn describe_instances(&mut self) -> Reply {
-        match self.req.texts("InstanceId").first() {
-            Some(id) => Err(fault("InvalidInstanceID.NotFound", format!("The instance ID '{id}' does not exist"))),
-            None => Ok(json!({"reservationSet": []})),
-        }
-    }
-
     pub(super) fn describe_instance_type_offerings(&mut self) -> Reply {
         let filters = Filters::of(self.req, &[("instance-type", "instanceType"), ("location", "location")])?;
         let by = self.req.text("LocationType").unwrap_or_else(|| "region".to_owned());

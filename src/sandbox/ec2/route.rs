@@ -21,6 +21,16 @@ const DESTINATIONS: &[(&str, &str)] = &[
     ("DestinationPrefixListId", "destinationPrefixListId"),
 ];
 
+impl Ec2 {
+    /// Whether a subnet's routes lead anywhere outside of its VPC.
+    pub fn has_way_out(&self, subnet_id: &str) -> bool {
+        let vpc_id = self.resources.get(subnet_id).map(|subnet| get(subnet, "vpcId")).unwrap_or_default();
+        let main = || self.with("rtb", "vpcId", vpc_id).find(|(_, table)| holds(table, "associationSet.main", "true"));
+        let table = self.with("rtb", "associationSet.subnetId", subnet_id).next().or_else(main);
+        table.is_some_and(|(_, table)| holds(table, "routeSet.destinationCidrBlock", "0.0.0.0/0"))
+    }
+}
+
 impl Call<'_> {
     pub(super) fn create_route_table(&mut self) -> Reply {
         let id = self.once(|call| {

@@ -174,7 +174,7 @@ pub(super) fn settle(w: &mut World<'_>, name: &str, cluster: &mut Cluster) -> bo
                     let _attached = attach(w, cluster);
                 }
             }
-            Target::Nodegroup(group) => nodegroup::updated(w, cluster, &group),
+            Target::Nodegroup(group) => nodegroup::updated(w, cluster, &group, &patch),
             Target::Addon(_) => {}
         }
     }

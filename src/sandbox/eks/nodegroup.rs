@@ -1,6 +1,6 @@
 //! Managed node groups.
 
-use super::super::ec2::{LaunchTemplate, NewInterface};
+use super::super::ec2::{LaunchTemplate, NewInstance};
 use super::super::iam::{Role, enforce};
 use super::super::quotas;
 use super::super::wire::{Fault, Reply, Request, items, texts};
@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 const CREATE: f64 = 150.0;
 /// When EKS gives up on nodes that don't join.
 const GIVE_UP: f64 = 1500.0;
+/// A change of settings, or one round of new nodes.
 const UPDATE: f64 = 120.0;
 const DELETE: f64 = 300.0;
 
@@ -67,7 +68,7 @@ pub(super) fn settle(w: &mut World<'_>, cluster: &mut Cluster) {
         if change.merge.is_none() {
             let Some(group) = cluster.nodegroups.remove(&name) else { continue };
             let role = group.body["nodeRole"].as_str().unwrap_or_default();
-            w.here.ec2.remove_interfaces(&owner(cluster.name(), &name));
+            w.here.ec2.stop_instances(&owner(cluster.name(), &name));
             w.iam.remove_instance_profile(role, &instance_profile(&group.body));
             continue;
         }
@@ -89,10 +90,12 @@ pub(super) fn settle(w: &mut World<'_>, cluster: &mut Cluster) {
     }
 }
 
-/// After an update: nodes of another launch template version may have other security groups.
-pub(super) fn updated(w: &mut World<'_>, cluster: &Cluster, name: &str) {
+/// After an update: other nodes, if it was one of their version, or more or fewer of the same.
+pub(super) fn updated(w: &mut World<'_>, cluster: &Cluster, name: &str, patch: &Value) {
     if let Some(group) = cluster.nodegroups.get(name) {
-        w.here.ec2.remove_interfaces(&owner(cluster.name(), name));
+        if !patch["releaseVersion"].is_null() || !patch["launchTemplate"].is_null() {
+            w.here.ec2.stop_instances(&owner(cluster.name(), name));
+        }
         attach(w, cluster, &group.body);
     }
 }
@@ -167,6 +170,7 @@ fn create(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply {
     if !["ON_DEMAND", "SPOT", "CAPACITY_BLOCK"].contains(&capacity.as_str()) {
         return Err(invalid(format!("Unsupported capacityType {capacity}")));
     }
+    check_repair(req)?;
     let update =
         update_settings(&req.params["updateConfig"], &json!({"maxUnavailable": 1, "updateStrategy": "DEFAULT"}))?;
 
@@ -261,6 +265,7 @@ fn update_config(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply 
         }
         patch["updateConfig"] = new;
     }
+    check_repair(req)?;
     for (member, param) in [("nodeRepairConfig", "NodeRepairConfig"), ("warmPoolConfig", "WarmPoolEnabled")] {
         if let Some(config) = p.get(member).filter(|config| !config.is_null()) {
             patch[member] = config.clone();
@@ -270,7 +275,7 @@ fn update_config(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply 
     if patch.as_object().is_none_or(Map::is_empty) {
         return Err(invalid("No changes needed for the node group: the request names none"));
     }
-    begin(w, cluster_name, &name, "ConfigUpdate", params, patch)
+    begin(w, cluster_name, &name, ("ConfigUpdate", UPDATE), params, patch)
 }
 
 fn update_version(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply {
@@ -295,11 +300,8 @@ fn update_version(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply
     };
     let custom = template.as_ref().is_some_and(|template| template.data["imageId"].is_string());
     let current = body["version"].as_str().unwrap_or_default();
-    let version = req.text("version").unwrap_or_else(|| {
-        // A new template alone moves nothing else; without any wish the group follows its cluster.
-        let stays = req.params.get("launchTemplate").is_some() && req.text("releaseVersion").is_none();
-        if stays { current.to_owned() } else { cluster_version.clone() }
-    });
+    // API reference: "If no version is specified, then the Kubernetes version of the node group does not change."
+    let version = req.text("version").unwrap_or_else(|| current.to_owned());
     if version != cluster_version && version != current {
         return Err(invalid(format!(
             "Nodegroup Kubernetes version should be equal to Cluster kubernetes version {cluster_version} or NodeGroup kubernetes version {current}"
@@ -314,9 +316,19 @@ fn update_version(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply
         }
     } else {
         let ami_type = body["amiType"].as_str().unwrap_or_default();
-        let keeps = req.params.get("launchTemplate").is_some() && version == current;
-        let kept = body["releaseVersion"].as_str().filter(|_| keeps).map(str::to_owned);
-        patch["releaseVersion"] = release(ami_type, &version, req.text("releaseVersion").or(kept))?.into();
+        // API reference: "By default, the latest available AMI version for the node group's Kubernetes version is used",
+        // and "You cannot roll back a node group to an earlier Kubernetes version or AMI version".
+        let asked = req.text("releaseVersion");
+        let release = match body["releaseVersion"].as_str() {
+            Some(running) if asked.as_deref() == Some(running) && version == current => running.to_owned(),
+            _ => release(ami_type, &version, asked)?,
+        };
+        let running = body["releaseVersion"].as_str().unwrap_or_default();
+        if version == current && number(&release) < number(running) {
+            let message = format!("Nodegroup release version {running} can't be rolled back to {release}");
+            return Err(invalid(message));
+        }
+        patch["releaseVersion"] = release.into();
         patch["version"] = version.into();
     }
     if let Some(template) = template {
@@ -326,10 +338,34 @@ fn update_version(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply
         "Version": patch["version"], "ReleaseVersion": patch["releaseVersion"],
         "LaunchTemplateVersion": patch["launchTemplate"]["version"],
     });
-    begin(w, cluster_name, &name, "VersionUpdate", params, patch)
+    begin(w, cluster_name, &name, ("VersionUpdate", UPDATE * rounds(&body)), params, patch)
 }
 
-fn begin(w: &mut World<'_>, cluster_name: &str, name: &str, kind: &str, params: Value, mut patch: Value) -> Reply {
+/// What a release begins with, and the day of one that has a day.
+fn number(release: &str) -> Vec<u64> {
+    let (number, build) = release.split_once('-').unwrap_or((release, ""));
+    let day = build.parse().ok().filter(|_| build.len() == 8);
+    number.split('.').filter_map(|part| part.parse().ok()).chain(day).collect()
+}
+
+/// In how many rounds a group's nodes are replaced (user guide, "Understand each phase of node updates": as many at
+/// once as may be unavailable, 100 at most).
+fn rounds(body: &Value) -> f64 {
+    let nodes = body["scalingConfig"]["desiredSize"].as_u64().unwrap_or_default();
+    let config = &body["updateConfig"];
+    let percentage = config["maxUnavailablePercentage"].as_u64().map(|percent| nodes * percent / 100);
+    let at_once = percentage.or(config["maxUnavailable"].as_u64()).unwrap_or(1).clamp(1, 100);
+    nodes.div_ceil(at_once).max(1) as f64
+}
+
+fn begin(
+    w: &mut World<'_>,
+    cluster_name: &str,
+    name: &str,
+    (kind, seconds): (&str, f64),
+    params: Value,
+    mut patch: Value,
+) -> Reply {
     let (now, id) = (w.now, w.ids.uuid());
     let cluster = w.cluster(cluster_name)?;
     idle(cluster, name)?;
@@ -342,7 +378,7 @@ fn begin(w: &mut World<'_>, cluster_name: &str, name: &str, kind: &str, params: 
     }
     patch["modifiedAt"] = now.into();
     let fate = w.fates.of("eks:nodegroup", name, During::Update);
-    let step = Step { kind, params, seconds: UPDATE, patch };
+    let step = Step { kind, params, seconds, patch };
     Ok(w.cluster(cluster_name)?.begin(now, id, Target::Nodegroup(name.to_owned()), step, &fate))
 }
 
@@ -508,6 +544,15 @@ fn check_user_data(user_data: Option<&str>, ami_type: &str) -> Result<(), Fault>
     Ok(())
 }
 
+/// Whether a Bottlerocket node is told to leave AWS's FIPS endpoints alone.
+fn calls_plain_endpoints(data: &Value) -> bool {
+    let decoded = |text: &str| STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let settings = data["userData"].as_str().and_then(decoded).and_then(|text| text.parse::<toml::Table>().ok());
+    let config = settings.as_ref().and_then(|table| table.get("settings")?.get("aws")?.get("config")?.as_str());
+    let lines = config.and_then(decoded).unwrap_or_default();
+    lines.lines().any(|line| line.split_whitespace().collect::<String>() == "use_fips_endpoint=false")
+}
+
 /// A family with a generation, a dot and a size; and the one that never starts, for tests.
 fn is_instance_type(kind: &str) -> bool {
     let Some((family, size)) = kind.split_once('.') else { return false };
@@ -572,6 +617,16 @@ fn update_settings(given: &Value, before: &Value) -> Reply {
     }
     merge(&mut config, given);
     Ok(config)
+}
+
+/// cloudposse/terraform-aws-eks-node-group, issue 208.
+fn check_repair(req: &Request) -> Result<(), Fault> {
+    match req.params.get("nodeRepairConfig") {
+        Some(config) if !config.is_null() && req.region.starts_with("cn-") => {
+            Err(invalid(format!("The parameter nodeRepairConfig is not supported in region {}", req.region)))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_labels(labels: &Value) -> Result<(), Fault> {
@@ -663,6 +718,17 @@ fn trouble(w: &World<'_>, cluster: &Cluster, body: &Value) -> Option<(&'static s
     let Some(role) = w.role(body["nodeRole"].as_str().unwrap_or_default()) else {
         return unjoined("the node role does not exist");
     };
+    // A FIPS image calls AWS's FIPS endpoints unless it is told not to (bottlerocket-core-kit, pull request 218). They
+    // are in the US and Canada (Bottlerocket's settings reference, `settings.aws.config`; bottlerocket, issue 4363), and
+    // interface endpoints don't answer for their names (bottlerocket, issues 4372 and 4382).
+    if body["amiType"].as_str().is_some_and(|ami| ami.ends_with("_FIPS")) && !calls_plain_endpoints(&data) {
+        if !["us-", "ca-"].iter().any(|place| w.region.starts_with(place)) {
+            return unjoined("Timed out retrieving private DNS name from EC2: the region has no FIPS endpoints");
+        }
+        if !texts(body, "subnets").iter().all(|subnet| w.here.ec2.has_way_out(subnet)) {
+            return unjoined("Timed out retrieving private DNS name from EC2: no way to its FIPS endpoint");
+        }
+    }
     if cluster.bound.get(&role.arn).is_some_and(|id| *id != role.id) {
         return unjoined("the access entry of the node role was made for an earlier role of the same name");
     }
@@ -736,8 +802,8 @@ fn instance_profile(body: &Value) -> String {
     format!("eks-{}", arn.rsplit('/').next().unwrap_or_default())
 }
 
-/// The nodes' interfaces: one for each wanted node, though at most one in each subnet, with the launch template's
-/// security groups or else the cluster's.
+/// The nodes: as many as are wanted, though at most one in each subnet, with the launch template's security groups or
+/// else the cluster's.
 fn attach(w: &mut World<'_>, cluster: &Cluster, body: &Value) {
     let name = body["nodegroupName"].as_str().unwrap_or_default();
     let id = body["launchTemplate"]["id"].as_str().unwrap_or_default();
@@ -749,21 +815,37 @@ fn attach(w: &mut World<'_>, cluster: &Cluster, body: &Value) {
     if groups.is_empty() {
         groups.push(cluster.security_group.clone());
     }
+    let types = texts(body, "instanceTypes");
+    let kind = types.first().map(String::as_str).or(data["instanceType"].as_str()).unwrap_or_default();
+    // Those of EKS and Auto Scaling (aws-service-role policy AWSServiceRoleForAmazonEKSNodegroup looks at the first two).
+    let cluster_name = cluster.name();
+    let tags = [
+        ("eks:cluster-name".to_owned(), cluster_name.to_owned()),
+        ("eks:nodegroup-name".to_owned(), name.to_owned()),
+        ("aws:eks:cluster-name".to_owned(), cluster_name.to_owned()),
+        (format!("kubernetes.io/cluster/{cluster_name}"), "owned".to_owned()),
+    ];
+    let owner = owner(cluster_name, name);
+    let have = w.here.ec2.instances(&owner);
     let nodes = body["scalingConfig"]["desiredSize"].as_u64().unwrap_or_default() as usize;
-    for subnet in texts(body, "subnets").iter().take(nodes) {
-        let new = NewInterface {
+    let subnets = texts(body, "subnets");
+    for (id, _) in have.iter().skip(nodes) {
+        w.here.ec2.stop_instance(id);
+    }
+    let free = subnets.iter().filter(|subnet| !have.iter().any(|(_, taken)| taken == *subnet));
+    for subnet in free.take(nodes.min(subnets.len()).saturating_sub(have.len())) {
+        let new = NewInstance {
             account: w.account,
             region: w.region,
             subnet_id: subnet,
             groups: &groups,
-            description: "",
-            kind: "interface",
-            owner: &owner(cluster.name(), name),
-            tags: &[("cluster.k8s.amazonaws.com/name".to_owned(), cluster.name().to_owned())],
-            ..NewInterface::default()
+            kind,
+            owner: &owner,
+            template: &data,
+            tags: &tags,
         };
         // A full subnet gets no node: the Auto Scaling group starts it in another.
-        let _node = w.here.ec2.add_interface(w.ids, &new);
+        let _node = w.here.ec2.start_instance(w.ids, &new);
     }
 }
 

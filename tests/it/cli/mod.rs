@@ -8,6 +8,7 @@ mod bad_days;
 mod environment;
 mod lifecycle;
 mod lock;
+mod nodes;
 mod output;
 mod plans;
 mod principals;

@@ -66,11 +66,11 @@ fn steps_come_after_their_needs() {
 #[test]
 fn what_an_update_does_to_nodes_is_said() {
     let estate = Estate::applied(&THREE_TIERS);
-    estate.edit("cost-center: saas", "cost-center: other");
+    estate.edit("kubernetesVersion: \"1.36\"", "kubernetesVersion: \"1.37\"");
     let plan = estate.plan(&[]);
     let rolled: BTreeSet<&str> = list(&plan["steps"])
         .iter()
-        .filter(|s| list(&s["changes"]).iter().any(|c| c["path"] == "template_version"))
+        .filter(|s| s["kind"] == "aws.node-group" && list(&s["changes"]).iter().any(|c| c["path"] == "version"))
         .map(|s| text(&s["address"]))
         .collect();
     assert!(rolled.len() > 1, "{rolled:?}");

@@ -12,6 +12,7 @@ use ringfence::aws::Aws;
 use ringfence::engine::address::Address;
 use ringfence::engine::error::Class;
 use ringfence::engine::kind::{Found, Handle, Kind, New, Repair, Round, Status, Wanted};
+use ringfence::k8s::Clusters;
 use ringfence::kinds::aws::access_entry::{self, AccessEntry, AccessPolicy, entry_address};
 use ringfence::kinds::aws::eks_addon::{self, EksAddon};
 use ringfence::kinds::aws::eks_cluster::{self, EksCluster};
@@ -736,25 +737,32 @@ async fn group_state(site: &Site<'_>, cluster: &Found, role: &str, name: &str) -
         instance_types: vec!["m7i.large".to_owned(), "m6i.large".to_owned()],
         template: template.outputs["id"].clone(),
         template_version: template.outputs["version"].clone(),
+        instance_tags: [("Name".to_owned(), "node".to_owned())].into(),
         labels: [("tenantID".to_owned(), "1".to_owned())].into(),
         taints: vec![taint("NO_EXECUTE"), taint("NO_SCHEDULE")],
         min: 2,
         max: 4,
         desired: 2,
-        max_unavailable: 1,
+        max_unavailable: "33%".to_owned(),
         version: "1.35".to_owned(),
+        release_version: None,
+        repair: Some(true),
         tags: ground.tags(&at(name)),
     }
+}
+
+fn node_groups(aws: &Arc<Aws>) -> NodeGroup {
+    NodeGroup::new(aws.clone(), Arc::new(Clusters::new(aws.clone(), BTreeMap::new())))
 }
 
 /// A node group whose nodes have joined.
 async fn group(site: &Site<'_>, cluster: &Found, role: &str, name: &str) -> Found {
     let state = group_state(site, cluster, role, name).await;
-    site.ground.make(&NodeGroup::new(site.ground.aws.clone()), &at(name), &state).await
+    site.ground.make(&node_groups(&site.ground.aws), &at(name), &state).await
 }
 
 async fn node_group(ground: &Ground) {
-    let (kind, templates) = (NodeGroup::new(ground.aws.clone()), LaunchTemplate::new(ground.aws.clone()));
+    let (kind, templates) = (node_groups(&ground.aws), LaunchTemplate::new(ground.aws.clone()));
     let site = Site::new(ground).await;
     let (cluster, role) = site.with_nodes().await;
     let state = group_state(&site, &cluster, &role, "t-1").await;
@@ -776,7 +784,7 @@ async fn node_group(ground: &Ground) {
         .update("taints", &node_group::State { taints: vec![other, state.taints[1].clone()], ..state.clone() })
         .update("taints", &state)
         .update("min", &resized)
-        .update("max_unavailable", &node_group::State { max_unavailable: 2, ..resized.clone() })
+        .update("max_unavailable", &node_group::State { max_unavailable: "2".to_owned(), ..resized.clone() })
         .update("max", &state)
         .update("template_version", &node_group::State { template_version: newer, ..state.clone() })
         .update("tags", &node_group::State { tags: retagged(&state.tags), ..state.clone() })
@@ -804,7 +812,7 @@ async fn node_group(ground: &Ground) {
 /// A group follows its cluster's version, but for one whose template names the
 /// image: there the image decides.
 async fn group_follows_cluster(ground: &Ground) {
-    let (kind, clusters) = (NodeGroup::new(ground.aws.clone()), EksCluster::new(ground.aws.clone()));
+    let (kind, clusters) = (node_groups(&ground.aws), EksCluster::new(ground.aws.clone()));
     let templates = LaunchTemplate::new(ground.aws.clone());
     let site = Site::new(ground).await;
     let (cluster, role) = site.with_nodes().await;
@@ -853,7 +861,7 @@ async fn by_hand(aws: &Arc<Aws>, found: &Found, change: impl FnOnce(ConfigCall) 
 /// As much of a node group's life as moto has, and a second generation beside
 /// the first.
 async fn group_life(ground: &Ground) {
-    let kind = NodeGroup::new(ground.aws.clone());
+    let kind = node_groups(&ground.aws);
     let site = Site::new(ground).await;
     let (cluster, role) = site.with_nodes().await;
     let want = new(&at("t-1"), &group_state(&site, &cluster, &role, "t-1").await);
@@ -864,7 +872,7 @@ async fn group_life(ground: &Ground) {
     assert_eq!((&first.status, &first.id), (&Status::Ready, &made.id));
     assert_eq!(kind.predict(&want)["name"], first.outputs["name"]);
     let changes = ringfence::engine::diff::changes(&want.state, &first.state, kind.rules());
-    let lost = |path: &str| path == "max_unavailable" && !ground.has(node_group::NAME);
+    let lost = |path: &str| ["max_unavailable", "repair"].contains(&path) && !ground.has(node_group::NAME);
     assert!(changes.iter().all(|c| lost(&c.path)), "{changes:?}");
 
     let second = New { generation: 2, token: "2".repeat(64), ..want.clone() };
@@ -879,7 +887,7 @@ async fn group_life(ground: &Ground) {
 }
 
 async fn node_group_failed(ground: &Ground) {
-    let kind = NodeGroup::new(ground.aws.clone());
+    let kind = node_groups(&ground.aws);
     let site = Site::new(ground).await;
     let (cluster, role) = site.with_nodes().await;
     let mut state = group_state(&site, &cluster, &role, "t-1").await;
@@ -975,7 +983,7 @@ async fn foreign_names(ground: &Ground) {
     let group = group_state(&site, &cluster, &role, "t-9").await;
     let call = aws.eks.create_nodegroup().cluster_name(&cluster.id).nodegroup_name("t-9").node_role(&role);
     call.set_subnets(Some(group.subnets.clone())).send().await.unwrap();
-    is_foreign(ground, &NodeGroup::new(aws.clone()), &group, command).await;
+    is_foreign(ground, &node_groups(aws), &group, command).await;
 
     let profile = profile_state(&site, &cluster, "t-9").await;
     let call = aws.eks.create_fargate_profile().cluster_name(&cluster.id).fargate_profile_name("t-9");
