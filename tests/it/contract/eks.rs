@@ -817,6 +817,7 @@ async fn group_follows_cluster(ground: &Ground) {
     let site = Site::new(ground).await;
     let (cluster, role) = site.with_nodes().await;
     let plain = group_state(&site, &cluster, &role, "t-1").await;
+    let plain = node_group::State { release_version: Some("1.66.0-2d3f4b6c".to_owned()), ..plain };
     ground.make(&kind, &at("t-1"), &plain).await;
     let own = launch_template::State {
         image: Some("ami-0123456789abcdef0".to_owned()),
@@ -828,6 +829,7 @@ async fn group_follows_cluster(ground: &Ground) {
     let custom = node_group::State {
         name: "t-2".to_owned(),
         ami_type: "CUSTOM".to_owned(),
+        release_version: None,
         template: own.outputs["id"].clone(),
         template_version: own.outputs["version"].clone(),
         tags: ground.tags(&at("t-2")),
