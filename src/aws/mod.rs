@@ -9,6 +9,7 @@ pub mod lock;
 mod pace;
 pub mod probe;
 pub mod simulate;
+pub mod skew;
 pub mod tags;
 mod wire;
 

@@ -4,6 +4,7 @@
 mod apply;
 mod completions;
 mod destroy;
+mod doctor;
 mod drift;
 mod graph;
 mod iam_policy;
@@ -40,6 +41,8 @@ pub mod exit {
     pub const CHANGES: u8 = 2;
     /// The AWS part is done, the in-cluster part is blocked.
     pub const BLOCKED: u8 = 3;
+    /// What a command promises could not be confirmed.
+    pub const UNKNOWN: u8 = 4;
     pub const INTERRUPTED: u8 = 130;
 }
 
@@ -159,27 +162,26 @@ impl Global {
     pub(crate) fn command(&self, words: &[&str]) -> String {
         let Self { file, sandbox, profiles, templates, kubeconfig, aws_only, .. } = self;
         let Self { sandbox_speed, sandbox_record: _, format: _, color: _, verbose: _, .. } = self;
-        let mut all: Vec<String> = ["ringfence"].iter().chain(words).map(|word| (*word).to_owned()).collect();
+        let quoted = |text: &str| shlex::try_quote(text).unwrap_or(text.into()).into_owned();
+        let path = |path: &Path| quoted(&path.display().to_string());
+        let mut all = vec!["ringfence".to_owned()];
+        all.extend(words.iter().map(|word| quoted(word)));
         if file != Path::new(SPEC) {
-            all.extend(["--file".to_owned(), file.display().to_string()]);
+            all.push(format!("--file {}", path(file)));
         }
         if let Some(dir) = sandbox {
-            all.push(format!("--sandbox={}", dir.display()));
+            all.push(format!("--sandbox={}", path(dir)));
             if *sandbox_speed != SANDBOX_SPEED {
-                all.extend(["--sandbox-speed".to_owned(), sandbox_speed.to_string()]);
+                all.push(format!("--sandbox-speed {sandbox_speed}"));
             }
         }
-        for (option, dir) in [("--profiles", profiles), ("--templates", templates)] {
-            all.extend(dir.iter().flat_map(|dir| [option.to_owned(), dir.display().to_string()]));
-        }
-        for (cluster, file) in kubeconfig {
-            all.extend(["--kubeconfig".to_owned(), format!("{cluster}={}", file.display())]);
-        }
+        all.extend(profiles.iter().map(|dir| format!("--profiles {}", path(dir))));
+        all.extend(templates.iter().map(|dir| format!("--templates {}", path(dir))));
+        all.extend(kubeconfig.iter().map(|(cluster, file)| format!("--kubeconfig {}={}", quoted(cluster), path(file))));
         if *aws_only {
             all.push("--aws-only".to_owned());
         }
-        let quoted = all.iter().map(|word| shlex::try_quote(word).unwrap_or(word.as_str().into()));
-        quoted.collect::<Vec<_>>().join(" ")
+        all.join(" ")
     }
 
     /// There is a spec, or should be.
@@ -201,6 +203,10 @@ enum Command {
     /// Show what was changed by hand. Exit code 2 if anything was, 3 if a
     /// cluster can't be read.
     Drift(drift::Drift),
+    /// Check credentials, permissions, quotas and versions before the first
+    /// apply, and say the next command. Changes nothing. Exit code 1 if
+    /// something is wrong, 4 if something could not be found out.
+    Doctor,
     /// Release the lock of a run that can't go on.
     Unlock(unlock::Unlock),
     /// Write the in-cluster objects as files, for GitOps.
@@ -248,6 +254,7 @@ impl Cli {
             Command::Apply(args) => args.run(&global, &ui).await,
             Command::Destroy(args) => args.run(&global, &ui).await,
             Command::Drift(args) => args.run(&global, &ui).await,
+            Command::Doctor => doctor::run(&global, &ui).await,
             Command::Unlock(args) => args.run(&global, &ui).await,
             Command::Render(args) => args.run(&global, &ui).await,
             Command::Graph => graph::run(&global, &ui).await,

@@ -7,6 +7,7 @@
 //! a full disk is.
 
 mod detail;
+mod doctor;
 mod failure;
 mod html;
 mod human;
@@ -29,6 +30,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+pub use doctor::{Check, Verdict};
 pub use failure::Failure;
 pub use terminal::{Color, Terminal};
 
@@ -192,6 +194,15 @@ impl Ui {
             count(spec.pools.len(), "pool"),
             count(spec.tenants.len(), "tenant")
         ))
+    }
+
+    /// What `doctor` found, and the next command.
+    pub fn doctor(&self, checks: &[Check], next: &str) -> io::Result<()> {
+        self.put(&match self.options.format {
+            Format::Human => doctor::human(checks, next, self.layout()),
+            Format::Json => format!("{}\n", doctor::json(checks, next)),
+            Format::Markdown | Format::Html => doctor::markdown(checks, next),
+        })
     }
 
     /// Warnings about a spec. In JSON they are part of the document.

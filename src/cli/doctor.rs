@@ -1,0 +1,343 @@
+//! What would keep an apply from going well, found out before it: nothing is
+//! changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::join_all;
+use jiff::{SignedDuration, ToSpan};
+use serde_json::Value;
+
+use super::session::{self, Look, Session};
+use super::{Global, exit, preflight};
+use crate::aws::error::is_not_found;
+use crate::aws::{Access, simulate, skew};
+use crate::engine::clock::Clock;
+use crate::engine::error::{Class, Error, Result};
+use crate::engine::plan::{Plan, Policy};
+use crate::kinds::aws::versions::{self, ClusterVersion, FLOORS};
+use crate::kinds::aws::{eks_addon, quotas, service_linked_role};
+use crate::spec::Spec;
+use crate::stack::{self, Facts, permissions};
+use crate::template::Templates;
+use crate::ui::{Check, Failure, Format, Ui, Verdict};
+
+/// Further off than this, AWS refuses requests.
+const SKEW: SignedDuration = SignedDuration::from_mins(5);
+/// How long before a version leaves support somebody should know.
+const SOON: i64 = 60;
+
+pub async fn run(global: &Global, ui: &Ui) -> std::result::Result<u8, Failure> {
+    if ui.format() == Format::Html {
+        return Err(Error::input("`doctor` has no HTML page").help("use --format human, json or markdown").into());
+    }
+    // A wrong spec is shown as `validate` shows it.
+    let spec = session::load(global, ui)?;
+    let mut found = Doctor { global, checks: Vec::new() };
+    let next = found.examine(ui, &spec).await?;
+    let worst = found.checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Good);
+    ui.doctor(&found.checks, &next)?;
+    Ok(match worst {
+        Verdict::Good | Verdict::Attention => exit::DONE,
+        Verdict::Unknown => exit::UNKNOWN,
+        Verdict::Wrong => exit::ERROR,
+    })
+}
+
+struct Doctor<'a> {
+    global: &'a Global,
+    checks: Vec<Check>,
+}
+
+impl Doctor<'_> {
+    fn add(&mut self, name: &'static str, verdict: Verdict, text: impl Into<String>) {
+        self.checks.push(Check { name, verdict, text: text.into(), help: None });
+    }
+
+    /// A check that failed; what can't be reached is not known to be wrong.
+    fn fail(&mut self, name: &'static str, error: &Error) {
+        let verdict = match error.class {
+            Class::Unreachable | Class::Throttled | Class::Timeout => Verdict::Unknown,
+            _ => Verdict::Wrong,
+        };
+        self.checks.push(Check { name, verdict, text: error.to_string(), help: error.help.clone() });
+    }
+
+    fn is_wrong(&self, name: &str) -> bool {
+        self.checks.iter().any(|check| check.name == name && check.verdict >= Verdict::Unknown)
+    }
+
+    /// Looks at everything that can be looked at, and gives the next command.
+    async fn examine(&mut self, ui: &Ui, spec: &Spec) -> std::result::Result<String, Failure> {
+        self.add("spec", Verdict::Good, format!("{} is valid", spec.source.display()));
+        if self.global.sandbox.is_none() {
+            self.clock(spec).await;
+        }
+        let session = match Session::open(self.global, ui).await {
+            Ok(session) => session,
+            Err(Failure::Run(error)) => {
+                self.fail("credentials", &error);
+                return Ok("aws sts get-caller-identity; when that shows the account that you mean, ".to_owned()
+                    + &self.global.command(&["doctor"]));
+            }
+            Err(failure) => return Err(failure),
+        };
+        let scope = &session.aws.scope;
+        let text = format!(
+            "{}, account {}, region {}, partition {}",
+            session.aws.caller, scope.account, scope.region, scope.partition
+        );
+        self.add("credentials", Verdict::Good, text);
+        let next = self.account(ui, &session).await;
+        session.close().await?;
+        Ok(next)
+    }
+
+    async fn clock(&mut self, spec: &Spec) {
+        let access = Access { region: spec.region.clone(), ..Access::default() };
+        match skew::seconds(&access).await {
+            Ok(Some(ahead)) if SignedDuration::from_secs(ahead).abs() >= SKEW => self.checks.push(Check {
+                name: "clock",
+                verdict: Verdict::Wrong,
+                text: format!("this computer's clock is {} s {} AWS's", ahead.abs(), side(ahead)),
+                help: Some("set the clock by NTP: AWS refuses requests that are five minutes off".to_owned()),
+            }),
+            Ok(Some(ahead)) => {
+                self.add("clock", Verdict::Good, format!("{} s {} AWS's", ahead.abs(), side(ahead)));
+            }
+            Ok(None) => self.add("clock", Verdict::Unknown, "STS gave no answer with a date"),
+            Err(error) => self.fail("clock", &error),
+        }
+    }
+
+    /// Everything that the account, its permissions and its clusters say.
+    async fn account(&mut self, ui: &Ui, session: &Session) -> String {
+        session.reading(ui);
+        let policy = Policy::default();
+        let (looked, permissions, services, offered) = tokio::join!(
+            session.plan(&policy, false),
+            lacking(self.global, session),
+            services(session),
+            versions::cluster_versions(&session.aws)
+        );
+        self.permissions(&permissions);
+        for (service, error) in services {
+            match error {
+                None => self.add("endpoints", Verdict::Good, format!("{service} answers")),
+                Some(error) => self.fail("endpoints", &error),
+            }
+        }
+        match offered {
+            Ok(offered) => self.kubernetes(session, &offered),
+            Err(error) => self.fail("kubernetes", &error),
+        }
+        let command = |words: &[&str]| self.global.command(words);
+        let again = format!("; then {}", command(&["doctor"]));
+        let (look, plan) = match looked {
+            Ok(read) => read,
+            Err(error) => {
+                let denied = error.class == Class::Denied;
+                self.fail("reading", &error);
+                let words: &[&str] = if denied { &["iam-policy", "--for", "plan"] } else { &["plan"] };
+                return command(words) + &again;
+            }
+        };
+        self.estate(session, &look, &plan);
+        match preflight::account(session, ui, &look, &plan).await {
+            Ok(()) => self.add("quotas", Verdict::Good, "the account has room for what the plan makes"),
+            Err(error) => self.fail("quotas", &error),
+        }
+        if self.is_wrong("permissions") {
+            return command(&["iam-policy"]) + " (give that policy to the role)" + &again;
+        }
+        if self.checks.iter().any(|check| check.verdict == Verdict::Wrong) {
+            return format!("mend what is wrong above{again}");
+        }
+        match plan.is_empty() {
+            true => command(&["drift"]),
+            false => command(&["plan"]),
+        }
+    }
+
+    fn permissions(&mut self, lacking: &Result<Option<BTreeSet<String>>>) {
+        match lacking {
+            Ok(None) => self.add(
+                "permissions",
+                Verdict::Attention,
+                "IAM can't be asked what the caller may do: it is the account's root, a federated user, or a stand-in's user",
+            ),
+            Ok(Some(none)) if none.is_empty() => self.add(
+                "permissions",
+                Verdict::Good,
+                "the caller's policies allow all that the printed policy allows; service control policies aren't asked",
+            ),
+            Ok(Some(actions)) => self.checks.push(Check {
+                name: "permissions",
+                verdict: Verdict::Wrong,
+                text: format!("the caller lacks {}", actions.iter().cloned().collect::<Vec<_>>().join(", ")),
+                help: Some("`ringfence iam-policy` prints a policy that has them".to_owned()),
+            }),
+            Err(error) => self.checks.push(Check {
+                name: "permissions",
+                verdict: Verdict::Unknown,
+                text: format!("IAM doesn't say what the caller may do: {error}"),
+                help: Some("allow iam:SimulatePrincipalPolicy and iam:GetRole".to_owned()),
+            }),
+        }
+    }
+
+    /// The spec's versions among those that EKS offers.
+    fn kubernetes(&mut self, session: &Session, offered: &[ClusterVersion]) {
+        let today = Clock::today();
+        let soon = today.checked_add(SOON.days()).unwrap_or(today);
+        let wanted: BTreeSet<String> = session.spec.clusters().map(|c| c.kubernetes_version.to_string()).collect();
+        for version in wanted {
+            let Some(offer) = offered.iter().find(|offer| offer.version == version) else {
+                let newest = offered.first().map_or("none", |offer| offer.version.as_str());
+                let text = format!("EKS doesn't offer Kubernetes {version}; its newest is {newest}");
+                self.add("kubernetes", Verdict::Wrong, text);
+                continue;
+            };
+            match (offer.standard_until, offer.extended_until) {
+                (_, Some(end)) if end <= soon => self.add(
+                    "kubernetes",
+                    Verdict::Attention,
+                    format!("{version} leaves extended support on {end}: EKS upgrades clusters by itself then"),
+                ),
+                (Some(end), _) if end <= soon => self.add(
+                    "kubernetes",
+                    Verdict::Attention,
+                    format!("{version} leaves standard support on {end}; from then on each cluster costs more"),
+                ),
+                (Some(end), _) => {
+                    self.add("kubernetes", Verdict::Good, format!("{version} is in standard support until {end}"));
+                }
+                (None, _) => {
+                    self.add("kubernetes", Verdict::Unknown, format!("EKS gives no end of support for {version}"));
+                }
+            }
+        }
+    }
+
+    /// What exists: service-linked roles, add-ons below their floors, clusters
+    /// that can't be reached.
+    fn estate(&mut self, session: &Session, look: &Look, plan: &Plan) {
+        let missing: Vec<&str> = look
+            .desired
+            .iter()
+            .filter(|r| r.kind == service_linked_role::NAME && look.observed.current(&r.address).is_none())
+            .filter_map(|r| r.state["service"].as_str())
+            .collect();
+        match missing.as_slice() {
+            [] => self.add("linked roles", Verdict::Good, "the service-linked roles are there"),
+            some => self.add(
+                "linked roles",
+                Verdict::Attention,
+                format!("apply makes the service-linked roles of {}", some.join(", ")),
+            ),
+        }
+        let mut below = Vec::new();
+        for (address, all) in &look.observed.found {
+            let addon = look.observed.kinds.get(address) == Some(&eks_addon::NAME);
+            for found in all.iter().filter(|_| addon) {
+                let (name, version) = (found.state["name"].as_str(), found.state["version"].as_str());
+                let floor = FLOORS.iter().find(|(addon, _)| Some(*addon) == name);
+                if let (Some((_, floor)), Some(version)) = (floor, version)
+                    && !versions::at_least(version, floor)
+                {
+                    below.push(format!("{address} is {version}, below {floor}"));
+                }
+            }
+        }
+        match below.is_empty() {
+            true => self.add("floors", Verdict::Good, "no add-on is below the oldest version that is safe for tenants"),
+            false => self.add("floors", Verdict::Attention, format!("{}; apply raises them", below.join("; "))),
+        }
+        for note in plan.notes.iter().filter(|note| note.contains("release")) {
+            self.add("images", Verdict::Attention, note.clone());
+        }
+        for cluster in &plan.blocked_clusters {
+            self.checks.push(Check {
+                name: "clusters",
+                verdict: Verdict::Unknown,
+                text: format!("the inside of {} can't be read: {}", cluster.cluster, cluster.reason),
+                help: cluster.help.clone(),
+            });
+        }
+        if plan.blocked_clusters.is_empty() {
+            let text = match (session.spec.clusters().count(), plan.is_empty()) {
+                (_, true) => "nothing differs from the spec",
+                _ => "every cluster that exists lets this computer in",
+            };
+            self.add("clusters", Verdict::Good, text);
+        }
+    }
+}
+
+fn side(ahead: i64) -> &'static str {
+    if ahead > 0 { "behind" } else { "ahead of" }
+}
+
+/// One read of each service that planning doesn't ask.
+async fn services(session: &Session) -> Vec<(&'static str, Option<Error>)> {
+    let (ssm, quotas) = tokio::join!(async { session.lock().list().await.err() }, async {
+        quotas::quotas(&session.aws, "vpc").await.err()
+    });
+    vec![("SSM", ssm), ("Service Quotas", quotas)]
+}
+
+/// The actions of the printed policy that the caller isn't allowed, each asked
+/// about under the conditions of its statement. None where the caller has no
+/// policies to ask about.
+async fn lacking(global: &Global, session: &Session) -> Result<Option<BTreeSet<String>>> {
+    let Some(principal) = simulate::principal(&session.aws).await? else { return Ok(None) };
+    let spec = Spec { account_id: Some(session.aws.scope.account.clone()), ..session.spec.clone() };
+    let templates = Templates::load(global.templates.as_deref())?;
+    let desired = stack::build(&spec, &Facts::assumed(&spec), &templates)?;
+    let policy = permissions::changes(&spec, &desired);
+    let statements = policy["Statement"].as_array().cloned().unwrap_or_default();
+    let asked = statements.iter().filter(|s| s["Effect"] == "Allow").map(|statement| async {
+        let (actions, resources, context) = (texts(&statement["Action"]), concrete(statement), context(statement));
+        simulate::refused(&session.aws, &principal, actions, &resources, &context).await
+    });
+    let mut lacking = BTreeSet::new();
+    for refused in join_all(asked).await {
+        match refused {
+            Ok(refused) => lacking.extend(refused),
+            Err(error) if is_not_found(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(lacking))
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
+        one => one.as_str().into_iter().collect(),
+    }
+}
+
+/// Resources of a statement with a name in place of each `*`.
+fn concrete(statement: &Value) -> Vec<String> {
+    let all = texts(&statement["Resource"]);
+    all.into_iter().map(|arn| if arn == "*" { arn.to_owned() } else { arn.replace('*', "1") }).collect()
+}
+
+/// Condition keys with a value that meets the statement's conditions.
+fn context(statement: &Value) -> Vec<(String, String)> {
+    let mut keys: BTreeMap<String, String> = BTreeMap::new();
+    for (operator, wanted) in statement["Condition"].as_object().into_iter().flatten() {
+        // A condition on what must not be is met where the key is absent.
+        if operator.contains("Not") || operator == "Null" {
+            continue;
+        }
+        for (key, value) in wanted.as_object().into_iter().flatten() {
+            let value = match value {
+                Value::Bool(flag) => Some(flag.to_string()),
+                other => texts(other).first().map(|text| text.replace('*', "1")),
+            };
+            keys.extend(value.map(|value| (key.clone(), value)));
+        }
+    }
+    keys.into_iter().collect()
+}
