@@ -74,7 +74,7 @@ impl Stack<'_> {
         self.security_group(site, (group.clone(), "system-nodes"), owner, "System nodes", rules, &[])?;
         let profile = site.cluster.profile;
         let role = site.at("role/system-nodes");
-        let shared = self.ecr(&[self.spec.images.shared.clone()]);
+        let shared = self.ecr(std::slice::from_ref(&self.spec.images.shared));
         self.node_role(&role, owner, "system-nodes", &shared)?;
         self.node_set(
             site,
