@@ -280,7 +280,7 @@ fn side(ahead: i64) -> &'static str {
 /// One read of each service that planning doesn't ask.
 async fn services(session: &Session) -> Vec<(&'static str, Option<Error>)> {
     let (ssm, quotas) = tokio::join!(async { session.lock().list().await.err() }, async {
-        quotas::quotas(&session.aws, "vpc").await.err()
+        quotas::quotas(&session.aws, "vpc", &BTreeSet::new()).await.err()
     });
     vec![("SSM", ssm), ("Service Quotas", quotas)]
 }
