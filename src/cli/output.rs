@@ -5,6 +5,7 @@ use clap::Args;
 use super::session::Session;
 use super::{Global, exit};
 use crate::engine::error::Error;
+use crate::engine::plan::Policy;
 use crate::ui::{Failure, Ui};
 
 #[derive(Debug, Args)]
@@ -16,7 +17,7 @@ pub struct Output {
 impl Output {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let session = Session::open(global, ui).await?;
-        let look = session.look(false).await?;
+        let look = session.look(&Policy::default(), false).await?;
         let mut outputs: BTreeMap<String, BTreeMap<String, String>> =
             look.outputs().into_iter().filter(|(_, o)| !o.is_empty()).map(|(a, o)| (a.to_string(), o)).collect();
         if let Some(address) = &self.address {

@@ -20,7 +20,7 @@ use crate::engine::clock::Clock;
 use crate::engine::desired::Desired;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::execute::Stop;
-use crate::engine::kind::{Observation, Registry, Round};
+use crate::engine::kind::{Observation, Registry, Round, Status};
 use crate::engine::observe::{self, Observed};
 use crate::engine::plan::{self, Plan, Policy};
 use crate::k8s::Clusters;
@@ -100,10 +100,11 @@ impl Session {
 
     /// Reads what exists and builds what should: two rounds of bulk reads, of
     /// which the first tells the stack what was decided before.
-    pub async fn look(&self, upgrade: bool) -> Result<Look> {
+    pub async fn look(&self, policy: &Policy, upgrade: bool) -> Result<Look> {
         let round = Round::default();
         let known = self.decided(&round).await?;
         let facts = self.facts(&round, &known, upgrade).await?;
+        let facts = Facts { replacing: policy.allow_replace.clone(), ..facts };
         let desired = stack::build(&self.spec, &facts, &self.templates)?;
         let mut observed = observe::observe(&self.kinds, &desired, &round, known, self.in_cluster).await;
         observed.notes.extend(stack::old_images(&desired, &facts));
@@ -129,7 +130,7 @@ impl Session {
     }
 
     pub async fn plan(&self, policy: &Policy, upgrade: bool) -> Result<(Look, Plan)> {
-        let look = self.look(upgrade).await?;
+        let look = self.look(policy, upgrade).await?;
         for id in &policy.tenants {
             let known = self.spec.tenant(id).is_some()
                 || look.observed.found.keys().any(|a| a.as_str().starts_with(&format!("tenant/{id}/")));
@@ -285,7 +286,17 @@ impl Session {
         for one in found(eks_addon::NAME) {
             facts.addons.extend(text(&one.state, "version").map(|v| (one.address.clone(), v.to_owned())));
         }
+        let zones: BTreeMap<&str, &str> =
+            found(subnet::NAME).filter_map(|one| Some((one.id.as_str(), text(&one.state, "zone")?))).collect();
         for one in &clusters.found {
+            let subnets = one.state.get("subnets").and_then(serde_json::Value::as_array).into_iter().flatten();
+            let zones: Option<BTreeSet<String>> =
+                subnets.map(|id| zones.get(id.as_str()?).map(|zone| (*zone).to_owned())).collect();
+            if let (Some(zones), Status::Ready | Status::Pending(_)) = (zones, &one.status) {
+                facts.cluster_zones.insert(one.address.clone(), zones);
+            }
+            let services = text(&one.state, "service_cidr").and_then(|c| c.parse().ok());
+            facts.service_cidrs.extend(services.map(|c| (one.address.clone(), c)));
             let version = text(&one.state, "version").and_then(KubernetesVersion::parse);
             facts.kubernetes.extend(version.map(|v| (one.address.clone(), v)));
         }

@@ -1,6 +1,6 @@
 //! What should exist: every resource by its address.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -27,6 +27,9 @@ pub struct Resource {
 #[serde(transparent)]
 pub struct Desired {
     resources: BTreeMap<Address, Resource>,
+    /// What the spec asks for and is kept otherwise, for good reason.
+    #[serde(skip)]
+    pub notes: BTreeSet<String>,
 }
 
 impl Desired {

@@ -402,6 +402,9 @@ impl Executor {
             }
             (Action::Update, Some(found)) => {
                 let new = new?;
+                // A step of this run may have left it otherwise than it was.
+                let now = if is_known(&found.state) { None } else { wait.find(&handle(found)).await? };
+                let found = now.as_ref().unwrap_or(found);
                 if matches!(found.status, Status::Pending(_)) {
                     before.ready(Made { id: found.id.clone(), ..Made::default() }, &found.state).await?;
                 }

@@ -87,6 +87,21 @@ pub struct Observation {
     pub unread: Vec<Unread>,
     /// Wanted objects whose cluster doesn't serve the API that they require.
     pub unserved: Vec<(Address, Error)>,
+    /// What can't be changed because of what others have there.
+    pub stuck: Vec<Stuck>,
+}
+
+/// A field that can't become what it should be, as long as others hold it.
+#[derive(Clone, Debug)]
+pub struct Stuck {
+    pub address: Address,
+    /// A field of the state.
+    pub field: String,
+    /// What it can be for now.
+    pub keep: Value,
+    /// Who holds what.
+    pub reason: String,
+    pub help: String,
 }
 
 /// A cluster that can't be reached, or doesn't let us in.
@@ -309,6 +324,17 @@ pub trait Kind: Send + Sync {
     /// though no reference says so.
     fn deleted_after(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// The lists by which others reach something, such as a security group's
+    /// rules. What they say of somebody who goes is taken out after that.
+    fn lets_in(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// True for what runs a tenant's work: nodes, or pods without nodes.
+    fn runs_pods(&self) -> bool {
+        false
     }
 
     /// True for what lives in a cluster: read after AWS, when endpoints are

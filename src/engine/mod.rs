@@ -11,6 +11,7 @@ pub mod execute;
 pub mod files;
 pub mod graph;
 pub mod kind;
+pub mod lint;
 pub mod observe;
 pub mod plan;
 pub mod report;

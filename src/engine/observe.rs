@@ -9,7 +9,7 @@ use futures::future::join_all;
 use super::address::Address;
 use super::desired::Desired;
 use super::error::Error;
-use super::kind::{Foreign, Found, New, Observation, Registry, Round, Status, Unread, Wanted};
+use super::kind::{Foreign, Found, New, Observation, Registry, Round, Status, Stuck, Unread, Wanted};
 use super::value::{Outputs, resolve};
 
 /// Everything that was read. An address that isn't here is absent only if its
@@ -27,6 +27,7 @@ pub struct Observed {
     pub unreadable: BTreeMap<&'static str, Error>,
     pub unread: Vec<Unread>,
     pub unserved: BTreeMap<Address, Error>,
+    pub stuck: BTreeMap<Address, Vec<Stuck>>,
 }
 
 impl Observed {
@@ -44,7 +45,7 @@ impl Observed {
 
     /// Adds what one kind gave.
     pub fn add(&mut self, kind: &'static str, observation: Observation) {
-        let Observation { found, foreign, notes, unread, unserved } = observation;
+        let Observation { found, foreign, notes, unread, unserved, stuck } = observation;
         for one in found {
             self.kinds.insert(one.address.clone(), kind);
             let all = self.found.entry(one.address.clone()).or_default();
@@ -56,6 +57,9 @@ impl Observed {
         self.notes.extend(notes);
         self.unread.extend(unread);
         self.unserved.extend(unserved);
+        for one in stuck {
+            self.stuck.entry(one.address.clone()).or_default().push(one);
+        }
     }
 
     /// Outputs of everything that exists.

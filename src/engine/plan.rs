@@ -15,6 +15,7 @@ use super::diff;
 use super::error::{Class, Error, Result};
 use super::graph;
 use super::kind::{Change, Found, Kind, New, Registry, Repair, Rule, Status, Verb};
+use super::lint::{self, Lint, Taken};
 use super::observe::Observed;
 use super::value::{Outputs, has_references, references, resolve, walk};
 
@@ -179,15 +180,40 @@ pub fn plan(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &P
         error.message = format!("{kind} can't be read, so what exists is unknown: {}", error.message);
         return Err(error);
     }
+    let lint = Lint { desired, observed, kinds };
+    let mut held = Held::new();
+    loop {
+        let plan = draft(desired, observed, kinds, policy, &held)?;
+        let before = held.len();
+        for Taken { address, generation, user } in lint.taken(&plan) {
+            let blocked = plan.blocked.iter().find(|b| b.address == user);
+            let help = blocked.and_then(|b| b.help.clone()).unwrap_or_default();
+            held.entry((address, generation)).or_insert((user, help));
+        }
+        if held.len() == before {
+            lint.check(&plan)?;
+            return Ok(plan);
+        }
+    }
+}
+
+/// What may be neither replaced nor deleted, by address and generation: who
+/// uses it and stays, and what would help.
+type Held = BTreeMap<(Address, u32), (Address, String)>;
+
+/// One plan that leaves alone what is `held`.
+fn draft(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Policy, held: &Held) -> Result<Plan> {
     let mut planner = Planner {
         desired,
         observed,
         kinds,
         policy,
+        held,
         outputs: observed.outputs(),
-        plan: Plan { notes: observed.notes.clone(), ..Plan::default() },
+        plan: Plan { notes: observed.notes.union(&desired.notes).cloned().collect(), ..Plan::default() },
         making: BTreeMap::new(),
         deleting: BTreeMap::new(),
+        narrowing: BTreeSet::new(),
         disturbed: BTreeMap::new(),
     };
     planner.run()?;
@@ -202,6 +228,7 @@ struct Planner<'a> {
     observed: &'a Observed,
     kinds: &'a Registry,
     policy: &'a Policy,
+    held: &'a Held,
     /// Known outputs, as they will be: of what stays, and predicted ones.
     outputs: BTreeMap<Address, Outputs>,
     plan: Plan,
@@ -209,11 +236,13 @@ struct Planner<'a> {
     making: BTreeMap<Address, usize>,
     /// Steps that delete, with what they delete.
     deleting: BTreeMap<usize, Found>,
+    /// Updates that only take away: nobody waits for them.
+    narrowing: BTreeSet<usize>,
     /// Changes that do more than change what they are for, by what that is.
     disturbed: BTreeMap<String, Vec<String>>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     fn run(&mut self) -> Result<()> {
         let order = graph::order(self.desired)?;
         let mut selected = self.selection()?;
@@ -245,6 +274,7 @@ impl Planner<'_> {
         self.keep_keys_of_kept()?;
         self.block_clusters();
         self.drop_what_dies_with_its_cluster();
+        self.take_away_last();
         self.connect();
         Ok(())
     }
@@ -334,7 +364,10 @@ impl Planner<'_> {
             return Ok(());
         }
         for old in all.iter().skip(1) {
-            self.push_delete(resource.kind, old, true, "left from a replacement")?;
+            match self.held(old) {
+                Some((reason, help)) => self.block(resource, reason, help, vec![]),
+                None => self.push_delete(resource.kind, old, true, "left from a replacement")?,
+            }
         }
         let state = resolve(&resource.state, &|a, o| self.outputs.get(a)?.get(o).cloned());
         let Some(found) = all.first() else {
@@ -356,10 +389,7 @@ impl Planner<'_> {
                 self.outputs.insert(address.clone(), Outputs::from([(output, id)]));
                 return Ok(());
             }
-            let needs = graph::needs(resource);
-            // What a cluster will never take holds up nothing else.
-            if let Some(cause) = self.plan.blocked.iter().find(|b| !b.unmet && needs.contains(&b.address)) {
-                let (reason, pending) = (format!("it needs {}, which is blocked", cause.address), cause.pending);
+            if let Some((reason, pending)) = self.lacks(resource) {
                 self.plan.blocked.push(Blocked { pending, ..blocked(resource, reason, "", vec![]) });
                 return Ok(());
             }
@@ -372,6 +402,10 @@ impl Planner<'_> {
             }
             Status::Failed(why) => match kind.repair(found) {
                 Repair::Replace => {
+                    if let Some((reason, help)) = self.held(found) {
+                        self.block(resource, format!("it failed: {why}; {reason}"), help, vec![]);
+                        return Ok(());
+                    }
                     return self.replace(resource, &*kind, found, state, vec![], format!("it failed: {why}"));
                 }
                 Repair::Update => {
@@ -391,27 +425,59 @@ impl Planner<'_> {
             },
             Status::Ready | Status::Pending(_) => {}
         }
-        let changes = diff::changes(&state, &found.state, kind.rules());
+        let (mut state, mut changes) = (state.clone(), diff::changes(&state, &found.state, kind.rules()));
         // It may differ only because it belongs to the other one.
         let unclear = || graph::needs(resource).into_iter().find(|n| self.observed.is_twice(n));
         if let Some(cause) = (!changes.is_empty()).then(unclear).flatten() {
             self.block(resource, format!("it needs {cause}, which exists more than once"), "", changes);
             return Ok(());
         }
-        if changes.iter().any(|c| c.replaces) {
-            if kind.is_foundation() && !self.policy.allow_replace.contains(address) {
-                let fields =
-                    changes.iter().filter(|c| c.replaces).map(|c| c.path.as_str()).collect::<Vec<_>>().join(", ");
-                self.block(
-                    resource,
-                    format!("a change of {fields} needs a new one, and everything in it with it"),
-                    &format!("if that is meant, add --allow-replace {address}"),
-                    changes,
-                );
-                return Ok(());
+        // What others hold stays for now; the rest is put right all the same.
+        let observed = self.observed;
+        for stuck in observed.stuck.get(address).into_iter().flatten() {
+            let (held, rest): (Vec<_>, Vec<_>) = changes.into_iter().partition(|c| c.path == stuck.field);
+            changes = rest;
+            if !held.is_empty() {
+                self.block(resource, stuck.reason.clone(), &stuck.help, held);
+                put(&mut state, &stuck.field, stuck.keep.clone());
+                changes = diff::changes(&state, &found.state, kind.rules());
             }
-            let field = changes.iter().find(|c| c.replaces).map(|c| c.path.clone()).unwrap_or_default();
-            return self.replace(resource, &*kind, found, state, changes, format!("{field} can't be changed in place"));
+        }
+        if let Some(cause) = self.unmade(&state) {
+            let pending = self.plan.blocked.iter().any(|b| b.address == cause && b.pending);
+            let reason = format!("it needs {cause}, which is blocked");
+            self.plan.blocked.push(Blocked { pending, ..blocked(resource, reason, "", changes) });
+            return Ok(());
+        }
+        if changes.iter().any(|c| c.replaces) {
+            let fields = changes.iter().filter(|c| c.replaces).map(|c| c.path.as_str()).collect::<Vec<_>>().join(", ");
+            let why_not = if let Some((reason, help)) = self.held(found) {
+                let reason = format!("a change of {fields} needs a new one, and {reason}");
+                Some((reason, help.to_owned(), false))
+            } else if kind.is_foundation() && !self.policy.allow_replace.contains(address) {
+                let reason = format!("a change of {fields} needs a new one, and everything in it with it");
+                Some((reason, format!("if that is meant, add --allow-replace {address}"), false))
+            } else {
+                self.lacks(resource).map(|(reason, pending)| (reason, String::new(), pending))
+            };
+            let Some((reason, help, pending)) = why_not else {
+                return self.replace(
+                    resource,
+                    &*kind,
+                    found,
+                    state,
+                    changes,
+                    format!("{fields} can't be changed in place"),
+                );
+            };
+            // What can be changed in place is: it may be what protects it.
+            let (held, _): (Vec<_>, Vec<_>) = changes.into_iter().partition(|c| c.replaces);
+            for change in &held {
+                let field = change.path.split(['.', '[']).next().unwrap_or_default();
+                put(&mut state, field, found.state.get(field).cloned().unwrap_or_default());
+            }
+            self.plan.blocked.push(Blocked { pending, ..blocked(resource, reason, &help, held) });
+            changes = diff::changes(&state, &found.state, kind.rules());
         }
         match (&found.status, changes.is_empty()) {
             (_, false) => self.update(resource, &*kind, found, state, changes, None),
@@ -428,9 +494,37 @@ impl Planner<'_> {
                     vec![],
                 );
             }
+            _ if self.plan.blocked.iter().any(|b| b.address == *address) => {}
             _ => self.plan.unchanged += 1,
         }
         Ok(())
+    }
+
+    /// Why `found` may be neither replaced nor deleted, if it may not, and what
+    /// helps.
+    fn held(&self, found: &Found) -> Option<(String, &'a str)> {
+        let held: &'a Held = self.held;
+        let (user, help) = held.get(&(found.address.clone(), found.generation))?;
+        Some((stays(&found.id, user.as_str()), help))
+    }
+
+    /// Why `resource` can't be made: something that it needs is blocked and
+    /// isn't there, or isn't usable. What a cluster will never take holds up
+    /// nothing else.
+    fn lacks(&self, resource: &Resource) -> Option<(String, bool)> {
+        let needs = graph::needs(resource);
+        let usable = |address: &Address| {
+            let found = self.observed.current(address).filter(|_| !self.observed.is_twice(address));
+            found.is_some_and(|found| matches!(found.status, Status::Ready | Status::Pending(_)))
+        };
+        let mut causes = self.plan.blocked.iter().filter(|b| !b.unmet && needs.contains(&b.address));
+        let cause = causes.find(|b| !usable(&b.address))?;
+        Some((format!("it needs {}, which is blocked", cause.address), cause.pending))
+    }
+
+    /// What `state` refers to and no step makes.
+    fn unmade(&self, state: &Value) -> Option<Address> {
+        references(state).into_iter().map(|(address, _)| address).find(|address| !self.making.contains_key(address))
     }
 
     /// For what AWS keeps while something is in it, and isn't found: what is in
@@ -438,10 +532,14 @@ impl Planner<'_> {
     fn used_by(&self, resource: &Resource, kind: &dyn Kind) -> Option<(Address, String, String)> {
         let field = kind.holds_by()?;
         let own = |value: &Value| references(value).into_iter().find(|(to, _)| *to == resource.address);
-        self.desired.iter().find_map(|user| {
+        let place = whole(&resource.address);
+        // A tenant's own may be on its way from another pool.
+        self.desired.iter().filter(|user| whole(&user.address) == place).find_map(|user| {
             let (_, output) = own(user.state.get(field)?)?;
             let id = self.observed.current(&user.address)?.state.get(field)?.as_str()?;
-            Some((user.address.clone(), output, id.to_owned()))
+            // It carries our tags, as another's.
+            let known = self.observed.found.values().flatten().any(|found| found.id == id);
+            (!known).then(|| (user.address.clone(), output, id.to_owned()))
         })
     }
 
@@ -492,8 +590,11 @@ impl Planner<'_> {
     ) {
         let new = New { address: resource.address.clone(), generation, state: state.clone(), token: String::new() };
         // What isn't predicted is known after apply: the old outputs of a
-        // replaced resource must not be taken for the new one's.
-        self.outputs.insert(resource.address.clone(), kind.predict(&new));
+        // replaced resource must not be taken for the new one's. Where the old
+        // one goes first, even the same name means another.
+        let beside = !replaces || kind.create_before_destroy();
+        let outputs = if beside { kind.predict(&new) } else { Outputs::new() };
+        self.outputs.insert(resource.address.clone(), outputs);
         self.push(resource, kind, Action::Create, generation, state, reason, None, vec![]);
         if let Some(step) = self.plan.steps.last_mut() {
             step.replaces = replaces;
@@ -607,6 +708,14 @@ impl Planner<'_> {
             return Ok(());
         }
         for found in &all {
+            if let Some((reason, help)) = self.held(found) {
+                self.plan.blocked.push(blocked_at(address, kind_name, reason, help));
+                continue;
+            }
+            // Whoever is left in a silo or pool needs all of it.
+            if self.stays_whole(address) {
+                continue;
+            }
             if kind.keeps_data() && !self.policy.delete_logs {
                 self.plan.kept.push(Kept {
                     address: address.clone(),
@@ -622,6 +731,15 @@ impl Planner<'_> {
             self.push_delete(kind_name, found, false, "")?;
         }
         Ok(())
+    }
+
+    /// True if the cluster or VPC that left the spec with `address` must stay.
+    fn stays_whole(&self, address: &Address) -> bool {
+        let place = whole(address);
+        self.held.keys().any(|(held, _)| {
+            let kind = self.observed.kinds.get(held).and_then(|kind| self.kinds.get(kind).ok());
+            !self.desired.contains(held) && whole(held) == place && kind.is_some_and(|kind| kind.is_foundation())
+        })
     }
 
     fn push_delete(&mut self, kind_name: &'static str, found: &Found, replaces: bool, reason: &str) -> Result<()> {
@@ -720,7 +838,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Takes a deletion out; `order` leaves out steps that have no action.
+    /// Takes out a step on what exists; `order` leaves it out.
     fn drop_step(&mut self, index: usize) {
         self.deleting.remove(&index);
         if let Some(step) = self.plan.steps.get_mut(index) {
@@ -734,7 +852,13 @@ impl Planner<'_> {
         // Makers need what they refer to.
         for (address, i) in &self.making {
             let Some(resource) = self.desired.get(address) else { continue };
-            needs.extend(graph::needs(resource).iter().filter_map(|need| Some((*i, *self.making.get(need)?))));
+            let made = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
+            needs.extend(made.filter(|need| self.matters(**need)).map(|need| (*i, *need)));
+        }
+        for i in &self.narrowing {
+            let resource = self.plan.steps.get(*i).and_then(|step| self.desired.get(&step.address));
+            let made = resource.map(graph::needs).into_iter().flatten().filter_map(|need| self.making.get(&need));
+            needs.extend(made.filter(|need| self.matters(**need)).map(|need| (*i, *need)));
         }
         // Deleters wait for everything that depends on what they delete.
         let index = Names::new(self);
@@ -751,7 +875,10 @@ impl Planner<'_> {
                 let stays_until = !deleter.replaces || !gone_first.contains(&deleter.address);
                 match dependent.action {
                     Action::Delete => needs.push((i, j)),
-                    _ if makers.contains(&j) && stays_until && deleter.address != dependent.address => {
+                    _ if (makers.contains(&j) || self.narrowing.contains(&j))
+                        && stays_until
+                        && deleter.address != dependent.address =>
+                    {
                         needs.push((i, j))
                     }
                     _ => {}
@@ -798,6 +925,77 @@ impl Planner<'_> {
                 step.needs.insert(need);
             }
         }
+    }
+
+    /// False if nobody needs to wait for a step: it changes nothing but tags,
+    /// and a failure there must not keep others from being put right.
+    fn matters(&self, step: usize) -> bool {
+        self.plan.steps.get(step).is_none_or(|s| !lint::is_only_tags(s))
+    }
+
+    /// What lets nodes reach others is taken from them only when they are gone,
+    /// such as the rule for a zone that is left: what is added comes first, in
+    /// a step of its own. From those who stay, nothing is taken.
+    fn take_away_last(&mut self) {
+        for (address, i) in self.making.clone() {
+            let Some(step) = self.plan.steps.get(i).cloned() else { continue };
+            let (Some(way), Some(resource), Ok(kind)) =
+                (self.lint().way(&step), self.desired.get(&address), self.kinds.get(step.kind).cloned())
+            else {
+                continue;
+            };
+            let (Some(found), Some(state)) = (&step.found, &step.state) else { continue };
+            let rules = kind.rules();
+            let (added, taken) =
+                (diff::changes(&way.wide, &found.state, rules), diff::changes(state, &way.wide, rules));
+            let leaving = |(j, gone): (&usize, &Found)| {
+                way.users.contains(&(gone.address.clone(), gone.generation)).then_some(*j)
+            };
+            let leaving: BTreeSet<usize> = self.deleting.iter().filter_map(leaving).collect();
+            if leaving.len() < way.users.len() {
+                let goes = |(user, generation): &&(Address, u32)| {
+                    self.deleting.values().any(|f| (&f.address, f.generation) == (user, *generation))
+                };
+                let user = way.users.iter().find(|user| !goes(user)).map(|(user, _)| user.to_string());
+                self.block(resource, stays("what this takes away", &user.unwrap_or_default()), "", taken);
+                match added.is_empty() {
+                    true => {
+                        self.making.remove(&address);
+                        self.drop_step(i);
+                    }
+                    false => self.alter(i, &way.wide, added),
+                }
+                continue;
+            }
+            let last = match added.iter().all(lint::is_tag) {
+                true => {
+                    self.making.remove(&address);
+                    i
+                }
+                false => {
+                    self.alter(i, &way.wide, added);
+                    let found = Some(Found { state: way.wide, ..found.clone() });
+                    let (changes, needs) = (taken, BTreeSet::from([i]));
+                    self.plan.steps.push(Step { found, changes, needs, ..step });
+                    self.plan.steps.len() - 1
+                }
+            };
+            self.narrowing.insert(last);
+            if let Some(step) = self.plan.steps.get_mut(last) {
+                step.needs.extend(leaving);
+                step.reason = Some("what it lets in is gone by then".to_owned());
+            }
+        }
+    }
+
+    fn alter(&mut self, step: usize, state: &Value, changes: Vec<Change>) {
+        if let Some(step) = self.plan.steps.get_mut(step) {
+            (step.state, step.changes) = (Some(state.clone()), changes);
+        }
+    }
+
+    fn lint(&self) -> Lint<'_> {
+        Lint { desired: self.desired, observed: self.observed, kinds: self.kinds }
     }
 
     /// Which replaced resources must be deleted before their successor is
@@ -887,6 +1085,18 @@ fn twice(all: &[Found]) -> String {
 
 const TWICE: &str = "see which one is in use, then delete the other by hand, or remove its ringfence.dev tags";
 
+/// Why `what` is left as it is.
+fn stays(what: &str, user: &str) -> String {
+    format!("{what} is used by {user}, which stays as it is")
+}
+
+/// Sets a field of a state.
+fn put(state: &mut Value, field: &str, value: Value) {
+    if let Some(fields) = state.as_object_mut() {
+        fields.insert(field.to_owned(), value);
+    }
+}
+
 fn blocked(resource: &Resource, reason: String, help: &str, changes: Vec<Change>) -> Blocked {
     let blocked = blocked_at(&resource.address, resource.kind, reason, help);
     Blocked { controls: resource.controls.clone(), changes, ..blocked }
@@ -939,7 +1149,7 @@ fn digest(parts: &[&str]) -> String {
 /// Puts steps into an order in which each comes after its needs, otherwise
 /// creations before deletions by address; leaves out dropped ones.
 fn order(plan: Plan) -> Result<Plan> {
-    let keep = |s: &Step| s.action != Action::Delete || s.found.is_some();
+    let keep = |s: &Step| s.action == Action::Create || s.found.is_some();
     let dropped: BTreeSet<usize> = plan.steps.iter().enumerate().filter(|(_, s)| !keep(s)).map(|(i, _)| i).collect();
     // What was only to prepare a dropped deletion goes too.
     let prepared: BTreeSet<usize> = dropped

@@ -62,6 +62,7 @@ impl Report {
     /// What was really added, changed, replaced and destroyed.
     pub fn done(&self) -> Summary {
         let mut summary = Summary::default();
+        let mut changed = BTreeSet::new();
         let deleted: BTreeSet<&Address> =
             self.lines.iter().filter(|l| l.action == Action::Delete).map(|l| &l.address).collect();
         for line in self.lines.iter().filter(|l| matches!(l.outcome, Outcome::Done)) {
@@ -72,6 +73,8 @@ impl Report {
                 (Action::Delete, true) => {}
                 // What precedes a deletion counts as part of it.
                 (Action::Update | Action::Wait, _) if deleted.contains(&line.address) => {}
+                // Nor does one change in two steps count twice.
+                (Action::Update | Action::Wait, _) if !changed.insert(&line.address) => {}
                 (Action::Update | Action::Wait, _) => summary.change += 1,
             }
         }

@@ -16,6 +16,7 @@ use super::desired::{Desired, Resource};
 use super::error::{Class, Error, Result};
 use super::execute::{Chance, Executor, Stop};
 use super::kind::*;
+use super::lint::Lint;
 use super::observe::{Observed, observe};
 use super::plan::{Action, Plan, Policy, plan};
 use super::report::{Outcome, Report};
@@ -58,6 +59,8 @@ struct Toy {
     foundation: bool,
     keeps: bool,
     one_by_one: bool,
+    gate: bool,
+    pods: bool,
 }
 
 const RULES: &[(&str, Rule)] = &[("fixed", Rule::Replace), ("members", Rule::Unordered), ("size", Rule::CreateOnly)];
@@ -92,6 +95,12 @@ impl Kind for Toy {
     }
     fn keeps_data(&self) -> bool {
         self.keeps
+    }
+    fn lets_in(&self) -> &'static [&'static str] {
+        if self.gate { &["members"] } else { &[] }
+    }
+    fn runs_pods(&self) -> bool {
+        self.pods
     }
     fn lane(&self, state: &Value) -> Option<String> {
         state.get("lane").and_then(Value::as_str).map(str::to_owned)
@@ -225,13 +234,16 @@ impl World {
         let mut kinds = Registry::default();
         let toy = |name, side_by_side, foundation, keeps| {
             let one_by_one = name == "toy.each";
-            Toy { name, cloud: cloud.clone(), side_by_side, foundation, keeps, one_by_one }
+            let (gate, pods) = (name == "toy.gate", name == "toy.pods");
+            Toy { name, cloud: cloud.clone(), side_by_side, foundation, keeps, one_by_one, gate, pods }
         };
         kinds.add(toy("toy.net", false, true, false));
         kinds.add(toy("toy.box", false, false, false));
         kinds.add(toy("toy.twin", true, false, false));
         kinds.add(toy("toy.log", false, false, true));
         kinds.add(toy("toy.each", false, false, false));
+        kinds.add(toy("toy.gate", false, false, false));
+        kinds.add(toy("toy.pods", true, false, false));
         Self { cloud, kinds }
     }
 
@@ -406,6 +418,162 @@ async fn a_foundation_is_replaced_only_when_allowed() {
     insta::assert_snapshot!(text(&blocked), @"blocked tenant/a/silo/net: a change of fixed needs a new one, and everything in it with it");
     let allowed = Policy { allow_replace: [Address::new("tenant/a/silo/net")].into(), ..Policy::default() };
     assert_eq!(world.plan(&changed, &allowed).await.unwrap().summary().replace, 1);
+}
+
+/// A net that is made with a key, which it never changes.
+fn keyed(key: u8, plain: u8) -> Desired {
+    desired(&[
+        ("tenant/a/silo/key", "toy.twin", json!({"fixed": key}), &[]),
+        ("tenant/a/silo/net", "toy.net", json!({"fixed": to("tenant/a/silo/key"), "plain": plain}), &[]),
+        ("tenant/a/silo/box", "toy.box", json!({"net": to("tenant/a/silo/net"), "plain": plain}), &[]),
+    ])
+}
+
+#[tokio::test]
+async fn what_a_blocked_foundation_uses_stays_and_the_rest_goes_on() {
+    let world = World::new();
+    world.apply(&keyed(1, 1)).await;
+    let plan = world.plan(&keyed(2, 2), &Policy::default()).await.unwrap();
+    insta::assert_snapshot!(text(&plan), @r"
+    0: update tenant/a/silo/net g1 [plain] after {}
+    1: update tenant/a/silo/box g1 [plain] after {0}
+    blocked tenant/a/silo/key: a change of fixed needs a new one, and toy-0001 is used by tenant/a/silo/net, which stays as it is
+    ");
+    assert_eq!(plan.blocked[0].help.as_deref(), Some("if that is meant, add --allow-replace tenant/a/silo/net"));
+    world.execute(&plan).await;
+    assert!(world.plan(&keyed(1, 2), &Policy::default()).await.unwrap().is_empty());
+    let allowed = Policy { allow_replace: [Address::new("tenant/a/silo/net")].into(), ..Policy::default() };
+    let plan = world.plan(&keyed(2, 2), &allowed).await.unwrap();
+    assert!(plan.blocked.is_empty());
+    assert_eq!(world.execute(&plan).await.failed().count(), 0);
+}
+
+/// A pool leaves the spec, and a tenant that it was to move from can't.
+#[tokio::test]
+async fn a_pool_stays_whole_while_somebody_is_left_in_it() {
+    let pools = |names: &[&str], home: &str| {
+        let mut all = Vec::new();
+        let addresses: Vec<[String; 2]> =
+            names.iter().map(|n| [format!("pool/{n}/net"), format!("pool/{n}/guard")]).collect();
+        for [net, guard] in &addresses {
+            all.push((net.as_str(), "toy.net", json!({}), &[][..]));
+            all.push((guard.as_str(), "toy.box", json!({"net": to(net)}), &[][..]));
+        }
+        let state = json!({"fixed": to(&format!("pool/{home}/net"))});
+        all.push(("tenant/t/pool/nodes", "toy.twin", state, &[][..]));
+        desired(&all)
+    };
+    let world = World::new();
+    world.apply(&pools(&["a"], "a")).await;
+    let moved = pools(&["b"], "b");
+    let mut observed = world.observed(&moved).await;
+    let address = Address::new("pool/b/net");
+    let foreign = Foreign { address: address.clone(), id: "theirs".to_owned(), message: "theirs".to_owned() };
+    observed.foreign.insert(address, foreign);
+    let plan = plan(&moved, &observed, &world.kinds, &Policy::default()).unwrap();
+    insta::assert_snapshot!(text(&plan), @r"
+    blocked pool/b/net: theirs
+    blocked pool/b/guard: it needs pool/b/net, which is blocked
+    blocked tenant/t/pool/nodes: it needs pool/b/net, which is blocked
+    blocked pool/a/net: toy-0001 is used by tenant/t/pool/nodes, which stays as it is
+    ");
+    assert!(plan.confirm.is_empty());
+}
+
+fn zones(names: &[&str], mark: u8) -> Desired {
+    let subnets: Vec<String> = names.iter().map(|n| format!("tenant/a/silo/subnet-{n}")).collect();
+    let all: Vec<String> = subnets.iter().map(|s| to(s)).collect();
+    let mut resources: Vec<_> = subnets.iter().map(|s| (s.as_str(), "toy.box", json!({}), &[][..])).collect();
+    resources.push(("tenant/a/silo/gate", "toy.gate", json!({"members": all, "mark": mark}), &[]));
+    resources.push(("tenant/a/silo/pods", "toy.pods", json!({"fixed": all}), &["tenant/a/silo/gate"]));
+    desired(&resources)
+}
+
+#[tokio::test]
+async fn a_way_is_closed_after_those_who_go_by_it() {
+    let world = World::new();
+    world.apply(&zones(&["a", "b"], 1)).await;
+    let plan = world.plan(&zones(&["a"], 1), &Policy::default()).await.unwrap();
+    insta::assert_snapshot!(text(&plan), @r"
+    0: create replaces tenant/a/silo/pods g2 [fixed] after {}
+    1: delete replaces tenant/a/silo/pods g1 [] after {0}
+    2: update tenant/a/silo/gate g1 [members] after {1}
+    3: delete tenant/a/silo/subnet-b g1 [] after {1,2}
+    ");
+    // What is new there comes first, in a step of its own.
+    let plan = world.plan(&zones(&["a", "c"], 2), &Policy::default()).await.unwrap();
+    insta::assert_snapshot!(text(&plan), @r"
+    0: create tenant/a/silo/subnet-c g1 [] after {}
+    1: update tenant/a/silo/gate g1 [mark,members] after {0}
+    2: create replaces tenant/a/silo/pods g2 [fixed] after {0,1}
+    3: delete replaces tenant/a/silo/pods g1 [] after {2}
+    4: update tenant/a/silo/gate g1 [members] after {0,1,3}
+    5: delete tenant/a/silo/subnet-b g1 [] after {1,3,4}
+    ");
+    assert_eq!(plan.summary().change, 1);
+    let report = world.execute(&plan).await;
+    assert_eq!((report.failed().count(), report.done().change), (0, 1));
+    assert!(world.plan(&zones(&["a", "c"], 2), &Policy::default()).await.unwrap().is_empty());
+}
+
+fn lint<'a>(world: &'a World, desired: &'a Desired, observed: &'a Observed) -> Lint<'a> {
+    Lint { desired, observed, kinds: &world.kinds }
+}
+
+/// Each rule of the lint, by a plan that breaks it.
+#[tokio::test]
+async fn the_lint_refuses_what_no_plan_may_do() {
+    let world = World::new();
+    world.apply(&zones(&["a", "b"], 1)).await;
+    let after = zones(&["a"], 1);
+    let observed = world.observed(&after).await;
+    let whole = plan(&after, &observed, &world.kinds, &Policy::default()).unwrap();
+    let lint = lint(&world, &after, &observed);
+    lint.check(&whole).unwrap();
+    let at = |plan: &Plan, action, address: &str| {
+        plan.steps.iter().position(|s| s.action == action && s.address.as_str() == address).unwrap()
+    };
+    let refuses = |change: &dyn Fn(&mut Plan), why: &str| {
+        let mut plan = whole.clone();
+        change(&mut plan);
+        let error = lint.check(&plan).unwrap_err();
+        assert_eq!(error.class, Class::Bug);
+        assert!(error.message.contains(why), "{why}: {error}");
+    };
+    refuses(&|plan| plan.steps.push(plan.steps[0].clone()), "the same is done twice");
+    refuses(&|plan| plan.steps.reverse(), "stands before a step that it needs");
+    // The subnet is used by the pods that were there.
+    let subnet = "tenant/a/silo/subnet-b";
+    refuses(
+        &|plan| {
+            let i = at(plan, Action::Delete, subnet);
+            plan.steps[i].needs.clear();
+        },
+        "still uses it",
+    );
+    // Their deletion turns out to be impossible.
+    refuses(
+        &|plan| {
+            let i = at(plan, Action::Delete, "tenant/a/silo/pods");
+            plan.steps[i].found = None;
+            plan.steps[i].action = Action::Wait;
+        },
+        "tenant/a/silo/pods uses it and stays",
+    );
+    refuses(
+        &|plan| {
+            let i = at(plan, Action::Update, "tenant/a/silo/gate");
+            plan.steps[i].needs.clear();
+        },
+        "it takes away what tenant/a/silo/pods still needs",
+    );
+    let fresh = World::new();
+    let observed = fresh.observed(&after).await;
+    let mut plan = plan(&after, &observed, &fresh.kinds, &Policy::default()).unwrap();
+    let i = at(&plan, Action::Create, "tenant/a/silo/pods");
+    plan.steps[i].needs.clear();
+    let error = Lint { desired: &after, observed: &observed, kinds: &fresh.kinds }.check(&plan).unwrap_err();
+    assert!(error.message.contains("isn't there by then"), "{error}");
 }
 
 #[tokio::test]
@@ -638,6 +806,28 @@ proptest! {
             let empty = Desired::default();
             world.apply(&empty).await;
             prop_assert!(world.cloud.lock().unwrap().items.is_empty());
+            Ok(())
+        })?;
+    }
+
+    /// Whatever a plan makes a step wait for, the lint knows why: without it,
+    /// the plan is refused.
+    #[test]
+    fn no_step_may_forget_what_it_waits_for(first in any_estate(), second in any_estate(), which in any::<proptest::sample::Index>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let world = World::new();
+            world.apply(&first).await;
+            let observed = world.observed(&second).await;
+            let mut plan = plan(&second, &observed, &world.kinds, &Policy::default()).unwrap();
+            let lint = lint(&world, &second, &observed);
+            prop_assert!(lint.check(&plan).is_ok());
+            let waiting: Vec<usize> = (0..plan.steps.len()).filter(|i| !plan.steps[*i].needs.is_empty()).collect();
+            if !waiting.is_empty() {
+                let i = waiting[which.index(waiting.len())];
+                plan.steps[i].needs.clear();
+                prop_assert!(lint.check(&plan).is_err(), "{}", text(&plan));
+            }
             Ok(())
         })?;
     }

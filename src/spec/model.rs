@@ -814,7 +814,8 @@ pub struct NetworkSpec {
     #[serde(default = "default_vpc_prefix")]
     #[schemars(range(min = 16, max = 28))]
     pub vpc_prefix: u8,
-    /// Availability zones of each VPC.
+    /// Availability zones of the nodes in each VPC. A cluster keeps its own
+    /// subnets in the zones that it was made in.
     #[serde(default = "default_zones")]
     #[schemars(range(min = 2, max = 6))]
     pub zones: u8,

@@ -228,12 +228,12 @@ impl Stack<'_> {
             "networkPolicyMode": site.cluster.profile.network_policy_mode,
             "vpcCidr": network.cidr,
             "privateCidrs": network.private.iter().map(|s| s.cidr).collect::<Vec<_>>(),
-            "serviceCidr": self.spec.network.service_cidr,
-            "apiServiceIp": self.spec.network.service_cidr.hosts().next(),
+            "serviceCidr": site.service_cidr,
+            "apiServiceIp": site.service_cidr.hosts().next(),
             "internet": site.cluster.network.nat_gateways != NatGateways::None,
             "interfaceEndpoints": site.cluster.network.endpoints.iter().any(|e| !is_gateway_endpoint(e)),
             "gatewayEndpoints": site.cluster.network.endpoints.iter().any(|e| is_gateway_endpoint(e)),
-            "notInternet": self.not_internet(),
+            "notInternet": self.not_internet(site, network),
             "priorityClasses": classes,
             "mutation": site.version >= MUTATION,
         }))
@@ -241,11 +241,11 @@ impl Stack<'_> {
 
     /// Ranges that the policies for the internet leave out: the tenancy's own
     /// too, where those are none of the private ones.
-    fn not_internet(&self) -> Vec<String> {
+    fn not_internet(&self, site: &Site<'_>, network: &Network) -> Vec<String> {
         let mut ranges: Vec<String> = NOT_INTERNET.map(str::to_owned).into();
         let within = |range: &str, net: &Ipv4Net| range.parse::<Ipv4Net>().is_ok_and(|r| r.contains(net));
-        for own in [self.spec.network.supernet, self.spec.network.service_cidr] {
-            if !NOT_INTERNET.iter().any(|range| within(range, &own)) {
+        for own in [self.spec.network.supernet, site.service_cidr, network.cidr] {
+            if !ranges.iter().any(|range| within(range, &own)) {
                 ranges.push(own.to_string());
             }
         }

@@ -58,7 +58,7 @@ impl Stack<'_> {
             name: site.name.clone(),
             role: site.output("role/cluster", "arn"),
             version: site.version.to_string(),
-            subnets: network.private_ids(),
+            subnets: network.cluster_ids(),
             security_groups: vec![site.output("security-group/control-plane", "id")],
             endpoint_public: restricted,
             endpoint_private: true,

@@ -16,7 +16,7 @@ mod nodes;
 pub mod permissions;
 mod tenant;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
 use serde::Serialize;
@@ -52,6 +52,13 @@ pub struct Facts {
     pub vpcs: BTreeMap<Address, Ipv4Net>,
     /// Subnets that exist, by address.
     pub subnets: BTreeMap<Address, Subnet>,
+    /// The zones that clusters were made in, by address: EKS puts their
+    /// interfaces in no others (EKS, UpdateClusterConfig).
+    pub cluster_zones: BTreeMap<Address, BTreeSet<String>>,
+    /// The blocks of clusters' services, by address: a cluster keeps its own.
+    pub service_cidrs: BTreeMap<Address, Ipv4Net>,
+    /// `--allow-replace`: what of this differs from the spec isn't kept.
+    pub replacing: BTreeSet<Address>,
     /// Versions that clusters run, by address, such as `1.36`.
     pub kubernetes: BTreeMap<Address, KubernetesVersion>,
     /// Versions that add-ons run, by address.
@@ -163,13 +170,18 @@ struct Site<'a> {
     /// The cluster's name.
     name: String,
     version: KubernetesVersion,
+    /// As its nodes and pods must know it: the running cluster's.
+    service_cidr: Ipv4Net,
 }
 
 impl<'a> Site<'a> {
     fn new(stack: &Stack<'a>, cluster: ClusterOf<'a>) -> Self {
         let prefix = prefix(cluster.owner);
-        let running = stack.facts.kubernetes.get(&prefix.join("cluster")).copied();
+        let address = prefix.join("cluster");
+        let running = stack.facts.kubernetes.get(&address).copied();
+        let services = stack.facts.service_cidrs.get(&address).filter(|_| !stack.facts.replacing.contains(&address));
         Self {
+            service_cidr: services.copied().unwrap_or(stack.spec.network.service_cidr),
             name: stack.names.cluster(cluster.owner),
             version: cluster::next_version(running, cluster.kubernetes_version),
             prefix,

@@ -29,6 +29,10 @@ pub(super) struct Network {
     pub cidr: Ipv4Net,
     /// Private subnets, in order of zone.
     pub private: Vec<Placed>,
+    /// The zones of nodes.
+    nodes: BTreeSet<String>,
+    /// The zones of the control plane's interfaces.
+    cluster: BTreeSet<String>,
     /// Route tables and endpoints: nodes need them before they start.
     pub ways: Vec<Address>,
 }
@@ -37,12 +41,22 @@ pub(super) struct Network {
 pub(super) struct Placed {
     pub address: Address,
     pub cidr: Ipv4Net,
+    zone: String,
 }
 
 impl Network {
-    /// Ids of the private subnets.
-    pub fn private_ids(&self) -> Vec<String> {
-        self.private.iter().map(|s| reference(&s.address, "id")).collect()
+    /// Ids of the private subnets that nodes are in.
+    pub fn node_ids(&self) -> Vec<String> {
+        self.ids(&self.nodes)
+    }
+
+    /// Ids of the private subnets that the control plane reaches nodes from.
+    pub fn cluster_ids(&self) -> Vec<String> {
+        self.ids(&self.cluster)
+    }
+
+    fn ids(&self, zones: &BTreeSet<String>) -> Vec<String> {
+        self.private.iter().filter(|s| zones.contains(&s.zone)).map(|s| reference(&s.address, "id")).collect()
     }
 }
 
@@ -107,11 +121,24 @@ impl Stack<'_> {
         )?;
 
         let zones = self.zones(site)?;
-        let private = self.subnets(site, cidr, &zones, Side::Private)?;
+        let nodes: BTreeSet<String> = zones.iter().map(|(_, zone)| zone.clone()).collect();
+        let cluster = self.facts.cluster_zones.get(&site.at("cluster")).unwrap_or(&nodes).clone();
+        if cluster != nodes {
+            let zones = |zones: &BTreeSet<String>| zones.iter().cloned().collect::<Vec<_>>().join(", ");
+            self.desired.notes.insert(format!(
+                "{}: its nodes go to {}, its control plane stays in {}: EKS keeps to the zones that it was made in",
+                site.at("cluster"),
+                zones(&nodes),
+                zones(&cluster)
+            ));
+        }
+        let all: BTreeMap<String, String> = nodes.union(&cluster).map(|zone| (suffix(zone), zone.clone())).collect();
+        let all: Vec<(String, String)> = all.into_iter().collect();
+        let private = self.subnets(site, cidr, &all, Side::Private)?;
         self.subnets(site, cidr, &zones, Side::Public)?;
         let gateways = self.nat_gateways(site, &zones)?;
-        let ways = self.route_tables(site, &zones, &gateways)?;
-        let mut network = Network { cidr, private, ways };
+        let ways = self.route_tables(site, &zones, &all, &gateways)?;
+        let mut network = Network { cidr, private, nodes, cluster, ways };
         let endpoints = self.endpoints(site, &network)?;
         network.ways.extend(endpoints);
         if site.cluster.network.flow_logs {
@@ -120,15 +147,15 @@ impl Stack<'_> {
         Ok(network)
     }
 
-    /// The zones of a VPC, as (suffix, name): those that its subnets are in,
-    /// then the region's first.
+    /// The zones of a VPC's nodes, as (suffix, name): those that its cluster
+    /// was made in, then those of its subnets, then the region's first.
     fn zones(&self, site: &Site<'_>) -> Result<Vec<(String, String)>> {
         let wanted = usize::from(self.spec.network.zones);
-        let mut zones: BTreeMap<String, String> =
-            self.existing(site).map(|subnet| (suffix(&subnet.zone), subnet.zone.clone())).collect();
-        let mut offered: Vec<&str> = self.facts.zones.iter().map(|z| z.name.as_str()).collect();
-        offered.sort_unstable();
-        for zone in offered {
+        let cluster = self.facts.cluster_zones.get(&site.at("cluster")).into_iter().flatten().map(String::as_str);
+        let existing: BTreeSet<&str> = self.existing(site).map(|subnet| subnet.zone.as_str()).collect();
+        let offered: BTreeSet<&str> = self.facts.zones.iter().map(|z| z.name.as_str()).collect();
+        let mut zones: BTreeMap<String, String> = BTreeMap::new();
+        for zone in cluster.chain(existing).chain(offered) {
             if zones.len() < wanted {
                 zones.insert(suffix(zone), zone.to_owned());
             }
@@ -141,7 +168,7 @@ impl Stack<'_> {
             ))
             .help(format!("set network.zones to {} or less", zones.len())));
         }
-        Ok(zones.into_iter().take(wanted).collect())
+        Ok(zones.into_iter().collect())
     }
 
     /// The subnets that a VPC has.
@@ -188,7 +215,7 @@ impl Stack<'_> {
                 },
                 Terms::default(),
             )?;
-            placed.push(Placed { address, cidr: subnet.cidr });
+            placed.push(Placed { address, cidr: subnet.cidr, zone: zone.clone() });
         }
         Ok(placed)
     }
@@ -236,7 +263,8 @@ impl Stack<'_> {
     fn route_tables(
         &mut self,
         site: &Site<'_>,
-        zones: &[(String, String)],
+        public: &[(String, String)],
+        private: &[(String, String)],
         gateways: &BTreeMap<String, Address>,
     ) -> Result<Vec<Address>> {
         let to = |target: String| vec![route_table::Route { destination: ANYWHERE.to_owned(), target }];
@@ -244,10 +272,12 @@ impl Stack<'_> {
         let mut tables = vec![(
             "public".to_owned(),
             to(site.output("internet-gateway", "id")),
-            zones.iter().map(|(suffix, _)| subnet(Side::Public, suffix)).collect::<Vec<_>>(),
+            public.iter().map(|(suffix, _)| subnet(Side::Public, suffix)).collect::<Vec<_>>(),
         )];
-        for (suffix, _) in zones {
-            let routes = gateways.get(suffix).map(|g| to(reference(g, "id"))).unwrap_or_default();
+        for (suffix, _) in private {
+            // A zone that nodes have left may still have some for a while.
+            let gateway = gateways.get(suffix).or_else(|| gateways.values().next());
+            let routes = gateway.map(|g| to(reference(g, "id"))).unwrap_or_default();
             tables.push((format!("private-{suffix}"), routes, vec![subnet(Side::Private, suffix)]));
         }
         let mut addresses = Vec::new();
@@ -284,7 +314,7 @@ impl Stack<'_> {
                 } else {
                     Vec::new()
                 },
-                subnets: if gateway { Vec::new() } else { network.private_ids() },
+                subnets: if gateway { Vec::new() } else { network.node_ids() },
                 security_groups: if gateway { Vec::new() } else { vec![site.output("security-group/endpoints", "id")] },
                 private_dns: !gateway,
                 tags: self.tags(&address, format!("{}-{service}", site.name)),

@@ -239,7 +239,7 @@ impl Stack<'_> {
         let state = node_group::State {
             cluster: site.output("cluster", "name"),
             role: reference(&set.role, "arn"),
-            subnets: network.private_ids(),
+            subnets: network.node_ids(),
             ami_type: ami_type(nodes).to_owned(),
             capacity_type: match nodes.capacity_type {
                 CapacityType::OnDemand => "ON_DEMAND",
@@ -321,7 +321,7 @@ impl Stack<'_> {
                     "name": site.output("cluster", "name"),
                     "endpoint": site.output("cluster", "endpoint"),
                     "certificateAuthority": site.output("cluster", "certificate_authority"),
-                    "serviceCidr": self.spec.network.service_cidr,
+                    "serviceCidr": site.service_cidr,
                 });
                 context["flags"] = json!(kubelet_flags(set));
                 self.node_config(&context, set)

@@ -53,7 +53,7 @@ impl<'a> Stack<'a> {
             cluster: site.output("cluster", "name"),
             name: names::fargate_profile(&tenant.id),
             role: reference(&role, "arn"),
-            subnets: network.private_ids(),
+            subnets: network.node_ids(),
             selectors: vec![fargate_profile::Selector { namespace: tenant.namespace(), labels: Default::default() }],
             tags: self.tags(&address, format!("{}-{}", site.name, names::fargate_profile(&tenant.id))),
         };

@@ -139,6 +139,10 @@ impl Kind for FargateProfile {
         ]
     }
 
+    fn runs_pods(&self) -> bool {
+        true
+    }
+
     fn create_before_destroy(&self) -> bool {
         true
     }

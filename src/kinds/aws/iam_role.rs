@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use super::{logical, physical, policy};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
+use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
     Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
@@ -168,6 +169,33 @@ impl IamRole {
         optional(call.send().await.map_err(failed("iam:DeleteRolePolicy"))).map(drop)
     }
 
+    /// Where nothing is ours: estates of the same shape under another name or
+    /// in another region, such as what this tenancy was called before. IAM is
+    /// global, so its roles tell.
+    fn former(&self, all: &[RoleDetail], wanted: &[Wanted]) -> Vec<String> {
+        let wanted: BTreeSet<&Address> = wanted.iter().map(|w| &w.address).collect();
+        let (tenancy, region) = (&self.aws.tenancy, &self.aws.scope.region);
+        let mut estates: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+        for role in all {
+            let mut tags = tags_of(role.tags());
+            let (Some(of), Some(at)) = (tags.remove(tags::TENANCY), tags.remove(tags::REGION)) else { continue };
+            let address = tags.get(tags::ADDRESS).map(Address::new).filter(|address| wanted.contains(address));
+            if let Some(address) = address.filter(|_| (of == *tenancy) != (at == *region)) {
+                estates.entry((of, at)).or_default().insert(address.owner().to_string());
+            }
+        }
+        let words = |((of, at), owners): ((String, String), BTreeSet<String>)| {
+            let owners = owners.into_iter().collect::<Vec<_>>().join(", ");
+            let field = if at == *region { "metadata.name" } else { "spec.region" };
+            format!(
+                "the tenancy `{of}` in {at} has {owners} in this account, as this spec has: another {field} is another \
+                 estate, so all of it is made anew, and the former one stays as it is, with its costs. If it was to be \
+                 the same, put {field} back"
+            )
+        };
+        estates.into_iter().map(words).collect()
+    }
+
     /// Names the instance profiles that keep a role from being deleted: EKS
     /// makes one for each node group and takes it away with the group.
     async fn in_use(&self, name: &str, error: Error) -> Error {
@@ -224,6 +252,9 @@ impl Kind for IamRole {
         let mut seen = Observation::default();
         for role in all.iter() {
             seen.found.extend(self.found(role)?);
+        }
+        if seen.found.is_empty() {
+            seen.notes = self.former(&all, wanted);
         }
         for Wanted { address, state } in wanted {
             let name = typed::<State>(state)?.name;

@@ -276,6 +276,10 @@ impl Kind for NodeGroup {
         ]
     }
 
+    fn runs_pods(&self) -> bool {
+        true
+    }
+
     fn create_before_destroy(&self) -> bool {
         true
     }

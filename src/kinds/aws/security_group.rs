@@ -300,6 +300,10 @@ impl Kind for SecurityGroup {
         &[super::fargate_profile::NAME]
     }
 
+    fn lets_in(&self) -> &'static [&'static str] {
+        &["ingress", "egress"]
+    }
+
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[
             ("vpc", Rule::Replace),

@@ -3,10 +3,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{
-    AttributeBooleanValue, Filter, ResourceType, RouteTable, SecurityGroup, Vpc as SdkVpc, VpcAttributeName,
+    AttributeBooleanValue, Filter, ResourceType, RouteTable, SecurityGroup, Subnet, Vpc as SdkVpc, VpcAttributeName,
     VpcCidrBlockState, VpcCidrBlockStateCode, VpcState,
 };
 use futures::{StreamExt, TryStreamExt};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,7 +18,7 @@ use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
+    Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Stuck, Verb, Wanted,
 };
 
 pub const NAME: &str = "aws.vpc";
@@ -188,6 +189,51 @@ impl Vpc {
         Ok(())
     }
 
+    /// Blocks that stay as long as somebody's subnets lie in them (EC2,
+    /// DisassociateVpcCidrBlock: what is in a block must go first).
+    async fn stuck(&self, found: &[Found]) -> Result<Vec<Stuck>> {
+        let mut with_more = Vec::new();
+        for vpc in found {
+            let state: State = typed(&vpc.state)?;
+            if !state.secondary_cidrs.is_empty() {
+                with_more.push((vpc, state));
+            }
+        }
+        let mut stuck = Vec::new();
+        for some in with_more.chunks(ec2::FILTER_VALUES) {
+            let within = ec2::filter("vpc-id", some.iter().map(|(vpc, _)| &vpc.id));
+            let subnets = self.aws.ec2.describe_subnets().filters(within).max_results(1000).into_paginator();
+            let subnets: Vec<Subnet> =
+                subnets.items().send().try_collect().await.map_err(failed("ec2:DescribeSubnets"))?;
+            for (vpc, state) in some {
+                let mut held = BTreeMap::new();
+                for block in &state.secondary_cidrs {
+                    let lie_in = |s: &&Subnet| s.vpc_id() == Some(&vpc.id) && lies_in(s, block);
+                    let subnets: Vec<&str> = subnets.iter().filter(lie_in).filter_map(|s| s.subnet_id()).collect();
+                    if !subnets.is_empty() {
+                        held.insert(block.clone(), subnets.join(", "));
+                    }
+                }
+                if held.is_empty() {
+                    continue;
+                }
+                let words: Vec<String> = held.iter().map(|(block, subnets)| format!("{block} by {subnets}")).collect();
+                stuck.push(Stuck {
+                    address: vpc.address.clone(),
+                    field: "secondary_cidrs".to_owned(),
+                    keep: held.keys().cloned().collect(),
+                    reason: format!(
+                        "{} has blocks that the spec doesn't give it, and subnets that aren't ours use them: {}",
+                        vpc.id,
+                        words.join("; ")
+                    ),
+                    help: "once these subnets are deleted, run the same command: it takes the blocks away".to_owned(),
+                });
+            }
+        }
+        Ok(stuck)
+    }
+
     /// Gives the default group of VPC `id` the rules of `state`, whatever it
     /// has now.
     async fn set_default_group(&self, id: &str, state: &State) -> Result<()> {
@@ -223,6 +269,12 @@ fn secondary_cidrs(vpc: &SdkVpc) -> BTreeMap<String, String> {
         .filter(|(block, _, state)| *block != vpc.cidr_block() && is_associated(*state))
         .filter_map(|(block, id, _)| Some((block?.to_owned(), id?.to_owned())))
         .collect()
+}
+
+fn lies_in(subnet: &Subnet, block: &str) -> bool {
+    let six = subnet.ipv6_cidr_block_association_set().iter().filter_map(|a| a.ipv6_cidr_block());
+    let Ok(block) = block.parse::<IpNet>() else { return false };
+    subnet.cidr_block().into_iter().chain(six).filter_map(|s| s.parse::<IpNet>().ok()).any(|s| block.contains(&s))
 }
 
 fn is_associated(state: Option<&VpcCidrBlockState>) -> bool {
@@ -275,7 +327,8 @@ impl Kind for Vpc {
 
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         let found = self.read(vec![ec2::ours(&self.aws)]).await?;
-        Ok(Observation { found, ..Observation::default() })
+        let stuck = self.stuck(&found).await?;
+        Ok(Observation { found, stuck, ..Observation::default() })
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
@@ -340,10 +393,11 @@ impl Kind for Vpc {
         if old.main_routes != new.main_routes {
             route_table::clear_main(&self.aws, &from.id).await?;
         }
+        ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
+        // Last: others may hold a block.
         if old.secondary_cidrs != new.secondary_cidrs {
             self.dissociate(&from.id, &new.secondary_cidrs).await?;
         }
-        ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
         Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
     }
 

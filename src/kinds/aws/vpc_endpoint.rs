@@ -126,6 +126,10 @@ impl Kind for VpcEndpoint {
         &[super::node_group::NAME, super::fargate_profile::NAME]
     }
 
+    fn lets_in(&self) -> &'static [&'static str] {
+        &["route_tables", "subnets"]
+    }
+
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[
             ("vpc", Rule::Replace),

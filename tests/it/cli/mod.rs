@@ -5,6 +5,7 @@
 //! they are committed.
 
 mod bad_days;
+mod blocked;
 mod doctor;
 mod environment;
 mod lifecycle;

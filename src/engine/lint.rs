@@ -1,0 +1,352 @@
+//! What no plan may do, whatever the spec says: each finished plan is checked
+//! before it is shown or carried out. It is written apart from the planner's
+//! rules, so that a mistake there is refused here and isn't done.
+//!
+//! The rules:
+//! 1. Steps stand after all that they need, and nothing is done twice.
+//! 2. What stays loses nothing that it uses.
+//! 3. What is deleted goes after those who use it.
+//! 4. What is made or changed comes after what it refers to: an object in a
+//!    cluster after what brings its API.
+//! 5. A way is closed only after those who go by it are gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::address::Address;
+use super::desired::{Desired, Resource};
+use super::diff;
+use super::error::{Error, Result};
+use super::graph;
+use super::kind::{Change, Found, Kind, Registry, Status};
+use super::observe::Observed;
+use super::plan::{Action, Plan, Step, whole};
+use super::value::walk;
+
+/// What a plan is checked against.
+#[derive(Clone, Copy)]
+pub struct Lint<'a> {
+    pub desired: &'a Desired,
+    pub observed: &'a Observed,
+    pub kinds: &'a Registry,
+}
+
+/// Something that a plan deletes, and who stays and uses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub address: Address,
+    pub generation: u32,
+    pub user: Address,
+}
+
+/// What an update takes from nodes and pods that leave with what they lie in.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Way {
+    /// What the update is for, without taking that away.
+    pub wide: Value,
+    /// Who goes by it, with their generations.
+    pub users: BTreeSet<(Address, u32)>,
+}
+
+impl<'a> Lint<'a> {
+    /// The first rule that `plan` breaks, as the bug that it is.
+    pub fn check(&self, plan: &Plan) -> Result<()> {
+        Self::acts_in_order(plan)?;
+        self.takes_nothing_in_use(plan)?;
+        self.deletes_after_users(plan)?;
+        self.makes_after_needs(plan)?;
+        self.closes_ways_last(plan)
+    }
+
+    fn acts_in_order(plan: &Plan) -> Result<()> {
+        let mut seen: BTreeMap<(&Address, u32, Action), usize> = BTreeMap::new();
+        for (i, step) in plan.steps.iter().enumerate() {
+            if step.needs.iter().any(|need| *need >= i) {
+                return Err(refused(step, "it stands before a step that it needs"));
+            }
+            let before = seen.insert((&step.address, step.generation, step.action), i);
+            // What an update takes away may be a step of its own.
+            if before.is_some_and(|before| step.action != Action::Update || !comes_after(plan, i, before)) {
+                return Err(refused(step, "the same is done twice"));
+            }
+        }
+        for (i, step) in plan.steps.iter().enumerate().filter(|(_, s)| s.action == Action::Delete) {
+            let maker = plan.steps.iter().position(|s| s.action == Action::Create && s.address == step.address);
+            if maker.is_some_and(|maker| !comes_after(plan, i, maker) && !comes_after(plan, maker, i)) {
+                return Err(refused(step, "its successor is made at the same time"));
+            }
+            let other = |action| seen.get(&(&step.address, step.generation, action));
+            if other(Action::Create).is_some() {
+                return Err(refused(step, "the same generation is made and deleted"));
+            }
+            if other(Action::Update).is_some_and(|update| !comes_after(plan, i, *update)) {
+                return Err(refused(step, "it is deleted before it is changed"));
+            }
+        }
+        Ok(())
+    }
+
+    fn takes_nothing_in_use(&self, plan: &Plan) -> Result<()> {
+        let Some(Taken { address, generation, user }) = self.taken(plan).into_iter().next() else { return Ok(()) };
+        let same = |s: &&Step| s.action == Action::Delete && s.address == address && s.generation == generation;
+        match plan.steps.iter().find(same) {
+            Some(step) => Err(refused(step, &format!("{user} uses it and stays"))),
+            None => Ok(()),
+        }
+    }
+
+    /// What `plan` deletes though somebody who stays uses it.
+    pub fn taken(&self, plan: &Plan) -> Vec<Taken> {
+        let mut deleted: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        let mut goes: BTreeSet<(&Address, u32)> = BTreeSet::new();
+        let mut dying: BTreeSet<&str> = BTreeSet::new();
+        let mut changed: BTreeMap<(&Address, u32), &Value> = BTreeMap::new();
+        for (i, step) in plan.steps.iter().enumerate() {
+            match (&step.action, &step.found, &step.state) {
+                (Action::Delete, Some(found), _) => {
+                    goes.insert((&step.address, step.generation));
+                    for name in self.names(step.kind, found) {
+                        deleted.entry(name).or_default().insert(i);
+                        dying.insert(name);
+                    }
+                }
+                (Action::Update, _, Some(state)) => {
+                    changed.insert((&step.address, step.generation), state);
+                }
+                _ => {}
+            }
+        }
+        if deleted.is_empty() {
+            return Vec::new();
+        }
+        let mut taken = Vec::new();
+        for found in self.observed.found.values().flatten() {
+            let Some(kind) = self.kind_at(&found.address) else { continue };
+            let key = (&found.address, found.generation);
+            let with_its_cluster = kind.in_cluster() && text(found, "cluster").is_some_and(|c| dying.contains(c));
+            if goes.contains(&key) || found.status == Status::Deleting || with_its_cluster {
+                continue;
+            }
+            let mut look = |name: &str| {
+                for step in deleted.get(name).into_iter().flatten().filter_map(|i| plan.steps.get(*i)) {
+                    if step.address != found.address {
+                        taken.push(Taken::of(step, &found.address));
+                    }
+                }
+            };
+            diff::depends_on(changed.get(&key).unwrap_or(&&found.state), kind.rules(), &mut look);
+            found.refs.iter().for_each(|name| look(name));
+        }
+        // Of what couldn't be read, only the spec tells what it uses.
+        let replaced: Vec<&Step> = plan
+            .steps
+            .iter()
+            .filter(|s| {
+                s.action == Action::Delete && s.replaces && self.kinds.get(s.kind).is_ok_and(|k| !k.in_cluster())
+            })
+            .collect();
+        for user in if replaced.is_empty() { Vec::new() } else { self.hidden(plan) } {
+            let needs = graph::needs(user);
+            let used = replaced.iter().filter(|step| needs.contains(&step.address));
+            taken.extend(used.map(|step| Taken::of(step, &user.address)));
+        }
+        taken
+    }
+
+    /// What is wanted and may be there unseen, or is there and isn't ours.
+    fn hidden(&self, plan: &Plan) -> Vec<&'a Resource> {
+        let observed = self.observed;
+        let unread: BTreeSet<&Address> = observed.unread.iter().flat_map(|unread| &unread.wanted).collect();
+        let blocked = plan.blocked.iter().map(|b| &b.address);
+        let known: BTreeSet<&Address> = plan.steps.iter().map(|s| &s.address).chain(blocked).collect();
+        let is_hidden = |address: &Address| {
+            let known = known.contains(address) || observed.found.contains_key(address);
+            unread.contains(address) || observed.foreign.contains_key(address) || !known
+        };
+        self.desired.iter().filter(|resource| is_hidden(&resource.address)).collect()
+    }
+
+    fn deletes_after_users(&self, plan: &Plan) -> Result<()> {
+        let mut deleters: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        let mut makers: BTreeMap<&Address, usize> = BTreeMap::new();
+        for (i, step) in plan.steps.iter().enumerate() {
+            match (step.action, &step.found) {
+                (Action::Delete, Some(found)) => {
+                    for name in self.names(step.kind, found) {
+                        deleters.entry(name).or_default().insert(i);
+                    }
+                }
+                (Action::Create, _) => drop(makers.insert(&step.address, i)),
+                _ => {}
+            }
+        }
+        for (j, user) in plan.steps.iter().enumerate() {
+            let (Some(found), Ok(kind)) = (&user.found, self.kinds.get(user.kind)) else { continue };
+            let mut used: BTreeSet<usize> = BTreeSet::new();
+            let mut look = |name: &str| used.extend(deleters.get(name).into_iter().flatten());
+            diff::depends_on(&found.state, kind.rules(), &mut look);
+            found.refs.iter().for_each(|name| look(name));
+            for i in used.into_iter().filter(|i| *i != j) {
+                let Some(step) = plan.steps.get(i).filter(|s| s.address != user.address) else { continue };
+                // Its successor can be made only when it is gone, and its user
+                // is changed after that.
+                let first = makers.get(&step.address).is_some_and(|maker| comes_after(plan, *maker, i));
+                let waits = user.action == Action::Delete || (!first && user.action == Action::Update);
+                if waits && !comes_after(plan, i, j) {
+                    return Err(refused(step, &format!("{} still uses it", user.address)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn makes_after_needs(&self, plan: &Plan) -> Result<()> {
+        let mut makers: BTreeMap<&Address, usize> = BTreeMap::new();
+        for (i, step) in plan.steps.iter().enumerate() {
+            let matters = !is_only_tags(step) && self.way(step).is_none();
+            if matters && matches!(step.action, Action::Create | Action::Update) {
+                makers.entry(&step.address).or_insert(i);
+            }
+        }
+        let makes = |s: &Step| matches!(s.action, Action::Create | Action::Update) && s.state.is_some();
+        for (i, step) in plan.steps.iter().enumerate().filter(|(_, s)| makes(s)) {
+            let Some(resource) = self.desired.get(&step.address).filter(|_| !prepares(plan, i)) else { continue };
+            for need in graph::needs(resource) {
+                let Some(maker) = makers.get(&need).copied() else { continue };
+                if !comes_after(plan, i, maker) {
+                    return Err(refused(step, &format!("{need} isn't there by then")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn closes_ways_last(&self, plan: &Plan) -> Result<()> {
+        for (i, step) in plan.steps.iter().enumerate() {
+            for (user, generation) in self.way(step).into_iter().flat_map(|way| way.users) {
+                let gone = |s: &Step| s.action == Action::Delete && s.address == user && s.generation == generation;
+                let gone = plan.steps.iter().position(gone);
+                if !gone.is_some_and(|gone| comes_after(plan, i, gone)) {
+                    return Err(refused(step, &format!("it takes away what {user} still needs")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What `step` takes from nodes and pods that lie in something that has
+    /// left the spec, such as the subnet of a zone.
+    pub(super) fn way(&self, step: &Step) -> Option<Way> {
+        let kind = self.kinds.get(step.kind).ok()?;
+        let (Action::Update, Some(state), Some(found)) = (step.action, &step.state, &step.found) else { return None };
+        let place = whole(&step.address);
+        let mut gone: BTreeSet<&str> = BTreeSet::new();
+        for field in kind.lets_in() {
+            let (Some(before), Some(after)) = (items(&found.state, field), items(state, field)) else { continue };
+            if before.iter().all(|item| after.contains(item)) {
+                continue;
+            }
+            if gone.is_empty() {
+                gone = self.left(&place);
+            }
+        }
+        let concerns = |item: &Value| {
+            let mut any = false;
+            walk(item, &mut |text| any |= gone.contains(text));
+            any
+        };
+        let mut wide = state.clone();
+        for field in kind.lets_in().iter().filter(|_| !gone.is_empty()) {
+            let (Some(before), Some(after)) = (items(&found.state, field), items(state, field)) else { continue };
+            let lost = before.iter().filter(|item| !after.contains(item) && concerns(item));
+            let all: Vec<Value> = after.iter().chain(lost).cloned().collect();
+            if let Some(value) = wide.get_mut(*field) {
+                *value = Value::Array(all);
+            }
+        }
+        if wide == *state {
+            return None;
+        }
+        let users = self.observed.found.values().flatten().filter(|user| {
+            let mut goes = false;
+            walk(&user.state, &mut |text| goes |= gone.contains(text));
+            goes && self.kind_at(&user.address).is_some_and(|kind| kind.runs_pods())
+        });
+        let users: BTreeSet<_> = users.map(|user| (user.address.clone(), user.generation)).collect();
+        (!users.is_empty()).then_some(Way { wide, users })
+    }
+
+    /// The ids and blocks of what has left the spec in a silo or pool.
+    fn left(&self, place: &Address) -> BTreeSet<&'a str> {
+        let observed = self.observed;
+        let left = observed.found.values().flatten();
+        let left = left.filter(|f| whole(&f.address) == *place && !self.desired.contains(&f.address));
+        left.flat_map(|found| {
+            let kind = self.observed.kinds.get(&found.address).copied().unwrap_or_default();
+            self.names(kind, found).chain(text(found, "cidr"))
+        })
+        .collect()
+    }
+
+    /// By which others name `found`.
+    fn names(&self, kind: &str, found: &'a Found) -> impl Iterator<Item = &'a str> {
+        let outputs = self.kinds.get(kind).map(|kind| kind.known_as()).unwrap_or_default();
+        outputs.iter().filter_map(|output| found.outputs.get(*output).map(String::as_str))
+    }
+
+    fn kind_at(&self, address: &Address) -> Option<&'a dyn Kind> {
+        let kind = self.observed.kinds.get(address)?;
+        self.kinds.get(kind).ok().map(|kind| &**kind)
+    }
+}
+
+impl Taken {
+    fn of(step: &Step, user: &Address) -> Self {
+        Self { address: step.address.clone(), generation: step.generation, user: user.clone() }
+    }
+}
+
+/// True if `step` changes nothing but tags.
+pub(super) fn is_only_tags(step: &Step) -> bool {
+    step.action == Action::Update && !step.changes.is_empty() && step.changes.iter().all(is_tag)
+}
+
+pub(super) fn is_tag(change: &Change) -> bool {
+    change.path == "tags" || change.path.starts_with("tags.") || change.path.starts_with("tags[")
+}
+
+/// True if step `i` is there to make the deletion of the same possible.
+fn prepares(plan: &Plan, i: usize) -> bool {
+    let same = |s: &Step, t: &Step| s.address == t.address && s.generation == t.generation;
+    let delete = |s: &&Step| s.action == Action::Delete && s.needs.contains(&i);
+    plan.steps.get(i).is_some_and(|step| plan.steps.iter().filter(delete).any(|s| same(s, step)))
+}
+
+/// True if step `i` begins only when step `other` is done.
+fn comes_after(plan: &Plan, i: usize, other: usize) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut queue = vec![i];
+    while let Some(step) = queue.pop().and_then(|i| plan.steps.get(i)) {
+        if step.needs.contains(&other) {
+            return true;
+        }
+        // Needs stand before those who need them.
+        queue.extend(step.needs.iter().copied().filter(|need| *need > other && seen.insert(*need)));
+    }
+    false
+}
+
+fn items<'v>(state: &'v Value, field: &str) -> Option<&'v Vec<Value>> {
+    state.get(field).and_then(Value::as_array)
+}
+
+fn text<'v>(found: &'v Found, field: &str) -> Option<&'v str> {
+    found.state.get(field).and_then(Value::as_str)
+}
+
+fn refused(step: &Step, why: &str) -> Error {
+    let action = format!("{:?}", step.action).to_lowercase();
+    Error::bug(format!("the plan would {action} {}, but {why}; nothing was changed", step.address))
+        .help("this is a mistake in ringfence, not in the spec: please report it with the spec and this message")
+}

@@ -1,0 +1,267 @@
+//! What the spec asks and can't be is shown as blocked; what stays keeps all
+//! that it uses, and everything else goes on.
+
+use aws_sdk_ec2::types::Tag;
+use aws_sdk_eks::types::{UpdateStatus, VpcConfigRequest};
+
+use super::*;
+
+const CLUSTER: &str = "tenant/globex/silo/cluster";
+
+/// The plan as a JSON document; what is blocked is an error.
+fn planned(estate: &Estate, args: &[&str]) -> Value {
+    let run = estate.run(&[&["plan", "--format", "json", "--detailed-exitcode"], args].concat());
+    let plan = run.json();
+    run.exits(match (list(&plan["blocked"]), list(&plan["steps"])) {
+        ([], []) => 0,
+        ([], _) => 2,
+        _ => 1,
+    });
+    plan
+}
+
+fn blocked(plan: &Value) -> BTreeSet<&str> {
+    list(&plan["blocked"]).iter().map(|b| text(&b["address"])).collect()
+}
+
+fn notes(plan: &Value) -> String {
+    list(&plan["notes"]).iter().map(text).collect::<Vec<_>>().join("\n")
+}
+
+/// Position of `step` (`action address`) in the plan.
+#[track_caller]
+fn position(plan: &Value, step: &str) -> usize {
+    let all = steps(plan);
+    all.iter().position(|s| s == step).unwrap_or_else(|| panic!("no step {step}: {all:#?}"))
+}
+
+/// The cluster's subnets, sorted.
+fn subnets(estate: &Estate) -> Vec<String> {
+    estate.sandbox(async |aws, _| {
+        let cluster = aws.eks.describe_cluster().name("solo-t-globex").send().await.unwrap().cluster.unwrap();
+        let mut subnets = cluster.resources_vpc_config().unwrap().subnet_ids().to_vec();
+        subnets.sort();
+        subnets
+    })
+}
+
+/// EKS never takes another role for a cluster, and one whose role is gone can't
+/// be mended (aws/containers-roadmap#2771, terraform-aws-eks#1382).
+#[test]
+fn what_a_blocked_cluster_uses_stays_and_reverting_brings_all_back() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let role = "tenant/globex/silo/role/cluster";
+    estate.edit("  tenants:\n", "  iam: {path: /acme/}\n  tags: {team: blue}\n  tenants:\n");
+    let plan = planned(&estate, &[]);
+    assert_eq!(blocked(&plan), [role].into());
+    let help = text(&plan["blocked"][0]["help"]);
+    assert!(help.contains(&format!("--allow-replace {CLUSTER}")), "{help}");
+    let steps = steps(&plan);
+    assert!(steps.contains(&"create tenant/globex/silo/role/nodes".to_owned()), "others move: {steps:#?}");
+    // What can be changed in place is changed all the same.
+    for one in [CLUSTER, role] {
+        let of: Vec<&String> = steps.iter().filter(|s| s.ends_with(&format!(" {one}"))).collect();
+        assert_eq!(of, [&format!("update {one}")]);
+    }
+    let reasons: Vec<&str> = list(&plan["blocked"]).iter().map(|b| text(&b["reason"])).collect();
+    assert!(reasons.iter().any(|r| r.contains(CLUSTER) && r.contains("path")), "{reasons:#?}");
+    estate.run(&["apply", "--auto-approve"]).exits(1);
+    let arn = estate.sandbox(async |aws, _| {
+        let role = aws.iam.get_role().role_name("solo-eu-central-1-t-globex-cluster").send().await.unwrap();
+        role.role.unwrap().arn
+    });
+    assert_eq!(arn, "arn:aws:iam::123456789012:role/ringfence/solo-eu-central-1-t-globex-cluster");
+
+    estate.write(&SINGLE_SILO.text());
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    let plan = planned(&estate, &[]);
+    assert_eq!((super::steps(&plan), blocked(&plan)), (vec![], BTreeSet::new()));
+}
+
+/// A cluster that is allowed to be replaced takes with it what is in it: EKS
+/// deletes none that has node groups (EKS, DeleteCluster).
+#[test]
+fn a_cluster_that_may_be_replaced_is_with_all_that_is_in_it() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.edit("  tenants:\n", "  iam: {path: /acme/}\n  tenants:\n");
+    let plan = planned(&estate, &["--allow-replace", CLUSTER]);
+    assert_eq!(blocked(&plan), BTreeSet::new());
+    let gone = position(&plan, &format!("delete {CLUSTER}"));
+    for inside in ["node-group", "node-group/system", "addon/coredns"] {
+        let inside = format!("tenant/globex/silo/{inside}");
+        assert!(position(&plan, &format!("delete {inside}")) < gone, "{inside}");
+        assert!(position(&plan, &format!("create {inside}")) > gone, "{inside}");
+    }
+    estate.run(&["apply", "--auto-approve", "--allow-replace", CLUSTER]).exits(0);
+    let plan = planned(&estate, &[]);
+    assert_eq!((steps(&plan), blocked(&plan)), (vec![], BTreeSet::new()));
+}
+
+/// What is in a cluster goes on knowing it as it is.
+#[test]
+fn a_blocked_change_of_the_services_block_reaches_nothing_else() {
+    let estate = Estate::applied(&TWO_POOLS);
+    estate.edit("    zones: 3\n", "    zones: 3\n    serviceCidr: 10.100.0.0/16\n");
+    let plan = planned(&estate, &[]);
+    assert_eq!(blocked(&plan), ["pool/lubeck/cluster", "pool/visby/cluster"].into());
+    assert_eq!(steps(&plan), [] as [&str; 0]);
+    let plan = planned(&estate, &["--allow-replace", "pool/visby/cluster"]);
+    assert_eq!(blocked(&plan), ["pool/lubeck/cluster"].into());
+    assert!(steps(&plan).iter().all(|s| !s.contains("lubeck") && !s.contains("salt")), "{:#?}", steps(&plan));
+}
+
+/// A cluster keeps to the zones that it was made in (EKS, UpdateClusterConfig;
+/// aws/containers-roadmap#2258); its nodes may use more or fewer.
+#[test]
+fn nodes_go_to_more_zones_and_leave_them_again() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let before = subnets(&estate);
+    estate.edit("zones: 2", "zones: 3");
+    let plan = planned(&estate, &[]);
+    assert!(steps(&plan).iter().all(|s| !s.ends_with(CLUSTER)), "{:#?}", steps(&plan));
+    assert!(notes(&plan).contains(CLUSTER), "{}", notes(&plan));
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    let plan = planned(&estate, &[]);
+    assert_eq!((steps(&plan), blocked(&plan)), (vec![], BTreeSet::new()));
+    assert_eq!(subnets(&estate), before);
+
+    // What lets nodes in the third zone reach the API goes after them.
+    estate.edit("zones: 3", "zones: 2");
+    let plan = planned(&estate, &[]);
+    for way in ["security-group/control-plane", "endpoint/s3"] {
+        let way = position(&plan, &format!("update tenant/globex/silo/{way}"));
+        for nodes in ["node-group", "node-group/system"] {
+            assert!(position(&plan, &format!("delete tenant/globex/silo/{nodes}")) < way, "{:#?}", steps(&plan));
+        }
+        assert!(position(&plan, "delete tenant/globex/silo/subnet/private-c") > way, "{:#?}", steps(&plan));
+    }
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&planned(&estate, &[])), [] as [&str; 0]);
+    assert_eq!(subnets(&estate), before);
+}
+
+#[test]
+fn a_zone_that_a_cluster_was_made_in_keeps_what_it_stands_on() {
+    let estate = Estate::planted(&SINGLE_SILO);
+    estate.edit("zones: 2", "zones: 3");
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    let before = subnets(&estate);
+    assert_eq!(before.len(), 3);
+    estate.edit("zones: 3", "zones: 2");
+    let plan = planned(&estate, &[]);
+    for step in steps(&plan) {
+        for kept in [CLUSTER, "/private-c", "/security-group/control-plane", "/endpoint/s3"] {
+            assert!(!step.ends_with(kept), "{step}");
+        }
+    }
+    position(&plan, "delete tenant/globex/silo/subnet/public-c");
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    let plan = planned(&estate, &[]);
+    assert_eq!((steps(&plan), blocked(&plan)), (vec![], BTreeSet::new()));
+    assert_eq!(subnets(&estate), before);
+}
+
+/// Somebody's subnets in a block of a VPC keep it (EC2,
+/// DisassociateVpcCidrBlock; cluster-api-provider-aws#3277, #5291), and nothing
+/// but it.
+#[test]
+fn a_block_with_somebodys_subnets_is_named_and_holds_up_nothing() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let (vpc, theirs) = estate.sandbox(async |aws, _| {
+        let of = |name: &str| aws_sdk_ec2::types::Filter::builder().name("tag:Name").values(name).build();
+        let vpcs = aws.ec2.describe_vpcs().filters(of("solo-t-globex")).send().await.unwrap();
+        let vpc = vpcs.vpcs()[0].vpc_id().unwrap().to_owned();
+        aws.ec2.associate_vpc_cidr_block().vpc_id(&vpc).cidr_block("100.64.0.0/16").send().await.unwrap();
+        let subnet = aws.ec2.create_subnet().vpc_id(&vpc).cidr_block("100.64.0.0/20").send().await.unwrap();
+        let theirs = subnet.subnet().unwrap().subnet_id().unwrap().to_owned();
+        let ours = aws.ec2.describe_subnets().filters(of("solo-t-globex-private-a")).send().await.unwrap();
+        let ours = ours.subnets()[0].subnet_id().unwrap().to_owned();
+        aws.ec2.delete_tags().resources(ours).tags(Tag::builder().key("Name").build()).send().await.unwrap();
+        let open = VpcConfigRequest::builder().public_access_cidrs("0.0.0.0/0").build();
+        let name = "solo-t-globex";
+        let update = aws.eks.update_cluster_config().name(name).resources_vpc_config(open).send().await.unwrap();
+        let id = update.update.unwrap().id.unwrap();
+        loop {
+            let now = aws.eks.describe_update().name(name).update_id(&id).send().await.unwrap().update.unwrap();
+            if now.status() == Some(&UpdateStatus::Successful) {
+                break;
+            }
+            aws.clock.sleep(std::time::Duration::from_millis(50)).await;
+        }
+        (vpc, theirs)
+    });
+    let plan = planned(&estate, &[]);
+    assert_eq!(blocked(&plan), ["tenant/globex/silo/vpc"].into());
+    let reason = text(&plan["blocked"][0]["reason"]);
+    for part in [&*vpc, &*theirs, "100.64.0.0/16"] {
+        assert!(reason.contains(part), "{part}: {reason}");
+    }
+    assert_eq!(
+        steps(&plan).into_iter().collect::<BTreeSet<_>>(),
+        [format!("update {CLUSTER}"), "update tenant/globex/silo/subnet/private-a".to_owned()].into()
+    );
+    // A tag holds up nothing.
+    let cluster = &list(&plan["steps"])[position(&plan, &format!("update {CLUSTER}"))];
+    assert_eq!(list(&cluster["needs"]).len(), 0, "{cluster}");
+    let run = estate.run(&["apply", "--auto-approve"]).exits(1);
+    assert!(!run.out.contains("failed"), "{}", run.out);
+    let plan = planned(&estate, &[]);
+    assert_eq!((steps(&plan), blocked(&plan)), (vec![], ["tenant/globex/silo/vpc"].into()));
+
+    estate.sandbox(async |aws, _| aws.ec2.delete_subnet().subnet_id(&theirs).send().await.unwrap());
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&planned(&estate, &[])), [] as [&str; 0]);
+}
+
+/// Only what can lie in no other VPC tells that one has lost its tags.
+#[test]
+fn a_tenant_can_move_to_a_pool_that_the_same_change_adds() {
+    let estate = Estate::applied(&TWO_POOLS);
+    estate.edit("    - name: lubeck\n", "    - name: lubeck\n    - name: bruges\n");
+    estate.edit("tier: standard\n      pool: lubeck", "tier: standard\n      pool: bruges");
+    let plan = planned(&estate, &[]);
+    assert_eq!(blocked(&plan), BTreeSet::new());
+    let made = position(&plan, "create pool/bruges/vpc");
+    assert!(position(&plan, "create tenant/salt/pool/security-group") > made);
+}
+
+#[test]
+fn a_renamed_pool_does_not_make_its_vpc_another_ones() {
+    let estate = Estate::applied(&TWO_POOLS);
+    let text = TWO_POOLS.text().replace("visby", "gotland");
+    estate.write(&text);
+    let run = estate.run(&["plan"]).exits(0);
+    assert!(!(run.out + &run.err).contains("lost the tags"));
+}
+
+#[test]
+fn a_vpc_without_its_tags_is_known_by_what_lies_in_it() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.sandbox(async |aws, _| {
+        let of = aws_sdk_ec2::types::Filter::builder().name("tag:Name").values("solo-t-globex").build();
+        let vpcs = aws.ec2.describe_vpcs().filters(of).send().await.unwrap();
+        let vpc = vpcs.vpcs()[0].vpc_id().unwrap();
+        let tag = Tag::builder().key("ringfence.dev/tenancy").build();
+        aws.ec2.delete_tags().resources(vpc).tags(tag).send().await.unwrap();
+    });
+    let plan = planned(&estate, &[]);
+    assert_eq!(blocked(&plan), ["tenant/globex/silo/vpc"].into());
+    assert!(text(&plan["blocked"][0]["reason"]).contains("lost the tags"), "{plan}");
+}
+
+/// Nothing of ours is found, and the account's roles tell of an estate that has
+/// the same shape.
+#[test]
+fn an_estate_under_a_former_name_or_in_a_former_region_is_named() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    assert!(!notes(&planned(&estate, &[])).contains("another estate"));
+    let renamed = [("  name: solo\n", "  name: duo\n", "metadata.name"), ("eu-central-1", "eu-west-1", "spec.region")];
+    for (from, to, field) in renamed {
+        estate.write(&SINGLE_SILO.text());
+        estate.edit(from, to);
+        let notes = notes(&planned(&estate, &[]));
+        for part in ["`solo` in eu-central-1", "tenant/globex", field] {
+            assert!(notes.contains(part), "{part}: {notes}");
+        }
+    }
+}
