@@ -277,7 +277,7 @@ def makespan(binary):
     return rows, alone
 
 
-def waiting(rows, alone):
+def waiting(rows, alone, build):
     """The section about time."""
     one, steps, took = alone
     way = ", ".join(f"{step['address'].split('/', 3)[-1]} {seconds:.0f} s" for step, seconds in zip(steps, took) if seconds >= 10)
@@ -291,7 +291,8 @@ def waiting(rows, alone):
         f"chain of steps that need each other, by what each took; for a silo alone it is {one:.0f} s ({way}). However many "
         f"silos there are, an apply should take no longer than {LONGER} times its critical path, and be off by at most "
         f"{FORETOLD:.0%} from what it foretells at its beginning. Load when measured: {os.getloadavg()[0]:.1f} on "
-        f"{os.cpu_count()} cores; what the computer takes counts {MAKESPAN_SPEED} times.",
+        f"{os.cpu_count()} cores, build: {build}; what the program and the sandbox take of the computer counts "
+        f"{MAKESPAN_SPEED} times, so a debug build or a busy computer measures itself.",
         "",
         "| silos | steps | critical path s | took s | times the critical path | | times a silo alone | foretold s | off | | cores busy |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -491,14 +492,14 @@ def main():
         sys.exit("no build found: run `cargo build --release`")
     build = "debug" if "debug" in binary.parts else "release"
     if args.makespan:
-        PAGE.write_text(with_section(PAGE.read_text(), waiting(*makespan(binary))))
+        PAGE.write_text(with_section(PAGE.read_text(), waiting(*makespan(binary), build)))
         return 0
     results = {(case, shape): measure(binary, case, shape) for case in args.only or CASES for shape in SHAPES}
     if args.only:
         print(page(results, build, None))
     else:
         text = page(results, build, many_tenants(binary))
-        PAGE.write_text(with_section(text, waiting(*makespan(binary))))
+        PAGE.write_text(with_section(text, waiting(*makespan(binary), build)))
     missed = [row for row in judged(results) if row[2] is not None and row[2] > row[1]]
     for what, most, found, unit in missed:
         print(f"missed: {what}: {shown(found)}{unit}, at most {shown(most)}{unit}")

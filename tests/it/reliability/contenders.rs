@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use ringfence::aws::lock::{LEASE, Store};
+use ringfence::engine::error::{Class, Result};
+use ringfence::engine::execute::Guard;
 
 use super::*;
 
@@ -54,4 +56,34 @@ async fn that_read_what_was_true() {
 #[tokio::test(flavor = "multi_thread")]
 async fn that_read_what_was_true_and_lose_answers() {
     take_turns("{lag: {ssm: 5}, faults: [{call: 'ssm:PutParameter', first: true, after: drop}]}").await;
+}
+
+#[derive(Debug)]
+struct Never;
+
+impl Guard for Never {
+    fn allows(&self) -> Result<Duration> {
+        Err(Error::new(Class::Lost, "the lock is gone"))
+    }
+}
+
+/// Whatever a kind calls, at AWS or in a cluster, to create, change or delete.
+#[tokio::test(flavor = "multi_thread")]
+async fn that_may_not_write_change_nothing_anywhere() {
+    let mut ground = Ground::new(&three_tiers());
+    ground.undisturbed(&apply()).await;
+    for (spec, policy) in [(changed_tiers(), apply()), (three_tiers(), destroy())] {
+        ground.spec = spec;
+        let session = ground.session().await.unwrap();
+        let (_, plan) = session.plan(&policy, false).await.unwrap();
+        let before = ground.estate();
+        session.aws.fence.set(Arc::new(Never));
+        let report = carry_out(&session, &plan).await;
+        let differences = before.differences(&ground.estate());
+        assert!(differences.is_empty(), "{differences:#?}");
+        let failed: Vec<_> = report.failed().collect();
+        assert!(!failed.is_empty() && failed.iter().all(|(_, e)| e.class == Class::Lost), "{failed:#?}");
+        assert!(report.took < Duration::from_secs(600), "it is tried again: {:?}", report.took);
+    }
+    note("runs that may not write", 2, "nothing changed, at AWS or in a cluster");
 }
