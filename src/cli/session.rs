@@ -303,7 +303,15 @@ impl Session {
         facts.images = node_group::images(&self.aws, round).await?;
         let zones = versions::zones(&self.aws);
         let images = stack::images(&self.spec, &facts);
-        let releases = versions::image_releases(&self.aws, &images);
+        // Images stay as they are where nobody can say what is newer, but for
+        // who asks for the newest.
+        let releases = async {
+            match versions::image_releases(&self.aws, &images).await {
+                Ok(releases) => Ok((releases, None)),
+                Err(error) if upgrade => Err(error),
+                Err(error) => Ok((BTreeMap::new(), Some(error.to_string()))),
+            }
+        };
         let offered = try_join_all(self.wanted_addons(&facts).into_iter().map(|(version, names)| async move {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let offers = versions::addon_versions(&self.aws, &version.to_string(), &names).await?;
@@ -317,7 +325,7 @@ impl Session {
             Ok::<_, Error>((version, offers))
         }));
         let (zones, releases, offered) = futures::try_join!(zones, releases, offered)?;
-        facts.releases = releases;
+        (facts.releases, facts.releases_unread) = releases;
         facts.zones = zones.into_iter().map(|z| Zone { name: z.name, id: z.id }).collect();
         facts.offered = offered.into_iter().collect();
         facts.roles = self.roles(round).await?;

@@ -67,6 +67,8 @@ pub struct Facts {
     pub images: BTreeMap<Address, Image>,
     /// The newest releases of images, by AMI type and Kubernetes version.
     pub releases: BTreeMap<(String, String), String>,
+    /// Why they couldn't be read, if so.
+    pub releases_unread: Option<String>,
     /// What EKS offers.
     pub offered: BTreeMap<KubernetesVersion, BTreeMap<String, Offer>>,
     /// `--upgrade`: take what EKS offers even where what runs is supported.

@@ -392,10 +392,9 @@ pub fn old_images(desired: &Desired, facts: &Facts) -> Vec<String> {
         )
     });
     let unknown = unknown.into_iter().map(|((ami_type, version), groups)| {
-        format!(
-            "{}: whether their image is the newest isn't known: Systems Manager has no public parameter for {ami_type}, Kubernetes {version}",
-            groups.join(", ")
-        )
+        let absent = || format!("Systems Manager has no public parameter for {ami_type}, Kubernetes {version}");
+        let why = facts.releases_unread.clone().unwrap_or_else(absent);
+        format!("{}: whether their image is the newest isn't known: {why}", groups.join(", "))
     });
     old.chain(unknown).collect()
 }

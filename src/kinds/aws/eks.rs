@@ -247,18 +247,8 @@ pub(super) fn issues<'a>(issues: impl Iterator<Item = (Option<&'a str>, Option<&
 /// Deletes the access entry that EKS made for the nodes of `role`: it stays
 /// when they go, bound to a role that will be gone too, so that nodes of a new
 /// role of the same name could never join (aws/containers-roadmap 2441).
-/// `left` are the cluster's groups or profiles, if there still is a cluster:
-/// another generation of `name` among them goes on using the entry.
-pub(super) async fn delete_node_entry(
-    aws: &Aws,
-    cluster: &str,
-    role: &str,
-    name: &str,
-    left: Option<Vec<String>>,
-) -> Result<()> {
-    if left.is_none_or(|names| has_sibling(&names, name)) {
-        return Ok(());
-    }
+/// For roles that no nodes of the cluster have any more.
+pub(super) async fn delete_node_entry(aws: &Aws, cluster: &str, role: &str) -> Result<()> {
     let call = aws.eks.describe_access_entry().cluster_name(cluster).principal_arn(role);
     let entry = optional(call.send().await.map_err(failed("eks:DescribeAccessEntry")))?.and_then(|o| o.access_entry);
     if !entry.as_ref().and_then(|e| e.r#type()).is_some_and(is_of_nodes) {
@@ -273,8 +263,8 @@ pub(super) fn is_of_nodes(kind: &str) -> bool {
     matches!(kind, "EC2_LINUX" | "FARGATE_LINUX")
 }
 
-/// True if one of `names` is another generation of what is called `name`.
-fn has_sibling(names: &[String], name: &str) -> bool {
-    let next = format!("{name}-g");
-    names.iter().any(|n| n == name || n.strip_prefix(&next).is_some_and(|g| g.parse::<u32>().is_ok()))
+/// Those of `names` that are another generation of what is called `name`.
+pub(super) fn siblings<'n>(names: &'n [String], name: &str) -> impl Iterator<Item = &'n String> {
+    let (name, next) = (name.to_owned(), format!("{name}-g"));
+    names.iter().filter(move |n| **n == name || n.strip_prefix(&next).is_some_and(|g| g.parse::<u32>().is_ok()))
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access_entry::forget_stale;
-use super::eks::{delete_node_entry, gather, issues, live, optional, retag, tag_map, tags_of};
+use super::eks::{delete_node_entry, gather, issues, live, optional, retag, siblings, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
 use super::{logical, physical};
 use crate::aws::Aws;
@@ -277,8 +277,16 @@ impl Kind for FargateProfile {
         let state: State = typed(&found.state)?;
         let call = self.aws.eks.list_fargate_profiles().cluster_name(&state.cluster);
         let left = optional(call.send().await.map_err(failed("eks:ListFargateProfiles")))?;
-        let left = left.and_then(|o| o.fargate_profile_names);
-        delete_node_entry(&self.aws, &state.cluster, &state.role, &state.name, left).await
+        // Without a cluster there is no entry.
+        let Some(left) = left.and_then(|o| o.fargate_profile_names) else { return Ok(()) };
+        for name in siblings(&left, &state.name) {
+            let next = self.profile(&state.cluster, name).await?;
+            // The next generation may have a role of its own.
+            if next.is_some_and(|profile| profile.pod_execution_role_arn() == Some(state.role.as_str())) {
+                return Ok(());
+            }
+        }
+        delete_node_entry(&self.aws, &state.cluster, &state.role).await
     }
 }
 

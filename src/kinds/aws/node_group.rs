@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access_entry::forget_stale;
-use super::eks::{Live, delete_node_entry, gather, issues, live, optional, retag, tag_map, tags_of, update};
+use super::eks::{Live, delete_node_entry, gather, issues, live, optional, retag, siblings, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
 use super::{ec2, launch_template, logical, physical};
 use crate::aws::Aws;
@@ -533,7 +533,16 @@ impl Kind for NodeGroup {
         let state: State = typed(&found.state)?;
         let call = self.aws.eks.list_nodegroups().cluster_name(&state.cluster);
         let left = optional(call.send().await.map_err(failed("eks:ListNodegroups")))?.and_then(|o| o.nodegroups);
-        delete_node_entry(&self.aws, &state.cluster, &state.role, &state.name, left).await
+        // Without a cluster there is no entry.
+        let Some(left) = left else { return Ok(()) };
+        for name in siblings(&left, &state.name) {
+            let next = group(&self.aws, &state.cluster, name).await?;
+            // The next generation may have a role of its own.
+            if next.is_some_and(|group| group.node_role() == Some(state.role.as_str())) {
+                return Ok(());
+            }
+        }
+        delete_node_entry(&self.aws, &state.cluster, &state.role).await
     }
 }
 

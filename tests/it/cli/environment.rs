@@ -81,12 +81,23 @@ fn calls_go_through_the_proxy_but_for_hosts_that_it_isnt_for() {
 fn a_service_can_have_an_endpoint_of_its_own() {
     let estate = Estate::new(&SINGLE_SILO);
     let (served, _) = served(&estate);
-    let mut command = estate.bare(&["plan", "--detailed-exitcode"]);
-    for service in ["STS", "EC2", "EKS", "IAM", "KMS", "CLOUDWATCH_LOGS"] {
-        command.env(format!("AWS_ENDPOINT_URL_{service}"), served.url());
-    }
-    // Nothing listens on the port for the rest.
-    against("http://127.0.0.1:9", &mut command).exits(2);
+    let plan = |services: &[&str], args: &[&str]| {
+        let mut command = estate.bare(&[&["plan", "--detailed-exitcode"], args].concat());
+        for service in services {
+            command.env(format!("AWS_ENDPOINT_URL_{service}"), served.url());
+        }
+        // Nothing listens on the port for the rest.
+        against("http://127.0.0.1:9", &mut command)
+    };
+    let mut services = vec!["STS", "EC2", "EKS", "IAM", "KMS", "CLOUDWATCH_LOGS"];
+    // Only the releases of images come from Systems Manager.
+    let run = plan(&services, &[]).exits(2);
+    let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("whether their image is the newest isn't known: ssm:GetParameters"), "{said}");
+    plan(&services, &["--upgrade"]).refuses(&["ssm:GetParameters"]);
+    services.push("SSM");
+    let run = plan(&services, &[]).exits(2);
+    assert!(!run.out.contains("isn't known"), "{}", run.out);
 }
 
 /// A directory of templates or profiles gives what is in it, and nothing that a link leads to.
