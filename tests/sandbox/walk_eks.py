@@ -592,7 +592,7 @@ def test_quotas():
     ok(
         sum(
             len(p["Quotas"])
-            for p in sq.get_paginator("list_service_quotas").paginate(
+            for p in sq.get_paginator("list_aws_default_service_quotas").paginate(
                 ServiceCode="vpc", PaginationConfig={"PageSize": 3}
             )
         )

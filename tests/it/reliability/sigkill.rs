@@ -89,7 +89,7 @@ async fn fifty_times() {
             let (spec, wanted) = (spec.clone(), wanted.clone());
             tokio::spawn(async move {
                 let outside = Outside::new(&spec);
-                let (ending, k) = (n % 3 == 2, 2 + n * 5 + case);
+                let (ending, k) = (n % 3 == 2, 2 + n * 4 + case);
                 if ending {
                     outside.run(&["apply"]).await;
                 }
