@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{Global, Running, exit, stop};
@@ -25,7 +26,7 @@ use crate::engine::observe::{self, Observed};
 use crate::engine::plan::{self, Plan, Policy};
 use crate::k8s::Clusters;
 use crate::kinds;
-use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, node_group, subnet, versions, vpc};
+use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, node_group, offers, subnet, versions, vpc, vpc_endpoint};
 use crate::sandbox;
 use crate::spec::{self, KubernetesVersion, LoadOptions, Spec};
 use crate::stack::{self, Facts, Offer, Zone};
@@ -57,6 +58,7 @@ pub struct Session {
 
 /// What should exist, and what does.
 pub struct Look {
+    pub facts: Facts,
     pub desired: Desired,
     pub observed: Observed,
 }
@@ -108,7 +110,7 @@ impl Session {
         let desired = stack::build(&self.spec, &facts, &self.templates)?;
         let mut observed = observe::observe(&self.kinds, &desired, &round, known, self.in_cluster).await;
         observed.notes.extend(stack::old_images(&desired, &facts));
-        Ok(Look { desired, observed })
+        Ok(Look { facts, desired, observed })
     }
 
     /// What a plan with this policy is about, for showing it.
@@ -245,9 +247,9 @@ impl Session {
         }
     }
 
-    /// Kinds that hold earlier decisions: blocks, zones, versions.
+    /// Kinds that hold earlier decisions: blocks, zones, endpoints' subnets, versions.
     async fn decided(&self, round: &Round) -> Result<BTreeMap<&'static str, Observation>> {
-        let names = [vpc::NAME, subnet::NAME, eks_addon::NAME];
+        let names = [vpc::NAME, subnet::NAME, vpc_endpoint::NAME, eks_addon::NAME];
         let reads = names.map(|name| async move {
             let kind = self.kinds.get(name)?;
             let observation = kind.observe(round, &[]).await.map_err(|e| unreadable(name, e))?;
@@ -283,6 +285,13 @@ impl Session {
                 facts.subnets.insert(one.address.clone(), stack::Subnet { cidr, zone: zone.to_owned() });
             }
         }
+        let zones: BTreeMap<&str, &str> =
+            found(subnet::NAME).filter_map(|one| Some((one.id.as_str(), text(&one.state, "zone")?))).collect();
+        for one in found(vpc_endpoint::NAME) {
+            let subnets = one.state["subnets"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let there = subnets.filter_map(|id| zones.get(id)).map(|zone| (*zone).to_owned());
+            facts.endpoints.insert(one.address.clone(), there.collect());
+        }
         for one in found(eks_addon::NAME) {
             facts.addons.extend(text(&one.state, "version").map(|v| (one.address.clone(), v.to_owned())));
         }
@@ -316,8 +325,11 @@ impl Session {
                 .collect();
             Ok::<_, Error>((version, offers))
         }));
-        let (zones, releases, offered) = futures::try_join!(zones, releases, offered)?;
+        let asked = stack::services_to_ask(&self.spec, &facts);
+        let services = offers::zones_of_services(&self.aws, &asked);
+        let (zones, releases, offered, services) = futures::try_join!(zones, releases, offered, services)?;
         facts.releases = releases;
+        facts.services = services;
         facts.zones = zones.into_iter().map(|z| Zone { name: z.name, id: z.id }).collect();
         facts.offered = offered.into_iter().collect();
         facts.roles = self.roles(round).await?;

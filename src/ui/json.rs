@@ -64,6 +64,9 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, calls: Opti
         "notes": plan.notes,
         "warnings": subject.warnings.iter().map(finding).collect::<Vec<_>>(),
     });
+    if let (Value::Object(fields), false) = (&mut document, subject.wrong.is_empty()) {
+        fields.insert("errors".to_owned(), subject.wrong.iter().map(finding).collect());
+    }
     with_calls(&mut document, calls);
     document
 }

@@ -11,6 +11,7 @@ mod environment;
 mod lifecycle;
 mod lock;
 mod nodes;
+mod offers;
 mod output;
 mod plans;
 mod principals;
