@@ -82,7 +82,7 @@ fn a_service_can_have_an_endpoint_of_its_own() {
     let estate = Estate::new(&SINGLE_SILO);
     let (served, _) = served(&estate);
     let mut command = estate.bare(&["plan", "--detailed-exitcode"]);
-    for service in ["STS", "EC2", "EKS", "IAM", "KMS", "CLOUDWATCH_LOGS"] {
+    for service in ["STS", "EC2", "EKS", "IAM", "KMS", "CLOUDWATCH_LOGS", "SSM"] {
         command.env(format!("AWS_ENDPOINT_URL_{service}"), served.url());
     }
     // Nothing listens on the port for the rest.
