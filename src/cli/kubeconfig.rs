@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::session::Session;
+use super::session::{Session, written};
 use super::{Global, exit, unwritten};
 use crate::engine::address::Address;
 use crate::engine::error::{Error, Result};
 use crate::engine::kind::{Found, Round};
 use crate::kinds::aws::eks_cluster;
 use crate::ui::{Failure, Ui};
-use crate::{spec, stack, template};
+use crate::{stack, template};
 
 #[derive(Debug, Args)]
 pub struct Kubeconfig {
@@ -142,13 +142,6 @@ impl Kubeconfig {
             cluster: Value::Object(cluster),
             user: json!({"exec": exec}),
         })
-    }
-}
-
-fn written(owner: spec::Owner<'_>) -> &str {
-    match owner {
-        spec::Owner::Tenant(id) => id,
-        spec::Owner::Pool(name) => name,
     }
 }
 

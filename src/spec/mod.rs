@@ -25,6 +25,7 @@ use std::path::Path;
 
 pub use control::Control;
 pub use error::{SpecError, SpecErrors};
+pub use findings::nearest;
 pub use load::{LoadOptions, canonical, digest, load};
 pub use model::*;
 pub use rules::BASELINE_CAPABILITIES;

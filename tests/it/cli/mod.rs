@@ -10,6 +10,7 @@ mod doctor;
 mod environment;
 mod lifecycle;
 mod lock;
+mod moves;
 mod nodes;
 mod output;
 mod plans;
