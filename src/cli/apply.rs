@@ -14,6 +14,7 @@ use crate::engine::error::Error;
 use crate::engine::execute::{Chance, Executor};
 use crate::engine::plan::{Plan, Policy};
 use crate::engine::report::{Outcome, Report};
+use crate::spec::KubernetesVersion;
 use crate::ui::{Ending, Failure, Format, Ui};
 
 #[derive(Debug, Args)]
@@ -98,6 +99,7 @@ pub async fn carry_out(
     if !running.no_preflight {
         preflight::check(session, ui, &look, &plan).await?;
     }
+    let versions = look.versions.clone();
     drop(look);
     let asked = session.aws.clock.elapsed();
     if !agree(ui, &plan, &approval)? {
@@ -133,7 +135,7 @@ pub async fn carry_out(
     let ((plan, mut report), shown) = tokio::join!(run, ui.run(listener, &session.aws.clock, None));
     let lost = locked.lock.lost();
     if lost.is_none() {
-        verify(session, ui, policy, upgrade, &mut report).await;
+        verify(session, ui, policy, upgrade, &versions, &mut report).await;
     }
     ui.report(&report, &plan, &ending, &session.calls())?;
     shown?;
@@ -161,7 +163,14 @@ fn agree(ui: &Ui, plan: &Plan, approval: &Approval) -> Result<bool, Failure> {
 
 /// What the run wrote is read again, in bulk, and must show no difference.
 /// AWS's reads may lag behind its writes for a moment.
-async fn verify(session: &Session, ui: &Ui, policy: &Policy, upgrade: bool, report: &mut Report) {
+async fn verify(
+    session: &Session,
+    ui: &Ui,
+    policy: &Policy,
+    upgrade: bool,
+    versions: &BTreeMap<Address, KubernetesVersion>,
+    report: &mut Report,
+) {
     let done: BTreeSet<Address> =
         report.lines.iter().filter(|l| matches!(l.outcome, Outcome::Done)).map(|l| l.address.clone()).collect();
     let undone: BTreeSet<Address> =
@@ -171,7 +180,7 @@ async fn verify(session: &Session, ui: &Ui, policy: &Policy, upgrade: bool, repo
     }
     ui.status("Reading what was written");
     for pause in [1.0, 4.0, 0.0] {
-        let Ok((_, left)) = session.plan(policy, upgrade).await else { return };
+        let Ok((_, left)) = session.plan_for(policy, upgrade, versions.clone()).await else { return };
         report.differs = left
             .steps
             .iter()

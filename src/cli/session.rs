@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use jiff::SignedDuration;
 use tokio::sync::watch;
 
 use super::{Global, Running, exit, stop};
 use crate::aws::lock::{self, Lock, Store};
+use crate::aws::tags::Ignored;
 use crate::aws::{Access, Aws};
 use crate::engine::address::Address;
 use crate::engine::clock::Clock;
@@ -25,10 +27,10 @@ use crate::engine::observe::{self, Observed};
 use crate::engine::plan::{self, Plan, Policy};
 use crate::k8s::Clusters;
 use crate::kinds;
-use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, node_group, subnet, versions, vpc};
+use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, node_group, subnet, versions, vpc, vpc_endpoint};
 use crate::sandbox;
 use crate::spec::{self, KubernetesVersion, LoadOptions, Spec};
-use crate::stack::{self, Facts, Offer, Zone};
+use crate::stack::{self, Facts, NodeGroup, Offer, Zone};
 use crate::template::Templates;
 use crate::ui::{Failure, Subject, Ui};
 
@@ -59,7 +61,13 @@ pub struct Session {
 pub struct Look {
     pub desired: Desired,
     pub observed: Observed,
+    /// The version that each cluster is brought to, by address.
+    pub versions: BTreeMap<Address, KubernetesVersion>,
 }
+
+/// For how long after an upgrade EKS can take a control plane back (EKS user
+/// guide, "Roll back a cluster to a previous Kubernetes version").
+const ROLLBACK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 impl Session {
     pub async fn open(global: &Global, ui: &Ui) -> std::result::Result<Self, Failure> {
@@ -93,6 +101,7 @@ impl Session {
 
     /// A session on `aws`. `kubeconfigs`: ways to clusters, by their names.
     pub fn on(spec: Spec, aws: Arc<Aws>, kubeconfigs: BTreeMap<String, PathBuf>, templates: Templates) -> Self {
+        let aws = Arc::new(Aws { ignored: ignored(&spec), ..Aws::clone(&aws) });
         let clusters = Arc::new(Clusters::new(aws.clone(), kubeconfigs));
         let kinds = kinds::registry(&aws, &clusters);
         Self { spec, aws, kinds, clusters, templates, in_cluster: true, note: None, sandbox: None }
@@ -101,14 +110,26 @@ impl Session {
     /// Reads what exists and builds what should: two rounds of bulk reads, of
     /// which the first tells the stack what was decided before.
     pub async fn look(&self, policy: &Policy, upgrade: bool) -> Result<Look> {
+        self.look_for(policy, upgrade, BTreeMap::new()).await
+    }
+
+    /// The same, with these versions of clusters to reach.
+    async fn look_for(
+        &self,
+        policy: &Policy,
+        upgrade: bool,
+        versions: BTreeMap<Address, KubernetesVersion>,
+    ) -> Result<Look> {
         let round = Round::default();
         let known = self.decided(&round).await?;
-        let facts = self.facts(&round, &known, upgrade).await?;
+        let facts = self.facts(&round, &known, upgrade, versions).await?;
         let facts = Facts { replacing: policy.allow_replace.clone(), ..facts };
         let desired = stack::build(&self.spec, &facts, &self.templates)?;
         let mut observed = observe::observe(&self.kinds, &desired, &round, known, self.in_cluster).await;
         observed.notes.extend(stack::old_images(&desired, &facts));
-        Ok(Look { desired, observed })
+        let next =
+            |c: spec::ClusterOf<'_>| (stack::prefix(c.owner).join("cluster"), facts.next_version(&self.spec, &c));
+        Ok(Look { desired, observed, versions: self.spec.clusters().map(next).collect() })
     }
 
     /// What a plan with this policy is about, for showing it.
@@ -130,7 +151,18 @@ impl Session {
     }
 
     pub async fn plan(&self, policy: &Policy, upgrade: bool) -> Result<(Look, Plan)> {
-        let look = self.look(policy, upgrade).await?;
+        self.plan_for(policy, upgrade, BTreeMap::new()).await
+    }
+
+    /// The same, with these versions of clusters to reach: of a run that is
+    /// over, what comes after it is no part.
+    pub async fn plan_for(
+        &self,
+        policy: &Policy,
+        upgrade: bool,
+        versions: BTreeMap<Address, KubernetesVersion>,
+    ) -> Result<(Look, Plan)> {
+        let look = self.look_for(policy, upgrade, versions).await?;
         for id in &policy.tenants {
             let known = self.spec.tenant(id).is_some()
                 || look.observed.found.keys().any(|a| a.as_str().starts_with(&format!("tenant/{id}/")));
@@ -256,7 +288,13 @@ impl Session {
         Ok(try_join_all(reads).await?.into_iter().collect())
     }
 
-    async fn facts(&self, round: &Round, known: &BTreeMap<&'static str, Observation>, upgrade: bool) -> Result<Facts> {
+    async fn facts(
+        &self,
+        round: &Round,
+        known: &BTreeMap<&'static str, Observation>,
+        upgrade: bool,
+        decided: BTreeMap<Address, KubernetesVersion>,
+    ) -> Result<Facts> {
         let found = |kind: &str| known.get(kind).into_iter().flat_map(|o| &o.found);
         let clusters = self
             .kinds
@@ -268,6 +306,7 @@ impl Session {
             account: self.aws.scope.account.clone(),
             partition: self.aws.scope.partition.clone(),
             upgrade,
+            decided,
             ..Facts::default()
         };
         // Of two at one address it is the one that our subnets are in.
@@ -276,6 +315,11 @@ impl Session {
         for one in theirs.into_iter().chain(ours) {
             let cidr = text(&one.state, "cidr").and_then(|c| c.parse().ok());
             facts.vpcs.extend(cidr.map(|c| (one.address.clone(), c)));
+        }
+        if self.spec.clusters().any(|c| !facts.vpcs.contains_key(&stack::vpc(c.owner))) {
+            let others = vpc::others(&self.aws).await?.into_iter();
+            let blocks = |all: Vec<String>| all.iter().filter_map(|block| block.parse().ok()).collect();
+            facts.other_vpcs = others.map(|(id, all)| (id, blocks(all))).collect();
         }
         for one in found(subnet::NAME) {
             let cidr = text(&one.state, "cidr").and_then(|c| c.parse().ok());
@@ -301,9 +345,12 @@ impl Session {
             facts.kubernetes.extend(version.map(|v| (one.address.clone(), v)));
         }
         facts.images = node_group::images(&self.aws, round).await?;
+        self.moves(round, &mut facts).await?;
         let zones = versions::zones(&self.aws);
         let images = stack::images(&self.spec, &facts);
         let releases = versions::image_releases(&self.aws, &images);
+        let services = stack::endpoint_services(&self.spec).into_iter().collect();
+        let without_policies = vpc_endpoint::without_policies(&self.aws, services);
         let offered = try_join_all(self.wanted_addons(&facts).into_iter().map(|(version, names)| async move {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let offers = versions::addon_versions(&self.aws, &version.to_string(), &names).await?;
@@ -316,12 +363,46 @@ impl Session {
                 .collect();
             Ok::<_, Error>((version, offers))
         }));
-        let (zones, releases, offered) = futures::try_join!(zones, releases, offered)?;
+        let (zones, releases, offered, without_policies) =
+            futures::try_join!(zones, releases, offered, without_policies)?;
         facts.releases = releases;
+        facts.without_policies = without_policies;
         facts.zones = zones.into_iter().map(|z| Zone { name: z.name, id: z.id }).collect();
         facts.offered = offered.into_iter().collect();
         facts.roles = self.roles(round).await?;
         Ok(facts)
+    }
+
+    /// What bears on clusters that the spec wants at another version than they
+    /// run: their node groups, and how long EKS can take them back.
+    async fn moves(&self, round: &Round, facts: &mut Facts) -> Result<()> {
+        let running = |c: &spec::ClusterOf<'_>| facts.kubernetes.get(&stack::prefix(c.owner).join("cluster")).copied();
+        let moving: Vec<_> = self.spec.clusters().filter_map(|c| Some((running(&c)?, c))).collect();
+        let moving: Vec<_> = moving.into_iter().filter(|(running, c)| *running != c.kubernetes_version).collect();
+        if moving.is_empty() {
+            return Ok(());
+        }
+        let groups = self.kinds.get(node_group::NAME)?.observe(round, &[]).await;
+        for one in groups.map_err(|e| unreadable(node_group::NAME, e))?.found {
+            let version = text(&one.state, "version").and_then(KubernetesVersion::parse);
+            if let (Some(cluster), Some(version)) = (text(&one.state, "cluster"), version) {
+                facts.node_groups.insert(one.address.clone(), NodeGroup { cluster: cluster.to_owned(), version });
+            }
+        }
+        for (running, cluster) in moving {
+            let back = KubernetesVersion { minor: running.minor.saturating_sub(1), ..running };
+            if cluster.kubernetes_version != back {
+                continue;
+            }
+            let name = spec::names::Names::new(&self.spec).cluster(cluster.owner);
+            let upgraded = versions::upgraded(&self.aws, &name, &running.to_string()).await?;
+            let until = upgraded.and_then(|t| t.checked_add(ROLLBACK).ok()).filter(|until| *until > Clock::timestamp());
+            if let Some(until) = until {
+                let day = until.to_zoned(jiff::tz::TimeZone::UTC).date();
+                facts.rollback.insert(stack::prefix(cluster.owner).join("cluster"), day);
+            }
+        }
+        Ok(())
     }
 
     /// Add-ons to ask versions of, by the Kubernetes versions that clusters
@@ -329,8 +410,7 @@ impl Session {
     fn wanted_addons(&self, facts: &Facts) -> BTreeMap<KubernetesVersion, Vec<String>> {
         let mut wanted: BTreeMap<KubernetesVersion, Vec<String>> = BTreeMap::new();
         for cluster in self.spec.clusters() {
-            let running = facts.kubernetes.get(&stack::prefix(cluster.owner).join("cluster")).copied();
-            let next = stack::next_version(running, cluster.kubernetes_version);
+            let next = facts.next_version(&self.spec, &cluster);
             let names = wanted.entry(next).or_default();
             names.extend(cluster.profile.addons.iter().map(|(name, _)| name.to_owned()));
             names.sort();
@@ -458,6 +538,17 @@ fn port_for(dir: &Path) -> u16 {
     let mut hash = DefaultHasher::new();
     dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).hash(&mut hash);
     20_000 + u16::try_from(hash.finish() % 10_000).unwrap_or_default()
+}
+
+/// What the spec leaves to others.
+fn ignored(spec: &Spec) -> Ignored {
+    let set = |all: &[String]| all.iter().cloned().collect();
+    Ignored {
+        keys: set(&spec.ignore_tags.keys),
+        prefixes: spec.ignore_tags.key_prefixes.clone(),
+        blocks: set(&spec.network.ignore.cidr_blocks),
+        routes: set(&spec.network.ignore.routes),
+    }
 }
 
 /// The principals and policies that the spec names and somebody else made.

@@ -257,6 +257,10 @@ pub trait Kind: Send + Sync {
         Outputs::new()
     }
 
+    /// Puts into `state`, the desired one of a replacement of `found`, what
+    /// others have written to `found` and what must not be lost with it.
+    fn carry(&self, _found: &Found, _state: &mut Value) {}
+
     /// Outputs that an update with these changes may alter, such as a launch
     /// template's `version`.
     fn moves(&self, _changes: &[Change]) -> &'static [&'static str] {

@@ -215,10 +215,15 @@ fn draft(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Poli
         deleting: BTreeMap::new(),
         narrowing: BTreeSet::new(),
         disturbed: BTreeMap::new(),
+        upgraded: BTreeMap::new(),
     };
     planner.run()?;
-    let Planner { mut plan, disturbed, .. } = planner;
+    let Planner { mut plan, disturbed, upgraded, .. } = planner;
     plan.notes.extend(disturbed.into_iter().map(|(how, who)| format!("{}: {how}", who.join(", "))));
+    plan.notes.extend(upgraded.into_iter().map(|(cluster, apis)| {
+        let apis = apis.into_iter().collect::<Vec<_>>().join(", ");
+        format!("{cluster}: this step brings APIs that the cluster doesn't serve yet ({apis}); their objects are made after it")
+    }));
     plan.outputs = observed.outputs();
     order(plan)
 }
@@ -240,6 +245,8 @@ struct Planner<'a> {
     narrowing: BTreeSet<usize>,
     /// Changes that do more than change what they are for, by what that is.
     disturbed: BTreeMap<String, Vec<String>>,
+    /// APIs that only come with a cluster's next version, by the cluster.
+    upgraded: BTreeMap<Address, BTreeSet<String>>,
 }
 
 impl<'a> Planner<'a> {
@@ -271,6 +278,7 @@ impl<'a> Planner<'a> {
                 self.remove(address)?;
             }
         }
+        self.refuse(&selected);
         self.keep_keys_of_kept()?;
         self.block_clusters();
         self.drop_what_dies_with_its_cluster();
@@ -345,7 +353,14 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         if let Some(error) = self.observed.unserved.get(address) {
-            if !self.brings_apis(resource)? {
+            if let Some(cluster) = self.upgrade_ahead(resource) {
+                let part = |name: &str| resource.state.pointer(name).and_then(Value::as_str).unwrap_or_default();
+                let api = format!("{} {}", part("/object/apiVersion"), part("/object/kind"));
+                self.upgraded.entry(cluster).or_default().insert(api);
+            } else if error.class == Class::Invalid {
+                // Nothing brings it: the template is wrong.
+                return Err(error.clone());
+            } else if !self.brings_apis(resource)? {
                 let unmet = match resource.controls.as_slice() {
                     [] => String::new(),
                     [one] => format!("; control {one} is unmet"),
@@ -355,8 +370,9 @@ impl<'a> Planner<'a> {
                 let blocked = blocked(resource, format!("{}{unmet}", error.message), help, vec![]);
                 self.plan.blocked.push(Blocked { unmet: true, ..blocked });
                 return Ok(());
+            } else {
+                self.plan.notes.insert(format!("{address}: {}; it waits for the add-on", error.message));
             }
-            self.plan.notes.insert(format!("{address}: {}; it waits for the add-on", error.message));
         }
         let all = self.observed.found.get(address).map(Vec::as_slice).unwrap_or_default();
         if self.observed.is_twice(address) {
@@ -572,6 +588,8 @@ impl<'a> Planner<'a> {
     ) -> Result<()> {
         self.disturb(kind, found, &changes);
         self.push_delete(resource.kind, found, true, &reason)?;
+        let mut state = state;
+        kind.carry(found, &mut state);
         self.create(resource, kind, state, found.generation + 1, true, Some(reason));
         if let Some(step) = self.plan.steps.last_mut() {
             step.changes = changes;
@@ -618,6 +636,10 @@ impl<'a> Planner<'a> {
         let moving = kind.moves(&self.plan.steps.last().map(|s| s.changes.clone()).unwrap_or_default());
         if let Some(outputs) = self.outputs.get_mut(&resource.address) {
             outputs.retain(|name, _| !moving.contains(&name.as_str()));
+            if let Some(state) = self.plan.steps.last().and_then(|s| s.state.clone()).filter(|_| !moving.is_empty()) {
+                let new = New { address: resource.address.clone(), generation, state, token: String::new() };
+                outputs.extend(kind.predict(&new));
+            }
         }
     }
 
@@ -665,6 +687,34 @@ impl<'a> Planner<'a> {
         let ahead = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
         let mut kinds = ahead.filter_map(|i| self.plan.steps.get(*i)).map(|s| s.kind);
         Ok(kinds.any(|k| matches!(k, "aws.eks-addon" | "aws.eks-cluster")))
+    }
+
+    /// The cluster of `resource`, if a step ahead brings it to another version:
+    /// what that serves, nobody can tell before.
+    fn upgrade_ahead(&self, resource: &Resource) -> Option<Address> {
+        let ahead = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
+        let mut clusters = ahead.filter_map(|i| self.plan.steps.get(*i)).filter(|s| s.kind == "aws.eks-cluster");
+        let upgraded = clusters.find(|s| s.action == Action::Create || s.changes.iter().any(|c| c.path == "version"));
+        upgraded.map(|s| s.address.clone())
+    }
+
+    /// Shows what the spec asks and can't be. What needs these addresses goes
+    /// on: they stay as they are.
+    fn refuse(&mut self, selected: &BTreeSet<Address>) {
+        if self.policy.destroy {
+            return;
+        }
+        for refusal in self.desired.refusals.iter().filter(|r| selected.contains(&r.address)) {
+            let change = Change {
+                path: refusal.path.to_owned(),
+                before: refusal.is.clone().into(),
+                after: refusal.asked.clone().into(),
+                replaces: false,
+                secret: false,
+            };
+            let blocked = blocked_at(&refusal.address, refusal.kind, refusal.reason.clone(), &refusal.help);
+            self.plan.blocked.push(Blocked { pending: refusal.pending, changes: vec![change], ..blocked });
+        }
     }
 
     /// Names the clusters that couldn't be read and that the selection is

@@ -28,6 +28,8 @@ enum Scope {
     Anything,
     /// What carries this tenancy's tags.
     Ours,
+    /// What GuardDuty put into VPCs of ours by itself.
+    GuardDuty,
     /// What gets this tenancy's tags when it is made.
     New,
     /// Tags, only as a part of making something that gets ours.
@@ -48,7 +50,8 @@ enum Scope {
 }
 
 use Scope::{
-    Aliases, Anything, Attached, Bounded, Clusters, Grants, Issuers, Keys, Lock, Logs, New, Ours, Roles, TaggedWhenMade,
+    Aliases, Anything, Attached, Bounded, Clusters, Grants, GuardDuty, Issuers, Keys, Lock, Logs, New, Ours, Roles,
+    TaggedWhenMade,
 };
 
 /// Every read of every kind: what left the spec is looked for too.
@@ -66,6 +69,7 @@ const READS: &[&str] = &[
     "ec2:DescribeSecurityGroups",
     "ec2:DescribeSubnets",
     "ec2:DescribeVpcAttribute",
+    "ec2:DescribeVpcEndpointServices",
     "ec2:DescribeVpcEndpoints",
     "ec2:DescribeVpcs",
     "eks:DescribeAccessEntry",
@@ -84,6 +88,7 @@ const READS: &[&str] = &[
     "eks:ListFargateProfiles",
     "eks:ListNodegroups",
     "eks:ListPodIdentityAssociations",
+    "eks:ListUpdates",
     "iam:GetAccountAuthorizationDetails",
     "iam:GetOpenIDConnectProvider",
     "iam:GetRole",
@@ -142,7 +147,10 @@ const CHANGES: &[(&str, Scope, When, &[&str])] = &[
     (subnet::NAME, New, Made, &["ec2:CreateSubnet"]),
     (subnet::NAME, Ours, Made, &["ec2:CreateSubnet"]),
     (subnet::NAME, Ours, Gone, &["ec2:DeleteSubnet"]),
-    (subnet::NAME, Ours, Perhaps, &["ec2:ModifySubnetAttribute"]),
+    // The second for an endpoint of GuardDuty's that leaves the subnet.
+    (subnet::NAME, Ours, Perhaps, &["ec2:ModifySubnetAttribute", "ec2:ModifyVpcEndpoint"]),
+    (subnet::NAME, GuardDuty, Perhaps, &["ec2:ModifyVpcEndpoint"]),
+    (vpc::NAME, GuardDuty, Perhaps, &["ec2:DeleteSecurityGroup", "ec2:DeleteVpcEndpoints"]),
     // Interfaces that EKS and the CNI left behind have their tags, not ours.
     (subnet::NAME, Anything, Perhaps, &["ec2:DeleteNetworkInterface"]),
     (internet_gateway::NAME, New, Made, &["ec2:CreateInternetGateway"]),
@@ -494,6 +502,7 @@ impl<'a> Place<'a> {
         let at = |service: &str, what: &str| format!("arn:{partition}:{service}:{region}:{account}:{what}");
         match scope {
             Anything | Ours | New | TaggedWhenMade => json!("*"),
+            GuardDuty => json!([at("ec2", "security-group/*"), at("ec2", "vpc-endpoint/*")]),
             // Clusters, and what has its cluster's name in its ARN.
             Clusters => json!([at("eks", &format!("*/{tenancy}-p-*")), at("eks", &format!("*/{tenancy}-t-*"))]),
             Logs => json!([
@@ -590,6 +599,7 @@ impl<'a> Place<'a> {
                 }
                 Some(condition)
             }
+            GuardDuty => Some(json!({"StringEquals": {"aws:ResourceTag/GuardDutyManaged": "true"}})),
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ec2, policy};
+use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::aws::{Aws, tags};
 use crate::engine::error::{Result, typed, untyped};
 use crate::engine::kind::{
     Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
@@ -34,6 +34,23 @@ pub struct State {
     pub security_groups: Vec<String>,
     pub private_dns: bool,
     pub tags: BTreeMap<String, String>,
+}
+
+/// Those of `services` whose endpoints take no policy: asked for one, EC2 says
+/// that the service only supports the full-access endpoint policy
+/// (awslabs/landing-zone-accelerator-on-aws#224).
+pub async fn without_policies(aws: &Aws, services: Vec<String>) -> Result<BTreeSet<String>> {
+    if services.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let call = aws.ec2.describe_vpc_endpoint_services().set_service_names(Some(services)).send().await;
+    let answer = match call.map_err(failed("ec2:DescribeVpcEndpointServices")) {
+        // One that isn't there is told when it is made.
+        Err(error) if error.code.as_deref() == Some("InvalidServiceName") => return Ok(BTreeSet::new()),
+        other => other?,
+    };
+    let none = answer.service_details().iter().filter(|s| s.vpc_endpoint_policy_supported() == Some(false));
+    Ok(none.filter_map(|s| s.service_name().map(str::to_owned)).collect())
 }
 
 pub struct VpcEndpoint {
@@ -83,7 +100,7 @@ impl VpcEndpoint {
                     // Without a meaning for gateways, whatever is answered.
                     private_dns: endpoint.vpc_endpoint_type() == Some(&VpcEndpointType::Interface)
                         && endpoint.private_dns_enabled().unwrap_or(false),
-                    tags: tags::observed(&tags),
+                    tags: self.aws.observed(&tags),
                 })?,
                 status,
                 refs: vec![],
@@ -136,6 +153,8 @@ impl Kind for VpcEndpoint {
             ("service", Rule::Replace),
             ("type", Rule::Replace),
             ("policy", Rule::Mentions),
+            // What the service gives where it takes none.
+            ("policy", Rule::ServerDefault),
             ("route_tables", Rule::Unordered),
             ("subnets", Rule::Unordered),
             ("security_groups", Rule::Unordered),
@@ -185,7 +204,7 @@ impl Kind for VpcEndpoint {
             .vpc_id(&state.vpc)
             .service_name(&state.service)
             .vpc_endpoint_type(kind)
-            .policy_document(state.policy.to_string())
+            .set_policy_document((!state.policy.is_null()).then(|| state.policy.to_string()))
             .set_route_table_ids(some(&state.route_tables))
             .set_subnet_ids(some(&state.subnets))
             .set_security_group_ids(some(&state.security_groups))
@@ -202,7 +221,10 @@ impl Kind for VpcEndpoint {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (old, mut new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        if new.policy.is_null() {
+            new.policy = old.policy.clone();
+        }
         let made = Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: false };
         if (State { tags: old.tags.clone(), ..new.clone() }) != old {
             self.aws

@@ -11,6 +11,7 @@ mod environment;
 mod lifecycle;
 mod lock;
 mod nodes;
+pub mod others;
 mod output;
 mod plans;
 mod principals;
@@ -21,6 +22,7 @@ mod saved;
 mod secrets;
 mod selection;
 mod stop;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
