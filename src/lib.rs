@@ -9,6 +9,10 @@
 //!
 //! The modules, in reading order; each imports only what stands above it:
 
+/// Imports nothing of the rest and holds nothing of AWS: even the sandbox may
+/// use it.
+pub mod files;
+
 pub mod engine;
 
 pub mod aws;

@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use ringfence::cli::{Cli, start};
-
 fn main() -> ExitCode {
-    start(Cli::parse())
+    ringfence::cli::start(std::env::args_os())
 }

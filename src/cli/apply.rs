@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 use super::session::{Locked, Look, Session};
 use super::{Global, Running, Selection, exit, preflight, saved};
 use crate::engine::address::Address;
-use crate::engine::error::Error;
+use crate::engine::error::{Class, Error};
 use crate::engine::execute::{Chance, Executor};
-use crate::engine::plan::{Plan, Policy};
-use crate::engine::report::{Outcome, Report};
+use crate::engine::plan::{Action, Plan, Policy, Step};
+use crate::engine::report::{Outcome, Report, Unconfirmed};
 use crate::ui::{Ending, Failure, Format, Ui};
 
 #[derive(Debug, Args)]
@@ -85,7 +85,7 @@ pub async fn carry_out(
     running: &Running,
 ) -> Result<u8, Failure> {
     if ui.format() == Format::Html {
-        return Err(Error::input("HTML shows one thing: a plan, not a run; nothing was changed")
+        return Err(Error::usage("HTML shows one thing: a plan, not a run; nothing was changed")
             .help("use --format html with `plan`, and human, json or markdown here")
             .into());
     }
@@ -133,7 +133,7 @@ pub async fn carry_out(
     let ((plan, mut report), shown) = tokio::join!(run, ui.run(listener, &session.aws.clock, None));
     let lost = locked.lock.lost();
     if lost.is_none() {
-        verify(session, ui, policy, upgrade, &mut report).await;
+        verify(session, ui, policy, upgrade, &plan, &mut report).await;
     }
     ui.report(&report, &plan, &ending, &session.calls())?;
     shown?;
@@ -160,34 +160,73 @@ fn agree(ui: &Ui, plan: &Plan, approval: &Approval) -> Result<bool, Failure> {
 }
 
 /// What the run wrote is read again, in bulk, and must show no difference.
-/// AWS's reads may lag behind its writes for a moment.
-async fn verify(session: &Session, ui: &Ui, policy: &Policy, upgrade: bool, report: &mut Report) {
-    let done: BTreeSet<Address> =
-        report.lines.iter().filter(|l| matches!(l.outcome, Outcome::Done)).map(|l| l.address.clone()).collect();
-    let undone: BTreeSet<Address> =
-        report.lines.iter().filter(|l| !matches!(l.outcome, Outcome::Done)).map(|l| l.address.clone()).collect();
+/// AWS's reads may lag behind its writes for a moment. What can't be read is
+/// unconfirmed.
+async fn verify(session: &Session, ui: &Ui, policy: &Policy, upgrade: bool, plan: &Plan, report: &mut Report) {
+    let addresses = |done: bool| -> BTreeSet<Address> {
+        let lines = report.lines.iter().filter(|l| matches!(l.outcome, Outcome::Done) == done);
+        lines.map(|l| l.address.clone()).collect()
+    };
+    let undone = addresses(false);
+    let done: BTreeSet<Address> = addresses(true).difference(&undone).cloned().collect();
     if done.is_empty() || report.interrupted {
         return;
     }
     ui.status("Reading what was written");
     for pause in [1.0, 4.0, 0.0] {
-        let Ok((_, left)) = session.plan(policy, upgrade).await else { return };
-        report.differs = left
-            .steps
-            .iter()
-            .filter(|s| done.contains(&s.address) && !undone.contains(&s.address))
-            .map(|s| {
-                let fields = s.changes.iter().map(|c| c.path.as_str()).collect::<Vec<_>>().join(", ");
-                (s.address.clone(), if fields.is_empty() { format!("{:?}", s.action).to_lowercase() } else { fields })
-            })
-            .collect();
-        if report.differs.is_empty() {
+        let left = match session.plan(policy, upgrade).await {
+            Ok((_, left)) => left,
+            // The clients have tried it again already.
+            Err(error) => {
+                report.unconfirmed = vec![Unconfirmed { addresses: done, error }];
+                return;
+            }
+        };
+        report.differs = differences(&left, plan, &done);
+        report.unconfirmed = unread(&left, plan, &done);
+        if report.differs.is_empty() && report.unconfirmed.is_empty() {
             return;
         }
         if pause > 0.0 {
             session.aws.clock.sleep(Duration::from_secs_f64(pause)).await;
         }
     }
+}
+
+/// What of `done` would be done again, or can't be any more though `plan`
+/// could.
+fn differences(left: &Plan, plan: &Plan, done: &BTreeSet<Address>) -> Vec<(Address, String)> {
+    let steps = left.steps.iter().map(|s| {
+        let fields = s.changes.iter().map(|c| c.path.as_str()).collect::<Vec<_>>().join(", ");
+        (&s.address, if fields.is_empty() { format!("{:?}", s.action).to_lowercase() } else { fields })
+    });
+    let known: BTreeSet<&Address> = plan.blocked.iter().map(|b| &b.address).collect();
+    let blocked = left.blocked.iter().filter(|b| b.cluster.is_none() && !known.contains(&b.address));
+    let blocked = blocked.map(|b| (&b.address, b.reason.clone()));
+    steps
+        .chain(blocked)
+        .filter(|(address, _)| done.contains(address))
+        .map(|(address, what)| (address.clone(), what))
+        .collect()
+}
+
+/// What of `done` stands in clusters that can't be read now, or stood there
+/// until `plan` deleted it.
+fn unread(left: &Plan, plan: &Plan, done: &BTreeSet<Address>) -> Vec<Unconfirmed> {
+    let clusters = left.blocked_clusters.iter().map(|cluster| {
+        let wanted = left.blocked.iter().filter(|b| b.cluster.as_ref() == Some(&cluster.cluster)).map(|b| &b.address);
+        let within = |step: &&Step| {
+            let state = step.found.as_ref().map(|f| &f.state);
+            let named = state.and_then(|s| s.get("cluster")).and_then(serde_json::Value::as_str);
+            step.action == Action::Delete && step.kind.starts_with("k8s.") && named == Some(cluster.cluster.as_str())
+        };
+        let deleted = plan.steps.iter().filter(within).map(|s| &s.address);
+        let message = format!("the inside of cluster {} can't be read: {}", cluster.cluster, cluster.reason);
+        let mut error = Error::new(Class::Unreachable, message);
+        error.help = cluster.help.clone();
+        Unconfirmed { addresses: wanted.chain(deleted).filter(|a| done.contains(a)).cloned().collect(), error }
+    });
+    clusters.filter(|one| !one.addresses.is_empty()).collect()
 }
 
 fn blocked_code(plan: &Plan) -> u8 {
@@ -199,7 +238,8 @@ fn blocked_code(plan: &Plan) -> u8 {
 }
 
 /// 0 done, 1 something failed or a control is unmet, 3 only the clusters'
-/// insides are blocked, 130 the user stopped it.
+/// insides are blocked, 4 it couldn't be read again whether it is so, 130 the
+/// user stopped it.
 fn code(plan: &Plan, report: &Report) -> u8 {
     if report.interrupted {
         return exit::INTERRUPTED;
@@ -208,6 +248,7 @@ fn code(plan: &Plan, report: &Report) -> u8 {
         return exit::ERROR;
     }
     match blocked_code(plan) {
+        exit::DONE | exit::BLOCKED if !report.unconfirmed.is_empty() => exit::UNKNOWN,
         exit::DONE if report.blocked().next().is_some() => exit::BLOCKED,
         code => code,
     }

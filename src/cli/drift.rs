@@ -2,8 +2,8 @@ use clap::Args;
 
 use super::session::Session;
 use super::{Global, Selection, exit};
-use crate::engine::plan::Action;
-use crate::ui::{Failure, Ui};
+use crate::engine::drift;
+use crate::ui::{Failure, Subject, Ui};
 
 #[derive(Debug, Args)]
 pub struct Drift {
@@ -16,15 +16,13 @@ impl Drift {
         let session = Session::open(global, ui).await?;
         session.reading(ui);
         let policy = self.selection.policy(false);
-        let (_, mut plan) = session.plan(&policy, false).await?;
-        // What was never made, and what left the spec, isn't drift.
-        plan.steps.retain(|s| s.action == Action::Update || s.replaces);
-        for step in &mut plan.steps {
-            step.needs.clear();
-        }
-        ui.plan(&plan, &session.subject(&policy), &session.kinds, &session.calls())?;
+        let (look, plan) = session.plan(&policy, false).await?;
+        let plan = drift::of(plan, &look.desired, &look.observed, &session.kinds);
+        let subject = Subject { drift: true, ..session.subject(&policy) };
+        ui.plan(&plan, &subject, &session.kinds, &session.calls())?;
         session.close().await?;
-        let drifted = !plan.steps.is_empty() || plan.blocked.iter().any(|b| !b.pending && !b.unmet);
+        let missing = plan.drift.as_ref().is_some_and(|d| !d.missing.is_empty());
+        let drifted = missing || !plan.steps.is_empty() || plan.blocked.iter().any(|b| !b.pending && !b.unmet);
         Ok(match (drifted, plan.blocked.iter().any(|b| b.unmet), plan.is_empty()) {
             (true, _, _) => exit::CHANGES,
             (_, true, _) => exit::ERROR,

@@ -1,6 +1,7 @@
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -13,7 +14,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::kind::{Found, Round};
 use crate::kinds::aws::eks_cluster;
 use crate::ui::{Failure, Ui};
-use crate::{spec, stack, template};
+use crate::{files, spec, stack, template};
 
 #[derive(Debug, Args)]
 pub struct Kubeconfig {
@@ -24,7 +25,8 @@ pub struct Kubeconfig {
     /// ~/.kube/config. What else is in it stays; comments don't.
     #[arg(long, value_name = "FILE", conflicts_with = "print")]
     kubeconfig_file: Option<PathBuf>,
-    /// The context's name, instead of the cluster's ARN. With one CLUSTER.
+    /// The context's name, instead of the cluster's ARN (of a sandbox's
+    /// cluster, with `sandbox/` before it). With one CLUSTER.
     #[arg(long, value_name = "NAME")]
     alias: Option<String>,
     /// A role to log in as.
@@ -38,10 +40,14 @@ pub struct Kubeconfig {
     print: bool,
 }
 
+/// What the names of a sandbox's clusters begin with: their ARNs are those of
+/// the real ones.
+const SANDBOX: &str = "sandbox/";
+
 /// One cluster as a kubeconfig has it.
 struct Entry {
     /// Of its cluster and user.
-    arn: String,
+    name: String,
     context: String,
     cluster: Value,
     user: Value,
@@ -51,7 +57,7 @@ impl Kubeconfig {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let one_only = self.current || self.alias.is_some();
         if one_only && self.clusters.len() != 1 {
-            return Err(Error::input("--alias and --use are for one cluster")
+            return Err(Error::usage("--alias and --use are for one cluster")
                 .help("name it: the pool's name or the silo tenant's id")
                 .into());
         }
@@ -73,6 +79,9 @@ impl Kubeconfig {
         write(&file, &template::yaml(&config)?).map_err(|e| unwritten(&file.display().to_string(), &e))?;
         for entry in &entries {
             ui.note(&format!("Context {} is in {}", entry.context, file.display()));
+        }
+        if entries.iter().any(|e| e.name.starts_with(SANDBOX)) {
+            ui.note("These are clusters of a sandbox: they answer only while it is served, and `ringfence token` isn't for them.");
         }
         Ok(exit::DONE)
     }
@@ -132,17 +141,27 @@ impl Kubeconfig {
             "interactiveMode": "IfAvailable",
             "provideClusterInfo": false,
         });
+        // The ARN is the account's own: the address tells a stand-in.
+        let sandbox = if is_local(endpoint) { SANDBOX } else { "" };
+        let name = format!("{sandbox}{arn}");
         let profile = std::env::var("AWS_PROFILE").ok().filter(|p| !p.is_empty());
         if let (Some(profile), Some(exec)) = (profile, exec.as_object_mut()) {
             exec.insert("env".to_owned(), json!([{"name": "AWS_PROFILE", "value": profile}]));
         }
         Some(Entry {
-            arn: arn.clone(),
-            context: self.alias.clone().unwrap_or_else(|| arn.clone()),
+            context: self.alias.clone().unwrap_or_else(|| name.clone()),
+            name,
             cluster: Value::Object(cluster),
             user: json!({"exec": exec}),
         })
     }
+}
+
+/// True for an API server on this computer, as a sandbox's are.
+fn is_local(endpoint: &str) -> bool {
+    let host = endpoint.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn written(owner: spec::Owner<'_>) -> &str {
@@ -159,19 +178,28 @@ fn empty() -> Value {
 /// Puts a cluster into a kubeconfig: in the place of what has its name, else
 /// at the end.
 fn merge(config: &mut Value, entry: &Entry, current: bool) -> Result<()> {
-    let Entry { arn, context, cluster, user } = entry;
+    let Entry { name, context, cluster, user } = entry;
     let whole = config.as_object_mut().ok_or_else(|| Error::input("it isn't a kubeconfig"))?;
+    if name.starts_with(SANDBOX) {
+        let leads_to = named(whole, "contexts", context, "context")?.get("cluster").and_then(Value::as_str);
+        if let Some(other) = leads_to.filter(|cluster| !cluster.starts_with(SANDBOX)) {
+            return Err(Error::input(format!(
+                "the context {context} leads to {other}, and a sandbox's cluster doesn't take its place"
+            ))
+            .help("give --alias another name"));
+        }
+    }
     // What else people say about a cluster or a context stays, such as a proxy
     // or a namespace; of another way to log in nothing may be left.
-    let old = named(whole, "clusters", arn, "cluster")?;
+    let old = named(whole, "clusters", name, "cluster")?;
     for other in ["certificate-authority", "insecure-skip-tls-verify"] {
         old.shift_remove(other);
     }
     old.extend(cluster.as_object().cloned().unwrap_or_default());
     let old = named(whole, "contexts", context, "context")?;
-    old.insert("cluster".to_owned(), json!(arn));
-    old.insert("user".to_owned(), json!(arn));
-    *named(whole, "users", arn, "user")? = user.as_object().cloned().unwrap_or_default();
+    old.insert("cluster".to_owned(), json!(name));
+    old.insert("user".to_owned(), json!(name));
+    *named(whole, "users", name, "user")? = user.as_object().cloned().unwrap_or_default();
     let unset = whole.get("current-context").and_then(Value::as_str).unwrap_or_default().is_empty();
     if current || unset {
         whole.insert("current-context".to_owned(), json!(context));
@@ -209,20 +237,24 @@ fn named<'a>(
 }
 
 /// The file to write: what is asked for, else the first of $KUBECONFIG, else
-/// ~/.kube/config; where that is a link, what it leads to.
+/// ~/.kube/config.
 fn target(asked: Option<PathBuf>) -> Result<PathBuf> {
     let first = || {
         let all = std::env::var_os("KUBECONFIG")?;
         std::env::split_paths(&all).find(|p| !p.as_os_str().is_empty())
     };
     let home = || std::env::home_dir().map(|h| h.join(".kube/config"));
-    let file = asked.or_else(first).or_else(home).ok_or_else(|| {
-        Error::input("there is no home directory to keep a kubeconfig in").help("add --kubeconfig-file")
-    })?;
-    Ok(fs::canonicalize(&file).unwrap_or(file))
+    asked
+        .or_else(first)
+        .or_else(home)
+        .ok_or_else(|| Error::input("there is no home directory to keep a kubeconfig in").help("add --kubeconfig-file"))
 }
 
+/// What the file holds. What is no file, such as a pipe, holds nothing yet.
 fn read(file: &Path) -> Result<Value> {
+    if fs::metadata(file).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        return Ok(empty());
+    }
     let wrong = |why: String| {
         Error::input(format!("the kubeconfig {} {why}; it stays as it is", file.display()))
             .help("mend it, or name another file with --kubeconfig-file, or take `--print`")
@@ -244,22 +276,50 @@ fn read(file: &Path) -> Result<Value> {
     }
 }
 
-/// Whole or not at all. A new file is for its owner only.
+/// A new file, and the folder that is made for it, are for their owner only.
 fn write(file: &Path, text: &str) -> io::Result<()> {
-    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mode = fs::metadata(file).map_or(0o600, |m| m.permissions().mode() & 0o7777);
-    let next = file.with_added_extension(format!("{}.new", std::process::id()));
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next).and_then(|mut f| {
-        f.write_all(text.as_bytes())?;
-        f.set_permissions(fs::Permissions::from_mode(mode))?;
-        f.sync_all()?;
-        fs::rename(&next, file)
-    });
-    written.inspect_err(|e| {
-        if e.kind() != io::ErrorKind::AlreadyExists {
-            // That it can't be removed either says nothing new.
-            let _ = fs::remove_file(&next);
+    if let Some(folder) = file.parent().filter(|p| !p.as_os_str().is_empty()) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    files::write(file, text.as_bytes(), 0o600)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use super::*;
+    use crate::engine::kind::Status;
+
+    #[test]
+    fn a_cluster_on_aws_has_its_arn_for_a_name_and_one_of_a_sandbox_another() {
+        let arn = "arn:aws:eks:us-east-1:123456789012:cluster/acme-p-main";
+        let command = Kubeconfig {
+            clusters: vec![],
+            kubeconfig_file: None,
+            alias: None,
+            role_arn: None,
+            current: false,
+            print: false,
+        };
+        for (endpoint, name) in [
+            ("https://ABC.gr7.us-east-1.eks.amazonaws.com", arn.to_owned()),
+            ("http://127.0.0.1:4599/k8s/123456789012/us-east-1/acme-p-main", format!("sandbox/{arn}")),
+            ("http://[::1]:4599/k8s", format!("sandbox/{arn}")),
+            ("http://localhost:4599", format!("sandbox/{arn}")),
+        ] {
+            let outputs = [("name", "acme-p-main"), ("arn", arn), ("endpoint", endpoint)];
+            let found = Found {
+                address: Address::new("pool/main/cluster"),
+                generation: 1,
+                id: "acme-p-main".to_owned(),
+                outputs: outputs.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+                state: Value::Null,
+                status: Status::Ready,
+                refs: vec![],
+            };
+            let entry = command.entry(&found, "us-east-1").unwrap();
+            assert_eq!((&entry.name, &entry.context), (&name, &name), "{endpoint}");
         }
-    })
+    }
 }

@@ -23,16 +23,18 @@ mod unlock;
 mod validate;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::engine::address::Address;
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::plan::Policy;
 use crate::engine::secret;
-use crate::ui::{self, Ui};
+use crate::ui::{self, Failure, Ui};
 
 /// Exit codes, as in the README.
 pub mod exit {
@@ -43,6 +45,9 @@ pub mod exit {
     pub const BLOCKED: u8 = 3;
     /// What a command promises could not be confirmed.
     pub const UNKNOWN: u8 = 4;
+    /// The command line is wrong: `EX_USAGE` of sysexits.h. Not clap's 2, which
+    /// says that there are changes.
+    pub const USAGE: u8 = 64;
     pub const INTERRUPTED: u8 = 130;
 }
 
@@ -200,8 +205,8 @@ enum Command {
     Apply(apply::Apply),
     /// Take everything down.
     Destroy(destroy::Destroy),
-    /// Show what was changed by hand. Exit code 2 if anything was, 3 if a
-    /// cluster can't be read.
+    /// Show what was changed or deleted by hand. Exit code 2 if anything was, 3
+    /// if a cluster can't be read.
     Drift(drift::Drift),
     /// Check credentials, permissions, quotas and versions before the first
     /// apply, and say the next command. Changes nothing. Exit code 1 if
@@ -235,12 +240,7 @@ impl Cli {
     pub async fn run(self) -> u8 {
         let Self { global, command } = self;
         let ui = Ui::stdio(ui::Options {
-            format: match global.format {
-                Format::Human => ui::Format::Human,
-                Format::Json => ui::Format::Json,
-                Format::Markdown => ui::Format::Markdown,
-                Format::Html => ui::Format::Html,
-            },
+            format: global.format.into(),
             color: match global.color {
                 Color::Auto => ui::Color::Auto,
                 Color::Always => ui::Color::Always,
@@ -270,14 +270,33 @@ impl Cli {
             Ok(code) => code,
             Err(failure) => {
                 ui.failure(&failure);
-                exit::ERROR
+                match failure {
+                    Failure::Run(error) if error.class == Class::Usage => exit::USAGE,
+                    _ => exit::ERROR,
+                }
             }
         }
     }
 }
 
-/// Starts the runtime and runs the command.
-pub fn start(cli: Cli) -> std::process::ExitCode {
+impl From<Format> for ui::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Human => Self::Human,
+            Format::Json => Self::Json,
+            Format::Markdown => Self::Markdown,
+            Format::Html => Self::Html,
+        }
+    }
+}
+
+/// Reads the command line, starts the runtime and runs the command.
+pub fn start(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(refusal) => return refused(&args, &refusal).into(),
+    };
     if cli.global.verbose > 1 {
         let filter = tracing_subscriber::EnvFilter::try_from_default_env()
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("ringfence=debug,aws_smithy_runtime=info"));
@@ -285,8 +304,52 @@ pub fn start(cli: Cli) -> std::process::ExitCode {
     }
     match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime.block_on(cli.run()).into(),
-        Err(_) => exit::ERROR.into(),
+        Err(error) => {
+            let options = ui::Options { format: cli.global.format.into(), ..ui::Options::default() };
+            let message = format!("the program can't start its threads: {error}");
+            Ui::stdio(options).failure(&Error::input(message).help("free some memory, or allow more processes").into());
+            exit::ERROR.into()
+        }
     }
+}
+
+/// Says why clap refuses the command line, in the format that is asked for in
+/// it; gives the exit code. `--help` and `--version` come here too.
+fn refused(args: &[OsString], refusal: &clap::Error) -> u8 {
+    let format = asked_format(args);
+    if !refusal.use_stderr() || format == Format::Human {
+        let printed = refusal.print();
+        let gone = printed.is_err_and(|e| e.kind() != std::io::ErrorKind::BrokenPipe);
+        return match (refusal.use_stderr(), gone) {
+            (true, _) => exit::USAGE,
+            (false, true) => exit::ERROR,
+            (false, false) => exit::DONE,
+        };
+    }
+    let text = refusal.render().to_string();
+    // What is wrong, then hints and the usage, each a paragraph.
+    let mut paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
+    let what = paragraphs.next().unwrap_or_default();
+    let help = paragraphs.filter(|p| !p.is_empty()).collect::<Vec<_>>().join("; ");
+    let options = ui::Options { format: format.into(), ..ui::Options::default() };
+    let error = Error::usage(what.strip_prefix("error: ").unwrap_or(&what));
+    Ui::stdio(options).failure(&error.help(help).into());
+    exit::USAGE
+}
+
+/// The format that is asked for in a command line that isn't understood.
+fn asked_format(args: &[OsString]) -> Format {
+    let before = args.iter().take_while(|a| *a != "--").map(|a| a.to_string_lossy());
+    let mut format = Format::Human;
+    let mut follows = false;
+    for arg in before {
+        let value = if follows { Some(&*arg) } else { arg.strip_prefix("--format=") };
+        if let Some(Ok(known)) = value.map(|v| Format::from_str(v, false)) {
+            format = known;
+        }
+        follows = arg == "--format";
+    }
+    format
 }
 
 impl Selection {

@@ -18,6 +18,7 @@ impl Output {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let session = Session::open(global, ui).await?;
         let look = session.look(&Policy::default(), false).await?;
+        look.observed.readable()?;
         let mut outputs: BTreeMap<String, BTreeMap<String, String>> =
             look.outputs().into_iter().filter(|(_, o)| !o.is_empty()).map(|(a, o)| (a.to_string(), o)).collect();
         if let Some(address) = &self.address {

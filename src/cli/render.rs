@@ -1,13 +1,24 @@
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::{Global, exit, session, unwritten};
+use crate::engine::error::{Error, Result};
+use crate::engine::value;
+use crate::files;
 use crate::kinds::k8s::manifest;
 use crate::stack::{self, Facts};
-use crate::template::Templates;
+use crate::template::{self, Templates};
 use crate::ui::{Failure, Ui};
 
+/// What was rendered into the same directory before and is wanted no more is
+/// taken out, unless somebody has changed it: DIR/.ringfence-TENANCY.sha256
+/// lists what was written. It belongs into the repository with the files.
 #[derive(Debug, Args)]
 pub struct Render {
     /// Where the files go: one directory a cluster.
@@ -15,28 +26,109 @@ pub struct Render {
     out: PathBuf,
 }
 
+/// Files below the directory with the digests of what was written to them, as
+/// `sha256sum` lists them. A file may be there twice: a run that was cut short
+/// has written one or the other.
+type Written = BTreeSet<(String, String)>;
+
 impl Render {
     /// Offline: what refers to ids that AWS gives is left as `<address.output>`.
-    pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
+    pub async fn run(self, global: &Global, ui: &Ui) -> std::result::Result<u8, Failure> {
         let spec = session::load(global, ui)?;
         let templates = Templates::load(global.templates.as_deref())?;
         let desired = stack::build(&spec, &Facts::assumed(&spec), &templates)?;
-        let mut written = 0;
+        let mut texts: BTreeMap<String, String> = BTreeMap::new();
         for resource in desired.iter().filter(|r| r.kind == manifest::NAME) {
-            let object = crate::engine::value::shown(resource.state.get("object").unwrap_or(&serde_json::Value::Null));
+            let object = value::shown(resource.state.get("object").unwrap_or(&Value::Null));
             let owner = resource.address.owner().to_string().replace('/', "-");
-            let file = self.out.join(owner).join(format!("{}.yaml", resource.address.local().replace('/', "-")));
-            let text = crate::template::yaml(&object)?;
-            let write = || {
-                if let Some(dir) = file.parent() {
-                    std::fs::create_dir_all(dir)?;
-                }
-                std::fs::write(&file, &text)
-            };
-            write().map_err(|e| unwritten(&file.display().to_string(), &e))?;
-            written += 1;
+            let file = format!("{owner}/{}.yaml", resource.address.local().replace('/', "-"));
+            texts.insert(file, template::yaml(&object)?);
         }
-        ui.note(&format!("{written} objects written to {}", self.out.display()));
+        let list = self.out.join(format!(".ringfence-{}.sha256", spec.name));
+        let former = read(&list)?;
+        let now: Written = texts.iter().map(|(file, text)| (file.clone(), digest(text.as_bytes()))).collect();
+        // Before anything else, so that a run that is cut short leaves nothing
+        // that no later one knows.
+        write(&list, &listed(&former.union(&now).cloned().collect()))?;
+        for (file, text) in &texts {
+            write(&self.out.join(file), text)?;
+        }
+        let gone = |(file, _): &&(String, String)| !texts.contains_key(file);
+        let unwanted: BTreeSet<&String> = former.iter().filter(gone).map(|(file, _)| file).collect();
+        let mut removed = 0;
+        for file in unwanted {
+            let path = self.out.join(file);
+            match remove(&self.out, file, &former) {
+                Ok(true) => removed += 1,
+                Ok(false) => ui.note(&format!(
+                    "{} is wanted no more, but was changed since it was rendered, so it stays; delete it yourself",
+                    path.display()
+                )),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(Error::input(format!(
+                        "{} is wanted no more and can't be deleted: {error}",
+                        path.display()
+                    ))
+                    .help("delete it yourself, then run the same command")
+                    .into());
+                }
+            }
+        }
+        write(&list, &listed(&now))?;
+        let removed = match removed {
+            0 => String::new(),
+            n => format!("; {n} that are wanted no more deleted"),
+        };
+        ui.note(&format!("{} objects written to {}{removed}", texts.len(), self.out.display()));
         Ok(exit::DONE)
     }
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    let folder = file.parent().map_or(Ok(()), fs::create_dir_all);
+    let written = folder.and_then(|()| files::write(file, text.as_bytes(), 0o666));
+    written.map_err(|e| unwritten(&file.display().to_string(), &e))
+}
+
+/// Deletes `file` if what is in it was written by an earlier run, and its
+/// folder if that is empty then.
+fn remove(out: &Path, file: &str, former: &Written) -> io::Result<bool> {
+    let path = out.join(file);
+    let ours = |text: &[u8]| former.contains(&(file.to_owned(), digest(text)));
+    let elsewhere = fs::symlink_metadata(&path)?.is_symlink() || files::within(out, &path).is_err();
+    if elsewhere || !ours(&fs::read(&path)?) {
+        return Ok(false);
+    }
+    fs::remove_file(&path)?;
+    // It fails if somebody else has something in it.
+    let _ = path.parent().map(fs::remove_dir);
+    Ok(true)
+}
+
+fn read(list: &Path) -> Result<Written> {
+    let wrong = |why: String| {
+        Error::input(format!("{} {why}; nothing was written", list.display()))
+            .help("it lists what earlier runs wrote; if you delete it, what they wrote for others than now stays")
+    };
+    let text = match fs::read_to_string(list) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Written::new()),
+        Err(error) => return Err(wrong(format!("can't be read: {error}"))),
+    };
+    let entry = |line: &str| {
+        let (digest, file) = line.split_once("  ")?;
+        let below = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
+        (below && !file.is_empty()).then(|| (file.to_owned(), digest.to_owned()))
+    };
+    let lines = text.lines().enumerate();
+    lines.map(|(i, line)| entry(line).ok_or_else(|| wrong(format!("isn't whole: line {}", i + 1)))).collect()
+}
+
+fn listed(written: &Written) -> String {
+    written.iter().map(|(file, digest)| format!("{digest}  {file}\n")).collect()
+}
+
+fn digest(text: &[u8]) -> String {
+    Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
 }

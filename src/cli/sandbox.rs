@@ -51,7 +51,7 @@ impl Sandbox {
             return compare(&other, ui).await;
         }
         if !listen.ip().is_loopback() {
-            return Err(Error::input(format!(
+            return Err(Error::usage(format!(
                 "the sandbox checks no credentials, so it listens on loopback addresses only, not on {}",
                 listen.ip()
             ))
@@ -90,7 +90,7 @@ const CHECK_SPEED: f64 = 3000.0;
 /// Exit code 1 if there are differences that nobody has explained.
 async fn compare(other: &str, ui: &Ui) -> Result<u8, Failure> {
     if other != "aws" && !other.starts_with("http://") && !other.starts_with("https://") {
-        return Err(Error::input(format!("`{other}` is no address to compare the sandbox with"))
+        return Err(Error::usage(format!("`{other}` is no address to compare the sandbox with"))
             .help("write it as http://127.0.0.1:5000, or `aws` for AWS itself")
             .into());
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +15,7 @@ use crate::engine::address::Address;
 use crate::engine::error::{Error, Result};
 use crate::engine::kind::Change;
 use crate::engine::plan::{Action, Plan, Policy, Step};
-use crate::spec;
+use crate::{files, spec};
 
 const SCHEMA: &str = "ringfence.dev/saved-plan/v2";
 
@@ -116,18 +115,7 @@ pub fn write(
     };
     file.digest = digest(&file)?;
     let text = json(&file)?;
-    let next = path.with_added_extension("new");
-    let written = std::fs::File::create(&next).and_then(|mut f| {
-        f.write_all(&text)?;
-        f.sync_all()?;
-        std::fs::rename(&next, path)
-    });
-    written.map_err(|e| {
-        // Nothing half-written is left; that it can't be removed either says
-        // nothing new.
-        let _ = std::fs::remove_file(&next);
-        unwritten(&format!("the plan {}", path.display()), &e)
-    })
+    files::write(path, &text, 0o666).map_err(|e| unwritten(&format!("the plan {}", path.display()), &e))
 }
 
 /// A saved plan: to be planned again before it is applied.

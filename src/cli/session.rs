@@ -2,7 +2,6 @@
 //! what exists.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::{Global, Running, exit, stop};
@@ -131,6 +131,7 @@ impl Session {
 
     pub async fn plan(&self, policy: &Policy, upgrade: bool) -> Result<(Look, Plan)> {
         let look = self.look(policy, upgrade).await?;
+        look.observed.readable()?;
         for id in &policy.tenants {
             let known = self.spec.tenant(id).is_some()
                 || look.observed.found.keys().any(|a| a.as_str().starts_with(&format!("tenant/{id}/")));
@@ -245,25 +246,24 @@ impl Session {
         }
     }
 
-    /// Kinds that hold earlier decisions: blocks, zones, versions.
+    /// Kinds that hold earlier decisions: blocks and zones. What stands there
+    /// is ours by its tags alone, so it needn't be known yet what is wanted.
     async fn decided(&self, round: &Round) -> Result<BTreeMap<&'static str, Observation>> {
-        let names = [vpc::NAME, subnet::NAME, eks_addon::NAME];
-        let reads = names.map(|name| async move {
-            let kind = self.kinds.get(name)?;
-            let observation = kind.observe(round, &[]).await.map_err(|e| unreadable(name, e))?;
-            Ok::<_, Error>((kind.name(), observation))
-        });
+        let reads = [vpc::NAME, subnet::NAME]
+            .map(|name| async move { Ok::<_, Error>((name, self.decisions(name, round).await?)) });
         Ok(try_join_all(reads).await?.into_iter().collect())
+    }
+
+    async fn decisions(&self, name: &'static str, round: &Round) -> Result<Observation> {
+        self.kinds.get(name)?.observe(round, &[]).await.map_err(|e| unreadable(name, e))
     }
 
     async fn facts(&self, round: &Round, known: &BTreeMap<&'static str, Observation>, upgrade: bool) -> Result<Facts> {
         let found = |kind: &str| known.get(kind).into_iter().flat_map(|o| &o.found);
-        let clusters = self
-            .kinds
-            .get(eks_cluster::NAME)?
-            .observe(round, &[])
-            .await
-            .map_err(|e| unreadable(eks_cluster::NAME, e))?;
+        // Read again once it is known which are wanted, from what the round
+        // remembers: one under a wanted name that isn't ours must show.
+        let (clusters, addons) =
+            futures::try_join!(self.decisions(eks_cluster::NAME, round), self.decisions(eks_addon::NAME, round))?;
         let mut facts = Facts {
             account: self.aws.scope.account.clone(),
             partition: self.aws.scope.partition.clone(),
@@ -283,7 +283,7 @@ impl Session {
                 facts.subnets.insert(one.address.clone(), stack::Subnet { cidr, zone: zone.to_owned() });
             }
         }
-        for one in found(eks_addon::NAME) {
+        for one in &addons.found {
             facts.addons.extend(text(&one.state, "version").map(|v| (one.address.clone(), v.to_owned())));
         }
         let zones: BTreeMap<&str, &str> =
@@ -463,9 +463,10 @@ fn start_sandbox(spec: &Spec, dir: &Path, global: &Global) -> Result<sandbox::Se
 
 /// Below those that systems give to whoever asks for any.
 fn port_for(dir: &Path) -> u16 {
-    let mut hash = DefaultHasher::new();
-    dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).hash(&mut hash);
-    20_000 + u16::try_from(hash.finish() % 10_000).unwrap_or_default()
+    // The same in every release: the standard library's hashes may change.
+    let digest = Sha256::digest(dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).as_os_str().as_encoded_bytes());
+    let number = digest.iter().fold(0_u32, |number, byte| (number * 256 + u32::from(*byte)) % 10_000);
+    20_000 + u16::try_from(number).unwrap_or_default()
 }
 
 /// The principals and policies that the spec names and somebody else made.

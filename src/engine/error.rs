@@ -44,6 +44,9 @@ pub enum Class {
     Failed,
     /// The user's input or environment is wrong.
     Input,
+    /// The command line is wrong by itself, whatever the spec says and
+    /// whatever exists.
+    Usage,
     /// ringfence is wrong.
     Bug,
 }
@@ -74,6 +77,10 @@ impl Error {
 
     pub fn input(message: impl Into<String>) -> Self {
         Self::new(Class::Input, message)
+    }
+
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Class::Usage, message)
     }
 
     pub fn bug(message: impl Into<String>) -> Self {

@@ -345,6 +345,7 @@ impl Executor {
             took,
             interrupted: stopped != Stop::No,
             differs: vec![],
+            unconfirmed: vec![],
         }
     }
 
@@ -471,7 +472,7 @@ impl Executor {
             };
             let now = match error.class {
                 // An update that failed fails again, and one that takes too long is still there: the next run may try.
-                Class::Denied | Class::Input | Class::Bug | Class::Failed | Class::Timeout => None,
+                Class::Denied | Class::Input | Class::Usage | Class::Bug | Class::Failed | Class::Timeout => None,
                 _ => wait.find(&handle(&found)).await?,
             };
             match now {

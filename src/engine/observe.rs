@@ -31,6 +31,18 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// # Errors
+    /// A kind couldn't be read: absent can't be told from hidden.
+    pub fn readable(&self) -> Result<(), Error> {
+        match self.unreadable.first_key_value() {
+            None => Ok(()),
+            Some((kind, error)) => {
+                let message = format!("{kind} can't be read, so what exists is unknown: {}", error.message);
+                Err(Error { message, ..error.clone() })
+            }
+        }
+    }
+
     /// The newest generation at `address`.
     pub fn current(&self, address: &Address) -> Option<&Found> {
         self.found.get(address).and_then(|all| all.first())

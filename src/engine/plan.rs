@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::address::{Address, Owner};
 use super::desired::{Desired, Resource};
 use super::diff;
+use super::drift::Drift;
 use super::error::{Class, Error, Result};
 use super::graph;
 use super::kind::{Change, Found, Kind, New, Registry, Repair, Rule, Status, Verb};
@@ -141,6 +142,10 @@ pub struct Plan {
     /// Outputs of what exists: the executor starts from them.
     #[serde(skip)]
     pub outputs: BTreeMap<Address, Outputs>,
+    /// Of what differs by somebody's hand, what isn't a change: set by
+    /// [`super::drift::of`] alone.
+    #[serde(skip)]
+    pub drift: Option<Drift>,
 }
 
 impl Plan {
@@ -174,12 +179,7 @@ impl Plan {
 
 /// Plans `desired` against `observed`.
 pub fn plan(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Policy) -> Result<Plan> {
-    // Absent can't be told from hidden.
-    if let Some((kind, error)) = observed.unreadable.first_key_value() {
-        let mut error = error.clone();
-        error.message = format!("{kind} can't be read, so what exists is unknown: {}", error.message);
-        return Err(error);
-    }
+    observed.readable()?;
     let lint = Lint { desired, observed, kinds };
     let mut held = Held::new();
     loop {

@@ -56,6 +56,16 @@ pub struct Report {
     pub interrupted: bool,
     /// What still differs after everything was done: bugs, by address.
     pub differs: Vec<(Address, String)>,
+    /// What was done and couldn't be read again, so nobody has seen that it is
+    /// so.
+    pub unconfirmed: Vec<Unconfirmed>,
+}
+
+/// What couldn't be read again, and why.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unconfirmed {
+    pub addresses: BTreeSet<Address>,
+    pub error: Error,
 }
 
 impl Report {

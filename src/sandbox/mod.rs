@@ -46,6 +46,7 @@ mod state;
 mod sts;
 mod wire;
 
+use crate::files;
 use clock::Clock;
 use fate::Fates;
 pub use faults::Script;
@@ -303,17 +304,12 @@ impl Core {
         Ok(core)
     }
 
-    /// Writes a new file and renames it over the old one.
+    /// Replaces the state file whole.
     fn save(&self) -> io::Result<()> {
         let Some(file) = &self.state_file else { return Ok(()) };
         let bytes = self.lock().snapshot()?;
-        let next = file.with_extension("json.new");
-        let saved = std::fs::write(&next, bytes).and_then(|()| std::fs::rename(&next, file));
-        let saved = saved.map_err(|why| {
-            // Half a file helps nobody, least of all where space is short.
-            let _gone = std::fs::remove_file(&next);
-            io::Error::new(why.kind(), at(file, "can't be written", why))
-        });
+        let saved = files::write(file, &bytes, 0o666);
+        let saved = saved.map_err(|why| io::Error::new(why.kind(), at(file, "can't be written", why)));
         self.lock().unsaved = saved.as_ref().err().map(io::Error::to_string);
         saved
     }

@@ -128,16 +128,21 @@ impl Ids {
     }
 }
 
-/// `aws`, `aws-cn` or `aws-us-gov`.
+/// `aws`, `aws-cn`, `aws-us-gov` or `aws-eusc` (botocore, `partitions.json`).
 pub fn partition(region: &str) -> &'static str {
     match region {
         r if r.starts_with("cn-") => "aws-cn",
         r if r.starts_with("us-gov-") => "aws-us-gov",
+        r if r.starts_with("eusc-") => "aws-eusc",
         _ => "aws",
     }
 }
 
-/// `amazonaws.com`, or the Chinese partition's own.
+/// What the host names of a region's partition end in (botocore, `partitions.json`).
 pub fn dns_suffix(region: &str) -> &'static str {
-    if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
+    match partition(region) {
+        "aws-cn" => "amazonaws.com.cn",
+        "aws-eusc" => "amazonaws.eu",
+        _ => "amazonaws.com",
+    }
 }

@@ -105,12 +105,6 @@ pub fn fargate_profile(tenant: &str) -> String {
     fit(&format!("t-{tenant}"), "", MAX_FARGATE_PROFILE)
 }
 
-/// The name of a replacement that exists beside what it replaces. The first generation has
-/// the plain name; pool names that end like a generation are refused, so none is taken.
-pub fn generation(name: &str, generation: u32, max: usize) -> String {
-    if generation <= 1 { name.to_owned() } else { fit(name, &format!("-g{generation}"), max) }
-}
-
 fn key(owner: Owner<'_>) -> String {
     match owner {
         Owner::Tenant(id) => format!("t-{id}"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use crate::engine::files;
+use crate::files;
 
 use super::error::{Code, SpecError};
 use super::findings::{Findings, join, list, nearest, one_of, quote};

@@ -1085,8 +1085,6 @@ fn names_are_as_the_examples_show() {
     assert_eq!(names.flow_log_group(pool), "/ringfence/acme-p-shared-1/flow-logs");
     assert_eq!(names::node_group("12345"), "t-12345");
     assert_eq!(names::fargate_profile("12345"), "t-12345");
-    assert_eq!(names::generation("t-12345", 1, 63), "t-12345");
-    assert_eq!(names::generation("t-12345", 2, 63), "t-12345-g2");
 }
 
 #[test]
@@ -1110,7 +1108,6 @@ fn the_longest_names_fit_and_stay_apart() {
     let workload = names.workload_role(&a, &account);
     assert!(workload.len() <= names::MAX_ROLE);
     assert_ne!(workload, names.workload_role(&b, &account));
-    assert!(names::generation(&"x".repeat(63), 12, names::MAX_NODE_GROUP).len() <= names::MAX_NODE_GROUP);
 }
 
 // ---------------------------------------------------------------------------------------

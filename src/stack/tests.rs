@@ -778,3 +778,22 @@ proptest! {
         prop_assert_eq!(vpcs.len(), ids.len());
     }
 }
+
+/// Names that are too long are cut, and still known as this tenancy's.
+#[test]
+fn roles_are_known_by_their_names_however_long() {
+    use crate::kinds::aws::access_entry::is_named_ours;
+    let mut spec = example("single-silo");
+    for (name, region) in [("solo", "eu-central-1"), ("a-tenancy-of-thirty-two-letters-", "ap-southeast-99")] {
+        (spec.name, spec.region) = (name.to_owned(), region.to_owned());
+        let names = Names::new(&spec);
+        let long = "x".repeat(32);
+        for owner in [Owner::Tenant("globex"), Owner::Tenant(&long), Owner::Pool(&long)] {
+            for purpose in ["nodes", "pod-execution"] {
+                let role = format!("arn:aws:iam::123456789012:role/some/path/{}", names.role(owner, purpose));
+                assert!(is_named_ours(name, region, &role), "{role}");
+                assert!(!is_named_ours("other", region, &role), "{role}");
+            }
+        }
+    }
+}

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use tera::{Context, ErrorKind, Kwargs, State, Tera, TeraResult};
 
 use crate::engine::error::{Class, Error, Result};
-use crate::engine::files;
+use crate::files;
 
 macro_rules! built_in {
     ($($name:literal)*) => {

@@ -10,7 +10,7 @@ use super::text::{count, hang, plain, width};
 use crate::engine::error::{Class, Error};
 use crate::spec::error::{Excerpt, SpecError, SpecErrors};
 
-/// Why a command ends with exit code 1.
+/// Why a command ends without having done what it was asked for.
 #[derive(Debug)]
 pub enum Failure {
     /// The spec is wrong.
@@ -102,7 +102,7 @@ pub(super) fn help(error: &Error) -> Option<String> {
         Class::Unreachable => "check the network, the proxy and AWS_ENDPOINT_URL, then run the same command",
         Class::Bug => "this is a bug in ringfence; please report it, with the command and this text",
         Class::Unserved => "install what brings that API, then run the same command",
-        Class::Failed | Class::NotFound | Class::Exists | Class::Invalid | Class::Input => "",
+        Class::Failed | Class::NotFound | Class::Exists | Class::Invalid | Class::Input | Class::Usage => "",
     };
     match &error.help {
         Some(help) => Some(help.clone()),

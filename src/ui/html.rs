@@ -2,7 +2,7 @@
 
 use super::Subject;
 use super::detail::Mark;
-use super::human::verdict;
+use super::human::{MISSING, MISSING_HELP, verdict};
 use super::text::{escaped, prose};
 use super::view::{self, Depth, Symbol};
 use crate::engine::kind::Registry;
@@ -28,6 +28,12 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry) -> String {
         body += &format!("<p>{}</p>\n", escaped(&line));
     }
     body += &format!("<p class=\"verdict\">{}</p>\n", escaped(&verdict(plan, subject)));
+    let missing: Vec<String> = plan.drift.iter().flat_map(|d| &d.missing).map(view::missing).collect();
+    if !missing.is_empty() {
+        body += &format!("<div class=\"warn\"><p>{MISSING}. {}.</p><ul>\n", escaped(MISSING_HELP));
+        missing.iter().for_each(|one| body += &format!("<li><code>{}</code></li>\n", escaped(one)));
+        body += "</ul></div>\n";
+    }
     if !plan.confirm.is_empty() {
         body += "<div class=\"warn\"><p>Deleted as a whole, and to be confirmed:</p><ul>\n";
         for address in &plan.confirm {
@@ -119,10 +125,10 @@ fn span(class: &str, text: &str) -> String {
     format!("<span class=\"{class}\">{}</span>", escaped(text))
 }
 
-/// Text of a run's end.
-pub(super) fn report(text: &str) -> String {
+/// Text of a run's end, or of what kept it from beginning.
+pub(super) fn report(title: &str, text: &str) -> String {
     let lines: Vec<String> = text.trim().lines().map(escaped).collect();
-    page("ringfence apply", &format!("<pre>{}</pre>\n", lines.join("\n")))
+    page(title, &format!("<pre>{}</pre>\n", lines.join("\n")))
 }
 
 fn page(title: &str, body: &str) -> String {

@@ -7,6 +7,7 @@ use super::detail::{Detail, Mark};
 use super::text::{Paint, count, duration, hang, hang_list, plain, width};
 use super::view::{self, Depth, Group, Line, Symbol};
 use crate::engine::address::{Address, Owner};
+use crate::engine::drift::Drift;
 use crate::engine::error::Error;
 use crate::engine::kind::Registry;
 use crate::engine::plan::{Action, Plan, Summary};
@@ -31,6 +32,7 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, layout: Lay
         out.push_str(&line);
         out.push('\n');
     }
+    missing(&mut out, plan, layout);
     for group in view::groups(plan, subject, kinds, Depth { all: verbose, width: room }) {
         out.push('\n');
         self::group(&mut out, &group, layout);
@@ -44,6 +46,9 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, layout: Lay
 
 /// The last line of a plan.
 pub(super) fn verdict(plan: &Plan, subject: &Subject) -> String {
+    if let Some(verdict) = plan.drift.as_ref().and_then(|drift| verdict_of_drift(plan, drift)) {
+        return verdict;
+    }
     if !plan.is_empty() {
         let Summary { add, change, replace, destroy } = plan.summary();
         return format!("Plan: {add} to add, {change} to change, {replace} to replace, {destroy} to destroy.");
@@ -56,6 +61,57 @@ pub(super) fn verdict(plan: &Plan, subject: &Subject) -> String {
     };
     format!("No changes. {what}")
 }
+
+/// `None` if all is as the spec says.
+fn verdict_of_drift(plan: &Plan, drift: &Drift) -> Option<String> {
+    let changed = plan.steps.iter().map(|s| &s.address).collect::<BTreeSet<_>>().len();
+    let (waiting, wrong): (Vec<_>, Vec<_>) = plan.blocked.iter().partition(|b| b.pending || b.unmet);
+    let parts = [(drift.missing.len(), "missing"), (changed, "changed"), (wrong.len(), "in the way or unclear")];
+    let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    if !parts.is_empty() {
+        return Some(format!("Drift: {}.", parts.join(", ")));
+    }
+    match (plan.blocked_clusters.len(), waiting.len(), drift.absent.values().sum::<usize>(), drift.left) {
+        (0, 0, 0, 0) => None,
+        (0, 0, absent, 0) => {
+            Some(format!("No drift: what is there is as the spec says, but {} not there.", are(absent)))
+        }
+        (0, 0, _, _) => Some("No drift in what the spec asks for and is there; see the notes for the rest.".to_owned()),
+        (0, n, _, _) => Some(format!("No drift in what could be compared; {} blocked.", are(n))),
+        (n, _, _, _) => {
+            Some(format!("No drift in what could be read; the inside of {} couldn't.", count(n, "cluster")))
+        }
+    }
+}
+
+fn are(resources: usize) -> String {
+    format!("{} {}", count(resources, "resource"), if resources == 1 { "is" } else { "are" })
+}
+
+/// What is gone, before all else: it may be a guard.
+fn missing(out: &mut String, plan: &Plan, layout: Layout) {
+    let missing = plan.drift.iter().flat_map(|d| &d.missing).collect::<Vec<_>>();
+    if missing.is_empty() {
+        return;
+    }
+    out.push('\n');
+    out.push_str(&layout.paint.red(MISSING));
+    out.push('\n');
+    for one in missing {
+        let mut text = String::new();
+        hang(&mut text, "  ✗ ", &view::missing(one), layout.width);
+        out.push_str(&match one.controls.is_empty() {
+            true => text,
+            false => text.lines().map(|line| layout.paint.red(line) + "\n").collect(),
+        });
+    }
+    hang(out, "        ", MISSING_HELP, layout.width);
+}
+
+/// The heading of what is gone.
+pub(super) const MISSING: &str = "Missing: what it lies in is there";
+pub(super) const MISSING_HELP: &str =
+    "It was deleted by hand, or the spec asks for it since the last apply; `ringfence apply` makes it";
 
 fn group(out: &mut String, group: &Group, layout: Layout) {
     let Layout { paint, width: room, .. } = layout;
@@ -270,6 +326,7 @@ pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, l
             room,
         );
     }
+    unconfirmed(&mut out, report, layout);
     if out.len() > 1 {
         out.push('\n');
     }
@@ -285,17 +342,27 @@ pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, l
     if let Some(next) = ending.next {
         hang(&mut out, "Next: ", next, room);
     } else if !complete(report, plan) {
-        hang(&mut out, "Next: ", "run the same command again; it goes on from what exists now", room);
+        let next = match all_done(report, plan) {
+            true => "run the same command again: it reads what exists now, and does what is left, if anything",
+            false => "run the same command again; it goes on from what exists now",
+        };
+        hang(&mut out, "Next: ", next, room);
     }
     out
 }
 
-/// True if everything is done, and nothing waits or differs.
+/// True if everything is done and was seen to be so, and nothing waits or
+/// differs.
 pub(super) fn complete(report: &Report, plan: &Plan) -> bool {
+    all_done(report, plan) && report.unconfirmed.is_empty()
+}
+
+fn all_done(report: &Report, plan: &Plan) -> bool {
     report.lines.iter().all(|l| matches!(l.outcome, Outcome::Done))
         && report.differs.is_empty()
         && !report.interrupted
         && plan.blocked.is_empty()
+        && plan.blocked_clusters.is_empty()
 }
 
 fn verdict_of(report: &Report, plan: &Plan, ending: &super::Ending<'_>) -> String {
@@ -304,6 +371,7 @@ fn verdict_of(report: &Report, plan: &Plan, ending: &super::Ending<'_>) -> Strin
     let how = match (complete(report, plan), report.interrupted) {
         (true, _) => "complete",
         (false, true) => "interrupted",
+        (false, false) if all_done(report, plan) => "done but not confirmed",
         (false, false) => "incomplete",
     };
     format!(
@@ -347,6 +415,21 @@ fn held(out: &mut String, report: &Report, layout: Layout) {
         hang(out, "      ", reason, layout.width);
         if let Some(help) = help {
             hang(out, "      help: ", help, layout.width);
+        }
+    }
+}
+
+/// What was done and couldn't be read again.
+fn unconfirmed(out: &mut String, report: &Report, layout: Layout) {
+    for one in &report.unconfirmed {
+        let n = one.addresses.len();
+        let title = format!("Done, but couldn't be confirmed: {}", count(n, "resource"));
+        section(out, &layout.paint.red(&title));
+        list(out, &mut one.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), layout);
+        let why = format!("What was written couldn't be read again, so it isn't known to be there: {}", one.error);
+        hang(out, "      ", &why, layout.width);
+        if let Some(help) = super::failure::help(&one.error) {
+            hang(out, "      help: ", &help, layout.width);
         }
     }
 }

@@ -64,6 +64,20 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, calls: Opti
         "notes": plan.notes,
         "warnings": subject.warnings.iter().map(finding).collect::<Vec<_>>(),
     });
+    if let (Value::Object(fields), Some(drift)) = (&mut document, &plan.drift) {
+        let missing = drift.missing.iter().map(|m| {
+            json!({
+                "address": m.address,
+                "owner": m.address.owner().to_string(),
+                "kind": m.kind,
+                "summary": m.summary,
+                "controls": m.controls,
+                "within": m.within,
+            })
+        });
+        let drift = json!({"missing": missing.collect::<Vec<_>>(), "absent": drift.absent, "left": drift.left});
+        fields.insert("drift".to_owned(), drift);
+    }
     with_calls(&mut document, calls);
     document
 }
@@ -195,6 +209,9 @@ pub(super) fn report(
             "cluster": b.cluster, "unmet": b.unmet, "controls": b.controls,
         })).collect::<Vec<_>>(),
         "blocked_clusters": clusters(plan),
+        "unconfirmed": report.unconfirmed.iter().map(|one| json!({
+            "addresses": one.addresses, "error": error_json(&one.error),
+        })).collect::<Vec<_>>(),
         "differs": report.differs.iter().map(|(address, what)| json!({"address": address, "what": what})).collect::<Vec<_>>(),
     });
     with_calls(&mut document, calls);

@@ -3,7 +3,7 @@
 
 use super::Subject;
 use super::detail::Mark;
-use super::human::verdict;
+use super::human::{MISSING, MISSING_HELP, verdict};
 use super::text::{count, escaped, plain, prose, width};
 use super::view::{self, Depth, Group, Symbol};
 use crate::engine::kind::Registry;
@@ -23,6 +23,15 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, verbose: bo
         out += &format!("{}\n\n", escaped(&line));
     }
     out += &format!("**{}**\n", escaped(&verdict(plan, subject)));
+    let missing: Vec<String> =
+        plan.drift.iter().flat_map(|d| &d.missing).map(|one| code(&view::missing(one))).collect();
+    if !missing.is_empty() {
+        out += &format!("\n> [!CAUTION]\n> {MISSING}. {}.\n", escaped(MISSING_HELP));
+        missing.iter().take(ROOM / 200).for_each(|one| out += &format!("> - {one}\n"));
+        if missing.len() > ROOM / 200 {
+            out += &format!("> - and {} more\n", missing.len() - ROOM / 200);
+        }
+    }
     if !groups.is_empty() {
         out += "\n| | add | change | replace | destroy | blocked |\n|---|--:|--:|--:|--:|--:|\n";
     }
@@ -144,7 +153,7 @@ fn longest_run(text: &str) -> usize {
     text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
 }
 
-/// Text of a run's end.
+/// Text of a run's end, or of what kept it from beginning.
 pub(super) fn report(text: &str) -> String {
     let fence = "`".repeat(longest_run(text).max(2) + 1);
     format!("{fence}text\n{}\n{fence}\n", text.trim())

@@ -92,6 +92,8 @@ pub struct Subject {
     pub warnings: Vec<SpecError>,
     /// Something to know about all of it, such as that it is a sandbox.
     pub note: Option<String>,
+    /// Not what will be done: what was changed by hand.
+    pub drift: bool,
 }
 
 /// What people know a tenant by.
@@ -295,17 +297,25 @@ impl Ui {
                 format!("{}\n", json::report(report, plan, ending, self.options.verbose.then_some(calls)))
             }
             Format::Markdown => markdown::report(&human::report(report, plan, ending, flat)),
-            Format::Html => html::report(&human::report(report, plan, ending, flat)),
+            Format::Html => html::report("ringfence apply", &human::report(report, plan, ending, flat)),
         })?;
         self.calls(calls);
         Ok(())
     }
 
-    /// Why the command failed. If that can't be written, nothing can.
+    /// Why the command failed: for people on stderr, for machines as a document
+    /// on stdout.
     pub fn failure(&self, failure: &Failure) {
-        match self.options.format {
-            Format::Json => drop(self.put(&format!("{}\n", failure::json(failure)))),
-            _ => self.say(failure::human(failure, self.layout_err()).trim_end()),
+        let flat = || failure::human(failure, Layout { paint: Paint(false), ..self.layout() });
+        let written = match self.options.format {
+            Format::Human => Ok(()),
+            Format::Json => self.put(&format!("{}\n", failure::json(failure))),
+            Format::Markdown => self.put(&markdown::report(&flat())),
+            Format::Html => self.put(&html::report("ringfence: error", &flat())),
+        };
+        // Where stdout takes nothing, JSON's readers have nothing else.
+        if self.options.format != Format::Json || written.is_err() {
+            self.say(failure::human(failure, self.layout_err()).trim_end());
         }
     }
 
@@ -412,11 +422,16 @@ impl Subject {
             pools: spec.pools.iter().map(|p| p.name.clone()).collect(),
             warnings: spec.warnings.clone(),
             note: note.map(str::to_owned),
+            drift: false,
         }
     }
 
     fn heading(&self) -> String {
-        let what = if self.policy.destroy { "Plan to destroy" } else { "Plan for" };
+        let what = match (self.drift, self.policy.destroy) {
+            (true, _) => "Drift of",
+            (_, true) => "Plan to destroy",
+            _ => "Plan for",
+        };
         let file = self.file.display();
         plain(&format!("{what} {}: account {}, {}, {file}", self.tenancy, self.account, self.region))
     }

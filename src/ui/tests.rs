@@ -980,7 +980,7 @@ fn ended() -> (Report, Plan) {
         lines.push(line(&format!("tenant/12345/silo/object-{i}"), Action::Create, false, Outcome::Skipped { because }));
     }
     let differs = vec![(Address::new("tenant/12345/silo/vpc"), "dns_support is false, not true".to_owned())];
-    let report = Report { lines, took: Duration::from_secs(552), interrupted: false, differs };
+    let report = Report { lines, took: Duration::from_secs(552), interrupted: false, differs, unconfirmed: vec![] };
     (report, Plan { blocked: changes().blocked.split_off(1), ..Plan::default() })
 }
 

@@ -8,6 +8,7 @@ use super::detail::{self, Detail, Mark};
 use super::text::{count, cut, plain, prose, width};
 use crate::engine::address::{Address, Owner};
 use crate::engine::diff;
+use crate::engine::drift::Missing;
 use crate::engine::kind::{Change, Registry};
 use crate::engine::plan::{Action, Blocked, Plan, Step, Summary};
 
@@ -161,6 +162,21 @@ pub(super) fn groups(plan: &Plan, subject: &Subject, kinds: &Registry, depth: De
         merge_alike(&mut groups, shapes.into_values(), subject);
     }
     groups
+}
+
+/// One resource that is gone, as a line.
+pub(super) fn missing(one: &Missing) -> String {
+    let mut text = plain(one.address.as_str());
+    if !one.summary.is_empty() {
+        text += &format!(" ({})", plain(&one.summary));
+    }
+    if !one.controls.is_empty() {
+        text += &format!(": {}", one.controls.iter().copied().collect::<Vec<_>>().join(" "));
+    }
+    if one.within > 0 {
+        text += &format!(", and {} in it", count(one.within, "resource"));
+    }
+    text
 }
 
 /// Of three groups or more with the same shape, the first stands for all.

@@ -69,6 +69,17 @@ pub fn entry_address(cluster: &Address, principal: &str) -> Address {
     cluster.join(format!("access-entry/{name}-{hash}"))
 }
 
+/// Characters that a role's name keeps of `TENANCY-REGION-`, however long they
+/// are: names that are too long are cut.
+const KEPT: usize = 24;
+
+/// True if `principal`, a role's ARN, has a name that this tenancy's roles may
+/// have.
+pub fn is_named_ours(tenancy: &str, region: &str, principal: &str) -> bool {
+    let prefix: String = format!("{tenancy}-{region}-").chars().take(KEPT).collect();
+    principal.rsplit('/').next().is_some_and(|name| name.starts_with(&prefix))
+}
+
 pub struct AccessEntry {
     aws: Arc<Aws>,
 }
@@ -200,10 +211,9 @@ impl AccessEntry {
 
     /// True for a role of this tenancy; for one that is gone its name tells.
     fn is_ours(&self, principal: &str, role: Option<&RoleDetail>) -> bool {
-        let prefix = format!("{}-{}-", self.aws.tenancy, self.aws.scope.region);
         match role {
             Some(role) => self.aws.owned(&iam_role::tags_of(role.tags())).is_some(),
-            None => principal.rsplit('/').next().is_some_and(|name| name.starts_with(&prefix)),
+            None => is_named_ours(&self.aws.tenancy, &self.aws.scope.region, principal),
         }
     }
 

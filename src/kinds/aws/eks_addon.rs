@@ -36,6 +36,9 @@ pub struct State {
     pub tags: BTreeMap<String, String>,
 }
 
+/// Role ARNs by service account.
+type Roles = BTreeMap<String, String>;
+
 pub struct EksAddon {
     aws: Arc<Aws>,
 }
@@ -60,10 +63,32 @@ impl EksAddon {
         Ok(answer.and_then(|o| o.addon))
     }
 
-    /// Role ARNs by service account of the add-on's own associations.
-    async fn roles(&self, addon: &Addon) -> Result<BTreeMap<String, String>> {
+    /// Every add-on of our clusters, ours or not, read once a round: their
+    /// versions are asked for before it is known which are wanted.
+    async fn all(&self, round: &Round) -> Result<Arc<Vec<(Addon, Roles)>>> {
+        round
+            .once("eks.addons", || async {
+                let names = gather(live(&self.aws, round).await?, |cluster| async move {
+                    let names = self.names(&cluster.name).await?;
+                    Ok(names.into_iter().map(move |name| (cluster.name.clone(), name)).collect::<Vec<_>>())
+                });
+                let addons = gather(names.await?.into_iter().flatten(), |(cluster, name)| async move {
+                    let Some(addon) = self.addon(&cluster, &name).await? else { return Ok(None) };
+                    let roles = self.roles(&addon).await?;
+                    Ok(Some((addon, roles)))
+                });
+                Ok(addons.await?.into_iter().flatten().collect())
+            })
+            .await
+    }
+
+    /// The add-on's own associations, if it is ours.
+    async fn roles(&self, addon: &Addon) -> Result<Roles> {
         let cluster = addon.cluster_name().unwrap_or_default();
-        let mut roles = BTreeMap::new();
+        let mut roles = Roles::new();
+        if self.aws.owned(&tags_of(addon.tags())).is_none() {
+            return Ok(roles);
+        }
         for arn in addon.pod_identity_associations() {
             let id = arn.rsplit('/').next().unwrap_or_default();
             if let Some(association) = pod_identity::describe(&self.aws, cluster, id).await? {
@@ -73,7 +98,7 @@ impl EksAddon {
         Ok(roles)
     }
 
-    async fn found(&self, addon: &Addon, waiting: bool) -> Result<Option<Found>> {
+    fn found(&self, addon: &Addon, roles: &Roles, waiting: bool) -> Result<Option<Found>> {
         let all = tags_of(addon.tags());
         let Some((address, generation)) = self.aws.owned(&all) else {
             return Ok(None);
@@ -84,7 +109,7 @@ impl EksAddon {
             name: text(addon.addon_name()),
             version: text(addon.addon_version()),
             configuration: configuration(addon.configuration_values()),
-            pod_identity: self.roles(addon).await?,
+            pod_identity: roles.clone(),
             tags: tags::observed(&all),
         };
         let mut state = untyped(&state)?;
@@ -142,19 +167,11 @@ impl Kind for EksAddon {
             let state: State = typed(state)?;
             named.insert((state.cluster, state.name), address);
         }
-        let names = gather(live(&self.aws, round).await?, |cluster| async move {
-            let names = self.names(&cluster.name).await?;
-            Ok(names.into_iter().map(move |name| (cluster.name.clone(), name)).collect::<Vec<_>>())
-        });
-        let addons = gather(names.await?.into_iter().flatten(), |(cluster, name)| async move {
-            let Some(addon) = self.addon(&cluster, &name).await? else {
-                return Ok(None);
-            };
-            Ok(Some((self.found(&addon, false).await?, (cluster, name), addon)))
-        });
         let mut seen = Observation::default();
-        for (found, key, addon) in addons.await?.into_iter().flatten() {
-            match (found, named.get(&key)) {
+        for (addon, roles) in self.all(round).await?.iter() {
+            let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+            let key = (text(addon.cluster_name()), text(addon.addon_name()));
+            match (self.found(addon, roles, false)?, named.get(&key)) {
                 (Some(found), _) => seen.found.push(found),
                 (None, Some(address)) => {
                     let arn = addon.addon_arn().unwrap_or_default();
@@ -179,7 +196,7 @@ impl Kind for EksAddon {
             let Some(addon) = self.addon(&state.cluster, &state.name).await? else {
                 return Ok(None);
             };
-            let found = self.found(&addon, true).await?;
+            let found = self.found(&addon, &self.roles(&addon).await?, true)?;
             Ok(found.filter(|f| f.address == handle.address && f.generation == handle.generation))
         })
         .await

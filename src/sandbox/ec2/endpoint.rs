@@ -56,10 +56,15 @@ const GATEWAY_POLICY: &str =
     r#"{"Version":"2008-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}"#;
 const INTERFACE_POLICY: &str = r#"{"Statement":[{"Action":"*","Effect":"Allow","Principal":"*","Resource":"*"}]}"#;
 
-/// `com.amazonaws.us-east-1.ec2`. In China the names of most interface endpoints begin with `cn.`.
+/// `com.amazonaws.us-east-1.ec2`. In China the names of most interface endpoints begin with `cn.`; in the European
+/// Sovereign Cloud ECR's begin with the partition's own domain.
 fn service_name(region: &str, service: &str) -> String {
-    let cn = region.starts_with("cn-") && !["s3", "dynamodb", "logs"].contains(&service);
-    format!("{}com.amazonaws.{region}.{service}", if cn { "cn." } else { "" })
+    let domain = match super::super::state::partition(region) {
+        "aws-cn" if !["s3", "dynamodb", "logs"].contains(&service) => "cn.com.amazonaws",
+        "aws-eusc" if ["ecr.api", "ecr.dkr"].contains(&service) => "eu.amazonaws",
+        _ => "com.amazonaws",
+    };
+    format!("{domain}.{region}.{service}")
 }
 
 fn private_name(region: &str, service: &str) -> String {

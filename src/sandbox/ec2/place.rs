@@ -13,7 +13,7 @@ const REGIONS: &[(&str, &str)] = &[
     ("ap-southeast-2", "a1 b3 c2"), ("ap-southeast-3", "a1 b2 c3"), ("ap-southeast-4", "a1 b2 c3"), ("ca-central-1", "a1 b2 d4"),
     ("ca-west-1", "a1 b2 c3"), ("cn-north-1", "a1 b2 d4"), ("cn-northwest-1", "a1 b2 c3"), ("eu-central-1", "a2 b3 c1"),
     ("eu-central-2", "a1 b2 c3"), ("eu-north-1", "a1 b2 c3"), ("eu-south-1", "a1 b2 c3"), ("eu-south-2", "a1 b2 c3"),
-    ("eu-west-1", "a1 b2 c3"), ("eu-west-2", "a2 b3 c1"), ("eu-west-3", "a1 b2 c3"), ("il-central-1", "a1 b2 c3"),
+    ("eu-west-1", "a1 b2 c3"), ("eu-west-2", "a2 b3 c1"), ("eu-west-3", "a1 b2 c3"), ("eusc-de-east-1", "a1 b2 c3"), ("il-central-1", "a1 b2 c3"),
     ("me-central-1", "a1 b2 c3"), ("me-south-1", "a1 b2 c3"), ("sa-east-1", "a1 b2 c3"), ("us-east-1", "a1 b2 c4 d6 e3 f5"),
     ("us-east-2", "a1 b2 c3"), ("us-gov-east-1", "a1 b2 c3"), ("us-gov-west-1", "a1 b2 c3"), ("us-west-1", "a1 b3 c2"),
     ("us-west-2", "a1 b2 c3 d4"),

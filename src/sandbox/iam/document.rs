@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// of accounts that the sandbox doesn't have are taken for granted.
 pub fn principal_exists(state: &State, kind: &str, who: &str) -> bool {
     match kind {
-        "Service" => who.ends_with(".amazonaws.com") || who.ends_with(".amazonaws.com.cn"),
+        "Service" => [".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu"].iter().any(|end| who.ends_with(end)),
         "AWS" if who == "*" || is_account(who) => true,
         "AWS" => {
             let parts: Vec<&str> = who.splitn(6, ':').collect();

@@ -6,8 +6,11 @@
 
 mod bad_days;
 mod blocked;
+mod confirmed;
 mod doctor;
+mod drift;
 mod environment;
+mod foreign;
 mod lifecycle;
 mod lock;
 mod nodes;
@@ -21,6 +24,8 @@ mod saved;
 mod secrets;
 mod selection;
 mod stop;
+mod usage;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

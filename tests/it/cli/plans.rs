@@ -156,3 +156,19 @@ fn the_order_in_the_file_changes_nothing_that_exists() {
         assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
     }
 }
+
+/// The European Sovereign Cloud is a partition of its own: ARNs, host names and
+/// ECR's endpoints (botocore, `partitions.json`; its service model of EC2).
+#[test]
+fn the_european_sovereign_cloud() {
+    static SOVEREIGN: Example = Example::new("single-silo", "eusc-de-east-1", "123456789012", &[]);
+    let estate = Estate::new(&SOVEREIGN);
+    estate.edit("eu-central-1", "eusc-de-east-1");
+    estate.edit("arn:aws:iam", "arn:aws-eusc:iam");
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+    let outputs = estate.run(&["output"]).exits(0).out;
+    assert!(outputs.contains("arn:aws-eusc:eks:eusc-de-east-1:") && !outputs.contains("arn:aws:"), "{outputs}");
+    assert!(outputs.contains(".eusc-de-east-1.amazonaws.eu"), "{outputs}");
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
+}

@@ -16,8 +16,9 @@ use super::*;
 
 /// Nothing listens there.
 const CLOSED: &str = "http://127.0.0.1:9";
-const SHARED: &str = "arn:aws:eks:us-east-1:123456789012:cluster/acme-p-shared-1";
-const SILO: &str = "arn:aws:eks:us-east-1:123456789012:cluster/acme-t-12345";
+/// As a kubeconfig calls clusters of a sandbox.
+const SHARED: &str = "sandbox/arn:aws:eks:us-east-1:123456789012:cluster/acme-p-shared-1";
+const SILO: &str = "sandbox/arn:aws:eks:us-east-1:123456789012:cluster/acme-t-12345";
 
 impl Estate {
     /// A kubeconfig in the estate's directory that leads to `server`.
@@ -488,6 +489,40 @@ fn kubeconfigs_are_merged() {
     assert!(!left.iter().any(|n| n.ends_with(".new")), "{left:?}");
 }
 
+/// The ARNs of a sandbox are those of the account: a kubeconfig that leads to
+/// the real clusters still does.
+#[test]
+fn a_sandbox_takes_no_real_clusters_place() {
+    let estate = Estate::applied(&THREE_TIERS);
+    let real = SHARED.strip_prefix("sandbox/").unwrap();
+    let server = "https://ABC.gr7.us-east-1.eks.amazonaws.com";
+    let mine = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: prod\nclusters: [{{name: {real}, cluster: {{server: {server}}}}}]\n\
+         contexts: [{{name: {real}, context: {{cluster: {real}, user: {real}}}}}, {{name: prod, context: {{cluster: {real}, user: {real}}}}}]\n\
+         users: [{{name: {real}, user: {{token: t}}}}]\n"
+    );
+    fs::write(estate.path().join("k"), &mine).unwrap();
+    let before = serde_yaml_of(&mine);
+    let kubeconfig = |args: &[&str]| estate.run(&[&["kubeconfig", "--kubeconfig-file", "k"], args].concat());
+    let said = kubeconfig(&[]).exits(0).err.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("clusters of a sandbox: they answer only while it is served"), "{said}");
+    let config = estate.read_yaml("k");
+    assert_eq!(config["current-context"], "prod");
+    for what in ["clusters", "contexts", "users"] {
+        let (old, new) = (list(&before[what]), list(&config[what]));
+        assert_eq!((&new[..old.len()], new.len()), (old, old.len() + 2), "{what}");
+    }
+    assert_eq!(list(&config["clusters"]).iter().map(|c| text(&c["name"])).collect::<Vec<_>>(), [real, SHARED, SILO]);
+    // Nor by another name.
+    for name in ["prod", real] {
+        kubeconfig(&["shared-1", "--alias", name]).refuses(&["a sandbox's cluster doesn't take its place", "--alias"]);
+        assert_eq!(estate.read_yaml("k"), config);
+    }
+    kubeconfig(&["shared-1", "--alias", "toy", "--use"]).exits(0);
+    kubeconfig(&["shared-1", "--alias", "toy"]).exits(0);
+    assert_eq!(estate.read_yaml("k")["current-context"], "toy");
+}
+
 #[test]
 fn kubeconfigs_of_clusters_that_arent_there() {
     let estate = Estate::new(&THREE_TIERS);
@@ -495,6 +530,7 @@ fn kubeconfigs_of_clusters_that_arent_there() {
     estate.run(&["kubeconfig"]).refuses(&["not applied yet", "12345", "shared-1", "ringfence apply"]);
     estate.run(&["kubeconfig", "12345"]).refuses(&["not applied yet", "12345"]);
     estate.run(&["kubeconfig", "nobody"]).refuses(&["no cluster is called `nobody`", "shared-1, 12345"]);
-    estate.run(&["kubeconfig", "--use"]).refuses(&["for one cluster"]);
+    let run = estate.run(&["kubeconfig", "--use"]).exits(64);
+    assert!(run.err.contains("for one cluster"), "{}", run.err);
     assert!(!file.exists());
 }

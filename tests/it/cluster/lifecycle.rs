@@ -14,8 +14,8 @@ fn objects(baseline: &Baseline) -> BTreeMap<String, Value> {
     let out = tempfile::tempdir().unwrap();
     baseline.run(&["render", "--out", out.path().to_str().unwrap()]);
     let mut objects = BTreeMap::new();
-    for owner in fs::read_dir(out.path()).unwrap() {
-        for file in fs::read_dir(owner.unwrap().path()).unwrap() {
+    for owner in fs::read_dir(out.path()).unwrap().map(|e| e.unwrap().path()).filter(|path| path.is_dir()) {
+        for file in fs::read_dir(owner).unwrap() {
             for object in yaml(&fs::read_to_string(file.unwrap().path()).unwrap()) {
                 let address = object["metadata"]["annotations"]["ringfence.dev/address"].as_str().unwrap().to_owned();
                 objects.insert(address, object);

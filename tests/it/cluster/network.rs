@@ -305,7 +305,7 @@ fn rendered(from: &str, to: &str, kind: &str) -> Vec<Value> {
     let out = dir.path().join("rendered");
     POOL.run(&["render", "--file", spec.to_str().unwrap(), "--out", out.to_str().unwrap()]);
     let entries = |dir: &Path| fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
-    let files = entries(&out).into_iter().flat_map(|dir| entries(&dir));
+    let files = entries(&out).into_iter().filter(|entry| entry.is_dir()).flat_map(|dir| entries(&dir));
     files.flat_map(|file| yaml(&fs::read_to_string(file).unwrap())).filter(|o| o["kind"] == kind).collect()
 }
 

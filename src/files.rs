@@ -1,0 +1,124 @@
+//! Files of the user's: what may be read, and how whatever is written gets there.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+/// # Errors
+/// `file` is no ordinary file, or a link leads out of `directory`.
+pub fn within(directory: &Path, file: &Path) -> io::Result<()> {
+    let (root, real) = (directory.canonicalize()?, file.canonicalize()?);
+    match (real.starts_with(&root), real.is_file()) {
+        (true, true) => Ok(()),
+        (true, false) => Err(io::Error::other("it is no ordinary file")),
+        (false, _) => Err(io::Error::other("it is a link that leads out of the directory")),
+    }
+}
+
+/// Writes `bytes` to `path`: the only way in which files of the user's are
+/// written.
+///
+/// A file is replaced whole or stays as it was, and keeps its mode and owner;
+/// what a link leads to is replaced, not the link. What is no file (a pipe, a
+/// device) is written into. A new file gets `mode`, as far as the umask lets it.
+///
+/// # Errors
+/// It can't be written. Nothing half-written is left, except in what is no file.
+pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let there = match fs::metadata(path) {
+        Ok(there) => Some(there),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    if let Some(mut open) = there.as_ref().and_then(own_output) {
+        return open.write_all(bytes);
+    }
+    match there {
+        Some(other) if !other.is_file() => OpenOptions::new().write(true).open(path)?.write_all(bytes),
+        there => replace(&target(path)?, there.as_ref(), bytes, mode),
+    }
+}
+
+/// Stdout or stderr, if that is what was found there, as at `/dev/stdout`: what
+/// is printed before and after stands before and after it.
+fn own_output(there: &Metadata) -> Option<File> {
+    let (out, err) = (io::stdout(), io::stderr());
+    let both = [out.as_fd().try_clone_to_owned(), err.as_fd().try_clone_to_owned()];
+    both.into_iter()
+        .flatten()
+        .map(File::from)
+        .find(|open| open.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (there.dev(), there.ino())))
+}
+
+/// What `path` leads to, which needn't exist.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    // As many links as Linux follows.
+    const LINKS: usize = 40;
+    let mut at = path.to_owned();
+    for _ in 0..LINKS {
+        match fs::read_link(&at) {
+            Ok(to) => at = folder(&at).join(to),
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound) => return Ok(at),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("it leads through too many links"))
+}
+
+fn folder(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Writes a new file beside `file` and renames it over that.
+fn replace(file: &Path, former: Option<&Metadata>, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut prefix = OsString::from(".");
+    prefix.push(file.file_name().ok_or(ErrorKind::InvalidInput)?);
+    prefix.push(".");
+    let mut options = OpenOptions::new();
+    // Nobody reads what the former file kept from them.
+    options.write(true).create_new(true).mode(former.map_or(mode, |_| 0o600));
+    // It is removed wherever this ends early.
+    let mut next =
+        tempfile::Builder::new().prefix(&prefix).suffix(".new").make_in(folder(file), |path| options.open(path))?;
+    next.as_file_mut().write_all(bytes)?;
+    let kept = former.is_none_or(|former| keep(next.as_file(), former).is_ok());
+    next.as_file().sync_all()?;
+    if !kept {
+        return overwrite(file, bytes);
+    }
+    match next.persist(file) {
+        Ok(_) => sync(folder(file)),
+        // A file that is mounted by itself, as containers have them.
+        Err(failed) if failed.error.kind() == ErrorKind::ResourceBusy => overwrite(file, bytes),
+        Err(failed) => Err(failed.error),
+    }
+}
+
+/// Gives `next` the owner and the mode of `former`.
+fn keep(next: &File, former: &Metadata) -> io::Result<()> {
+    let own = next.metadata()?;
+    if (own.uid(), own.gid()) != (former.uid(), former.gid()) {
+        fchown(next, Some(former.uid()), Some(former.gid()))?;
+    }
+    next.set_permissions(Permissions::from_mode(former.mode() & 0o7777))
+}
+
+/// For a file that no other can stand for. There is space: all of it stands
+/// beside it.
+fn overwrite(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).truncate(true).open(file)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// So that the new name outlasts a crash, where directories can be synced.
+fn sync(folder: &Path) -> io::Result<()> {
+    let Ok(open) = File::open(folder) else { return Ok(()) };
+    match open.sync_all() {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
+    }
+}

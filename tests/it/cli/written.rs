@@ -1,0 +1,263 @@
+//! Where files are written: what stands at the path already stays what it is.
+
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
+
+use super::*;
+
+/// `file`, made by the tool of this name. Only ever in a test's own directory:
+/// a program that gets it wrong must not reach the machine's devices.
+fn node(tool: &str, file: &Path, args: &[&str]) {
+    assert!(Command::new(tool).arg(file).args(args).status().unwrap().success(), "{tool}");
+}
+
+/// True if `text` is a whole saved plan.
+fn is_plan(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(bytes)
+        .is_ok_and(|plan| text(&plan["schema"]).starts_with("ringfence.dev/saved-plan/"))
+}
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_plan_goes_where_a_link_leads() {
+    let estate = Estate::new(&SINGLE_SILO);
+    fs::create_dir(estate.path().join("there")).unwrap();
+    let real = estate.path().join("there/real");
+    fs::write(&real, "old").unwrap();
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+    let mine = fs::metadata(&real).unwrap();
+    // Another owner, where the test may give it one.
+    let owner = if mine.uid() == 0 { (4321, 1234) } else { (mine.uid(), mine.gid()) };
+    chown(&real, Some(owner.0), Some(owner.1)).unwrap();
+    symlink("there/real", estate.path().join("one")).unwrap();
+    symlink("one", estate.path().join("two")).unwrap();
+    symlink("there/new", estate.path().join("nowhere")).unwrap();
+    for (out, file) in [("two", "there/real"), ("nowhere", "there/new"), ("p", "p")] {
+        estate.run(&["plan", "--out", out]).exits(0);
+        assert!(is_plan(&fs::read(estate.path().join(file)).unwrap()), "{out}");
+    }
+    for link in ["one", "two", "nowhere"] {
+        assert!(fs::symlink_metadata(estate.path().join(link)).unwrap().is_symlink(), "{link}");
+    }
+    let now = fs::metadata(&real).unwrap();
+    assert_eq!((now.mode() & 0o7777, (now.uid(), now.gid())), (0o640, owner));
+    assert_eq!(names(&estate.path().join("there")), ["new", "real"].map(str::to_owned).into());
+    estate.run(&["apply", "two"]).exits(0);
+}
+
+#[test]
+fn links_in_a_circle_are_an_error() {
+    let estate = Estate::new(&SINGLE_SILO);
+    symlink("b", estate.path().join("a")).unwrap();
+    symlink("a", estate.path().join("b")).unwrap();
+    estate.run(&["plan", "--out", "a"]).refuses(&["the plan a can't be written"]);
+}
+
+#[test]
+fn a_plan_goes_into_a_pipe() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let pipe = estate.path().join("pipe");
+    node("mkfifo", &pipe, &[]);
+    let reader = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || fs::read(pipe).unwrap())
+    };
+    estate.run(&["plan", "--out", "pipe"]).exits(0);
+    // A reader that got nothing waits on for a writer.
+    drop(fs::File::options().read(true).write(true).open(&pipe).unwrap());
+    assert!(is_plan(&reader.join().unwrap()));
+    assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn a_plan_goes_into_a_device() {
+    let estate = Estate::new(&SINGLE_SILO);
+    for (name, minor, code) in [("null", "3", 0), ("full", "7", 1)] {
+        let device = estate.path().join(name);
+        node("mknod", &device, &["c", "1", minor]);
+        symlink(name, estate.path().join(format!("to-{name}"))).unwrap();
+        for out in [name.to_owned(), format!("to-{name}")] {
+            let run = estate.run(&["plan", "--out", &out]).exits(code);
+            assert!(code == 0 || run.err.contains("No space left on device"), "{}", run.err);
+            assert!(fs::symlink_metadata(&device).unwrap().file_type().is_char_device());
+        }
+    }
+    let all = ["full", "null", "sandbox", "tenancy.yaml", "to-full", "to-null"];
+    assert_eq!(names(estate.path()), all.map(str::to_owned).into());
+}
+
+/// As `/dev/stdout` is: what leads to the process's own stdout.
+#[test]
+fn a_plan_goes_to_stdout() {
+    let estate = Estate::new(&SINGLE_SILO);
+    symlink("/proc/self/fd/1", estate.path().join("stdout")).unwrap();
+    let piped = estate.run(&["plan", "--out", "stdout"]).exits(0).out;
+    let file = estate.path().join("log");
+    fs::write(&file, "before\n").unwrap();
+    for append in [false, true] {
+        let mut log = fs::File::options().read(true).write(true).append(append).open(&file).unwrap();
+        std::io::Seek::seek(&mut log, std::io::SeekFrom::End(0)).unwrap();
+        let status = estate.command(&["plan", "--out", "stdout"]).stdout(log).status().unwrap();
+        assert!(status.success());
+    }
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(text, format!("before\n{piped}{piped}"));
+    assert!(is_plan(piped.split_inclusive("\n}").next().unwrap().as_bytes()), "{piped}");
+    assert!(piped.contains("\nPlan: "), "{piped}");
+    assert!(fs::symlink_metadata(estate.path().join("stdout")).unwrap().is_symlink());
+}
+
+/// What somebody keeps beside it under whatever name.
+#[test]
+fn nothing_beside_a_plan_is_touched() {
+    let estate = Estate::new(&SINGLE_SILO);
+    for name in ["p.new", "p.tmp", ".p.new", "p~"] {
+        fs::write(estate.path().join(name), "mine").unwrap();
+    }
+    estate.run(&["plan", "--out", "p"]).exits(0);
+    for name in ["p.new", "p.tmp", ".p.new", "p~"] {
+        assert_eq!(fs::read_to_string(estate.path().join(name)).unwrap(), "mine", "{name}");
+    }
+}
+
+#[test]
+fn a_kubeconfig_goes_where_a_link_leads() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    symlink("real", estate.path().join("link")).unwrap();
+    estate.run(&["kubeconfig", "--kubeconfig-file", "link"]).exits(0);
+    assert!(fs::symlink_metadata(estate.path().join("link")).unwrap().is_symlink());
+    let real = fs::metadata(estate.path().join("real")).unwrap();
+    assert_eq!(real.mode() & 0o777, 0o600);
+
+    let pipe = estate.path().join("pipe");
+    node("mkfifo", &pipe, &[]);
+    // Both ends, so that neither waits for the other.
+    let mut ends = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    estate.run(&["kubeconfig", "--kubeconfig-file", "pipe"]).exits(0);
+    let mut text = vec![0; 1 << 16];
+    let length = ends.read(&mut text).unwrap();
+    assert_eq!(text[..length], fs::read(estate.path().join("real")).unwrap());
+    assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+
+    node("mknod", &estate.path().join("full"), &["c", "1", "7"]);
+    estate.run(&["kubeconfig", "--kubeconfig-file", "full"]).refuses(&["full can't be written", "No space left"]);
+    assert!(fs::symlink_metadata(estate.path().join("full")).unwrap().file_type().is_char_device());
+}
+
+#[test]
+fn a_sandbox_and_what_is_rendered_go_where_links_lead() {
+    let estate = Estate::new(&SINGLE_SILO);
+    symlink("../kept", estate.state()).unwrap();
+    estate.run(&["plan"]).exits(0);
+    assert!(fs::symlink_metadata(estate.state()).unwrap().is_symlink());
+    assert!(serde_json::from_slice::<Value>(&fs::read(estate.path().join("kept")).unwrap()).is_ok());
+
+    estate.run(&["render", "--out", "rendered"]).exits(0);
+    let dir = estate.path().join("rendered/tenant-globex");
+    let first = dir.join(names(&dir).first().unwrap());
+    let elsewhere = estate.path().join("elsewhere");
+    fs::rename(&first, &elsewhere).unwrap();
+    let text = fs::read(&elsewhere).unwrap();
+    fs::write(&elsewhere, "old").unwrap();
+    symlink(&elsewhere, &first).unwrap();
+    estate.run(&["render", "--out", "rendered"]).exits(0);
+    assert!(fs::symlink_metadata(&first).unwrap().is_symlink());
+    assert_eq!(fs::read(&elsewhere).unwrap(), text);
+}
+
+fn all_below(dir: &Path) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => all.extend(all_below(&entry.path()).into_iter().map(|below| format!("{name}/{below}"))),
+            false => drop(all.insert(name)),
+        }
+    }
+    all
+}
+
+/// What a tenant had that left the spec must not stay in a GitOps repository,
+/// and nothing else must go.
+#[test]
+fn what_is_rendered_no_more_is_taken_out() {
+    let estate = Estate::new(&THREE_TIERS);
+    let out = estate.path().join("rendered");
+    estate.run(&["render"]).exits(0);
+    let all = all_below(&out);
+    let of = |tenant: &str| -> Vec<String> {
+        all.iter().filter(|f| f.starts_with(&format!("tenant-{tenant}/"))).cloned().collect()
+    };
+    assert!(all.contains(".ringfence-acme.sha256") && of("23456").len() > 5, "{all:?}");
+    // It is what `sha256sum` reads.
+    let check = Command::new("sha256sum").args(["-c", "--quiet", ".ringfence-acme.sha256"]).current_dir(&out).status();
+    assert!(check.unwrap().success());
+
+    // Others' files beside ours, and one of ours that somebody changed.
+    for mine in ["tenant-23456/mine.yaml", "mine.yaml", "tenant-34567/kustomization.yaml"] {
+        fs::write(out.join(mine), "mine").unwrap();
+    }
+    let changed = &of("23456")[1].clone();
+    fs::write(out.join(changed), "changed").unwrap();
+    let other = THREE_TIERS.text().replacen("name: acme", "name: other", 1);
+    fs::write(estate.path().join("other.yaml"), other).unwrap();
+    estate.run(&["render", "-f", "other.yaml"]).exits(0);
+    estate.run(&["render"]).exits(0);
+    fs::write(out.join(changed), "changed").unwrap();
+
+    let text = fs::read_to_string(estate.spec()).unwrap();
+    let (start, end) = (text.find("    - id: \"23456\"").unwrap(), text.find("    - id: \"34567\"").unwrap());
+    estate.write(&format!("{}{}", &text[..start], &text[end..]));
+    let said = estate.run(&["render"]).exits(0).err;
+    assert!(
+        said.split_whitespace().collect::<Vec<_>>().join(" ").contains("was changed since it was rendered"),
+        "{said}"
+    );
+    let left = all_below(&out);
+    let gone: BTreeSet<&String> = all.difference(&left).collect();
+    // The pool's priority class for the tenant's tier has no use any more.
+    let class = "pool-shared-1/k8s-priorityclass-ringfence-standard-10000.yaml".to_owned();
+    assert_eq!(gone, of("23456").iter().filter(|f| *f != changed).chain([&class]).collect());
+    for stays in ["tenant-23456/mine.yaml", "mine.yaml", "tenant-34567/kustomization.yaml", ".ringfence-other.sha256"] {
+        assert!(left.contains(stays), "{stays}: {left:?}");
+    }
+    assert_eq!(fs::read_to_string(out.join(changed)).unwrap(), "changed");
+    // Once more changes nothing, and what isn't ours isn't asked about again.
+    assert!(!estate.run(&["render"]).exits(0).err.contains("changed since"));
+    assert_eq!(all_below(&out), left);
+
+    // A folder that is empty goes, too.
+    let text = fs::read_to_string(estate.spec()).unwrap();
+    fs::remove_file(out.join("tenant-34567/kustomization.yaml")).unwrap();
+    estate.write(&text[..text.find("    - id: \"34567\"").unwrap()]);
+    estate.run(&["render"]).exits(0);
+    assert!(!out.join("tenant-34567").exists());
+}
+
+/// A list that leads elsewhere deletes nothing there.
+#[test]
+fn a_list_of_what_was_rendered_is_held_to_its_directory() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let list = estate.path().join("rendered/.ringfence-solo.sha256");
+    estate.run(&["render"]).exits(0);
+    let good = fs::read_to_string(&list).unwrap();
+    let spec = fs::read(estate.spec()).unwrap();
+    let digest = String::from_utf8(Command::new("sha256sum").arg(estate.spec()).output().unwrap().stdout).unwrap();
+    let digest = digest.split(' ').next().unwrap();
+    for path in ["../tenancy.yaml", estate.spec().to_str().unwrap(), ""] {
+        fs::write(&list, format!("{good}{digest}  {path}\n")).unwrap();
+        estate.run(&["render"]).refuses(&["isn't whole", "nothing was written"]);
+        assert_eq!(fs::read(estate.spec()).unwrap(), spec);
+    }
+    // By a link that somebody put in the place of a folder or a file.
+    fs::create_dir(estate.path().join("outside")).unwrap();
+    fs::copy(estate.spec(), estate.path().join("outside/f.yaml")).unwrap();
+    symlink("../outside", estate.path().join("rendered/tenant-gone")).unwrap();
+    symlink("../tenancy.yaml", estate.path().join("rendered/link.yaml")).unwrap();
+    fs::write(&list, format!("{good}{digest}  tenant-gone/f.yaml\n{digest}  link.yaml\n")).unwrap();
+    estate.run(&["render"]).exits(0);
+    assert!(estate.path().join("outside/f.yaml").exists() && estate.path().join("rendered/link.yaml").is_symlink());
+}
