@@ -1,10 +1,12 @@
 //! SDK errors as [`Error`]s: one place decides what each code means.
 
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use super::wire::{NO_ANSWER, NOT_AWS};
+use super::wire::{At, NO_ANSWER, NOT_AWS};
 use crate::engine::error::{Class, Error};
 use crate::engine::secret::hide;
 
@@ -14,7 +16,14 @@ pub fn failed<E>(operation: &'static str) -> impl FnOnce(SdkError<E, HttpRespons
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    move |error| convert(&error).operation(operation)
+    move |error| {
+        let error = convert(&error);
+        // What failed may be a call that comes before it: for credentials.
+        match &error.operation {
+            Some(_) => error,
+            None => error.operation(operation),
+        }
+    }
 }
 
 /// True if `error` says that the thing asked for doesn't exist.
@@ -52,22 +61,34 @@ where
             if dispatch.is_timeout() && cause.ends_with(NO_ANSWER) {
                 return Error::new(Class::Unclear, NO_ANSWER);
             }
-            if is_credentials(&cause) {
+            let host = links(error).find_map(|link| link.downcast_ref::<At>()).map(|at| at.host.as_str());
+            if let Some(refused) = assumed(error) {
+                return refused;
+            }
+            if host.is_none() && is_credentials(&cause) {
                 return no_credentials(&cause);
             }
             if let Some((_, page)) = cause.split_once(NOT_AWS) {
                 return Error::new(Class::Unclear, format!("{NOT_AWS}{page}")).help(SOMEBODY_ELSE);
             }
             let refused = cause.contains("refused") || cause.contains("dns error") || cause.contains("tcp connect");
-            if dispatch.is_user() || (dispatch.is_io() && refused) || cause.contains("certificate") {
-                Error::new(Class::Unreachable, format!("the endpoint can't be reached: {}", last(&cause)))
+            let host = host.unwrap_or("the endpoint");
+            if dispatch.is_user()
+                || dispatch.is_timeout()
+                || (dispatch.is_io() && refused)
+                || cause.contains("certificate")
+            {
+                Error::new(Class::Unreachable, format!("{host} can't be reached: {}", last(&cause)))
                     .help("check the network, the proxy variables, AWS_ENDPOINT_URL and AWS_CA_BUNDLE")
             } else {
-                Error::new(Class::Unclear, format!("the connection broke: {}", last(&cause)))
+                Error::new(Class::Unclear, format!("the connection to {host} broke: {}", last(&cause)))
             }
         }
         _ => {
             let cause = chain(error);
+            if let Some(refused) = assumed(error) {
+                return refused;
+            }
             if is_credentials(&cause) {
                 return no_credentials(&cause);
             }
@@ -176,10 +197,36 @@ fn class(code: &str, message: &str) -> Class {
     }
 }
 
+/// Codes of keys that aren't known: to AWS, or in a region that isn't enabled for the account.
+const UNKNOWN_KEYS: [&str; 5] = [
+    "AuthFailure",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+];
+
+/// Codes of keys that are known, and a signature that isn't theirs.
+const WRONG_SIGNATURES: [&str; 3] = ["SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature"];
+
 fn help(code: &str, message: &str) -> Option<String> {
     Some(match class(code, message) {
         Class::Denied if code.starts_with("Expired") => {
             "the credentials have expired: sign in again, then run the same command".to_owned()
+        }
+        Class::Denied if UNKNOWN_KEYS.contains(&code) => {
+            "AWS doesn't take these keys here: check AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SESSION_TOKEN; a region that \
+             the account hasn't enabled answers the same (`aws account list-regions` shows which are)"
+                .to_owned()
+        }
+        Class::Denied if WRONG_SIGNATURES.contains(&code) => {
+            "the secret key doesn't belong to the key id, or this computer's clock is wrong; something in between may have \
+             changed the request"
+                .to_owned()
+        }
+        Class::Denied if code == "OptInRequired" => {
+            "the account isn't signed up for this service, or hasn't enabled this region (`aws account list-regions`)"
+                .to_owned()
         }
         Class::Denied => "`ringfence iam-policy` prints the permissions that this spec needs".to_owned(),
         Class::Quota => "ask for a higher quota in Service Quotas, then run the same command".to_owned(),
@@ -212,19 +259,35 @@ fn is_credentials(cause: &str) -> bool {
 
 /// Why the wire didn't even send the request, if it didn't.
 fn barred<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
-    std::iter::successors(error.source(), |e| e.source()).find_map(|e| e.downcast_ref())
+    links(error).skip(1).find_map(|link| link.downcast_ref())
+}
+
+/// An error and its causes, outermost first.
+fn links<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |link| link.source())
 }
 
 /// All causes, outermost first.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    links(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Where a role for credentials was refused, in STS's words.
+fn assumed(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
+    let said = |link: &(dyn std::error::Error + 'static)| {
+        let plain = link.downcast_ref::<AssumeRoleError>().map(|e| (e.meta().clone(), "AssumeRole"));
+        let by_token = || link.downcast_ref::<AssumeRoleWithWebIdentityError>();
+        plain.or_else(|| by_token().map(|e| (e.meta().clone(), "AssumeRoleWithWebIdentity")))
+    };
+    let (meta, operation) = links(error).find_map(said)?;
+    let code = meta.code()?;
+    let message = hide(meta.message().unwrap_or("no message").trim_end_matches('.'));
+    let help =
+        "see whether the profile's role exists, and whether its trust policy and the caller's own policies allow this";
+    let error = Error::new(Class::Denied, format!("no AWS credentials: the role can't be assumed: {message}"));
+    Some(Error { code: Some(hide(code)), ..error }.operation(format!("sts:{operation}")).help(help))
 }
 
 /// The last two links of a chain: what really happened.

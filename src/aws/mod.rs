@@ -2,6 +2,7 @@
 //! the count of calls. `aws_sdk_*` is named here and in `kinds/aws/` only.
 
 pub mod calls;
+mod environment;
 pub mod error;
 pub mod fence;
 pub mod http;
@@ -100,7 +101,10 @@ impl Aws {
             };
         }
         let sts = client!(aws_sdk_sts);
-        let identity = sts.get_caller_identity().send().await.map_err(error::failed("sts:GetCallerIdentity"))?;
+        let identity = match sts.get_caller_identity().send().await.map_err(error::failed("sts:GetCallerIdentity")) {
+            Ok(identity) => identity,
+            Err(error) => return Err(environment::explained(error).await),
+        };
         let account = identity.account().unwrap_or_default().to_owned();
         let arn = identity.arn().unwrap_or_default();
         let partition = arn.split(':').nth(1).unwrap_or("aws").to_owned();
@@ -230,7 +234,11 @@ async fn configured(access: &Access, clock: &Clock) -> Result<(SdkConfig, Wire)>
             loader.endpoint_url(url).credentials_provider(Credentials::new(account, "sandbox", None, None, "sandbox"))
         }
     };
-    let config = loader.load().await;
+    let mut config = loader.load().await;
+    if access.sandbox.is_none() {
+        config = environment::with_services(config).await;
+        environment::check(&config)?;
+    }
     let Some(credentials) = config.credentials_provider() else { return Ok((config, wire)) };
     let kept = SharedCredentialsProvider::new(Kept(credentials));
     Ok((config.to_builder().credentials_provider(kept).build(), wire))

@@ -5,6 +5,7 @@
 //! eight times, and a kind may make calls for hours. The limit begins when the
 //! request is sent: what is waited for before isn't AWS's slowness.
 
+use std::fmt;
 use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::{
@@ -88,6 +89,7 @@ impl HttpConnector for WireConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let (connector, wire) = (self.connector.clone(), self.wire.clone());
         HttpConnectorFuture::new(async move {
+            let host = request.uri().parse::<http::Uri>().ok().and_then(|uri| uri.authority().map(ToString::to_string));
             // Without a signature it asks for credentials.
             let api = Api::of(&request);
             if let Some(api) = &api {
@@ -98,7 +100,7 @@ impl HttpConnector for WireConnector {
             let limit = attempt.as_ref().map_or(wire.patience, |attempt| attempt.limit.min(wire.patience));
             let answer = tokio::select! {
                 biased;
-                answer = exchange(&connector, request) => answer,
+                answer = exchange(&connector, request) => answer.map_err(|error| at(host, error)),
                 () = wire.clock.sleep(limit.mul_f64(wire.clock.speed())) => {
                     Err(ConnectorError::timeout(NO_ANSWER.into()))
                 }
@@ -129,6 +131,38 @@ async fn exchange(
     let bytes = body.collect().await.map_err(ConnectorError::io)?.to_bytes();
     *response.body_mut() = SdkBody::from(bytes.clone());
     Ok((response, bytes))
+}
+
+/// A failure to reach a host, which the SDK's own errors don't name.
+#[derive(Debug)]
+pub(super) struct At {
+    pub host: String,
+    source: ConnectorError,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host)
+    }
+}
+
+impl std::error::Error for At {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.source()
+    }
+}
+
+/// `error` of the same kind, with the host in it.
+fn at(host: Option<String>, error: ConnectorError) -> ConnectorError {
+    let Some(host) = host else { return error };
+    let (timeout, user, io, kind) = (error.is_timeout(), error.is_user(), error.is_io(), error.as_other());
+    let named = Box::new(At { host, source: error });
+    match (timeout, user, io) {
+        (true, ..) => ConnectorError::timeout(named),
+        (_, true, _) => ConnectorError::user(named),
+        (.., true) => ConnectorError::io(named),
+        _ => ConnectorError::other(named, kind),
+    }
 }
 
 /// What is said when the time limit has passed.

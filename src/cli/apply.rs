@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::sync::mpsc;
 
+use super::preflight::Findings;
 use super::session::{Locked, Look, Session};
 use super::{Global, Running, Selection, exit, preflight, saved};
 use crate::engine::address::Address;
@@ -14,7 +15,8 @@ use crate::engine::error::{Class, Error};
 use crate::engine::execute::{Chance, Executor};
 use crate::engine::plan::{Action, Plan, Policy, Step};
 use crate::engine::report::{Outcome, Report, Unconfirmed};
-use crate::ui::{Ending, Failure, Format, Ui};
+use crate::spec::SpecErrors;
+use crate::ui::{Ending, Failure, Format, Subject, Ui};
 
 #[derive(Debug, Args)]
 pub struct Apply {
@@ -89,14 +91,19 @@ pub async fn carry_out(
             .help("use --format html with `plan`, and human, json or markdown here")
             .into());
     }
-    ui.plan(&plan, &session.subject(policy), &session.kinds, &BTreeMap::new())?;
+    let Findings { wrong, notes } = match running.no_preflight {
+        true => Findings::default(),
+        false => preflight::offers(session, &look, &plan).await,
+    };
+    let subject = Subject { notes, ..session.subject(policy) };
+    ui.plan(&plan, &subject, &session.kinds, &BTreeMap::new())?;
     let ending = Ending { destroy: policy.destroy, note: session.note.as_deref(), next: None };
     if plan.steps.is_empty() {
         ui.report(&Report::default(), &plan, &ending, &session.calls())?;
         return Ok(blocked_code(&plan));
     }
     if !running.no_preflight {
-        preflight::check(session, ui, &look, &plan).await?;
+        preflight::check(session, ui, &look, &plan, SpecErrors(wrong)).await?;
     }
     drop(look);
     let asked = session.aws.clock.elapsed();

@@ -2,9 +2,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::preflight::Findings;
 use super::session::Session;
 use super::{Global, Selection, exit, preflight, saved};
-use crate::ui::{Failure, Ui};
+use crate::ui::{Failure, Subject, Ui};
 
 #[derive(Debug, Args)]
 pub struct Plan {
@@ -33,17 +34,20 @@ impl Plan {
         if let Some(file) = &self.out {
             saved::write(file, global, &session, &policy, self.upgrade, &plan)?;
         }
-        ui.plan(&plan, &session.subject(&policy), &session.kinds, &session.calls())?;
+        let Findings { wrong, notes } = preflight::offers(&session, &look, &plan).await;
+        let impossible = !wrong.is_empty();
+        let subject = Subject { wrong, notes, ..session.subject(&policy) };
+        ui.plan(&plan, &subject, &session.kinds, &session.calls())?;
         if let Some(file) = &self.out {
             let command = global.command(&["apply", &file.display().to_string()]);
             ui.note(&format!("Saved. To do exactly this: {command}"));
         }
-        if let Err(error) = preflight::account(&session, ui, &look, &plan).await {
+        for error in preflight::account(&session, ui, &look, &plan).await {
             let help = error.help.as_deref().unwrap_or_default();
             ui.note(&format!("`apply` would stop before its first write: {error}\n{help}"));
         }
         let changes = !plan.is_empty();
-        let wrong = plan.blocked.iter().any(|b| !b.pending);
+        let wrong = impossible || plan.blocked.iter().any(|b| !b.pending);
         session.close().await?;
         Ok(match (changes, wrong) {
             (_, true) => exit::ERROR,

@@ -2,12 +2,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{Global, exit, session, stop, unwritten};
 use crate::aws::probe::{self, Difference, Outcome};
 use crate::engine::error::Error;
-use crate::sandbox::{Options, Script, Server};
+use crate::sandbox::{Options, Script, Server, fresh_quotas};
 use crate::ui::{self, Failure, Ui};
 
 #[derive(Debug, Args)]
@@ -21,7 +21,11 @@ pub struct Sandbox {
     /// How much faster than the wall its time passes.
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = super::positive)]
     speed: f64,
-    /// A service quota, by code or name. Repeatable.
+    /// The service quotas: those of an account that is just made, or those of
+    /// one that has had them raised.
+    #[arg(long, value_enum, default_value_t = Account::Production)]
+    account: Account,
+    /// A service quota, by code or name, over those of --account. Repeatable.
     #[arg(long, value_name = "QUOTA=N", value_parser = quota)]
     quota: Vec<(String, f64)>,
     /// Append each call as a line of JSON.
@@ -34,7 +38,7 @@ pub struct Sandbox {
     /// Compare it with another endpoint, or with `aws` itself: the same calls
     /// to both, and where the answers differ. What that makes there is taken
     /// away again; on AWS it costs a dollar or two and takes half an hour.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["listen", "state", "speed", "quota", "record", "faults", "enforce_iam"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["listen", "state", "speed", "account", "quota", "record", "faults", "enforce_iam"])]
     check: Option<String>,
     /// Hold keys that sts:AssumeRole issued to the policies of their role;
     /// others stay the account's administrator.
@@ -42,11 +46,17 @@ pub struct Sandbox {
     enforce_iam: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Account {
+    Fresh,
+    Production,
+}
+
 impl Sandbox {
     /// Serves until it is interrupted. The roles and policies that the spec
     /// refers to are there, if there is a spec.
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
-        let Self { listen, state, speed, quota, record, faults, enforce_iam, check } = self;
+        let Self { listen, state, speed, account, quota, record, faults, enforce_iam, check } = self;
         if let Some(other) = check {
             return compare(&other, ui).await;
         }
@@ -66,7 +76,7 @@ impl Sandbox {
             account: spec.as_ref().map_or_else(|| Options::default().account, session::account),
             speed,
             state_dir: state,
-            quotas: quota.into_iter().collect::<BTreeMap<_, _>>(),
+            quotas: quotas(account, quota),
             record,
             enforce_iam,
             ..Options::default()
@@ -150,6 +160,15 @@ fn script(file: &Path) -> crate::engine::error::Result<Script> {
     Script::parse(&text).map_err(|e| {
         Error::input(format!("{} is no fault script: {e}", file.display())).help("docs/faults.md has the format")
     })
+}
+
+fn quotas(account: Account, given: Vec<(String, f64)>) -> BTreeMap<String, f64> {
+    let mut quotas = match account {
+        Account::Fresh => fresh_quotas(),
+        Account::Production => BTreeMap::new(),
+    };
+    quotas.extend(given);
+    quotas
 }
 
 fn quota(text: &str) -> Result<(String, f64), String> {

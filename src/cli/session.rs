@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use sha2::{Digest, Sha256};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{Global, Running, exit, stop};
@@ -25,7 +26,7 @@ use crate::engine::observe::{self, Observed};
 use crate::engine::plan::{self, Plan, Policy};
 use crate::k8s::Clusters;
 use crate::kinds;
-use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, node_group, subnet, versions, vpc};
+use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, node_group, offers, subnet, versions, vpc, vpc_endpoint};
 use crate::sandbox;
 use crate::spec::{self, KubernetesVersion, LoadOptions, Spec};
 use crate::stack::{self, Facts, Offer, Zone};
@@ -57,6 +58,7 @@ pub struct Session {
 
 /// What should exist, and what does.
 pub struct Look {
+    pub facts: Facts,
     pub desired: Desired,
     pub observed: Observed,
 }
@@ -108,7 +110,7 @@ impl Session {
         let desired = stack::build(&self.spec, &facts, &self.templates)?;
         let mut observed = observe::observe(&self.kinds, &desired, &round, known, self.in_cluster).await;
         observed.notes.extend(stack::old_images(&desired, &facts));
-        Ok(Look { desired, observed })
+        Ok(Look { facts, desired, observed })
     }
 
     /// What a plan with this policy is about, for showing it.
@@ -246,10 +248,11 @@ impl Session {
         }
     }
 
-    /// Kinds that hold earlier decisions: blocks and zones. What stands there
-    /// is ours by its tags alone, so it needn't be known yet what is wanted.
+    /// Kinds that hold earlier decisions: blocks, zones, endpoints' subnets. What
+    /// stands there is ours by its tags alone, so it needn't be known yet what is
+    /// wanted.
     async fn decided(&self, round: &Round) -> Result<BTreeMap<&'static str, Observation>> {
-        let reads = [vpc::NAME, subnet::NAME]
+        let reads = [vpc::NAME, subnet::NAME, vpc_endpoint::NAME]
             .map(|name| async move { Ok::<_, Error>((name, self.decisions(name, round).await?)) });
         Ok(try_join_all(reads).await?.into_iter().collect())
     }
@@ -283,13 +286,18 @@ impl Session {
                 facts.subnets.insert(one.address.clone(), stack::Subnet { cidr, zone: zone.to_owned() });
             }
         }
+        let zones: BTreeMap<&str, &str> =
+            found(subnet::NAME).filter_map(|one| Some((one.id.as_str(), text(&one.state, "zone")?))).collect();
+        for one in found(vpc_endpoint::NAME) {
+            let subnets = one.state["subnets"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let there = subnets.filter_map(|id| zones.get(id)).map(|zone| (*zone).to_owned());
+            facts.endpoints.insert(one.address.clone(), there.collect());
+        }
         for one in &addons.found {
             facts.addons.extend(text(&one.state, "version").map(|v| (one.address.clone(), v.to_owned())));
         }
-        let zones: BTreeMap<&str, &str> =
-            found(subnet::NAME).filter_map(|one| Some((one.id.as_str(), text(&one.state, "zone")?))).collect();
         for one in &clusters.found {
-            let subnets = one.state.get("subnets").and_then(serde_json::Value::as_array).into_iter().flatten();
+            let subnets = one.state.get("subnets").and_then(Value::as_array).into_iter().flatten();
             let zones: Option<BTreeSet<String>> =
                 subnets.map(|id| zones.get(id.as_str()?).map(|zone| (*zone).to_owned())).collect();
             if let (Some(zones), Status::Ready | Status::Pending(_)) = (zones, &one.status) {
@@ -324,8 +332,11 @@ impl Session {
                 .collect();
             Ok::<_, Error>((version, offers))
         }));
-        let (zones, releases, offered) = futures::try_join!(zones, releases, offered)?;
+        let asked = stack::services_to_ask(&self.spec, &facts);
+        let services = offers::zones_of_services(&self.aws, &asked);
+        let (zones, releases, offered, services) = futures::try_join!(zones, releases, offered, services)?;
         (facts.releases, facts.releases_unread) = releases;
+        facts.services = services;
         facts.zones = zones.into_iter().map(|z| Zone { name: z.name, id: z.id }).collect();
         facts.offered = offered.into_iter().collect();
         facts.roles = self.roles(round).await?;
@@ -516,8 +527,8 @@ fn unreadable(kind: &str, mut error: Error) -> Error {
     error
 }
 
-fn text<'a>(state: &'a serde_json::Value, field: &str) -> Option<&'a str> {
-    state.get(field).and_then(serde_json::Value::as_str)
+fn text<'a>(state: &'a Value, field: &str) -> Option<&'a str> {
+    state.get(field).and_then(Value::as_str)
 }
 
 #[cfg(test)]

@@ -51,6 +51,28 @@ pub enum Class {
     Bug,
 }
 
+impl Class {
+    /// The same command gives the same answer until somebody has mended something.
+    pub fn is_for_good(self) -> bool {
+        match self {
+            Self::Denied | Self::Invalid | Self::Input | Self::Bug => true,
+            Self::Throttled
+            | Self::Conflict
+            | Self::Held
+            | Self::NotYet
+            | Self::Lost
+            | Self::NotFound
+            | Self::Exists
+            | Self::Timeout
+            | Self::Quota
+            | Self::Unreachable
+            | Self::Unserved
+            | Self::Unclear
+            | Self::Failed => false,
+        }
+    }
+}
+
 /// One failure, with what a person needs to go on.
 #[derive(Clone, Debug, Serialize)]
 pub struct Error {

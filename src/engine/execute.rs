@@ -598,6 +598,9 @@ fn given_up(error: Error, tried: Duration) -> Error {
     let message = format!("{}, tried for {} s", error.message, tried.as_secs());
     let help = error.help.clone().unwrap_or_else(|| match error.class {
         Class::Throttled => "run the same command later: it goes on from what it finds".to_owned(),
+        class if class.is_for_good() => {
+            "mend what it says, then run the same command: it goes on from what it finds".to_owned()
+        }
         _ => "run the same command again: it goes on from what it finds".to_owned(),
     });
     Error { message, ..error }.help(help)

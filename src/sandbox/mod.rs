@@ -57,6 +57,7 @@ use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use iam::enforce::{self, Checks};
+pub use quotas::fresh as fresh_quotas;
 use serde_json::{Value, json};
 use state::{Ids, State};
 use std::collections::{BTreeMap, BTreeSet};

@@ -69,6 +69,11 @@ const SERVICES: &[(&str, &str)] = &[
     ("vpc", "Amazon Virtual Private Cloud (Amazon VPC)"),
 ];
 
+/// What a new account has: overrides of what a production account has, by name, so that others by code come before them.
+pub fn fresh() -> BTreeMap<String, f64> {
+    QUOTAS.iter().map(|quota| (quota.name.to_owned(), quota.default)).collect()
+}
+
 /// The value of a quota (by its code): the override under its code or name, else that of a production account. A
 /// quota that isn't in the table has no limit.
 pub fn limit(overrides: &BTreeMap<String, f64>, code: &str) -> f64 {

@@ -2,7 +2,7 @@
 
 use super::model::Principal;
 
-/// Regions that AWS has at the time of this release, to tell a slip from a new one.
+/// The regions of all partitions at the time of this release (botocore 1.44.8, `partitions.json`).
 pub const REGIONS: &[&str] = &[
     "af-south-1",
     "ap-east-1",
@@ -25,6 +25,7 @@ pub const REGIONS: &[&str] = &[
     "cn-northwest-1",
     "eu-central-1",
     "eu-central-2",
+    "eu-isoe-west-1",
     "eu-north-1",
     "eu-south-1",
     "eu-south-2",
@@ -35,12 +36,20 @@ pub const REGIONS: &[&str] = &[
     "il-central-1",
     "me-central-1",
     "me-south-1",
+    "me-west-1",
     "mx-central-1",
     "sa-east-1",
+    "sa-west-1",
     "us-east-1",
     "us-east-2",
     "us-gov-east-1",
     "us-gov-west-1",
+    "us-iso-east-1",
+    "us-iso-west-1",
+    "us-isob-east-1",
+    "us-isob-west-1",
+    "us-isof-east-1",
+    "us-isof-south-1",
     "us-west-1",
     "us-west-2",
 ];

@@ -15,6 +15,7 @@ use super::error::{Code, SpecError};
 use super::findings::{Findings, join, list, one_of, quote};
 use super::model::{IsolationModel, KubernetesVersion, Profile};
 use super::network;
+use super::places::Places;
 use super::profile::{self, Loaded, Profiles};
 use super::rules::{self, Verdict};
 use super::schema;
@@ -57,6 +58,22 @@ pub struct Member<'a> {
 pub struct Checked<'a> {
     pub pools: Vec<Member<'a>>,
     pub tenants: Vec<Member<'a>>,
+}
+
+impl Checked<'_> {
+    /// Where the document says what only AWS can judge.
+    pub fn places(&self, root: &Node) -> Places {
+        let mut places = Places::default();
+        for (kind, key, members) in [("pool", "name", &self.pools), ("tenant", "id", &self.tenants)] {
+            for member in members {
+                let Some(name) = member.node.get(key).and_then(Node::text) else { continue };
+                member.places(root, &mut |setting, place| {
+                    places.add(format!("{kind}/{name}"), setting, place.error(Code::NotOffered, String::new()));
+                });
+            }
+        }
+        places
+    }
 }
 
 pub fn check<'a>(root: &'a Node, profiles: &'a Profiles, today: Date, findings: &mut Findings) -> Checked<'a> {
@@ -139,11 +156,13 @@ impl<'a> Checker<'a, '_> {
     fn region_and_account(&mut self) {
         if let Some((node, region)) = self.at("spec.region").and_then(Node::with_text) {
             let help = one_of(region, arn::REGIONS);
-            if !arn::is_region(region) {
-                self.error(Code::BadValue, "spec.region", &node.mark, format!("{} is no region", quote(region)), help);
-            } else if !arn::REGIONS.contains(&region) {
-                let message = format!("{} is no region that this version of ringfence knows", quote(region));
-                self.findings.warn(SpecError::new(Code::BadValue, "spec.region", &node.mark, message).help(help));
+            let message = match (arn::is_region(region), arn::REGIONS.contains(&region)) {
+                (_, true) => None,
+                (true, false) => Some(format!("{} is no region that this version of ringfence knows", quote(region))),
+                (false, false) => Some(format!("{} is no region", quote(region))),
+            };
+            if let Some(message) = message {
+                self.error(Code::BadValue, "spec.region", &node.mark, message, help);
             }
         }
         let account = self.at("spec.accountId").and_then(Node::with_text);
@@ -909,6 +928,31 @@ impl Place {
 impl Member<'_> {
     fn isolation(&self) -> Option<IsolationModel> {
         self.loaded.and_then(|l| l.profile.as_ref()).map(|p| p.isolation)
+    }
+
+    /// Tells each setting that only AWS can judge, by its path in the profile with a list's value as the last step, and
+    /// its place.
+    fn places(&self, root: &Node, tell: &mut impl FnMut(Vec<String>, Place)) {
+        tell(Vec::new(), Place { mark: self.anchor.clone(), path: self.anchor_path.clone(), related: None });
+        let path = |steps: &[&str]| steps.iter().map(|step| (*step).to_owned()).collect::<Vec<_>>();
+        let Some((settings, isolation)) = self.settings.as_ref().zip(self.isolation()) else { return };
+        for section in ["nodes", "systemNodes"].into_iter().filter(|section| profile::uses(isolation, section)) {
+            let types = settings.at(&[section, "instanceTypes"]).map(Node::items).unwrap_or_default();
+            for (i, name) in types.iter().enumerate().filter_map(|(i, node)| Some((i, node.text()?))) {
+                let at = path(&[section, "instanceTypes", &i.to_string()]);
+                tell(path(&[section, "instanceTypes", name]), self.place(&[at]));
+            }
+        }
+        for addon in settings.get("addons").map(Node::entries).unwrap_or_default() {
+            let at = path(&["addons", &addon.key, "version"]);
+            tell(at.clone(), self.place(&[at]));
+        }
+        if let Some((endpoints, at)) = self.effective(&["network", "endpoints"], root) {
+            for (i, node) in endpoints.items().iter().enumerate() {
+                let Some(service) = node.text() else { continue };
+                tell(path(&["network", "endpoints", service]), self.place_of(node, format!("{at}[{i}]")));
+            }
+        }
     }
 
     /// The first of the settings that the spec itself gives, or else the tier that gives them.

@@ -74,6 +74,8 @@ pub enum Code {
     /// More than AWS allows by default; quotas can be raised.
     Quota,
     UnsupportedVersion,
+    /// AWS doesn't have it in this region, or not in the zones that it is to be in.
+    NotOffered,
 }
 
 impl fmt::Display for SpecErrors {

@@ -27,7 +27,8 @@ impl Findings {
     }
 }
 
-fn in_order(mut found: Vec<SpecError>) -> Vec<SpecError> {
+/// In the order of the file, each once.
+pub fn in_order(mut found: Vec<SpecError>) -> Vec<SpecError> {
     found.sort_by(|a, b| {
         let key = |e: &SpecError| (e.at.file.clone(), e.at.line, e.at.column);
         key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message))

@@ -12,6 +12,7 @@ use super::checks::{self, Checked, Member};
 use super::error::{Code, SpecError, SpecErrors};
 use super::findings::Findings;
 use super::model::*;
+use super::places::Places;
 use super::profile::Profiles;
 use super::schema;
 use super::structure;
@@ -44,12 +45,14 @@ pub fn load(file: &Path, text: &str, options: &LoadOptions) -> Result<Spec, Spec
         }
     };
     structure::check(&schema::TENANCY, &mut root, "", &mut findings);
-    let Checked { pools, tenants } = checks::check(&root, &profiles, options.today, &mut findings);
+    let checked = checks::check(&root, &profiles, options.today, &mut findings);
+    let places = checked.places(&root);
+    let Checked { pools, tenants } = checked;
     let document = if findings.errors.is_empty() { document(&root, &mut findings) } else { None };
     let spec = document.and_then(|document| resolve(file, document, pools, tenants));
     let warnings = findings.finish()?;
     match spec {
-        Some(spec) => Ok(Spec { warnings, ..spec }),
+        Some(spec) => Ok(Spec { warnings, places, ..spec }),
         None => Err(unusable(file, "it passed every check and still can't be resolved")),
     }
 }
@@ -162,6 +165,7 @@ fn resolve(file: &Path, document: Document, pools: Vec<Member>, tenants: Vec<Mem
         region,
         source: file.to_owned(),
         warnings: Vec::new(),
+        places: Places::default(),
     })
 }
 

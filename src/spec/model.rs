@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::Control;
 use super::error::SpecError;
+use super::places::Places;
 
 // ---------------------------------------------------------------------------------------
 // The resolved spec
@@ -46,6 +47,9 @@ pub struct Spec {
     /// What is allowed but worth knowing. Not part of the spec's meaning.
     #[serde(skip)]
     pub warnings: Vec<SpecError>,
+    /// Where it says what. Not part of its meaning.
+    #[serde(skip)]
+    pub places: Places,
 }
 
 /// The addresses of the whole tenancy.

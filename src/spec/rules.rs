@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::control::Control;
 use super::error::Code;
-use super::findings::{list, quote};
+use super::findings::{list, nearest, quote};
 use super::model::{
     ACCOUNT_ECR, Addons, AmiFamily, Architecture, ImdsTokens, IsolationModel, KernelLockdown, LogType, Namespace,
     NetworkPolicyEngine, NetworkPolicyMode, Nodes, Pods, PolicyEngine, Profile, Quantity, Volume,
@@ -265,6 +265,16 @@ fn nodes(section: &str, nodes: &Nodes, found: &mut Objections) {
             found.refuse(&[&here], message, "FAMILY.SIZE, such as `m7i.large`");
             continue;
         };
+        if !is_size(size) {
+            let message = format!("{} is no instance type: there is no size {}", quote(instance_type), quote(size));
+            let near = nearest(size, SIZES.iter().copied());
+            let help = near.map_or_else(
+                || "FAMILY.SIZE, such as `m7i.large`".to_owned(),
+                |near| format!("did you mean `{family}.{near}`?"),
+            );
+            found.refuse(&[&here], message, &help);
+            continue;
+        }
         let its = architecture_of(family);
         if its != *architecture {
             let (its, ours) = (name_of(its), name_of(*architecture));
@@ -311,6 +321,18 @@ fn volume_limits(at: &str, volume: &Volume, found: &mut Objections) {
         let help = format!("`iops: {}`", throughput.saturating_mul(4));
         found.refuse(&[&format!("{at}.throughput"), &format!("{at}.iops")], message, &help);
     }
+}
+
+/// The sizes that families have, but for larger ones: `32xlarge`, `metal-24xl`.
+const SIZES: [&str; 15] = [
+    "nano", "micro", "small", "medium", "large", "xlarge", "2xlarge", "3xlarge", "4xlarge", "6xlarge", "8xlarge",
+    "9xlarge", "12xlarge", "16xlarge", "metal",
+];
+
+/// Which sizes a family has is for EC2 to say; their names are the same for all.
+fn is_size(size: &str) -> bool {
+    let number = size.strip_suffix("xlarge").or_else(|| size.strip_prefix("metal-")?.strip_suffix("xl"));
+    SIZES.contains(&size) || number.is_some_and(|n| n.parse::<u16>().is_ok())
 }
 
 /// The architecture of an EC2 instance family: a `g` after the generation's number is Graviton.

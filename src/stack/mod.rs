@@ -35,6 +35,7 @@ use crate::template::Templates;
 pub use crate::kinds::aws::node_group::Image;
 pub use crate::kinds::aws::versions::Zone;
 pub use cluster::next_version;
+pub use network::services_to_ask;
 pub use nodes::{images, old_images};
 
 /// What the stack needs to know of the account: what was decided before and
@@ -59,6 +60,10 @@ pub struct Facts {
     pub service_cidrs: BTreeMap<Address, Ipv4Net>,
     /// `--allow-replace`: what of this differs from the spec isn't kept.
     pub replacing: BTreeSet<Address>,
+    /// Zones of the interface endpoints that exist, by address.
+    pub endpoints: BTreeMap<Address, BTreeSet<String>>,
+    /// Zones that have an endpoint service, by its whole name, of those that were asked for: [`services_to_ask`].
+    pub services: BTreeMap<String, BTreeSet<String>>,
     /// Versions that clusters run, by address, such as `1.36`.
     pub kubernetes: BTreeMap<Address, KubernetesVersion>,
     /// Versions that add-ons run, by address.

@@ -58,6 +58,12 @@ impl Network {
     fn ids(&self, zones: &BTreeSet<String>) -> Vec<String> {
         self.private.iter().filter(|s| zones.contains(&s.zone)).map(|s| reference(&s.address, "id")).collect()
     }
+
+    /// Ids of those of the nodes' subnets whose zones have something; of all where none has it, which is for AWS to refuse.
+    pub fn node_ids_in(&self, has: impl Fn(&str) -> bool) -> Vec<String> {
+        let some: BTreeSet<String> = self.nodes.iter().filter(|zone| has(zone)).cloned().collect();
+        if some.is_empty() { self.node_ids() } else { self.ids(&some) }
+    }
 }
 
 /// The block of every VPC. Those that exist keep theirs; others get the lowest
@@ -87,6 +93,27 @@ pub(super) fn blocks(spec: &Spec, facts: &Facts) -> Result<BTreeMap<Address, Ipv
 fn lowest_free(within: Ipv4Net, prefix: u8, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
     let overlaps = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
     within.subnets(prefix).ok()?.find(|block| !taken.iter().any(|t| overlaps(t, block)))
+}
+
+/// Endpoint services of which EC2 must say in which zones they are, by the whole name: those of interface endpoints that
+/// aren't there yet, or not in every zone of their VPC.
+pub fn services_to_ask(spec: &Spec, facts: &Facts) -> BTreeSet<String> {
+    let mut services = BTreeSet::new();
+    for cluster in spec.clusters() {
+        let prefix = super::prefix(cluster.owner);
+        let within = prefix.join("subnet/private-");
+        let subnets = facts.subnets.iter().filter(|(address, _)| address.as_str().starts_with(within.as_str()));
+        let zones: BTreeSet<&String> = subnets.map(|(_, subnet)| &subnet.zone).collect();
+        let whole = |there: &BTreeSet<String>| {
+            zones.len() >= usize::from(spec.network.zones) && zones.iter().all(|zone| there.contains(*zone))
+        };
+        for service in cluster.network.endpoints.iter().filter(|service| !is_gateway_endpoint(service)) {
+            if !facts.endpoints.get(&prefix.join(format!("endpoint/{service}"))).is_some_and(whole) {
+                services.insert(endpoint_service(&spec.region, service));
+            }
+        }
+    }
+    services
 }
 
 impl Stack<'_> {
@@ -209,7 +236,7 @@ impl Stack<'_> {
                 &subnet::State {
                     vpc: site.output("vpc", "id"),
                     cidr: subnet.cidr.to_string(),
-                    zone: subnet.zone,
+                    zone: subnet.zone.clone(),
                     public_ip_on_launch: false,
                     tags,
                 },
@@ -304,9 +331,11 @@ impl Stack<'_> {
             let address = site.at(&format!("endpoint/{service}"));
             let policy =
                 self.document("iam/endpoint-policy.json", &address, json!({"service": service, "gateway": gateway}))?;
+            let name = endpoint_service(&self.spec.region, service);
+            let zones = self.facts.services.get(&name);
             let state = vpc_endpoint::State {
                 vpc: site.output("vpc", "id"),
-                service: endpoint_service(&self.spec.region, service),
+                service: name,
                 kind: if gateway { "Gateway" } else { "Interface" }.to_owned(),
                 policy,
                 route_tables: if gateway {
@@ -314,7 +343,11 @@ impl Stack<'_> {
                 } else {
                     Vec::new()
                 },
-                subnets: if gateway { Vec::new() } else { network.node_ids() },
+                subnets: if gateway {
+                    Vec::new()
+                } else {
+                    network.node_ids_in(|zone| zones.is_none_or(|zones| zones.contains(zone)))
+                },
                 security_groups: if gateway { Vec::new() } else { vec![site.output("security-group/endpoints", "id")] },
                 private_dns: !gateway,
                 tags: self.tags(&address, format!("{}-{service}", site.name)),

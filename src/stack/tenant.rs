@@ -8,7 +8,7 @@ use super::{Site, Stack, Terms};
 use crate::engine::address::Address;
 use crate::engine::error::Result;
 use crate::engine::value::reference;
-use crate::kinds::aws::fargate_profile;
+use crate::kinds::aws::{fargate_profile, versions};
 use crate::spec::{Control, Isolation, Owner, Tenant, names};
 
 impl<'a> Stack<'a> {
@@ -53,7 +53,7 @@ impl<'a> Stack<'a> {
             cluster: site.output("cluster", "name"),
             name: names::fargate_profile(&tenant.id),
             role: reference(&role, "arn"),
-            subnets: network.node_ids(),
+            subnets: network.node_ids_in(|zone| self.has_fargate(zone)),
             selectors: vec![fargate_profile::Selector { namespace: tenant.namespace(), labels: Default::default() }],
             tags: self.tags(&address, format!("{}-{}", site.name, names::fargate_profile(&tenant.id))),
         };
@@ -63,6 +63,14 @@ impl<'a> Stack<'a> {
             .after(network.ways.clone())
             .controls(&[Control::FargateProfile, Control::Firecracker]);
         self.put(address, fargate_profile::NAME, &state, terms)
+    }
+}
+
+impl Stack<'_> {
+    /// Whether Fargate runs in the zone of this name.
+    fn has_fargate(&self, zone: &str) -> bool {
+        let known = self.facts.zones.iter().find(|known| known.name == zone);
+        known.is_none_or(|known| versions::has_fargate(&known.id))
     }
 }
 

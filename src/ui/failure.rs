@@ -17,6 +17,20 @@ pub enum Failure {
     Spec(SpecErrors),
     /// Anything else.
     Run(Error),
+    /// Several at once, all of them known before anything was done.
+    Many(Vec<Failure>),
+}
+
+impl Failure {
+    /// # Errors
+    /// There are any.
+    pub fn all(mut failures: Vec<Self>) -> Result<(), Self> {
+        match failures.len() {
+            0 => Ok(()),
+            1 => failures.pop().map_or(Ok(()), Err),
+            _ => Err(Self::Many(failures)),
+        }
+    }
 }
 
 impl From<SpecErrors> for Failure {
@@ -53,6 +67,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Spec(errors) => errors.fmt(f),
             Self::Run(error) => error.fmt(f),
+            Self::Many(failures) => failures.iter().try_for_each(|failure| writeln!(f, "{failure}")),
         }
     }
 }
@@ -64,14 +79,25 @@ pub(super) fn human(failure: &Failure, layout: Layout) -> String {
     let mut out = String::new();
     match failure {
         Failure::Spec(SpecErrors(errors)) => {
-            for error in errors {
-                spec(&mut out, error, &layout.paint.red("error"), layout);
-                out.push('\n');
-            }
+            out.push_str(&findings(errors, layout));
             let text = format!("{} in the spec; nothing was changed", count(errors.len(), "error"));
             out.push_str(&format!("{}: {text}\n", layout.paint.red("error")));
         }
         Failure::Run(error) => run(&mut out, error, layout),
+        Failure::Many(failures) => {
+            let all: Vec<String> = failures.iter().map(|failure| human(failure, layout)).collect();
+            out.push_str(&all.join("\n"));
+        }
+    }
+    out
+}
+
+/// What is wrong with a spec, each with an empty line after it.
+pub(super) fn findings(errors: &[SpecError], layout: Layout) -> String {
+    let mut out = String::new();
+    for error in errors {
+        spec(&mut out, error, &layout.paint.red("error"), layout);
+        out.push('\n');
     }
     out
 }
@@ -102,7 +128,8 @@ pub(super) fn help(error: &Error) -> Option<String> {
         Class::Unreachable => "check the network, the proxy and AWS_ENDPOINT_URL, then run the same command",
         Class::Bug => "this is a bug in ringfence; please report it, with the command and this text",
         Class::Unserved => "install what brings that API, then run the same command",
-        Class::Failed | Class::NotFound | Class::Exists | Class::Invalid | Class::Input | Class::Usage => "",
+        Class::Invalid => "AWS refuses this as it is: mend what it names, in the spec or in the account",
+        Class::Failed | Class::NotFound | Class::Exists | Class::Input | Class::Usage => "",
     };
     match &error.help {
         Some(help) => Some(help.clone()),
@@ -188,10 +215,14 @@ fn excerpt(out: &mut String, at: &Excerpt, arrow: &str, label: &str, gutter: usi
 
 /// A failure as a JSON document.
 pub(super) fn json(failure: &Failure) -> Value {
-    let errors: Vec<Value> = match failure {
-        Failure::Spec(SpecErrors(errors)) => errors.iter().map(finding).collect(),
-        Failure::Run(error) => vec![error_json(error)],
-    };
+    fn errors(failure: &Failure) -> Vec<Value> {
+        match failure {
+            Failure::Spec(SpecErrors(errors)) => errors.iter().map(finding).collect(),
+            Failure::Run(error) => vec![error_json(error)],
+            Failure::Many(failures) => failures.iter().flat_map(errors).collect(),
+        }
+    }
+    let errors = errors(failure);
     json!({"schema": "ringfence.dev/error/v1", "type": "error", "errors": errors})
 }
 

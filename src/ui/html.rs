@@ -111,6 +111,14 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry) -> String {
         }
         body += "</ul>\n";
     }
+    if !subject.wrong.is_empty() {
+        body += "<h2>Not offered here</h2><ul>\n";
+        for one in &subject.wrong {
+            let text = format!("{} ({}). {}", one.message, one.at, one.help.as_deref().unwrap_or_default());
+            body += &format!("<li>{}</li>\n", escaped(&prose(&text)));
+        }
+        body += "</ul>\n";
+    }
     if !plan.notes.is_empty() {
         body += "<h2>Notes</h2><ul>\n";
         for note in &plan.notes {

@@ -243,6 +243,12 @@ fn tail(out: &mut String, plan: &Plan, subject: &Subject, layout: Layout) {
             hang(out, "Note: ", note, room);
         }
     }
+    if !subject.wrong.is_empty() {
+        out.push('\n');
+        out.push_str(&super::failure::findings(&subject.wrong, layout));
+        let text = "`apply` would stop before its first write: the spec asks for what AWS doesn't offer here";
+        hang(out, "", text, room);
+    }
 }
 
 /// The clusters whose insides couldn't be read, each once.
@@ -342,9 +348,10 @@ pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, l
     if let Some(next) = ending.next {
         hang(&mut out, "Next: ", next, room);
     } else if !complete(report, plan) {
-        let next = match all_done(report, plan) {
-            true => "run the same command again: it reads what exists now, and does what is left, if anything",
-            false => "run the same command again; it goes on from what exists now",
+        let next = match (all_done(report, plan), report.failed().any(|(_, error)| error.class.is_for_good())) {
+            (true, _) => "run the same command again: it reads what exists now, and does what is left, if anything",
+            (false, true) => "mend what AWS refuses above, then run the same command; it goes on from what exists now",
+            (false, false) => "run the same command again; it goes on from what exists now",
         };
         hang(&mut out, "Next: ", next, room);
     }

@@ -78,6 +78,9 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, calls: Opti
         let drift = json!({"missing": missing.collect::<Vec<_>>(), "absent": drift.absent, "left": drift.left});
         fields.insert("drift".to_owned(), drift);
     }
+    if let (Value::Object(fields), false) = (&mut document, subject.wrong.is_empty()) {
+        fields.insert("errors".to_owned(), subject.wrong.iter().map(finding).collect());
+    }
     with_calls(&mut document, calls);
     document
 }

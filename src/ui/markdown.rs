@@ -52,6 +52,11 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, verbose: bo
         out += &names(plan.confirm.iter().map(|a| code(a.as_str())));
         out.push('\n');
     }
+    for one in subject.wrong.iter().take(NAMES) {
+        let help = one.help.as_deref().map(|h| format!(" {h}.")).unwrap_or_default();
+        let text = prose(&format!("{}.{help}", one.message));
+        out += &format!("\n> [!CAUTION]\n> {}: {}\n", code(&one.at.to_string()), escaped(&text));
+    }
     for one in &plan.blocked_clusters {
         let help = one.help.as_deref().map(|h| format!(" To go on: {h}.")).unwrap_or_default();
         let reason = prose(&format!("{}.{help}", one.reason));

@@ -90,6 +90,10 @@ pub struct Subject {
     /// The spec's pools.
     pub pools: BTreeSet<String>,
     pub warnings: Vec<SpecError>,
+    /// What the spec asks for and AWS doesn't offer: the plan can't be carried out.
+    pub wrong: Vec<SpecError>,
+    /// What else was found out about the plan.
+    pub notes: Vec<String>,
     /// Something to know about all of it, such as that it is a sandbox.
     pub note: Option<String>,
     /// Not what will be done: what was changed by hand.
@@ -223,6 +227,10 @@ impl Ui {
         calls: &BTreeMap<String, u64>,
     ) -> io::Result<()> {
         let verbose = self.options.verbose;
+        let mut noted = plan.notes.clone();
+        noted.extend(subject.notes.iter().cloned());
+        let noted = (noted.len() > plan.notes.len()).then(|| Plan { notes: noted, ..plan.clone() });
+        let plan = noted.as_ref().unwrap_or(plan);
         self.put(&match self.options.format {
             Format::Human => human::plan(plan, subject, kinds, self.layout()),
             Format::Json => format!("{}\n", json::plan(plan, subject, kinds, verbose.then_some(calls))),
@@ -421,6 +429,8 @@ impl Subject {
             tenants: tenants.collect(),
             pools: spec.pools.iter().map(|p| p.name.clone()).collect(),
             warnings: spec.warnings.clone(),
+            wrong: Vec::new(),
+            notes: Vec::new(),
             note: note.map(str::to_owned),
             drift: false,
         }

@@ -195,6 +195,15 @@ o = ec2.describe_instance_type_offerings(LocationType="availability-zone", Filte
 ]
 eq(len(o), 6)
 assert len(list(ec2.get_paginator("describe_instance_type_offerings").paginate(PaginationConfig={"PageSize": 100}))) > 2
+o = ec2.describe_instance_type_offerings(Filters=F(instance_type=["m77i.large", "m4.large"]))["InstanceTypeOfferings"]
+eq([x["InstanceType"] for x in o], ["m4.large"])
+t = {x["InstanceType"]: x for x in ec2.describe_instance_types(InstanceTypes=["m7g.large", "g6.xlarge"])["InstanceTypes"]}
+eq(t["m7g.large"]["ProcessorInfo"]["SupportedArchitectures"], ["arm64"])
+eq(t["g6.xlarge"]["GpuInfo"]["Gpus"][0]["Manufacturer"], "NVIDIA")
+eq("GpuInfo" in t["m7g.large"], False)
+err("InvalidInstanceType", ec2.describe_instance_types, InstanceTypes=["m77i.large"])
+err("InvalidParameterCombination", ec2.describe_instance_types, InstanceTypes=["m7g.large"], MaxResults=5)
+assert len(list(ec2.get_paginator("describe_instance_types").paginate(PaginationConfig={"PageSize": 100}))) > 2
 eq(ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"], False)
 
 # --- vpc

@@ -1,29 +1,56 @@
-//! What can be known before the first write: whether the account has room for
-//! what a plan makes, whether the caller may make it, and whether those exist
-//! that it gives access to.
+//! What can be known before the first write: whether AWS offers what a plan
+//! makes, whether the account has room for it, whether the caller may make it,
+//! and whether those exist that it gives access to.
 
+mod offers;
 mod permissions;
 mod principals;
 mod quotas;
 
+use serde_json::Value;
+
 use super::session::{Look, Session};
-use crate::engine::error::Result;
-use crate::engine::plan::Plan;
-use crate::ui::Ui;
+use crate::engine::error::{Error, Result};
+use crate::engine::plan::{Plan, refers_to};
+use crate::spec::SpecErrors;
+use crate::ui::{Failure, Ui};
 
-/// # Errors
-/// The plan can't be carried out as a whole.
-pub async fn check(session: &Session, ui: &Ui, look: &Look, plan: &Plan) -> Result<()> {
-    let (ready, allowed) = tokio::join!(account(session, ui, look, plan), permissions::check(session, ui, plan));
-    ready.and(allowed)
-}
+pub use offers::{Findings, find as offers};
 
-/// What is the account's alone, whoever the caller is.
+/// Everything that is known to stand in the way, together. `wrong` is what the
+/// spec asks for and can't be.
 ///
 /// # Errors
-/// The account has no room for what `plan` makes, or lacks who gets access to it.
-pub async fn account(session: &Session, ui: &Ui, look: &Look, plan: &Plan) -> Result<()> {
+/// The plan can't be carried out as a whole.
+pub async fn check(
+    session: &Session,
+    ui: &Ui,
+    look: &Look,
+    plan: &Plan,
+    wrong: SpecErrors,
+) -> std::result::Result<(), Failure> {
+    let (account, allowed) = tokio::join!(account(session, ui, look, plan), permissions::check(session, ui, plan));
+    let spec = (!wrong.0.is_empty()).then_some(Failure::Spec(wrong));
+    let run = account.into_iter().chain(allowed.err()).map(Failure::Run);
+    Failure::all(spec.into_iter().chain(run).collect())
+}
+
+/// What is the account's alone, whoever the caller is: the account has no room
+/// for what `plan` makes, or lacks who gets access to it.
+pub async fn account(session: &Session, ui: &Ui, look: &Look, plan: &Plan) -> Vec<Error> {
     let (room, known) = tokio::join!(quotas::find(session, look, plan), principals::check(session, ui, plan));
     room.notes.iter().for_each(|note| ui.note(note));
-    room.result(&session.aws).and(known)
+    [room.result(&session.aws), known].into_iter().filter_map(Result::err).collect()
+}
+
+/// The zone of a subnet, which is given by its id, or by a reference to one
+/// that isn't made yet.
+fn zone_of<'l>(look: &'l Look, subnet: &Value) -> Option<&'l str> {
+    let state = match refers_to(subnet).into_iter().next() {
+        Some(address) => look.desired.iter().find(|r| r.address == address).map(|r| &r.state),
+        None => {
+            look.observed.found.values().flatten().find(|f| Some(f.id.as_str()) == subnet.as_str()).map(|f| &f.state)
+        }
+    };
+    state?["zone"].as_str()
 }

@@ -271,13 +271,7 @@ fn place(per: Per, look: &Look, state: &Value) -> String {
         Per::Account(_) => String::new(),
         Per::Cluster(_) => named("cluster"),
         Per::Vpc => named("vpc"),
-        Per::Zone => {
-            let subnet = named("subnet");
-            let planned = look.desired.iter().find(|r| r.address.as_str() == subnet).map(|r| &r.state);
-            let there = || look.observed.found.values().flatten().find(|f| f.id == subnet).map(|f| &f.state);
-            let zone = planned.or_else(there).and_then(|state| state["zone"].as_str());
-            zone.unwrap_or("an unknown zone").to_owned()
-        }
+        Per::Zone => super::zone_of(look, &state["subnet"]).unwrap_or("an unknown zone").to_owned(),
     }
 }
 

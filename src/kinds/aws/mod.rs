@@ -16,6 +16,7 @@ pub mod launch_template;
 pub mod log_group;
 pub mod nat_gateway;
 pub mod node_group;
+pub mod offers;
 pub mod oidc_provider;
 pub mod pod_identity;
 pub mod policy;

@@ -38,6 +38,20 @@ pub struct Zone {
 /// subnet requirements").
 const UNSUPPORTED_ZONES: [&str; 3] = ["use1-az3", "usw1-az2", "cac1-az3"];
 
+/// Where not every zone has Fargate, those that have it, by the beginning of their ids ("Supported Regions for Amazon ECS
+/// on AWS Fargate"; EKS has no list of its own, and names the same zones of Tokyo).
+const FARGATE_ZONES: [(&str, &[&str]); 3] = [
+    ("apne1-", &["apne1-az1", "apne1-az2", "apne1-az4"]),
+    ("cnn1-", &["cnn1-az1", "cnn1-az2"]),
+    ("usw1-", &["usw1-az1", "usw1-az3"]),
+];
+
+/// Whether Fargate runs in the zone of this id.
+pub fn has_fargate(zone_id: &str) -> bool {
+    let known = FARGATE_ZONES.iter().find(|(region, _)| zone_id.starts_with(region));
+    known.is_none_or(|(_, zones)| zones.contains(&zone_id))
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddonVersion {
     /// Such as `v1.22.4-eksbuild.1`.

@@ -16,41 +16,83 @@ const DELETE_SECONDS: f64 = 60.0;
 const GATEWAYS: &[&str] = &["dynamodb", "s3"];
 const SERVICES: &[&str] = &[
     "acm-pca",
+    "application-autoscaling",
     "athena",
     "autoscaling",
+    "backup",
+    "bedrock",
+    "bedrock-runtime",
     "cloudformation",
     "cloudtrail",
     "codeartifact.api",
+    "codeartifact.repositories",
+    "cognito-idp",
+    "config",
     "dynamodb",
     "ebs",
     "ec2",
     "ec2messages",
     "ecr.api",
     "ecr.dkr",
+    "ecs",
     "eks",
     "eks-auth",
+    "elasticache",
     "elasticfilesystem",
     "elasticloadbalancing",
+    "email-smtp",
     "events",
+    "execute-api",
+    "fis",
+    "fsx",
+    "glue",
     "guardduty-data",
+    "inspector2",
+    "kafka",
+    "kinesis-firehose",
     "kinesis-streams",
     "kms",
     "lambda",
     "logs",
     "monitoring",
+    "mq",
     "rds",
+    "rds-data",
+    "redshift",
+    "redshift-data",
     "s3",
+    "sagemaker.api",
+    "sagemaker.runtime",
     "secretsmanager",
+    "securityhub",
     "servicecatalog",
+    "servicediscovery",
     "sns",
     "sqs",
     "ssm",
     "ssmmessages",
     "states",
     "sts",
+    "sync-states",
+    "synthetics",
     "tagging",
+    "textract",
+    "transfer",
     "xray",
 ];
+
+/// Services that have no endpoints in some zones, by the zones' ids (SES developer guide, "Setting up VPC endpoints with
+/// Amazon SES").
+const LACKING: &[(&str, &[&str])] = &[(
+    "email-smtp",
+    &["use1-az2", "use1-az3", "use1-az5", "usw1-az2", "usw2-az4", "apne2-az4", "cac1-az3", "cac1-az4"],
+)];
+
+/// The zones that have this service, by name.
+fn zones_of(region: &str, service: &str) -> Vec<String> {
+    let lacks = |id: &str| LACKING.iter().any(|(name, zones)| *name == service && zones.contains(&id));
+    super::zones(region).into_iter().filter(|(_, id)| !lacks(id)).map(|(zone, _)| zone).collect()
+}
 
 const GATEWAY_POLICY: &str =
     r#"{"Version":"2008-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}"#;
@@ -156,6 +198,7 @@ impl Call<'_> {
         }
         self.can_route(&vpc_id, service, &tables)?;
         self.one_for_each_zone(&vpc_id, &subnets, &[])?;
+        self.in_these_zones(service, &name, &subnets)?;
         if groups.is_empty() && !gateway {
             groups.extend(self.ec2.default_group(&vpc_id));
         }
@@ -250,6 +293,18 @@ impl Call<'_> {
         Ok(())
     }
 
+    /// EC2's words: terraform-aws-vpc #785.
+    fn in_these_zones(&self, service: &str, service_name: &str, subnets: &[String]) -> Result<(), Fault> {
+        let zones = zones_of(&self.req.region, service);
+        let lacks = |id: &&String| self.ec2.subnet(id).is_some_and(|subnet| !zones.contains(&subnet.zone));
+        match subnets.iter().find(lacks) {
+            None => Ok(()),
+            Some(subnet) => Err(parameter(format!(
+                "The VPC endpoint service {service_name} does not support the availability zone of the subnet: {subnet}."
+            ))),
+        }
+    }
+
     /// Puts the endpoint's interface into a subnet.
     fn place(&mut self, id: &str, subnet_id: &str) -> Result<(), Fault> {
         let endpoint = self.ec2.find("vpce", id)?;
@@ -330,6 +385,7 @@ impl Call<'_> {
         let mut subnets = members("subnetIdSet");
         subnets.retain(|subnet| !remove_subnets.contains(subnet));
         self.one_for_each_zone(vpc_id, &add_subnets, &subnets)?;
+        self.in_these_zones(service, get(&endpoint, "serviceName"), &add_subnets)?;
         let mut groups = group_ids(&endpoint);
         groups.retain(|group| !remove_groups.contains(group));
         groups.extend(add_groups.iter().filter(|group| !group_ids(&endpoint).contains(group)).cloned());
@@ -403,7 +459,6 @@ impl Call<'_> {
         ];
         let filters = super::describe::Filters::of(self.req, FILTERS)?;
         let (region, wanted) = (&self.req.region, self.req.texts("ServiceName"));
-        let zones: Vec<String> = super::zones(region).into_iter().map(|(zone, _)| zone).collect();
         let mut found = Vec::new();
         for service in SERVICES {
             let name = service_name(region, service);
@@ -414,7 +469,7 @@ impl Call<'_> {
                 let domain = private_name(region, service);
                 let detail = super::doc(json!({
                     "serviceName": name, "serviceId": format!("vpce-svc-{}", &prefix_list(region, service)[3..]), "serviceRegion": region,
-                    "serviceType": [{"serviceType": kind}], "availabilityZoneSet": zones, "owner": "amazon", "acceptanceRequired": false,
+                    "serviceType": [{"serviceType": kind}], "availabilityZoneSet": zones_of(region, service), "owner": "amazon", "acceptanceRequired": false,
                     "managesVpcEndpoints": false, "vpcEndpointPolicySupported": true, "supportedIpAddressTypeSet": ["ipv4"],
                     "baseEndpointDnsNameSet": [format!("{service}.{region}.vpce.{}", dns_suffix(region))], "tagSet": [],
                     "privateDnsName": (kind == "Interface").then_some(&domain),

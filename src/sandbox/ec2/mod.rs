@@ -35,6 +35,7 @@ mod place;
 mod route;
 mod tag;
 mod template;
+pub mod types;
 mod vpc;
 
 pub use instance::NewInstance;
@@ -234,6 +235,7 @@ pub fn call(state: &mut State, req: &Request) -> Reply {
         "DescribeAccountAttributes" => call.describe_account_attributes(),
         "DescribeInstances" => call.describe_instances(),
         "DescribeInstanceTypeOfferings" => call.describe_instance_type_offerings(),
+        "DescribeInstanceTypes" => call.describe_instance_types(),
         "GetEbsEncryptionByDefault" => Ok(json!({"ebsEncryptionByDefault": false, "sseType": "sse-ebs"})),
         _ => Err(req.unknown_operation()),
     }

@@ -5,10 +5,10 @@ use super::{Call, Doc, Fault, Reply, doc, invalid};
 use serde_json::{Value, json};
 
 /// Region, and its zone letters with the numbers of their zone ids. (A zone's letter and id are matched per account on
-/// AWS; this is one such account.) A region that isn't here has zones a, b and c.
+/// AWS; this is one such account, old enough for the fourth zone of Tokyo.) A region that isn't here has zones a, b and c.
 #[rustfmt::skip]
 const REGIONS: &[(&str, &str)] = &[
-    ("af-south-1", "a1 b2 c3"), ("ap-east-1", "a1 b2 c3"), ("ap-northeast-1", "a4 c1 d2"), ("ap-northeast-2", "a1 b2 c3 d4"),
+    ("af-south-1", "a1 b2 c3"), ("ap-east-1", "a1 b2 c3"), ("ap-northeast-1", "a4 b3 c1 d2"), ("ap-northeast-2", "a1 b2 c3 d4"),
     ("ap-northeast-3", "a3 b1 c2"), ("ap-south-1", "a1 b3 c2"), ("ap-south-2", "a1 b2 c3"), ("ap-southeast-1", "a1 b2 c3"),
     ("ap-southeast-2", "a1 b3 c2"), ("ap-southeast-3", "a1 b2 c3"), ("ap-southeast-4", "a1 b2 c3"), ("ca-central-1", "a1 b2 d4"),
     ("ca-west-1", "a1 b2 c3"), ("cn-north-1", "a1 b2 d4"), ("cn-northwest-1", "a1 b2 c3"), ("eu-central-1", "a2 b3 c1"),
@@ -34,15 +34,6 @@ const OPT_IN: &[&str] = &[
     "me-central-1",
     "me-south-1",
 ];
-
-/// Families that every zone offers, and the sizes of those that a cluster may want.
-const FAMILIES: &[&str] = &[
-    "t3", "t3a", "t4g", "m5", "m5a", "m5d", "m6a", "m6g", "m6gd", "m6i", "m6id", "m7a", "m7g", "m7gd", "m7i", "m8g",
-    "c5", "c5a", "c5d", "c6a", "c6g", "c6gn", "c6i", "c6id", "c7a", "c7g", "c7gd", "c7i", "c8g", "r5", "r5a", "r5d",
-    "r6a", "r6g", "r6gd", "r6i", "r6id", "r7a", "r7g", "r7gd", "r7i", "r8g", "i3", "i4i", "g4dn", "g5", "g6",
-];
-const SIZES: &[&str] = &["large", "xlarge", "2xlarge", "4xlarge", "8xlarge", "12xlarge", "16xlarge", "24xlarge"];
-const BURSTABLE_SIZES: &[&str] = &["nano", "micro", "small", "medium", "large", "xlarge", "2xlarge"];
 
 /// Names and ids of a region's zones, such as `us-east-1a` and `use1-az1`.
 pub fn zones(region: &str) -> Vec<(String, String)> {
@@ -139,31 +130,6 @@ impl Call<'_> {
             .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| w == name))
             .map(|(name, value)| json!({"attributeName": name, "attributeValueSet": [{"attributeValue": value}]}));
         Ok(json!({"accountAttributeSet": found.collect::<Value>()}))
-    }
-
-    /// There are none: nodes exist only as numbers of their group.
-    pub(super) fn describe_instance_type_offerings(&mut self) -> Reply {
-        let filters = Filters::of(self.req, &[("instance-type", "instanceType"), ("location", "location")])?;
-        let by = self.req.text("LocationType").unwrap_or_else(|| "region".to_owned());
-        let locations: Vec<String> = match by.as_str() {
-            "region" => vec![self.req.region.clone()],
-            "availability-zone" => zones(&self.req.region).into_iter().map(|(name, _)| name).collect(),
-            "availability-zone-id" => zones(&self.req.region).into_iter().map(|(_, id)| id).collect(),
-            other => return Err(invalid(format!("Value ({other}) for parameter locationType is invalid."))),
-        };
-        let mut found = Vec::new();
-        for family in FAMILIES {
-            for size in if family.starts_with('t') { BURSTABLE_SIZES } else { SIZES } {
-                for location in &locations {
-                    let kind = format!("{family}.{size}");
-                    let offer = doc(json!({"instanceType": kind, "locationType": by, "location": location}));
-                    if filters.pass(&offer) {
-                        found.push((format!("{kind}/{location}"), Value::Object(offer)));
-                    }
-                }
-            }
-        }
-        self.page("instanceTypeOfferingSet", 5, 1000, found)
     }
 
     /// The zone of a new subnet, by name or id; the first zone if neither is given.

@@ -7,6 +7,10 @@ use super::{Change, Cluster, During, Item, World, access, check_name, fault, inv
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
+/// Zones without Fargate, by id ("Supported Regions for Amazon ECS on AWS Fargate"). EKS's words for a subnet there:
+/// eksctl, pkg/fargate, after its issue 5677.
+const NO_FARGATE: [&str; 3] = ["apne1-az3", "usw1-az2", "cnn1-az4"];
+
 const CREATE: f64 = 90.0;
 const DELETE: f64 = 120.0;
 
@@ -128,6 +132,12 @@ fn create(w: &mut World<'_>, req: &Request, cluster_name: &str, public: &BTreeSe
         subnet.ok_or_else(|| {
             invalid(format!("Subnet {id} provided in Fargate Profile does not exist in the cluster's VPC {vpc}"))
         })?;
+        if let Some(subnet) = w.here.ec2.subnet(id).filter(|subnet| NO_FARGATE.contains(&subnet.zone_id.as_str())) {
+            let zone = subnet.zone;
+            return Err(invalid(format!(
+                "Fargate Profile creation for the Availability Zone {zone} for Subnet {id} is not supported"
+            )));
+        }
         if public.contains(id) {
             return Err(invalid(format!("Subnet {id} provided in Fargate Profile is not a private subnet")));
         }

@@ -1,5 +1,6 @@
 //! Managed node groups.
 
+use super::super::ec2::types::{self, InstanceType};
 use super::super::ec2::{LaunchTemplate, NewInstance};
 use super::super::iam::{Role, enforce};
 use super::super::quotas;
@@ -161,6 +162,9 @@ fn create(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply {
         None => None,
     };
     let image = Image::choose(req, template.as_ref(), &version)?;
+    for zone in subnets.iter().filter_map(|id| w.here.ec2.subnet(id)).map(|subnet| subnet.zone) {
+        types::unsupported(&image.launched, w.region, &zone).map_or(Ok(()), |message| Err(refused(message)))?;
+    }
     let scaling = scaling(&req.params["scalingConfig"], &json!({"minSize": 1, "maxSize": 2, "desiredSize": 2}), w)?;
     let labels = req.params.get("labels").cloned().unwrap_or_else(|| json!({}));
     check_labels(&labels)?;
@@ -388,6 +392,8 @@ struct Image {
     version: String,
     release: String,
     instance_types: Option<Vec<String>>,
+    /// Those, or the launch template's.
+    launched: Vec<String>,
 }
 
 impl Image {
@@ -405,12 +411,8 @@ impl Image {
         if in_template.is_some() && !types.is_empty() {
             return Err(refused("Cannot specify instance types in launch template and API request"));
         }
-        let all: Vec<&str> = types.iter().map(String::as_str).chain(in_template).collect();
-        let unknown: Vec<&str> = all.iter().copied().filter(|kind| !is_instance_type(kind)).collect();
-        if !unknown.is_empty() {
-            let message = format!("The following supplied instance types do not exist: [{}]", unknown.join(", "));
-            return Err(invalid(message));
-        }
+        let all: Vec<String> = types.iter().cloned().chain(in_template.map(str::to_owned)).collect();
+        types::unknown(&all, &req.region).map_or(Ok(()), |message| Err(invalid(message)))?;
         if let Some(image) = data["imageId"].as_str() {
             if asked.as_deref().is_some_and(|asked| asked != "CUSTOM") {
                 let message = "You cannot specify an AMI Type other than CUSTOM, when specifying an image id in your launch template.";
@@ -428,17 +430,17 @@ impl Image {
             }
             let instance_types = (!types.is_empty()).then_some(types);
             let (version, release) = (cluster_version.to_owned(), image.to_owned());
-            return Ok(Self { ami_type: "CUSTOM".to_owned(), version, release, instance_types });
+            return Ok(Self { ami_type: "CUSTOM".to_owned(), version, release, instance_types, launched: all });
         }
-        let arm = |kind: &&str| is_arm(kind);
-        let all_arm = !all.is_empty() && all.iter().all(arm);
+        let known = || all.iter().filter_map(|name| InstanceType::named(name));
+        let all_arm = !all.is_empty() && known().all(|one| one.architecture() == "arm64");
         let default = if all_arm { "AL2023_ARM_64_STANDARD" } else { "AL2023_x86_64_STANDARD" };
         let ami_type = asked.unwrap_or_else(|| default.to_owned());
         if !AMI_TYPES.split(' ').any(|known| known == ami_type) || ami_type == "CUSTOM" {
             return Err(invalid(format!("The AMI type {ami_type} is not valid for this node group")));
         }
         let wants_arm = ami_type.contains("ARM_64");
-        let wrong: Vec<&str> = all.iter().copied().filter(|kind| is_arm(kind) != wants_arm).collect();
+        let wrong: Vec<String> = known().filter(|one| !fits(one, &ami_type)).map(|one| one.name()).collect();
         if !wrong.is_empty() {
             let message =
                 format!("[{}] is not a valid instance type for requested amiType {ami_type}", wrong.join(", "));
@@ -455,7 +457,8 @@ impl Image {
             )));
         }
         let release = release(&ami_type, &version, req.text("releaseVersion"))?;
-        Ok(Self { ami_type, version, release, instance_types: (!types.is_empty()).then_some(types) })
+        let launched = if in_template.is_some() { all } else { types.clone() };
+        Ok(Self { ami_type, version, release, instance_types: (!types.is_empty()).then_some(types), launched })
     }
 }
 
@@ -553,21 +556,14 @@ fn calls_plain_endpoints(data: &Value) -> bool {
     lines.lines().any(|line| line.split_whitespace().collect::<String>() == "use_fips_endpoint=false")
 }
 
-/// A family with a generation, a dot and a size; and the one that never starts, for tests.
-fn is_instance_type(kind: &str) -> bool {
-    let Some((family, size)) = kind.split_once('.') else { return false };
-    let generation = family.trim_start_matches(|c: char| c.is_ascii_lowercase());
-    let sized = ["nano", "micro", "small", "medium", "large", "xlarge", "metal", "broken"].contains(&size)
-        || size.strip_suffix("xlarge").or(size.strip_prefix("metal-")).is_some_and(|n| !n.is_empty());
-    sized && family.len() > generation.len() && generation.starts_with(|c: char| c.is_ascii_digit())
-}
-
-/// Graviton families have a `g` after the generation.
-fn is_arm(kind: &str) -> bool {
-    let family = kind.split('.').next().unwrap_or_default();
-    let traits =
-        family.trim_start_matches(|c: char| c.is_ascii_lowercase()).trim_start_matches(|c: char| c.is_ascii_digit());
-    family == "a1" || traits.contains('g')
+/// Whether an image runs on a type. EKS refuses another architecture; that it refuses devices without a driver, too, is
+/// from the user guide's "Choose an optimal Amazon EC2 node instance type" (which says that such images don't support
+/// them), and from Bottlerocket's release notes: its variants for Kubernetes load the Neuron driver.
+fn fits(one: &InstanceType, ami_type: &str) -> bool {
+    let architecture = if ami_type.contains("ARM_64") { "arm64" } else { "x86_64" };
+    let gpu = ami_type.contains("NVIDIA") || ami_type.contains("GPU");
+    let neuron = ami_type.contains("NEURON") || ami_type.starts_with("BOTTLEROCKET_");
+    one.architecture() == architecture && (!one.has_gpu() || gpu) && (!one.has_neuron() || neuron)
 }
 
 fn scaling(given: &Value, before: &Value, w: &World<'_>) -> Reply {
@@ -690,6 +686,9 @@ fn trouble(w: &World<'_>, cluster: &Cluster, body: &Value) -> Option<(&'static s
         let message = "Could not launch On-Demand Instances. InsufficientInstanceCapacity - We currently do not have sufficient t3.broken capacity.";
         return Some(("AsgInstanceLaunchFailures", message.to_owned(), name));
     }
+    if let Some(message) = too_many_vcpus(w, cluster, body) {
+        return Some(("AsgInstanceLaunchFailures", message, name));
+    }
     let partition = partition(w.region);
     let scaling = format!(
         "arn:{partition}:iam::{}:role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling",
@@ -793,6 +792,33 @@ fn registry(region: &str) -> &'static str {
     }
 }
 
+/// EC2's words where the nodes of a group take more vCPUs than the account may have (klotho #311).
+fn too_many_vcpus(w: &World<'_>, cluster: &Cluster, body: &Value) -> Option<String> {
+    let spot = body["capacityType"] == "SPOT";
+    let limit = quotas::limit(w.quotas, if spot { "L-34B43A08" } else { "L-1216C47A" });
+    let taken = |body: &Value| {
+        let first = texts(body, "instanceTypes").into_iter().next();
+        let standard = first.and_then(|name| InstanceType::named(&name)).filter(InstanceType::is_standard);
+        standard.map_or(0, |one| one.vcpus() * body["scalingConfig"]["desiredSize"].as_u64().unwrap_or_default())
+    };
+    let groups = w.here.eks.clusters.values().chain([cluster]).flat_map(|cluster| cluster.nodegroups.values());
+    let running = groups.filter(|group| {
+        let here =
+            group.body["nodegroupArn"] != body["nodegroupArn"] && group.body["capacityType"] == body["capacityType"];
+        here && ["ACTIVE", "UPDATING", "DEGRADED"].contains(&group.status())
+    });
+    let sum = running.map(|group| taken(&group.body)).sum::<u64>() + taken(body);
+    if taken(body) == 0 || sum as f64 <= limit {
+        return None;
+    }
+    Some(match spot {
+        true => "Could not launch Spot Instances. MaxSpotInstanceCountExceeded - Max spot instance count exceeded. Launching EC2 instance failed.".to_owned(),
+        false => format!(
+            "Could not launch On-Demand Instances. VcpuLimitExceeded - You have requested more vCPU capacity than your current vCPU limit of {limit} allows for the instance bucket that the specified instance type belongs to. Please visit http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit. Launching EC2 instance failed."
+        ),
+    })
+}
+
 fn owner(cluster: &str, group: &str) -> String {
     format!("eks/{cluster}/{group}")
 }
@@ -858,30 +884,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn graviton_is_told_by_the_g_after_the_generation() {
-        let arm: Vec<&str> = [
-            "m6g.large",
-            "t4g.medium",
-            "c7gn.2xlarge",
-            "g5g.xlarge",
-            "a1.large",
-            "m6i.large",
-            "g4dn.xlarge",
-            "t3.micro",
-        ]
-        .into_iter()
-        .filter(|kind| is_arm(kind))
-        .collect();
-        assert_eq!(arm, ["m6g.large", "t4g.medium", "c7gn.2xlarge", "g5g.xlarge", "a1.large"]);
-    }
-
-    #[test]
-    fn instance_types_have_a_family_a_generation_and_a_size() {
-        for (kind, known) in [("m6i.large", true), ("x2iedn.24xlarge", true), ("m5.metal", true), ("t3.broken", true)] {
-            assert_eq!(is_instance_type(kind), known, "{kind}");
+    fn images_run_on_what_they_are_made_for() {
+        let fits = |name: &str, ami_type: &str| InstanceType::named(name).is_some_and(|one| fits(&one, ami_type));
+        for (name, ami_type) in [
+            ("m6g.large", "AL2023_ARM_64_STANDARD"),
+            ("m7i.large", "BOTTLEROCKET_x86_64_FIPS"),
+            ("g6.xlarge", "BOTTLEROCKET_x86_64_NVIDIA"),
+            ("inf2.xlarge", "BOTTLEROCKET_x86_64"),
+            ("trn1.2xlarge", "AL2023_x86_64_NEURON"),
+        ] {
+            assert!(fits(name, ami_type), "{name} {ami_type}");
         }
-        for kind in ["banana", "m6i", "m.large", "6i.large", "m6i.huge", "m6i.xlargex"] {
-            assert!(!is_instance_type(kind), "{kind}");
+        for (name, ami_type) in [
+            ("m6g.large", "AL2023_x86_64_STANDARD"),
+            ("a1.large", "BOTTLEROCKET_x86_64"),
+            ("m7i.large", "BOTTLEROCKET_ARM_64"),
+            ("g6.xlarge", "BOTTLEROCKET_x86_64"),
+            ("g5g.xlarge", "BOTTLEROCKET_ARM_64"),
+            ("inf2.xlarge", "AL2023_x86_64_STANDARD"),
+            ("mac2.metal", "BOTTLEROCKET_ARM_64"),
+        ] {
+            assert!(!fits(name, ami_type), "{name} {ami_type}");
         }
     }
 }

@@ -100,6 +100,132 @@ fn a_service_can_have_an_endpoint_of_its_own() {
     assert!(!run.out.contains("isn't known"), "{}", run.out);
 }
 
+/// A run with `profile` of these configuration files and no credentials in the environment.
+fn with_profile(estate: &Estate, profile: &str, config: &str, args: &[&str]) -> Command {
+    fs::write(estate.path().join("aws-config"), config).unwrap();
+    let mut command = estate.bare(args);
+    command.env("AWS_CONFIG_FILE", estate.path().join("aws-config")).env("AWS_PROFILE", profile);
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
+    command
+}
+
+const BASE: &str = "[profile base]\naws_access_key_id = 123456789012\naws_secret_access_key = not-for-any-output\n";
+
+#[test]
+fn an_endpoint_that_is_no_address_is_named() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let (served, _) = served(&estate);
+    let says = |name: &str, value: &str| format!("{name} is `{value}`, which is no address of an endpoint");
+    for value in ["not-a-url", "127.0.0.1:4599", "ftp://aws.example", "https://"] {
+        let run = against(value, &mut estate.bare(&["plan"]));
+        run.refuses(&[&says("AWS_ENDPOINT_URL", value), "https://HOST", "unset it"]);
+    }
+    let mut command = estate.bare(&["plan"]);
+    let run = against(&served.url(), command.env("AWS_ENDPOINT_URL_EKS", "eks.local"));
+    run.refuses(&[&says("AWS_ENDPOINT_URL_EKS", "eks.local")]);
+    let config = format!("{BASE}endpoint_url = nowhere\n");
+    Run::of(&mut with_profile(&estate, "base", &config, &["plan"]))
+        .refuses(&[&says("the profile's endpoint_url", "nowhere")]);
+    assert!(served.server.counts().is_empty(), "{:?}", served.server.counts());
+}
+
+#[test]
+fn a_fips_endpoint_and_an_endpoint_exclude_each_other() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let (served, _) = served(&estate);
+    let both = ["AWS_USE_FIPS_ENDPOINT", "excludes the other"];
+    let run = against(&served.url(), estate.bare(&["plan"]).env("AWS_USE_FIPS_ENDPOINT", "true"));
+    assert!(!run.err.contains("run the same command"), "{}", run.err);
+    run.refuses(&[&both[..], &["AWS_ENDPOINT_URL names an endpoint"]].concat());
+    let config = format!("{BASE}use_fips_endpoint = true\nendpoint_url = {}\n", served.url());
+    let run = Run::of(&mut with_profile(&estate, "base", &config, &["plan"]));
+    run.refuses(&[&both[..], &["the profile's endpoint_url names an endpoint"]].concat());
+}
+
+#[test]
+fn a_host_that_is_not_there_is_named() {
+    let estate = Estate::new(&SINGLE_SILO);
+    against("http://aws.invalid:8443", &mut estate.bare(&["plan"]))
+        .refuses(&["unreachable: aws.invalid:8443 can't be reached"]);
+}
+
+/// Keys that AWS doesn't know, and regions that the account hasn't enabled, answer alike; neither is a missing permission.
+#[test]
+fn keys_that_are_not_taken_are_no_missing_permission() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let (served, _) = served(&estate);
+    let sts = |code: &str| {
+        format!(
+            "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>No.</Message></Error></ErrorResponse>"
+        )
+    };
+    let ec2 = |code: &str| {
+        format!("<Response><Errors><Error><Code>{code}</Code><Message>No.</Message></Error></Errors></Response>")
+    };
+    for (what, body, helps) in [
+        ("GetCallerIdentity", sts("InvalidClientTokenId"), "hasn't enabled"),
+        ("GetCallerIdentity", sts("SignatureDoesNotMatch"), "clock"),
+        ("DescribeAvailabilityZones", ec2("AuthFailure"), "hasn't enabled"),
+        ("DescribeAvailabilityZones", ec2("OptInRequired"), "isn't signed up"),
+    ] {
+        let refusal = bad_days::response("403 Forbidden", "Content-Type: text/xml\r\n", &body);
+        let (url, _) = bad_days::in_front(served.server.addr(), what, refusal);
+        let run = against(&url, &mut estate.bare(&["plan"]));
+        assert!(!run.err.contains("iam-policy"), "{}", run.err);
+        run.refuses(&["access denied", what, helps]);
+    }
+}
+
+#[test]
+fn a_role_that_cannot_be_assumed_is_told_in_words() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let (served, _) = served(&estate);
+    let role = "[profile PROFILE]\nrole_arn = arn:aws:iam::123456789012:role/nobody\nsource_profile = base\n";
+    let config = |name: &str, more: &str| format!("{BASE}{}{more}\n", role.replace("PROFILE", name));
+    let run = |name: &str, more: &str| {
+        let mut command = with_profile(&estate, name, &config(name, more), &["plan"]);
+        let run = Run::of(command.env("AWS_ENDPOINT_URL", served.url()));
+        for dump in ["ServiceError", "Unhandled", "Some(", "Error {"] {
+            assert!(!run.err.contains(dump), "{}", run.err);
+        }
+        run
+    };
+    let denied = ["the role can't be assumed", "sts:AssumeRole answered AccessDenied"];
+    run("plain", "").refuses(&[&denied[..], &["trust policy"]].concat());
+    let mfa = run("mfa", "mfa_serial = arn:aws:iam::123456789012:mfa/jane");
+    mfa.refuses(
+        &[&denied[..], &["asks for no codes of MFA devices", "aws configure export-credentials --profile mfa"]]
+            .concat(),
+    );
+}
+
+/// `aws login` keeps its sessions in files of its own.
+#[test]
+fn a_session_of_aws_login_is_got_from_the_cli() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let config = "[profile login]\nlogin_session = arn:aws:iam::123456789012:user/x\n";
+    let run = Run::of(&mut with_profile(&estate, "login", config, &["plan"]));
+    assert!(!run.err.contains("feature"), "{}", run.err);
+    run.refuses(&["no AWS credentials", "`aws login`", "aws configure export-credentials --profile login"]);
+}
+
+/// As the AWS CLI reads it: `cloudwatch_logs`, not `cloudwatch-logs` (aws-sdk-rust #1060).
+#[test]
+fn services_of_a_profile_have_endpoints() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let (served, _) = served(&estate);
+    let services = ["eks", "ec2", "iam", "sts", "kms", "cloudwatch_logs", "ssm", "service_quotas"];
+    let section: String = services.map(|name| format!("{name} =\n  endpoint_url = {}\n", served.url())).concat();
+    let config = format!("{BASE}services = lab\n[services lab]\n{section}");
+    let run = |args: &[&str]| Run::of(&mut with_profile(&estate, "base", &config, args));
+    let plan = run(&["plan", "--detailed-exitcode"]).exits(2);
+    assert!(!plan.err.contains("can't be read"), "{}", plan.err);
+    // What the environment says comes first.
+    let mut command = with_profile(&estate, "base", &config, &["plan"]);
+    Run::of(command.env("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", "http://127.0.0.1:9"))
+        .refuses(&["127.0.0.1:9 can't be reached"]);
+}
+
 /// A directory of templates or profiles gives what is in it, and nothing that a link leads to.
 #[test]
 fn links_do_not_lead_out_of_directories() {

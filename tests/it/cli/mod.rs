@@ -14,6 +14,7 @@ mod foreign;
 mod lifecycle;
 mod lock;
 mod nodes;
+mod offers;
 mod output;
 mod plans;
 mod principals;

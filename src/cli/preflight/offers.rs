@@ -1,0 +1,300 @@
+//! What a plan makes, held against what EC2 and EKS offer in the region and in the zones that it is to be in. Only what is
+//! to be made is asked about.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::cli::session::{Look, Session};
+use crate::engine::address::{Address, Owner as Of};
+use crate::engine::error::Result;
+use crate::engine::plan::{Action, Plan, Step};
+use crate::kinds::aws::offers::{self, Details};
+use crate::kinds::aws::{eks_addon, fargate_profile, node_group, versions, vpc_endpoint};
+use crate::spec::{
+    AmiFamily, Architecture, CapacityType, KubernetesVersion, Nodes, Owner, Related, Spec, SpecError, in_order, list,
+    nearest, quote,
+};
+use crate::stack;
+
+/// What was found out.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What the spec asks for and can't be, each at its place.
+    pub wrong: Vec<SpecError>,
+    pub notes: Vec<String>,
+}
+
+/// Holds what `plan` makes against what there is.
+pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
+    let mut findings = Findings::default();
+    let made = |kind| plan.steps.iter().filter(move |s| s.kind == kind && s.action != Action::Delete);
+    let groups: Vec<Group<'_>> =
+        made(node_group::NAME).filter_map(|step| Group::of(step, look, &session.spec)).collect();
+    if let Err(error) = instance_types(session, &groups, &mut findings).await {
+        findings.notes.push(format!("which instance types there are shows when nodes are made: {error}"));
+    }
+    made(eks_addon::NAME).for_each(|step| addon(&session.spec, look, step, &mut findings));
+    made(vpc_endpoint::NAME).for_each(|step| endpoint(&session.spec, look, step, &mut findings));
+    made(fargate_profile::NAME).for_each(|step| fargate(&session.spec, look, step, &mut findings));
+    findings.wrong = in_order(once_for_a_tier(findings.wrong));
+    findings
+}
+
+/// A node group that is to be made.
+struct Group<'s> {
+    address: &'s Address,
+    owner: Owner<'s>,
+    /// `nodes` or `systemNodes`.
+    section: &'static str,
+    nodes: &'s Nodes,
+    zones: BTreeSet<&'s str>,
+}
+
+impl<'s> Group<'s> {
+    fn of(step: &'s Step, look: &'s Look, spec: &'s Spec) -> Option<Self> {
+        let state = step.state.as_ref().filter(|_| step.action == Action::Create)?;
+        let owner = owner(&step.address, spec)?;
+        let profile = match owner {
+            Owner::Tenant(id) => &spec.tenant(id)?.profile,
+            Owner::Pool(name) => &spec.pool(name)?.profile,
+        };
+        let (section, nodes) = match step.address.as_str().ends_with("/node-group/system") {
+            true => ("systemNodes", &profile.system_nodes),
+            false => ("nodes", &profile.nodes),
+        };
+        Some(Self { address: &step.address, owner, section, nodes, zones: zones(look, state) })
+    }
+
+    fn against(&self, spec: &Spec, name: &str, message: String, help: String) -> SpecError {
+        spec.objection(self.owner, &[self.section, "instanceTypes", name], message, help)
+    }
+}
+
+async fn instance_types(session: &Session, groups: &[Group<'_>], findings: &mut Findings) -> Result<()> {
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let Session { spec, aws, .. } = session;
+    let wanted: BTreeSet<String> = groups.iter().flat_map(|g| &g.nodes.instance_types).cloned().collect();
+    let offered = offers::zones_of_types(aws, &wanted).await?;
+    let unknown = wanted.iter().any(|name| !offered.contains_key(name));
+    let all = if unknown { offers::types(aws).await? } else { BTreeSet::new() };
+    let details = match offered.is_empty() {
+        true => BTreeMap::new(),
+        false => offers::details(aws, &offered.keys().collect::<Vec<_>>()).await?,
+    };
+    for group in groups {
+        for name in &group.nodes.instance_types {
+            if !offered.contains_key(name) {
+                let message = format!("EC2 offers no instance type {} in {}", quote(name), spec.region);
+                let help = match nearest(name, all.iter().map(String::as_str)) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "`aws ec2 describe-instance-type-offerings` lists those of the region".to_owned(),
+                };
+                findings.wrong.push(group.against(spec, name, message, help));
+            } else if let Some((message, help)) = details.get(name).and_then(|of| misfit(name, of, group.nodes)) {
+                findings.wrong.push(group.against(spec, name, message, help));
+            }
+        }
+        by_zone(spec, group, &offered, findings);
+    }
+    Ok(())
+}
+
+/// EKS refuses a group where one of its zones has none of its types; where a zone has some of them, those run there.
+fn by_zone(spec: &Spec, group: &Group<'_>, offered: &BTreeMap<String, BTreeSet<String>>, findings: &mut Findings) {
+    let known: Vec<(&String, &BTreeSet<String>)> =
+        group.nodes.instance_types.iter().filter_map(|name| Some((name, offered.get(name)?))).collect();
+    let Some((first, _)) = known.first() else { return };
+    let lacks = |zones: &BTreeSet<String>, zone: &str| !zones.contains(zone);
+    let empty: Vec<&str> =
+        group.zones.iter().copied().filter(|zone| known.iter().all(|(_, zones)| lacks(zones, zone))).collect();
+    if !empty.is_empty() {
+        let names = list(known.iter().map(|(name, _)| name.as_str()));
+        let message =
+            format!("EC2 offers no {names} in {}, where {} has a subnet", list(empty.iter().copied()), group.address);
+        let all = list(group.zones.iter().copied());
+        let help = format!("choose a type that {all} offer, or add one that the others lack it for");
+        findings.wrong.push(group.against(spec, first, message, help));
+        return;
+    }
+    for (name, offered) in known {
+        let without: Vec<&str> = group.zones.iter().copied().filter(|zone| lacks(offered, zone)).collect();
+        if !without.is_empty() {
+            findings.notes.push(format!(
+                "{}: EC2 offers no {name} in {}; nodes there are of the other types",
+                group.address,
+                without.join(", ")
+            ));
+        }
+    }
+}
+
+/// Why the nodes' image doesn't run on a type, or doesn't use what it has; and what would be right.
+fn misfit(name: &str, of: &Details, nodes: &Nodes) -> Option<(String, String)> {
+    let wanted = match nodes.architecture {
+        Architecture::X86_64 => "x86_64",
+        Architecture::Arm64 => "arm64",
+    };
+    let name = quote(name);
+    if !of.architectures.is_empty() && !of.architectures.iter().any(|a| a == wanted) {
+        let its = of.architectures.join(" and ");
+        let message = format!("{name} runs images for {its}, and the nodes' image is for {wanted}");
+        return Some((message, format!("a type for {wanted}")));
+    }
+    let image = match nodes.ami_family {
+        AmiFamily::Bottlerocket => "Bottlerocket",
+        AmiFamily::Al2023 => "Amazon Linux 2023",
+        // Whoever made it knows what is in it.
+        AmiFamily::Custom => return spot(&name, of, nodes),
+    };
+    let without = "a type without accelerators, or `amiFamily: custom` with an image that has the driver";
+    if let Some(gpu) = &of.gpu {
+        let message = format!("{name} has a GPU ({gpu}), and the plain image of {image} has no driver for it");
+        return Some((message, without.to_owned()));
+    }
+    // Bottlerocket's images for Kubernetes load the driver where there is a device (bottlerocket-kernel-kit).
+    if of.neuron && nodes.ami_family == AmiFamily::Al2023 {
+        let message = format!("{name} has a Neuron device, and the plain image of {image} has no driver for it");
+        return Some((message, format!("`amiFamily: bottlerocket`, {without}")));
+    }
+    spot(&name, of, nodes)
+}
+
+fn spot(name: &str, of: &Details, nodes: &Nodes) -> Option<(String, String)> {
+    (nodes.capacity_type == CapacityType::Spot && !of.spot).then(|| {
+        (format!("EC2 has no Spot Instances of {name}"), "`capacityType: on-demand`, or another type".to_owned())
+    })
+}
+
+/// A pinned version must be one that EKS offers for the Kubernetes version; without a pin it is chosen from those.
+fn addon(spec: &Spec, look: &Look, step: &Step, findings: &mut Findings) {
+    let written = step.action == Action::Create || step.changes.iter().any(|change| change.path == "version");
+    let Some(state) = step.state.as_ref().filter(|_| written) else { return };
+    let (Some(name), Some(version), Some(owner)) =
+        (state["name"].as_str(), state["version"].as_str(), owner(&step.address, spec))
+    else {
+        return;
+    };
+    let cluster = step.address.as_str().split_once("/addon/").map(|(prefix, _)| Address::new(prefix).join("cluster"));
+    let cluster = cluster.and_then(|address| look.desired.iter().find(|r| r.address == address));
+    let Some(kubernetes) = cluster.and_then(|r| KubernetesVersion::parse(r.state["version"].as_str()?)) else { return };
+    let offer = look.facts.offered.get(&kubernetes).and_then(|all| all.get(name)).cloned().unwrap_or_default();
+    if offer.versions.iter().any(|one| one == version) {
+        return;
+    }
+    let message = format!("EKS offers no version {} of {name} for Kubernetes {kubernetes}", quote(version));
+    let help = match (nearest(version, offer.versions.iter().map(String::as_str)), &offer.default) {
+        (_, None) if offer.versions.is_empty() => format!("it offers none of {name}; choose another kubernetesVersion"),
+        (Some(near), Some(default)) => format!("did you mean `{near}`? EKS recommends `{default}`"),
+        (Some(near), None) => format!("did you mean `{near}`?"),
+        (None, Some(default)) => format!("EKS recommends `{default}`"),
+        (None, None) => format!("one of {}", list(offer.versions.iter().map(String::as_str))),
+    };
+    findings.wrong.push(spec.objection(owner, &["addons", name, "version"], message, help));
+}
+
+/// An interface endpoint is put into the zones that have its service: at least one must.
+fn endpoint(spec: &Spec, look: &Look, step: &Step, findings: &mut Findings) {
+    let Some((state, owner)) = step.state.as_ref().zip(owner(&step.address, spec)) else { return };
+    let service = state["service"].as_str().unwrap_or_default();
+    let Some(has) = look.facts.services.get(service).filter(|_| state["type"] == "Interface") else { return };
+    let short = step.address.as_str().split_once("/endpoint/").map(|(_, short)| short).unwrap_or(service);
+    let setting = ["network", "endpoints", short];
+    let here = vpc_zones(look, &stack::vpc(owner));
+    let (with, without): (Vec<&str>, Vec<&str>) = here.into_iter().partition(|zone| has.contains(*zone));
+    let help = format!("leave {} out, and let what needs it go through NAT gateways", quote(short));
+    if has.is_empty() {
+        let message = format!("{} has no endpoint service {}", spec.region, quote(short));
+        findings.wrong.push(spec.objection(owner, &setting, message, help));
+    } else if with.is_empty() {
+        let has = list(has.iter().map(String::as_str));
+        let message = format!(
+            "the endpoint service {} is in {has}, and the VPC has subnets in {} only",
+            quote(short),
+            list(without.iter().copied())
+        );
+        let help = format!("{help}; more `network.zones` may reach a zone that has it");
+        findings.wrong.push(spec.objection(owner, &setting, message, help));
+    } else if !without.is_empty() {
+        let (with, without) = (with.join(", "), without.join(", "));
+        findings.notes.push(format!(
+            "{}: the service is not in {without}; it gets an interface in {with}, and is reached from there",
+            step.address
+        ));
+    }
+}
+
+fn fargate(spec: &Spec, look: &Look, step: &Step, findings: &mut Findings) {
+    if step.action != Action::Create {
+        return;
+    }
+    let Some((state, owner)) = step.state.as_ref().zip(owner(&step.address, spec)) else { return };
+    let ids: BTreeMap<&str, &str> = look.facts.zones.iter().map(|z| (z.name.as_str(), z.id.as_str())).collect();
+    let lacks = |zone: &&str| ids.get(*zone).is_some_and(|id| !versions::has_fargate(id));
+    let shown = |zone: &str| format!("{zone} ({})", ids.get(zone).copied().unwrap_or_default());
+    let without: Vec<&str> = zones(look, state).into_iter().filter(lacks).collect();
+    if !without.is_empty() {
+        let shown: Vec<String> = without.into_iter().map(shown).collect();
+        let message = format!("Fargate doesn't run in any zone of the pool's VPC: {}", shown.join(", "));
+        let help = "a tier with nodes of its own, or more `network.zones`".to_owned();
+        findings.wrong.push(spec.objection(owner, &[], message, help));
+    } else {
+        let pool = match owner {
+            Owner::Tenant(id) => spec.tenant(id).and_then(|tenant| tenant.pool()),
+            Owner::Pool(name) => Some(name),
+        };
+        let zones = pool.map(|name| vpc_zones(look, &stack::vpc(Owner::Pool(name)))).unwrap_or_default();
+        let without: Vec<String> = zones.into_iter().filter(lacks).map(shown).collect();
+        if !without.is_empty() {
+            let (address, without) = (&step.address, without.join(", "));
+            findings.notes.push(format!("{address}: Fargate doesn't run in {without}; pods start in the other zones"));
+        }
+    }
+}
+
+/// Many tenants of one tier: what the tier itself says is told once.
+fn once_for_a_tier(wrong: Vec<SpecError>) -> Vec<SpecError> {
+    let mut told: Vec<(String, Option<Related>, usize)> = Vec::new();
+    let mut all: Vec<SpecError> = Vec::new();
+    for error in wrong {
+        let same = |(message, related, _): &&mut (String, Option<Related>, usize)| {
+            related.is_some() && *related == error.related && *message == error.message
+        };
+        match told.iter_mut().find(same) {
+            Some((.., more)) => *more += 1,
+            None => {
+                told.push((error.message.clone(), error.related.clone(), 0));
+                all.push(error);
+            }
+        }
+    }
+    for (error, (_, _, more)) in all.iter_mut().zip(told).filter(|(_, (.., more))| *more > 0) {
+        let help = error.help.take().unwrap_or_default();
+        error.help = Some(format!("{help} ({more} more of the same profile have it)"));
+    }
+    all
+}
+
+/// Whose a resource is, as the spec has it.
+fn owner<'s>(address: &Address, spec: &'s Spec) -> Option<Owner<'s>> {
+    match address.owner() {
+        Of::Tenant(id) => spec.tenant(&id).map(|tenant| Owner::Tenant(&tenant.id)),
+        Of::Pool(name) => spec.pool(&name).map(|pool| Owner::Pool(&pool.name)),
+        Of::Tenancy => None,
+    }
+}
+
+/// The zones of a resource's subnets.
+fn zones<'l>(look: &'l Look, state: &Value) -> BTreeSet<&'l str> {
+    let subnets = state["subnets"].as_array().into_iter().flatten();
+    subnets.filter_map(|subnet| super::zone_of(look, subnet)).collect()
+}
+
+/// The zones of the private subnets of a VPC, by its address.
+fn vpc_zones<'l>(look: &'l Look, vpc: &Address) -> BTreeSet<&'l str> {
+    let within = format!("{}/subnet/private-", vpc.as_str().trim_end_matches("/vpc"));
+    let subnets = look.desired.iter().filter(|r| r.address.as_str().starts_with(&within));
+    subnets.filter_map(|r| r.state["zone"].as_str()).collect()
+}

@@ -1,0 +1,115 @@
+//! What EC2 offers in a region and in its zones: instance types and endpoint services.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_ec2::types::{
+    ArchitectureType, GpuDeviceInfo, InstanceType, InstanceTypeInfo, LocationType, ServiceType, UsageClassType,
+};
+
+use super::ec2::{FILTER_VALUES, filter};
+use crate::aws::Aws;
+use crate::aws::error::failed;
+use crate::engine::error::Result;
+
+/// Names that one DescribeInstanceTypes takes.
+const NAMES: usize = 100;
+
+/// What an instance type has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Such as `x86_64`.
+    pub architectures: Vec<String>,
+    /// Such as `NVIDIA L4`.
+    pub gpu: Option<String>,
+    /// AWS's own accelerators: Inferentia, Trainium.
+    pub neuron: bool,
+    pub spot: bool,
+}
+
+/// The zones that offer each of `types`, by name. A type that no zone of the region offers is missing.
+pub async fn zones_of_types(aws: &Aws, types: &BTreeSet<String>) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let types: Vec<&String> = types.iter().collect();
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for some in types.chunks(FILTER_VALUES) {
+        let call = aws.ec2.describe_instance_type_offerings().location_type(LocationType::AvailabilityZone);
+        let call = call.filters(filter("instance-type", some.iter().map(|name| (*name).clone()))).max_results(1000);
+        let mut pages = call.into_paginator().items().send();
+        while let Some(offer) = pages.next().await {
+            let offer = offer.map_err(failed("ec2:DescribeInstanceTypeOfferings"))?;
+            if let (Some(name), Some(zone)) = (offer.instance_type(), offer.location()) {
+                all.entry(name.as_str().to_owned()).or_default().insert(zone.to_owned());
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Every instance type of the region.
+pub async fn types(aws: &Aws) -> Result<BTreeSet<String>> {
+    let call = aws.ec2.describe_instance_type_offerings().location_type(LocationType::Region).max_results(1000);
+    let mut pages = call.into_paginator().items().send();
+    let mut all = BTreeSet::new();
+    while let Some(offer) = pages.next().await {
+        let offer = offer.map_err(failed("ec2:DescribeInstanceTypeOfferings"))?;
+        all.extend(offer.instance_type().map(|name| name.as_str().to_owned()));
+    }
+    Ok(all)
+}
+
+/// What each of `types` has. All must be offered in the region.
+pub async fn details(aws: &Aws, types: &[&String]) -> Result<BTreeMap<String, Details>> {
+    let mut all = BTreeMap::new();
+    for some in types.chunks(NAMES) {
+        let names = some.iter().map(|name| InstanceType::from(name.as_str())).collect();
+        let call = aws.ec2.describe_instance_types().set_instance_types(Some(names));
+        let mut pages = call.into_paginator().items().send();
+        while let Some(info) = pages.next().await {
+            let info = info.map_err(failed("ec2:DescribeInstanceTypes"))?;
+            all.extend(info.instance_type().map(|name| (name.as_str().to_owned(), detail(&info))));
+        }
+    }
+    Ok(all)
+}
+
+fn detail(info: &InstanceTypeInfo) -> Details {
+    let architectures = info.processor_info().map(|p| p.supported_architectures()).unwrap_or_default();
+    let gpu = info.gpu_info().and_then(|gpus| gpus.gpus().first());
+    let named = |gpu: &GpuDeviceInfo| {
+        let words = [gpu.manufacturer(), gpu.name()];
+        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    };
+    Details {
+        architectures: architectures.iter().map(ArchitectureType::as_str).map(str::to_owned).collect(),
+        gpu: gpu.map(named),
+        neuron: info.neuron_info().is_some() || info.inference_accelerator_info().is_some(),
+        spot: info.supported_usage_classes().contains(&UsageClassType::Spot),
+    }
+}
+
+/// The zones in which interface endpoints can reach each of `services`, by the whole name. None for one that the region
+/// doesn't have. No call is made for none.
+pub async fn zones_of_services(aws: &Aws, services: &BTreeSet<String>) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut all: BTreeMap<String, BTreeSet<String>> =
+        services.iter().map(|name| (name.clone(), BTreeSet::new())).collect();
+    let services: Vec<&String> = services.iter().collect();
+    for some in services.chunks(FILTER_VALUES) {
+        let mut token = None;
+        loop {
+            let call = aws.ec2.describe_vpc_endpoint_services().max_results(1000).set_next_token(token.take());
+            let call = call.filters(filter("service-name", some.iter().map(|name| (*name).clone())));
+            let answer = call.send().await.map_err(failed("ec2:DescribeVpcEndpointServices"))?;
+            for service in answer.service_details() {
+                let interface =
+                    service.service_type().iter().any(|t| t.service_type() == Some(&ServiceType::Interface));
+                if let Some(zones) = service.service_name().filter(|_| interface).and_then(|name| all.get_mut(name)) {
+                    zones.extend(service.availability_zones().iter().cloned());
+                }
+            }
+            token = answer.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            if token.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(all)
+}
