@@ -142,9 +142,14 @@ impl Doctor<'_> {
             }
         };
         self.estate(session, &look, &plan);
-        match preflight::account(session, ui, &look, &plan).await {
-            Ok(()) => self.add("quotas", Verdict::Good, "the account has room for what the plan makes"),
-            Err(error) => self.fail("quotas", &error),
+        let short = preflight::account(session, ui, &look, &plan).await;
+        if short.is_empty() {
+            self.add("quotas", Verdict::Good, "the account has room for what the plan makes");
+        }
+        short.iter().for_each(|error| self.fail("quotas", error));
+        for wrong in preflight::offers(session, &look, &plan).await.wrong {
+            let text = format!("{} ({})", wrong.message, wrong.at);
+            self.checks.push(Check { name: "offers", verdict: Verdict::Wrong, text, help: wrong.help });
         }
         if self.is_wrong("permissions") {
             return command(&["iam-policy"]) + " (give that policy to the role)" + &again;
