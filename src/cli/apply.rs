@@ -13,7 +13,7 @@ use super::{Global, Running, Selection, exit, preflight, saved};
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Error};
 use crate::engine::execute::{Chance, Executor};
-use crate::engine::plan::{Action, Plan, Policy, Step};
+use crate::engine::plan::{Action, Loss, Plan, Policy, Step};
 use crate::engine::report::{Outcome, Report, Unconfirmed};
 use crate::spec::SpecErrors;
 use crate::ui::{Ending, Failure, Format, Subject, Ui};
@@ -27,10 +27,6 @@ pub struct Apply {
     selection: Selection,
     #[command(flatten)]
     running: Running,
-    /// A whole silo or pool that may be deleted without asking, such as
-    /// tenant/12345/silo. Repeatable.
-    #[arg(long, value_name = "ADDRESS")]
-    allow_destroy: Vec<String>,
     /// Take newer versions of add-ons and newer images of nodes.
     #[arg(long)]
     upgrade: bool,
@@ -48,12 +44,15 @@ impl Apply {
             Some(saved) => (saved.policy().clone(), saved.upgrade()),
             None => (self.selection.policy(false), self.upgrade),
         };
-        let allowed: BTreeSet<Address> = self.allow_destroy.iter().map(Address::new).collect();
+        let flags = self.selection.policy(false);
+        let mut allowed = Approval::allowed_by(&policy);
+        allowed.extend(flags.allow_destroy.iter().cloned());
         let approval = Approval { auto: self.running.auto_approve || saved.is_some(), allowed };
         let running = &self.running;
         let work = async |session: &Session, locked: &Locked| {
             session.reading(ui);
             let (look, plan) = session.plan(&policy, upgrade).await?;
+            look.know(&flags)?;
             if let Some(saved) = &saved {
                 saved.check(&plan)?;
             }
@@ -69,8 +68,14 @@ const FRESH: Duration = Duration::from_secs(60);
 /// What was agreed to beforehand.
 pub struct Approval {
     pub auto: bool,
-    /// Silos and pools that may be deleted as a whole.
+    /// What holds a tenant's work or data and may go.
     pub allowed: BTreeSet<Address>,
+}
+
+impl Approval {
+    pub fn allowed_by(policy: &Policy) -> BTreeSet<Address> {
+        policy.allow_destroy.union(&policy.allow_replace).cloned().collect()
+    }
 }
 
 /// Shows the plan, asks, carries it out, reads again what was written, and
@@ -152,18 +157,21 @@ pub async fn carry_out(
 
 /// Asks for what wasn't agreed to beforehand.
 fn agree(ui: &Ui, plan: &Plan, approval: &Approval) -> Result<bool, Failure> {
-    let unconfirmed: BTreeSet<Address> = plan.confirm.difference(&approval.allowed).cloned().collect();
+    let unconfirmed: Vec<&Loss> = plan.confirm.iter().filter(|l| !approval.allowed.contains(&l.address)).collect();
     if approval.auto {
         if unconfirmed.is_empty() {
             return Ok(true);
         }
-        let names = unconfirmed.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let flags = names.iter().map(|n| format!("--allow-destroy {n}")).collect::<Vec<_>>().join(" ");
-        return Err(Error::input(format!("this deletes {} as a whole; nothing was changed", names.join(", ")))
-            .help(format!("if that is meant, add {flags}"))
-            .into());
+        let losses = unconfirmed.iter().map(|l| format!("{} (lost: {})", l.address, l.lost.join("; ")));
+        let flags = unconfirmed.iter().map(|l| format!("--allow-destroy {}", l.address)).collect::<Vec<_>>().join(" ");
+        return Err(Error::input(format!(
+            "this deletes {}; nothing was changed",
+            losses.collect::<Vec<_>>().join(", ")
+        ))
+        .help(format!("if that is meant, add {flags}"))
+        .into());
     }
-    ui.confirm("Do these things?", &unconfirmed)
+    ui.confirm("Do these things?", &unconfirmed.into_iter().map(|l| l.address.clone()).collect())
 }
 
 /// What the run wrote is read again, in bulk, and must show no difference.

@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use clap::Args;
 
 use super::apply::{Approval, carry_out};
@@ -23,8 +21,12 @@ impl Destroy {
         let work = async |session: &Session, locked: &Locked| {
             session.reading(ui);
             let (look, plan) = session.plan(&policy, false).await?;
-            // `destroy --auto-approve` confirms all.
-            let allowed: BTreeSet<_> = if running.auto_approve { plan.confirm.clone() } else { BTreeSet::new() };
+            let mut allowed = Approval::allowed_by(&policy);
+            // To take everything down is to say what is lost. A tenant's id
+            // alone is soon mistyped.
+            if running.auto_approve && policy.tenants.is_empty() {
+                allowed.extend(plan.confirm.iter().map(|l| l.address.clone()));
+            }
             let approval = Approval { auto: running.auto_approve, allowed };
             carry_out(session, locked, ui, &policy, false, (look, plan), approval, running).await
         };

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::session::Session;
+use super::session::{Session, written};
 use super::{Global, exit, unwritten};
 use crate::engine::address::Address;
 use crate::engine::error::{Error, Result};
 use crate::engine::kind::{Found, Round};
 use crate::kinds::aws::eks_cluster;
 use crate::ui::{Failure, Ui};
-use crate::{files, spec, stack, template};
+use crate::{files, stack, template};
 
 #[derive(Debug, Args)]
 pub struct Kubeconfig {
@@ -162,13 +162,6 @@ fn is_local(endpoint: &str) -> bool {
     let host = endpoint.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
-fn written(owner: spec::Owner<'_>) -> &str {
-    match owner {
-        spec::Owner::Tenant(id) => id,
-        spec::Owner::Pool(name) => name,
-    }
 }
 
 fn empty() -> Value {

@@ -126,9 +126,15 @@ pub struct Selection {
     /// With --tenant: and what they need, such as their pool.
     #[arg(long, requires = "tenant")]
     pub with_deps: bool,
-    /// A cluster or VPC that may be replaced, by its address.
+    /// What holds a tenant's work or data and may be replaced, by its address:
+    /// a cluster, a VPC, a namespace. Repeatable.
     #[arg(long, value_name = "ADDRESS")]
     pub allow_replace: Vec<String>,
+    /// What holds a tenant's work or data and may be deleted, by its address:
+    /// a pool, a tenant's home or old home, such as tenant/12345/silo.
+    /// Repeatable.
+    #[arg(long, value_name = "ADDRESS")]
+    pub allow_destroy: Vec<String>,
     /// Delete audit logs (and the keys they are encrypted with) too, where
     /// they leave the spec.
     #[arg(long)]
@@ -138,8 +144,8 @@ pub struct Selection {
 /// How a command that changes things goes about it.
 #[derive(Clone, Debug, Args)]
 pub struct Running {
-    /// Don't ask. `apply` still deletes no whole silo or pool without
-    /// --allow-destroy.
+    /// Don't ask. What holds a tenant's work or data still isn't deleted
+    /// without --allow-destroy, except by `destroy` without --tenant.
     #[arg(long)]
     pub auto_approve: bool,
     /// Steps of each kind of resource that make calls at a time. Those that wait
@@ -359,6 +365,7 @@ impl Selection {
             with_deps: self.with_deps,
             destroy,
             allow_replace: self.allow_replace.iter().map(Address::new).collect(),
+            allow_destroy: self.allow_destroy.iter().map(Address::new).collect(),
             delete_logs: self.delete_logs,
             aws_only: false,
         }

@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use sha2::{Digest, Sha256};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::{Global, Running, exit, stop};
 use crate::aws::lock::{self, Lock, Store};
 use crate::aws::{Access, Aws};
-use crate::engine::address::Address;
+use crate::engine::address::{Address, Owner};
 use crate::engine::clock::Clock;
 use crate::engine::desired::Desired;
 use crate::engine::error::{Class, Error, Result};
@@ -50,6 +50,8 @@ pub struct Session {
     clusters: Arc<Clusters>,
     templates: Templates,
     in_cluster: bool,
+    /// The clusters of `--kubeconfig`, as they are written there.
+    named: Vec<String>,
     /// What there is to know about the sandbox, if it is one.
     pub note: Option<String>,
     /// Kept alive as long as the session.
@@ -61,6 +63,8 @@ pub struct Look {
     pub facts: Facts,
     pub desired: Desired,
     pub observed: Observed,
+    /// False if the inside of some cluster wasn't read.
+    read_all: bool,
 }
 
 impl Session {
@@ -81,7 +85,11 @@ impl Session {
         };
         let aws = Aws::connect(&access, &spec.name, clock).await?;
         right_account(&spec, &aws)?;
-        let kubeconfigs = global.kubeconfig.iter().map(|(c, file)| (cluster_name(&spec, c), file.clone())).collect();
+        let kubeconfigs = global.kubeconfig.iter().flat_map(|(cluster, file)| {
+            cluster_names(&spec, cluster).into_iter().map(move |name| (name, file.clone()))
+        });
+        let kubeconfigs = kubeconfigs.collect();
+        let named = global.kubeconfig.iter().map(|(cluster, _)| cluster.clone()).collect();
         let note = global.sandbox.as_ref().map(|dir| {
             format!(
                 "Sandbox in {}: nothing here is AWS. Its time passes {} times faster; its clusters store objects and admit everything.",
@@ -90,14 +98,14 @@ impl Session {
             )
         });
         let in_cluster = !global.aws_only;
-        Ok(Self { note, sandbox, in_cluster, ..Self::on(spec, aws, kubeconfigs, templates) })
+        Ok(Self { note, sandbox, in_cluster, named, ..Self::on(spec, aws, kubeconfigs, templates) })
     }
 
     /// A session on `aws`. `kubeconfigs`: ways to clusters, by their names.
     pub fn on(spec: Spec, aws: Arc<Aws>, kubeconfigs: BTreeMap<String, PathBuf>, templates: Templates) -> Self {
         let clusters = Arc::new(Clusters::new(aws.clone(), kubeconfigs));
         let kinds = kinds::registry(&aws, &clusters);
-        Self { spec, aws, kinds, clusters, templates, in_cluster: true, note: None, sandbox: None }
+        Self { spec, aws, kinds, clusters, templates, in_cluster: true, named: Vec::new(), note: None, sandbox: None }
     }
 
     /// Reads what exists and builds what should: two rounds of bulk reads, of
@@ -110,7 +118,31 @@ impl Session {
         let desired = stack::build(&self.spec, &facts, &self.templates)?;
         let mut observed = observe::observe(&self.kinds, &desired, &round, known, self.in_cluster).await;
         observed.notes.extend(stack::old_images(&desired, &facts));
-        Ok(Look { facts, desired, observed })
+        stack::settle(&self.spec, &mut observed);
+        self.know_clusters(&observed)?;
+        let read_all = self.in_cluster && observed.unread.is_empty();
+        Ok(Look { facts, desired, observed, read_all })
+    }
+
+    /// An error if `--kubeconfig` names a cluster that neither the spec nor
+    /// anything that exists is about.
+    fn know_clusters(&self, observed: &Observed) -> Result<()> {
+        let mut known: BTreeSet<String> = self.spec.clusters().map(|c| written(c.owner).to_owned()).collect();
+        let found = observed.kinds.iter().filter(|(_, kind)| **kind == eks_cluster::NAME).map(|(a, _)| a);
+        known.extend(found.filter_map(|a| match a.owner() {
+            Owner::Tenant(id) => Some(id),
+            Owner::Pool(name) => Some(name),
+            Owner::Tenancy => None,
+        }));
+        let Some(wrong) = self.named.iter().find(|n| !known.contains(*n)) else { return Ok(()) };
+        let help = match spec::nearest(wrong, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!(
+                "clusters are called by the pool's name or the silo tenant's id: {}",
+                known.into_iter().collect::<Vec<_>>().join(", ")
+            ),
+        };
+        Err(Error::input(format!("no cluster is called `{wrong}` (--kubeconfig); nothing was changed")).help(help))
     }
 
     /// What a plan with this policy is about, for showing it.
@@ -143,6 +175,7 @@ impl Session {
                     .help(format!("the spec's tenants are {}", ids.join(", "))));
             }
         }
+        look.know(policy)?;
         let policy = Policy { aws_only: !self.in_cluster, ..policy.clone() };
         let plan = plan::plan(&look.desired, &look.observed, &self.kinds, &policy)?;
         Ok((look, plan))
@@ -441,6 +474,35 @@ async fn leave_when_stopped(lock: Arc<Lock>, mut stop: watch::Receiver<Stop>, ph
 }
 
 impl Look {
+    /// An error if `policy` allows something for an address that nothing has.
+    pub fn know(&self, policy: &Policy) -> Result<()> {
+        let found = self.observed.found.keys();
+        let exist: BTreeSet<Address> = found.flat_map(|a| [a.clone(), a.place()]).collect();
+        // What is in a cluster that wasn't read may be there or not.
+        let unread = |a: &Address| !self.read_all && a.as_str().contains("/k8s/") && exist.contains(&a.place());
+        for (flag, given) in [("--allow-destroy", &policy.allow_destroy), ("--allow-replace", &policy.allow_replace)] {
+            for address in given {
+                if exist.contains(address) || unread(address) {
+                    continue;
+                }
+                let near = spec::nearest(address.as_str(), exist.iter().map(Address::as_str));
+                let places: BTreeSet<Address> = exist.iter().map(Address::place).collect();
+                let help = match near {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!(
+                        "what exists is in {}; `ringfence output` lists all of it",
+                        places.iter().map(Address::as_str).collect::<Vec<_>>().join(", ")
+                    ),
+                };
+                return Err(Error::input(format!(
+                    "nothing that exists has the address {address} ({flag}); nothing was changed"
+                ))
+                .help(help));
+            }
+        }
+        Ok(())
+    }
+
     /// The names of everything that was found, by address: for `output`.
     pub fn outputs(&self) -> BTreeMap<Address, BTreeMap<String, String>> {
         self.observed.outputs()
@@ -512,14 +574,22 @@ fn right_account(spec: &Spec, aws: &Aws) -> Result<()> {
     }
 }
 
-/// The cluster's own name, for a pool's name or a silo tenant's id.
-fn cluster_name(spec: &Spec, written: &str) -> String {
+/// The cluster's own name, for a pool's name or a silo tenant's id; both that
+/// it may have, where it has left the spec.
+fn cluster_names(spec: &Spec, called: &str) -> Vec<String> {
     let names = spec::names::Names::new(spec);
-    let owner = spec.clusters().map(|c| c.owner).find(|owner| match owner {
-        spec::Owner::Tenant(id) => *id == written,
-        spec::Owner::Pool(name) => *name == written,
-    });
-    owner.map_or_else(|| written.to_owned(), |owner| names.cluster(owner))
+    match spec.clusters().map(|c| c.owner).find(|owner| written(*owner) == called) {
+        Some(owner) => vec![names.cluster(owner)],
+        None => [spec::Owner::Pool(called), spec::Owner::Tenant(called)].map(|o| names.cluster(o)).into(),
+    }
+}
+
+/// What a cluster is called on the command line.
+pub fn written(owner: spec::Owner<'_>) -> &str {
+    match owner {
+        spec::Owner::Tenant(id) => id,
+        spec::Owner::Pool(name) => name,
+    }
 }
 
 fn unreadable(kind: &str, mut error: Error) -> Error {

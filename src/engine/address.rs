@@ -69,6 +69,34 @@ impl Address {
     }
 }
 
+impl Address {
+    /// The place that the resource stands in: a pool (`pool/shared-1`), or one
+    /// of the homes that a tenant may have (`tenant/12345/silo`,
+    /// `tenant/23456/pool/shared-1`). A tenant that moves has two.
+    pub fn place(&self) -> Self {
+        let Owner::Tenant(id) = self.owner() else { return Self::new(self.owner().to_string()) };
+        let mut parts = self.local().split('/');
+        match (parts.next().unwrap_or_default(), parts.next()) {
+            (model @ ("pool" | "fargate"), Some(pool)) => Self::new(format!("tenant/{id}/{model}/{pool}")),
+            (model, _) => Self::new(format!("tenant/{id}/{model}")),
+        }
+    }
+
+    /// The pool that a tenant's home stands in.
+    pub fn pool(&self) -> Option<Self> {
+        let mut parts = self.local().split('/');
+        match (self.owner(), parts.next(), parts.next()) {
+            (Owner::Tenant(_), Some("pool" | "fargate"), Some(pool)) => Some(Self::new(format!("pool/{pool}"))),
+            _ => None,
+        }
+    }
+
+    /// True for `other` itself and for everything below it.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.0.strip_prefix(&other.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -446,7 +446,11 @@ impl Executor {
                     return self.update(wait, &found, new).await;
                 }
                 if taken {
-                    return Err(error.help("something of this name exists that isn't ours; rename or remove it, or give it our tags to adopt it"));
+                    // The kind may know whose it is.
+                    return Err(match error.help {
+                        Some(_) => error,
+                        None => error.help("something of this name exists that isn't ours; rename or remove it, or give it our tags to adopt it"),
+                    });
                 }
             }
             tries.again(wait, error).await?;

@@ -294,10 +294,12 @@ pub trait Kind: Send + Sync {
         false
     }
 
-    /// True for what a tenant's whole silo or pool stands on: its deletion
-    /// must be confirmed, its replacement allowed by name.
-    fn is_foundation(&self) -> bool {
-        false
+    /// What is lost with `found`, in words, if it holds a tenant's work or
+    /// data: its deletion must be confirmed, its replacement allowed, by
+    /// address. `replaced`: a new one takes over what runs, but not what is
+    /// stored.
+    fn loses(&self, _found: &Found, _replaced: bool) -> Option<String> {
+        None
     }
 
     /// The field by which others name this one that they lie in, if AWS keeps

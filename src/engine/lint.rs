@@ -21,7 +21,7 @@ use super::error::{Error, Result};
 use super::graph;
 use super::kind::{Change, Found, Kind, Registry, Status};
 use super::observe::Observed;
-use super::plan::{Action, Plan, Step, whole};
+use super::plan::{Action, Plan, Step};
 use super::value::walk;
 
 /// What a plan is checked against.
@@ -240,7 +240,7 @@ impl<'a> Lint<'a> {
     pub(super) fn way(&self, step: &Step) -> Option<Way> {
         let kind = self.kinds.get(step.kind).ok()?;
         let (Action::Update, Some(state), Some(found)) = (step.action, &step.state, &step.found) else { return None };
-        let place = whole(&step.address);
+        let place = step.address.place();
         let mut gone: BTreeSet<&str> = BTreeSet::new();
         for field in kind.lets_in() {
             let (Some(before), Some(after)) = (items(&found.state, field), items(state, field)) else { continue };
@@ -281,7 +281,7 @@ impl<'a> Lint<'a> {
     fn left(&self, place: &Address) -> BTreeSet<&'a str> {
         let observed = self.observed;
         let left = observed.found.values().flatten();
-        let left = left.filter(|f| whole(&f.address) == *place && !self.desired.contains(&f.address));
+        let left = left.filter(|f| f.address.place() == *place && !self.desired.contains(&f.address));
         left.flat_map(|found| {
             let kind = self.observed.kinds.get(&found.address).copied().unwrap_or_default();
             self.names(kind, found).chain(text(found, "cidr"))

@@ -31,6 +31,9 @@ pub struct Policy {
     pub destroy: bool,
     /// `--allow-replace`: foundations that may be replaced.
     pub allow_replace: BTreeSet<Address>,
+    /// `--allow-destroy`: places and resources that hold a tenant's work or
+    /// data and may go.
+    pub allow_destroy: BTreeSet<Address>,
     /// `--delete-logs`.
     pub delete_logs: bool,
     /// `--aws-only`: what lives in clusters isn't looked at, and what must
@@ -118,6 +121,18 @@ pub struct Kept {
     pub reason: String,
 }
 
+/// Something that holds a tenant's work or data and goes: to be confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Loss {
+    /// A place (`tenant/12345/silo`, `pool/shared-1`) that goes as a whole, or
+    /// a resource of one that stays.
+    pub address: Address,
+    /// What is lost with it, in words.
+    pub lost: Vec<String>,
+    /// What of it stays.
+    pub kept: Vec<Address>,
+}
+
 /// How many resources a plan adds, changes, replaces and destroys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
@@ -135,8 +150,8 @@ pub struct Plan {
     pub blocked_clusters: Vec<BlockedCluster>,
     pub kept: Vec<Kept>,
     pub notes: BTreeSet<String>,
-    /// Silos and pools that would be deleted as a whole: to be confirmed.
-    pub confirm: BTreeSet<Address>,
+    /// What would be lost, by address: to be confirmed.
+    pub confirm: Vec<Loss>,
     /// Resources within the selection that are as they should be.
     pub unchanged: usize,
     /// Outputs of what exists: the executor starts from them.
@@ -215,6 +230,7 @@ fn draft(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Poli
         deleting: BTreeMap::new(),
         narrowing: BTreeSet::new(),
         disturbed: BTreeMap::new(),
+        moves: BTreeMap::new(),
     };
     planner.run()?;
     let Planner { mut plan, disturbed, .. } = planner;
@@ -240,6 +256,17 @@ struct Planner<'a> {
     narrowing: BTreeSet<usize>,
     /// Changes that do more than change what they are for, by what that is.
     disturbed: BTreeMap<String, Vec<String>>,
+    /// Places that leave the spec while tenants move out of them.
+    moves: BTreeMap<Address, Move>,
+}
+
+/// What is left behind by tenants that have another home now.
+struct Move {
+    tenants: BTreeSet<String>,
+    /// Their new homes, and the pools that those stand in.
+    to: BTreeSet<Address>,
+    /// Why the old place stays, if it does.
+    stays: Option<String>,
 }
 
 impl<'a> Planner<'a> {
@@ -257,7 +284,11 @@ impl<'a> Planner<'a> {
             }
             self.note_what_stays()?;
         } else {
-            for address in &order {
+            let gone: Vec<Address> =
+                self.observed.found.keys().filter(|a| !self.desired.contains(a) && self.selects(a)).cloned().collect();
+            self.moves = self.moves(&gone);
+            let (last, first): (Vec<Address>, Vec<Address>) = order.into_iter().partition(|a| self.switches(a));
+            for address in first.iter().chain(&last) {
                 let Some(resource) = self.desired.get(address) else { continue };
                 if selected.contains(address) {
                     self.converge(resource)?;
@@ -265,17 +296,214 @@ impl<'a> Planner<'a> {
                     self.outputs.remove(address);
                 }
             }
-            let gone: Vec<Address> =
-                self.observed.found.keys().filter(|a| !self.desired.contains(a) && self.selects(a)).cloned().collect();
+            self.decide_moves();
             for address in &gone {
-                self.remove(address)?;
+                if !self.is_kept_home(address) {
+                    self.remove(address)?;
+                }
             }
         }
+        self.keep_what_kept_homes_use();
         self.keep_keys_of_kept()?;
         self.block_clusters();
+        let dying = self.dying_clusters();
+        self.name_losses(&dying)?;
         self.drop_what_dies_with_its_cluster();
         self.take_away_last();
         self.connect();
+        Ok(())
+    }
+
+    /// The places that tenants of the spec move out of, of what has left it.
+    fn moves(&self, gone: &[Address]) -> BTreeMap<Address, Move> {
+        let lives = |place: &Address| self.desired.iter().any(|r| r.address.is_within(place));
+        // Logs that were kept, and their key, are no home any more.
+        let kind = |a: &&Address| self.observed.kinds.get(*a).and_then(|k| self.kinds.get(k).ok());
+        let left = |a: &&Address| kind(a).is_some_and(|k| !k.keeps_data() && k.name() != "aws.kms-key");
+        let places: BTreeSet<Address> = gone.iter().filter(left).map(Address::place).filter(|p| !lives(p)).collect();
+        let homes: BTreeSet<Address> = self.desired.iter().map(|r| r.address.place()).collect();
+        let mut moves: BTreeMap<Address, Move> = BTreeMap::new();
+        for place in &places {
+            let Owner::Tenant(id) = place.owner() else { continue };
+            let to: BTreeSet<Address> = homes.iter().filter(|h| h.owner() == place.owner()).cloned().collect();
+            if to.is_empty() {
+                continue;
+            }
+            let to: BTreeSet<Address> = to.iter().cloned().chain(to.iter().filter_map(Address::pool)).collect();
+            for left in [Some(place.clone()), place.pool().filter(|p| places.contains(p))].into_iter().flatten() {
+                let one = moves.entry(left).or_insert_with(|| Move {
+                    tenants: BTreeSet::new(),
+                    to: BTreeSet::new(),
+                    stays: None,
+                });
+                one.tenants.insert(id.clone());
+                one.to.extend(to.clone());
+            }
+        }
+        moves
+    }
+
+    /// True for what is in the cluster of a tenant's new home. It comes last:
+    /// where both homes are in one cluster they share it, and until the rest
+    /// of the new home stands, the old one needs it as it is.
+    fn switches(&self, address: &Address) -> bool {
+        let inside = || {
+            let kind = self.desired.get(address).and_then(|r| self.kinds.get(r.kind).ok());
+            kind.is_some_and(|k| k.in_cluster())
+        };
+        address.pool().is_some() && self.moves.values().any(|m| m.to.contains(&address.place())) && inside()
+    }
+
+    /// What of a tenant's new home is blocked, though not in the cluster.
+    fn holds_up_switch(&self, address: &Address) -> Option<&Blocked> {
+        if !self.switches(address) {
+            return None;
+        }
+        let place = address.place();
+        self.plan.blocked.iter().find(|b| b.address.is_within(&place) && !self.switches(&b.address))
+    }
+
+    /// An old home goes only when the new one is whole by then, and when that
+    /// was asked for by its address.
+    fn decide_moves(&mut self) {
+        let mut moves = std::mem::take(&mut self.moves);
+        // Homes before the pools that they are in: `pool/…` sorts first.
+        let mut staying: BTreeSet<Address> = BTreeSet::new();
+        for (place, one) in moves.iter_mut().rev() {
+            let who = match one.tenants.len() {
+                1 => format!("tenant {}", one.tenants.iter().cloned().collect::<String>()),
+                _ => format!("tenants {}", one.tenants.iter().cloned().collect::<Vec<_>>().join(", ")),
+            };
+            let homes: Vec<String> =
+                one.to.iter().filter(|a| matches!(a.owner(), Owner::Tenant(_))).map(ToString::to_string).collect();
+            let new = homes.join(", ");
+            let allowed = self.policy.allow_destroy.contains(place);
+            let within = |a: &Address| one.to.iter().any(|to| a.is_within(to));
+            // What a pool's cluster will never take is no part of a home.
+            let never = |b: &Blocked| b.unmet && !matches!(b.address.owner(), Owner::Tenant(_));
+            let blocked = self.plan.blocked.iter().find(|b| within(&b.address) && !never(b));
+            let left = staying.iter().find(|home| home.pool().as_ref() == Some(place));
+            one.stays = if let Some(home) = left {
+                Some(format!("{home} stands in it, and stays"))
+            } else if let (true, Some(blocked)) = (allowed, blocked) {
+                Some(format!(
+                    "{who}: the new home, {new}, can't be completed, because {} is blocked; so this one stays as it is",
+                    blocked.address
+                ))
+            } else if allowed && self.policy.aws_only {
+                Some(format!(
+                    "{who}: the new home, {new}, isn't whole while --aws-only leaves the inside of its cluster alone; so this one stays as it is"
+                ))
+            } else if !allowed {
+                Some(format!(
+                    "{who} moved out of it, to {new}; it stays, with what runs and is stored in it, until its deletion is confirmed: --allow-destroy {place}"
+                ))
+            } else {
+                None
+            };
+            if let Some(reason) = &one.stays {
+                staying.insert(place.clone());
+                let all = self.observed.found.iter().filter(|(a, _)| a.is_within(place)).flat_map(|(_, all)| all);
+                let cluster = all.clone().find_map(|f| f.state.get("cluster").and_then(Value::as_str));
+                let first = all.clone().next().map(|f| f.id.as_str()).unwrap_or_default();
+                self.plan.kept.push(Kept {
+                    address: place.clone(),
+                    kind: HOME,
+                    id: cluster.unwrap_or(first).to_owned(),
+                    reason: reason.clone(),
+                });
+            }
+        }
+        self.moves = moves;
+    }
+
+    /// True for what is in a home or pool that stays because of a move.
+    fn is_kept_home(&self, address: &Address) -> bool {
+        self.moves.get(&address.place()).is_some_and(|m| m.stays.is_some())
+    }
+
+    /// Ids, names and ARNs that stand in the states of what is in `places`.
+    fn named_by(&self, within: impl Fn(&Address) -> bool) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for found in self.observed.found.iter().filter(|(a, _)| within(a)).flat_map(|(_, all)| all) {
+            walk(&found.state, &mut |text| {
+                names.insert(text.to_owned());
+            });
+        }
+        names
+    }
+
+    /// True if `found`, which step `i` deletes, is known by one of `names`: by
+    /// an output, or as an object of a cluster that is among them too.
+    fn is_named(&self, i: usize, found: &Found, names: &BTreeSet<String>) -> bool {
+        let Some(kind) = self.plan.steps.get(i).and_then(|s| self.kinds.get(s.kind).ok()) else { return false };
+        let text = |pointer: &str| found.state.pointer(pointer).and_then(Value::as_str);
+        let object = text("/object/metadata/name").filter(|_| text("/object/metadata/namespace").is_none());
+        kind.known_as().iter().filter_map(|o| found.outputs.get(*o)).any(|name| names.contains(name))
+            || object.zip(text("/cluster")).is_some_and(|(o, c)| names.contains(o) && names.contains(c))
+    }
+
+    /// What a kept home names stays with it, such as its pool's identity
+    /// provider and its pods' priority class.
+    fn keep_what_kept_homes_use(&mut self) {
+        let names = self.named_by(|a| self.is_kept_home(a));
+        let keep: Vec<(usize, Found)> = self
+            .deleting
+            .iter()
+            .filter(|(i, found)| self.is_named(**i, found, &names))
+            .map(|(i, found)| (*i, found.clone()))
+            .collect();
+        for (i, found) in keep {
+            if let Some(step) = self.plan.steps.get(i) {
+                self.plan.kept.push(Kept {
+                    address: found.address.clone(),
+                    kind: step.kind,
+                    id: found.id.clone(),
+                    reason: "an old home that stays uses it".to_owned(),
+                });
+            }
+            self.drop_step(i);
+        }
+    }
+
+    /// Says what is lost, of all that is deleted. What is in a cluster that
+    /// goes with the same place goes without saying.
+    fn name_losses(&mut self, dying: &BTreeSet<String>) -> Result<()> {
+        let lives = |place: &Address| !self.policy.destroy && self.desired.iter().any(|r| r.address.is_within(place));
+        let cluster = |i: &usize| self.plan.steps.get(*i).is_some_and(|s| s.kind == "aws.eks-cluster");
+        let homes_of_dying: BTreeSet<Address> =
+            self.deleting.iter().filter(|(i, _)| cluster(i)).map(|(_, f)| f.address.place()).collect();
+        let mut losses: BTreeMap<Address, Vec<String>> = BTreeMap::new();
+        let mut logs: BTreeMap<Address, Vec<String>> = BTreeMap::new();
+        for (i, found) in &self.deleting {
+            let Some(step) = self.plan.steps.get(*i) else { continue };
+            let kind = self.kinds.get(step.kind)?;
+            // What failed or is being deleted already holds nothing any more.
+            let replaced = step.replaces;
+            if replaced && !matches!(found.status, Status::Ready | Status::Pending(_)) {
+                continue;
+            }
+            let Some(loss) = kind.loses(found, replaced) else { continue };
+            let place = found.address.place();
+            let inside = kind.in_cluster()
+                && (replaced || homes_of_dying.contains(&place))
+                && found.state.get("cluster").and_then(Value::as_str).is_some_and(|c| dying.contains(c));
+            if inside {
+                continue;
+            }
+            let at = if replaced || lives(&place) { found.address.clone() } else { place };
+            match kind.keeps_data() {
+                true => logs.entry(at).or_default().push(loss),
+                false => losses.entry(at).or_default().push(loss),
+            }
+        }
+        for (address, mut lost) in losses {
+            lost.extend(logs.remove(&address).unwrap_or_default());
+            lost.dedup();
+            let kept = self.plan.kept.iter().filter(|k| k.address.is_within(&address));
+            let kept = kept.map(|k| k.address.clone()).collect();
+            self.plan.confirm.push(Loss { address, lost, kept });
+        }
         Ok(())
     }
 
@@ -451,11 +679,15 @@ impl<'a> Planner<'a> {
         }
         if changes.iter().any(|c| c.replaces) {
             let fields = changes.iter().filter(|c| c.replaces).map(|c| c.path.as_str()).collect::<Vec<_>>().join(", ");
+            // What is in a cluster that is replaced, which was allowed, goes with it.
+            let follows =
+                || kind.in_cluster() && changes.iter().filter(|c| c.replaces).all(|c| has_references(&c.after));
+            let allowed = self.policy.allow_replace.contains(address);
             let why_not = if let Some((reason, help)) = self.held(found) {
                 let reason = format!("a change of {fields} needs a new one, and {reason}");
                 Some((reason, help.to_owned(), false))
-            } else if kind.is_foundation() && !self.policy.allow_replace.contains(address) {
-                let reason = format!("a change of {fields} needs a new one, and everything in it with it");
+            } else if let Some(loss) = kind.loses(found, true).filter(|_| !allowed && !follows()) {
+                let reason = format!("a change of {fields} needs a new one, and with the old one this is lost: {loss}");
                 Some((reason, format!("if that is meant, add --allow-replace {address}"), false))
             } else {
                 self.lacks(resource).map(|(reason, pending)| (reason, String::new(), pending))
@@ -478,6 +710,13 @@ impl<'a> Planner<'a> {
             }
             self.plan.blocked.push(Blocked { pending, ..blocked(resource, reason, &help, held) });
             changes = diff::changes(&state, &found.state, kind.rules());
+        }
+        if let Some(cause) = self.holds_up_switch(address).filter(|_| !changes.is_empty()) {
+            let reason =
+                format!("it is shared with the old home until the new one stands, and {} is blocked", cause.address);
+            let pending = cause.pending;
+            self.plan.blocked.push(Blocked { pending, ..blocked(resource, reason, "", changes) });
+            return Ok(());
         }
         match (&found.status, changes.is_empty()) {
             (_, false) => self.update(resource, &*kind, found, state, changes, None),
@@ -532,9 +771,9 @@ impl<'a> Planner<'a> {
     fn used_by(&self, resource: &Resource, kind: &dyn Kind) -> Option<(Address, String, String)> {
         let field = kind.holds_by()?;
         let own = |value: &Value| references(value).into_iter().find(|(to, _)| *to == resource.address);
-        let place = whole(&resource.address);
+        let place = resource.address.place();
         // A tenant's own may be on its way from another pool.
-        self.desired.iter().filter(|user| whole(&user.address) == place).find_map(|user| {
+        self.desired.iter().filter(|user| user.address.place() == place).find_map(|user| {
             let (_, output) = own(user.state.get(field)?)?;
             let id = self.observed.current(&user.address)?.state.get(field)?.as_str()?;
             // It carries our tags, as another's.
@@ -725,9 +964,6 @@ impl<'a> Planner<'a> {
                 });
                 continue;
             }
-            if kind.is_foundation() {
-                self.plan.confirm.insert(whole(address));
-            }
             self.push_delete(kind_name, found, false, "")?;
         }
         Ok(())
@@ -735,11 +971,13 @@ impl<'a> Planner<'a> {
 
     /// True if the cluster or VPC that left the spec with `address` must stay.
     fn stays_whole(&self, address: &Address) -> bool {
-        let place = whole(address);
-        self.held.keys().any(|(held, _)| {
+        let place = address.place();
+        let foundation = |held: &Address| {
             let kind = self.observed.kinds.get(held).and_then(|kind| self.kinds.get(kind).ok());
-            !self.desired.contains(held) && whole(held) == place && kind.is_some_and(|kind| kind.is_foundation())
-        })
+            self.observed.current(held).zip(kind).is_some_and(|(found, kind)| kind.loses(found, true).is_some())
+        };
+        let gone = |held: &Address| !self.desired.contains(held) && held.place() == place;
+        self.held.keys().any(|(held, _)| gone(held) && foundation(held))
     }
 
     fn push_delete(&mut self, kind_name: &'static str, found: &Found, replaces: bool, reason: &str) -> Result<()> {
@@ -892,13 +1130,36 @@ impl<'a> Planner<'a> {
                 continue;
             }
             for (j, other) in &self.deleting {
-                let first = self.plan.steps.get(*j).is_some_and(|s| kind.deleted_after().contains(&s.kind));
+                // What is only replaced waits for nothing that goes for good.
+                let only = |i: &usize| self.plan.steps.get(*i).is_some_and(|s| s.replaces);
+                let first = self.plan.steps.get(*j).is_some_and(|s| kind.deleted_after().contains(&s.kind))
+                    && (!only(i) || only(j));
                 let together = || match (found.state.get("cluster"), other.state.get("cluster")) {
                     (Some(one), Some(two)) => one == two,
-                    _ => self.within(&whole(&found.address), *j, other, &index),
+                    _ => self.within(&found.address.place(), *j, other, &index),
                 };
                 if first && together() {
                     needs.push((*i, *j));
+                }
+            }
+        }
+        // A new home before the inside of its cluster, which it may share with
+        // the old one, and all of it before anything of the old one goes.
+        for (address, i) in &self.making {
+            if self.switches(address) {
+                let place = address.place();
+                let rest = self.making.iter().filter(|(a, _)| a.is_within(&place) && !self.switches(a));
+                needs.extend(rest.map(|(_, j)| (*i, *j)));
+            }
+        }
+        for (place, one) in &self.moves {
+            let names = self.named_by(|a| a.is_within(place) || self.switches(a));
+            let new: Vec<usize> =
+                self.making.iter().filter(|(a, _)| one.to.iter().any(|to| a.is_within(to))).map(|(_, j)| *j).collect();
+            for (i, found) in &self.deleting {
+                let replaced = self.making.contains_key(&found.address);
+                if !replaced && (found.address.is_within(place) || self.is_named(*i, found, &names)) {
+                    needs.extend(new.iter().map(|j| (*i, *j)));
                 }
             }
         }
@@ -1037,7 +1298,7 @@ impl<'a> Planner<'a> {
     /// `place` or uses something of it, as a tenant's nodes do its subnets.
     fn within(&self, place: &Address, j: usize, other: &Found, index: &Names) -> bool {
         let uses = || index.named_in(other, self.rules(j)).into_iter().filter_map(|i| self.plan.steps.get(i));
-        whole(&other.address) == *place || uses().any(|step| whole(&step.address) == *place)
+        other.address.place() == *place || uses().any(|step| step.address.place() == *place)
     }
 
     fn rules(&self, step: usize) -> &'static [(&'static str, Rule)] {
@@ -1078,6 +1339,9 @@ impl Names {
     }
 }
 
+/// What a kept home or pool is called instead of a kind.
+pub const HOME: &str = "home";
+
 /// Nothing tells which of these is ours: tags can be copied.
 fn twice(all: &[Found]) -> String {
     format!("it exists more than once: {}", all.iter().map(|f| f.id.as_str()).collect::<Vec<_>>().join(", "))
@@ -1113,15 +1377,6 @@ fn blocked_at(address: &Address, kind: &str, reason: String, help: &str) -> Bloc
         unmet: false,
         controls: vec![],
         changes: vec![],
-    }
-}
-
-/// The silo or pool that a foundation carries.
-pub fn whole(address: &Address) -> Address {
-    let local = address.local();
-    match address.owner() {
-        Owner::Tenant(id) => Address::new(format!("tenant/{id}/{}", local.split('/').next().unwrap_or_default())),
-        owner => Address::new(owner.to_string()),
     }
 }
 

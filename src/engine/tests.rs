@@ -18,7 +18,7 @@ use super::execute::{Chance, Executor, Stop};
 use super::kind::*;
 use super::lint::Lint;
 use super::observe::{Observed, observe};
-use super::plan::{Action, Plan, Policy, plan};
+use super::plan::{Action, Loss, Plan, Policy, plan};
 use super::report::{Outcome, Report};
 use super::value::reference;
 
@@ -90,8 +90,8 @@ impl Kind for Toy {
     fn create_before_destroy(&self) -> bool {
         self.side_by_side
     }
-    fn is_foundation(&self) -> bool {
-        self.foundation
+    fn loses(&self, _found: &Found, _replaced: bool) -> Option<String> {
+        self.foundation.then(|| "the net".to_owned())
     }
     fn keeps_data(&self) -> bool {
         self.keeps
@@ -415,7 +415,7 @@ async fn a_foundation_is_replaced_only_when_allowed() {
     world.apply(&estate()).await;
     let changed = with(estate(), "tenant/a/silo/net", "fixed", json!("10.9.0.0/16"));
     let blocked = world.plan(&changed, &Policy::default()).await.unwrap();
-    insta::assert_snapshot!(text(&blocked), @"blocked tenant/a/silo/net: a change of fixed needs a new one, and everything in it with it");
+    insta::assert_snapshot!(text(&blocked), @"blocked tenant/a/silo/net: a change of fixed needs a new one, and with the old one this is lost: the net");
     let allowed = Policy { allow_replace: [Address::new("tenant/a/silo/net")].into(), ..Policy::default() };
     assert_eq!(world.plan(&changed, &allowed).await.unwrap().summary().replace, 1);
 }
@@ -589,7 +589,9 @@ async fn what_left_the_spec_is_deleted_users_first() {
     3: delete tenant/a/silo/net g1 [] after {1,2}
     kept tenant/a/silo/log: audit logs stay; --delete-logs deletes them
     ");
-    assert_eq!(plan.confirm, [Address::new("tenant/a/silo")].into());
+    let kept = plan.kept.iter().map(|k| k.address.clone()).collect();
+    let lost = Loss { address: Address::new("tenant/a/silo"), lost: vec!["the net".to_owned()], kept };
+    assert_eq!(plan.confirm, [lost]);
     let report = world.execute(&plan).await;
     assert_eq!(report.failed().count(), 0, "{report:?}");
     assert_eq!(world.cloud.lock().unwrap().items.len(), 1, "the log stays");
@@ -848,4 +850,46 @@ proptest! {
 #[test]
 fn actions_have_names_for_json() {
     assert_eq!(serde_json::to_value(Action::Create).unwrap(), json!("create"));
+}
+
+fn in_the_pool() -> Desired {
+    desired(&[
+        ("pool/p/net", "toy.net", json!({"fixed": "10.0.0.0/16"}), &[]),
+        ("pool/p/class", "toy.box", json!({"fixed": "x"}), &[]),
+        ("tenant/a/pool/p/nodes", "toy.box", json!({"net": to("pool/p/net"), "class": to("pool/p/class")}), &[]),
+    ])
+}
+
+fn in_the_silo() -> Desired {
+    desired(&[
+        ("pool/p/net", "toy.net", json!({"fixed": "10.0.0.0/16"}), &[]),
+        ("tenant/a/silo/net", "toy.net", json!({"fixed": "10.1.0.0/16"}), &[]),
+        ("tenant/a/silo/nodes", "toy.box", json!({"net": to("tenant/a/silo/net")}), &[]),
+    ])
+}
+
+#[tokio::test]
+async fn an_old_home_and_what_it_uses_stay_until_they_are_named() {
+    let world = World::new();
+    world.apply(&in_the_pool()).await;
+    let plan = world.plan(&in_the_silo(), &Policy::default()).await.unwrap();
+    insta::assert_snapshot!(text(&plan), @r"
+    0: create tenant/a/silo/net g1 [] after {}
+    1: create tenant/a/silo/nodes g1 [] after {0}
+    kept tenant/a/pool/p: tenant a moved out of it, to tenant/a/silo; it stays, with what runs and is stored in it, until its deletion is confirmed: --allow-destroy tenant/a/pool/p
+    kept pool/p/class: an old home that stays uses it
+    ");
+    let allowed = Policy { allow_destroy: [Address::new("tenant/a/pool/p")].into(), ..Policy::default() };
+    let plan = world.plan(&in_the_silo(), &allowed).await.unwrap();
+    insta::assert_snapshot!(text(&plan), @r"
+    0: create tenant/a/silo/net g1 [] after {}
+    1: create tenant/a/silo/nodes g1 [] after {0}
+    2: delete tenant/a/pool/p/nodes g1 [] after {0,1}
+    3: delete pool/p/class g1 [] after {0,1,2}
+    ");
+    world.cloud.lock().unwrap().fail.insert("tenant/a/silo/nodes".to_owned());
+    world.log();
+    let report = world.execute(&plan).await;
+    assert_eq!(report.failed().count(), 1);
+    assert!(!world.log().iter().any(|l| l.starts_with("delete")), "the new home failed");
 }

@@ -7,7 +7,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::model::{Owner, Spec};
+use super::model::{Isolation, Owner, Spec, Tenant};
 
 /// IAM role names (IAM and STS quotas).
 pub const MAX_ROLE: usize = 64;
@@ -63,9 +63,16 @@ impl<'a> Names<'a> {
         format!("{}-{}-", self.tenancy, self.region).chars().take(MAX_ROLE_PREFIX).collect()
     }
 
+    /// An IAM role of a tenant's home, such as `acme-us-east-1-t-23456-pool-shared-1-nodes`: it
+    /// says how and where, because a tenant that moves has two homes for a while.
+    pub fn home_role(&self, tenant: &Tenant, purpose: &str) -> String {
+        let stem = format!("{}-{}-{}", self.tenancy, self.region, home(tenant));
+        fit(&stem, &format!("-{purpose}"), MAX_ROLE - GENERATION)
+    }
+
     /// The role of a tenant's service account.
-    pub fn workload_role(&self, tenant: &str, service_account: &str) -> String {
-        let stem = format!("{}-{}-t-{tenant}-sa-{service_account}", self.tenancy, self.region);
+    pub fn workload_role(&self, tenant: &Tenant, service_account: &str) -> String {
+        let stem = format!("{}-{}-{}-sa-{service_account}", self.tenancy, self.region, home(tenant));
         fit(&stem, "", MAX_ROLE - GENERATION)
     }
 
@@ -74,9 +81,14 @@ impl<'a> Names<'a> {
         fit(&self.cluster(owner), &format!("-{purpose}"), MAX_SECURITY_GROUP)
     }
 
-    /// The launch template of an owner's node group.
+    /// The launch template of a cluster's own nodes; the Name of an owner's instances.
     pub fn launch_template(&self, owner: Owner<'_>, purpose: &str) -> String {
         fit(&self.cluster(owner), &format!("-{purpose}"), MAX_LAUNCH_TEMPLATE)
+    }
+
+    /// The launch template of a tenant's home: no two of an account and region have one name.
+    pub fn home_launch_template(&self, tenant: &Tenant, purpose: &str) -> String {
+        fit(&format!("{}-{}", self.tenancy, home(tenant)), &format!("-{purpose}"), MAX_LAUNCH_TEMPLATE)
     }
 
     /// The alias of a cluster's KMS key.
@@ -103,6 +115,16 @@ pub fn node_group(tenant: &str) -> String {
 /// The Fargate profile of a tenant.
 pub fn fargate_profile(tenant: &str) -> String {
     fit(&format!("t-{tenant}"), "", MAX_FARGATE_PROFILE)
+}
+
+/// `t-<id>-silo`, `t-<id>-pool-<pool>` or `t-<id>-fargate-<pool>`.
+fn home(tenant: &Tenant) -> String {
+    let owner = key(Owner::Tenant(&tenant.id));
+    match &tenant.isolation {
+        Isolation::Silo => format!("{owner}-silo"),
+        Isolation::Pool { pool } => format!("{owner}-pool-{pool}"),
+        Isolation::Fargate { pool } => format!("{owner}-fargate-{pool}"),
+    }
 }
 
 fn key(owner: Owner<'_>) -> String {

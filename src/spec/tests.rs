@@ -1078,7 +1078,11 @@ fn names_are_as_the_examples_show() {
     assert_eq!(names.cluster(silo), "acme-t-12345");
     assert_eq!(names.cluster(pool), "acme-p-shared-1");
     assert_eq!(names.role(silo, "cluster"), "acme-us-east-1-t-12345-cluster");
-    assert_eq!(names.workload_role("12345", "uploader"), "acme-us-east-1-t-12345-sa-uploader");
+    let [premium, standard, serverless] = ["12345", "23456", "34567"].map(|id| spec.tenant(id).unwrap());
+    assert_eq!(names.workload_role(premium, "uploader"), "acme-us-east-1-t-12345-silo-sa-uploader");
+    assert_eq!(names.home_role(standard, "nodes"), "acme-us-east-1-t-23456-pool-shared-1-nodes");
+    assert_eq!(names.home_role(serverless, "nodes"), "acme-us-east-1-t-34567-fargate-shared-1-nodes");
+    assert_eq!(names.home_launch_template(standard, "nodes"), "acme-t-23456-pool-shared-1-nodes");
     assert_eq!(names.security_group(pool, "control-plane"), "acme-p-shared-1-control-plane");
     assert_eq!(names.launch_template(silo, "nodes"), "acme-t-12345-nodes");
     assert_eq!(names.kms_alias(pool), "alias/ringfence/acme-p-shared-1");
@@ -1106,9 +1110,20 @@ fn the_longest_names_fit_and_stay_apart() {
     }
     assert_ne!(names.role(Owner::Tenant(&a), "node"), names.role(Owner::Tenant(&b), "node"));
     let account = "s".repeat(63);
-    let workload = names.workload_role(&a, &account);
-    assert!(workload.len() <= names::MAX_ROLE);
-    assert_ne!(workload, names.workload_role(&b, &account));
+    let at = |id: &str, isolation| Tenant { id: id.to_owned(), isolation, ..spec.tenants[0].clone() };
+    let homes = [
+        at(&a, Isolation::Silo),
+        at(&b, Isolation::Silo),
+        at(&a, Isolation::Pool { pool: pool.clone() }),
+        at(&a, Isolation::Pool { pool: format!("{pool}2") }),
+        at(&a, Isolation::Fargate { pool: pool.clone() }),
+    ];
+    let workloads: BTreeSet<String> = homes.iter().map(|t| names.workload_role(t, &account)).collect();
+    let nodes: BTreeSet<String> = homes.iter().map(|t| names.home_role(t, "pod-execution")).collect();
+    let templates: BTreeSet<String> = homes.iter().map(|t| names.home_launch_template(t, "nodes")).collect();
+    assert_eq!([workloads.len(), nodes.len(), templates.len()], [homes.len(); 3]);
+    assert!(workloads.iter().chain(&nodes).all(|n| n.len() <= names::MAX_ROLE));
+    assert!(templates.iter().all(|n| n.len() <= names::MAX_LAUNCH_TEMPLATE));
 }
 
 // ---------------------------------------------------------------------------------------

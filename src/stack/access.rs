@@ -12,7 +12,7 @@ use crate::kinds::aws::access_entry::{self, entry_address};
 use crate::kinds::aws::{iam_role, oidc_provider, pod_identity, service_linked_role};
 use crate::spec::arn::is_account;
 use crate::spec::catalog::eks_registry;
-use crate::spec::{ACCOUNT_ECR, Control, Isolation, Owner, Principal, Tenant};
+use crate::spec::{ACCOUNT_ECR, Control, Isolation, Principal, Tenant};
 
 /// The audience of tokens that pods trade for credentials, in all partitions.
 const AUDIENCE: &str = "sts.amazonaws.com";
@@ -92,13 +92,7 @@ impl Stack<'_> {
     /// The role of nodes: what it may do is what a node's credentials are
     /// worth to whoever steals them. `registries` are where its pods' images
     /// come from.
-    pub(super) fn node_role(
-        &mut self,
-        address: &Address,
-        owner: Owner<'_>,
-        purpose: &str,
-        registries: &[String],
-    ) -> Result<()> {
+    pub(super) fn node_role(&mut self, address: &Address, name: String, registries: &[String]) -> Result<()> {
         // In China, EC2's principal has the partition's suffix (Amazon Web
         // Services in China, "IAM").
         let ec2 = if self.facts.partition == "aws-cn" { "ec2.amazonaws.com.cn" } else { "ec2.amazonaws.com" };
@@ -107,7 +101,7 @@ impl Stack<'_> {
         // own may stand for it (EKS User Guide, "Amazon EKS node IAM role").
         let images = self.images_policy(address, registries)?;
         let grants = Grants::attached(vec![self.managed_policy("AmazonEKSWorkerNodePolicy")]).and("images", images);
-        self.role(address.clone(), self.names.role(owner, purpose), trust, grants)
+        self.role(address.clone(), name, trust, grants)
     }
 
     /// What may be pulled: from the private ECR registries among `registries`, and what EKS's own pods need.
@@ -247,7 +241,7 @@ impl Stack<'_> {
             } else {
                 self.pod_identity_trust(site, &role, &namespace, &account.name)?
             };
-            let name = self.names.workload_role(&tenant.id, &account.name);
+            let name = self.names.workload_role(tenant, &account.name);
             self.role(role.clone(), name, trust, Grants::attached(account.policies.clone()))?;
             if !fargate {
                 let address = home.join(format!("pod-identity/{}", account.name));

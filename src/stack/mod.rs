@@ -4,13 +4,14 @@
 //! [`network`] cuts addresses and builds VPCs, [`cluster`] keys, logs, control
 //! planes and add-ons, [`nodes`] node groups, [`tenant`] what a tenant has for
 //! itself, [`access`] roles and access entries, [`baseline`] the objects
-//! inside of clusters. Resources name each other by references, so the order
+//! inside of clusters, [`moved`] addresses of older forms. Resources name each other by references, so the order
 //! of making them follows from what they need; `after` adds an order that no
 //! value shows.
 
 mod access;
 mod baseline;
 mod cluster;
+mod moved;
 mod network;
 mod nodes;
 pub mod permissions;
@@ -35,6 +36,7 @@ use crate::template::Templates;
 pub use crate::kinds::aws::node_group::Image;
 pub use crate::kinds::aws::versions::Zone;
 pub use cluster::next_version;
+pub use moved::settle;
 pub use network::services_to_ask;
 pub use nodes::{images, old_images};
 

@@ -37,12 +37,13 @@ const TENANT_KEY: &str = "tenantID";
 
 /// One node group with all that it needs.
 struct NodeSet<'a> {
-    owner: Owner<'a>,
-    /// In names: `system`, `nodes`.
-    purpose: &'static str,
+    /// Of the instances, for people.
+    instances: String,
     role: Address,
     group: Address,
     template: Address,
+    /// Name of the launch template.
+    template_name: String,
     address: Address,
     /// Name of the node group.
     name: String,
@@ -75,16 +76,16 @@ impl Stack<'_> {
         let profile = site.cluster.profile;
         let role = site.at("role/system-nodes");
         let shared = self.ecr(std::slice::from_ref(&self.spec.images.shared));
-        self.node_role(&role, owner, "system-nodes", &shared)?;
+        self.node_role(&role, self.names.role(owner, "system-nodes"), &shared)?;
         self.node_set(
             site,
             network,
             NodeSet {
-                owner,
-                purpose: "system",
+                instances: self.names.launch_template(owner, "system"),
                 role,
                 group,
                 template: site.at("launch-template/system"),
+                template_name: self.names.launch_template(owner, "system"),
                 address: site.at("node-group/system"),
                 name: SYSTEM_NODE_GROUP.to_owned(),
                 nodes: &profile.system_nodes,
@@ -111,7 +112,7 @@ impl Stack<'_> {
         let apart = if site.silo() { Control::SiloSeparation } else { Control::NodeTaint };
         self.tenant_group(site, (group.clone(), "nodes"), owner, "Nodes of one tenant", apart)?;
         let role = home.join("role/nodes");
-        self.node_role(&role, owner, "nodes", &self.registries(tenant))?;
+        self.node_role(&role, self.names.home_role(tenant, "nodes"), &self.registries(tenant))?;
         let taint = |effect: &str| node_group::Taint {
             key: TENANT_KEY.to_owned(),
             value: tenant.id.clone(),
@@ -122,11 +123,11 @@ impl Stack<'_> {
             site,
             network,
             NodeSet {
-                owner,
-                purpose: "nodes",
+                instances: self.names.launch_template(owner, "nodes"),
                 role,
                 group,
                 template: home.join("launch-template"),
+                template_name: self.names.home_launch_template(tenant, "nodes"),
                 address: home.join("node-group"),
                 name: names::node_group(&tenant.id),
                 nodes: &tenant.profile.nodes,
@@ -197,8 +198,8 @@ impl Stack<'_> {
 
     fn node_set(&mut self, site: &Site<'_>, network: &Network, set: NodeSet<'_>) -> Result<()> {
         let nodes = set.nodes;
-        let name = self.names.launch_template(set.owner, set.purpose);
-        let instance_tags = self.instance_tags(&set.template, &name);
+        let name = set.template_name.clone();
+        let instance_tags = self.instance_tags(&set.template, &set.instances);
         let mut controls = Vec::new();
         if set.imds.tokens == ImdsTokens::Required && set.imds.hop_limit == 1 {
             controls.push(Control::Imds);

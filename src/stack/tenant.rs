@@ -46,7 +46,7 @@ impl<'a> Stack<'a> {
         // Instead of AmazonEKSFargatePodExecutionRolePolicy, which allows the same on every repository of the account and
         // nothing else (AWS Managed Policy Reference Guide).
         let grants = Grants::none().and("images", self.images_policy(&role, &self.registries(tenant))?);
-        self.role(role.clone(), self.names.role(owner, "pod-execution"), trust, grants)?;
+        self.role(role.clone(), self.names.home_role(tenant, "pod-execution"), trust, grants)?;
 
         let address = home.join("profile");
         let state = fargate_profile::State {
@@ -74,13 +74,13 @@ impl Stack<'_> {
     }
 }
 
-/// Where a tenant's own resources stand: the address says how it is kept apart, so
-/// that a move can hold both.
+/// Where a tenant's own resources stand: the address says how it is kept apart
+/// and in which pool, so that a move can hold both homes.
 fn home(tenant: &Tenant) -> Address {
-    let model = match tenant.isolation {
-        Isolation::Silo => "silo",
-        Isolation::Pool { .. } => "pool",
-        Isolation::Fargate { .. } => "fargate",
-    };
-    Address::new(format!("tenant/{}/{model}", tenant.id))
+    let id = &tenant.id;
+    match &tenant.isolation {
+        Isolation::Silo => Address::new(format!("tenant/{id}/silo")),
+        Isolation::Pool { pool } => Address::new(format!("tenant/{id}/pool/{pool}")),
+        Isolation::Fargate { pool } => Address::new(format!("tenant/{id}/fargate/{pool}")),
+    }
 }

@@ -163,7 +163,7 @@ fn what_waits_for_what() {
     assert!(cluster.contains("tenancy/service-linked-role/eks"));
     assert!(before(&desired, "pool/shared-1/key").contains("tenancy/service-linked-role/autoscaling"));
 
-    let nodes = before(&desired, "tenant/23456/pool/node-group");
+    let nodes = before(&desired, "tenant/23456/pool/shared-1/node-group");
     for need in [
         "addon/vpc-cni",
         "addon/kube-proxy",
@@ -184,9 +184,9 @@ fn what_waits_for_what() {
     assert!(dns.iter().any(|a| a.starts_with("pool/shared-1/k8s/networkpolicy-kube-system-")), "{dns:?}");
     assert!(dns.iter().any(|a| a.starts_with("pool/shared-1/cluster/access-entry/")));
 
-    let binding = before(&desired, "tenant/23456/pool/k8s/rolebinding-tenant");
+    let binding = before(&desired, "tenant/23456/pool/shared-1/k8s/rolebinding-tenant");
     for first in ["resourcequota-tenant", "limitrange-tenant", "networkpolicy-default-deny", "namespace-t-23456"] {
-        assert!(binding.contains(&format!("tenant/23456/pool/k8s/{first}")), "{first}");
+        assert!(binding.contains(&format!("tenant/23456/pool/shared-1/k8s/{first}")), "{first}");
     }
     assert!(binding.contains("pool/shared-1/k8s/priorityclass-ringfence-standard-10000"));
     let none = built(&example("regulated"));
@@ -233,8 +233,11 @@ fn every_role_fits_within_iams_quotas() {
 /// The repositories that a tenant's nodes pull from, and EKS's.
 fn repositories(spec: &Spec) -> (Value, Value) {
     let desired = built(spec);
-    let policy =
-        at(&desired, "tenant/23456/pool/role/nodes").state.pointer("/inline/images/Statement").unwrap().clone();
+    let policy = at(&desired, "tenant/23456/pool/shared-1/role/nodes")
+        .state
+        .pointer("/inline/images/Statement")
+        .unwrap()
+        .clone();
     let of = |sid: &str| policy.as_array().unwrap().iter().find(|s| s["Sid"] == sid).map(|s| s["Resource"].clone());
     (of("Images").unwrap_or_default(), of("ImagesOfEks").unwrap())
 }
@@ -289,7 +292,7 @@ fn images_of_eks_are_in_an_account_of_the_region() {
         let partition = crate::spec::arn::partition_of(region);
         let spec = spec(&text.replace("us-east-1", region).replace("arn:aws:", &format!("arn:{partition}:")));
         assert_eq!(repositories(&spec).1, arn);
-        let policy = at(&built(&spec), "tenant/23456/pool/role/nodes").state.to_string();
+        let policy = at(&built(&spec), "tenant/23456/pool/shared-1/role/nodes").state.to_string();
         assert!(policy.contains(r#"{"StringNotEquals":{"aws:ResourceAccount":"123456789012"}}"#), "{policy}");
     }
 }
@@ -325,7 +328,7 @@ fn groups_of_a_pool_and_its_tenants() {
         format!("tcp 10250-10250 {system}"),
     ]
     .into();
-    for group in ["tenant/23456/pool/security-group", "tenant/34567/fargate/security-group"] {
+    for group in ["tenant/23456/pool/shared-1/security-group", "tenant/34567/fargate/shared-1/security-group"] {
         assert_eq!(ingress(group).into_iter().collect::<BTreeSet<_>>(), tenant);
     }
     let private = ["10.64.0.0/19", "10.64.32.0/19", "10.64.64.0/19"];
@@ -353,7 +356,7 @@ fn groups_of_a_pool_and_its_tenants() {
 fn nodes_of_a_pool_tenant() {
     use crate::kinds::aws::{launch_template, node_group};
     let desired = built(&example("three-tiers"));
-    let group: node_group::State = state(&desired, "tenant/23456/pool/node-group");
+    let group: node_group::State = state(&desired, "tenant/23456/pool/shared-1/node-group");
     assert_eq!(group.labels, BTreeMap::from([("tenantID".to_owned(), "23456".to_owned())]));
     let taints: Vec<String> = group.taints.iter().map(|t| format!("{}={}:{}", t.key, t.value, t.effect)).collect();
     assert_eq!(taints, ["tenantID=23456:NO_EXECUTE", "tenantID=23456:NO_SCHEDULE"]);
@@ -366,7 +369,7 @@ fn nodes_of_a_pool_tenant() {
     assert!(system.labels.keys().all(|k| !k.contains("kubernetes.io/") && !k.contains("k8s.io/")));
 
     for address in [
-        "tenant/23456/pool/launch-template",
+        "tenant/23456/pool/shared-1/launch-template",
         "tenant/12345/silo/launch-template",
         "pool/shared-1/launch-template/system",
     ] {
@@ -397,14 +400,14 @@ fn a_custom_image_is_told_what_to_join() {
     let nodes = &mut spec.tenants[1].profile.nodes;
     (nodes.ami_family, nodes.ami_id) = (crate::spec::AmiFamily::Custom, Some("ami-0123456789abcdef0".to_owned()));
     let desired = built(&spec);
-    let template: launch_template::State = state(&desired, "tenant/23456/pool/launch-template");
+    let template: launch_template::State = state(&desired, "tenant/23456/pool/shared-1/launch-template");
     assert_eq!(template.image.as_deref(), Some("ami-0123456789abcdef0"));
     for part in
         ["multipart/mixed", "application/node.eks.aws", "--node-labels=tenantID=23456", "tenantID=23456:NoExecute"]
     {
         assert!(template.user_data.contains(part), "{part}: {}", template.user_data);
     }
-    let group: node_group::State = state(&desired, "tenant/23456/pool/node-group");
+    let group: node_group::State = state(&desired, "tenant/23456/pool/shared-1/node-group");
     assert_eq!(group.ami_type, "CUSTOM");
     graph::order(&desired).unwrap();
 }
@@ -415,7 +418,7 @@ fn a_weakened_launch_template_carries_no_control() {
     spec.tenants[1].profile.imds.hop_limit = 2;
     spec.tenants[1].profile.nodes.ami_family = crate::spec::AmiFamily::Al2023;
     let desired = built(&spec);
-    let controls = &at(&desired, "tenant/23456/pool/launch-template").controls;
+    let controls = &at(&desired, "tenant/23456/pool/shared-1/launch-template").controls;
     assert!(!controls.contains(&"NET-2") && !controls.contains(&"HOST-1"), "{controls:?}");
 }
 
@@ -423,15 +426,15 @@ fn a_weakened_launch_template_carries_no_control() {
 fn a_fargate_profile_matches_its_tenant_only() {
     use crate::kinds::aws::fargate_profile::State;
     let desired = built(&example("three-tiers"));
-    let profile: State = state(&desired, "tenant/34567/fargate/profile");
+    let profile: State = state(&desired, "tenant/34567/fargate/shared-1/profile");
     assert_eq!(profile.selectors.len(), 1);
     assert_eq!(profile.selectors[0].namespace, "t-34567");
-    let trust = &at(&desired, "tenant/34567/fargate/role/pod-execution").state["trust"];
+    let trust = &at(&desired, "tenant/34567/fargate/shared-1/role/pod-execution").state["trust"];
     let arn = "arn:aws:eks:us-east-1:123456789012:fargateprofile/acme-p-shared-1/*";
     assert_eq!(trust.pointer("/Statement/0/Condition/ArnLike/aws:SourceArn").unwrap(), arn);
-    let policy = at(&desired, "tenant/34567/fargate/k8s/securitygrouppolicy-tenant");
+    let policy = at(&desired, "tenant/34567/fargate/shared-1/k8s/securitygrouppolicy-tenant");
     assert_eq!(policy.state["requires"], "vpcresources.k8s.aws/v1beta1");
-    assert!(desired.get(&Address::new("tenant/23456/pool/k8s/securitygrouppolicy-tenant")).is_none());
+    assert!(desired.get(&Address::new("tenant/23456/pool/shared-1/k8s/securitygrouppolicy-tenant")).is_none());
     assert!(desired.get(&Address::new("pool/shared-1/oidc-provider")).is_none());
 }
 
@@ -445,15 +448,15 @@ fn service_accounts_act_with_roles_of_their_own() {
     let desired = built(&spec);
     let condition =
         |address: &str| at(&desired, address).state.pointer("/trust/Statement/0/Condition").unwrap().clone();
-    let pool = condition("tenant/23456/pool/role/sa-up");
+    let pool = condition("tenant/23456/pool/shared-1/role/sa-up");
     assert_eq!(pool["ArnEquals"]["aws:SourceArn"], "arn:aws:eks:us-east-1:123456789012:cluster/acme-p-shared-1");
     assert_eq!(pool["StringEquals"]["aws:RequestTag/kubernetes-namespace"], "t-23456");
-    assert!(desired.contains(&Address::new("tenant/23456/pool/pod-identity/up")));
-    let fargate = condition("tenant/34567/fargate/role/sa-up");
+    assert!(desired.contains(&Address::new("tenant/23456/pool/shared-1/pod-identity/up")));
+    let fargate = condition("tenant/34567/fargate/shared-1/role/sa-up");
     let keys: Vec<String> = fargate["StringEquals"].as_object().unwrap().keys().map(|k| readable(k)).collect();
     assert_eq!(keys, ["<pool/shared-1/oidc-provider.issuer>:aud", "<pool/shared-1/oidc-provider.issuer>:sub"]);
-    assert!(!desired.contains(&Address::new("tenant/34567/fargate/pod-identity/up")));
-    let annotated = at(&desired, "tenant/34567/fargate/k8s/serviceaccount-up");
+    assert!(!desired.contains(&Address::new("tenant/34567/fargate/shared-1/pod-identity/up")));
+    let annotated = at(&desired, "tenant/34567/fargate/shared-1/k8s/serviceaccount-up");
     assert!(annotated.state.pointer("/object/metadata/annotations/eks.amazonaws.com~1role-arn").is_some());
     graph::order(&desired).unwrap();
 }
@@ -486,10 +489,10 @@ fn objects_say_whose_they_are() {
         assert_eq!(metadata["labels"]["app.kubernetes.io/managed-by"], "ringfence");
         assert!(r.state["object"].get("controls").is_none() && r.state["object"].get("requires").is_none());
     }
-    let namespace = at(&desired, "tenant/34567/fargate/k8s/namespace-t-34567");
+    let namespace = at(&desired, "tenant/34567/fargate/shared-1/k8s/namespace-t-34567");
     assert_eq!(namespace.state["object"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce-version"], "v1.34");
     assert_eq!(namespace.state["object"]["metadata"]["labels"]["ringfence.dev/tenant"], "34567");
-    let quota = at(&desired, "tenant/34567/fargate/k8s/resourcequota-tenant");
+    let quota = at(&desired, "tenant/34567/fargate/shared-1/k8s/resourcequota-tenant");
     assert_eq!(quota.state["object"]["spec"]["hard"]["pods"], "40");
 }
 
@@ -545,7 +548,7 @@ fn hostile_names_stay_names() {
         match build(&spec, &Facts::assumed(&spec), &templates) {
             Ok(desired) => {
                 assert!(accepted, "{value}");
-                let map = at(&desired, "tenant/23456/pool/k8s/configmap-about");
+                let map = at(&desired, "tenant/23456/pool/shared-1/k8s/configmap-about");
                 assert_eq!(map.state["object"]["data"]["name"], hostile);
             }
             Err(error) => assert!(!accepted && error.message.contains("tenant/23456/pool"), "{error}"),

@@ -2,11 +2,11 @@
 
 use super::Subject;
 use super::detail::Mark;
-use super::human::{MISSING, MISSING_HELP, verdict};
+use super::human::{MISSING, MISSING_HELP, how_confirmed, names, verdict};
 use super::text::{escaped, prose};
 use super::view::{self, Depth, Symbol};
 use crate::engine::kind::Registry;
-use crate::engine::plan::{Plan, Summary};
+use crate::engine::plan::{Loss, Plan, Summary};
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--add:light-dark(#116329,#7ee787);--change:light-dark(#7a4e00,#e3b341);\
@@ -35,11 +35,16 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry) -> String {
         body += "</ul></div>\n";
     }
     if !plan.confirm.is_empty() {
-        body += "<div class=\"warn\"><p>Deleted as a whole, and to be confirmed:</p><ul>\n";
-        for address in &plan.confirm {
-            body += &format!("<li><code>{}</code></li>\n", escaped(address.as_str()));
+        body += "<div class=\"warn\"><p>Lost, and to be confirmed:</p><ul>\n";
+        for Loss { address, lost, kept } in &plan.confirm {
+            let lost: String = lost.iter().map(|what| format!("<li>{}</li>", escaped(&prose(what)))).collect();
+            body += &format!("<li><code>{}</code><ul>{lost}</ul>", escaped(address.as_str()));
+            if !kept.is_empty() {
+                body += &format!("What stays of it: {}", escaped(&names(kept)));
+            }
+            body += "</li>\n";
         }
-        body += "</ul></div>\n";
+        body += &format!("</ul><p>{}</p></div>\n", escaped(how_confirmed(subject)));
     }
     for one in &plan.blocked_clusters {
         body += &format!(

@@ -10,7 +10,7 @@ use crate::engine::address::{Address, Owner};
 use crate::engine::drift::Drift;
 use crate::engine::error::Error;
 use crate::engine::kind::Registry;
-use crate::engine::plan::{Action, Plan, Summary};
+use crate::engine::plan::{Action, HOME, Loss, Plan, Step, Summary};
 use crate::engine::report::{Outcome, Report};
 
 /// How text is laid out.
@@ -59,7 +59,10 @@ pub(super) fn verdict(plan: &Plan, subject: &Subject) -> String {
         (1, _) => "1 resource is as the spec says.".to_owned(),
         (n, _) => format!("All {n} resources are as the spec says."),
     };
-    format!("No changes. {what}")
+    match plan.kept.iter().any(|k| k.kind == HOME) {
+        true => format!("No changes. {what} An old home stays until its deletion is confirmed."),
+        false => format!("No changes. {what}"),
+    }
 }
 
 /// `None` if all is as the spec says.
@@ -222,20 +225,20 @@ fn tail(out: &mut String, plan: &Plan, subject: &Subject, layout: Layout) {
     clusters(out, plan, layout);
     if !plan.confirm.is_empty() {
         out.push('\n');
-        out.push_str(&paint.red("Deleted as a whole, and to be confirmed"));
+        out.push_str(&paint.red("Lost, and to be confirmed"));
         out.push('\n');
-        for whole in &plan.confirm {
-            let inside = |a: &Address| {
-                a.as_str().strip_prefix(whole.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('/'))
-            };
-            let n = plan.steps.iter().filter(|s| s.action == Action::Delete && inside(&s.address)).count();
-            out.push_str(&format!("    {} ({})\n", plain(whole.as_str()), count(n, "resource")));
+        for Loss { address, lost, kept } in &plan.confirm {
+            let deleted = |s: &&Step| s.action == Action::Delete && s.address.is_within(address);
+            let n = plan.steps.iter().filter(deleted).count();
+            out.push_str(&format!("    {} ({})\n", plain(address.as_str()), count(n, "resource")));
+            for what in lost {
+                hang(out, "        - ", what, room);
+            }
+            if !kept.is_empty() {
+                hang(out, "        what stays of it: ", &names(kept), room);
+            }
         }
-        let how = match subject.policy.destroy {
-            true => "destroy asks for it on a terminal; elsewhere --auto-approve confirms it".to_owned(),
-            false => "apply asks for each on a terminal; elsewhere add --allow-destroy with its address".to_owned(),
-        };
-        hang(out, "        ", &how, room);
+        hang(out, "    ", how_confirmed(subject), room);
     }
     if !plan.notes.is_empty() {
         out.push('\n');
@@ -248,6 +251,19 @@ fn tail(out: &mut String, plan: &Plan, subject: &Subject, layout: Layout) {
         out.push_str(&super::failure::findings(&subject.wrong, layout));
         let text = "`apply` would stop before its first write: the spec asks for what AWS doesn't offer here";
         hang(out, "", text, room);
+    }
+}
+
+pub(super) fn names(addresses: &[Address]) -> String {
+    addresses.iter().map(Address::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// How the losses of a plan are confirmed.
+pub(super) fn how_confirmed(subject: &Subject) -> &'static str {
+    match (subject.policy.destroy, subject.policy.tenants.is_empty()) {
+        (true, true) => "destroy asks for each on a terminal; elsewhere --auto-approve confirms all",
+        (true, false) => "destroy asks for each on a terminal; elsewhere add --allow-destroy with its address",
+        (false, _) => "apply asks for each on a terminal; elsewhere add --allow-destroy with its address",
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, calls: Opti
             "with_deps": policy.with_deps,
             "destroy": policy.destroy,
             "allow_replace": policy.allow_replace,
+            "allow_destroy": policy.allow_destroy,
             "delete_logs": policy.delete_logs,
             "aws_only": policy.aws_only,
         },

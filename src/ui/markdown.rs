@@ -3,11 +3,11 @@
 
 use super::Subject;
 use super::detail::Mark;
-use super::human::{MISSING, MISSING_HELP, verdict};
+use super::human::{self, MISSING, MISSING_HELP, how_confirmed, verdict};
 use super::text::{count, escaped, plain, prose, width};
 use super::view::{self, Depth, Group, Symbol};
 use crate::engine::kind::Registry;
-use crate::engine::plan::{Plan, Summary};
+use crate::engine::plan::{Loss, Plan, Summary};
 
 /// GitHub refuses comments of more than 65,536 characters: what is left of
 /// that for groups.
@@ -48,9 +48,18 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, verbose: bo
         );
     }
     if !plan.confirm.is_empty() {
-        out += "\n> [!CAUTION]\n> Deleted as a whole, and to be confirmed: ";
-        out += &names(plan.confirm.iter().map(|a| code(a.as_str())));
-        out.push('\n');
+        out += "\n> [!CAUTION]\n> Lost, and to be confirmed:\n";
+        for Loss { address, lost, kept } in plan.confirm.iter().take(NAMES) {
+            out += &format!("> - {}: {}", code(address.as_str()), escaped(&prose(&lost.join("; "))));
+            if !kept.is_empty() {
+                out += &format!(". What stays of it: {}", escaped(&human::names(kept)));
+            }
+            out.push('\n');
+        }
+        if plan.confirm.len() > NAMES {
+            out += &format!("> - and {} more\n", plan.confirm.len() - NAMES);
+        }
+        out += &format!(">\n> {}\n", escaped(how_confirmed(subject)));
     }
     for one in subject.wrong.iter().take(NAMES) {
         let help = one.help.as_deref().map(|h| format!(" {h}.")).unwrap_or_default();

@@ -334,7 +334,7 @@ impl Ui {
             let mut how = "add --auto-approve".to_owned();
             if !whole.is_empty() {
                 let flags: Vec<String> = whole.iter().map(|a| format!("--allow-destroy {a}")).collect();
-                how += &format!("; `apply` also wants {}", flags.join(" "));
+                how += &format!("; `apply` and `destroy --tenant` also want {}", flags.join(" "));
             }
             return Err(Error::input(format!("nobody can be asked, because this is no terminal: {question}"))
                 .help(how)
@@ -345,7 +345,7 @@ impl Ui {
             return Ok(false);
         }
         for address in whole {
-            let text = format!("{address} is deleted as a whole, with everything in it. Type its address to go on: ");
+            let text = format!("{address} is deleted, with what the plan says is lost. Type its address to go on: ");
             if self.answer(&text)? != address.as_str() {
                 return Ok(false);
             }

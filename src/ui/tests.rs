@@ -15,7 +15,7 @@ use crate::engine::clock::{Clock, Hand};
 use crate::engine::error::Class;
 use crate::engine::event::Event;
 use crate::engine::kind::*;
-use crate::engine::plan::{Action, Blocked, Kept, Step};
+use crate::engine::plan::{Action, Blocked, Kept, Loss, Step};
 use crate::engine::report::{Line, Outcome};
 use crate::engine::value::reference;
 use crate::spec::SpecErrors;
@@ -438,7 +438,11 @@ fn changes() -> Plan {
             })
             .to_vec(),
         notes: ["coredns v1.12 is out; --upgrade takes it".to_owned()].into(),
-        confirm: [Address::new("tenant/99/silo")].into(),
+        confirm: vec![Loss {
+            address: Address::new("tenant/99/silo"),
+            lost: vec!["all that runs in cluster acme-99".to_owned(), "all that is encrypted with key 99".to_owned()],
+            kept: ["cluster", "flow"].map(|name| Address::new(format!("tenant/99/silo/log-group/{name}"))).into(),
+        }],
         unchanged: 40,
         ..Plan::default()
     }
@@ -483,9 +487,12 @@ fn changes_are_shown_with_their_reasons() {
         tenant/99/silo/log-group/cluster, tenant/99/silo/log-group/flow
             audit logs stay; --delete-logs deletes them
 
-    Deleted as a whole, and to be confirmed
+    Lost, and to be confirmed
         tenant/99/silo (1 resource)
-            apply asks for each on a terminal; elsewhere add --allow-destroy with its address
+            - all that runs in cluster acme-99
+            - all that is encrypted with key 99
+            what stays of it: tenant/99/silo/log-group/cluster, tenant/99/silo/log-group/flow
+        apply asks for each on a terminal; elsewhere add --allow-destroy with its address
 
     Note: coredns v1.12 is out; --upgrade takes it
 
@@ -558,9 +565,12 @@ fn verbose_shows_everything() {
         tenant/99/silo/log-group/flow (/acme/99/flow)
             audit logs stay; --delete-logs deletes them
 
-    Deleted as a whole, and to be confirmed
+    Lost, and to be confirmed
         tenant/99/silo (1 resource)
-            apply asks for each on a terminal; elsewhere add --allow-destroy with its address
+            - all that runs in cluster acme-99
+            - all that is encrypted with key 99
+            what stays of it: tenant/99/silo/log-group/cluster, tenant/99/silo/log-group/flow
+        apply asks for each on a terminal; elsewhere add --allow-destroy with its address
 
     Note: coredns v1.12 is out; --upgrade takes it
 
@@ -698,6 +708,7 @@ fn the_json_plan_is_one_line_with_everything() {
         "with_deps": false,
         "destroy": false,
         "allow_replace": [],
+        "allow_destroy": [],
         "delete_logs": false,
         "aws_only": false
       },
@@ -792,7 +803,17 @@ fn the_json_plan_is_one_line_with_everything() {
         }
       ],
       "confirm": [
-        "tenant/99/silo"
+        {
+          "address": "tenant/99/silo",
+          "lost": [
+            "all that runs in cluster acme-99",
+            "all that is encrypted with key 99"
+          ],
+          "kept": [
+            "tenant/99/silo/log-group/cluster",
+            "tenant/99/silo/log-group/flow"
+          ]
+        }
       ],
       "notes": [
         "coredns v1.12 is out; --upgrade takes it"
@@ -861,7 +882,10 @@ fn markdown_for_a_pull_request() {
     | <code>tenant/99 (not in the spec)</code> | 0 | 0 | 0 | 1 | 0 |
 
     > [!CAUTION]
-    > Deleted as a whole, and to be confirmed: <code>tenant/99/silo</code>
+    > Lost, and to be confirmed:
+    > - <code>tenant/99/silo</code>: all that runs in cluster acme-99; all that is encrypted with key 99. What stays of it: tenant/99/silo/log-group/cluster, tenant/99/silo/log-group/flow
+    >
+    > apply asks for each on a terminal; elsewhere add --allow-destroy with its address
 
     <details><summary><code>tenant/12345 globex (premium)</code>: 2 to change, 1 to replace, 1 blocked</summary>
 
@@ -1410,8 +1434,11 @@ fn a_yes_and_the_address_of_what_is_deleted_as_a_whole() {
     insta::assert_snapshot!(text, @r#"
 
     Apply this plan? Only `yes` goes on: 
-    tenant/99/silo is deleted as a whole, with everything in it. Type its address to go on:
+    tenant/99/silo is deleted, with what the plan says is lost. Type its address to go on:
     "#);
     let refusal = ask("yes\n", Terminal::none(), &whole).0.unwrap_err();
-    assert!(refusal.contains("--auto-approve; `apply` also wants --allow-destroy tenant/99/silo"), "{refusal}");
+    assert!(
+        refusal.contains("--auto-approve; `apply` and `destroy --tenant` also want --allow-destroy tenant/99/silo"),
+        "{refusal}"
+    );
 }

@@ -191,8 +191,11 @@ impl Kind for EksCluster {
         &["name", "arn"]
     }
 
-    fn is_foundation(&self) -> bool {
-        true
+    fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {
+        let name = typed::<State>(&found.state).map(|s| s.name).unwrap_or_default();
+        Some(format!(
+            "all that runs in cluster {name} and all that Kubernetes keeps in it, Secrets and claims on volumes included; volumes and load balancers that its workloads made are left in the account, managed by nobody"
+        ))
     }
 
     fn before_delete(&self, found: &Found) -> Option<Value> {

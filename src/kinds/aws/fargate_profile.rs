@@ -127,6 +127,13 @@ impl Kind for FargateProfile {
         &["k8s.manifest"]
     }
 
+    /// EKS deletes a profile's pods with it (EKS User Guide, "Delete a Fargate
+    /// profile").
+    fn loses(&self, found: &Found, replaced: bool) -> Option<String> {
+        let state: State = typed(&found.state).ok().filter(|_| !replaced)?;
+        Some(format!("what runs on Fargate by profile {} of cluster {}", state.name, state.cluster))
+    }
+
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[
             ("cluster", Rule::Replace),

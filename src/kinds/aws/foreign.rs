@@ -29,6 +29,12 @@ pub(super) fn foreign(
     command: &str,
     style: TagStyle,
 ) -> Foreign {
+    if let Some((other, _)) = aws.owned(has) {
+        let message = format!(
+            "{what} is this tenancy's own, as `{other}`: no two can have one name, so this waits until that one is gone"
+        );
+        return Foreign { address: address.clone(), id: id.to_owned(), message };
+    }
     let message = match (has.get(tags::TENANCY), has.get(tags::REGION)) {
         (Some(tenancy), region) if *tenancy != aws.tenancy || region != Some(&aws.scope.region) => format!(
             "{what} exists and belongs to tenancy `{tenancy}` in region `{}`; give one of the two another name",

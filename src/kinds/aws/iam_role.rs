@@ -221,7 +221,7 @@ impl Kind for IamRole {
 
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[
-            ("name", Rule::Replace),
+            ("name", Rule::CreateOnly),
             ("path", Rule::Replace),
             ("attached", Rule::Unordered),
             ("trust", Rule::Mentions),
@@ -261,7 +261,7 @@ impl Kind for IamRole {
             let taken = all.iter().find(|r| r.role_name() == Some(&name));
             if let Some(role) = taken
                 && let has = tags_of(role.tags())
-                && self.aws.owned(&has).is_none()
+                && self.aws.owned(&has).is_none_or(|(theirs, _)| theirs != *address)
             {
                 let command = format!("aws iam tag-role --role-name {name}");
                 let what = format!("the IAM role `{name}`");

@@ -264,6 +264,14 @@ impl Kind for KmsKey {
         false
     }
 
+    fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {
+        let state: State = typed(&found.state).ok()?;
+        Some(format!(
+            "all that is encrypted with key {}, once its waiting period of {} days is over: until then `aws kms cancel-key-deletion` gets it back",
+            found.id, state.deletion_window_days
+        ))
+    }
+
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[("policy", Rule::Mentions)]
     }

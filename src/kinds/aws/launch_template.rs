@@ -266,7 +266,8 @@ impl LaunchTemplate {
             for template in templates(&self.aws, vec![names]).await? {
                 let claim = some.iter().find(|(_, s)| template.launch_template_name() == Some(&s.name));
                 let tags = ec2::tags(template.tags());
-                if let (Some((wanted, state)), None) = (claim, self.aws.owned(&tags)) {
+                let owner = self.aws.owned(&tags).map(|(address, _)| address);
+                if let Some((wanted, state)) = claim.filter(|(w, _)| owner.as_ref() != Some(&w.address)) {
                     let what = format!("launch template `{}`", state.name);
                     let id = template.launch_template_id().unwrap_or_default();
                     observation.foreign.push(ec2::foreign(&self.aws, wanted, id, &what, &tags));
@@ -429,7 +430,7 @@ impl Kind for LaunchTemplate {
     }
 
     fn rules(&self) -> &'static [(&'static str, Rule)] {
-        &[("name", Rule::Replace), ("security_groups", Rule::Unordered), ("volumes", Rule::Unordered)]
+        &[("name", Rule::CreateOnly), ("security_groups", Rule::Unordered), ("volumes", Rule::Unordered)]
     }
 
     fn create_before_destroy(&self) -> bool {
@@ -475,7 +476,8 @@ impl Kind for LaunchTemplate {
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
         let mut outputs = from.outputs.clone();
-        if (State { tags: old.tags.clone(), ..new.clone() }) != old {
+        // Its name stays the one that it was made with.
+        if (State { name: old.name.clone(), tags: old.tags.clone(), ..new.clone() }) != old {
             let answer = self
                 .aws
                 .ec2

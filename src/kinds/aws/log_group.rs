@@ -124,6 +124,10 @@ impl Kind for LogGroup {
         true
     }
 
+    fn loses(&self, found: &Found, replaced: bool) -> Option<String> {
+        (!replaced).then(|| format!("the logs in {}", found.id))
+    }
+
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[("name", Rule::Replace)]
     }

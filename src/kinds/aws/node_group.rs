@@ -258,6 +258,14 @@ impl Kind for NodeGroup {
         &["k8s.manifest"]
     }
 
+    fn loses(&self, found: &Found, replaced: bool) -> Option<String> {
+        let state: State = typed(&found.state).ok().filter(|_| !replaced)?;
+        Some(format!(
+            "what runs on node group {} of cluster {}, and what is on its nodes' own disks",
+            state.name, state.cluster
+        ))
+    }
+
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[
             ("cluster", Rule::Replace),

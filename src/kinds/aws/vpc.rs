@@ -297,8 +297,9 @@ impl Kind for Vpc {
         false
     }
 
-    fn is_foundation(&self) -> bool {
-        true
+    fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {
+        let cidr = typed::<State>(&found.state).map(|s| s.cidr).unwrap_or_default();
+        Some(format!("the network {cidr} and what is in it"))
     }
 
     fn holds_by(&self) -> Option<&'static str> {

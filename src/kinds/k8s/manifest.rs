@@ -550,6 +550,24 @@ impl Kind for Manifest {
         ]
     }
 
+    /// Namespaces, volumes and definitions take with them what others put
+    /// there.
+    fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {
+        let cluster = text(&found.state, "/cluster").unwrap_or_default();
+        let object = found.state.get("object")?;
+        let name = text(object, "/metadata/name").unwrap_or_default();
+        match text(object, "/kind")? {
+            "Namespace" => Some(format!(
+                "all that runs and is stored in namespace {name} of cluster {cluster}: workloads, Secrets, and the data of volumes that are claimed there, unless their reclaim policy is Retain"
+            )),
+            kind @ ("PersistentVolumeClaim" | "PersistentVolume") => {
+                Some(format!("the data of {kind} {name} in cluster {cluster}, unless the reclaim policy is Retain"))
+            }
+            "CustomResourceDefinition" => Some(format!("every object of {name} in cluster {cluster}")),
+            _ => None,
+        }
+    }
+
     fn summary(&self, state: &Value) -> String {
         state.get("object").map(summary).unwrap_or_default()
     }

@@ -222,7 +222,7 @@ fn a_tenant_can_move_to_a_pool_that_the_same_change_adds() {
     let plan = planned(&estate, &[]);
     assert_eq!(blocked(&plan), BTreeSet::new());
     let made = position(&plan, "create pool/bruges/vpc");
-    assert!(position(&plan, "create tenant/salt/pool/security-group") > made);
+    assert!(position(&plan, "create tenant/salt/pool/bruges/security-group") > made);
 }
 
 #[test]

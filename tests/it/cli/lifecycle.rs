@@ -57,10 +57,10 @@ fn three_tiers_with_one_more_tenant() {
         to: "    - {id: \"45678\", name: hooli, tier: standard, pool: shared-1}\n    - id: \"34567\"",
         just_that: |plan| {
             for step in steps(plan) {
-                assert!(step.starts_with("create tenant/45678/pool/"), "{step}");
+                assert!(step.starts_with("create tenant/45678/pool/shared-1/"), "{step}");
             }
             assert_eq!(plan["summary"]["add"], list(&plan["steps"]).len());
-            assert!(steps(plan).contains(&"create tenant/45678/pool/node-group".to_owned()));
+            assert!(steps(plan).contains(&"create tenant/45678/pool/shared-1/node-group".to_owned()));
         },
     };
     life(&THREE_TIERS, &change);

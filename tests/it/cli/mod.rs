@@ -13,6 +13,7 @@ mod environment;
 mod foreign;
 mod lifecycle;
 mod lock;
+mod moves;
 mod nodes;
 mod offers;
 mod output;

@@ -30,8 +30,14 @@ fn readable(plan: &Value) -> String {
     for kept in list(&plan["kept"]) {
         out.push_str(&format!("keep {}\n    because {}\n", text(&kept["address"]), text(&kept["reason"])));
     }
-    for whole in list(&plan["confirm"]) {
-        out.push_str(&format!("confirm {}\n", text(whole)));
+    for loss in list(&plan["confirm"]) {
+        out.push_str(&format!("confirm {}\n", text(&loss["address"])));
+        for lost in list(&loss["lost"]) {
+            out.push_str(&format!("    lost: {}\n", text(lost)));
+        }
+        for kept in list(&loss["kept"]) {
+            out.push_str(&format!("    kept: {}\n", text(kept)));
+        }
     }
     for note in list(&plan["notes"]) {
         out.push_str(&format!("note {}\n", text(note)));
@@ -41,7 +47,7 @@ fn readable(plan: &Value) -> String {
 
 /// Takes `items` from the spec. `touches`: where all steps are. `whole`: what
 /// must be allowed.
-fn remove(example: &'static Example, items: &[&str], name: &str, touches: &[&str], whole: Option<&str>) {
+fn remove(example: &'static Example, items: &[&str], name: &str, touches: &[&str], whole: &[&str]) {
     let estate = Estate::applied(example);
     estate.write(&without(&example.text(), items));
     let plan = estate.plan(&[]);
@@ -51,17 +57,28 @@ fn remove(example: &'static Example, items: &[&str], name: &str, touches: &[&str
     }
     golden(&format!("removed-{name}.txt"), &readable(&plan));
 
-    let confirm: Vec<&str> = list(&plan["confirm"]).iter().map(text).collect();
-    assert_eq!(confirm, whole.into_iter().collect::<Vec<_>>());
-    let mut apply = vec!["apply", "--auto-approve"];
-    if let Some(whole) = whole {
-        let before = estate.holds();
-        let flag = format!("--allow-destroy {whole}");
-        estate.run(&apply).refuses(&[whole, "nothing was changed", &flag]);
-        estate.run(&[&apply[..], &["--allow-destroy", "tenant/other/silo"]].concat()).refuses(&[&flag]);
-        assert_eq!(estate.holds(), before);
-        apply.extend(["--allow-destroy", whole]);
+    let confirm: Vec<&str> = list(&plan["confirm"]).iter().map(|l| text(&l["address"])).collect();
+    assert_eq!(confirm, whole);
+    for format in ["human", "markdown", "html"] {
+        let out = estate.run(&["plan", "--format", format]).exits(0).out;
+        // Human text is wrapped, and the others escape marks.
+        let words = |text: &str| text.replace('>', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        for lost in list(&plan["confirm"]).iter().flat_map(|l| list(&l["lost"])) {
+            let start: String = text(lost).chars().take_while(|c| !"/-,:;'".contains(*c)).collect();
+            assert!(words(&out).contains(start.trim()), "{format} doesn't say {start:?}: {out}");
+        }
     }
+    let before = estate.holds();
+    let flags: Vec<String> = whole.iter().map(|w| format!("--allow-destroy {w}")).collect();
+    let said = flags.join(" ");
+    estate.run(&["apply", "--auto-approve"]).refuses(&[said.as_str(), "nothing was changed", "lost: "]);
+    let wrong = format!("{}x", whole[0]);
+    let near = format!("did you mean `{}`?", whole[0]);
+    let unknown: [&str; 3] = ["nothing that exists has the address", &wrong, &near];
+    estate.run(&["apply", "--auto-approve", "--allow-destroy", &wrong]).refuses(&unknown);
+    assert_eq!(estate.holds(), before);
+    let mut apply = vec!["apply", "--auto-approve"];
+    apply.extend(whole.iter().flat_map(|w| ["--allow-destroy", w]));
     estate.run(&apply).exits(0);
     let left = estate.plan(&[]);
     assert_eq!(steps(&left), [] as [&str; 0]);
@@ -70,22 +87,55 @@ fn remove(example: &'static Example, items: &[&str], name: &str, touches: &[&str
 
 #[test]
 fn a_silo_tenant() {
-    remove(&THREE_TIERS, &["id: \"12345\""], "silo-tenant", &["tenant/12345/silo/"], Some("tenant/12345/silo"));
+    remove(&THREE_TIERS, &["id: \"12345\""], "silo-tenant", &["tenant/12345/silo/"], &["tenant/12345/silo"]);
 }
 
 #[test]
 fn a_pool_tenant() {
-    remove(&THREE_TIERS, &["id: \"23456\""], "pool-tenant", &["tenant/23456/pool/", "pool/shared-1/k8s/"], None);
+    let touches = ["tenant/23456/pool/shared-1/", "pool/shared-1/k8s/"];
+    remove(&THREE_TIERS, &["id: \"23456\""], "pool-tenant", &touches, &["tenant/23456/pool/shared-1"]);
 }
 
 #[test]
 fn a_fargate_tenant() {
-    remove(&THREE_TIERS, &["id: \"34567\""], "fargate-tenant", &["tenant/34567/fargate/", "pool/shared-1/k8s/"], None);
+    let touches = ["tenant/34567/fargate/shared-1/", "pool/shared-1/k8s/"];
+    remove(&THREE_TIERS, &["id: \"34567\""], "fargate-tenant", &touches, &["tenant/34567/fargate/shared-1"]);
 }
 
+/// Who confirms a pool hasn't said a word about those who live in it.
 #[test]
 fn a_pool_with_its_tenants() {
     let items = ["name: visby", "id: herring", "id: furs"];
     let touches = ["pool/visby/", "tenant/herring/", "tenant/furs/"];
-    remove(&TWO_POOLS, &items, "pool", &touches, Some("pool/visby"));
+    let whole = ["pool/visby", "tenant/furs/fargate/visby", "tenant/herring/pool/visby"];
+    remove(&TWO_POOLS, &items, "pool", &touches, &whole);
+}
+
+#[test]
+fn a_tenant_by_its_id_alone() {
+    for (id, home) in [
+        ("12345", "tenant/12345/silo"),
+        ("23456", "tenant/23456/pool/shared-1"),
+        ("34567", "tenant/34567/fargate/shared-1"),
+    ] {
+        let estate = Estate::applied(&THREE_TIERS);
+        let before = estate.holds();
+        let destroy = ["destroy", "--tenant", id, "--auto-approve"];
+        estate.run(&destroy).refuses(&[home, "lost: ", &format!("--allow-destroy {home}"), "nothing was changed"]);
+        assert_eq!(estate.holds(), before);
+        estate.run(&[&destroy[..], &["--allow-destroy", home]].concat()).exits(0);
+    }
+}
+
+#[test]
+fn what_nothing_is_called() {
+    let estate = Estate::applied(&THREE_TIERS);
+    for (args, said) in [
+        (["--allow-replace", "tenant/12345/silo/vpcc"], "did you mean `tenant/12345/silo/vpc`?"),
+        (["--allow-destroy", "pool/shared-2"], "did you mean `pool/shared-1`?"),
+        (["--allow-destroy", "somewhere-else-altogether"], "what exists is in pool/shared-1, tenancy"),
+        (["--kubeconfig", "shared=none.yaml"], "did you mean `shared-1`?"),
+    ] {
+        estate.run(&[&["plan"][..], &args].concat()).refuses(&[said, "nothing was changed"]);
+    }
 }

@@ -54,10 +54,11 @@ fn an_unknown_tenant_is_refused_with_the_known_ones() {
 #[test]
 fn destroying_one_tenant_leaves_the_others() {
     let estate = Estate::applied(&THREE_TIERS);
-    estate.run(&["destroy", "--auto-approve", "--tenant", "23456"]).exits(0);
+    let home = "tenant/23456/pool/shared-1";
+    estate.run(&["destroy", "--auto-approve", "--tenant", "23456", "--allow-destroy", home]).exits(0);
     let plan = estate.plan(&[]);
     assert!(!steps(&plan).is_empty());
     for step in steps(&plan) {
-        assert!(step.starts_with("create tenant/23456/pool/"), "{step}");
+        assert!(step.starts_with("create tenant/23456/pool/shared-1/"), "{step}");
     }
 }

@@ -93,7 +93,7 @@ async fn what_is_changed_by_hand_is_named_and_undone() {
     wanted.push((logs, "retention"));
 
     // The nodes without their taint, for the next pod of anybody.
-    let nodes = "tenant/23456/pool/node-group".to_owned();
+    let nodes = "tenant/23456/pool/shared-1/node-group".to_owned();
     let (cluster, name) = (field(&nodes, "cluster"), found(&nodes).outputs["name"].clone());
     let taints = found(&nodes).state["taints"].as_array().unwrap().clone();
     let taint = Taint::builder()
@@ -117,7 +117,7 @@ async fn what_is_changed_by_hand_is_named_and_undone() {
     wanted.push((shared.clone(), "endpoint_public"));
 
     // A tenant's people as administrators of the cluster that they share.
-    let entry = look.observed.found.keys().find(|a| a.as_str().starts_with("tenant/23456/pool/access"));
+    let entry = look.observed.found.keys().find(|a| a.as_str().starts_with("tenant/23456/pool/shared-1/access"));
     if let Some(entry) = entry.map(ToString::to_string) {
         let scope = AccessScope::builder().r#type(AccessScopeType::Cluster).build();
         let policy = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy";

@@ -87,7 +87,7 @@ const FAILURES: &[Failure] = &[
     Failure {
         rule: "kind: eks:fargate-profile, ends: CREATE_FAILED, because: {code: AccessDenied, message: Not today}",
         tier: "serverless",
-        address: "tenant/7/fargate/profile",
+        address: "tenant/7/fargate/shared-1/profile",
         says: &["CREATE_FAILED: AccessDenied: Not today", "run the same command"],
         call: "CreateFargateProfile",
         done: &["pool/shared-1/node-group/system"],
@@ -175,7 +175,7 @@ async fn what_is_stuck_is_waited_for_again() {
         ("eks:cluster", CLUSTER, "CreateCluster"),
         ("eks:nodegroup, name: '*-7'", GROUP, "CreateNodegroup"),
         ("eks:addon, name: kube-proxy", "tenant/7/silo/addon/kube-proxy", "CreateAddon"),
-        ("eks:fargate-profile", "tenant/7/fargate/profile", "CreateFargateProfile"),
+        ("eks:fargate-profile", "tenant/7/fargate/shared-1/profile", "CreateFargateProfile"),
         ("ec2:natgateway", NAT, "CreateNatGateway"),
         ("ec2:vpc-endpoint", "tenant/7/silo/endpoint/sts", "CreateVpcEndpoint"),
     ];
@@ -229,7 +229,7 @@ async fn what_cannot_be_deleted_is_named() {
         ),
         (
             format!("eks:fargate-profile, ends: DELETE_FAILED, {failed}"),
-            "tenant/7/fargate/profile",
+            "tenant/7/fargate/shared-1/profile",
             "can't be deleted: DELETE_FAILED",
         ),
         (format!("eks:cluster, ends: FAILED, {failed}"), CLUSTER, "can't be deleted"),
@@ -377,7 +377,7 @@ async fn a_profile_on_its_way_out_holds_up_another() {
     let profile = &profiles.fargate_profile_names()[0];
     by_hand.delete_fargate_profile().cluster_name(&cluster).fargate_profile_name(profile).send().await.unwrap();
     let report = carry_out(&session, &plan).await;
-    assert!(matches!(outcome(&report, "tenant/8/fargate/profile"), Outcome::Done), "{report:?}");
+    assert!(matches!(outcome(&report, "tenant/8/fargate/shared-1/profile"), Outcome::Done), "{report:?}");
     assert!(ground.calls("CreateFargateProfile") > 1, "the first was refused");
     // Theirs is made again, with another name if it was still leaving.
     ground.goes_on(&apply(), &wanted, true).await;

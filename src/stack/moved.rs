@@ -1,0 +1,61 @@
+//! The table of moves: addresses that were written in another form once, as
+//! what exists may still carry them in its tags.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::engine::address::{Address, Owner};
+use crate::engine::observe::Observed;
+use crate::spec::Spec;
+
+/// What stood directly below `tenant/<id>/pool` and `tenant/<id>/fargate` as
+/// long as these didn't name their pool.
+const PARTS: [&str; 7] = ["k8s", "launch-template", "node-group", "pod-identity", "profile", "role", "security-group"];
+
+/// Gives what was found under `tenant/<id>/pool/node-group` the address
+/// `tenant/<id>/pool/<pool>/node-group`. Its tags are then a difference like
+/// any other. The pool is the one that what was found stands in, else the
+/// spec's; where neither is known it stays as it is.
+pub fn settle(spec: &Spec, observed: &mut Observed) {
+    let clusters: BTreeMap<String, String> = observed
+        .found
+        .iter()
+        .filter_map(|(address, all)| match (address.owner(), address.local()) {
+            (Owner::Pool(pool), "cluster") => Some((all.first()?.outputs.get("name")?.clone(), pool)),
+            _ => None,
+        })
+        .collect();
+    let old: Vec<Address> = observed.found.keys().filter(|a| home(spec, a).is_some()).cloned().collect();
+    let mut pools: BTreeMap<Address, String> = BTreeMap::new();
+    for address in &old {
+        let Some(home) = home(spec, address) else { continue };
+        let found = observed.current(address);
+        let cluster = found.and_then(|f| f.state.get("cluster")).and_then(Value::as_str);
+        pools.extend(cluster.and_then(|c| clusters.get(c)).map(|pool| (home, pool.clone())));
+    }
+    for address in old {
+        let (Some(home), Owner::Tenant(id)) = (home(spec, &address), address.owner()) else { continue };
+        let wanted = || spec.tenant(&id).and_then(|t| t.pool()).map(str::to_owned);
+        let Some(pool) = pools.get(&home).cloned().or_else(wanted) else { continue };
+        let rest = address.as_str().strip_prefix(home.as_str()).unwrap_or_default();
+        let moved = Address::new(format!("{home}/{pool}{rest}"));
+        let all = observed.found.remove(&address).unwrap_or_default();
+        let kind = observed.kinds.remove(&address);
+        observed.kinds.extend(kind.map(|kind| (moved.clone(), kind)));
+        let place = observed.found.entry(moved.clone()).or_default();
+        place.extend(all.into_iter().map(|mut found| {
+            found.address = moved.clone();
+            found
+        }));
+    }
+}
+
+/// `tenant/<id>/pool` or `tenant/<id>/fargate` of an address in the old form.
+fn home(spec: &Spec, address: &Address) -> Option<Address> {
+    let Owner::Tenant(id) = address.owner() else { return None };
+    let mut parts = address.local().split('/');
+    let model = parts.next().filter(|model| ["pool", "fargate"].contains(model))?;
+    let part = parts.next().filter(|part| PARTS.contains(part) && spec.pool(part).is_none());
+    part.map(|_| Address::new(format!("tenant/{id}/{model}")))
+}
