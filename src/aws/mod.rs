@@ -81,6 +81,7 @@ pub struct Aws {
     pub patience: Duration,
     /// For clients that pass no fence: the lock's own, and readers.
     pub config: SdkConfig,
+    pub ignored: tags::Ignored,
 }
 
 impl Aws {
@@ -131,6 +132,7 @@ impl Aws {
             fence,
             patience,
             config,
+            ignored: tags::Ignored::default(),
         }))
     }
 }

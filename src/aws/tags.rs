@@ -1,7 +1,7 @@
 //! Ownership, written into tags by the create call itself. Nothing without
 //! our tags is changed or deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Aws;
 use crate::engine::address::{Address, Owner};
@@ -35,20 +35,37 @@ pub fn with_generation(tags: &Tags, generation: u32) -> Tags {
     tags
 }
 
-/// The tags of a state as observed: without the generation and without those
-/// that AWS and in-cluster controllers write for themselves.
-pub fn observed(tags: &Tags) -> Tags {
-    tags.iter().filter(|(key, _)| !is_theirs(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
+/// What is left to others of resources that are ours: by the spec.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ignored {
+    /// Keys of tags.
+    pub keys: BTreeSet<String>,
+    /// Beginnings of keys of tags.
+    pub prefixes: Vec<String>,
+    /// Blocks of addresses that others associate with VPCs.
+    pub blocks: BTreeSet<String>,
+    /// Destinations of routes that others write.
+    pub routes: BTreeSet<String>,
+}
+
+/// Keys that AWS writes for itself: `aws:` is AWS's own prefix; EKS tags what
+/// it makes; tag-sync of myApplications writes and removes `awsApplication`
+/// (AppRegistry Administrator Guide, "Resource tag-sync").
+fn is_aws(key: &str) -> bool {
+    key.starts_with("aws:") || key.starts_with("eks:") || key == "awsApplication"
+}
+
+/// What the keys begin with by which in-cluster controllers find resources.
+pub const CONTROLLERS: [&str; 4] =
+    ["elbv2.k8s.aws/", "k8s.io/cluster-autoscaler/", "karpenter.sh/", "kubernetes.io/cluster/"];
+
+/// True for keys by which in-cluster controllers find resources.
+pub fn is_controllers(key: &str) -> bool {
+    CONTROLLERS.iter().any(|prefix| key.starts_with(prefix))
 }
 
 fn is_theirs(key: &str) -> bool {
-    key == GENERATION
-        || key.starts_with("aws:")
-        || key.starts_with("eks:")
-        || key.starts_with("kubernetes.io/cluster/")
-        || key.starts_with("elbv2.k8s.aws/")
-        || key.starts_with("karpenter.sh/")
-        || key.starts_with("k8s.io/cluster-autoscaler/")
+    key == GENERATION || is_aws(key) || is_controllers(key)
 }
 
 /// What changes one set of tags into another: to write, and keys to remove.
@@ -60,6 +77,14 @@ pub fn difference(from: &Tags, to: &Tags) -> (Tags, Vec<String>) {
 }
 
 impl Aws {
+    /// The tags of a state as observed: without the generation and without
+    /// those that AWS, in-cluster controllers and whom the spec names write.
+    pub fn observed(&self, tags: &Tags) -> Tags {
+        let Ignored { keys, prefixes, .. } = &self.ignored;
+        let ignored = |key: &String| keys.contains(key) || prefixes.iter().any(|prefix| key.starts_with(prefix));
+        tags.iter().filter(|(key, _)| !is_theirs(key) && !ignored(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+
     /// Whose a resource with these tags is: its address and generation, if
     /// this tenancy in this region made it.
     pub fn owned(&self, tags: &Tags) -> Option<(Address, u32)> {

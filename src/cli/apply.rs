@@ -15,7 +15,7 @@ use crate::engine::error::{Class, Error};
 use crate::engine::execute::{Chance, Executor};
 use crate::engine::plan::{Action, Loss, Plan, Policy, Step};
 use crate::engine::report::{Outcome, Report, Unconfirmed};
-use crate::spec::SpecErrors;
+use crate::spec::{KubernetesVersion, SpecErrors};
 use crate::ui::{Ending, Failure, Format, Subject, Ui};
 
 #[derive(Debug, Args)]
@@ -110,6 +110,7 @@ pub async fn carry_out(
     if !running.no_preflight {
         preflight::check(session, ui, &look, &plan, SpecErrors(wrong)).await?;
     }
+    let versions = look.versions.clone();
     drop(look);
     let asked = session.aws.clock.elapsed();
     if !agree(ui, &plan, &approval)? {
@@ -145,7 +146,7 @@ pub async fn carry_out(
     let ((plan, mut report), shown) = tokio::join!(run, ui.run(listener, &session.aws.clock, None));
     let lost = locked.lock.lost();
     if lost.is_none() {
-        verify(session, ui, policy, upgrade, &plan, &mut report).await;
+        verify(session, ui, policy, upgrade, &versions, &plan, &mut report).await;
     }
     ui.report(&report, &plan, &ending, &session.calls())?;
     shown?;
@@ -177,7 +178,15 @@ fn agree(ui: &Ui, plan: &Plan, approval: &Approval) -> Result<bool, Failure> {
 /// What the run wrote is read again, in bulk, and must show no difference.
 /// AWS's reads may lag behind its writes for a moment. What can't be read is
 /// unconfirmed.
-async fn verify(session: &Session, ui: &Ui, policy: &Policy, upgrade: bool, plan: &Plan, report: &mut Report) {
+async fn verify(
+    session: &Session,
+    ui: &Ui,
+    policy: &Policy,
+    upgrade: bool,
+    versions: &BTreeMap<Address, KubernetesVersion>,
+    plan: &Plan,
+    report: &mut Report,
+) {
     let addresses = |done: bool| -> BTreeSet<Address> {
         let lines = report.lines.iter().filter(|l| matches!(l.outcome, Outcome::Done) == done);
         lines.map(|l| l.address.clone()).collect()
@@ -189,7 +198,7 @@ async fn verify(session: &Session, ui: &Ui, policy: &Policy, upgrade: bool, plan
     }
     ui.status("Reading what was written");
     for pause in [1.0, 4.0, 0.0] {
-        let left = match session.plan(policy, upgrade).await {
+        let left = match session.plan_for(policy, upgrade, versions.clone()).await {
             Ok((_, left)) => left,
             // The clients have tried it again already.
             Err(error) => {

@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use jiff::SignedDuration;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::{Global, Running, exit, stop};
 use crate::aws::lock::{self, Lock, Store};
+use crate::aws::tags::Ignored;
 use crate::aws::{Access, Aws};
 use crate::engine::address::{Address, Owner};
 use crate::engine::clock::Clock;
@@ -26,10 +28,10 @@ use crate::engine::observe::{self, Observed};
 use crate::engine::plan::{self, Plan, Policy};
 use crate::k8s::Clusters;
 use crate::kinds;
-use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, node_group, offers, subnet, versions, vpc, vpc_endpoint};
+use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, node_group, offers, subnet, versions, vpc};
 use crate::sandbox;
 use crate::spec::{self, KubernetesVersion, LoadOptions, Spec};
-use crate::stack::{self, Facts, Offer, Zone};
+use crate::stack::{self, Facts, NodeGroup, Offer, Zone};
 use crate::template::Templates;
 use crate::ui::{Failure, Subject, Ui};
 
@@ -65,7 +67,13 @@ pub struct Look {
     pub observed: Observed,
     /// False if the inside of some cluster wasn't read.
     read_all: bool,
+    /// The version that each cluster is brought to, by address.
+    pub versions: BTreeMap<Address, KubernetesVersion>,
 }
+
+/// For how long after an upgrade EKS can take a control plane back (EKS user
+/// guide, "Roll back a cluster to a previous Kubernetes version").
+const ROLLBACK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 impl Session {
     pub async fn open(global: &Global, ui: &Ui) -> std::result::Result<Self, Failure> {
@@ -103,6 +111,7 @@ impl Session {
 
     /// A session on `aws`. `kubeconfigs`: ways to clusters, by their names.
     pub fn on(spec: Spec, aws: Arc<Aws>, kubeconfigs: BTreeMap<String, PathBuf>, templates: Templates) -> Self {
+        let aws = Arc::new(Aws { ignored: ignored(&spec), ..Aws::clone(&aws) });
         let clusters = Arc::new(Clusters::new(aws.clone(), kubeconfigs));
         let kinds = kinds::registry(&aws, &clusters);
         Self { spec, aws, kinds, clusters, templates, in_cluster: true, named: Vec::new(), note: None, sandbox: None }
@@ -111,9 +120,19 @@ impl Session {
     /// Reads what exists and builds what should: two rounds of bulk reads, of
     /// which the first tells the stack what was decided before.
     pub async fn look(&self, policy: &Policy, upgrade: bool) -> Result<Look> {
+        self.look_for(policy, upgrade, BTreeMap::new()).await
+    }
+
+    /// The same, with these versions of clusters to reach.
+    async fn look_for(
+        &self,
+        policy: &Policy,
+        upgrade: bool,
+        versions: BTreeMap<Address, KubernetesVersion>,
+    ) -> Result<Look> {
         let round = Round::default();
         let known = self.decided(&round).await?;
-        let facts = self.facts(&round, &known, upgrade).await?;
+        let facts = self.facts(&round, &known, upgrade, versions).await?;
         let facts = Facts { replacing: policy.allow_replace.clone(), ..facts };
         let desired = stack::build(&self.spec, &facts, &self.templates)?;
         let mut observed = observe::observe(&self.kinds, &desired, &round, known, self.in_cluster).await;
@@ -121,7 +140,10 @@ impl Session {
         stack::settle(&self.spec, &mut observed);
         self.know_clusters(&observed)?;
         let read_all = self.in_cluster && observed.unread.is_empty();
-        Ok(Look { facts, desired, observed, read_all })
+        let next =
+            |c: spec::ClusterOf<'_>| (stack::prefix(c.owner).join("cluster"), facts.next_version(&self.spec, &c));
+        let versions = self.spec.clusters().map(next).collect();
+        Ok(Look { facts, desired, observed, read_all, versions })
     }
 
     /// An error if `--kubeconfig` names a cluster that neither the spec nor
@@ -164,7 +186,18 @@ impl Session {
     }
 
     pub async fn plan(&self, policy: &Policy, upgrade: bool) -> Result<(Look, Plan)> {
-        let look = self.look(policy, upgrade).await?;
+        self.plan_for(policy, upgrade, BTreeMap::new()).await
+    }
+
+    /// The same, with these versions of clusters to reach: of a run that is
+    /// over, what comes after it is no part.
+    pub async fn plan_for(
+        &self,
+        policy: &Policy,
+        upgrade: bool,
+        versions: BTreeMap<Address, KubernetesVersion>,
+    ) -> Result<(Look, Plan)> {
+        let look = self.look_for(policy, upgrade, versions).await?;
         look.observed.readable()?;
         for id in &policy.tenants {
             let known = self.spec.tenant(id).is_some()
@@ -281,11 +314,11 @@ impl Session {
         }
     }
 
-    /// Kinds that hold earlier decisions: blocks, zones, endpoints' subnets. What
-    /// stands there is ours by its tags alone, so it needn't be known yet what is
+    /// Kinds that hold earlier decisions: blocks and zones. What stands there
+    /// is ours by its tags alone, so it needn't be known yet what is
     /// wanted.
     async fn decided(&self, round: &Round) -> Result<BTreeMap<&'static str, Observation>> {
-        let reads = [vpc::NAME, subnet::NAME, vpc_endpoint::NAME]
+        let reads = [vpc::NAME, subnet::NAME]
             .map(|name| async move { Ok::<_, Error>((name, self.decisions(name, round).await?)) });
         Ok(try_join_all(reads).await?.into_iter().collect())
     }
@@ -294,7 +327,13 @@ impl Session {
         self.kinds.get(name)?.observe(round, &[]).await.map_err(|e| unreadable(name, e))
     }
 
-    async fn facts(&self, round: &Round, known: &BTreeMap<&'static str, Observation>, upgrade: bool) -> Result<Facts> {
+    async fn facts(
+        &self,
+        round: &Round,
+        known: &BTreeMap<&'static str, Observation>,
+        upgrade: bool,
+        decided: BTreeMap<Address, KubernetesVersion>,
+    ) -> Result<Facts> {
         let found = |kind: &str| known.get(kind).into_iter().flat_map(|o| &o.found);
         // Read again once it is known which are wanted, from what the round
         // remembers: one under a wanted name that isn't ours must show.
@@ -304,6 +343,7 @@ impl Session {
             account: self.aws.scope.account.clone(),
             partition: self.aws.scope.partition.clone(),
             upgrade,
+            decided,
             ..Facts::default()
         };
         // Of two at one address it is the one that our subnets are in.
@@ -313,6 +353,11 @@ impl Session {
             let cidr = text(&one.state, "cidr").and_then(|c| c.parse().ok());
             facts.vpcs.extend(cidr.map(|c| (one.address.clone(), c)));
         }
+        if self.spec.clusters().any(|c| !facts.vpcs.contains_key(&stack::vpc(c.owner))) {
+            let others = vpc::others(&self.aws).await?.into_iter();
+            let blocks = |all: Vec<String>| all.iter().filter_map(|block| block.parse().ok()).collect();
+            facts.other_vpcs = others.map(|(id, all)| (id, blocks(all))).collect();
+        }
         for one in found(subnet::NAME) {
             let cidr = text(&one.state, "cidr").and_then(|c| c.parse().ok());
             if let (Some(cidr), Some(zone)) = (cidr, text(&one.state, "zone")) {
@@ -321,11 +366,6 @@ impl Session {
         }
         let zones: BTreeMap<&str, &str> =
             found(subnet::NAME).filter_map(|one| Some((one.id.as_str(), text(&one.state, "zone")?))).collect();
-        for one in found(vpc_endpoint::NAME) {
-            let subnets = one.state["subnets"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            let there = subnets.filter_map(|id| zones.get(id)).map(|zone| (*zone).to_owned());
-            facts.endpoints.insert(one.address.clone(), there.collect());
-        }
         for one in &addons.found {
             facts.addons.extend(text(&one.state, "version").map(|v| (one.address.clone(), v.to_owned())));
         }
@@ -342,6 +382,7 @@ impl Session {
             facts.kubernetes.extend(version.map(|v| (one.address.clone(), v)));
         }
         facts.images = node_group::images(&self.aws, round).await?;
+        self.moves(round, &mut facts).await?;
         let zones = versions::zones(&self.aws);
         let images = stack::images(&self.spec, &facts);
         // Images stay as they are where nobody can say what is newer, but for
@@ -365,8 +406,8 @@ impl Session {
                 .collect();
             Ok::<_, Error>((version, offers))
         }));
-        let asked = stack::services_to_ask(&self.spec, &facts);
-        let services = offers::zones_of_services(&self.aws, &asked);
+        let asked = stack::endpoint_services(&self.spec);
+        let services = offers::services(&self.aws, &asked);
         let (zones, releases, offered, services) = futures::try_join!(zones, releases, offered, services)?;
         (facts.releases, facts.releases_unread) = releases;
         facts.services = services;
@@ -376,13 +417,44 @@ impl Session {
         Ok(facts)
     }
 
+    /// What bears on clusters that the spec wants at another version than they
+    /// run: their node groups, and how long EKS can take them back.
+    async fn moves(&self, round: &Round, facts: &mut Facts) -> Result<()> {
+        let running = |c: &spec::ClusterOf<'_>| facts.kubernetes.get(&stack::prefix(c.owner).join("cluster")).copied();
+        let moving: Vec<_> = self.spec.clusters().filter_map(|c| Some((running(&c)?, c))).collect();
+        let moving: Vec<_> = moving.into_iter().filter(|(running, c)| *running != c.kubernetes_version).collect();
+        if moving.is_empty() {
+            return Ok(());
+        }
+        let groups = self.kinds.get(node_group::NAME)?.observe(round, &[]).await;
+        for one in groups.map_err(|e| unreadable(node_group::NAME, e))?.found {
+            let version = text(&one.state, "version").and_then(KubernetesVersion::parse);
+            if let (Some(cluster), Some(version)) = (text(&one.state, "cluster"), version) {
+                facts.node_groups.insert(one.address.clone(), NodeGroup { cluster: cluster.to_owned(), version });
+            }
+        }
+        for (running, cluster) in moving {
+            let back = KubernetesVersion { minor: running.minor.saturating_sub(1), ..running };
+            if cluster.kubernetes_version != back {
+                continue;
+            }
+            let name = spec::names::Names::new(&self.spec).cluster(cluster.owner);
+            let upgraded = versions::upgraded(&self.aws, &name, &running.to_string()).await?;
+            let until = upgraded.and_then(|t| t.checked_add(ROLLBACK).ok()).filter(|until| *until > Clock::timestamp());
+            if let Some(until) = until {
+                let day = until.to_zoned(jiff::tz::TimeZone::UTC).date();
+                facts.rollback.insert(stack::prefix(cluster.owner).join("cluster"), day);
+            }
+        }
+        Ok(())
+    }
+
     /// Add-ons to ask versions of, by the Kubernetes versions that clusters
     /// run now or next.
     fn wanted_addons(&self, facts: &Facts) -> BTreeMap<KubernetesVersion, Vec<String>> {
         let mut wanted: BTreeMap<KubernetesVersion, Vec<String>> = BTreeMap::new();
         for cluster in self.spec.clusters() {
-            let running = facts.kubernetes.get(&stack::prefix(cluster.owner).join("cluster")).copied();
-            let next = stack::next_version(running, cluster.kubernetes_version);
+            let next = facts.next_version(&self.spec, &cluster);
             let names = wanted.entry(next).or_default();
             names.extend(cluster.profile.addons.iter().map(|(name, _)| name.to_owned()));
             names.sort();
@@ -540,6 +612,17 @@ fn port_for(dir: &Path) -> u16 {
     let digest = Sha256::digest(dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).as_os_str().as_encoded_bytes());
     let number = digest.iter().fold(0_u32, |number, byte| (number * 256 + u32::from(*byte)) % 10_000);
     20_000 + u16::try_from(number).unwrap_or_default()
+}
+
+/// What the spec leaves to others.
+fn ignored(spec: &Spec) -> Ignored {
+    let set = |all: &[String]| all.iter().cloned().collect();
+    Ignored {
+        keys: set(&spec.ignore_tags.keys),
+        prefixes: spec.ignore_tags.key_prefixes.clone(),
+        blocks: set(&spec.network.ignore.cidr_blocks),
+        routes: set(&spec.network.ignore.routes),
+    }
 }
 
 /// The principals and policies that the spec names and somebody else made.

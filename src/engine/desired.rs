@@ -22,11 +22,30 @@ pub struct Resource {
     pub controls: Vec<&'static str>,
 }
 
+/// Something that the spec asks of what exists already, and that can't be: a
+/// plan shows it as blocked beside what it does about the rest of the resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    pub address: Address,
+    /// The kind's name.
+    pub kind: &'static str,
+    /// The field that it is about: what it is, and what the spec asks for.
+    pub path: &'static str,
+    pub is: String,
+    pub asked: String,
+    pub reason: String,
+    pub help: String,
+    /// True: nothing is wrong, another run can do it.
+    pub pending: bool,
+}
+
 /// All resources that should exist. Iterates in the order of addresses.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Desired {
     resources: BTreeMap<Address, Resource>,
+    #[serde(skip)]
+    pub refusals: Vec<Refusal>,
     /// What the spec asks for and is kept otherwise, for good reason.
     #[serde(skip)]
     pub notes: BTreeSet<String>,

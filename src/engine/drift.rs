@@ -12,7 +12,7 @@ use super::address::{Address, Owner};
 use super::desired::{Desired, Resource};
 use super::kind::Registry;
 use super::observe::Observed;
-use super::plan::{Action, Plan, Step, whole};
+use super::plan::{Action, Plan, Step};
 use super::value::references;
 
 /// What isn't as the spec says without being a change of the plan's.
@@ -49,7 +49,7 @@ pub fn of(mut plan: Plan, desired: &Desired, observed: &Observed, kinds: &Regist
     let gone: BTreeMap<&Address, &Step> = made.iter().map(|s| (&s.address, s)).collect();
     let mut missing: BTreeMap<&Address, Missing> = BTreeMap::new();
     for step in &made {
-        let home = home(&step.address);
+        let home = step.address.place();
         if !there.contains(&home) {
             *drift.absent.entry(home).or_default() += 1;
             continue;
@@ -93,17 +93,11 @@ pub fn of(mut plan: Plan, desired: &Desired, observed: &Observed, kinds: &Regist
     plan
 }
 
-/// The silo, pool or tenant's place that it belongs to; of the tenancy's own
-/// the tenancy.
-fn home(address: &Address) -> Address {
-    whole(address)
-}
-
 /// The homes of which something is there that goes when they go.
 fn homes(observed: &Observed, kinds: &Registry) -> BTreeSet<Address> {
     let of_home = |kind: &str| kinds.get(kind).is_ok_and(|k| !k.keeps_data() && !k.belongs_to_account());
     let found = observed.kinds.iter().filter(|(_, kind)| of_home(kind)).map(|(address, _)| address);
-    let mut homes: BTreeSet<Address> = found.map(home).collect();
+    let mut homes: BTreeSet<Address> = found.map(Address::place).collect();
     if !homes.is_empty() {
         homes.insert(Address::new(Owner::Tenancy.to_string()));
     }

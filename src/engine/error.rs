@@ -55,7 +55,7 @@ impl Class {
     /// The same command gives the same answer until somebody has mended something.
     pub fn is_for_good(self) -> bool {
         match self {
-            Self::Denied | Self::Invalid | Self::Input | Self::Bug => true,
+            Self::Denied | Self::Invalid | Self::Input | Self::Usage | Self::Bug => true,
             Self::Throttled
             | Self::Conflict
             | Self::Held

@@ -257,6 +257,10 @@ pub trait Kind: Send + Sync {
         Outputs::new()
     }
 
+    /// Puts into `state`, the desired one of a replacement of `found`, what
+    /// others have written to `found` and what must not be lost with it.
+    fn carry(&self, _found: &Found, _state: &mut Value) {}
+
     /// Outputs that an update with these changes may alter, such as a launch
     /// template's `version`.
     fn moves(&self, _changes: &[Change]) -> &'static [&'static str] {
@@ -300,6 +304,11 @@ pub trait Kind: Send + Sync {
     /// stored.
     fn loses(&self, _found: &Found, _replaced: bool) -> Option<String> {
         None
+    }
+
+    /// True for what others lie in: they are gone when it is.
+    fn is_foundation(&self) -> bool {
+        false
     }
 
     /// The field by which others name this one that they lie in, if AWS keeps

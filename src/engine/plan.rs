@@ -231,10 +231,15 @@ fn draft(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Poli
         narrowing: BTreeSet::new(),
         disturbed: BTreeMap::new(),
         moves: BTreeMap::new(),
+        upgraded: BTreeMap::new(),
     };
     planner.run()?;
-    let Planner { mut plan, disturbed, .. } = planner;
+    let Planner { mut plan, disturbed, upgraded, .. } = planner;
     plan.notes.extend(disturbed.into_iter().map(|(how, who)| format!("{}: {how}", who.join(", "))));
+    plan.notes.extend(upgraded.into_iter().map(|(cluster, apis)| {
+        let apis = apis.into_iter().collect::<Vec<_>>().join(", ");
+        format!("{cluster}: this step brings APIs that the cluster doesn't serve yet ({apis}); their objects are made after it")
+    }));
     plan.outputs = observed.outputs();
     order(plan)
 }
@@ -258,6 +263,8 @@ struct Planner<'a> {
     disturbed: BTreeMap<String, Vec<String>>,
     /// Places that leave the spec while tenants move out of them.
     moves: BTreeMap<Address, Move>,
+    /// APIs that only come with a cluster's next version, by the cluster.
+    upgraded: BTreeMap<Address, BTreeSet<String>>,
 }
 
 /// What is left behind by tenants that have another home now.
@@ -303,6 +310,7 @@ impl<'a> Planner<'a> {
                 }
             }
         }
+        self.refuse(&selected);
         self.keep_what_kept_homes_use();
         self.keep_keys_of_kept()?;
         self.block_clusters();
@@ -573,7 +581,14 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         if let Some(error) = self.observed.unserved.get(address) {
-            if !self.brings_apis(resource)? {
+            if let Some(cluster) = self.upgrade_ahead(resource) {
+                let part = |name: &str| resource.state.pointer(name).and_then(Value::as_str).unwrap_or_default();
+                let api = format!("{} {}", part("/object/apiVersion"), part("/object/kind"));
+                self.upgraded.entry(cluster).or_default().insert(api);
+            } else if error.class == Class::Invalid {
+                // Nothing brings it: the template is wrong.
+                return Err(error.clone());
+            } else if !self.brings_apis(resource)? {
                 let unmet = match resource.controls.as_slice() {
                     [] => String::new(),
                     [one] => format!("; control {one} is unmet"),
@@ -583,8 +598,9 @@ impl<'a> Planner<'a> {
                 let blocked = blocked(resource, format!("{}{unmet}", error.message), help, vec![]);
                 self.plan.blocked.push(Blocked { unmet: true, ..blocked });
                 return Ok(());
+            } else {
+                self.plan.notes.insert(format!("{address}: {}; it waits for the add-on", error.message));
             }
-            self.plan.notes.insert(format!("{address}: {}; it waits for the add-on", error.message));
         }
         let all = self.observed.found.get(address).map(Vec::as_slice).unwrap_or_default();
         if self.observed.is_twice(address) {
@@ -811,6 +827,8 @@ impl<'a> Planner<'a> {
     ) -> Result<()> {
         self.disturb(kind, found, &changes);
         self.push_delete(resource.kind, found, true, &reason)?;
+        let mut state = state;
+        kind.carry(found, &mut state);
         self.create(resource, kind, state, found.generation + 1, true, Some(reason));
         if let Some(step) = self.plan.steps.last_mut() {
             step.changes = changes;
@@ -857,6 +875,10 @@ impl<'a> Planner<'a> {
         let moving = kind.moves(&self.plan.steps.last().map(|s| s.changes.clone()).unwrap_or_default());
         if let Some(outputs) = self.outputs.get_mut(&resource.address) {
             outputs.retain(|name, _| !moving.contains(&name.as_str()));
+            if let Some(state) = self.plan.steps.last().and_then(|s| s.state.clone()).filter(|_| !moving.is_empty()) {
+                let new = New { address: resource.address.clone(), generation, state, token: String::new() };
+                outputs.extend(kind.predict(&new));
+            }
         }
     }
 
@@ -904,6 +926,34 @@ impl<'a> Planner<'a> {
         let ahead = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
         let mut kinds = ahead.filter_map(|i| self.plan.steps.get(*i)).map(|s| s.kind);
         Ok(kinds.any(|k| matches!(k, "aws.eks-addon" | "aws.eks-cluster")))
+    }
+
+    /// The cluster of `resource`, if a step ahead brings it to another version:
+    /// what that serves, nobody can tell before.
+    fn upgrade_ahead(&self, resource: &Resource) -> Option<Address> {
+        let ahead = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
+        let mut clusters = ahead.filter_map(|i| self.plan.steps.get(*i)).filter(|s| s.kind == "aws.eks-cluster");
+        let upgraded = clusters.find(|s| s.action == Action::Create || s.changes.iter().any(|c| c.path == "version"));
+        upgraded.map(|s| s.address.clone())
+    }
+
+    /// Shows what the spec asks and can't be. What needs these addresses goes
+    /// on: they stay as they are.
+    fn refuse(&mut self, selected: &BTreeSet<Address>) {
+        if self.policy.destroy {
+            return;
+        }
+        for refusal in self.desired.refusals.iter().filter(|r| selected.contains(&r.address)) {
+            let change = Change {
+                path: refusal.path.to_owned(),
+                before: refusal.is.clone().into(),
+                after: refusal.asked.clone().into(),
+                replaces: false,
+                secret: false,
+            };
+            let blocked = blocked_at(&refusal.address, refusal.kind, refusal.reason.clone(), &refusal.help);
+            self.plan.blocked.push(Blocked { pending: refusal.pending, changes: vec![change], ..blocked });
+        }
     }
 
     /// Names the clusters that couldn't be read and that the selection is

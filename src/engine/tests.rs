@@ -763,6 +763,46 @@ async fn a_stopped_run_starts_nothing_new_and_resumes() {
     assert!(world.plan(&estate(), &Policy::default()).await.unwrap().is_empty());
 }
 
+/// What the spec asks of what exists and can't be is shown, and holds up
+/// nothing.
+#[tokio::test]
+async fn a_refusal_is_shown_beside_what_can_be_done() {
+    let world = World::new();
+    let mut desired = estate();
+    world.apply(&desired).await;
+    let refusal = |pending| super::desired::Refusal {
+        address: Address::new("tenant/a/silo/net"),
+        kind: "toy.net",
+        path: "fixed",
+        is: "10.0.0.0/16".to_owned(),
+        asked: "10.9.0.0/16".to_owned(),
+        reason: "it keeps its block".to_owned(),
+        help: "leave it".to_owned(),
+        pending,
+    };
+    desired.refusals.push(refusal(false));
+    let needs = json!({"net": to("tenant/a/silo/net"), "fixed": "10.0.2.0/24"});
+    let new = Resource {
+        address: Address::new("tenant/a/silo/more"),
+        kind: "toy.box",
+        state: needs,
+        after: vec![],
+        controls: vec![],
+    };
+    desired.insert(new).unwrap();
+    let plan = world.plan(&desired, &Policy::default()).await.unwrap();
+    assert!(!plan.is_empty());
+    assert_eq!(
+        text(&plan),
+        "0: create tenant/a/silo/more g1 [] after {}\nblocked tenant/a/silo/net: it keeps its block"
+    );
+    assert!(!plan.blocked[0].pending && plan.blocked[0].changes[0].after == json!("10.9.0.0/16"));
+    let other = Policy { tenants: ["b".to_owned()].into(), ..Policy::default() };
+    assert!(world.plan(&desired, &other).await.unwrap().is_empty(), "it isn't selected");
+    let destroy = Policy { destroy: true, ..Policy::default() };
+    assert_eq!(world.plan(&desired, &destroy).await.unwrap().blocked.len(), 0);
+}
+
 /// Random estates: each resource may refer to earlier ones.
 fn any_estate() -> impl Strategy<Value = Desired> {
     let one = (0..3usize, 0..4u8, 0..4u8, proptest::collection::vec(0..8usize, 0..3), any::<bool>());

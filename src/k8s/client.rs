@@ -250,7 +250,7 @@ impl Cluster {
                 )
             }
             None => format!(
-                "run this inside the cluster's VPC or a network connected to it; or open a tunnel and name it with --kubeconfig {}=FILE; or leave the in-cluster part to GitOps with the files that `ringfence render` writes",
+                "run this inside the cluster's VPC, or in a network that is connected to it and named under access.privateSources; or open a tunnel and name it with --kubeconfig {}=FILE; or leave the in-cluster part to GitOps with the files that `ringfence render` writes",
                 self.name
             ),
         }

@@ -23,6 +23,19 @@ use super::structure;
 use super::tree::{Entry, Mark, Node, Value};
 use super::uid::uid_range;
 
+/// Keys of tags that ringfence writes, beside those of the spec.
+const OWN_TAGS: &[&str] = &[
+    "Name",
+    "kubernetes.io/role/elb",
+    "kubernetes.io/role/internal-elb",
+    "ringfence.dev/address",
+    "ringfence.dev/generation",
+    "ringfence.dev/region",
+    "ringfence.dev/tenancy",
+    "ringfence.dev/tenant",
+];
+/// What the keys begin with that ringfence leaves to in-cluster controllers.
+const CONTROLLERS: &[&str] = &["elbv2.k8s.aws/", "k8s.io/cluster-autoscaler/", "karpenter.sh/"];
 /// How long a waiver may hold at most.
 const WAIVER_YEARS: i16 = 1;
 /// A version that ends within so many days is as good as ended: a cluster takes time to upgrade.
@@ -85,6 +98,7 @@ pub fn check<'a>(root: &'a Node, profiles: &'a Profiles, today: Date, findings: 
     checker.iam();
     checker.images();
     checker.tags();
+    checker.ignored();
     let items = |key: &str| spec.and_then(|s| s.get(key)).map(Node::items).unwrap_or_default();
     let mut pools: Vec<Member> = items("pools").iter().enumerate().map(|(i, n)| checker.pool(i, n)).collect();
     let mut tenants: Vec<Member> = items("tenants").iter().enumerate().map(|(i, n)| checker.tenant(i, n)).collect();
@@ -203,6 +217,7 @@ impl<'a> Checker<'a, '_> {
                 self.duplicate(&here, &node.mark, first, &cidr.to_string());
             }
         }
+        self.private_sources();
         let endpoint = self.at("spec.access.endpoint");
         let restricted = endpoint.and_then(Node::text) == Some("restricted");
         match (endpoint, cidrs.filter(|c| !c.items().is_empty())) {
@@ -218,6 +233,38 @@ impl<'a> Checker<'a, '_> {
                 self.error(Code::BadValue, "spec.access.allowedCidrs", mark, message, help);
             }
             _ => {}
+        }
+    }
+
+    /// Who reaches the private endpoint: rules of the control planes' group.
+    fn private_sources(&mut self) {
+        let supernet = self.text("spec.network.supernet").and_then(|t| t.parse::<Ipv4Net>().ok());
+        let mut seen: BTreeMap<&str, &Mark> = BTreeMap::new();
+        for (i, node) in self.at("spec.access.privateSources").map(Node::items).unwrap_or_default().iter().enumerate() {
+            let here = format!("spec.access.privateSources[{i}]");
+            let Some(text) = node.text() else { continue };
+            if let Some(first) = seen.insert(text, &node.mark) {
+                self.duplicate(&here, &node.mark, first, text);
+            }
+            if text.starts_with("pl-") || text.starts_with("sg-") {
+                if !is_ec2_id(text) {
+                    let message = format!("{} is no id of a prefix list or a security group", quote(text));
+                    let help = "`pl-` or `sg-`, and 8 or 17 hexadecimal digits";
+                    self.error(Code::BadValue, &here, &node.mark, message, help);
+                }
+                continue;
+            }
+            let Some(cidr) = network::cidr(node, &here, self.findings) else { continue };
+            if cidr.prefix_len() < network::OPEN_PREFIX {
+                let message = format!("{cidr} lets everyone who is connected reach the API servers");
+                self.error(Code::BadValue, &here, &node.mark, message, "name the networks that need it");
+            } else if supernet.is_some_and(|s| s.contains(&cidr) || cidr.contains(&s)) {
+                let message = format!(
+                    "{cidr} overlaps the tenancy's own supernet: where VPCs are connected, tenants reach each other's API servers"
+                );
+                let warning = SpecError::new(Code::Network, &*here, &node.mark, message);
+                self.findings.warn(warning.help("name the networks that need it"));
+            }
         }
     }
 
@@ -278,8 +325,16 @@ impl<'a> Checker<'a, '_> {
             let lower = key.to_lowercase();
             let allowed = |c: char| c.is_alphanumeric() || c == ' ' || "_.:/=+-@".contains(c);
             let reserved = ["aws:", "ringfence.dev/", "kubernetes.io/", "eks:"].iter().find(|p| lower.starts_with(*p));
+            let controllers = CONTROLLERS.iter().find(|p| lower.starts_with(*p));
             let message = if let Some(prefix) = reserved {
                 Some((format!("keys that begin with `{prefix}` are reserved"), "choose another key"))
+            } else if let Some(prefix) = controllers {
+                Some((
+                    format!("keys that begin with `{prefix}` are left to the controllers that find resources by them"),
+                    "leave it out; tag by hand what the controller is to find: ringfence lets it be",
+                ))
+            } else if key == "awsApplication" {
+                Some(("`awsApplication` is AWS's own, for myApplications".to_owned(), "choose another key"))
             } else if lower == "name" {
                 Some(("`Name` is what ringfence names resources by".to_owned(), "choose another key"))
             } else if key.is_empty() || key.chars().count() > 128 {
@@ -302,6 +357,59 @@ impl<'a> Checker<'a, '_> {
             } else if !text.chars().all(allowed) {
                 let message = format!("{} can't be a tag's value", quote(text));
                 self.error(Code::BadValue, &path, &value.mark, message, "letters, digits, spaces and `_.:/=+-@`");
+            }
+        }
+    }
+
+    /// What is left to others: nothing that ringfence writes itself.
+    fn ignored(&mut self) {
+        let tags = self.at("spec.tags").map(Node::entries).unwrap_or_default();
+        let own: Vec<&str> = OWN_TAGS.iter().copied().chain(tags.iter().map(|e| e.key.as_str())).collect();
+        for (list, whole) in [("keys", true), ("keyPrefixes", false)] {
+            let path = format!("spec.ignoreTags.{list}");
+            for (i, node) in self.at(&path).map(Node::items).unwrap_or_default().iter().enumerate() {
+                let Some(text) = node.text() else { continue };
+                let here = format!("{path}[{i}]");
+                let covers = |own: &&&str| {
+                    if whole { **own == text } else { own.starts_with(text) || text.starts_with("ringfence.dev/") }
+                };
+                if text.is_empty() || text.chars().count() > 128 {
+                    let message = format!("a key of {} characters", text.chars().count());
+                    self.error(Code::BadValue, &here, &node.mark, message, "1 to 128 characters");
+                } else if let Some(own) = own.iter().find(covers) {
+                    let message = format!("{} would hide `{own}`, which ringfence writes itself", quote(text));
+                    self.error(
+                        Code::BadValue,
+                        &here,
+                        &node.mark,
+                        message,
+                        "leave it out, or name the key of others in full",
+                    );
+                }
+            }
+        }
+        let supernet = self.text("spec.network.supernet").and_then(|t| t.parse::<Ipv4Net>().ok());
+        for list in ["cidrBlocks", "routes"] {
+            let path = format!("spec.network.ignore.{list}");
+            for (i, node) in self.at(&path).map(Node::items).unwrap_or_default().iter().enumerate() {
+                let here = format!("{path}[{i}]");
+                if list == "routes" && node.text().is_some_and(|t| t.starts_with("pl-") && is_ec2_id(t)) {
+                    continue;
+                }
+                let Some(cidr) = network::cidr(node, &here, self.findings) else { continue };
+                if cidr.prefix_len() == 0 {
+                    let message = "the default route is ringfence's own".to_owned();
+                    self.error(
+                        Code::BadValue,
+                        &here,
+                        &node.mark,
+                        message,
+                        "name the networks that others' routes lead to",
+                    );
+                } else if list == "cidrBlocks" && supernet.is_some_and(|s| s.contains(&cidr) || cidr.contains(&s)) {
+                    let message = format!("{cidr} overlaps the supernet, whose blocks are ringfence's to give");
+                    self.error(Code::Network, &here, &node.mark, message, "a block outside of `network.supernet`");
+                }
             }
         }
     }
@@ -1027,6 +1135,12 @@ fn is_dns_label(text: &str) -> bool {
     edge(bytes.first())
         && edge(bytes.last())
         && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+}
+
+/// `pl-` or `sg-` and hexadecimal digits.
+fn is_ec2_id(text: &str) -> bool {
+    let digits = text.split_once('-').map_or("", |(_, digits)| digits);
+    matches!(digits.len(), 8 | 17) && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// AWS's own policies that are as good as the whole account.

@@ -112,6 +112,7 @@ fn resolve(file: &Path, document: Document, pools: Vec<Member>, tenants: Vec<Mem
         iam,
         images,
         tags,
+        ignore_tags,
         pools: pool_specs,
         tenants: tenant_specs,
     } = spec;
@@ -136,6 +137,7 @@ fn resolve(file: &Path, document: Document, pools: Vec<Member>, tenants: Vec<Mem
     let access = Access {
         endpoint: access.endpoint,
         allowed_cidrs: sorted(allowed_cidrs?),
+        private_sources: sorted(access.private_sources),
         admins: principals(access.admins)?,
         operators: principals(access.operators)?,
     };
@@ -153,6 +155,7 @@ fn resolve(file: &Path, document: Document, pools: Vec<Member>, tenants: Vec<Mem
             vpc_prefix: network.vpc_prefix,
             zones: network.zones,
             service_cidr: network.service_cidr.parse().ok()?,
+            ignore: network.ignore,
         },
         access,
         iam: Iam {
@@ -160,6 +163,7 @@ fn resolve(file: &Path, document: Document, pools: Vec<Member>, tenants: Vec<Mem
             permissions_boundary: iam.permissions_boundary,
         },
         tags,
+        ignore_tags,
         pools,
         tenants,
         region,

@@ -37,6 +37,7 @@ pub struct Spec {
     pub images: Images,
     /// Put on every resource that can be tagged, beside ringfence's own.
     pub tags: BTreeMap<String, String>,
+    pub ignore_tags: IgnoreTags,
     /// Sorted by name.
     pub pools: Vec<Pool>,
     /// Sorted by id.
@@ -64,6 +65,7 @@ pub struct Network {
     pub zones: u8,
     /// The service addresses inside of each cluster; overlaps nothing.
     pub service_cidr: Ipv4Net,
+    pub ignore: IgnoreNetwork,
 }
 
 /// The network settings of one cluster's VPC: the spec's, unless its pool or profile says otherwise.
@@ -90,6 +92,9 @@ pub struct Access {
     pub endpoint: EndpointAccess,
     /// Sources for the public endpoint; empty where it is private.
     pub allowed_cidrs: Vec<Ipv4Net>,
+    /// Sources for the private endpoint beside the VPC's own private subnets:
+    /// blocks, prefix lists' and security groups' ids. Sorted.
+    pub private_sources: Vec<String>,
     /// People. Sorted by ARN.
     pub admins: Vec<Principal>,
     /// The roles that ringfence runs as. Sorted by ARN.
@@ -800,11 +805,41 @@ pub struct TenancySpec {
     #[serde(default)]
     #[schemars(extend("maxProperties" = 40, "examples" = [{"cost-center": "saas"}]))]
     pub tags: BTreeMap<String, String>,
+    #[serde(default)]
+    pub ignore_tags: IgnoreTags,
     /// Shared clusters.
     #[serde(default)]
     pub pools: Vec<PoolSpec>,
     #[serde(default)]
     pub tenants: Vec<TenantSpec>,
+}
+
+/// Tags that others write to what is ringfence's, such as an organisation's tagger: they are neither compared nor removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IgnoreTags {
+    /// Whole keys.
+    #[serde(default)]
+    #[schemars(length(max = 100), extend("examples" = [["map-migrated"]]))]
+    pub keys: Vec<String>,
+    /// What keys begin with.
+    #[serde(default)]
+    #[schemars(length(max = 100), extend("examples" = [["AutoTag_"]]))]
+    pub key_prefixes: Vec<String>,
+}
+
+/// What others add to VPCs: it is neither compared nor removed, and plans name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IgnoreNetwork {
+    /// Blocks of addresses beside a VPC's own.
+    #[serde(default)]
+    #[schemars(length(max = 100), extend("examples" = [["100.64.0.0/16"]]))]
+    pub cidr_blocks: Vec<String>,
+    /// Routes, by their destination: to a transit gateway, a peering connection, a VPN.
+    #[serde(default)]
+    #[schemars(length(max = 100), extend("examples" = [["10.0.0.0/16"]]))]
+    pub routes: Vec<String>,
 }
 
 /// The network that all clusters' VPCs are cut from.
@@ -836,6 +871,8 @@ pub struct NetworkSpec {
     /// Log every VPC's traffic to CloudWatch.
     #[serde(default = "yes")]
     pub flow_logs: bool,
+    #[serde(default)]
+    pub ignore: IgnoreNetwork,
 }
 
 fn default_vpc_prefix() -> u8 {
@@ -868,6 +905,11 @@ pub struct AccessSpec {
     #[serde(default)]
     #[schemars(length(max = 40), extend("examples" = [["203.0.113.0/24"]]))]
     pub allowed_cidrs: Vec<String>,
+    /// Who reaches the private endpoint beside the VPC's own private subnets: blocks of addresses, ids of prefix lists
+    /// (`pl-`) and of security groups (`sg-`).
+    #[serde(default)]
+    #[schemars(length(max = 40), extend("examples" = [["10.0.0.0/16"]]))]
+    pub private_sources: Vec<String>,
     /// People: ARNs of IAM roles, users or sessions.
     #[serde(default)]
     #[schemars(extend("examples" = [["arn:aws:iam::123456789012:role/PlatformAdmin"]]))]

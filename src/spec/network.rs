@@ -16,6 +16,7 @@ pub const WITHOUT_NAT: &[&str] = &["ec2", "ecr.api", "ecr.dkr", "eks", "eks-auth
 pub const OPEN_PREFIX: u8 = 8;
 
 /// VPC sizes (CreateVpc), and the smallest subnet (CreateSubnet).
+const SMALLEST_VPC: u8 = 28;
 const SMALLEST_SUBNET: u8 = 28;
 
 /// Private addresses (RFC 1918), and the shared ones of carriers (RFC 6598), which a VPC may have too.
@@ -90,7 +91,11 @@ fn capacity(
         let (mark, path) =
             prefix_node.map_or((&at.mark, "spec.network.supernet"), |n| (&n.mark, "spec.network.vpcPrefix"));
         let message = format!("a VPC of /{prefix} doesn't fit into {supernet}");
-        let help = format!("`vpcPrefix` from {} up, or a larger supernet", supernet.prefix_len().max(16));
+        let least = supernet.prefix_len().max(16);
+        let help = match least > SMALLEST_VPC {
+            true => format!("a supernet of /{prefix} or larger: a VPC is a /{SMALLEST_VPC} at least"),
+            false => format!("`vpcPrefix` from {least} up, or a larger supernet"),
+        };
         findings.error(SpecError::new(Code::Network, path, mark, message).help(help));
         return;
     };
@@ -146,7 +151,7 @@ pub fn public(node: &Node, path: &str, findings: &mut Findings) -> Option<Ipv4Ne
 }
 
 /// `ADDRESS/PREFIX`, with nothing set beyond the prefix.
-fn cidr(node: &Node, path: &str, findings: &mut Findings) -> Option<Ipv4Net> {
+pub fn cidr(node: &Node, path: &str, findings: &mut Findings) -> Option<Ipv4Net> {
     let text = node.text()?;
     let (message, help) = match text.parse::<Ipv4Net>() {
         Ok(cidr) if cidr == cidr.trunc() => return Some(cidr),

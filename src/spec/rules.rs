@@ -406,7 +406,11 @@ fn cluster(profile: &Profile, found: &mut Objections) {
     if profile.policy_engine == PolicyEngine::Psp {
         let message = "Kubernetes has no PodSecurityPolicy since 1.25".to_owned();
         let verdict = Verdict::Refused(Code::UnsupportedVersion);
-        found.add(verdict, &["policyEngine"], message, "`policyEngine: native`, `gatekeeper` or `opa`");
+        found.add(verdict, &["policyEngine"], message, "`policyEngine: native`");
+    }
+    if matches!(profile.policy_engine, PolicyEngine::Gatekeeper | PolicyEngine::Opa) {
+        let message = "this version of ringfence enforces policies with Kubernetes' own admission only";
+        found.refuse(&["policyEngine"], message.to_owned(), "`policyEngine: native`");
     }
     if !profile.cluster.log_types.contains(&LogType::Audit) {
         let message = "without the audit log, nobody can tell who did what in the cluster".to_owned();

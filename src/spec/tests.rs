@@ -507,6 +507,13 @@ fn region_account_and_tags() {
     let many: Vec<String> = (0..41).map(|i| format!("k{i}: v")).collect();
     let many = edited("tags: {}", &format!("tags: {{{}}}", many.join(", ")));
     assert_eq!(try_load(&many).unwrap_err().0[0].message, "this has 41 entries");
+    // Otherwise each plan would write them, and none would see them (terraform-provider-aws#18068).
+    for prefix in ["karpenter.sh/", "k8s.io/cluster-autoscaler/", "elbv2.k8s.aws/"] {
+        let message =
+            format!("keys that begin with `{prefix}` are left to the controllers that find resources by them");
+        tags(&format!("{{⟦{prefix}x⟧: a}}"), &[&message]);
+    }
+    tags("{⟦awsApplication⟧: a}", &["`awsApplication` is AWS's own, for myApplications"]);
     case("  tags: {}", "  iam: {path: ⟦platform⟧}", &["`platform` is no IAM path"]);
     case("  tags: {}", "  iam: {permissionsBoundary: ⟦x⟧}", &["this is no ARN"]);
 }
@@ -545,6 +552,75 @@ fn there_is_no_fargate_in_govcloud() {
     }
     for region in ["cn-north-1", "eu-central-1"] {
         loaded(&there(region));
+    }
+}
+
+#[test]
+fn what_is_left_to_others() {
+    let ignore = |list: &str, messages: &[&str]| case("  tags: {}", &format!("  ignoreTags: {list}"), messages);
+    ignore(
+        "{keys: [⟦ringfence.dev/tenant⟧]}",
+        &["`ringfence.dev/tenant` would hide `ringfence.dev/tenant`, which ringfence writes itself"],
+    );
+    ignore(
+        "{keyPrefixes: [⟦ringfence.⟧]}",
+        &["`ringfence.` would hide `ringfence.dev/address`, which ringfence writes itself"],
+    );
+    ignore(
+        "{keyPrefixes: [⟦kubernetes.io/⟧]}",
+        &["`kubernetes.io/` would hide `kubernetes.io/role/elb`, which ringfence writes itself"],
+    );
+    ignore("{keys: [⟦Name⟧]}", &["`Name` would hide `Name`, which ringfence writes itself"]);
+    ignore("{keys: [⟦\"\"⟧]}", &["a key of 0 characters"]);
+    case(
+        "  tags: {}",
+        "  tags: {team: a}\n  ignoreTags: {keyPrefixes: [⟦te⟧]}",
+        &["`te` would hide `team`, which ringfence writes itself"],
+    );
+    let spec = loaded(&edited("  tags: {}", "  ignoreTags: {keys: [map-migrated], keyPrefixes: [AutoTag_]}"));
+    assert_eq!((spec.ignore_tags.keys.len(), spec.ignore_tags.key_prefixes.len()), (1, 1));
+
+    let network = |list: &str, messages: &[&str]| {
+        case("    flowLogs: true", &format!("    flowLogs: true\n    ignore: {list}"), messages)
+    };
+    network("{routes: [⟦0.0.0.0/0⟧]}", &["the default route is ringfence's own"]);
+    network("{routes: [⟦pl-x⟧]}", &["`pl-x` is no block of addresses"]);
+    network(
+        "{cidrBlocks: [⟦10.65.0.0/16⟧]}",
+        &["10.65.0.0/16 overlaps the supernet, whose blocks are ringfence's to give"],
+    );
+    loaded(&edited(
+        "    flowLogs: true",
+        "    flowLogs: true\n    ignore: {cidrBlocks: [100.64.0.0/16], routes: [10.0.0.0/8, pl-0123abcd]}",
+    ));
+
+    let sources = |list: &str, messages: &[&str]| {
+        case("    admins: []", &format!("    admins: []\n    privateSources: {list}"), messages)
+    };
+    sources("[⟦0.0.0.0/0⟧]", &["0.0.0.0/0 lets everyone who is connected reach the API servers"]);
+    sources("[⟦sg-x⟧]", &["`sg-x` is no id of a prefix list or a security group"]);
+    sources("[10.0.0.0/16, ⟦10.0.0.0/16⟧]", &["`10.0.0.0/16` is given twice"]);
+    sources("[⟦10.0.0.1/16⟧]", &["`10.0.0.1/16` has bits set beyond its prefix"]);
+    let spec = loaded(&edited(
+        "    admins: []",
+        "    admins: []\n    privateSources: [sg-0123abcd, pl-0123abcd, 10.0.0.0/16]",
+    ));
+    assert_eq!(spec.access.private_sources, ["10.0.0.0/16", "pl-0123abcd", "sg-0123abcd"]);
+    assert!(spec.warnings.is_empty(), "{:?}", spec.warnings);
+    let spec = loaded(&edited("    admins: []", "    admins: []\n    privateSources: [10.0.0.0/8]"));
+    assert!(spec.warnings[0].message.contains("overlaps the tenancy's own supernet"), "{:?}", spec.warnings);
+}
+
+/// What isn't there yet is refused, not ignored.
+#[test]
+fn policy_engines_that_are_not_there_yet() {
+    for engine in ["gatekeeper", "opa"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("own.yaml"), format!("extends: premium\npolicyEngine: {engine}\n")).unwrap();
+        let options = LoadOptions { profiles_dir: Some(dir.path().to_owned()), today: TODAY };
+        let errors = load(Path::new("tenancy.yaml"), &BASE.replace("premium", "own"), &options).unwrap_err().0;
+        assert_eq!(errors[0].path, "policyEngine", "{engine}");
+        assert!(errors[0].message.contains("with Kubernetes' own admission only"), "{}", errors[0]);
     }
 }
 

@@ -42,6 +42,9 @@ const NOT_INTERNET: [&str; 5] = ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16"
 /// When an object is applied, among those of its template folder.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
+    /// What fills in, before what refuses where it isn't filled in: in an
+    /// upgrade that brings both, pods come and go meanwhile.
+    Mutation,
     Policy,
     Namespace,
     Rest,
@@ -65,7 +68,7 @@ impl Stack<'_> {
     pub(super) fn cluster_objects(&mut self, site: &Site<'_>, network: &Network) -> Result<Vec<Address>> {
         let context = json!({"tenancy": self.tenancy(), "cluster": self.cluster_values(site, network)?});
         let objects = self.objects(site, "manifests/cluster/", &context, &site.prefix, None)?;
-        let policies = objects.iter().filter(|o| o.phase == Phase::Policy).map(|o| o.address.clone()).collect();
+        let policies = objects.iter().filter(|o| o.phase <= Phase::Policy).map(|o| o.address.clone()).collect();
         let entries = self.addresses_under(&access_entries(site));
         self.put_in_phases(site, objects, &entries)?;
         Ok(policies)
@@ -191,6 +194,7 @@ impl Stack<'_> {
         let phase = match kind.as_str() {
             "Namespace" => Phase::Namespace,
             "RoleBinding" | "ClusterRoleBinding" => Phase::Binding,
+            "MutatingAdmissionPolicy" | "MutatingAdmissionPolicyBinding" if tenant.is_none() => Phase::Mutation,
             _ if tenant.is_none() && kind.ends_with("Policy") => Phase::Policy,
             _ => Phase::Rest,
         };

@@ -6,6 +6,7 @@ use super::access::{Grants, ServiceLinked};
 use super::network::Network;
 use super::{Offer, Site, Stack, Terms};
 use crate::engine::address::Address;
+use crate::engine::desired::Refusal;
 use crate::engine::error::{Error, Result};
 use crate::engine::value::reference;
 use crate::kinds::aws::versions::{FLOORS, at_least, compare};
@@ -27,11 +28,16 @@ pub(super) fn floor(addon: &str) -> &'static str {
     FLOORS.iter().find(|(name, _)| *name == addon).map_or("v0.0.0", |(_, floor)| floor)
 }
 
-/// The version to bring a cluster to: never back, and one minor at a time
-/// (EKS, UpdateClusterVersion).
-pub fn next_version(running: Option<KubernetesVersion>, wanted: KubernetesVersion) -> KubernetesVersion {
+/// The version to bring a cluster to: never back, one minor at a time, and not
+/// before its node groups have the version that it runs (EKS,
+/// UpdateClusterVersion). `nodes` is the lowest of these.
+pub(super) fn next_version(
+    running: Option<KubernetesVersion>,
+    nodes: Option<KubernetesVersion>,
+    wanted: KubernetesVersion,
+) -> KubernetesVersion {
     match running {
-        Some(running) if wanted > running => {
+        Some(running) if wanted > running && nodes.is_none_or(|nodes| nodes >= running) => {
             wanted.min(KubernetesVersion { minor: running.minor.saturating_add(1), ..running })
         }
         Some(running) => running,
@@ -87,6 +93,7 @@ impl Stack<'_> {
         // Without its log group first, EKS makes one that is unencrypted and
         // never expires.
         self.put(address, eks_cluster::NAME, &state, Terms::default().after([logs, eks]).controls(&controls))?;
+        self.refuse_version(site);
 
         self.access_entries(site)?;
         if self.needs_oidc(site) {
@@ -95,6 +102,58 @@ impl Stack<'_> {
         let policies = self.cluster_objects(site, network)?;
         self.addons(site, &policies)?;
         self.system_nodes(site, network)
+    }
+
+    /// Says where the version that the spec asks for isn't reached by this run.
+    fn refuse_version(&mut self, site: &Site<'_>) {
+        let (address, wanted) = (site.at("cluster"), site.cluster.kubernetes_version);
+        let Some(running) = self.facts.kubernetes.get(&address).copied().filter(|_| site.version != wanted) else {
+            return;
+        };
+        let pending = wanted > running;
+        let (reason, help) = if !pending {
+            self.refuse_lower(site, &address, running)
+        } else if site.version > running {
+            let reason = format!(
+                "EKS goes one minor version at a time, and nodes follow each time: this run goes to {}, and Kubernetes {wanted} takes another one",
+                site.version
+            );
+            (reason, "run the same command again after this run".to_owned())
+        } else {
+            let reason = format!(
+                "EKS takes a control plane further only when its node groups run its version: this run brings them to {running}, and Kubernetes {wanted} takes another one"
+            );
+            (reason, "run the same command again after this run".to_owned())
+        };
+        let (is, asked) = (running.to_string(), wanted.to_string());
+        let refusal = Refusal { address, kind: eks_cluster::NAME, path: "version", is, asked, reason, help, pending };
+        self.desired.refusals.push(refusal);
+    }
+
+    /// EKS takes a control plane back by one minor version within seven days of
+    /// its upgrade, if no node runs a later one; add-ons, objects and Fargate
+    /// pods of the later version are its owner's to judge (EKS user guide,
+    /// "Roll back a cluster to a previous Kubernetes version"). So that is left
+    /// to them.
+    fn refuse_lower(&self, site: &Site<'_>, address: &Address, running: KubernetesVersion) -> (String, String) {
+        let (wanted, name, region) = (site.cluster.kubernetes_version, &site.name, &self.spec.region);
+        let keep = format!("set kubernetesVersion to \"{running}\" or later");
+        match self.facts.rollback.get(address) {
+            Some(until) => (
+                format!(
+                    "it runs Kubernetes {running}; EKS can take it back to {wanted} until {until}, which ringfence leaves to you"
+                ),
+                format!(
+                    "{keep}; or go back by hand: each node group first (`aws eks update-nodegroup-version --region {region} --cluster-name {name} --nodegroup-name GROUP --kubernetes-version {wanted}`), then what else `aws eks list-insights --region {region} --cluster-name {name} --filter categories=ROLLBACK_READINESS` names, then `aws eks update-cluster-version --region {region} --name {name} --kubernetes-version {wanted}`, then run the same command again"
+                ),
+            ),
+            None => (
+                format!(
+                    "it runs Kubernetes {running}, and EKS doesn't take it back to {wanted}: that is possible by one minor version, within seven days of an upgrade"
+                ),
+                keep,
+            ),
+        }
     }
 
     fn key(&mut self, site: &Site<'_>) -> Result<()> {

@@ -20,6 +20,7 @@ mod tenant;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
+use jiff::civil::Date;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -30,14 +31,13 @@ use crate::engine::error::{Result, untyped};
 use crate::engine::value::reference;
 use crate::kinds::aws::policy;
 use crate::spec::names::Names;
-use crate::spec::{ClusterOf, Control, KubernetesVersion, Owner, Spec};
+use crate::spec::{ClusterOf, Control, KubernetesVersion, Owner, Spec, is_gateway_endpoint};
 use crate::template::Templates;
 
 pub use crate::kinds::aws::node_group::Image;
+pub use crate::kinds::aws::offers::EndpointService;
 pub use crate::kinds::aws::versions::Zone;
-pub use cluster::next_version;
 pub use moved::settle;
-pub use network::services_to_ask;
 pub use nodes::{images, old_images};
 
 /// What the stack needs to know of the account: what was decided before and
@@ -53,6 +53,8 @@ pub struct Facts {
     /// Blocks of the VPCs that exist, by address; those that are leaving too,
     /// so that no new VPC gets their block.
     pub vpcs: BTreeMap<Address, Ipv4Net>,
+    /// Blocks of other VPCs of the account, by id, where one of ours is to be made.
+    pub other_vpcs: BTreeMap<String, Vec<Ipv4Net>>,
     /// Subnets that exist, by address.
     pub subnets: BTreeMap<Address, Subnet>,
     /// The zones that clusters were made in, by address: EKS puts their
@@ -62,12 +64,18 @@ pub struct Facts {
     pub service_cidrs: BTreeMap<Address, Ipv4Net>,
     /// `--allow-replace`: what of this differs from the spec isn't kept.
     pub replacing: BTreeSet<Address>,
-    /// Zones of the interface endpoints that exist, by address.
-    pub endpoints: BTreeMap<Address, BTreeSet<String>>,
-    /// Zones that have an endpoint service, by its whole name, of those that were asked for: [`services_to_ask`].
-    pub services: BTreeMap<String, BTreeSet<String>>,
+    /// Endpoint services by their whole names, of those that were asked for: [`endpoint_services`].
+    pub services: BTreeMap<String, EndpointService>,
     /// Versions that clusters run, by address, such as `1.36`.
     pub kubernetes: BTreeMap<Address, KubernetesVersion>,
+    /// Our node groups, by address.
+    pub node_groups: BTreeMap<Address, NodeGroup>,
+    /// Until when EKS can take clusters back to the version that the spec asks
+    /// for, by address.
+    pub rollback: BTreeMap<Address, Date>,
+    /// The versions that clusters are to have after this run, where that was
+    /// decided already.
+    pub decided: BTreeMap<Address, KubernetesVersion>,
     /// Versions that add-ons run, by address.
     pub addons: BTreeMap<Address, String>,
     /// Images that node groups run, by address.
@@ -93,6 +101,14 @@ pub struct Subnet {
     pub zone: String,
 }
 
+/// A node group that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeGroup {
+    /// The name of its cluster.
+    pub cluster: String,
+    pub version: KubernetesVersion,
+}
+
 /// Versions of an add-on for one Kubernetes version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
@@ -102,6 +118,15 @@ pub struct Offer {
 }
 
 impl Facts {
+    /// The version that a cluster has after this run.
+    pub fn next_version(&self, spec: &Spec, cluster: &ClusterOf<'_>) -> KubernetesVersion {
+        let (address, name) = (prefix(cluster.owner).join("cluster"), Names::new(spec).cluster(cluster.owner));
+        let nodes = self.node_groups.values().filter(|g| g.cluster == name).map(|g| g.version).min();
+        let running = self.kubernetes.get(&address).copied();
+        let next = || cluster::next_version(running, nodes, cluster.kubernetes_version);
+        self.decided.get(&address).copied().unwrap_or_else(next)
+    }
+
     /// Facts for output that is made without asking AWS: the region's first
     /// zones, the oldest add-ons that are safe, the spec's account or zeros.
     pub fn assumed(spec: &Spec) -> Self {
@@ -137,6 +162,8 @@ pub fn build(spec: &Spec, facts: &Facts, templates: &Templates) -> Result<Desire
         sources: BTreeMap::new(),
     };
     let blocks = network::blocks(spec, facts)?;
+    stack.desired.refusals = network::refusals(spec, facts);
+    stack.desired.notes.extend(network::overlaps(facts, &blocks));
     for cluster in spec.clusters() {
         let site = Site::new(&stack, cluster);
         let network = stack.network(&site, &blocks)?;
@@ -146,6 +173,13 @@ pub fn build(spec: &Spec, facts: &Facts, templates: &Templates) -> Result<Desire
         }
     }
     Ok(stack.desired)
+}
+
+/// The whole names of all interface endpoints' services, for filling
+/// [`Facts::services`].
+pub fn endpoint_services(spec: &Spec) -> BTreeSet<String> {
+    let all = spec.clusters().flat_map(|c| &c.network.endpoints).filter(|s| !is_gateway_endpoint(s));
+    all.map(|service| network::endpoint_service(&spec.region, service)).collect()
 }
 
 /// The addresses of all VPCs, for filling [`Facts::vpcs`].
@@ -185,15 +219,13 @@ struct Site<'a> {
 
 impl<'a> Site<'a> {
     fn new(stack: &Stack<'a>, cluster: ClusterOf<'a>) -> Self {
-        let prefix = prefix(cluster.owner);
-        let address = prefix.join("cluster");
-        let running = stack.facts.kubernetes.get(&address).copied();
+        let address = prefix(cluster.owner).join("cluster");
         let services = stack.facts.service_cidrs.get(&address).filter(|_| !stack.facts.replacing.contains(&address));
         Self {
             service_cidr: services.copied().unwrap_or(stack.spec.network.service_cidr),
             name: stack.names.cluster(cluster.owner),
-            version: cluster::next_version(running, cluster.kubernetes_version),
-            prefix,
+            version: stack.facts.next_version(stack.spec, &cluster),
+            prefix: prefix(cluster.owner),
             cluster,
         }
     }

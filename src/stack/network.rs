@@ -9,6 +9,7 @@ use super::access::Grants;
 use super::nodes::{Rules, from_subnets};
 use super::{Facts, Site, Stack, Subnet, Terms};
 use crate::engine::address::Address;
+use crate::engine::desired::Refusal;
 use crate::engine::error::{Error, Result};
 use crate::engine::value::reference;
 use crate::kinds::aws::{
@@ -80,7 +81,7 @@ pub(super) fn blocks(spec: &Spec, facts: &Facts) -> Result<BTreeMap<Address, Ipv
                     "the supernet {} has no free /{} block for {address}",
                     spec.network.supernet, spec.network.vpc_prefix
                 ))
-                .help("enlarge network.supernet or lengthen network.vpcPrefix; VPCs that exist keep their blocks")
+                .help("enlarge network.supernet to a block that holds this one; VPCs that exist keep their blocks")
             })?,
         };
         taken.push(block);
@@ -89,31 +90,59 @@ pub(super) fn blocks(spec: &Spec, facts: &Facts) -> Result<BTreeMap<Address, Ipv
     Ok(blocks)
 }
 
+/// New VPCs that overlap others of the account.
+pub(super) fn overlaps(facts: &Facts, blocks: &BTreeMap<Address, Ipv4Net>) -> BTreeSet<String> {
+    let new = blocks.iter().filter(|(address, _)| !facts.vpcs.contains_key(*address));
+    let mut notes = BTreeSet::new();
+    for (address, block) in new {
+        let overlap = |other: &&Ipv4Net| other.contains(block) || block.contains(*other);
+        for (id, other) in facts.other_vpcs.iter().filter_map(|(id, all)| Some((id, all.iter().find(overlap)?))) {
+            notes.insert(format!(
+                "{address}: its block {block} overlaps {id} ({other}) of this account: the two can't be peered, nor reach each other through a transit gateway"
+            ));
+        }
+    }
+    notes
+}
+
+/// What the spec asks of the blocks of VPCs that exist, and that can't be.
+pub(super) fn refusals(spec: &Spec, facts: &Facts) -> Vec<Refusal> {
+    let (supernet, prefix) = (spec.network.supernet, spec.network.vpc_prefix);
+    let mut refusals = Vec::new();
+    for address in spec.clusters().map(|c| super::vpc(c.owner)) {
+        let Some(block) = facts.vpcs.get(&address) else { continue };
+        let mut refuse = |asked: String, reason: String, help: String| {
+            let (address, is) = (address.clone(), block.to_string());
+            let (kind, path) = (vpc::NAME, "cidr");
+            refusals.push(Refusal { address, kind, path, is, asked, reason, help, pending: false });
+        };
+        if !supernet.contains(block) {
+            refuse(
+                format!("a block of {supernet}"),
+                format!("a VPC keeps its block, and {block} isn't within network.supernet {supernet}"),
+                format!(
+                    "set network.supernet to one that holds {block}; a VPC elsewhere takes a pool or tenant of another name"
+                ),
+            );
+        }
+        if block.prefix_len() != prefix {
+            refuse(
+                format!("a block of /{prefix}"),
+                format!("a VPC keeps its block, which is a /{}, and network.vpcPrefix is {prefix}", block.prefix_len()),
+                format!(
+                    "set network.vpcPrefix to {}; for more VPCs, enlarge network.supernet around the blocks that exist",
+                    block.prefix_len()
+                ),
+            );
+        }
+    }
+    refusals
+}
+
 /// The lowest block of this length in `within` that overlaps none of `taken`.
 fn lowest_free(within: Ipv4Net, prefix: u8, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
     let overlaps = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
     within.subnets(prefix).ok()?.find(|block| !taken.iter().any(|t| overlaps(t, block)))
-}
-
-/// Endpoint services of which EC2 must say in which zones they are, by the whole name: those of interface endpoints that
-/// aren't there yet, or not in every zone of their VPC.
-pub fn services_to_ask(spec: &Spec, facts: &Facts) -> BTreeSet<String> {
-    let mut services = BTreeSet::new();
-    for cluster in spec.clusters() {
-        let prefix = super::prefix(cluster.owner);
-        let within = prefix.join("subnet/private-");
-        let subnets = facts.subnets.iter().filter(|(address, _)| address.as_str().starts_with(within.as_str()));
-        let zones: BTreeSet<&String> = subnets.map(|(_, subnet)| &subnet.zone).collect();
-        let whole = |there: &BTreeSet<String>| {
-            zones.len() >= usize::from(spec.network.zones) && zones.iter().all(|zone| there.contains(*zone))
-        };
-        for service in cluster.network.endpoints.iter().filter(|service| !is_gateway_endpoint(service)) {
-            if !facts.endpoints.get(&prefix.join(format!("endpoint/{service}"))).is_some_and(whole) {
-                services.insert(endpoint_service(&spec.region, service));
-            }
-        }
-    }
-    services
 }
 
 impl Stack<'_> {
@@ -311,7 +340,8 @@ impl Stack<'_> {
         for (name, routes, subnets) in tables {
             let address = site.at(&format!("route-table/{name}"));
             let tags = self.tags(&address, format!("{}-{name}", site.name));
-            let state = route_table::State { vpc: site.output("vpc", "id"), routes, subnets, main: false, tags };
+            let vpc = site.output("vpc", "id");
+            let state = route_table::State { vpc, routes, others: None, subnets, main: false, tags };
             self.put(address.clone(), route_table::NAME, &state, Terms::default())?;
             addresses.push(address);
         }
@@ -329,10 +359,15 @@ impl Stack<'_> {
         for service in services {
             let gateway = is_gateway_endpoint(service);
             let address = site.at(&format!("endpoint/{service}"));
-            let policy =
-                self.document("iam/endpoint-policy.json", &address, json!({"service": service, "gateway": gateway}))?;
             let name = endpoint_service(&self.spec.region, service);
-            let zones = self.facts.services.get(&name);
+            let offered = self.facts.services.get(&name);
+            let policy = match offered.is_some_and(|service| !service.policies) {
+                true => serde_json::Value::Null,
+                false => {
+                    let values = json!({"service": service, "gateway": gateway});
+                    self.document("iam/endpoint-policy.json", &address, values)?
+                }
+            };
             let state = vpc_endpoint::State {
                 vpc: site.output("vpc", "id"),
                 service: name,
@@ -346,7 +381,7 @@ impl Stack<'_> {
                 subnets: if gateway {
                     Vec::new()
                 } else {
-                    network.node_ids_in(|zone| zones.is_none_or(|zones| zones.contains(zone)))
+                    network.node_ids_in(|zone| offered.is_none_or(|service| service.zones.contains(zone)))
                 },
                 security_groups: if gateway { Vec::new() } else { vec![site.output("security-group/endpoints", "id")] },
                 private_dns: !gateway,

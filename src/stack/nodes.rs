@@ -19,8 +19,8 @@ use crate::kinds::aws::versions::{compare_releases, is_safe_release};
 use crate::kinds::aws::{launch_template, node_group, security_group};
 use crate::spec::names::{self, SYSTEM_NODE_GROUP};
 use crate::spec::{
-    AmiFamily, Architecture, CapacityType, Control, Imds, ImdsTokens, Isolation, NatGateways, Nodes, Owner, Spec,
-    Volume,
+    AmiFamily, Architecture, CapacityType, Control, Imds, ImdsTokens, Isolation, KubernetesVersion, NatGateways, Nodes,
+    Owner, Spec, Volume,
 };
 
 const HTTPS: u16 = 443;
@@ -58,7 +58,10 @@ impl Stack<'_> {
     /// Beside EKS's own group, which lets the control plane out, on the
     /// control plane's interfaces.
     pub(super) fn control_plane_group(&mut self, site: &Site<'_>, network: &Network) -> Result<()> {
-        let ingress = from_subnets(network, "tcp", HTTPS, "Kubernetes API from private subnets");
+        let mut ingress = from_subnets(network, "tcp", HTTPS, "Kubernetes API from private subnets");
+        let sources = self.spec.access.private_sources.iter();
+        ingress
+            .extend(sources.map(|peer| from_group(peer.clone(), HTTPS, "Kubernetes API from access.privateSources")));
         let group = (site.at("security-group/control-plane"), "control-plane");
         self.security_group(site, group, site.cluster.owner, "Control plane", Rules::only(ingress), &[])
     }
@@ -72,6 +75,7 @@ impl Stack<'_> {
         ingress.extend(from_subnets(network, "udp", DNS, "DNS from private subnets"));
         let owner = site.cluster.owner;
         let rules = Rules::and_out(ingress);
+        let rules = rules.and_load_balancers(true);
         self.security_group(site, (group.clone(), "system-nodes"), owner, "System nodes", rules, &[])?;
         let profile = site.cluster.profile;
         let role = site.at("role/system-nodes");
@@ -110,7 +114,7 @@ impl Stack<'_> {
         let group = home.join("security-group");
         // In its own VPC it is the VPC that sets a tenant apart.
         let apart = if site.silo() { Control::SiloSeparation } else { Control::NodeTaint };
-        self.tenant_group(site, (group.clone(), "nodes"), owner, "Nodes of one tenant", apart)?;
+        self.tenant_group(site, (group.clone(), "nodes"), tenant, "Nodes of one tenant", apart)?;
         let role = home.join("role/nodes");
         self.node_role(&role, self.names.home_role(tenant, "nodes"), &self.registries(tenant))?;
         let taint = |effect: &str| node_group::Taint {
@@ -145,14 +149,16 @@ impl Stack<'_> {
         &mut self,
         site: &Site<'_>,
         group: (Address, &str),
-        owner: Owner<'_>,
+        tenant: &crate::spec::Tenant,
         description: &str,
         control: Control,
     ) -> Result<()> {
+        let owner = Owner::Tenant(&tenant.id);
         let mut ingress = self.node_ingress(site);
         let system = site.output("security-group/system-nodes", "id");
         ingress.push(from_group(system, KUBELET, "Metrics of the kubelet from system nodes"));
-        self.security_group(site, group, owner, description, Rules::and_out(ingress), &[control])
+        let rules = Rules::and_out(ingress).and_load_balancers(tenant.profile.exposure.load_balancers);
+        self.security_group(site, group, owner, description, rules, &[control])
     }
 
     fn control_plane(&self, site: &Site<'_>) -> String {
@@ -190,6 +196,8 @@ impl Stack<'_> {
             description: description.to_owned(),
             ingress: rules.ingress,
             egress: rules.egress,
+            load_balancers: (!rules.load_balancers).then(Vec::new),
+            controller_tags: None,
             tags: self.tags(&address, &name),
             name,
         };
@@ -257,7 +265,7 @@ impl Stack<'_> {
             max: size(nodes.max)?,
             desired: size(nodes.desired)?,
             max_unavailable: format!("{}%", nodes.max_unavailable_percentage),
-            version: site.version.to_string(),
+            version: self.node_version(site, &set.address),
             release_version: release,
             repair: nodes.node_repair.or((self.facts.partition == "aws").then_some(true)),
             tags: self.tags(&set.address, format!("{}-{}", site.name, set.name)),
@@ -286,6 +294,12 @@ impl Stack<'_> {
         let newest = self.facts.releases.get(&(ami_type.to_owned(), version.clone()));
         let running = self.facts.images.get(&set.address).filter(|i| i.ami_type == ami_type && i.version == version);
         let running = running.map(|i| &i.release);
+        // One that somebody took back keeps its image, too.
+        if let Some(image) =
+            self.facts.images.get(&set.address).filter(|_| self.went_back(site, &set.address).is_some())
+        {
+            return Ok(Some(image.release.clone()));
+        }
         // A pin below the floor needs a waiver, which the spec was checked for.
         if let Some(pin) = set.nodes.release_version.as_ref().filter(|_| ami_type != "CUSTOM") {
             return match running.filter(|running| compare_releases(pin, running) == Ordering::Less) {
@@ -300,6 +314,22 @@ impl Stack<'_> {
         let ahead = |r: &&String| newest.is_some_and(|newest| compare_releases(r, newest) == Ordering::Greater);
         let stays = |r: &&String| is_safe_release(ami_type, r) && (!self.facts.upgrade || ahead(r));
         Ok(running.filter(stays).or(newest).cloned())
+    }
+
+    /// What the control plane runs, or is brought to before: in a run that
+    /// leaves the cluster alone, nodes must not get ahead of it. Where somebody
+    /// takes the control plane back, which EKS does after its nodes, a group
+    /// that went back stays where it is.
+    fn node_version(&self, site: &Site<'_>, group: &Address) -> String {
+        self.went_back(site, group).map_or_else(|| site.output("cluster", "version"), |version| version.to_string())
+    }
+
+    /// The version of a group that somebody took back before its control plane.
+    fn went_back(&self, site: &Site<'_>, group: &Address) -> Option<KubernetesVersion> {
+        let version = self.facts.node_groups.get(group)?.version;
+        (version >= site.cluster.kubernetes_version && version < site.version)
+            .then_some(version)
+            .filter(|_| site.cluster.kubernetes_version < site.version)
     }
 
     /// Tags of instances and volumes: for finding and billing. No address:
@@ -355,8 +385,7 @@ impl Stack<'_> {
 pub fn images(spec: &Spec, facts: &Facts) -> BTreeSet<(String, String)> {
     let mut wanted = BTreeSet::new();
     for cluster in spec.clusters() {
-        let running = facts.kubernetes.get(&super::prefix(cluster.owner).join("cluster")).copied();
-        let version = super::next_version(running, cluster.kubernetes_version).to_string();
+        let version = facts.next_version(spec, &cluster).to_string();
         let tenants = spec.tenants.iter().filter(|tenant| match (cluster.owner, &tenant.isolation) {
             (Owner::Tenant(id), Isolation::Silo) => tenant.id == id,
             (Owner::Pool(name), Isolation::Pool { pool }) => name == pool,
@@ -404,13 +433,19 @@ pub fn old_images(desired: &Desired, facts: &Facts) -> Vec<String> {
 pub(super) struct Rules {
     ingress: Vec<Permission>,
     egress: Vec<Permission>,
+    /// Whether a controller's rules stay.
+    load_balancers: bool,
 }
 
 impl Rules {
+    fn and_load_balancers(self, load_balancers: bool) -> Self {
+        Self { load_balancers, ..self }
+    }
+
     /// In, and nothing out.
     pub fn only(mut ingress: Vec<Permission>) -> Self {
         ingress.sort();
-        Self { ingress, egress: Vec::new() }
+        Self { ingress, egress: Vec::new(), load_balancers: false }
     }
 
     /// In, and out to wherever a route leads: what is there has its own rules.

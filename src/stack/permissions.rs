@@ -28,6 +28,8 @@ enum Scope {
     Anything,
     /// What carries this tenancy's tags.
     Ours,
+    /// What GuardDuty put into VPCs of ours by itself.
+    GuardDuty,
     /// What gets this tenancy's tags when it is made.
     New,
     /// Tags, only as a part of making something that gets ours.
@@ -48,7 +50,8 @@ enum Scope {
 }
 
 use Scope::{
-    Aliases, Anything, Attached, Bounded, Clusters, Grants, Issuers, Keys, Lock, Logs, New, Ours, Roles, TaggedWhenMade,
+    Aliases, Anything, Attached, Bounded, Clusters, Grants, GuardDuty, Issuers, Keys, Lock, Logs, New, Ours, Roles,
+    TaggedWhenMade,
 };
 
 /// Every read of every kind: what left the spec is looked for too.
@@ -87,6 +90,7 @@ const READS: &[&str] = &[
     "eks:ListFargateProfiles",
     "eks:ListNodegroups",
     "eks:ListPodIdentityAssociations",
+    "eks:ListUpdates",
     "iam:GetAccountAuthorizationDetails",
     "iam:GetOpenIDConnectProvider",
     "iam:GetRole",
@@ -145,7 +149,10 @@ const CHANGES: &[(&str, Scope, When, &[&str])] = &[
     (subnet::NAME, New, Made, &["ec2:CreateSubnet"]),
     (subnet::NAME, Ours, Made, &["ec2:CreateSubnet"]),
     (subnet::NAME, Ours, Gone, &["ec2:DeleteSubnet"]),
-    (subnet::NAME, Ours, Perhaps, &["ec2:ModifySubnetAttribute"]),
+    // The second for an endpoint of GuardDuty's that leaves the subnet.
+    (subnet::NAME, Ours, Perhaps, &["ec2:ModifySubnetAttribute", "ec2:ModifyVpcEndpoint"]),
+    (subnet::NAME, GuardDuty, Perhaps, &["ec2:ModifyVpcEndpoint"]),
+    (vpc::NAME, GuardDuty, Perhaps, &["ec2:DeleteSecurityGroup", "ec2:DeleteVpcEndpoints"]),
     // Interfaces that EKS and the CNI left behind have their tags, not ours.
     (subnet::NAME, Anything, Perhaps, &["ec2:DeleteNetworkInterface"]),
     (internet_gateway::NAME, New, Made, &["ec2:CreateInternetGateway"]),
@@ -497,6 +504,7 @@ impl<'a> Place<'a> {
         let at = |service: &str, what: &str| format!("arn:{partition}:{service}:{region}:{account}:{what}");
         match scope {
             Anything | Ours | New | TaggedWhenMade => json!("*"),
+            GuardDuty => json!([at("ec2", "security-group/*"), at("ec2", "vpc-endpoint/*")]),
             // Clusters, and what has its cluster's name in its ARN.
             Clusters => json!([at("eks", &format!("*/{tenancy}-p-*")), at("eks", &format!("*/{tenancy}-t-*"))]),
             Logs => json!([
@@ -593,6 +601,7 @@ impl<'a> Place<'a> {
                 }
                 Some(condition)
             }
+            GuardDuty => Some(json!({"StringEquals": {"aws:ResourceTag/GuardDutyManaged": "true"}})),
             _ => None,
         }
     }

@@ -33,9 +33,8 @@ impl<'a> Stack<'a> {
     }
 
     fn fargate(&mut self, site: &Site<'_>, network: &Network, tenant: &Tenant, home: &Address) -> Result<()> {
-        let owner = Owner::Tenant(&tenant.id);
         let group = (home.join("security-group"), "pods");
-        self.tenant_group(site, group, owner, "Fargate pods of one tenant", Control::FargateProfile)?;
+        self.tenant_group(site, group, tenant, "Fargate pods of one tenant", Control::FargateProfile)?;
 
         let role = home.join("role/pod-execution");
         let trust = self.document(

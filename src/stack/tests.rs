@@ -117,7 +117,7 @@ fn every_example_is_a_graph_without_circles_or_loose_ends() {
         for r in desired.iter() {
             for (address, output) in references(&r.state) {
                 let known: &[&str] = match at(&desired, address.as_str()).kind {
-                    "aws.eks-cluster" => &["name", "arn", "endpoint", "certificate_authority", "issuer"],
+                    "aws.eks-cluster" => &["name", "arn", "endpoint", "certificate_authority", "issuer", "version"],
                     "aws.iam-role" | "aws.log-group" => &["name", "arn"],
                     "aws.kms-key" => &["id", "arn", "alias"],
                     "aws.launch-template" => &["id", "version"],
@@ -684,10 +684,17 @@ fn versions_of_addons() {
 #[test]
 fn clusters_go_one_minor_at_a_time_and_never_back() {
     let v = |minor| KubernetesVersion { major: 1, minor };
-    for (running, wanted, next) in
-        [(None, 36, 36), (Some(36), 36, 36), (Some(34), 36, 35), (Some(35), 36, 36), (Some(37), 36, 37)]
-    {
-        assert_eq!(cluster::next_version(running.map(v), v(wanted)), v(next));
+    for (running, nodes, wanted, next) in [
+        (None, None, 36, 36),
+        (Some(36), None, 36, 36),
+        (Some(34), Some(34), 36, 35),
+        (Some(35), None, 36, 36),
+        (Some(37), Some(37), 36, 37),
+        // EKS takes no control plane further than its nodes are.
+        (Some(35), Some(34), 36, 35),
+        (Some(35), Some(34), 35, 35),
+    ] {
+        assert_eq!(cluster::next_version(running.map(v), nodes.map(v), v(wanted)), v(next));
     }
 }
 
@@ -798,5 +805,41 @@ fn roles_are_known_by_their_names_however_long() {
                 assert!(!is_named_ours("other", region, &role), "{role}");
             }
         }
+    }
+}
+
+/// Nodes never get ahead of a control plane that a run leaves alone, and don't
+/// follow it where somebody takes it back.
+#[test]
+fn nodes_follow_their_control_plane() {
+    let mut spec = example("three-tiers");
+    let version =
+        |desired: &Desired, group: &str| display(&state::<serde_json::Value>(desired, group)["version"].to_string());
+    let (group, of) = ("tenant/23456/pool/shared-1/node-group", "pool/shared-1/cluster");
+    assert_eq!(version(&built(&spec), group), format!("\"<{of}.version>\""));
+    let v = |minor| KubernetesVersion { major: 1, minor };
+    let mut facts = Facts::assumed(&spec);
+    facts.kubernetes.insert(Address::new(of), v(36));
+    let node_group = |minor| NodeGroup { cluster: "acme-p-shared-1".to_owned(), version: v(minor) };
+    facts.node_groups.insert(Address::new(group), node_group(35));
+    for pool in &mut spec.pools {
+        pool.kubernetes_version = v(35);
+    }
+    let desired = built_with(&spec, &facts);
+    assert_eq!(version(&desired, group), "\"1.35\"");
+    let refusals: Vec<_> = desired.refusals.iter().map(|r| (r.address.as_str(), r.pending)).collect();
+    assert_eq!(refusals, [(of, false)]);
+}
+
+/// Tags that ringfence leaves to controllers can't be the spec's.
+#[test]
+fn controllers_tags_are_refused_in_a_spec() {
+    for prefix in tags::CONTROLLERS {
+        let text = format!(
+            "apiVersion: ringfence.dev/v1alpha1\nkind: Tenancy\nmetadata: {{name: acme}}\nspec:\n  region: us-east-1\n  kubernetesVersion: \"1.36\"\n  network: {{supernet: 10.64.0.0/12, endpoints: [s3]}}\n  tags: {{{prefix}x: a}}\n  tenants: [{{id: a, name: a, tier: premium}}]\n"
+        );
+        let options = LoadOptions { profiles_dir: None, today: jiff::civil::date(2026, 11, 23) };
+        let errors = load(Path::new("tenancy.yaml"), &text, &options).unwrap_err().0;
+        assert_eq!(errors[0].path, format!("spec.tags[{:?}]", format!("{prefix}x")), "{}", errors[0]);
     }
 }

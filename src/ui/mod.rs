@@ -193,7 +193,6 @@ impl Ui {
             });
             return self.put(&format!("{document}\n"));
         }
-        self.warnings(&spec.warnings);
         self.put(&format!(
             "{} is valid: {}, {}.\n",
             plain(&spec.source.display().to_string()),

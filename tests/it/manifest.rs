@@ -364,7 +364,10 @@ pub async fn apis_that_arent_there(ground: &Ground) {
     let metadata = json!({"name": "x", "namespace": ground.namespace()});
     let object = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": metadata});
     let mut widget = ground.wanted("widget", object);
-    let error = ground.kind.observe(&Round::default(), std::slice::from_ref(&widget)).await.unwrap_err();
+    // Whether an upgrade brings it is the planner's to know.
+    let seen = ground.observe(&[&namespace, &widget]).await;
+    let (address, error) = seen.unserved.first().unwrap();
+    assert_eq!((address, error.class, seen.unserved.len()), (&widget.address, Class::Invalid, 1));
     assert!(error.message.contains("serves no example.com/v1 Widget"), "{error}");
     assert!(error.message.starts_with(widget.address.as_str()), "{error}");
 

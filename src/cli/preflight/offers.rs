@@ -15,7 +15,7 @@ use crate::spec::{
     AmiFamily, Architecture, CapacityType, KubernetesVersion, Nodes, Owner, Related, Spec, SpecError, in_order, list,
     nearest, quote,
 };
-use crate::stack;
+use crate::stack::{self, EndpointService};
 
 /// What was found out.
 #[derive(Debug, Default)]
@@ -199,7 +199,11 @@ fn addon(spec: &Spec, look: &Look, step: &Step, findings: &mut Findings) {
 fn endpoint(spec: &Spec, look: &Look, step: &Step, findings: &mut Findings) {
     let Some((state, owner)) = step.state.as_ref().zip(owner(&step.address, spec)) else { return };
     let service = state["service"].as_str().unwrap_or_default();
-    let Some(has) = look.facts.services.get(service).filter(|_| state["type"] == "Interface") else { return };
+    let Some(EndpointService { zones: has, .. }) =
+        look.facts.services.get(service).filter(|_| state["type"] == "Interface")
+    else {
+        return;
+    };
     let short = step.address.as_str().split_once("/endpoint/").map(|(_, short)| short).unwrap_or(service);
     let setting = ["network", "endpoints", short];
     let here = vpc_zones(look, &stack::vpc(owner));

@@ -145,7 +145,7 @@ impl AccessEntry {
             principal: principal.to_owned(),
             groups,
             policies: self.policies(cluster, principal).await?,
-            tags: tags::observed(&all),
+            tags: self.aws.observed(&all),
         };
         let mut state = untyped(&state)?;
         if let Some(fields) = state.as_object_mut() {

@@ -210,6 +210,13 @@ where
         Err(error) if held(&error) => error,
         result => return result,
     };
+    let error = match super::guardduty::leave(aws, by, id).await? {
+        false => error,
+        true => match absent(call().await) {
+            Err(error) if held(&error) => error,
+            result => return result,
+        },
+    };
     let interfaces = interfaces(aws, by, id).await?;
     let (left, holding): (Vec<_>, Vec<_>) = interfaces.into_iter().partition(is_left_over);
     for interface in &left {
@@ -282,7 +289,7 @@ pub fn holders(error: Error, mut holders: Vec<String>) -> Error {
         .help("remove what holds it, then run the same command")
 }
 
-async fn interfaces(aws: &Aws, by: &str, id: &str) -> Result<Vec<NetworkInterface>> {
+pub(super) async fn interfaces(aws: &Aws, by: &str, id: &str) -> Result<Vec<NetworkInterface>> {
     aws.ec2
         .describe_network_interfaces()
         .filters(filter(by, [id]))

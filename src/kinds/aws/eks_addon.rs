@@ -110,7 +110,7 @@ impl EksAddon {
             version: text(addon.addon_version()),
             configuration: configuration(addon.configuration_values()),
             pod_identity: roles.clone(),
-            tags: tags::observed(&all),
+            tags: self.aws.observed(&all),
         };
         let mut state = untyped(&state)?;
         if let (Some(fields), Some(role)) = (state.as_object_mut(), addon.service_account_role_arn()) {

@@ -102,7 +102,7 @@ impl EksCluster {
             Some(other) => Status::Pending(other.as_str().to_owned()),
             None => Status::Pending("no status".to_owned()),
         };
-        let state = observed(cluster);
+        let state = observed(&self.aws, cluster);
         Ok(Some(Found {
             address,
             generation,
@@ -191,6 +191,10 @@ impl Kind for EksCluster {
         &["name", "arn"]
     }
 
+    fn is_foundation(&self) -> bool {
+        true
+    }
+
     fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {
         let name = typed::<State>(&found.state).map(|s| s.name).unwrap_or_default();
         Some(format!(
@@ -232,10 +236,12 @@ impl Kind for EksCluster {
     }
 
     fn predict(&self, new: &New) -> Outputs {
-        let Ok(State { name, .. }) = typed(&new.state) else {
+        let Ok(State { name, version, .. }) = typed(&new.state) else {
             return Outputs::new();
         };
-        Outputs::from([("arn".to_owned(), self.arn(&name)), ("name".to_owned(), name)])
+        [("arn", self.arn(&name)), ("name", name), ("version", version)]
+            .map(|(output, value)| (output.to_owned(), value))
+            .into()
     }
 
     fn summary(&self, state: &Value) -> String {
@@ -364,7 +370,7 @@ impl Kind for EksCluster {
         let to: State = typed(&to.state)?;
         let name = from.id.as_str();
         let gone = || Error::new(Class::NotFound, format!("cluster `{name}` doesn't exist any more"));
-        let now = observed(&cluster(&self.aws, name).await?.ok_or_else(gone)?);
+        let now = observed(&self.aws, &cluster(&self.aws, name).await?.ok_or_else(gone)?);
         let config = || self.aws.eks.update_cluster_config().name(name);
 
         retag(&self.aws, &self.arn(name), &now.tags, &to.tags).await?;
@@ -425,7 +431,7 @@ impl Kind for EksCluster {
     }
 }
 
-fn observed(cluster: &Cluster) -> State {
+fn observed(aws: &Aws, cluster: &Cluster) -> State {
     let vpc = cluster.resources_vpc_config();
     let public = vpc.is_some_and(|v| v.endpoint_public_access());
     let cidrs = vpc.map(|v| v.public_access_cidrs()).filter(|_| public).unwrap_or_default();
@@ -451,7 +457,7 @@ fn observed(cluster: &Cluster) -> State {
         authentication_mode: text(cluster.access_config().and_then(|a| a.authentication_mode()).map(|m| m.as_str())),
         support_type: text(cluster.upgrade_policy().and_then(|u| u.support_type()).map(|s| s.as_str())),
         deletion_protection: cluster.deletion_protection().unwrap_or_default(),
-        tags: tags::observed(&tags_of(cluster.tags())),
+        tags: aws.observed(&tags_of(cluster.tags())),
     }
 }
 

@@ -6,8 +6,8 @@ use aws_sdk_ec2::types::{Address, DomainType, Filter, ResourceType};
 use serde::{Deserialize, Serialize};
 
 use super::ec2;
+use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::aws::{Aws, tags};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Status, Verb, Wanted};
 
@@ -45,7 +45,7 @@ impl ElasticIp {
                 generation,
                 id: id.to_owned(),
                 outputs: ec2::outputs([("id", id), ("ip", ip.public_ip().unwrap_or_default())]),
-                state: untyped(&State { tags: tags::observed(&tags) })?,
+                state: untyped(&State { tags: self.aws.observed(&tags) })?,
                 status: Status::Ready,
                 refs: vec![],
             });

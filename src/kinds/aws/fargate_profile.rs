@@ -102,7 +102,7 @@ impl FargateProfile {
             role: text(profile.pod_execution_role_arn()),
             subnets,
             selectors,
-            tags: tags::observed(&all),
+            tags: self.aws.observed(&all),
         };
         let arn = text(profile.fargate_profile_arn());
         Ok(Some(Found {

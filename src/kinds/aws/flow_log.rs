@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ec2;
+use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::aws::{Aws, tags};
 use crate::engine::error::{Result, typed, untyped};
 use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
 
@@ -69,7 +69,7 @@ impl FlowLog {
                 role: log.deliver_logs_permission_arn().unwrap_or_default().to_owned(),
                 traffic: log.traffic_type().map(ToString::to_string).unwrap_or_default(),
                 aggregation: log.max_aggregation_interval().unwrap_or_default(),
-                tags: tags::observed(&tags),
+                tags: self.aws.observed(&tags),
             })?,
             status: Status::Ready,
             refs: vec![],

@@ -74,7 +74,7 @@ impl IamRole {
             attached,
             inline: inline.collect(),
             boundary: role.permissions_boundary().and_then(|b| b.permissions_boundary_arn()).map(str::to_owned),
-            tags: tags::observed(&all),
+            tags: self.aws.observed(&all),
         };
         Ok(Some(Found {
             address,

@@ -6,8 +6,8 @@ use aws_sdk_ec2::types::{Filter, ResourceType};
 use serde::{Deserialize, Serialize};
 
 use super::ec2;
+use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::aws::{Aws, tags};
 use crate::engine::error::{Result, typed, untyped};
 use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Status, Verb, Wanted};
 
@@ -56,7 +56,7 @@ impl InternetGateway {
                 generation,
                 id: id.to_owned(),
                 outputs: ec2::outputs([("id", id)]),
-                state: untyped(&State { vpc: vpc.to_owned(), tags: tags::observed(&tags) })?,
+                state: untyped(&State { vpc: vpc.to_owned(), tags: self.aws.observed(&tags) })?,
                 status: Status::Ready,
                 refs: vec![],
             });

@@ -124,7 +124,7 @@ impl KmsKey {
         let policy = policy.map_err(failed("kms:GetKeyPolicy"))?;
         let rotation = rotation.map_err(failed("kms:GetKeyRotationStatus"))?;
         let alias = alias.unwrap_or_default();
-        let mut tags = tags::observed(has);
+        let mut tags = self.aws.observed(has);
         let window = tags.remove(WINDOW).and_then(|days| days.parse().ok());
         let state = State {
             alias: alias.to_owned(),

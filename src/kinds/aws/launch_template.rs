@@ -149,7 +149,7 @@ impl State {
             user_data: decoded(data.user_data().unwrap_or_default()),
             instance_tags,
             other,
-            tags: tags::observed(&tags),
+            tags,
         }
     }
 }
@@ -298,13 +298,13 @@ impl Ours {
         (self.template.default_version_number().unwrap_or_default().to_string(), &self.data)
     }
 
-    fn found(&self) -> Result<Found> {
+    fn found(&self, aws: &Aws) -> Result<Found> {
         Ok(Found {
             address: self.address.clone(),
             generation: self.generation,
             id: self.id().to_owned(),
             outputs: outputs(&self.template),
-            state: untyped(&State::observed(&self.template, &self.data, self.generation, self.tags.clone()))?,
+            state: untyped(&State::observed(&self.template, &self.data, self.generation, aws.observed(&self.tags)))?,
             status: Status::Ready,
             refs: vec![],
         })
@@ -443,14 +443,14 @@ impl Kind for LaunchTemplate {
 
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let (ours, foreign) = futures::try_join!(ours(&self.aws, round), self.foreign(wanted))?;
-        Ok(Observation { found: ours.iter().map(Ours::found).collect::<Result<_>>()?, ..foreign })
+        Ok(Observation { found: ours.iter().map(|one| one.found(&self.aws)).collect::<Result<_>>()?, ..foreign })
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         let mut found = Vec::new();
         for filters in ec2::selections(&self.aws, handles) {
             for one in read(&self.aws, filters).await? {
-                found.push(one.found()?);
+                found.push(one.found(&self.aws)?);
             }
         }
         Ok(ec2::matched(handles, &found))

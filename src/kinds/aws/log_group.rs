@@ -82,7 +82,7 @@ impl LogGroup {
             name: name.to_owned(),
             retention_days: group.retention_in_days(),
             key: group.kms_key_id().map(str::to_owned),
-            tags: tags::observed(has),
+            tags: self.aws.observed(has),
         };
         Ok(Found {
             address,

@@ -9,6 +9,7 @@ pub mod elastic_ip;
 pub mod fargate_profile;
 pub mod flow_log;
 mod foreign;
+mod guardduty;
 pub mod iam_role;
 pub mod internet_gateway;
 pub mod kms_key;

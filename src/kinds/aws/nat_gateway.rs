@@ -6,8 +6,8 @@ use aws_sdk_ec2::types::{Filter, NatGatewayState, ResourceType};
 use serde::{Deserialize, Serialize};
 
 use super::ec2;
+use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::aws::{Aws, tags};
 use crate::engine::error::{Result, typed, untyped};
 use crate::engine::kind::{
     Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
@@ -65,7 +65,7 @@ impl NatGateway {
                 state: untyped(&State {
                     subnet: gateway.subnet_id().unwrap_or_default().to_owned(),
                     allocation: primary.and_then(|a| a.allocation_id()).unwrap_or_default().to_owned(),
-                    tags: tags::observed(&tags),
+                    tags: self.aws.observed(&tags),
                 })?,
                 status: match gateway.state() {
                     Some(NatGatewayState::Pending) => Status::Pending("pending".to_owned()),

@@ -232,7 +232,7 @@ impl NodeGroup {
         };
         let name = group.nodegroup_name().unwrap_or_default();
         let arn = group.nodegroup_arn().unwrap_or_default();
-        let mut state = State { instance_tags, ..observed(group, generation) };
+        let mut state = State { instance_tags, ..observed(&self.aws, group, generation) };
         if let Some(version) = control_plane.filter(|_| state.ami_type == CUSTOM) {
             state.version = version.to_owned();
         }
@@ -469,7 +469,7 @@ impl Kind for NodeGroup {
             Error::new(Class::NotFound, format!("node group `{name}` of cluster `{cluster}` doesn't exist any more"))
         };
         let group = group(&self.aws, cluster, &name).await?.ok_or_else(gone)?;
-        let now = observed(&group, from.generation);
+        let now = observed(&self.aws, &group, from.generation);
 
         retag(&self.aws, &from.id, &now.tags, &to.tags).await?;
 
@@ -585,7 +585,7 @@ async fn group(aws: &Aws, cluster: &str, name: &str) -> Result<Option<Nodegroup>
     Ok(answer.and_then(|o| o.nodegroup))
 }
 
-fn observed(group: &Nodegroup, generation: u32) -> State {
+fn observed(aws: &Aws, group: &Nodegroup, generation: u32) -> State {
     let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
     let scaling = group.scaling_config();
     let template = group.launch_template();
@@ -616,7 +616,7 @@ fn observed(group: &Nodegroup, generation: u32) -> State {
             .filter(|_| group.ami_type() != Some(&AmiTypes::Custom))
             .map(str::to_owned),
         repair: group.node_repair_config().and_then(|r| r.enabled()),
-        tags: tags::observed(&tags_of(group.tags())),
+        tags: aws.observed(&tags_of(group.tags())),
     }
 }
 

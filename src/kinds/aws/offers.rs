@@ -71,6 +71,17 @@ pub async fn details(aws: &Aws, types: &[&String]) -> Result<BTreeMap<String, De
     Ok(all)
 }
 
+/// A service that interface endpoints lead to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointService {
+    /// The zones in which endpoints can reach it.
+    pub zones: BTreeSet<String>,
+    /// Whether its endpoints take a policy. Asked for one, EC2 says that the
+    /// service only supports the full-access endpoint policy
+    /// (awslabs/landing-zone-accelerator-on-aws#224).
+    pub policies: bool,
+}
+
 fn detail(info: &InstanceTypeInfo) -> Details {
     let architectures = info.processor_info().map(|p| p.supported_architectures()).unwrap_or_default();
     let gpu = info.gpu_info().and_then(|gpus| gpus.gpus().first());
@@ -86,11 +97,12 @@ fn detail(info: &InstanceTypeInfo) -> Details {
     }
 }
 
-/// The zones in which interface endpoints can reach each of `services`, by the whole name. None for one that the region
-/// doesn't have. No call is made for none.
-pub async fn zones_of_services(aws: &Aws, services: &BTreeSet<String>) -> Result<BTreeMap<String, BTreeSet<String>>> {
-    let mut all: BTreeMap<String, BTreeSet<String>> =
-        services.iter().map(|name| (name.clone(), BTreeSet::new())).collect();
+/// What EC2 says of each of `services`, by the whole name. No zone for one that the region doesn't have. No call is made
+/// for none.
+pub async fn services(aws: &Aws, services: &BTreeSet<String>) -> Result<BTreeMap<String, EndpointService>> {
+    let unknown = EndpointService { zones: BTreeSet::new(), policies: true };
+    let mut all: BTreeMap<String, EndpointService> =
+        services.iter().map(|name| (name.clone(), unknown.clone())).collect();
     let services: Vec<&String> = services.iter().collect();
     for some in services.chunks(FILTER_VALUES) {
         let mut token = None;
@@ -101,8 +113,9 @@ pub async fn zones_of_services(aws: &Aws, services: &BTreeSet<String>) -> Result
             for service in answer.service_details() {
                 let interface =
                     service.service_type().iter().any(|t| t.service_type() == Some(&ServiceType::Interface));
-                if let Some(zones) = service.service_name().filter(|_| interface).and_then(|name| all.get_mut(name)) {
-                    zones.extend(service.availability_zones().iter().cloned());
+                if let Some(one) = service.service_name().filter(|_| interface).and_then(|name| all.get_mut(name)) {
+                    one.zones.extend(service.availability_zones().iter().cloned());
+                    one.policies = service.vpc_endpoint_policy_supported() != Some(false);
                 }
             }
             token = answer.next_token().filter(|token| !token.is_empty()).map(str::to_owned);

@@ -80,7 +80,7 @@ impl OidcProvider {
         let outputs = outputs(arn, &url);
         let mut clients = provider.client_id_list().to_vec();
         clients.sort();
-        let state = untyped(&State { url, clients, tags: tags::observed(&all) })?;
+        let state = untyped(&State { url, clients, tags: self.aws.observed(&all) })?;
         let (id, refs) = (arn.to_owned(), Vec::new());
         Ok(Some(Found { address, generation, id, outputs, state, status: Status::Ready, refs }))
     }

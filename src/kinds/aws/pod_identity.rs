@@ -84,7 +84,7 @@ impl PodIdentity {
             namespace: text(it.namespace()),
             service_account: text(it.service_account()),
             role: text(it.role_arn()),
-            tags: tags::observed(&all),
+            tags: self.aws.observed(&all),
         };
         let mut state = untyped(&state)?;
         if let Some(fields) = state.as_object_mut() {

@@ -2,13 +2,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_sdk_ec2::types::{Filter, ResourceType, Route as SdkRoute, RouteTable as Table};
+use aws_sdk_ec2::types::{Filter, ResourceType, Route as SdkRoute, RouteOrigin, RouteTable as Table};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ec2;
+use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::aws::{Aws, tags};
 use crate::engine::error::{Error, Result, typed, untyped};
 use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
 
@@ -21,6 +21,11 @@ pub const NAME: &str = "aws.route-table";
 pub struct State {
     pub vpc: String,
     pub routes: Vec<Route>,
+    /// Routes of others: those that a gateway or a route server propagates,
+    /// which can't be deleted, and those that the spec leaves to others. Never
+    /// desired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<Vec<Route>>,
     /// Ids of the subnets associated with it.
     pub subnets: Vec<String>,
     /// Whether somebody made it the VPC's main table: what has no table of its
@@ -77,6 +82,9 @@ impl RouteTable {
             let (Some(id), Some((address, generation))) = (table.route_table_id(), self.aws.owned(&tags)) else {
                 continue;
             };
+            let ignored = &self.aws.ignored.routes;
+            let (others, routes): (Vec<_>, Vec<_>) =
+                all_routes(&table).into_iter().partition(|(r, ours)| !ours || ignored.contains(&r.destination));
             found.push(Found {
                 address,
                 generation,
@@ -84,10 +92,12 @@ impl RouteTable {
                 outputs: ec2::outputs([("id", id)]),
                 state: untyped(&State {
                     vpc: table.vpc_id().unwrap_or_default().to_owned(),
-                    routes: routes(&table),
+                    routes: routes.into_iter().map(|(route, _)| route).collect(),
+                    others: Some(others.into_iter().map(|(route, _)| route).collect::<Vec<_>>())
+                        .filter(|o| !o.is_empty()),
                     subnets: associations(&table).into_keys().collect(),
                     main: main(&table).is_some(),
-                    tags: tags::observed(&tags),
+                    tags: self.aws.observed(&tags),
                 })?,
                 status: Status::Ready,
                 refs: vec![],
@@ -204,7 +214,7 @@ pub(super) async fn clear_main(aws: &Aws, vpc: &str) -> Result<()> {
 }
 
 fn is_bare(table: &Table) -> bool {
-    table.tags().is_empty() && table.associations().is_empty() && routes(table).is_empty()
+    table.tags().is_empty() && table.associations().is_empty() && all_routes(table).is_empty()
 }
 
 /// The ids of those that don't go with their VPC.
@@ -219,9 +229,18 @@ fn main(table: &Table) -> Option<&str> {
     main.route_table_association_id()
 }
 
-/// What a table's routes lead to, without those that AWS writes.
+/// What a table's routes lead to, without those that AWS writes and those that
+/// are propagated.
 pub(super) fn routes(table: &Table) -> Vec<Route> {
-    let mut routes: Vec<Route> = table.routes().iter().filter_map(route).collect();
+    all_routes(table).into_iter().filter(|(_, made)| *made).map(|(route, _)| route).collect()
+}
+
+/// Each with true if somebody made it, and false if it is propagated: nobody
+/// can delete that (EC2 API, Route, `origin`).
+fn all_routes(table: &Table) -> Vec<(Route, bool)> {
+    let propagated =
+        |r: &SdkRoute| matches!(r.origin(), Some(RouteOrigin::EnableVgwRoutePropagation | RouteOrigin::Advertisement));
+    let mut routes: Vec<_> = table.routes().iter().filter_map(|r| Some((route(r)?, !propagated(r)))).collect();
     routes.sort();
     routes
 }
@@ -276,7 +295,14 @@ impl Kind for RouteTable {
     }
 
     fn rules(&self) -> &'static [(&'static str, Rule)] {
-        &[("vpc", Rule::Replace), ("routes", Rule::Unordered), ("subnets", Rule::Unordered)]
+        &[
+            ("vpc", Rule::Replace),
+            ("routes", Rule::Unordered),
+            ("others", Rule::ServerDefault),
+            // Whose they are is known to their makers: what they lead to may be deleted before.
+            ("others", Rule::Mentions),
+            ("subnets", Rule::Unordered),
+        ]
     }
 
     fn summary(&self, state: &Value) -> String {
@@ -290,7 +316,13 @@ impl Kind for RouteTable {
 
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         let found = self.read(vec![ec2::ours(&self.aws)]).await?;
-        Ok(Observation { found, ..Observation::default() })
+        // They are ways that nobody here asked for: to be seen.
+        let notes = found.iter().filter_map(|one| {
+            let others = typed::<State>(&one.state).ok()?.others?;
+            let others: Vec<String> = others.iter().map(|r| format!("{} to {}", r.destination, r.target)).collect();
+            Some(format!("{}: routes of others stay: {}", one.address, others.join(", ")))
+        });
+        Ok(Observation { notes: notes.collect(), found, ..Observation::default() })
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {

@@ -32,8 +32,26 @@ pub struct State {
     pub description: String,
     pub ingress: Vec<Permission>,
     pub egress: Vec<Permission>,
+    /// Ingress rules of load balancer controllers, known by their marks.
+    /// Desired, none: whatever they write stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancers: Option<Vec<Permission>>,
+    /// Tags by which controllers find the group. Never desired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller_tags: Option<BTreeMap<String, String>>,
     pub tags: BTreeMap<String, String>,
 }
+
+/// How the descriptions begin that load balancer controllers give to the rules
+/// which they write to nodes' and pods' groups, and find again by: the AWS Load
+/// Balancer Controller (`pkg/targetgroupbinding/networking_manager.go`) and the
+/// cloud provider in Kubernetes ("Network Load Balancer support on AWS").
+const LOAD_BALANCERS: [&str; 4] = [
+    "elbv2.k8s.aws/targetGroupBinding=shared",
+    "kubernetes.io/rule/nlb/client=",
+    "kubernetes.io/rule/nlb/health=",
+    "kubernetes.io/rule/nlb/mtu",
+];
 
 /// One rule, with exactly one peer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -52,6 +70,21 @@ impl Permission {
     /// only can't stand beside each other.
     fn key(&self) -> (&str, i32, i32, &str) {
         (&self.protocol, self.from, self.to, &self.peer)
+    }
+
+    /// True if a load balancer controller says that it wrote it.
+    fn is_marked(&self) -> bool {
+        LOAD_BALANCERS.iter().any(|mark| self.description.starts_with(mark))
+    }
+
+    /// `tcp 8080 from 10.40.64.0/18`.
+    fn words(&self) -> String {
+        let ports = match (self.from, self.to) {
+            _ if self.protocol == "-1" => "everything".to_owned(),
+            (from, to) if from == to => format!("{} {from}", self.protocol),
+            (from, to) => format!("{} {from}-{to}", self.protocol),
+        };
+        format!("{ports} from {}", self.peer)
     }
 
     /// As AWS takes it, for the group `own`.
@@ -76,6 +109,17 @@ impl Permission {
             peer => rule.ip_ranges(IpRange::builder().cidr_ip(peer).set_description(described).build()),
         }
         .build()
+    }
+}
+
+impl State {
+    fn all_ingress(&self) -> Vec<Permission> {
+        self.ingress.iter().chain(self.load_balancers.iter().flatten()).cloned().collect()
+    }
+
+    fn all_tags(&self) -> BTreeMap<String, String> {
+        let theirs = self.controller_tags.iter().flatten().map(|(k, v)| (k.clone(), v.clone()));
+        theirs.chain(self.tags.clone()).collect()
     }
 }
 
@@ -135,7 +179,9 @@ pub(super) async fn set_rules(
             if matches!(error.code.as_deref(), Some("InvalidPermission.Duplicate" | "InvalidPermission.NotFound")) =>
         {
             let now = read(aws, vec![ec2::filter("group-id", [group])]).await?;
-            let now = now.first().map(|g| permissions(g, direction)).unwrap_or_default();
+            let mut now = now.first().map(|g| permissions(g, direction)).unwrap_or_default();
+            // What a controller wrote is none of `from`, unless it is to go, or one of ours is the same but for the words.
+            now.retain(|p| !p.is_marked() || from.contains(p) || to.iter().any(|ours| ours.key() == p.key()));
             change_rules(aws, group, direction, &now, to).await
         }
         result => result,
@@ -222,18 +268,24 @@ impl SecurityGroup {
             let (Some(id), Some((address, generation))) = (group.group_id(), self.aws.owned(&tags)) else {
                 continue;
             };
+            let (marked, ingress): (Vec<_>, Vec<_>) =
+                permissions(&group, Direction::Ingress).into_iter().partition(Permission::is_marked);
+            let theirs: BTreeMap<_, _> =
+                tags.clone().into_iter().filter(|(key, _)| tags::is_controllers(key)).collect();
             found.push(Found {
                 address,
                 generation,
                 id: id.to_owned(),
                 outputs: ec2::outputs([("id", id)]),
                 state: untyped(&State {
+                    load_balancers: Some(marked),
+                    controller_tags: Some(theirs).filter(|all| !all.is_empty()),
                     vpc: group.vpc_id().unwrap_or_default().to_owned(),
                     name: logical(group.group_name().unwrap_or_default(), generation),
                     description: group.description().unwrap_or_default().to_owned(),
-                    ingress: permissions(&group, Direction::Ingress),
+                    ingress,
                     egress: permissions(&group, Direction::Egress),
-                    tags: tags::observed(&tags),
+                    tags: self.aws.observed(&tags),
                 })?,
                 status: Status::Ready,
                 refs: vec![],
@@ -266,6 +318,28 @@ impl SecurityGroup {
             }
         }
         Ok(observation)
+    }
+
+    /// What stays though nobody here asked for it, to be seen: anyone who may
+    /// write rules could write the mark, too.
+    fn notes(&self, found: &[Found], wanted: &[Wanted]) -> Vec<String> {
+        const SHOWN: usize = 4;
+        let stays = |found: &&Found| {
+            let wanted = wanted.iter().find(|w| w.address == found.address);
+            wanted.is_some_and(|w| w.state.get("load_balancers").is_none())
+        };
+        let notes = found.iter().filter(stays).filter_map(|one| {
+            let rules = typed::<State>(&one.state).ok()?.load_balancers.filter(|all| !all.is_empty())?;
+            let more = rules.len().saturating_sub(SHOWN);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let rules: Vec<String> = rules.iter().take(SHOWN).map(Permission::words).collect();
+            Some(format!(
+                "{}: rules stay that bear the mark of a load balancer controller: {}{more}",
+                one.address,
+                rules.join(", ")
+            ))
+        });
+        notes.collect()
     }
 
     /// Other groups whose rules name group `id`.
@@ -311,11 +385,26 @@ impl Kind for SecurityGroup {
             ("description", Rule::Replace),
             ("ingress", Rule::Unordered),
             ("egress", Rule::Unordered),
+            ("load_balancers", Rule::ServerDefault),
+            ("load_balancers", Rule::Unordered),
+            ("controller_tags", Rule::ServerDefault),
         ]
     }
 
     fn create_before_destroy(&self) -> bool {
         true
+    }
+
+    /// Without their rules and their tags on the group, load balancers would
+    /// lose its members until their controller looks again.
+    fn carry(&self, found: &Found, state: &mut Value) {
+        for field in ["load_balancers", "controller_tags"] {
+            let (from, to) = (found.state.get("vpc"), state.get("vpc"));
+            let theirs = found.state.get(field).filter(|all| **all != Value::Array(vec![]));
+            if let (true, None, Some(theirs)) = (from == to, state.get(field), theirs) {
+                state[field] = theirs.clone();
+            }
+        }
     }
 
     fn summary(&self, state: &Value) -> String {
@@ -328,7 +417,7 @@ impl Kind for SecurityGroup {
 
     async fn observe(&self, _round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let (found, foreign) = futures::try_join!(self.read(vec![ec2::ours(&self.aws)]), self.foreign(wanted))?;
-        Ok(Observation { found, ..foreign })
+        Ok(Observation { notes: self.notes(&found, wanted), found, ..foreign })
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
@@ -348,7 +437,7 @@ impl Kind for SecurityGroup {
             .group_name(physical(&state.name, new.generation))
             .description(&state.description)
             .vpc_id(&state.vpc)
-            .tag_specifications(ec2::specification(ResourceType::SecurityGroup, &state.tags, new.generation))
+            .tag_specifications(ec2::specification(ResourceType::SecurityGroup, &state.all_tags(), new.generation))
             .customize()
             .config_override(ec2::once())
             .send()
@@ -364,10 +453,11 @@ impl Kind for SecurityGroup {
             description: String::new(),
         }];
         let complete = async {
-            for (direction, from, to) in
-                [(Direction::Egress, born_with, &state.egress), (Direction::Ingress, vec![], &state.ingress)]
-            {
-                ec2::completing(&self.aws, || set_rules(&self.aws, id, direction, from.clone(), to)).await?;
+            for (direction, from, to) in [
+                (Direction::Egress, born_with, state.egress.clone()),
+                (Direction::Ingress, vec![], state.all_ingress()),
+            ] {
+                ec2::completing(&self.aws, || set_rules(&self.aws, id, direction, from.clone(), &to)).await?;
             }
             Ok(())
         };
@@ -377,7 +467,12 @@ impl Kind for SecurityGroup {
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
-        set_rules(&self.aws, &from.id, Direction::Ingress, old.ingress, &new.ingress).await?;
+        // Where it isn't said what controllers may write, it stays.
+        let (before, after) = match &new.load_balancers {
+            Some(_) => (old.all_ingress(), new.all_ingress()),
+            None => (old.ingress.clone(), new.ingress.clone()),
+        };
+        set_rules(&self.aws, &from.id, Direction::Ingress, before, &after).await?;
         set_rules(&self.aws, &from.id, Direction::Egress, old.egress, &new.egress).await?;
         ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
         Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
@@ -386,7 +481,7 @@ impl Kind for SecurityGroup {
     async fn delete(&self, found: &Found) -> Result<bool> {
         let state: State = typed(&found.state)?;
         // Two groups that name each other could never go.
-        ec2::absent(set_rules(&self.aws, &found.id, Direction::Ingress, state.ingress, &[]).await)?;
+        ec2::absent(set_rules(&self.aws, &found.id, Direction::Ingress, state.all_ingress(), &[]).await)?;
         ec2::absent(set_rules(&self.aws, &found.id, Direction::Egress, state.egress, &[]).await)?;
         let deleted = ec2::delete_held(&self.aws, "group-id", &found.id, || async {
             let call = self.aws.ec2.delete_security_group().group_id(&found.id).send().await;

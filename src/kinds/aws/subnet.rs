@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ec2;
+use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::aws::{Aws, tags};
 use crate::engine::error::{Result, typed, untyped};
 use crate::engine::kind::{
     Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
@@ -65,7 +65,7 @@ impl Subnet {
                     cidr: subnet.cidr_block().unwrap_or_default().to_owned(),
                     zone: subnet.availability_zone().unwrap_or_default().to_owned(),
                     public_ip_on_launch: subnet.map_public_ip_on_launch().unwrap_or(false),
-                    tags: tags::observed(&tags),
+                    tags: self.aws.observed(&tags),
                 })?,
                 status: match subnet.state().map(|s| s.as_str()) {
                     Some("available") | None => Status::Ready,

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types::Filter;
+use aws_sdk_eks::types::{UpdateParam, UpdateParamType, UpdateStatus, UpdateType};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -188,6 +189,26 @@ pub fn compare_releases(a: &str, b: &str) -> Ordering {
     };
     let ((a, on), (b, at)) = (parts(a), parts(b));
     a.cmp(&b).then(if on.is_some() && at.is_some() { on.cmp(&at) } else { Ordering::Equal })
+}
+
+/// When cluster `name` came to the version that it runs, if an update brought
+/// it there.
+pub async fn upgraded(aws: &Aws, name: &str, running: &str) -> Result<Option<Timestamp>> {
+    let mut pages = aws.eks.list_updates().name(name).into_paginator().items().send();
+    let mut last = None;
+    while let Some(id) = pages.next().await {
+        let id = id.map_err(failed("eks:ListUpdates"))?;
+        let answer = aws.eks.describe_update().name(name).update_id(id).send().await;
+        let answer = answer.map_err(failed("eks:DescribeUpdate"))?;
+        let Some(update) = answer.update() else { continue };
+        let to = |p: &UpdateParam| p.r#type() == Some(&UpdateParamType::Version) && p.value() == Some(running);
+        let upgrade = update.r#type() == Some(&UpdateType::VersionUpdate);
+        if upgrade && update.status() == Some(&UpdateStatus::Successful) && update.params().iter().any(to) {
+            let when = update.created_at().and_then(|t| Timestamp::from_second(t.secs()).ok());
+            last = last.max(when);
+        }
+    }
+    Ok(last)
 }
 
 /// The region's zones that EKS can use, by name.

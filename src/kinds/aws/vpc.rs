@@ -14,8 +14,8 @@ use serde_json::Value;
 use super::ec2;
 use super::route_table::{self, Route};
 use super::security_group::{Direction, Permission, permissions, set_rules};
+use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::aws::{Aws, tags};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
     Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Stuck, Verb, Wanted,
@@ -44,6 +44,18 @@ pub struct State {
 
 pub struct Vpc {
     aws: Arc<Aws>,
+}
+
+/// The VPCs of the region that aren't ours, by id, with their blocks.
+pub async fn others(aws: &Aws) -> Result<BTreeMap<String, Vec<String>>> {
+    let all = aws.ec2.describe_vpcs().max_results(1000).into_paginator().items().send().try_collect().await;
+    let all: Vec<SdkVpc> = all.map_err(failed("ec2:DescribeVpcs"))?;
+    let theirs = all.iter().filter(|vpc| aws.owned(&ec2::tags(vpc.tags())).is_none());
+    let blocks = |vpc: &SdkVpc| {
+        let live = vpc.cidr_block_association_set().iter().filter(|a| is_associated(a.cidr_block_state()));
+        live.filter_map(|a| a.cidr_block().map(str::to_owned)).collect()
+    };
+    Ok(theirs.filter_map(|vpc| Some((vpc.vpc_id()?.to_owned(), blocks(vpc)))).collect())
 }
 
 impl Vpc {
@@ -87,13 +99,13 @@ impl Vpc {
                 outputs: ec2::outputs([("id", id)]),
                 state: untyped(&State {
                     cidr: vpc.cidr_block().unwrap_or_default().to_owned(),
-                    secondary_cidrs: secondary_cidrs(vpc).into_keys().collect(),
+                    secondary_cidrs: self.secondary_cidrs(vpc).into_keys().collect(),
                     dns_support,
                     dns_hostnames,
                     default_group_ingress: permissions(group, Direction::Ingress),
                     default_group_egress: permissions(group, Direction::Egress),
                     main_routes: mains.get(id).map(|table| self.main_routes(table)).unwrap_or_default(),
-                    tags: tags::observed(&tags),
+                    tags: self.aws.observed(&tags),
                 })?,
                 status: match vpc.state() {
                     Some(VpcState::Pending) => Status::Pending("pending".to_owned()),
@@ -176,7 +188,8 @@ impl Vpc {
     async fn dissociate(&self, id: &str, keep: &[String]) -> Result<()> {
         let vpcs = self.aws.ec2.describe_vpcs().vpc_ids(id).send().await;
         for vpc in vpcs.map_err(failed("ec2:DescribeVpcs"))?.vpcs() {
-            for (block, association) in secondary_cidrs(vpc).into_iter().filter(|(block, _)| !keep.contains(block)) {
+            for (block, association) in self.secondary_cidrs(vpc).into_iter().filter(|(block, _)| !keep.contains(block))
+            {
                 let call = self.aws.ec2.disassociate_vpc_cidr_block().association_id(association).send().await;
                 ec2::absent(call.map_err(failed("ec2:DisassociateVpcCidrBlock"))).map_err(|error| {
                     let message = format!("{block} stays a block of {id}: {}", error.message);
@@ -247,6 +260,20 @@ impl Vpc {
         Ok(())
     }
 
+    /// Association ids by block, of all but the primary block and what the
+    /// spec leaves to others.
+    fn secondary_cidrs(&self, vpc: &SdkVpc) -> BTreeMap<String, String> {
+        let four = vpc.cidr_block_association_set().iter();
+        let four = four.map(|a| (a.cidr_block(), a.association_id(), a.cidr_block_state()));
+        let six = vpc.ipv6_cidr_block_association_set().iter();
+        let six = six.map(|a| (a.ipv6_cidr_block(), a.association_id(), a.ipv6_cidr_block_state()));
+        four.chain(six)
+            .filter(|(block, _, state)| *block != vpc.cidr_block() && is_associated(*state))
+            .filter_map(|(block, id, _)| Some((block?.to_owned(), id?.to_owned())))
+            .filter(|(block, _)| !self.aws.ignored.blocks.contains(block))
+            .collect()
+    }
+
     async fn set_dns(&self, id: &str, name: VpcAttributeName, on: bool) -> Result<()> {
         let value = AttributeBooleanValue::builder().value(on).build();
         let call = self.aws.ec2.modify_vpc_attribute().vpc_id(id);
@@ -257,18 +284,6 @@ impl Vpc {
         call.send().await.map_err(ec2::making("ec2:ModifyVpcAttribute"))?;
         Ok(())
     }
-}
-
-/// Association ids by block, of all but the primary block.
-fn secondary_cidrs(vpc: &SdkVpc) -> BTreeMap<String, String> {
-    let four = vpc.cidr_block_association_set().iter();
-    let four = four.map(|a| (a.cidr_block(), a.association_id(), a.cidr_block_state()));
-    let six = vpc.ipv6_cidr_block_association_set().iter();
-    let six = six.map(|a| (a.ipv6_cidr_block(), a.association_id(), a.ipv6_cidr_block_state()));
-    four.chain(six)
-        .filter(|(block, _, state)| *block != vpc.cidr_block() && is_associated(*state))
-        .filter_map(|(block, id, _)| Some((block?.to_owned(), id?.to_owned())))
-        .collect()
 }
 
 fn lies_in(subnet: &Subnet, block: &str) -> bool {
@@ -295,6 +310,10 @@ impl Kind for Vpc {
 
     fn creates_once(&self) -> bool {
         false
+    }
+
+    fn is_foundation(&self) -> bool {
+        true
     }
 
     fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ec2, policy};
+use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::aws::{Aws, tags};
 use crate::engine::error::{Result, typed, untyped};
 use crate::engine::kind::{
     Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
@@ -83,7 +83,7 @@ impl VpcEndpoint {
                     // Without a meaning for gateways, whatever is answered.
                     private_dns: endpoint.vpc_endpoint_type() == Some(&VpcEndpointType::Interface)
                         && endpoint.private_dns_enabled().unwrap_or(false),
-                    tags: tags::observed(&tags),
+                    tags: self.aws.observed(&tags),
                 })?,
                 status,
                 refs: vec![],
@@ -136,6 +136,8 @@ impl Kind for VpcEndpoint {
             ("service", Rule::Replace),
             ("type", Rule::Replace),
             ("policy", Rule::Mentions),
+            // What the service gives where it takes none.
+            ("policy", Rule::ServerDefault),
             ("route_tables", Rule::Unordered),
             ("subnets", Rule::Unordered),
             ("security_groups", Rule::Unordered),
@@ -185,7 +187,7 @@ impl Kind for VpcEndpoint {
             .vpc_id(&state.vpc)
             .service_name(&state.service)
             .vpc_endpoint_type(kind)
-            .policy_document(state.policy.to_string())
+            .set_policy_document((!state.policy.is_null()).then(|| state.policy.to_string()))
             .set_route_table_ids(some(&state.route_tables))
             .set_subnet_ids(some(&state.subnets))
             .set_security_group_ids(some(&state.security_groups))
@@ -202,7 +204,10 @@ impl Kind for VpcEndpoint {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (old, mut new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        if new.policy.is_null() {
+            new.policy = old.policy.clone();
+        }
         let made = Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: false };
         if (State { tags: old.tags.clone(), ..new.clone() }) != old {
             self.aws

@@ -142,14 +142,19 @@ impl Manifest {
         let (state, mut seen) = (first.state.clone(), Observation::default());
         let items = items
             .into_iter()
-            .map(|item| {
-                let api = locate(&apis, &item.state).map_err(|e| at(&item.address, e))?.cloned();
-                Ok(Item { api, ..item })
+            .map(|item| match locate(&apis, &item.state) {
+                Ok(api) => Ok(Item { api: api.cloned(), ..item }),
+                // Wrong, unless the cluster's next version brings it.
+                Err(e) if served(&apis, &item.state.object).is_none() => {
+                    seen.unserved.push((item.address.clone(), at(&item.address, e)));
+                    Ok(item)
+                }
+                Err(e) => Err(at(&item.address, e)),
             })
             .collect::<Result<Vec<_>>>()?;
         // What a definition among the wanted objects brings will be there.
         let coming: BTreeSet<&str> = items.iter().filter_map(|i| defined_group(&i.state.object)).collect();
-        for item in items.iter().filter(|i| i.api.is_none()) {
+        for item in items.iter().filter(|i| i.api.is_none() && i.state.requires.is_some()) {
             if !coming.contains(group_of(item.state.requires.as_deref().unwrap_or_default())) {
                 seen.unserved.push((item.address.clone(), unserved(&item.state)));
             }
@@ -614,7 +619,11 @@ impl Kind for Manifest {
             let wanted: BTreeSet<Address> = items.iter().map(|i| i.address.clone()).collect();
             reads.push(async move {
                 let seen = match answer {
-                    Ok((client, apis)) => self.observe_cluster(client, apis, items).await,
+                    Ok((client, apis)) => {
+                        // Whoever plans is told what isn't served.
+                        self.unchecked().remove(&cluster);
+                        self.observe_cluster(client, apis, items).await
+                    }
                     Err(e) => Err(e),
                 };
                 match seen {

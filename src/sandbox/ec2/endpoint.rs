@@ -94,6 +94,9 @@ fn zones_of(region: &str, service: &str) -> Vec<String> {
     super::zones(region).into_iter().filter(|(_, id)| !lacks(id)).map(|(zone, _)| zone).collect()
 }
 
+/// Services whose endpoints take no policy of their own.
+const FULL_ACCESS: &[&str] = &["email-smtp"];
+
 const GATEWAY_POLICY: &str =
     r#"{"Version":"2008-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}"#;
 const INTERFACE_POLICY: &str = r#"{"Statement":[{"Action":"*","Effect":"Allow","Principal":"*","Resource":"*"}]}"#;
@@ -192,6 +195,10 @@ impl Call<'_> {
         self.within(quota, self.ec2.of_kind("vpce").filter(mine).count(), "VpcEndpointLimitExceeded", "VPC endpoints")?;
         let document = req.text("PolicyDocument");
         document.as_deref().map_or(Ok(()), policy)?;
+        // As EC2 says it (awslabs/landing-zone-accelerator-on-aws#224).
+        if document.is_some() && FULL_ACCESS.contains(service) {
+            return Err(parameter(format!("Service {name} only supports the full-access endpoint policy.")));
+        }
         let private_dns = !gateway && self.flag("PrivateDnsEnabled").unwrap_or(true);
         if private_dns {
             self.private_dns_possible(&vpc_id, &name, &private_name(&req.region, service))?;
@@ -470,7 +477,7 @@ impl Call<'_> {
                 let detail = super::doc(json!({
                     "serviceName": name, "serviceId": format!("vpce-svc-{}", &prefix_list(region, service)[3..]), "serviceRegion": region,
                     "serviceType": [{"serviceType": kind}], "availabilityZoneSet": zones_of(region, service), "owner": "amazon", "acceptanceRequired": false,
-                    "managesVpcEndpoints": false, "vpcEndpointPolicySupported": true, "supportedIpAddressTypeSet": ["ipv4"],
+                    "managesVpcEndpoints": false, "vpcEndpointPolicySupported": !FULL_ACCESS.contains(service), "supportedIpAddressTypeSet": ["ipv4"],
                     "baseEndpointDnsNameSet": [format!("{service}.{region}.vpce.{}", dns_suffix(region))], "tagSet": [],
                     "privateDnsName": (kind == "Interface").then_some(&domain),
                     "privateDnsNameSet": if kind == "Interface" { json!([{"privateDnsName": domain}]) } else { json!([]) },

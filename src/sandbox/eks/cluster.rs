@@ -88,7 +88,6 @@ pub(super) fn create(w: &mut World<'_>, req: &Request) -> Reply {
         "logging": logging, "status": "CREATING", "certificateAuthority": {}, "platformVersion": known.platform(),
         "tags": tags, "health": {"issues": []}, "accessConfig": {"authenticationMode": mode},
         "upgradePolicy": {"supportType": support},
-        "zonalShiftConfig": {"enabled": req.params["zonalShiftConfig"]["enabled"] == true},
         "deletionProtection": req.params["deletionProtection"] == true,
         "controlPlaneScalingConfig": {
             "tier": req.params["controlPlaneScalingConfig"]["tier"].as_str().unwrap_or("standard"),
@@ -98,7 +97,8 @@ pub(super) fn create(w: &mut World<'_>, req: &Request) -> Reply {
     if let Some(encryption) = encryption {
         body["encryptionConfig"] = encryption;
     }
-    for member in ["kubeApiServerConfig", "kubeSchedulerConfig", "kubeControllerManagerConfig"] {
+    // Absent until somebody sets it: terraform's provider tests that a cluster made without it has none.
+    for member in ["zonalShiftConfig", "kubeApiServerConfig", "kubeSchedulerConfig", "kubeControllerManagerConfig"] {
         if let Some(config) = req.params.get(member) {
             body[member] = config.clone();
         }
@@ -365,6 +365,9 @@ pub(super) fn update_version(w: &mut World<'_>, req: &Request) -> Reply {
     let from = cluster.body["version"].as_str().unwrap_or_default().to_owned();
     let (old, new) = (versions::find(&from), versions::find(&to));
     let new = new.ok_or_else(|| invalid(format!("unsupported Kubernetes version {to}")))?;
+    if old.is_some_and(|old| old.minor == new.minor + 1) {
+        return roll_back(w, &name, &from, new);
+    }
     if old.map(|old| old.minor + 1) != Some(new.minor) {
         let message = format!("Unsupported Kubernetes minor version update from {from} to {to}");
         return Err(invalid(message).with("clusterName", name));
@@ -382,6 +385,40 @@ pub(super) fn update_version(w: &mut World<'_>, req: &Request) -> Reply {
     let patch = json!({"version": to, "platformVersion": new.platform()});
     let params = json!({"Version": to, "PlatformVersion": new.platform()});
     begin(w, &name, Step { kind: "VersionUpdate", params, seconds: UPGRADE, patch }, false)
+}
+
+/// The control plane alone, within seven days of the upgrade that brought it here, if no node is ahead of it (EKS user
+/// guide, "Roll back a cluster to a previous Kubernetes version"). The guide names no error codes.
+fn roll_back(w: &mut World<'_>, name: &str, from: &str, to: &versions::Version) -> Reply {
+    const WINDOW: f64 = 7.0 * 24.0 * 3600.0;
+    let now = w.now;
+    let cluster = w.cluster(name)?;
+    let refuse = |message: String| Err(fault("InvalidRequestException", message).with("clusterName", name));
+    let upgrade = |update: &&super::Update| {
+        let to = |param: &Value| param["type"] == "Version" && param["value"] == from;
+        update.of == Target::Cluster
+            && update.body["type"] == "VersionUpdate"
+            && update.body["status"] == "Successful"
+            && update.body["params"].as_array().into_iter().flatten().any(to)
+    };
+    let Some(upgrade) = cluster.updates.iter().rfind(upgrade) else {
+        return refuse(format!("Cluster {name} wasn't upgraded to {from}: it can't be rolled back"));
+    };
+    if now - upgrade.at > WINDOW {
+        return refuse(format!("Cluster {name} was upgraded more than 7 days ago: it can't be rolled back"));
+    }
+    let ahead: Vec<&str> = cluster
+        .nodegroups
+        .iter()
+        .filter(|(_, group)| group.body["version"] != to.name)
+        .map(|(group, _)| group.as_str())
+        .collect();
+    if !ahead.is_empty() {
+        return refuse(format!("Rollback readiness: Kubelet version skew: nodegroups {}", ahead.join(", ")));
+    }
+    let patch = json!({"version": to.name, "platformVersion": to.platform()});
+    let params = json!({"Version": to.name, "PlatformVersion": to.platform()});
+    begin(w, name, Step { kind: "VersionRollback", params, seconds: UPGRADE, patch }, false)
 }
 
 pub(super) fn associate_encryption(w: &mut World<'_>, req: &Request) -> Reply {

@@ -306,7 +306,11 @@ fn update_version(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply
     let current = body["version"].as_str().unwrap_or_default();
     // API reference: "If no version is specified, then the Kubernetes version of the node group does not change."
     let version = req.text("version").unwrap_or_else(|| current.to_owned());
-    if version != cluster_version && version != current {
+    // Or the one before it, which a rollback of the control plane takes first (EKS user guide, "Roll back a cluster to a
+    // previous Kubernetes version").
+    let before =
+        versions::find(&cluster_version).and_then(|v| versions::find(&format!("1.{}", v.minor.checked_sub(1)?)));
+    if version != cluster_version && version != current && before.is_none_or(|before| before.name != version) {
         return Err(invalid(format!(
             "Nodegroup Kubernetes version should be equal to Cluster kubernetes version {cluster_version} or NodeGroup kubernetes version {current}"
         )));

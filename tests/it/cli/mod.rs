@@ -16,6 +16,7 @@ mod lock;
 mod moves;
 mod nodes;
 mod offers;
+pub mod others;
 mod output;
 mod plans;
 mod principals;
@@ -27,6 +28,7 @@ mod secrets;
 mod selection;
 mod stop;
 mod usage;
+mod versions;
 mod written;
 
 use std::collections::{BTreeMap, BTreeSet};

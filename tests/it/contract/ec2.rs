@@ -148,6 +148,8 @@ fn group_state(ground: &Ground, vpc: &str, name: &str) -> security_group::State 
         description: "Nodes of tenant 1".to_owned(),
         ingress: vec![],
         egress: vec![permission("-1", 0, 0, "0.0.0.0/0", "")],
+        load_balancers: Some(vec![]),
+        controller_tags: None,
         tags: ground.tags(&at(name)),
     }
 }
@@ -279,6 +281,7 @@ fn table_state(ground: &Ground, vpc: &Found, name: &str) -> route_table::State {
     route_table::State {
         vpc: vpc.id.clone(),
         routes: vec![],
+        others: None,
         subnets: vec![],
         main: false,
         tags: ground.tags(&at(name)),
@@ -399,6 +402,7 @@ async fn route_table(ground: &Ground) {
     let state = route_table::State {
         vpc: vpc.id.clone(),
         routes: vec![route("0.0.0.0/0", &gateway)],
+        others: None,
         subnets: vec![one.id.clone()],
         main: false,
         tags: ground.tags(&at("routes")),
@@ -781,6 +785,7 @@ async fn half_made(ground: &Ground) {
     let call = ec2.create_route_table().vpc_id(&vpc.id);
     call.tag_specifications(tagged(ResourceType::RouteTable, "routes")).send().await.unwrap();
     let state = route_table::State {
+        others: None,
         vpc: vpc.id.clone(),
         routes: vec![Route { destination: "0.0.0.0/0".to_owned(), target: gateway.id.clone() }],
         subnets: vec![subnet.id.clone()],
@@ -842,6 +847,7 @@ async fn same_token(ground: &Ground) {
     let ip = ground.make(&ips, &at("ip"), &elastic_ip::State { tags: ground.tags(&at("ip")) }).await;
 
     let table = route_table::State {
+        others: None,
         vpc: vpc.id.clone(),
         routes: vec![Route { destination: "0.0.0.0/0".to_owned(), target: gateway.id.clone() }],
         subnets: vec![],

@@ -144,6 +144,8 @@ impl<'a> Site<'a> {
                 description: name.to_owned(),
                 ingress: vec![],
                 egress: vec![everywhere],
+                load_balancers: None,
+                controller_tags: None,
                 tags: ground.tags(&at(name)),
             };
             groups.push(ground.make(&SecurityGroup::new(aws.clone()), &at(name), &state).await.id);

@@ -1,0 +1,286 @@
+//! What others write to what is ours: controllers, gateways, an organisation's
+//! tagger, the network's owners.
+
+use aws_sdk_ec2::types::{Filter, IpPermission, IpRange, Tag};
+
+use super::*;
+
+fn named(name: &str, value: &str) -> Filter {
+    Filter::builder().name(name).values(value).build()
+}
+
+async fn group(aws: &Aws, name: &str) -> aws_sdk_ec2::types::SecurityGroup {
+    let all = aws.ec2.describe_security_groups().filters(named("group-name", name)).send().await.unwrap();
+    all.security_groups()[0].clone()
+}
+
+async fn allow(aws: &Aws, name: &str, port: i32, block: &str, description: Option<&str>) {
+    let id = group(aws, name).await.group_id().unwrap().to_owned();
+    let range = IpRange::builder().cidr_ip(block).set_description(description.map(str::to_owned)).build();
+    let rule = IpPermission::builder().ip_protocol("tcp").from_port(port).to_port(port).ip_ranges(range).build();
+    aws.ec2.authorize_security_group_ingress().group_id(id).ip_permissions(rule).send().await.unwrap();
+}
+
+async fn ports(aws: &Aws, name: &str) -> Vec<i32> {
+    let group = group(aws, name).await;
+    let mut ports: Vec<i32> = group.ip_permissions().iter().filter_map(|p| p.from_port()).collect();
+    ports.sort_unstable();
+    ports
+}
+
+const LBC: Option<&str> = Some("elbv2.k8s.aws/targetGroupBinding=shared");
+const NODES: &str = "solo-t-globex-nodes";
+const CONTROL_PLANE: &str = "solo-t-globex-control-plane";
+
+/// aws-load-balancer-controller#2578 and #3637: rules that it writes to nodes'
+/// groups were taken out, and its load balancers had no targets.
+#[test]
+fn rules_of_a_load_balancer_controller() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.sandbox(async |aws, _| {
+        allow(aws, NODES, 8080, "10.128.0.0/20", LBC).await;
+        allow(aws, NODES, 31000, "10.128.0.0/20", Some("kubernetes.io/rule/nlb/health=a1b2")).await;
+        let id = group(aws, NODES).await.group_id().unwrap().to_owned();
+        let tag = Tag::builder().key("kubernetes.io/cluster/solo-t-globex").value("owned").build();
+        aws.ec2.create_tags().resources(id).tags(tag).send().await.unwrap();
+    });
+    let plan = estate.plan(&[]);
+    assert_eq!(steps(&plan), [] as [&str; 0]);
+    let note = list(&plan["notes"]).iter().map(text).find(|n| n.contains("load balancer controller"));
+    let note = note.unwrap_or_else(|| panic!("{}", plan["notes"]));
+    assert!(
+        note.starts_with("tenant/globex/silo/security-group: ") && note.contains("tcp 8080 from 10.128.0.0/20"),
+        "{note}"
+    );
+
+    // The mark alone opens nothing where no controller writes, and hides nothing else where one does.
+    estate.sandbox(async |aws, _| {
+        allow(aws, CONTROL_PLANE, 443, "10.9.0.0/16", LBC).await;
+        allow(aws, NODES, 22, "10.9.0.0/16", None).await;
+    });
+    let plan = estate.plan(&[]);
+    assert_eq!(
+        steps(&plan),
+        ["update tenant/globex/silo/security-group/control-plane", "update tenant/globex/silo/security-group"]
+    );
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    estate.sandbox(async |aws, _| {
+        let ports = ports(aws, NODES).await;
+        assert!(ports.contains(&8080) && ports.contains(&31000) && !ports.contains(&22), "{ports:?}");
+        let all = group(aws, CONTROL_PLANE).await;
+        assert!(!format!("{all:?}").contains("10.9.0.0/16"));
+    });
+
+    // Made anew, the group has them too.
+    let state = fs::read_to_string(estate.state()).unwrap();
+    let mut state: Value = serde_json::from_str(&state).unwrap();
+    let resources = resources(&mut state);
+    let group_of = |one: &Value| one["groupName"] == NODES;
+    resources.values_mut().find(|one| group_of(one)).unwrap()["groupDescription"] = "another".into();
+    fs::write(estate.state(), state.to_string()).unwrap();
+    let plan = estate.plan(&[]);
+    assert!(steps(&plan).contains(&"create tenant/globex/silo/security-group".to_owned()), "{:?}", steps(&plan));
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    estate.sandbox(async |aws, _| {
+        let new = format!("{NODES}-g2");
+        let ports = ports(aws, &new).await;
+        assert!(ports.contains(&8080) && ports.contains(&31000), "{ports:?}");
+        let group = group(aws, &new).await;
+        assert!(group.tags().iter().any(|t| t.key() == Some("kubernetes.io/cluster/solo-t-globex")), "{group:?}");
+    });
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
+}
+
+/// What EC2 holds in the estate's only region.
+fn resources(state: &mut Value) -> &mut serde_json::Map<String, Value> {
+    fn find(value: &mut Value) -> Option<&mut Value> {
+        let map = value.as_object_mut()?;
+        match map.contains_key("ec2") {
+            true => map.get_mut("ec2")?.get_mut("resources"),
+            false => map.values_mut().find_map(find),
+        }
+    }
+    find(state).unwrap().as_object_mut().unwrap()
+}
+
+/// A rule in a tenant's group whose tier has no load balancers is no
+/// controller's.
+#[test]
+fn marked_rules_where_there_are_no_load_balancers() {
+    let estate = Estate::applied(&REGULATED);
+    let name = "civic-t-treasury-nodes";
+    estate.sandbox(async |aws, _| allow(aws, name, 8080, "10.0.0.0/8", LBC).await);
+    let plan = estate.plan(&[]);
+    let change = &plan["steps"][0]["changes"][0];
+    assert_eq!(text(&change["path"]), "load_balancers", "{:?}", steps(&plan));
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    estate.sandbox(async |aws, _| assert!(!ports(aws, name).await.contains(&8080)));
+}
+
+/// terraform-aws-eks#2064, #1863, #719: who reaches the private endpoint from
+/// another network is the spec's to say, and so are routes there.
+#[test]
+fn a_network_that_reaches_the_private_endpoint() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.sandbox(async |aws, _| {
+        allow(aws, CONTROL_PLANE, 443, "10.0.0.0/16", None).await;
+        let tables = aws.ec2.describe_route_tables().filters(named("tag:Name", "solo-t-globex-private-a")).send().await;
+        let table = tables.unwrap().route_tables()[0].route_table_id().unwrap().to_owned();
+        let gateways = aws.ec2.describe_nat_gateways().send().await.unwrap();
+        let gateway = gateways.nat_gateways()[0].nat_gateway_id().unwrap().to_owned();
+        let call = aws.ec2.create_route().route_table_id(table).destination_cidr_block("10.0.0.0/16");
+        call.nat_gateway_id(gateway).send().await.unwrap();
+        let vpcs = aws.ec2.describe_vpcs().filters(named("tag:ringfence.dev/tenancy", "solo")).send().await.unwrap();
+        let vpc = vpcs.vpcs()[0].vpc_id().unwrap().to_owned();
+        aws.ec2.associate_vpc_cidr_block().vpc_id(vpc).cidr_block("100.64.0.0/16").send().await.unwrap();
+    });
+    assert_eq!(list(&estate.plan(&[])["steps"]).len(), 3, "undeclared, all three are taken back");
+    estate.edit("  access:\n", "  access:\n    privateSources: [10.0.0.0/16]\n");
+    estate.edit("    zones: 2\n", "    zones: 2\n    ignore: {routes: [10.0.0.0/16], cidrBlocks: [100.64.0.0/16]}\n");
+    let plan = estate.plan(&[]);
+    assert_eq!(steps(&plan), ["update tenant/globex/silo/security-group/control-plane"], "its description");
+    let note = list(&plan["notes"]).iter().map(text).find(|n| n.contains("routes of others stay: 10.0.0.0/16 to nat-"));
+    assert!(note.is_some(), "{}", plan["notes"]);
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+    let rule = estate.sandbox(async |aws, _| format!("{:?}", group(aws, CONTROL_PLANE).await));
+    assert!(rule.contains("10.0.0.0/16") && rule.contains("access.privateSources"), "{rule}");
+}
+
+/// Routes that a virtual private gateway propagates can't be deleted (VPC User
+/// Guide, "Route propagation"): they would differ for ever.
+#[test]
+fn propagated_routes() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let text = fs::read_to_string(estate.state()).unwrap();
+    let mut state: Value = serde_json::from_str(&text).unwrap();
+    let tables = resources(&mut state).iter_mut().filter(|(id, _)| id.starts_with("rtb-"));
+    for (_, table) in tables {
+        let route = serde_json::json!({
+            "destinationCidrBlock": "10.9.0.0/16", "gatewayId": "vgw-0123456789abcdef0",
+            "origin": "EnableVgwRoutePropagation", "state": "active",
+        });
+        table["routeSet"].as_array_mut().unwrap().push(route);
+    }
+    fs::write(estate.state(), state.to_string()).unwrap();
+    let plan = estate.plan(&[]);
+    assert_eq!(steps(&plan), [] as [&str; 0]);
+    let notes: Vec<&str> = list(&plan["notes"]).iter().map(super::text).filter(|n| n.contains("vgw-")).collect();
+    assert_eq!(notes.len(), 3, "{}", plan["notes"]);
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
+}
+
+/// The name of the cluster's role.
+async fn role(aws: &Aws) -> String {
+    let all = aws.iam.list_roles().path_prefix("/ringfence/").send().await.unwrap();
+    let names = all.roles().iter().map(|r| r.role_name());
+    names.filter(|name| name.contains("globex") && name.contains("cluster")).next().unwrap().to_owned()
+}
+
+/// As the AWS provider's `ignore_tags`.
+#[test]
+fn tags_of_an_organisation() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.sandbox(async |aws, _| {
+        let vpcs = aws.ec2.describe_vpcs().filters(named("tag:ringfence.dev/tenancy", "solo")).send().await.unwrap();
+        let vpc = vpcs.vpcs()[0].vpc_id().unwrap().to_owned();
+        let tag = |k: &str| Tag::builder().key(k).value("x").build();
+        let call = aws.ec2.create_tags().resources(vpc).tags(tag("org:owner")).tags(tag("AutoTag_Creator"));
+        call.tags(tag("awsApplication")).send().await.unwrap();
+        let cluster = aws.eks.describe_cluster().name("solo-t-globex").send().await.unwrap();
+        let arn = cluster.cluster().unwrap().arn().unwrap().to_owned();
+        aws.eks.tag_resource().resource_arn(arn).tags("org:owner", "x").send().await.unwrap();
+        let group = "/aws/eks/solo-t-globex/cluster";
+        let arn = format!("arn:aws:logs:eu-central-1:123456789012:log-group:{group}");
+        aws.logs.tag_resource().resource_arn(arn).tags("org:owner", "x").send().await.unwrap();
+        let tag = aws_sdk_iam::types::Tag::builder().key("org:owner").value("x").build().unwrap();
+        aws.iam.tag_role().role_name(role(aws).await).tags(tag).send().await.unwrap();
+    });
+    assert_eq!(list(&estate.plan(&[])["steps"]).len(), 4, "undeclared, they are taken out");
+    estate.edit(
+        "  access:\n",
+        "  tags: {team: a}\n  ignoreTags: {keys: [\"org:owner\"], keyPrefixes: [AutoTag_]}\n  access:\n",
+    );
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+    estate.sandbox(async |aws, _| {
+        let vpcs = aws.ec2.describe_vpcs().filters(named("tag:ringfence.dev/tenancy", "solo")).send().await.unwrap();
+        let keys: Vec<&str> = vpcs.vpcs()[0].tags().iter().filter_map(|t| t.key()).collect();
+        for key in ["org:owner", "AutoTag_Creator", "awsApplication", "team"] {
+            assert!(keys.contains(&key), "{key}: {keys:?}");
+        }
+        let cluster = aws.eks.describe_cluster().name("solo-t-globex").send().await.unwrap();
+        let tags = cluster.cluster().unwrap().tags().unwrap();
+        assert!(tags.contains_key("org:owner") && tags.contains_key("team"), "{tags:?}");
+        let role = aws.iam.get_role().role_name(role(aws).await).send().await.unwrap();
+        let tags = role.role().unwrap().tags();
+        assert!(tags.iter().any(|t| t.key() == "org:owner") && tags.iter().any(|t| t.key() == "team"), "{tags:?}");
+    });
+}
+
+/// What GuardDuty's Runtime Monitoring puts into a VPC: `tag` says that it is
+/// GuardDuty's.
+pub async fn guardduty(aws: &Aws, tag: bool) -> String {
+    let vpcs = aws.ec2.describe_vpcs().filters(named("tag:ringfence.dev/tenancy", "solo")).send().await.unwrap();
+    let vpc = vpcs.vpcs()[0].vpc_id().unwrap().to_owned();
+    let tags = |kind: aws_sdk_ec2::types::ResourceType| {
+        let tag = tag.then(|| vec![Tag::builder().key("GuardDutyManaged").value("true").build()]);
+        aws_sdk_ec2::types::TagSpecification::builder().resource_type(kind).set_tags(tag).build()
+    };
+    let group = aws.ec2.create_security_group().vpc_id(&vpc).group_name(format!("GuardDutyManagedSecurityGroup-{vpc}"));
+    let group = group.description("x").tag_specifications(tags(aws_sdk_ec2::types::ResourceType::SecurityGroup));
+    let group = group.send().await.unwrap().group_id().unwrap().to_owned();
+    let subnets = aws
+        .ec2
+        .describe_subnets()
+        .filters(named("vpc-id", &vpc))
+        .filters(named("tag-key", "kubernetes.io/role/internal-elb"));
+    let subnets = subnets.send().await.unwrap().subnets().iter().map(|s| s.subnet_id().unwrap().to_owned()).collect();
+    let call = aws.ec2.create_vpc_endpoint().vpc_id(&vpc).service_name("com.amazonaws.eu-central-1.guardduty-data");
+    let call = call.vpc_endpoint_type(aws_sdk_ec2::types::VpcEndpointType::Interface).set_subnet_ids(Some(subnets));
+    let call = call.security_group_ids(group).tag_specifications(tags(aws_sdk_ec2::types::ResourceType::VpcEndpoint));
+    call.send().await.unwrap().vpc_endpoint().unwrap().vpc_endpoint_id().unwrap().to_owned()
+}
+
+/// hashicorp/terraform-provider-aws#46747: it held subnets and the VPC.
+#[test]
+fn guardduty_in_a_vpc_that_goes() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.sandbox(async |aws, _| guardduty(aws, true).await);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
+    let left = estate.sandbox(async |aws, _| {
+        let endpoints = aws.ec2.describe_vpc_endpoints().send().await.unwrap();
+        let vpcs = aws.ec2.describe_vpcs().filters(named("tag-key", "ringfence.dev/tenancy")).send().await.unwrap();
+        endpoints.vpc_endpoints().len() + vpcs.vpcs().len()
+    });
+    assert_eq!(left, 0);
+}
+
+/// A new VPC that can never be connected with another of the account.
+#[test]
+fn a_vpc_that_overlaps_another() {
+    let estate = Estate::planted(&SINGLE_SILO);
+    let notes = |estate: &Estate| {
+        let plan = estate.plan(&[]);
+        list(&plan["notes"]).iter().map(|n| text(n).to_owned()).filter(|n| n.contains("overlaps")).collect::<Vec<_>>()
+    };
+    assert_eq!(notes(&estate), [] as [&str; 0]);
+    estate.sandbox(async |aws, _| {
+        aws.ec2.create_vpc().cidr_block("10.128.0.0/16").send().await.unwrap();
+    });
+    let notes = notes(&estate);
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].starts_with("tenant/globex/silo/vpc: its block 10.128.0.0/20 overlaps vpc-"), "{notes:?}");
+}
+
+/// Some services' endpoints take no policy: asked for one, EC2 refuses to make
+/// them (awslabs/landing-zone-accelerator-on-aws#224).
+#[test]
+fn an_endpoint_that_takes_no_policy() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.edit("endpoints: [s3]", "endpoints: [s3, email-smtp, sts]");
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+}

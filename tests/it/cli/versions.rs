@@ -1,0 +1,252 @@
+//! Kubernetes versions that change, and what else the spec asks of what exists
+//! already.
+
+use super::*;
+
+/// The spec with another Kubernetes version.
+fn at(estate: &Estate, from: &str, to: &str) {
+    estate.edit(&format!("kubernetesVersion: \"{from}\""), &format!("kubernetesVersion: \"{to}\""));
+}
+
+fn runs(estate: &Estate) -> (String, Vec<String>) {
+    estate.sandbox(async |aws, _| {
+        let name = "solo-t-globex";
+        let cluster = aws.eks.describe_cluster().name(name).send().await.unwrap();
+        let groups = aws.eks.list_nodegroups().cluster_name(name).send().await.unwrap();
+        let mut versions = Vec::new();
+        for group in groups.nodegroups() {
+            let group = aws.eks.describe_nodegroup().cluster_name(name).nodegroup_name(group).send().await.unwrap();
+            versions.push(group.nodegroup().unwrap().version().unwrap().to_owned());
+        }
+        (cluster.cluster().unwrap().version().unwrap().to_owned(), versions)
+    })
+}
+
+/// hashicorp/terraform-provider-kubernetes#1367: what a cluster's next version
+/// brings can't be asked of the one that it runs.
+#[test]
+fn objects_whose_api_comes_with_the_upgrade() {
+    let estate = Estate::new(&SINGLE_SILO);
+    at(&estate, "1.36", "1.35");
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    at(&estate, "1.35", "1.36");
+    let plan = estate.plan(&[]);
+    let steps = list(&plan["steps"]);
+    let mutating = |s: &&Value| text(&s["summary"]).starts_with("MutatingAdmissionPolicy");
+    assert!(steps.iter().filter(mutating).count() > 1, "{:#?}", self::steps(&plan));
+    for step in steps.iter().filter(mutating) {
+        let needs: Vec<&str> = list(&step["needs"]).iter().map(|n| text(&n["address"])).collect();
+        assert!(needs.contains(&"tenant/globex/silo/cluster"), "{} after {needs:?}", step["address"]);
+    }
+    let note = list(&plan["notes"]).iter().map(text).find(|n| n.contains("APIs"));
+    assert!(note.is_some_and(|n| n.starts_with("tenant/globex/silo/cluster: ")), "{}", plan["notes"]);
+    // Nodes follow, and say so before.
+    let group = steps.iter().find(|s| s["address"] == "tenant/globex/silo/node-group/system").unwrap();
+    assert_eq!((&group["changes"][0]["before"], &group["changes"][0]["after"]), (&"1.35".into(), &"1.36".into()));
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(runs(&estate), ("1.36".to_owned(), vec!["1.36".to_owned(); 2]));
+    assert_eq!(self::steps(&estate.plan(&[])), [] as [&str; 0]);
+}
+
+/// What no version of the cluster serves is a mistake in its template, upgrade
+/// or not.
+#[test]
+fn an_api_that_does_not_come() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let template = estate.path().join("templates/manifests/cluster");
+    fs::create_dir_all(&template).unwrap();
+    fs::write(template.join("w.yaml"), "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\n").unwrap();
+    estate.run(&["plan", "--templates", "templates"]).refuses(&["serves no example.com/v1 Widget", "`requires:`"]);
+}
+
+/// EKS goes one minor version at a time, and takes a control plane further only
+/// when its nodes follow (hashicorp/terraform-provider-aws#19478,
+/// rancher/rancher#27777).
+#[test]
+fn one_minor_version_at_a_time() {
+    let estate = Estate::new(&SINGLE_SILO);
+    at(&estate, "1.36", "1.33");
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    at(&estate, "1.33", "1.35");
+    let plan = estate.plan(&[]);
+    let waits = &plan["blocked"][0];
+    assert_eq!((text(&waits["address"]), &waits["pending"]), ("tenant/globex/silo/cluster", &Value::Bool(true)));
+    assert!(text(&waits["reason"]).contains("this run goes to 1.34"), "{waits}");
+    let run = estate.run(&["apply", "--auto-approve"]).exits(3);
+    let said = format!("{}{}", run.out, run.err).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(!said.contains("bug in ringfence"), "{said}");
+    assert!(said.contains("Kubernetes 1.35 takes another one") && said.contains("Apply incomplete"), "{said}");
+    assert_eq!(runs(&estate), ("1.34".to_owned(), vec!["1.34".to_owned(); 2]));
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(runs(&estate), ("1.35".to_owned(), vec!["1.35".to_owned(); 2]));
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+}
+
+/// EKS user guide, "Roll back a cluster to a previous Kubernetes version".
+#[test]
+fn a_version_below_the_running_one() {
+    let estate = Estate::new(&SINGLE_SILO);
+    at(&estate, "1.36", "1.35");
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    at(&estate, "1.35", "1.34");
+    let never = estate.run(&["plan"]).exits(1).out;
+    let never = never.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(never.contains("it runs Kubernetes 1.35, and EKS doesn't take it back to 1.34"), "{never}");
+    assert!(!never.contains("No changes"), "{never}");
+    at(&estate, "1.34", "1.36");
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    at(&estate, "1.36", "1.35");
+    let plan = estate.run(&["plan", "--format", "json"]).exits(1).json();
+    assert_eq!(steps(&plan), [] as [&str; 0], "nothing is done by itself");
+    let reason = text(&plan["blocked"][0]["reason"]);
+    assert!(reason.starts_with("it runs Kubernetes 1.36; EKS can take it back to 1.35 until 20"), "{reason}");
+    let help = text(&plan["blocked"][0]["help"]);
+    assert!(help.contains("update-nodegroup-version") && help.contains("update-cluster-version"), "{help}");
+
+    // As the help says: nodes first. They aren't brought forward again meanwhile.
+    let back = |group: Option<&'static str>| {
+        estate.sandbox(async move |aws, _| {
+            let name = "solo-t-globex";
+            match group {
+                Some(group) => {
+                    let call = aws.eks.update_nodegroup_version().cluster_name(name).nodegroup_name(group);
+                    call.version("1.35").send().await.map(drop).map_err(|e| format!("{:?}", e.into_service_error()))
+                }
+                None => {
+                    let call = aws.eks.update_cluster_version().name(name).version("1.35").send().await;
+                    call.map(drop).map_err(|e| format!("{:?}", e.into_service_error()))
+                }
+            }
+        })
+    };
+    assert!(back(None).is_err_and(|e| e.contains("Kubelet version skew")), "its nodes are ahead");
+    back(Some("system")).unwrap();
+    settle(&estate);
+    assert_eq!(steps(&estate.run(&["plan", "--format", "json"]).exits(1).json()), [] as [&str; 0]);
+    back(Some("t-globex")).unwrap();
+    settle(&estate);
+    back(None).unwrap();
+    settle(&estate);
+    assert_eq!(runs(&estate), ("1.35".to_owned(), vec!["1.35".to_owned(); 2]));
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+}
+
+/// Until no update is under way.
+fn settle(estate: &Estate) {
+    estate.sandbox(async |aws, _| {
+        let name = "solo-t-globex";
+        loop {
+            let mut active = true;
+            let cluster = aws.eks.describe_cluster().name(name).send().await.unwrap();
+            active &= cluster.cluster().unwrap().status().unwrap().as_str() == "ACTIVE";
+            for group in ["system", "t-globex"] {
+                let group = aws.eks.describe_nodegroup().cluster_name(name).nodegroup_name(group).send().await.unwrap();
+                active &= group.nodegroup().unwrap().status().unwrap().as_str() == "ACTIVE";
+            }
+            if active {
+                return;
+            }
+            Clock::real().sleep(std::time::Duration::from_millis(50)).await;
+        }
+    });
+}
+
+/// A VPC keeps its block, whatever the spec says later.
+#[test]
+fn a_block_that_the_spec_moves() {
+    for (from, to, says) in [
+        ("supernet: 10.128.0.0/16", "supernet: 10.96.0.0/16", "isn't within network.supernet 10.96.0.0/16"),
+        ("vpcPrefix: 20", "vpcPrefix: 21", "network.vpcPrefix is 21"),
+    ] {
+        let estate = Estate::applied(&SINGLE_SILO);
+        estate.edit(from, to);
+        for args in [&["plan"][..], &["apply", "--auto-approve"]] {
+            let run = estate.run(args).exits(1);
+            let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(said.contains(says) && !said.contains("as the spec says"), "{args:?}: {said}");
+        }
+    }
+}
+
+/// What names a cluster's service addresses goes by the cluster, which keeps
+/// them: otherwise DNS would be cut off from the API server.
+#[test]
+fn service_addresses_stay_together() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.edit("flowLogs: true", "flowLogs: true\n    serviceCidr: 172.24.0.0/16");
+    let plan = estate.run(&["plan", "--format", "json"]).exits(1).json();
+    assert_eq!(steps(&plan), [] as [&str; 0]);
+    assert_eq!(text(&plan["blocked"][0]["changes"][0]["path"]), "service_cidr");
+    let allowed = ["plan", "--format", "json", "--allow-replace", "tenant/globex/silo/cluster"];
+    let plan = estate.run(&allowed).exits(0).json();
+    assert!(steps(&plan).contains(&"create tenant/globex/silo/cluster".to_owned()), "{:?}", steps(&plan));
+}
+
+/// Each setting that is changed after it was applied is a change, a block or a
+/// note: none is passed over in silence.
+#[test]
+fn no_setting_is_passed_over() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let spec = SINGLE_SILO.text();
+    let own = "nodes: {instanceTypes: [m7i.large], min: 2, max: 3, desired: 2}";
+    let overrides = |more: &str| (own.to_owned(), format!("{own}\n        {more}"));
+    let nodes = |nodes: &str| (own.to_owned(), format!("nodes: {{{nodes}}}"));
+    let other = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+    let edits = [
+        other("kubernetesVersion: \"1.36\"", "kubernetesVersion: \"1.37\""),
+        other("kubernetesVersion: \"1.36\"", "kubernetesVersion: \"1.35\""),
+        other("kubernetesVersion: \"1.36\"", "kubernetesVersion: \"1.34\""),
+        other("supernet: 10.128.0.0/16", "supernet: 10.96.0.0/16"),
+        other("vpcPrefix: 20", "vpcPrefix: 21"),
+        other("natGateways: single", "natGateways: per-zone"),
+        other("endpoints: [s3]", "endpoints: [s3, dynamodb]"),
+        other("endpoints: [s3]", "endpoints: []"),
+        other("flowLogs: true", "flowLogs: false"),
+        other("flowLogs: true", "flowLogs: true\n    serviceCidr: 172.24.0.0/16"),
+        other("203.0.113.0/24", "198.51.100.0/24"),
+        other("  access:\n", "  access:\n    privateSources: [10.0.0.0/16]\n"),
+        other("  access:\n", "  access:\n    operators: [arn:aws:iam::123456789012:role/ringfence]\n"),
+        other("role/PlatformAdmin", "role/Another"),
+        other("  access:\n", "  tags: {team: a}\n  access:\n"),
+        nodes("instanceTypes: [m7i.xlarge], min: 2, max: 3, desired: 2"),
+        nodes("instanceTypes: [m7i.large], min: 1, max: 3, desired: 2"),
+        nodes("instanceTypes: [m7i.large], min: 2, max: 4, desired: 2"),
+        nodes("instanceTypes: [m7i.large], min: 2, max: 3, desired: 2, capacityType: spot"),
+        nodes("instanceTypes: [m7i.large], min: 2, max: 3, desired: 2, dataVolume: {sizeGiB: 120}"),
+        nodes("instanceTypes: [m7i.large], min: 2, max: 3, desired: 2, rootVolume: {sizeGiB: 8, type: gp3}"),
+        nodes("instanceTypes: [m7i.large], min: 2, max: 3, desired: 2, podPidsLimit: 2048"),
+        nodes("instanceTypes: [m7i.large], min: 2, max: 3, desired: 2, fips: true"),
+        overrides("systemNodes: {max: 5}"),
+        overrides("systemNodes: {instanceTypes: [m7g.xlarge]}"),
+        overrides("cluster: {logTypes: [audit]}"),
+        overrides("cluster: {logRetentionDays: 400}"),
+        overrides("cluster: {deletionProtection: false}"),
+        overrides("cluster: {upgradePolicy: extended}"),
+        overrides("cluster: {kms: {deletionWindowDays: 7}}"),
+        overrides("cluster: {kms: {rotationDays: 400}}"),
+        overrides("network: {flowLogRetentionDays: 120}"),
+        overrides("addons: {coredns: {configuration: {replicaCount: 3}}}"),
+        overrides("addons: {vpc-cni: {version: v1.23.0-eksbuild.1}}"),
+        overrides("namespace: {quota: {pods: \"201\"}}"),
+        overrides("namespace: {limits: {max: {cpu: \"4\"}}}"),
+        overrides("pods: {allowedRegistries: [account-ecr, registry.example.com/acme]}"),
+        overrides("pods: {allowedCapabilities: []}"),
+        overrides("pods: {seccompProfiles: [profiles/audit.json]}"),
+        overrides("exposure: {loadBalancers: false}\n        namespace: {quota: {services.loadbalancers: \"0\"}}"),
+    ];
+    let mut silent = Vec::new();
+    for (from, to) in &edits {
+        estate.write(&spec);
+        estate.edit(from, to);
+        let run = estate.run(&["plan", "--format", "json"]);
+        let plan = run.json();
+        assert_eq!(plan["type"], "plan", "{to}: {}{}", run.out, run.err);
+        let says =
+            !list(&plan["steps"]).is_empty() || !list(&plan["blocked"]).is_empty() || !list(&plan["notes"]).is_empty();
+        if !says {
+            silent.push(to);
+        }
+    }
+    assert!(silent.is_empty(), "{silent:#?}");
+}
