@@ -174,8 +174,8 @@ fn propagated_routes() {
 /// The name of the cluster's role.
 async fn role(aws: &Aws) -> String {
     let all = aws.iam.list_roles().path_prefix("/ringfence/").send().await.unwrap();
-    let names = all.roles().iter().map(|r| r.role_name());
-    names.filter(|name| name.contains("globex") && name.contains("cluster")).next().unwrap().to_owned()
+    let mut names = all.roles().iter().map(|r| r.role_name());
+    names.find(|name| name.contains("globex") && name.contains("cluster")).unwrap().to_owned()
 }
 
 /// As the AWS provider's `ignore_tags`.
