@@ -33,7 +33,7 @@ pub fn check(config: &SdkConfig) -> Result<()> {
         let own = variable(service);
         let name = [own.as_str(), ENDPOINT].into_iter().find(|name| set(name)).unwrap_or("the profile's endpoint_url");
         if !is_address(&url) {
-            return Err(Error::usage(format!("{name} is `{url}`, which is no address of an endpoint"))
+            return Err(Error::input(format!("{name} is `{url}`, which is no address of an endpoint"))
                 .help("write it as https://HOST or http://HOST:PORT, or unset it"));
         }
         if config.use_fips() == Some(true) {
@@ -41,7 +41,7 @@ pub fn check(config: &SdkConfig) -> Result<()> {
                 "a FIPS endpoint is asked for, and {name} names an endpoint: one excludes the other, because only AWS's \
                  own endpoints have a FIPS form"
             );
-            return Err(Error::usage(message)
+            return Err(Error::input(message)
                 .help("unset AWS_USE_FIPS_ENDPOINT (in a profile, use_fips_endpoint), or unset the endpoint"));
         }
     }

@@ -198,8 +198,8 @@ async fn verify(
     }
     ui.status("Reading what was written");
     for pause in [1.0, 4.0, 0.0] {
-        let left = match session.plan_for(policy, upgrade, versions.clone()).await {
-            Ok((_, left)) => left,
+        let left = match session.left(policy, upgrade, versions.clone()).await {
+            Ok(left) => left,
             // The clients have tried it again already.
             Err(error) => {
                 report.unconfirmed = vec![Unconfirmed { addresses: done, error }];

@@ -120,7 +120,9 @@ impl Session {
     /// Reads what exists and builds what should: two rounds of bulk reads, of
     /// which the first tells the stack what was decided before.
     pub async fn look(&self, policy: &Policy, upgrade: bool) -> Result<Look> {
-        self.look_for(policy, upgrade, BTreeMap::new()).await
+        let look = self.look_for(policy, upgrade, BTreeMap::new()).await?;
+        self.know_clusters(&look.observed)?;
+        Ok(look)
     }
 
     /// The same, with these versions of clusters to reach.
@@ -138,7 +140,6 @@ impl Session {
         let mut observed = observe::observe(&self.kinds, &desired, &round, known, self.in_cluster).await;
         observed.notes.extend(stack::old_images(&desired, &facts));
         stack::settle(&self.spec, &mut observed);
-        self.know_clusters(&observed)?;
         let read_all = self.in_cluster && observed.unread.is_empty();
         let next =
             |c: spec::ClusterOf<'_>| (stack::prefix(c.owner).join("cluster"), facts.next_version(&self.spec, &c));
@@ -186,18 +187,7 @@ impl Session {
     }
 
     pub async fn plan(&self, policy: &Policy, upgrade: bool) -> Result<(Look, Plan)> {
-        self.plan_for(policy, upgrade, BTreeMap::new()).await
-    }
-
-    /// The same, with these versions of clusters to reach: of a run that is
-    /// over, what comes after it is no part.
-    pub async fn plan_for(
-        &self,
-        policy: &Policy,
-        upgrade: bool,
-        versions: BTreeMap<Address, KubernetesVersion>,
-    ) -> Result<(Look, Plan)> {
-        let look = self.look_for(policy, upgrade, versions).await?;
+        let look = self.look(policy, upgrade).await?;
         look.observed.readable()?;
         for id in &policy.tenants {
             let known = self.spec.tenant(id).is_some()
@@ -209,9 +199,25 @@ impl Session {
             }
         }
         look.know(policy)?;
-        let policy = Policy { aws_only: !self.in_cluster, ..policy.clone() };
-        let plan = plan::plan(&look.desired, &look.observed, &self.kinds, &policy)?;
+        let plan = self.plan_of(&look, policy)?;
         Ok((look, plan))
+    }
+
+    /// What is left of a run that is over and that brought clusters to these
+    /// versions. What the policy names may be gone by now.
+    pub async fn left(
+        &self,
+        policy: &Policy,
+        upgrade: bool,
+        versions: BTreeMap<Address, KubernetesVersion>,
+    ) -> Result<Plan> {
+        let look = self.look_for(policy, upgrade, versions).await?;
+        self.plan_of(&look, policy)
+    }
+
+    fn plan_of(&self, look: &Look, policy: &Policy) -> Result<Plan> {
+        let policy = Policy { aws_only: !self.in_cluster, ..policy.clone() };
+        plan::plan(&look.desired, &look.observed, &self.kinds, &policy)
     }
 
     /// The tenancy's lock. Its lease is measured on the wall: a fast sandbox

@@ -5,10 +5,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A resource's public name, such as `tenant/12345/silo/vpc` or
-/// `pool/shared-1/cluster`: slash-separated, each part of `a-z0-9.-`.
+/// `pool/shared-1/cluster`: parts with slashes between them, each of letters,
+/// digits and `-._:+@`. Any other character is written as `=` and the two
+/// hexadecimal digits of each of its bytes, so that no two names become one.
 ///
-/// The first two parts are the [`Owner`]. Addresses are written into tags and
-/// shown to people; a change of their form needs a table of moves.
+/// The first two parts are the [`Owner`]. Addresses are written into tags,
+/// whose values EKS and IAM hold to these characters; they are shown to people.
+/// A change of their form needs a table of moves.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Address(String);
@@ -26,20 +29,9 @@ pub enum Owner {
 }
 
 impl Address {
-    /// Joins parts into an address. Characters that an address can't hold
-    /// become `-`.
-    pub fn new(parts: impl AsRef<str>) -> Self {
-        Self(
-            parts
-                .as_ref()
-                .chars()
-                .map(|c| match c {
-                    'a'..='z' | '0'..='9' | '/' | '-' | '.' => c,
-                    'A'..='Z' => c.to_ascii_lowercase(),
-                    _ => '-',
-                })
-                .collect(),
-        )
+    /// An address from its text. [`part`] makes a part of any name.
+    pub fn new(text: impl AsRef<str>) -> Self {
+        Self(escaped(text.as_ref(), |c| matches!(c, '/' | '=')))
     }
 
     /// This address with one more part.
@@ -95,6 +87,23 @@ impl Address {
     pub fn is_within(&self, other: &Self) -> bool {
         self.0.strip_prefix(&other.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
+}
+
+/// `name` as one part of an address.
+pub fn part(name: &str) -> String {
+    escaped(name, |_| false)
+}
+
+fn escaped(text: &str, kept: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '.' | '_' | ':' | '+' | '@' => out.push(c),
+            _ if kept(c) => out.push(c),
+            _ => out.extend(c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("={byte:02x}"))),
+        }
+    }
+    out
 }
 
 impl fmt::Display for Address {

@@ -9,12 +9,13 @@
 //! 4. What is made or changed comes after what it refers to: an object in a
 //!    cluster after what brings its API.
 //! 5. A way is closed only after those who go by it are gone.
+//! 6. A tenant's home goes only after the whole of the one that takes its place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::address::Address;
+use super::address::{Address, Owner};
 use super::desired::{Desired, Resource};
 use super::diff;
 use super::error::{Error, Result};
@@ -56,7 +57,8 @@ impl<'a> Lint<'a> {
         self.takes_nothing_in_use(plan)?;
         self.deletes_after_users(plan)?;
         self.makes_after_needs(plan)?;
-        self.closes_ways_last(plan)
+        self.closes_ways_last(plan)?;
+        self.keeps_homes_until_replaced(plan)
     }
 
     fn acts_in_order(plan: &Plan) -> Result<()> {
@@ -229,6 +231,42 @@ impl<'a> Lint<'a> {
                 let gone = plan.steps.iter().position(gone);
                 if !gone.is_some_and(|gone| comes_after(plan, i, gone)) {
                     return Err(refused(step, &format!("it takes away what {user} still needs")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn keeps_homes_until_replaced(&self, plan: &Plan) -> Result<()> {
+        let lives = |place: &Address| self.desired.iter().any(|r| r.address.is_within(place));
+        // Logs that were kept, and their key, are no home.
+        let is_home = |place: &Address| {
+            let mut found = self.observed.found.keys().filter(|a| a.is_within(place)).filter_map(|a| self.kind_at(a));
+            found.any(|kind| !kind.keeps_data() && kind.name() != "aws.kms-key")
+        };
+        // Where all goes, nothing takes the place of anything.
+        let goes = |s: &Step| s.action == Action::Delete && !s.replaces && self.desired.contains(&s.address);
+        let going: BTreeSet<Address> = plan.steps.iter().filter(|s| goes(s)).map(|s| s.address.place()).collect();
+        let mut homes: BTreeMap<Address, BTreeSet<Address>> = BTreeMap::new();
+        for (i, step) in plan.steps.iter().enumerate().filter(|(_, s)| s.action == Action::Delete) {
+            let place = step.address.place();
+            let Owner::Tenant(_) = place.owner() else { continue };
+            let next = homes.entry(place.clone()).or_insert_with(|| {
+                let gone = !lives(&place) && is_home(&place);
+                let own = self.desired.iter().filter(|r| gone && r.address.owner() == place.owner());
+                own.map(|r| r.address.place()).filter(|home| !going.contains(home)).collect()
+            });
+            let within = |a: &Address| next.iter().any(|home| a.is_within(home));
+            if let Some(blocked) = plan.blocked.iter().find(|b| within(&b.address)) {
+                return Err(refused(step, &format!("{} of the tenant's next home is blocked", blocked.address)));
+            }
+            for (j, other) in plan.steps.iter().enumerate() {
+                let makes = matches!(other.action, Action::Create | Action::Update | Action::Wait);
+                if makes && within(&other.address) && !comes_after(plan, i, j) {
+                    return Err(refused(
+                        step,
+                        &format!("{} of the tenant's next home isn't there by then", other.address),
+                    ));
                 }
             }
         }

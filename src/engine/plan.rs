@@ -1229,6 +1229,16 @@ impl<'a> Planner<'a> {
                 needs.push((*maker, *i));
             }
         }
+        // Whoever has the former version of what a deleter waits for has moved on, too.
+        let mut followers: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut at = 0;
+        while let Some((i, j)) = needs.get(at).copied() {
+            at += 1;
+            if self.deleting.contains_key(&i) {
+                let users = followers.entry(j).or_insert_with(|| self.followers(j));
+                needs.extend(users.iter().map(|user| (i, *user)));
+            }
+        }
         for (i, need) in needs {
             if let Some(step) = self.plan.steps.get_mut(i)
                 && i != need
@@ -1236,6 +1246,19 @@ impl<'a> Planner<'a> {
                 step.needs.insert(need);
             }
         }
+    }
+
+    /// The makers that hold the former version of what `step` changes until
+    /// they are done, such as node groups of a launch template.
+    fn followers(&self, step: usize) -> Vec<usize> {
+        let Some(step) = self.plan.steps.get(step).filter(|s| s.action == Action::Update) else { return Vec::new() };
+        let moved = self.kinds.get(step.kind).map(|kind| kind.moves(&step.changes)).unwrap_or_default();
+        let follows = |user: &Address| {
+            let state = self.desired.get(user).map(|r| &r.state);
+            let refers = |(to, output): &(Address, String)| *to == step.address && moved.contains(&output.as_str());
+            state.is_some_and(|state| references(state).iter().any(refers))
+        };
+        self.making.iter().filter(|(user, _)| !moved.is_empty() && follows(user)).map(|(_, j)| *j).collect()
     }
 
     /// False if nobody needs to wait for a step: it changes nothing but tags,

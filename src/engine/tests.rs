@@ -18,7 +18,7 @@ use super::execute::{Chance, Executor, Stop};
 use super::kind::*;
 use super::lint::Lint;
 use super::observe::{Observed, observe};
-use super::plan::{Action, Loss, Plan, Policy, plan};
+use super::plan::{Action, Blocked, Loss, Plan, Policy, plan};
 use super::report::{Outcome, Report};
 use super::value::reference;
 
@@ -927,6 +927,32 @@ async fn an_old_home_and_what_it_uses_stay_until_they_are_named() {
     2: delete tenant/a/pool/p/nodes g1 [] after {0,1}
     3: delete pool/p/class g1 [] after {0,1,2}
     ");
+    let (after, observed) = (in_the_silo(), world.observed(&in_the_silo()).await);
+    for (change, why) in [
+        (&(|plan: &mut Plan| plan.steps[2].needs.clear()) as &dyn Fn(&mut Plan), "isn't there by then"),
+        (
+            &|plan: &mut Plan| {
+                let step = plan.steps[1].clone();
+                plan.blocked.push(Blocked {
+                    address: step.address,
+                    kind: step.kind.to_owned(),
+                    reason: "it can't be".to_owned(),
+                    help: None,
+                    pending: true,
+                    cluster: None,
+                    unmet: false,
+                    controls: vec![],
+                    changes: vec![],
+                });
+            },
+            "is blocked",
+        ),
+    ] {
+        let mut broken = plan.clone();
+        change(&mut broken);
+        let error = lint(&world, &after, &observed).check(&broken).unwrap_err();
+        assert!(error.message.contains("tenant/a/silo/") && error.message.contains(why), "{error}");
+    }
     world.cloud.lock().unwrap().fail.insert("tenant/a/silo/nodes".to_owned());
     world.log();
     let report = world.execute(&plan).await;

@@ -17,7 +17,7 @@ use super::access::{access_entries, workload_role};
 use super::cluster::DAEMONS;
 use super::network::Network;
 use super::{Site, Stack, Terms};
-use crate::engine::address::Address;
+use crate::engine::address::{Address, part};
 use crate::engine::error::{Error, Result};
 use crate::engine::value::reference;
 use crate::kinds::k8s::manifest;
@@ -182,11 +182,8 @@ impl Stack<'_> {
         let kind = text("/kind", &whole).ok_or("an object has no kind")?;
         let name = text("/metadata/name", &whole).ok_or_else(|| format!("a {kind} has no metadata.name"))?;
         let namespace = text("/metadata/namespace", &whole).filter(|n| tenant.is_none_or(|t| t.namespace() != *n));
-        let id = match namespace {
-            Some(namespace) => format!("k8s/{kind}-{namespace}-{name}"),
-            None => format!("k8s/{kind}-{name}"),
-        };
-        let address = home.join(id);
+        let api = text("/apiVersion", &whole).unwrap_or_default();
+        let address = home.join(object_part(&api, &kind, namespace.as_deref(), &name));
         manifest::own(&mut whole, &self.spec.name, &address);
         if let Some(labels) = whole.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
             labels.insert("app.kubernetes.io/managed-by".to_owned(), "ringfence".into());
@@ -283,6 +280,38 @@ impl Stack<'_> {
             "uidRange": tenant.uid_range,
         }))
     }
+}
+
+/// API groups that every Kubernetes has, beside those whose names have no dot:
+/// their kinds need no group in an address.
+const OWN_GROUPS: &[&str] = &[
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "rbac.authorization.k8s.io",
+    "resource.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+];
+
+/// `k8s/<kind>/<name>` or `k8s/<kind>/<namespace>/<name>`, with the API group
+/// behind the kind where it isn't one of Kubernetes' own.
+fn object_part(api: &str, kind: &str, namespace: Option<&str>, name: &str) -> String {
+    let group = api.split_once('/').map_or("", |(group, _)| group);
+    let group = match group.contains('.') && !OWN_GROUPS.contains(&group) {
+        true => format!(".{group}"),
+        false => String::new(),
+    };
+    let kind = format!("{}{group}", kind.to_lowercase());
+    let parts = [Some(kind.as_str()), namespace, Some(name)];
+    let parts: Vec<String> = parts.into_iter().flatten().map(part).collect();
+    format!("k8s/{}", parts.join("/"))
 }
 
 fn identity(site: &Site<'_>, object: &Value) -> Identity {

@@ -13,7 +13,7 @@ use crate::aws::tags;
 use crate::engine::address::Address;
 use crate::engine::desired::Desired;
 use crate::engine::error::{Error, Result};
-use crate::engine::value::reference;
+use crate::engine::value::{reference, references};
 use crate::kinds::aws::security_group::Permission;
 use crate::kinds::aws::versions::{compare_releases, is_safe_release};
 use crate::kinds::aws::{launch_template, node_group, security_group};
@@ -403,8 +403,15 @@ pub fn old_images(desired: &Desired, facts: &Facts) -> Vec<String> {
     let mut old: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     let mut unknown: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for resource in desired.iter().filter(|r| r.kind == node_group::NAME) {
-        let text = |field: &str| resource.state.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (image, release) = ((text("ami_type"), text("version")), text("release_version"));
+        let field = |name: &str| resource.state.get(name).unwrap_or(&Value::Null);
+        let text = |name: &str| field(name).as_str().unwrap_or_default().to_owned();
+        // Nodes that follow their cluster have its version.
+        let cluster = references(field("version")).into_iter().find_map(|(address, _)| desired.get(&address));
+        let version = match cluster {
+            Some(cluster) => cluster.state.get("version").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            None => text("version"),
+        };
+        let (image, release) = ((text("ami_type"), version), text("release_version"));
         let address = resource.address.to_string();
         match facts.releases.get(&image) {
             _ if image.0 == "CUSTOM" => {}

@@ -181,14 +181,14 @@ fn what_waits_for_what() {
 
     let dns = before(&desired, "pool/shared-1/addon/coredns");
     assert!(dns.contains("pool/shared-1/node-group/system"));
-    assert!(dns.iter().any(|a| a.starts_with("pool/shared-1/k8s/networkpolicy-kube-system-")), "{dns:?}");
+    assert!(dns.iter().any(|a| a.starts_with("pool/shared-1/k8s/networkpolicy/kube-system/")), "{dns:?}");
     assert!(dns.iter().any(|a| a.starts_with("pool/shared-1/cluster/access-entry/")));
 
-    let binding = before(&desired, "tenant/23456/pool/shared-1/k8s/rolebinding-tenant");
-    for first in ["resourcequota-tenant", "limitrange-tenant", "networkpolicy-default-deny", "namespace-t-23456"] {
+    let binding = before(&desired, "tenant/23456/pool/shared-1/k8s/rolebinding/tenant");
+    for first in ["resourcequota/tenant", "limitrange/tenant", "networkpolicy/default-deny", "namespace/t-23456"] {
         assert!(binding.contains(&format!("tenant/23456/pool/shared-1/k8s/{first}")), "{first}");
     }
-    assert!(binding.contains("pool/shared-1/k8s/priorityclass-ringfence-standard-10000"));
+    assert!(binding.contains("pool/shared-1/k8s/priorityclass/ringfence-standard-10000"));
     let none = built(&example("regulated"));
     assert!(none.iter().all(|r| r.kind != "aws.nat-gateway" && r.kind != "aws.elastic-ip"));
 }
@@ -432,9 +432,13 @@ fn a_fargate_profile_matches_its_tenant_only() {
     let trust = &at(&desired, "tenant/34567/fargate/shared-1/role/pod-execution").state["trust"];
     let arn = "arn:aws:eks:us-east-1:123456789012:fargateprofile/acme-p-shared-1/*";
     assert_eq!(trust.pointer("/Statement/0/Condition/ArnLike/aws:SourceArn").unwrap(), arn);
-    let policy = at(&desired, "tenant/34567/fargate/shared-1/k8s/securitygrouppolicy-tenant");
+    let policy = at(&desired, "tenant/34567/fargate/shared-1/k8s/securitygrouppolicy.vpcresources.k8s.aws/tenant");
     assert_eq!(policy.state["requires"], "vpcresources.k8s.aws/v1beta1");
-    assert!(desired.get(&Address::new("tenant/23456/pool/shared-1/k8s/securitygrouppolicy-tenant")).is_none());
+    assert!(
+        desired
+            .get(&Address::new("tenant/23456/pool/shared-1/k8s/securitygrouppolicy.vpcresources.k8s.aws/tenant"))
+            .is_none()
+    );
     assert!(desired.get(&Address::new("pool/shared-1/oidc-provider")).is_none());
 }
 
@@ -456,7 +460,7 @@ fn service_accounts_act_with_roles_of_their_own() {
     let keys: Vec<String> = fargate["StringEquals"].as_object().unwrap().keys().map(|k| readable(k)).collect();
     assert_eq!(keys, ["<pool/shared-1/oidc-provider.issuer>:aud", "<pool/shared-1/oidc-provider.issuer>:sub"]);
     assert!(!desired.contains(&Address::new("tenant/34567/fargate/shared-1/pod-identity/up")));
-    let annotated = at(&desired, "tenant/34567/fargate/shared-1/k8s/serviceaccount-up");
+    let annotated = at(&desired, "tenant/34567/fargate/shared-1/k8s/serviceaccount/up");
     assert!(annotated.state.pointer("/object/metadata/annotations/eks.amazonaws.com~1role-arn").is_some());
     graph::order(&desired).unwrap();
 }
@@ -489,10 +493,10 @@ fn objects_say_whose_they_are() {
         assert_eq!(metadata["labels"]["app.kubernetes.io/managed-by"], "ringfence");
         assert!(r.state["object"].get("controls").is_none() && r.state["object"].get("requires").is_none());
     }
-    let namespace = at(&desired, "tenant/34567/fargate/shared-1/k8s/namespace-t-34567");
+    let namespace = at(&desired, "tenant/34567/fargate/shared-1/k8s/namespace/t-34567");
     assert_eq!(namespace.state["object"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce-version"], "v1.34");
     assert_eq!(namespace.state["object"]["metadata"]["labels"]["ringfence.dev/tenant"], "34567");
-    let quota = at(&desired, "tenant/34567/fargate/shared-1/k8s/resourcequota-tenant");
+    let quota = at(&desired, "tenant/34567/fargate/shared-1/k8s/resourcequota/tenant");
     assert_eq!(quota.state["object"]["spec"]["hard"]["pods"], "40");
 }
 
@@ -548,7 +552,7 @@ fn hostile_names_stay_names() {
         match build(&spec, &Facts::assumed(&spec), &templates) {
             Ok(desired) => {
                 assert!(accepted, "{value}");
-                let map = at(&desired, "tenant/23456/pool/shared-1/k8s/configmap-about");
+                let map = at(&desired, "tenant/23456/pool/shared-1/k8s/configmap/about");
                 assert_eq!(map.state["object"]["data"]["name"], hostile);
             }
             Err(error) => assert!(!accepted && error.message.contains("tenant/23456/pool"), "{error}"),
@@ -646,6 +650,43 @@ fn a_template_that_makes_no_object_is_named() {
         let error = build(&spec, &Facts::assumed(&spec), &templates).unwrap_err();
         assert!(error.message.contains("mine.yaml") && error.message.contains(what), "{error}");
     }
+}
+
+/// Objects whose kinds, namespaces and names read alike with dashes between
+/// them, or but for characters that a tag can't hold, have addresses of their own.
+#[test]
+fn objects_have_one_address_each() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("manifests/cluster");
+    std::fs::create_dir_all(&folder).unwrap();
+    let object = |api: &str, kind: &str, namespace: &str, name: &str| {
+        format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{namespace: {namespace}, name: \"{name}\"}}\n")
+    };
+    let role = |name: &str| object("rbac.authorization.k8s.io/v1", "ClusterRole", "~", name);
+    let all = [
+        object("v1", "ConfigMap", "a-b", "c"),
+        object("v1", "ConfigMap", "a", "b-c"),
+        object("v1", "ConfigMap", "a", "b.c"),
+        object("networking.k8s.io/v1", "NetworkPolicy", "a", "b"),
+        object("crd.projectcalico.org/v1", "NetworkPolicy", "a", "b"),
+        role("view-it"),
+        role("view:it"),
+        role("View-it"),
+        role("view it"),
+        role("view/it"),
+        role("view=20it"),
+    ];
+    std::fs::write(folder.join("mine.yaml"), all.join("---\n")).unwrap();
+    let spec = example("single-silo");
+    let built = build(&spec, &Facts::assumed(&spec), &Templates::load(Some(directory.path())).unwrap()).unwrap();
+    let plain = build(&spec, &Facts::assumed(&spec), &Templates::built_in().unwrap()).unwrap();
+    let new: BTreeSet<&str> =
+        built.iter().map(|r| r.address.as_str()).filter(|a| plain.get(&Address::new(a)).is_none()).collect();
+    assert_eq!(new.len(), all.len(), "{new:#?}");
+    for address in ["configmap/a-b/c", "networkpolicy.crd.projectcalico.org/a/b", "clusterrole/view=2fit"] {
+        assert!(new.contains(format!("tenant/globex/silo/k8s/{address}").as_str()), "{address} of {new:#?}");
+    }
+    assert!(new.iter().all(|a| Address::new(a).as_str() == *a), "an address reads back as it is");
 }
 
 #[test]

@@ -63,7 +63,8 @@ pub struct AccessPolicy {
 /// and the same whoever asks.
 pub fn entry_address(cluster: &Address, principal: &str) -> Address {
     let principal = role_of(principal);
-    let name = principal.rsplit(['/', ':']).next().unwrap_or_default();
+    let name = principal.rsplit(['/', ':']).next().unwrap_or_default().to_ascii_lowercase();
+    let name = name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "-");
     let digest = Sha256::digest(principal.as_bytes());
     let hash: String = digest.iter().take(3).map(|b| format!("{b:02x}")).collect();
     cluster.join(format!("access-entry/{name}-{hash}"))

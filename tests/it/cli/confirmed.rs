@@ -101,7 +101,7 @@ fn a_cluster_shuts_before_it_is_read_again() {
         let report = lines.last().unwrap();
         assert_eq!(report["complete"], false);
         let [one] = list(&report["unconfirmed"]) else { panic!("{change}: {report:#}") };
-        assert_eq!(one["addresses"], serde_json::json!(["tenant/globex/silo/k8s/configmap-note"]), "{change}");
+        assert_eq!(one["addresses"], serde_json::json!(["tenant/globex/silo/k8s/configmap/note"]), "{change}");
         assert!(text(&one["error"]["message"]).contains("the inside of cluster solo-t-globex can't be read"), "{one}");
     }
 }

@@ -47,7 +47,7 @@ fn guards_that_somebody_deleted() {
     });
     let (document, shown) = drift(&estate, 2);
     // What carries a control first.
-    let all = ["tenant/23456/pool/k8s/networkpolicy-default-deny", "pool/shared-1/flow-log"];
+    let all = ["tenant/23456/pool/shared-1/k8s/networkpolicy/default-deny", "pool/shared-1/flow-log"];
     assert_eq!(missing(&document), all, "{document:#}");
     let controls = list(&document["drift"]["missing"][0]["controls"]);
     assert!(!controls.is_empty(), "{document:#}");
@@ -76,7 +76,7 @@ fn what_lies_in_something_that_is_gone_is_counted_with_it() {
     });
     let (document, shown) = drift(&estate, 2);
     let [namespace] = list(&document["drift"]["missing"]) else { panic!("{document:#}") };
-    assert_eq!(namespace["address"], "tenant/34567/fargate/k8s/namespace-t-34567");
+    assert_eq!(namespace["address"], "tenant/34567/fargate/shared-1/k8s/namespace/t-34567");
     assert!(namespace["within"].as_u64().unwrap() > 5, "{namespace:#}");
     assert!(list(&namespace["controls"]).len() > 3, "the controls of all that was in it: {namespace:#}");
     assert!(shown.contains("resources in it"), "{shown}");
@@ -92,8 +92,8 @@ fn what_was_never_made_is_no_drift_but_said() {
     let (document, shown) = drift(&estate, 0);
     assert_eq!(missing(&document), [] as [&str; 0]);
     let absent = document["drift"]["absent"].as_object().unwrap();
-    assert_eq!(absent.keys().collect::<Vec<_>>(), ["tenant/45678/pool"]);
-    assert!(!shown.contains("No changes") && shown.contains("tenant/45678/pool isn't there"), "{shown}");
+    assert_eq!(absent.keys().collect::<Vec<_>>(), ["tenant/45678/pool/shared-1"]);
+    assert!(!shown.contains("No changes") && shown.contains("tenant/45678/pool/shared-1 isn't there"), "{shown}");
 
     // Nor is an estate that isn't there at all.
     let nothing = Estate::new(&SINGLE_SILO);

@@ -309,7 +309,9 @@ fn addresses_of_the_old_form() {
         .replace("tenant/23456/pool/shared-1/", "tenant/23456/pool/")
         .replace("tenant/34567/fargate/shared-1/", "tenant/34567/fargate/")
         .replace("-t-23456-pool-shared-1-", "-t-23456-")
-        .replace("-t-34567-fargate-shared-1-", "-t-34567-");
+        .replace("-t-34567-fargate-shared-1-", "-t-34567-")
+        .replace("/k8s/namespace/", "/k8s/namespace-")
+        .replace("/k8s/clusternetworkpolicy.networking.k8s.aws/", "/k8s/clusternetworkpolicy-");
     assert_ne!(old, state);
     fs::write(estate.state(), old).unwrap();
     let plan = estate.plan(&[]);

@@ -89,7 +89,7 @@ fn one_of_two_clusters_cannot_be_reached() {
     assert_eq!(seconds.filter(|s| *s > 0.0).count(), 1, "one step tries for all");
     assert!(of("failed").is_empty() && of("not-started").is_empty() && of("unmet").is_empty());
     assert!(done.contains(&format!("{silo}node-group")) && done.contains("pool/shared-1/addon/coredns"), "{done:?}");
-    assert!(done.contains("tenant/23456/pool/shared-1/k8s/namespace-t-23456"));
+    assert!(done.contains("tenant/23456/pool/shared-1/k8s/namespace/t-23456"));
     assert_eq!(done.len() + blocked.len() + skipped.len(), list(&report["lines"]).len());
 
     // A cluster that exists.
@@ -106,7 +106,7 @@ fn one_of_two_clusters_cannot_be_reached() {
 
     // The other cluster's inside goes on.
     estate.edit("pods: \"40\"", "pods: \"41\"");
-    assert_eq!(steps(&estate.plan(&closed)), ["update tenant/34567/fargate/shared-1/k8s/resourcequota-tenant"]);
+    assert_eq!(steps(&estate.plan(&closed)), ["update tenant/34567/fargate/shared-1/k8s/resourcequota/tenant"]);
     let run = estate.run(&[&["apply", "--auto-approve"], &closed[..]].concat()).exits(3);
     let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
     for what in ["0 added, 1 changed", "what closed leads to", "ringfence render", "Waiting: the inside"] {
@@ -163,7 +163,7 @@ fn what_left_the_spec_may_be_in_a_cluster_that_cannot_be_reached() {
     assert!(addresses(&lines[0]["steps"]).contains("tenant/23456/pool/shared-1/node-group"));
     // Whoever can look finds the rest.
     let rest = steps(&estate.plan(&["--destroy", "--tenant", "23456"]));
-    assert!(rest.contains(&"delete tenant/23456/pool/shared-1/k8s/namespace-t-23456".to_owned()), "{rest:?}");
+    assert!(rest.contains(&"delete tenant/23456/pool/shared-1/k8s/namespace/t-23456".to_owned()), "{rest:?}");
     assert!(rest.iter().all(|s| s.starts_with("delete tenant/23456/pool/shared-1/k8s/")), "{rest:?}");
     names_once(&estate, &[&["--destroy", "--tenant", "23456"], &closed[..]].concat(), "acme-p-shared-1");
     // A cluster that goes takes its inside with it.
@@ -259,7 +259,7 @@ fn an_api_that_nothing_brings_leaves_its_control_unmet() {
     let estate = Estate::applied(&SINGLE_SILO);
     estate.template("tenant/widget.yaml", &format!("requires: example.com/v1\ncontrols: [NET-1]\n{WIDGET}"));
     let with = ["--templates", "templates"];
-    let widget = "tenant/globex/silo/k8s/widget-w";
+    let widget = "tenant/globex/silo/k8s/widget.example.com/w";
 
     let run = estate.run(&[&["plan", "--format", "json"], &with[..]].concat()).exits(1);
     let plan = run.json();
@@ -302,7 +302,8 @@ fn an_api_that_no_template_declares_is_an_error_before_anything_is_written() {
     let estate = Estate::planted(&SINGLE_SILO);
     estate.template("tenant/widget.yaml", WIDGET);
     let with = ["--templates", "templates"];
-    let said = ["tenant/globex/silo/k8s/widget-w: cluster", "serves no example.com/v1 Widget", "`requires:`"];
+    let said =
+        ["tenant/globex/silo/k8s/widget.example.com/w: cluster", "serves no example.com/v1 Widget", "`requires:`"];
     let run = estate.run(&[&["apply", "--auto-approve"], &with[..]].concat()).exits(1);
     let out = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
     for what in said {
