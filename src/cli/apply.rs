@@ -55,6 +55,7 @@ impl Apply {
             look.know(&flags)?;
             if let Some(saved) = &saved {
                 saved.check(&plan)?;
+                deletes(&plan, &flags)?;
             }
             carry_out(session, locked, ui, &policy, upgrade, (look, plan), approval, running).await
         };
@@ -102,7 +103,7 @@ pub async fn carry_out(
     };
     let subject = Subject { notes, ..session.subject(policy) };
     ui.plan(&plan, &subject, &session.kinds, &BTreeMap::new())?;
-    let ending = Ending { destroy: policy.destroy, note: session.note.as_deref(), next: None };
+    let ending = Ending { destroy: policy.destroy, note: session.note.as_deref(), next: None, gone: &[] };
     if plan.steps.is_empty() {
         ui.report(&Report::default(), &plan, &ending, &session.calls())?;
         return Ok(blocked_code(&plan));
@@ -148,6 +149,7 @@ pub async fn carry_out(
     if lost.is_none() {
         verify(session, ui, policy, upgrade, &versions, &plan, &mut report).await;
     }
+    let ending = Ending { gone: &gone(&report, policy), ..ending };
     ui.report(&report, &plan, &ending, &session.calls())?;
     shown?;
     match lost {
@@ -173,6 +175,29 @@ fn agree(ui: &Ui, plan: &Plan, approval: &Approval) -> Result<bool, Failure> {
         .into());
     }
     ui.confirm("Do these things?", &unconfirmed.into_iter().map(|l| l.address.clone()).collect())
+}
+
+/// An error if something is named that a saved plan doesn't delete: that was
+/// decided when it was made.
+fn deletes(plan: &Plan, flags: &Policy) -> Result<(), Error> {
+    let known = |address: &&Address| plan.confirm.iter().any(|loss| loss.address == **address);
+    match flags.allow_destroy.iter().find(|address| !known(address)) {
+        None => Ok(()),
+        Some(address) => {
+            Err(Error::input(format!("the saved plan doesn't delete {address} (--allow-destroy); nothing was changed"))
+                .help(format!("make another one: `ringfence plan --allow-destroy {address} --out FILE`")))
+        }
+    }
+}
+
+/// What was named for deletion and is gone whole: named again, it would be an
+/// error.
+fn gone(report: &Report, policy: &Policy) -> Vec<Address> {
+    let whole = |address: &&Address| {
+        let mut lines = report.lines.iter().filter(|l| l.address.is_within(address)).peekable();
+        lines.peek().is_some() && lines.all(|l| l.action == Action::Delete && matches!(l.outcome, Outcome::Done))
+    };
+    policy.allow_destroy.iter().filter(whole).cloned().collect()
 }
 
 /// What the run wrote is read again, in bulk, and must show no difference.
@@ -261,8 +286,8 @@ fn blocked_code(plan: &Plan) -> u8 {
     }
 }
 
-/// 0 done, 1 something failed or a control is unmet, 3 only the clusters'
-/// insides are blocked, 4 it couldn't be read again whether it is so, 130 the
+/// 0 done, 1 something failed or a control is unmet, 3 the rest waits, for a
+/// cluster's API server or for another run, 4 it couldn't be read again whether it is so, 130 the
 /// user stopped it.
 fn code(plan: &Plan, report: &Report) -> u8 {
     if report.interrupted {

@@ -41,7 +41,8 @@ pub mod exit {
     pub const DONE: u8 = 0;
     pub const ERROR: u8 = 1;
     pub const CHANGES: u8 = 2;
-    /// The AWS part is done, the in-cluster part is blocked.
+    /// The rest waits: for a cluster's API server that can't be reached, or for
+    /// another run.
     pub const BLOCKED: u8 = 3;
     /// What a command promises could not be confirmed.
     pub const UNKNOWN: u8 = 4;

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::apply::Approval;
 use super::preflight::Findings;
 use super::session::Session;
 use super::{Global, Selection, exit, preflight, saved};
@@ -39,7 +40,12 @@ impl Plan {
         let subject = Subject { wrong, notes, ..session.subject(&policy) };
         ui.plan(&plan, &subject, &session.kinds, &session.calls())?;
         if let Some(file) = &self.out {
-            let command = global.command(&["apply", &file.display().to_string()]);
+            let allowed = Approval::allowed_by(&policy);
+            let mut args = vec!["apply".to_owned(), file.display().to_string()];
+            for loss in plan.confirm.iter().filter(|loss| !allowed.contains(&loss.address)) {
+                args.extend(["--allow-destroy".to_owned(), loss.address.to_string()]);
+            }
+            let command = global.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
             ui.note(&format!("Saved. To do exactly this: {command}"));
         }
         for error in preflight::account(&session, ui, &look, &plan).await {

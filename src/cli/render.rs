@@ -41,7 +41,9 @@ impl Render {
         for resource in desired.iter().filter(|r| r.kind == manifest::NAME) {
             let object = value::shown(resource.state.get("object").unwrap_or(&Value::Null));
             let owner = resource.address.owner().to_string().replace('/', "-");
-            let file = format!("{owner}/{}.yaml", resource.address.local().replace('/', "-"));
+            // All in one folder, for `kubectl apply -f`: another address, another name.
+            let file = resource.address.local().replace('_', "=5f").replace('/', "_");
+            let file = format!("{owner}/{file}.yaml");
             texts.insert(file, template::yaml(&object)?);
         }
         let list = self.out.join(format!(".ringfence-{}.sha256", spec.name));

@@ -28,7 +28,7 @@ use crate::engine::observe::{self, Observed};
 use crate::engine::plan::{self, Plan, Policy};
 use crate::k8s::Clusters;
 use crate::kinds;
-use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, node_group, offers, subnet, versions, vpc};
+use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, node_group, offers, subnet, versions, vpc, vpc_endpoint};
 use crate::sandbox;
 use crate::spec::{self, KubernetesVersion, LoadOptions, Spec};
 use crate::stack::{self, Facts, NodeGroup, Offer, Zone};
@@ -320,11 +320,11 @@ impl Session {
         }
     }
 
-    /// Kinds that hold earlier decisions: blocks and zones. What stands there
+    /// Kinds that hold earlier decisions: blocks, zones, subnets of endpoints. What stands there
     /// is ours by its tags alone, so it needn't be known yet what is
     /// wanted.
     async fn decided(&self, round: &Round) -> Result<BTreeMap<&'static str, Observation>> {
-        let reads = [vpc::NAME, subnet::NAME]
+        let reads = [vpc::NAME, subnet::NAME, vpc_endpoint::NAME]
             .map(|name| async move { Ok::<_, Error>((name, self.decisions(name, round).await?)) });
         Ok(try_join_all(reads).await?.into_iter().collect())
     }
@@ -372,6 +372,12 @@ impl Session {
         }
         let zones: BTreeMap<&str, &str> =
             found(subnet::NAME).filter_map(|one| Some((one.id.as_str(), text(&one.state, "zone")?))).collect();
+        for one in found(vpc_endpoint::NAME).filter(|one| text(&one.state, "type") == Some("Interface")) {
+            let subnets = one.state.get("subnets").and_then(Value::as_array).into_iter().flatten();
+            let there = subnets.filter_map(|id| zones.get(id.as_str()?)).map(|zone| (*zone).to_owned()).collect();
+            let open = one.state.get("policy").is_none_or(vpc_endpoint::is_open);
+            facts.endpoints.insert(one.address.clone(), stack::Endpoint { zones: there, open });
+        }
         for one in &addons.found {
             facts.addons.extend(text(&one.state, "version").map(|v| (one.address.clone(), v.to_owned())));
         }
@@ -389,6 +395,7 @@ impl Session {
         }
         facts.images = node_group::images(&self.aws, round).await?;
         self.moves(round, &mut facts).await?;
+        stack::settle_facts(&self.spec, &mut facts);
         let zones = versions::zones(&self.aws);
         let images = stack::images(&self.spec, &facts);
         // Images stay as they are where nobody can say what is newer, but for
@@ -412,7 +419,7 @@ impl Session {
                 .collect();
             Ok::<_, Error>((version, offers))
         }));
-        let asked = stack::endpoint_services(&self.spec);
+        let asked = stack::services_to_ask(&self.spec, &facts);
         let services = offers::services(&self.aws, &asked);
         let (zones, releases, offered, services) = futures::try_join!(zones, releases, offered, services)?;
         (facts.releases, facts.releases_unread) = releases;
@@ -568,7 +575,7 @@ impl Look {
                 let help = match near {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!(
-                        "what exists is in {}; `ringfence output` lists all of it",
+                        "what exists is in {}; `ringfence plan` and `ringfence plan --destroy` show the addresses",
                         places.iter().map(Address::as_str).collect::<Vec<_>>().join(", ")
                     ),
                 };

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::address::{Address, Owner};
-use super::desired::{Desired, Resource};
-use super::kind::Registry;
+use super::desired::{Desired, Refusal, Resource};
+use super::kind::{Registry, Rule};
 use super::observe::Observed;
-use super::plan::{Action, Plan, Step};
+use super::plan::{Action, Blocked, Plan, Step};
 use super::value::references;
 
 /// What isn't as the spec says without being a change of the plan's.
@@ -89,6 +89,16 @@ pub fn of(mut plan: Plan, desired: &Desired, observed: &Observed, kinds: &Regist
         .filter(|s| s.replaces || (s.action == Action::Update && !deleted.contains(&s.address)))
         .map(|s| Step { needs: BTreeSet::new(), ..s })
         .collect();
+    plan.confirm.clear();
+    // What can't change is as it was made: only the spec is another one.
+    let fixed = |b: &Blocked| {
+        let of = |r: &&Refusal| r.address == b.address && r.reason == b.reason;
+        let rules = |r: &Refusal| kinds.get(r.kind).is_ok_and(|kind| kind.rules().contains(&(r.path, Rule::Replace)));
+        desired.refusals.iter().find(of).is_some_and(rules)
+    };
+    let (fixed, blocked): (Vec<Blocked>, Vec<Blocked>) = std::mem::take(&mut plan.blocked).into_iter().partition(fixed);
+    plan.blocked = blocked;
+    plan.notes.extend(fixed.into_iter().map(|b| format!("{}: {}", b.address, b.reason)));
     plan.drift = Some(drift);
     plan
 }

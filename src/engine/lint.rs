@@ -257,7 +257,9 @@ impl<'a> Lint<'a> {
                 own.map(|r| r.address.place()).filter(|home| !going.contains(home)).collect()
             });
             let within = |a: &Address| next.iter().any(|home| a.is_within(home));
-            if let Some(blocked) = plan.blocked.iter().find(|b| within(&b.address)) {
+            // What is there and works is a part of the home, whatever can't be changed of it.
+            let works = |a: &Address| self.observed.current(a).is_some_and(|f| f.status == Status::Ready);
+            if let Some(blocked) = plan.blocked.iter().find(|b| within(&b.address) && !works(&b.address)) {
                 return Err(refused(step, &format!("{} of the tenant's next home is blocked", blocked.address)));
             }
             for (j, other) in plan.steps.iter().enumerate() {

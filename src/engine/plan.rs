@@ -85,8 +85,8 @@ pub struct Blocked {
     pub reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
-    /// True: it waits for something outside (an unreachable API server) and
-    /// isn't wrong.
+    /// True: it waits for something outside (an unreachable API server) or for
+    /// another run, and isn't wrong.
     pub pending: bool,
     /// The cluster that couldn't be read, if that is why: one of
     /// [`Plan::blocked_clusters`].
@@ -458,7 +458,10 @@ impl<'a> Planner<'a> {
         let keep: Vec<(usize, Found)> = self
             .deleting
             .iter()
-            .filter(|(i, found)| self.is_named(**i, found, &names))
+            // A replacement has two halves: one alone isn't kept.
+            .filter(|(i, found)| {
+                self.plan.steps.get(**i).is_some_and(|s| !s.replaces) && self.is_named(**i, found, &names)
+            })
             .map(|(i, found)| (*i, found.clone()))
             .collect();
         for (i, found) in keep {

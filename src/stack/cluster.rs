@@ -1,9 +1,12 @@
 //! The cluster itself: its key, logs, role, security group, add-ons.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::access::{Grants, ServiceLinked};
 use super::network::Network;
+use super::tenant::home;
 use super::{Offer, Site, Stack, Terms};
 use crate::engine::address::Address;
 use crate::engine::desired::Refusal;
@@ -110,9 +113,19 @@ impl Stack<'_> {
         let Some(running) = self.facts.kubernetes.get(&address).copied().filter(|_| site.version != wanted) else {
             return;
         };
-        let pending = wanted > running;
+        let mut pending = wanted > running;
+        let left = self.left_behind(site, running);
         let (reason, help) = if !pending {
             self.refuse_lower(site, &address, running)
+        } else if site.version == running && !left.is_empty() {
+            pending = false;
+            let groups = left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let reason = format!(
+                "EKS takes a control plane further only when its node groups run its version, {running}, and {groups} of an earlier version left the spec and stays"
+            );
+            let homes: BTreeSet<Address> = left.iter().map(Address::place).collect();
+            let flags: Vec<String> = homes.iter().map(|home| format!("--allow-destroy {home}")).collect();
+            (reason, format!("delete what left the spec ({}), then run the same command again", flags.join(" ")))
         } else if site.version > running {
             let reason = format!(
                 "EKS goes one minor version at a time, and nodes follow each time: this run goes to {}, and Kubernetes {wanted} takes another one",
@@ -128,6 +141,17 @@ impl Stack<'_> {
         let (is, asked) = (running.to_string(), wanted.to_string());
         let refusal = Refusal { address, kind: eks_cluster::NAME, path: "version", is, asked, reason, help, pending };
         self.desired.refusals.push(refusal);
+    }
+
+    /// Node groups of an earlier version that the spec no longer has, and that
+    /// no run brings to another version.
+    fn left_behind(&self, site: &Site<'_>, running: KubernetesVersion) -> Vec<Address> {
+        let tenants = self.tenants_of(site);
+        let wanted = |address: &Address| {
+            address.is_within(&site.prefix) || tenants.iter().any(|tenant| address.is_within(&home(tenant)))
+        };
+        let groups = self.facts.node_groups.iter().filter(|(_, g)| g.cluster == site.name && g.version < running);
+        groups.map(|(address, _)| address).filter(|address| !wanted(address)).cloned().collect()
     }
 
     /// EKS takes a control plane back by one minor version within seven days of

@@ -31,13 +31,14 @@ use crate::engine::error::{Result, untyped};
 use crate::engine::value::reference;
 use crate::kinds::aws::policy;
 use crate::spec::names::Names;
-use crate::spec::{ClusterOf, Control, KubernetesVersion, Owner, Spec, is_gateway_endpoint};
+use crate::spec::{ClusterOf, Control, KubernetesVersion, Owner, Spec};
 use crate::template::Templates;
 
 pub use crate::kinds::aws::node_group::Image;
 pub use crate::kinds::aws::offers::EndpointService;
 pub use crate::kinds::aws::versions::Zone;
-pub use moved::settle;
+pub use moved::{settle, settle_facts};
+pub use network::services_to_ask;
 pub use nodes::{images, old_images};
 
 /// What the stack needs to know of the account: what was decided before and
@@ -64,7 +65,9 @@ pub struct Facts {
     pub service_cidrs: BTreeMap<Address, Ipv4Net>,
     /// `--allow-replace`: what of this differs from the spec isn't kept.
     pub replacing: BTreeSet<Address>,
-    /// Endpoint services by their whole names, of those that were asked for: [`endpoint_services`].
+    /// Interface endpoints that exist, by address.
+    pub endpoints: BTreeMap<Address, Endpoint>,
+    /// Endpoint services by their whole names, of those that were asked for: [`services_to_ask`].
     pub services: BTreeMap<String, EndpointService>,
     /// Versions that clusters run, by address, such as `1.36`.
     pub kubernetes: BTreeMap<Address, KubernetesVersion>,
@@ -99,6 +102,14 @@ pub struct Subnet {
     pub cidr: Ipv4Net,
     /// Zone name.
     pub zone: String,
+}
+
+/// An interface endpoint that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub zones: BTreeSet<String>,
+    /// Whether its policy is one that a service without policies may have.
+    pub open: bool,
 }
 
 /// A node group that exists.
@@ -164,6 +175,7 @@ pub fn build(spec: &Spec, facts: &Facts, templates: &Templates) -> Result<Desire
     let blocks = network::blocks(spec, facts)?;
     stack.desired.refusals = network::refusals(spec, facts);
     stack.desired.notes.extend(network::overlaps(facts, &blocks));
+    stack.desired.notes.extend(network::other_sizes(spec, facts));
     for cluster in spec.clusters() {
         let site = Site::new(&stack, cluster);
         let network = stack.network(&site, &blocks)?;
@@ -173,13 +185,6 @@ pub fn build(spec: &Spec, facts: &Facts, templates: &Templates) -> Result<Desire
         }
     }
     Ok(stack.desired)
-}
-
-/// The whole names of all interface endpoints' services, for filling
-/// [`Facts::services`].
-pub fn endpoint_services(spec: &Spec) -> BTreeSet<String> {
-    let all = spec.clusters().flat_map(|c| &c.network.endpoints).filter(|s| !is_gateway_endpoint(s));
-    all.map(|service| network::endpoint_service(&spec.region, service)).collect()
 }
 
 /// The addresses of all VPCs, for filling [`Facts::vpcs`].

@@ -1,13 +1,15 @@
 //! The table of moves: addresses that were written in another form once, as
 //! what exists may still carry them in its tags.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::Facts;
 use crate::engine::address::{Address, Owner};
 use crate::engine::observe::Observed;
-use crate::spec::Spec;
+use crate::spec::names::Names;
+use crate::spec::{self, Spec};
 
 /// What stood directly below `tenant/<id>/pool` and `tenant/<id>/fargate` as
 /// long as these didn't name their pool.
@@ -48,6 +50,25 @@ pub fn settle(spec: &Spec, observed: &mut Observed) {
             found.address = moved.clone();
             found
         }));
+    }
+}
+
+/// The same for what is known of node groups before the rest is read.
+pub fn settle_facts(spec: &Spec, facts: &mut Facts) {
+    let names = Names::new(spec);
+    let known: BTreeSet<Address> = facts.images.keys().chain(facts.node_groups.keys()).cloned().collect();
+    for address in known {
+        let (Some(home), Owner::Tenant(id)) = (home(spec, &address), address.owner()) else { continue };
+        let cluster = facts.node_groups.get(&address).map(|group| &group.cluster);
+        let stands = spec.pools.iter().find(|p| cluster == Some(&names.cluster(spec::Owner::Pool(&p.name))));
+        let wanted = || spec.tenant(&id).and_then(|t| t.pool());
+        let Some(pool) = stands.map(|p| p.name.as_str()).or_else(wanted) else { continue };
+        let rest = address.as_str().strip_prefix(home.as_str()).unwrap_or_default();
+        let moved = Address::new(format!("{home}/{pool}{rest}"));
+        let image = facts.images.remove(&address);
+        facts.images.extend(image.map(|image| (moved.clone(), image)));
+        let group = facts.node_groups.remove(&address);
+        facts.node_groups.extend(group.map(|group| (moved, group)));
     }
 }
 

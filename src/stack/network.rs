@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::access::Grants;
 use super::nodes::{Rules, from_subnets};
-use super::{Facts, Site, Stack, Subnet, Terms};
+use super::{Endpoint, Facts, Site, Stack, Subnet, Terms};
 use crate::engine::address::Address;
 use crate::engine::desired::Refusal;
 use crate::engine::error::{Error, Result};
@@ -105,44 +105,65 @@ pub(super) fn overlaps(facts: &Facts, blocks: &BTreeMap<Address, Ipv4Net>) -> BT
     notes
 }
 
-/// What the spec asks of the blocks of VPCs that exist, and that can't be.
+/// VPCs whose blocks aren't in the supernet: they can't be moved.
 pub(super) fn refusals(spec: &Spec, facts: &Facts) -> Vec<Refusal> {
-    let (supernet, prefix) = (spec.network.supernet, spec.network.vpc_prefix);
-    let mut refusals = Vec::new();
-    for address in spec.clusters().map(|c| super::vpc(c.owner)) {
-        let Some(block) = facts.vpcs.get(&address) else { continue };
-        let mut refuse = |asked: String, reason: String, help: String| {
-            let (address, is) = (address.clone(), block.to_string());
-            let (kind, path) = (vpc::NAME, "cidr");
-            refusals.push(Refusal { address, kind, path, is, asked, reason, help, pending: false });
-        };
-        if !supernet.contains(block) {
-            refuse(
-                format!("a block of {supernet}"),
-                format!("a VPC keeps its block, and {block} isn't within network.supernet {supernet}"),
-                format!(
-                    "set network.supernet to one that holds {block}; a VPC elsewhere takes a pool or tenant of another name"
-                ),
-            );
-        }
-        if block.prefix_len() != prefix {
-            refuse(
-                format!("a block of /{prefix}"),
-                format!("a VPC keeps its block, which is a /{}, and network.vpcPrefix is {prefix}", block.prefix_len()),
-                format!(
-                    "set network.vpcPrefix to {}; for more VPCs, enlarge network.supernet around the blocks that exist",
-                    block.prefix_len()
-                ),
-            );
-        }
-    }
-    refusals
+    let supernet = spec.network.supernet;
+    let existing = spec.clusters().filter_map(|c| facts.vpcs.get_key_value(&super::vpc(c.owner)));
+    let outside = existing.filter(|(_, block)| !supernet.contains(*block));
+    let refusal = |(address, block): (&Address, &Ipv4Net)| Refusal {
+        address: address.clone(),
+        kind: vpc::NAME,
+        path: "cidr",
+        is: block.to_string(),
+        asked: format!("a block of {supernet}"),
+        reason: format!("a VPC keeps its block, and {block} isn't within network.supernet {supernet}"),
+        help: format!(
+            "set network.supernet to one that holds {block}; a VPC elsewhere takes a pool or tenant of another name"
+        ),
+        pending: false,
+    };
+    outside.map(refusal).collect()
+}
+
+/// VPCs whose blocks have another size than new ones get.
+pub(super) fn other_sizes(spec: &Spec, facts: &Facts) -> BTreeSet<String> {
+    let prefix = spec.network.vpc_prefix;
+    let existing = spec.clusters().filter_map(|c| facts.vpcs.get_key_value(&super::vpc(c.owner)));
+    let others = existing.filter(|(_, block)| block.prefix_len() != prefix);
+    others
+        .map(|(address, block)| {
+            format!("{address}: it keeps its block {block}; network.vpcPrefix {prefix} is for VPCs that are made anew")
+        })
+        .collect()
 }
 
 /// The lowest block of this length in `within` that overlaps none of `taken`.
 fn lowest_free(within: Ipv4Net, prefix: u8, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
     let overlaps = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
     within.subnets(prefix).ok()?.find(|block| !taken.iter().any(|t| overlaps(t, block)))
+}
+
+/// Endpoint services that EC2 must say more of, by the whole name: those of
+/// interface endpoints that aren't there yet, or not in every zone of their
+/// VPC, or that let everything through.
+pub fn services_to_ask(spec: &Spec, facts: &Facts) -> BTreeSet<String> {
+    let mut services = BTreeSet::new();
+    for cluster in spec.clusters() {
+        let prefix = super::prefix(cluster.owner);
+        let within = prefix.join("subnet/private-");
+        let subnets = facts.subnets.iter().filter(|(address, _)| address.as_str().starts_with(within.as_str()));
+        let zones: BTreeSet<&String> = subnets.map(|(_, subnet)| &subnet.zone).collect();
+        let known = |there: &Endpoint| {
+            let whole = zones.len() >= usize::from(spec.network.zones);
+            whole && !there.open && zones.iter().all(|zone| there.zones.contains(*zone))
+        };
+        for service in cluster.network.endpoints.iter().filter(|service| !is_gateway_endpoint(service)) {
+            if !facts.endpoints.get(&prefix.join(format!("endpoint/{service}"))).is_some_and(known) {
+                services.insert(endpoint_service(&spec.region, service));
+            }
+        }
+    }
+    services
 }
 
 impl Stack<'_> {

@@ -75,7 +75,7 @@ impl Stack<'_> {
 
 /// Where a tenant's own resources stand: the address says how it is kept apart
 /// and in which pool, so that a move can hold both homes.
-fn home(tenant: &Tenant) -> Address {
+pub(super) fn home(tenant: &Tenant) -> Address {
     let id = &tenant.id;
     match &tenant.isolation {
         Isolation::Silo => Address::new(format!("tenant/{id}/silo")),

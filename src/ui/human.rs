@@ -369,7 +369,12 @@ pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, l
             (false, true) => "mend what AWS refuses above, then run the same command; it goes on from what exists now",
             (false, false) => "run the same command again; it goes on from what exists now",
         };
-        hang(&mut out, "Next: ", next, room);
+        let gone: Vec<String> = ending.gone.iter().map(|a| format!("--allow-destroy {}", plain(a.as_str()))).collect();
+        let without = match gone.is_empty() {
+            true => String::new(),
+            false => format!("; leave out {}: that is gone", gone.join(" ")),
+        };
+        hang(&mut out, "Next: ", &format!("{next}{without}"), room);
     }
     out
 }

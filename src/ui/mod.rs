@@ -116,6 +116,8 @@ pub struct Ending<'a> {
     pub note: Option<&'a str>,
     /// The next command, or what else to do.
     pub next: Option<&'a str>,
+    /// What was named for deletion and is gone: not to be named again.
+    pub gone: &'a [Address],
 }
 
 /// The face of the program.

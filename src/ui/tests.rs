@@ -1060,6 +1060,12 @@ fn the_end_of_a_run_that_failed() {
     let markdown = face(Format::Markdown, false, screen(), "");
     markdown.ui.report(&report, &plan, &Ending::default(), &BTreeMap::new()).unwrap();
     assert!(markdown.out.text().starts_with("```text\nFailed\n"));
+    // An address that is gone would be refused the next time.
+    let again = face(Format::Human, false, screen(), "");
+    let gone = [Address::new("tenant/23456/pool/shared-1")];
+    again.ui.report(&report, &plan, &Ending { gone: &gone, ..Ending::default() }, &BTreeMap::new()).unwrap();
+    let text = again.out.text().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.ends_with("; leave out --allow-destroy tenant/23456/pool/shared-1: that is gone"), "{text}");
 }
 
 #[test]

@@ -36,6 +36,21 @@ pub struct State {
     pub tags: BTreeMap<String, String>,
 }
 
+/// True for a policy that lets everything through: AWS's own where none is
+/// given (EC2 API, CreateVpcEndpoint), and the only one that some services take.
+pub fn is_open(policy: &Value) -> bool {
+    let statement = policy.pointer("/Statement/0");
+    let all = |field: &str| {
+        statement.and_then(|s| s.get(field)).is_some_and(|value| match value {
+            Value::Array(items) => items.iter().any(|item| item == "*"),
+            Value::Object(fields) => fields.values().any(|value| value == "*"),
+            value => value == "*",
+        })
+    };
+    let bound = statement.is_some_and(|s| s.get("Condition").is_some());
+    policy.is_null() || (!bound && all("Principal") && all("Action") && all("Resource"))
+}
+
 pub struct VpcEndpoint {
     aws: Arc<Aws>,
 }

@@ -179,7 +179,7 @@ fn fargate_runs_in_the_zones_that_have_it() {
     let tenants = format!("{ALPHA}    - {{id: f6, name: foxtrot, tier: serverless, pool: main}}\n");
     let estate = estate(&spec("ap-northeast-1", 3, "s3", &tenants));
     let run = estate.run(&["apply", "--auto-approve"]).exits(0);
-    let note = "tenant/f6/fargate/profile: Fargate doesn't run in ap-northeast-1b (apne1-az3)";
+    let note = "tenant/f6/fargate/main/profile: Fargate doesn't run in ap-northeast-1b (apne1-az3)";
     assert!(flat(&run.out).contains(note), "{}", run.out);
     estate.run(&["plan", "--detailed-exitcode"]).exits(0);
     let state: Value = serde_json::from_slice(&fs::read(estate.state()).unwrap()).unwrap();

@@ -145,15 +145,25 @@ fn the_printed_command_is_whole() {
     let said = estate
         .run(&["plan", "--out", "my plan", "-f", "it's.yaml", "--profiles", "my profiles", "--aws-only"])
         .exits(0);
-    let text = said.err.split_whitespace().collect::<Vec<_>>().join(" ");
-    let (_, command) = text.split_once("To do exactly this: ringfence ").expect("the command is printed");
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("exec {} {command}", env!("CARGO_BIN_EXE_ringfence"))]);
-    Run::of(shell.current_dir(estate.path()).env_clear().env("HOME", estate.path())).exits(0);
+    let printed = |said: &Run| {
+        let text = said.err.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (_, command) = text.split_once("To do exactly this: ringfence ").expect("the command is printed");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec {} {command}", env!("CARGO_BIN_EXE_ringfence"))]);
+        Run::of(shell.current_dir(estate.path()).env_clear().env("HOME", estate.path())).exits(0);
+        command.to_owned()
+    };
+    printed(&said);
     // What was planned without the clusters' insides isn't done with them.
     estate.edit_in("it's.yaml", "max: 4", "max: 5");
     estate.run(&["plan", "--out", "p", "-f", "it's.yaml", "--aws-only"]).exits(0);
     estate.run(&["apply", "p", "-f", "it's.yaml"]).refuses(&["made with --aws-only", "nothing was changed"]);
+    // It names what it deletes, and nothing else can be named.
+    let silo = "tenant/globex/silo";
+    let args = ["apply", "p", "-f", "it's.yaml", "--aws-only", "--allow-destroy", silo];
+    estate.run(&args).refuses(&["the saved plan doesn't delete tenant/globex/silo", "ringfence plan --allow-destroy"]);
+    let said = estate.run(&["plan", "--destroy", "--out", "p", "-f", "it's.yaml"]).exits(0);
+    assert!(printed(&said).ends_with(&format!("--allow-destroy {silo}")), "{}", said.err);
 }
 
 /// What a plan says beside its steps may change: what EKS says of a cluster's

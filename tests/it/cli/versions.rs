@@ -155,18 +155,28 @@ fn settle(estate: &Estate) {
 /// A VPC keeps its block, whatever the spec says later.
 #[test]
 fn a_block_that_the_spec_moves() {
-    for (from, to, says) in [
-        ("supernet: 10.128.0.0/16", "supernet: 10.96.0.0/16", "isn't within network.supernet 10.96.0.0/16"),
-        ("vpcPrefix: 20", "vpcPrefix: 21", "network.vpcPrefix is 21"),
-    ] {
-        let estate = Estate::applied(&SINGLE_SILO);
-        estate.edit(from, to);
-        for args in [&["plan"][..], &["apply", "--auto-approve"]] {
-            let run = estate.run(args).exits(1);
-            let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert!(said.contains(says) && !said.contains("as the spec says"), "{args:?}: {said}");
-        }
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.edit("supernet: 10.128.0.0/16", "supernet: 10.96.0.0/16");
+    let says = "isn't within network.supernet 10.96.0.0/16";
+    for args in [&["plan"][..], &["apply", "--auto-approve"]] {
+        let run = estate.run(args).exits(1);
+        let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains(says) && !said.contains("as the spec says"), "{args:?}: {said}");
     }
+    // Nobody took the VPC elsewhere.
+    estate.run(&["drift"]).exits(0);
+}
+
+/// A VPC keeps its size, and new ones get another: that is how a supernet that
+/// is full has room for more.
+#[test]
+fn a_block_of_another_size() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.edit("vpcPrefix: 20", "vpcPrefix: 21");
+    let plan = estate.plan(&[]);
+    assert_eq!(steps(&plan), [] as [&str; 0]);
+    let note = list(&plan["notes"]).iter().map(text).find(|n| n.contains("network.vpcPrefix 21")).unwrap();
+    assert!(note.starts_with("tenant/globex/silo/vpc: it keeps its block 10.128.0.0/20"), "{note}");
 }
 
 /// What names a cluster's service addresses goes by the cluster, which keeps

@@ -219,7 +219,7 @@ fn what_is_rendered_no_more_is_taken_out() {
     let left = all_below(&out);
     let gone: BTreeSet<&String> = all.difference(&left).collect();
     // The pool's priority class for the tenant's tier has no use any more.
-    let class = "pool-shared-1/k8s-priorityclass-ringfence-standard-10000.yaml".to_owned();
+    let class = "pool-shared-1/k8s_priorityclass_ringfence-standard-10000.yaml".to_owned();
     assert_eq!(gone, of("23456").iter().filter(|f| *f != changed).chain([&class]).collect());
     for stays in ["tenant-23456/mine.yaml", "mine.yaml", "tenant-34567/kustomization.yaml", ".ringfence-other.sha256"] {
         assert!(left.contains(stays), "{stays}: {left:?}");
