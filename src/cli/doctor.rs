@@ -14,7 +14,7 @@ use crate::aws::{Access, simulate, skew};
 use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::plan::{Plan, Policy};
-use crate::kinds::aws::versions::{self, ClusterVersion, FLOORS};
+use crate::kinds::aws::versions::{self, BOTTLEROCKET_FLOOR, ClusterVersion, FLOORS};
 use crate::kinds::aws::{eks_addon, quotas, service_linked_role};
 use crate::spec::Spec;
 use crate::stack::{self, Facts, permissions};
@@ -141,7 +141,7 @@ impl Doctor<'_> {
                 return command(words) + &again;
             }
         };
-        self.estate(session, &look, &plan);
+        self.estate(&look, &plan);
         let short = preflight::account(session, ui, &look, &plan).await;
         if short.is_empty() {
             self.add("quotas", Verdict::Good, "the account has room for what the plan makes");
@@ -225,7 +225,7 @@ impl Doctor<'_> {
 
     /// What exists: service-linked roles, add-ons below their floors, clusters
     /// that can't be reached.
-    fn estate(&mut self, session: &Session, look: &Look, plan: &Plan) {
+    fn estate(&mut self, look: &Look, plan: &Plan) {
         let missing: Vec<&str> = look
             .desired
             .iter()
@@ -253,12 +253,21 @@ impl Doctor<'_> {
                 }
             }
         }
+        for (address, image) in &look.facts.images {
+            if !versions::is_safe_release(&image.ami_type, &image.release) {
+                below.push(format!("{address} runs image release {}, below {BOTTLEROCKET_FLOOR}", image.release));
+            }
+        }
         match below.is_empty() {
-            true => self.add("floors", Verdict::Good, "no add-on is below the oldest version that is safe for tenants"),
+            true => self.add(
+                "floors",
+                Verdict::Good,
+                "no add-on and no node's image is older than the oldest that is safe for tenants",
+            ),
             false => self.add("floors", Verdict::Attention, format!("{}; apply raises them", below.join("; "))),
         }
-        for note in plan.notes.iter().filter(|note| note.contains("release")) {
-            self.add("images", Verdict::Attention, note.clone());
+        for note in stack::old_images(&look.desired, &look.facts) {
+            self.add("images", Verdict::Attention, note);
         }
         for cluster in &plan.blocked_clusters {
             self.checks.push(Check {
@@ -269,9 +278,9 @@ impl Doctor<'_> {
             });
         }
         if plan.blocked_clusters.is_empty() {
-            let text = match (session.spec.clusters().count(), plan.is_empty()) {
-                (_, true) => "nothing differs from the spec",
-                _ => "every cluster that exists lets this computer in",
+            let text = match plan.is_empty() {
+                true => "nothing differs from the spec",
+                false => "every cluster that exists lets this computer in",
             };
             self.add("clusters", Verdict::Good, text);
         }

@@ -166,6 +166,8 @@ impl<'a> Run<'a> {
             needs: &step.needs,
             expected: executor.pace(step).0,
             lane: executor.lane(step),
+            // The slots are by kind, and whether an API server answers by cluster.
+            group: format!("{} {}", step.kind, executor.cluster(step).unwrap_or_default()),
         });
         Self {
             executor,

@@ -11,7 +11,12 @@ pub(super) struct Job<'a> {
     pub expected: Duration,
     /// Jobs with the same lane run one at a time.
     pub lane: Option<String>,
+    /// Where one job of a group may not start, none of it may.
+    pub group: String,
 }
+
+/// The one that holds up the most first.
+type Rank = (Reverse<Duration>, usize);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -32,8 +37,11 @@ pub(super) struct Schedule {
     remaining: Vec<Duration>,
     lanes: Vec<Option<usize>>,
     busy: BTreeSet<usize>,
-    /// Whose needs are met, the one that holds up the most first.
-    ready: BTreeSet<(Reverse<Duration>, usize)>,
+    groups: Vec<usize>,
+    /// Whose needs are met, by group.
+    ready: BTreeMap<usize, BTreeSet<Rank>>,
+    /// Whose needs are met and whose lane is busy, by lane.
+    parked: BTreeMap<usize, BTreeSet<Rank>>,
 }
 
 impl Schedule {
@@ -46,18 +54,22 @@ impl Schedule {
             remaining: Vec::new(),
             lanes: Vec::new(),
             busy: BTreeSet::new(),
-            ready: BTreeSet::new(),
+            groups: Vec::new(),
+            ready: BTreeMap::new(),
+            parked: BTreeMap::new(),
         };
-        let mut names: BTreeMap<String, usize> = BTreeMap::new();
+        let (mut names, mut groups) = (BTreeMap::new(), BTreeMap::new());
+        let number = |names: &mut BTreeMap<String, usize>, name: String| {
+            let next = names.len();
+            *names.entry(name).or_insert(next)
+        };
         for (i, job) in jobs.enumerate() {
             schedule.states.push(State::Waiting);
             schedule.unmet.push(job.needs.len());
             schedule.users.push(Vec::new());
+            schedule.groups.push(number(&mut groups, job.group));
             schedule.expected.push(job.expected);
-            schedule.lanes.push(job.lane.map(|lane| {
-                let next = names.len();
-                *names.entry(lane).or_insert(next)
-            }));
+            schedule.lanes.push(job.lane.map(|lane| number(&mut names, lane)));
             for need in job.needs {
                 schedule.users.get_mut(*need).into_iter().for_each(|users| users.push(i));
             }
@@ -69,9 +81,9 @@ impl Schedule {
                 *remaining += held_up.unwrap_or_default();
             }
         }
-        for (i, unmet) in schedule.unmet.iter().enumerate() {
-            if *unmet == 0 {
-                schedule.ready.insert(rank(&schedule.remaining, i));
+        for i in 0..schedule.states.len() {
+            if schedule.unmet.get(i) == Some(&0) {
+                schedule.queue(i);
             }
         }
         schedule
@@ -95,27 +107,43 @@ impl Schedule {
         self.is(i, State::Started)
     }
 
-    /// True if a job's needs are all met and it hasn't started.
+    /// True if a job's needs are all met, its lane was free, and it hasn't
+    /// started.
     pub fn any_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Starts what is ready and `may`, in the order of what it holds up.
+    /// Starts what is ready and `may`, in the order of what it holds up. Looks
+    /// at nothing else but at one more of each group.
     pub fn start(&mut self, mut may: impl FnMut(usize) -> bool) -> Vec<usize> {
         let mut started = Vec::new();
-        for &(_, i) in &self.ready {
-            let lane = self.lanes.get(i).copied().flatten();
-            if lane.is_some_and(|lane| self.busy.contains(&lane)) || !may(i) {
-                continue;
+        let mut next: BTreeSet<(Rank, usize)> =
+            self.ready.iter().filter_map(|(group, queue)| Some((*queue.first()?, *group))).collect();
+        while let Some((rank, group)) = next.pop_first() {
+            let i = rank.1;
+            match self.lanes.get(i).copied().flatten() {
+                Some(lane) if self.busy.contains(&lane) => {
+                    self.parked.entry(lane).or_default().insert(rank);
+                }
+                _ if !may(i) => continue,
+                lane => {
+                    self.busy.extend(lane);
+                    started.push(i);
+                }
             }
-            self.busy.extend(lane);
-            started.push(i);
+            if let Some(queue) = self.ready.get_mut(&group) {
+                queue.pop_first();
+                next.extend(queue.first().map(|rank| (*rank, group)));
+            }
         }
-        for i in &started {
-            self.ready.remove(&rank(&self.remaining, *i));
-            self.set(*i, State::Started);
-        }
+        self.ready.retain(|_, queue| !queue.is_empty());
+        started.iter().for_each(|i| self.set(*i, State::Started));
         started
+    }
+
+    fn queue(&mut self, i: usize) {
+        let group = self.groups.get(i).copied().unwrap_or_default();
+        self.ready.entry(group).or_default().insert(rank(&self.remaining, i));
     }
 
     /// `i` has ended, and what needs it may start.
@@ -125,7 +153,7 @@ impl Schedule {
             let Some(unmet) = self.unmet.get_mut(user) else { continue };
             *unmet = unmet.saturating_sub(1);
             if *unmet == 0 && self.is(user, State::Waiting) {
-                self.ready.insert(rank(&self.remaining, user));
+                self.queue(user);
             }
         }
     }
@@ -148,7 +176,14 @@ impl Schedule {
     pub fn drop(&mut self, i: usize) -> bool {
         let waits = self.is(i, State::Waiting);
         if waits {
-            self.ready.remove(&rank(&self.remaining, i));
+            let rank = rank(&self.remaining, i);
+            let group = self.groups.get(i).copied().unwrap_or_default();
+            if let Some(queue) = self.ready.get_mut(&group) {
+                queue.remove(&rank);
+                self.ready.retain(|_, queue| !queue.is_empty());
+            }
+            let parked = self.lanes.get(i).copied().flatten().and_then(|lane| self.parked.get_mut(&lane));
+            parked.into_iter().for_each(|parked| drop(parked.remove(&rank)));
             self.set(i, State::Over);
         }
         waits
@@ -156,8 +191,10 @@ impl Schedule {
 
     fn end(&mut self, i: usize) {
         self.set(i, State::Over);
-        if let Some(lane) = self.lanes.get(i).copied().flatten() {
-            self.busy.remove(&lane);
+        let Some(lane) = self.lanes.get(i).copied().flatten() else { return };
+        self.busy.remove(&lane);
+        if let Some((_, next)) = self.parked.get_mut(&lane).and_then(BTreeSet::pop_first) {
+            self.queue(next);
         }
     }
 
@@ -177,7 +214,7 @@ impl Schedule {
     }
 }
 
-fn rank(remaining: &[Duration], i: usize) -> (Reverse<Duration>, usize) {
+fn rank(remaining: &[Duration], i: usize) -> Rank {
     (Reverse(remaining.get(i).copied().unwrap_or_default()), i)
 }
 
@@ -185,13 +222,15 @@ fn rank(remaining: &[Duration], i: usize) -> (Reverse<Duration>, usize) {
 mod tests {
     use super::*;
 
-    /// Each job is its needs, its expected seconds and its lane.
+    /// Each job is its needs, its expected seconds and its lane; they are in
+    /// two groups by turns.
     fn schedule(jobs: &[(&[usize], u64, &str)]) -> Schedule {
         let needs: Vec<BTreeSet<usize>> = jobs.iter().map(|(needs, ..)| needs.iter().copied().collect()).collect();
-        Schedule::new(jobs.iter().zip(&needs).map(|((_, expected, lane), needs)| Job {
+        Schedule::new(jobs.iter().zip(&needs).enumerate().map(|(i, ((_, expected, lane), needs))| Job {
             needs,
             expected: Duration::from_secs(*expected),
             lane: (!lane.is_empty()).then(|| (*lane).to_owned()),
+            group: (i % 2).to_string(),
         }))
     }
 
@@ -205,10 +244,34 @@ mod tests {
     }
 
     #[test]
-    fn who_may_not_start_waits_and_holds_up_nobody_else() {
-        let mut all = schedule(&[(&[], 5, ""), (&[], 4, ""), (&[], 3, "")]);
-        assert_eq!(all.start(|i| i != 0), [1, 2]);
+    fn who_may_not_start_waits_and_holds_up_no_other_group() {
+        let mut all = schedule(&[(&[], 5, ""), (&[], 4, ""), (&[], 3, ""), (&[], 2, "")]);
+        let mut asked = Vec::new();
+        let started = all.start(|i| {
+            asked.push(i);
+            i != 0
+        });
+        assert_eq!((started, asked), (vec![1, 3], vec![0, 1, 3]), "of a group that may not, one is asked about");
+        assert_eq!(all.start(|_| true), [0, 2]);
+    }
+
+    #[test]
+    fn who_waits_for_its_lane_is_not_looked_at() {
+        let many: Vec<(&[usize], u64, &str)> = (0..100).map(|i| (&[][..], 200 - i, "a")).collect();
+        let mut all = schedule(&many);
         assert_eq!(all.start(|_| true), [0]);
+        assert!(!all.any_ready());
+        assert!(all.drop(1));
+        all.done(0);
+        let mut asked = 0;
+        assert_eq!(
+            all.start(|_| {
+                asked += 1;
+                true
+            }),
+            [2]
+        );
+        assert_eq!(asked, 1);
     }
 
     #[test]

@@ -112,3 +112,23 @@ fn versions_near_their_end_of_support_are_named() {
     let found = check(&run.json(), "kubernetes");
     assert!(found[0].starts_with("attention: 1.33 leaves standard support on 2026-07-29"), "{found:?}");
 }
+
+/// Nodes on an image older than the oldest safe one, and on one that only isn't the newest.
+#[test]
+fn old_images_of_nodes_are_named() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let state = fs::read_to_string(estate.state()).unwrap();
+    let with = |release: &str| {
+        let newest = "\"releaseVersion\":\"1.66.0-2d3f4b6c\"";
+        assert!(state.contains(newest));
+        fs::write(estate.state(), state.replace(newest, &format!("\"releaseVersion\":\"{release}\""))).unwrap();
+        let found = estate.run(&["doctor", "--format", "json"]).exits(0).json();
+        [check(&found, "floors").join("\n"), check(&found, "images").join("\n")]
+    };
+    let [floors, images] = with("1.61.0-0a1b2c3d");
+    assert!(floors.starts_with("attention: ") && floors.contains("1.61.0-0a1b2c3d, below 1.62.1"), "{floors}");
+    assert_eq!(images, "", "apply raises them");
+    let [floors, images] = with("1.63.0-7bb1c0d2");
+    assert!(floors.starts_with("good: "), "{floors}");
+    assert!(images.starts_with("attention: ") && images.contains("1.63.0-7bb1c0d2"), "{images}");
+}
