@@ -7,8 +7,8 @@ use crate::ui::{Failure, Ui};
 
 /// The document fits in a role's inline policy (10,240 characters, white space
 /// not counted): `aws iam put-role-policy --policy-document` takes it as it is.
-/// For a managed policy (6,144) that of `apply` may be too long: put its
-/// statement `Read`, which is what `--for plan` prints, into one of its own.
+/// For a managed policy (6,144) that of `apply` may be too long: put the
+/// statements before `New` into one, and `New` and the rest into another.
 ///
 /// It allows the changes of the kinds that the spec has. Where kinds leave the
 /// spec, or `spec.iam.path` changes, apply that with the policy of the spec

@@ -96,9 +96,9 @@ async fn nodes_pull_their_tenants_images_those_of_all_and_those_of_eks_and_no_ot
         may(&aws, role, "ecr:BatchGetImage", &repository(account, name), ("aws:ResourceAccount", account)).await
     };
     let roles = [
-        ("acme-us-east-1-t-12345-nodes", Some("12345")),
-        ("acme-us-east-1-t-23456-nodes", Some("23456")),
-        ("acme-us-east-1-t-34567-pod-execution", Some("34567")),
+        ("acme-us-east-1-t-12345-silo-nodes", Some("12345")),
+        ("acme-us-east-1-t-23456-pool-shared-1-nodes", Some("23456")),
+        ("acme-us-east-1-t-34567-fargate-shared-1-pod-execution", Some("34567")),
         ("acme-us-east-1-p-shared-1-system-nodes", None),
         ("acme-us-east-1-t-12345-system-nodes", None),
     ];
