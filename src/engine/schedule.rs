@@ -183,7 +183,9 @@ impl Schedule {
                 self.ready.retain(|_, queue| !queue.is_empty());
             }
             let parked = self.lanes.get(i).copied().flatten().and_then(|lane| self.parked.get_mut(&lane));
-            parked.into_iter().for_each(|parked| drop(parked.remove(&rank)));
+            if let Some(parked) = parked {
+                parked.remove(&rank);
+            }
             self.set(i, State::Over);
         }
         waits

@@ -11,7 +11,7 @@ use super::network::Network;
 use super::{Facts, Site, Stack, Terms};
 use crate::aws::tags;
 use crate::engine::address::Address;
-use crate::engine::desired::Desired;
+use crate::engine::desired::{Desired, Refusal};
 use crate::engine::error::{Error, Result};
 use crate::engine::value::{reference, references};
 use crate::kinds::aws::security_group::Permission;
@@ -242,7 +242,7 @@ impl Stack<'_> {
         };
         self.put(set.template.clone(), launch_template::NAME, &state, Terms::default().controls(&controls))?;
 
-        let release = self.release(site, &set)?;
+        let release = self.release(site, &set);
         let size =
             |n: u32| i32::try_from(n).map_err(|_| Error::bug(format!("{}: {n} nodes are too many", set.address)));
         let state = node_group::State {
@@ -284,36 +284,41 @@ impl Stack<'_> {
     /// The image's release: the pinned one; else what runs, while it is of the
     /// cluster's version and isn't below the floor; else the newest. None where
     /// AWS tells none: then EKS takes its newest.
-    ///
-    /// # Errors
-    /// The pinned one is older than what runs: EKS takes no group back (EKS
-    /// API, UpdateNodegroupVersion).
-    fn release(&self, site: &Site<'_>, set: &NodeSet<'_>) -> Result<Option<String>> {
+    /// A pinned one that is older than what runs is refused: EKS takes no group
+    /// back (EKS API, UpdateNodegroupVersion).
+    fn release(&mut self, site: &Site<'_>, set: &NodeSet<'_>) -> Option<String> {
         let ami_type = ami_type(set.nodes);
         let version = site.version.to_string();
-        let newest = self.facts.releases.get(&(ami_type.to_owned(), version.clone()));
-        let running = self.facts.images.get(&set.address).filter(|i| i.ami_type == ami_type && i.version == version);
+        let facts = self.facts;
+        let newest = facts.releases.get(&(ami_type.to_owned(), version.clone()));
+        let running = facts.images.get(&set.address).filter(|i| i.ami_type == ami_type && i.version == version);
         let running = running.map(|i| &i.release);
         // One that somebody took back keeps its image, too.
-        if let Some(image) =
-            self.facts.images.get(&set.address).filter(|_| self.went_back(site, &set.address).is_some())
-        {
-            return Ok(Some(image.release.clone()));
+        if let Some(image) = facts.images.get(&set.address).filter(|_| self.went_back(site, &set.address).is_some()) {
+            return Some(image.release.clone());
         }
         // A pin below the floor needs a waiver, which the spec was checked for.
         if let Some(pin) = set.nodes.release_version.as_ref().filter(|_| ami_type != "CUSTOM") {
-            return match running.filter(|running| compare_releases(pin, running) == Ordering::Less) {
-                Some(running) => Err(Error::input(format!(
-                    "{}: the spec has releaseVersion {pin}, its nodes run {running}, and EKS takes no node group back to an older image",
-                    set.address
-                ))
-                .help(format!("set releaseVersion to {running} or later, or leave it out"))),
-                None => Ok(Some(pin.clone())),
+            let Some(running) = running.filter(|running| compare_releases(pin, running) == Ordering::Less) else {
+                return Some(pin.clone());
             };
+            self.desired.refusals.push(Refusal {
+                address: set.address.clone(),
+                kind: node_group::NAME,
+                path: "release_version",
+                is: running.clone(),
+                asked: pin.clone(),
+                reason: format!(
+                    "its nodes run image release {running}, and EKS takes no node group back to the older {pin}"
+                ),
+                help: format!("set releaseVersion to {running} or later, or leave it out"),
+                pending: false,
+            });
+            return Some(running.clone());
         }
         let ahead = |r: &&String| newest.is_some_and(|newest| compare_releases(r, newest) == Ordering::Greater);
-        let stays = |r: &&String| is_safe_release(ami_type, r) && (!self.facts.upgrade || ahead(r));
-        Ok(running.filter(stays).or(newest).cloned())
+        let stays = |r: &&String| is_safe_release(ami_type, r) && (!facts.upgrade || ahead(r));
+        running.filter(stays).or(newest).cloned()
     }
 
     /// What the control plane runs, or is brought to before: in a run that

@@ -21,8 +21,7 @@ pub async fn check(session: &Session, ui: &Ui, plan: &Plan) -> Result<()> {
         match wrong {
             Ok(None) => {}
             Ok(Some(wrong)) => lines.push(format!("\n  {arn}: {wrong} ({address})")),
-            Err(error) if ui.verbose() => ui.note(&format!("Whether {arn} exists shows when it is used: {error}")),
-            Err(_) => {}
+            Err(error) => ui.note(&format!("Whether {arn} exists shows when it is used: {error}")),
         }
     }
     if lines.is_empty() {

@@ -365,7 +365,17 @@ impl Manifest {
                 }
                 let state = State { requires: None, object, ..state.clone() };
                 let address = text(live, &format!("/metadata/annotations/{}", pointer(ADDRESS)))?;
-                let mut found = found(Address::new(address), live, &state).ok()?;
+                let mut found = match found(Address::new(address), live, &state) {
+                    Ok(found) => found,
+                    Err(error) => {
+                        notes.push(format!(
+                            "{} in cluster {} is left alone, because it can't be read: {error}",
+                            summary(live),
+                            state.cluster
+                        ));
+                        return None;
+                    }
+                };
                 if key.is_namespace() {
                     found.refs = policies_of(key, live, &ours).map(|o| id(&state.cluster, o)).collect();
                 }

@@ -209,9 +209,16 @@ fn a_release_in_the_spec_is_what_nodes_get() {
     estate.edit("1.62.1-e1d1c9a5", "1.63.0-7bb1c0d2");
     estate.run(&["apply", "--auto-approve"]).exits(0);
     assert_eq!(group(&estate).release_version(), Some("1.63.0-7bb1c0d2"));
-    // EKS API, UpdateNodegroupVersion: no way back.
+    // EKS API, UpdateNodegroupVersion: no way back. The rest goes on.
     estate.edit("1.63.0-7bb1c0d2", "1.62.1-e1d1c9a5");
-    estate.run(&["plan"]).refuses(&["its nodes run 1.63.0-7bb1c0d2, and EKS takes no node group back", "or later"]);
+    estate.edit("max: 3", "max: 4");
+    let run = estate.run(&["apply", "--auto-approve"]).exits(1);
+    let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    let refusal = "its nodes run image release 1.63.0-7bb1c0d2, and EKS takes no node group back to the older 1.62.1";
+    assert!(said.contains(refusal) && said.contains("or later"), "{said}");
+    let group = group(&estate);
+    assert_eq!(group.release_version(), Some("1.63.0-7bb1c0d2"));
+    assert_eq!(group.scaling_config().and_then(|s| s.max_size()), Some(4));
 }
 
 #[test]
