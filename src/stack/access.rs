@@ -141,6 +141,12 @@ impl Stack<'_> {
         all.collect()
     }
 
+    /// Whether somebody in this cluster may run images of registry `host`.
+    pub(super) fn pulls_from(&self, site: &Site<'_>, host: &str) -> bool {
+        let of = |entry: &String| entry == "*" || entry.split('/').next() == Some(host);
+        self.tenants_of(site).iter().any(|tenant| tenant.profile.pods.allowed_registries.iter().any(of))
+    }
+
     /// Paths in the account's own ECR, by each name of its host (Amazon ECR
     /// User Guide, "Amazon ECR endpoints"): with FIPS, and with IPv6 as well.
     pub(super) fn ecr(&self, paths: &[String]) -> Vec<String> {

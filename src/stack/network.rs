@@ -385,7 +385,8 @@ impl Stack<'_> {
             let policy = match offered.is_some_and(|service| !service.policies) {
                 true => serde_json::Value::Null,
                 false => {
-                    let values = json!({"service": service, "gateway": gateway});
+                    let community = self.pulls_from(site, "registry.k8s.io");
+                    let values = json!({"service": service, "gateway": gateway, "communityImages": community});
                     self.document("iam/endpoint-policy.json", &address, values)?
                 }
             };

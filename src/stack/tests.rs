@@ -481,6 +481,14 @@ fn endpoint_policies_let_in_what_must_work() {
     let sts = statements("sts");
     assert_eq!(sts[1]["Action"], "sts:AssumeRoleWithWebIdentity");
     assert_eq!(statements("ecr.api").as_array().unwrap().len(), 1);
+    assert_eq!(s3.as_array().unwrap().len(), 2);
+    // Where images of registry.k8s.io may run, they come through this endpoint.
+    let mut spec = example("three-tiers");
+    let tenant = spec.tenants.iter_mut().find(|t| t.pool().is_some()).unwrap();
+    tenant.profile.pods.allowed_registries.push("registry.k8s.io/sig-storage/".to_owned());
+    let desired = built(&spec);
+    let s3 = &at(&desired, "pool/shared-1/endpoint/s3").state["policy"]["Statement"];
+    assert_eq!(s3[2]["Resource"], "arn:aws:s3:::prod-registry-k8s-io-us-east-1/*");
 }
 
 #[test]
