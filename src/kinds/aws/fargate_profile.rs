@@ -13,7 +13,7 @@ use super::{logical, physical};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
-use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::error::{Class, Result, typed, untyped};
 use crate::engine::kind::{
     Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
@@ -154,7 +154,8 @@ impl Kind for FargateProfile {
         true
     }
 
-    /// EKS takes one change of a cluster's profiles at a time.
+    /// EKS takes one change of a cluster's profiles at a time; another one is
+    /// a conflict (terraform-provider-aws 13372 and 16272).
     fn lane(&self, state: &Value) -> Option<String> {
         typed::<State>(state).ok().map(|s| format!("fargate:{}", s.cluster))
     }
@@ -244,7 +245,7 @@ impl Kind for FargateProfile {
             .set_selectors(Some(state.selectors.iter().map(selector).collect()))
             .client_request_token(&new.token)
             .set_tags(Some(tag_map(&tags::with_generation(&state.tags, new.generation))));
-        let answer = call.send().await.map_err(failed("eks:CreateFargateProfile")).map_err(busy);
+        let answer = call.send().await.map_err(failed("eks:CreateFargateProfile"));
         let profile = match answer {
             Ok(answer) => answer.fargate_profile,
             Err(error) if error.class == Class::Conflict => {
@@ -276,7 +277,7 @@ impl Kind for FargateProfile {
             .delete_fargate_profile()
             .cluster_name(&state.cluster)
             .fargate_profile_name(physical(&state.name, found.generation));
-        let answer = call.send().await.map_err(failed("eks:DeleteFargateProfile")).map_err(busy);
+        let answer = call.send().await.map_err(failed("eks:DeleteFargateProfile"));
         Ok(optional(answer)?.is_none())
     }
 
@@ -294,16 +295,6 @@ impl Kind for FargateProfile {
             }
         }
         delete_node_entry(&self.aws, &state.cluster, &state.role).await
-    }
-}
-
-/// While another profile of the cluster changes, EKS calls the request
-/// invalid rather than in conflict (hashicorp/terraform-provider-aws,
-/// `internal/service/eks/fargate_profile.go`).
-fn busy(error: Error) -> Error {
-    match error.code.as_deref() {
-        Some("InvalidRequestException") => Error { class: Class::Conflict, ..error },
-        _ => error,
     }
 }
 

@@ -85,7 +85,7 @@ fn find<'c>(cluster: &'c mut Cluster, name: &str) -> Result<&'c mut Item, Fault>
     cluster.profiles.get_mut(name).ok_or(missing)
 }
 
-/// A cluster takes one change of its profiles at a time.
+/// A cluster takes one change of its profiles at a time (hashicorp/terraform-provider-aws, issues 13372 and 16272).
 fn one_at_a_time(cluster: &Cluster, verb: &str, name: &str) -> Result<(), Fault> {
     let busy = cluster.profiles.iter().find(|(_, profile)| ["CREATING", "DELETING"].contains(&profile.status()));
     match busy {
