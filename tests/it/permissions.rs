@@ -14,7 +14,9 @@ use ringfence::aws;
 use ringfence::cli::session::Session;
 use ringfence::engine::clock::Clock;
 use ringfence::engine::error::{Class, Error};
+use ringfence::engine::kind::{Kind, Round};
 use ringfence::engine::plan::Policy;
+use ringfence::kinds::aws::iam_role::IamRole;
 use ringfence::spec::{self, LoadOptions};
 use ringfence::stack::permissions::MAX_POLICY;
 use ringfence::template::Templates;
@@ -228,6 +230,19 @@ async fn what_guardduty_put_into_a_vpc() {
         }
         assert_eq!(served.server.permissions().1.is_empty(), allowed, "{:#?}", served.server.permissions().1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_printed_policy_suffices_to_name_what_holds_a_role() {
+    let spec = example("single-silo");
+    let served = Served::enforced(&spec, &printed(&spec, "apply").to_string()).await;
+    served.run(&["apply", "--auto-approve"], 0).await;
+    let kind = IamRole::new(served.connect("eu-central-1", "solo").await);
+    let roles = kind.observe(&Round::default(), &[]).await.unwrap().found;
+    let nodes = roles.iter().find(|role| role.id.contains("node")).unwrap();
+    let error = kind.delete(nodes).await.unwrap_err();
+    assert!(error.help.as_ref().is_some_and(|help| help.contains("is in the instance profile eks-")), "{error:?}");
+    nothing_refused(&served);
 }
 
 #[tokio::test(flavor = "multi_thread")]

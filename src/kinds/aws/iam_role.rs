@@ -197,12 +197,16 @@ impl IamRole {
     }
 
     /// Names the instance profiles that keep a role from being deleted: EKS
-    /// makes one for each node group and takes it away with the group.
+    /// makes one for each node group and takes it away with the group. They are
+    /// read as roles are, so that it takes no permission of its own.
     async fn in_use(&self, name: &str, error: Error) -> Error {
-        let answer = self.aws.iam.list_instance_profiles_for_role().role_name(name).send().await;
-        let profiles: Vec<String> = answer
-            .map(|o| o.instance_profiles().iter().map(|p| p.instance_profile_name().to_owned()).collect())
-            .unwrap_or_default();
+        let roles = match read(&self.aws).await {
+            Ok(roles) => roles,
+            Err(unread) => return error.help(format!("what uses role `{name}` can't be read: {unread}")),
+        };
+        let role = roles.iter().find(|r| r.role_name() == Some(name));
+        let profiles = role.map(|r| r.instance_profile_list()).unwrap_or_default();
+        let profiles: Vec<&str> = profiles.iter().map(|p| p.instance_profile_name()).collect();
         if profiles.is_empty() {
             return error;
         }
