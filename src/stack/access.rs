@@ -14,7 +14,8 @@ use crate::spec::arn::is_account;
 use crate::spec::catalog::eks_registry;
 use crate::spec::{ACCOUNT_ECR, Control, Isolation, Principal, Tenant};
 
-/// The audience of tokens that pods trade for credentials, in all partitions.
+/// The audience of tokens that pods trade for credentials, in all partitions,
+/// China's too (eksctl issue 1910).
 const AUDIENCE: &str = "sts.amazonaws.com";
 
 /// Roles of AWS's services in the account. They are made where they are
@@ -94,7 +95,7 @@ impl Stack<'_> {
     /// come from.
     pub(super) fn node_role(&mut self, address: &Address, name: String, registries: &[String]) -> Result<()> {
         // In China, EC2's principal has the partition's suffix (Amazon Web
-        // Services in China, "IAM").
+        // Services in China, "IAM"; bottlerocket-update-operator issue 316).
         let ec2 = if self.facts.partition == "aws-cn" { "ec2.amazonaws.com.cn" } else { "ec2.amazonaws.com" };
         let trust = self.document("iam/node-trust.json", address, json!({"ec2Service": ec2}))?;
         // Instead of AmazonEC2ContainerRegistryPullOnly, which is for every repository of the account: a policy of one's
@@ -193,6 +194,7 @@ impl Stack<'_> {
             .collect::<Result<_>>()?;
         for principal in principals {
             let address = entry_address(&site.at("cluster"), &principal);
+            // Access policies have the partition of the cluster (terraform-aws-eks, `main.tf`).
             let policy =
                 format!("arn:{}:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy", self.facts.partition);
             let state = access_entry::State {

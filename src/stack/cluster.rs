@@ -19,7 +19,8 @@ use crate::spec::{
     UpgradePolicy,
 };
 
-/// Add-ons that every node runs, so they come before nodes.
+/// Add-ons that every node runs, so they come before nodes: the CNI needs the
+/// agent for its credentials (amazon-vpc-cni-k8s 3840).
 pub(super) const DAEMONS: [&str; 3] = ["eks-pod-identity-agent", "kube-proxy", "vpc-cni"];
 
 /// The label of system nodes, for the add-ons that must run there: tenants'

@@ -275,8 +275,8 @@ impl Stack<'_> {
         let daemons = DAEMONS.map(|addon| site.at(&format!("addon/{addon}")));
         let mut controls = set.controls;
         controls.push(Control::Quota);
-        // A node that starts without its ways out or its network settings
-        // joins broken, or not at all.
+        // A node that starts without its ways out, its network settings or
+        // its agents joins broken, or not at all (amazon-vpc-cni-k8s 3840).
         let terms = Terms::default().after([linked]).after(daemons).after(network.ways.clone()).controls(&controls);
         self.put(set.address, node_group::NAME, &state, terms)
     }

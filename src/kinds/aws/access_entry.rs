@@ -219,7 +219,8 @@ impl AccessEntry {
     }
 
     /// Neither of whoever runs this, who would lock themselves out, nor of an
-    /// AWS service.
+    /// AWS service: EKS makes those itself, and lets nobody change them
+    /// (terraform-provider-aws 36447).
     fn is_left_alone(&self, principal: &str) -> bool {
         principal.contains(":role/aws-service-role/") || same_principal(principal, &self.aws.caller)
     }
@@ -328,6 +329,8 @@ impl Kind for AccessEntry {
             }
             Err(error) => return Err(error),
         };
+        // EKS may not find the new entry for a moment; then all of this is done again (terraform-provider-aws,
+        // `internal/service/eks/access_policy_association.go`).
         self.associate(&state, &[]).await?;
         let arn = arn.unwrap_or_default();
         Ok(Made { outputs: outputs(&arn), id: arn, ready: true })
@@ -364,8 +367,9 @@ impl Kind for AccessEntry {
 
 /// Takes away the entry that EKS made for an earlier role of the same ARN: it
 /// keeps entries of nodes for good, and an entry works only for the very role
-/// that it was made for, so that nodes with the new one could never join. EKS
-/// makes a new entry with the node group or Fargate profile.
+/// that it was made for, so that nodes with the new one could never join
+/// (terraform-aws-eks issue 3329). EKS makes a new entry with the node group or
+/// Fargate profile.
 pub(super) async fn forget_stale(aws: &Aws, cluster: &str, role: &str) -> Result<()> {
     let entry = match entry(aws, cluster, role).await {
         Ok(Some(entry)) if entry.r#type() != Some(STANDARD) => entry,

@@ -240,8 +240,10 @@ impl Kind for EksAddon {
         if same && from.status == Status::Ready {
             return Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true });
         }
-        // An empty list and an empty object take away what is set. EKS refuses even an empty list of associations for
-        // add-ons that can have none (aws/containers-roadmap issue 2712, terraform-aws-eks issue 3520).
+        // An update that names no role takes the role away (terraform-provider-aws 19402); an empty list does so with
+        // associations (EKS API, UpdateAddon, "podIdentityAssociations"), an empty object with settings. EKS refuses
+        // even an empty list of associations for add-ons that can have none (aws/containers-roadmap issue 2712,
+        // terraform-aws-eks issue 3520).
         let none = before.pod_identity.is_empty() && after.pod_identity.is_empty();
         self.aws
             .eks

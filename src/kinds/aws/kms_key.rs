@@ -419,6 +419,7 @@ impl Kind for KmsKey {
             .await
             .map_err(failed("kms:ScheduleKeyDeletion"));
         match answer {
+            // A key whose deletion is scheduled can't be scheduled again (KMS API, "ScheduleKeyDeletion").
             Err(error) if error.message.contains("pending deletion") => Ok(true),
             other => optional(other).map(|_| true),
         }

@@ -179,6 +179,7 @@ impl Kind for OidcProvider {
     async fn create(&self, new: &New) -> Result<Made> {
         let state: State = typed(&new.state)?;
         let arn = self.arn(&state.url);
+        // Without thumbprints IAM takes the issuer's own (IAM API, CreateOpenIDConnectProvider, "ThumbprintList").
         let call = self
             .aws
             .iam

@@ -189,6 +189,8 @@ impl Kind for PodIdentity {
             .role_arn(&state.role)
             .client_request_token(&new.token)
             .set_tags(Some(tag_map(&tags::with_generation(&state.tags, new.generation))));
+        // EKS may not know a new role yet: "Role provided in the request does not exist" (terraform-provider-aws 34711)
+        // is tried again.
         let made = match call.send().await.map_err(failed("eks:CreatePodIdentityAssociation")) {
             Ok(answer) => answer.association,
             Err(error) if error.class == Class::Conflict => {
