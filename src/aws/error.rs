@@ -109,13 +109,31 @@ fn class(code: &str, message: &str) -> Class {
         "IAM role's policy must include",
         "Misconfigured PodExecutionRole Trust Policy",
         "service principals",
+        // EKS, of an access entry whose role is new (terraform-provider-aws, `internal/service/eks/access_entry.go`).
         "invalid principal",
         "Invalid principal",
         "Access Denied for LogDestination",
         "cannot be assumed",
         "Unable to assume",
+        // EKS, of a new key, or for a role whose policy is new (terraform-provider-aws 49247).
+        "Access denied to KMS key",
+        // EKS Pod Identity, after a change of a trust policy (terraform-provider-aws 41483, aws-cdk 31522).
+        "Trust policy of the role provided is invalid",
+        // CloudWatch Logs, of a new key (terraform-provider-aws 29282).
+        "KMS Key Id could not be found",
     ];
     match code {
+        // EKS uses a key in the caller's name. Tags of a new key may count for permissions only after five minutes (KMS
+        // Developer Guide, "ABAC for AWS KMS"; cluster-api-provider-aws 2432, terraform-aws-eks 2678).
+        "InvalidRequestException" if message.starts_with("User not authorized to perform kms:") => Class::NotYetAllowed,
+        // CloudWatch Logs, of a new key or a new key policy (terraform-provider-aws 29282, hashicorp/terraform 24194).
+        "AccessDeniedException" if message.starts_with("The specified KMS key does not exist or is not allowed") => {
+            Class::NotYet
+        }
+        // KMS, of a key that was just made or enabled (terraform-provider-aws `internal/service/kms/key.go`).
+        "DisabledException" => Class::NotYet,
+        // IAM, while an issuer doesn't answer yet (IAM API, "CreateOpenIDConnectProvider").
+        "OpenIdIdpCommunicationError" => Class::NotYet,
         "Throttling"
         | "ThrottlingException"
         | "RequestLimitExceeded"
@@ -228,7 +246,9 @@ fn help(code: &str, message: &str) -> Option<String> {
             "the account isn't signed up for this service, or hasn't enabled this region (`aws account list-regions`)"
                 .to_owned()
         }
-        Class::Denied => "`ringfence iam-policy` prints the permissions that this spec needs".to_owned(),
+        Class::Denied | Class::NotYetAllowed => {
+            "`ringfence iam-policy` prints the permissions that this spec needs".to_owned()
+        }
         Class::Quota => "ask for a higher quota in Service Quotas, then run the same command".to_owned(),
         _ => return None,
     })
@@ -294,4 +314,56 @@ fn assumed(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
 fn last(chain: &str) -> String {
     let links: Vec<&str> = chain.split(": ").collect();
     links[links.len().saturating_sub(3)..].join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_new_is_waited_for_and_what_is_wrong_is_not() {
+        for (code, message, expected) in [
+            (
+                "InvalidParameterException",
+                "Access denied to KMS key arn:aws:kms:us-east-1:123456789012:key/1 due to explicit deny policy or revoked grant",
+                Class::NotYet,
+            ),
+            (
+                "AccessDeniedException",
+                "The specified KMS key does not exist or is not allowed to be used with Arn 'arn:aws:logs:us-east-1:123456789012:log-group:/a'",
+                Class::NotYet,
+            ),
+            ("InvalidParameterException", "The specified KMS Key Id could not be found", Class::NotYet),
+            (
+                "InvalidRequestException",
+                "User not authorized to perform kms:CreateGrant operation",
+                Class::NotYetAllowed,
+            ),
+            (
+                "InvalidRequestException",
+                "User not authorized to perform kms:DescribeKey operation",
+                Class::NotYetAllowed,
+            ),
+            ("DisabledException", "arn:aws:kms:us-east-1:123456789012:key/1 is disabled", Class::NotYet),
+            ("InvalidParameterException", "Trust policy of the role provided is invalid", Class::NotYet),
+            ("OpenIdIdpCommunicationError", "Could not connect to the issuer", Class::NotYet),
+            ("InvalidRequestException", "User is not authorized to perform iam:GetRole", Class::Invalid),
+            ("InvalidRequestException", "You are not authorized to use the launch template", Class::Denied),
+            ("AccessDeniedException", "User: me is not authorized to perform: kms:CreateKey", Class::Denied),
+            (
+                "ResourceInUseException",
+                "Cannot create Fargate Profile a because cluster b currently has Fargate profile c in status CREATING",
+                Class::Conflict,
+            ),
+        ] {
+            assert_eq!(class(code, message), expected, "{code}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_permission_that_may_not_count_yet_has_the_help_of_one_that_is_missing() {
+        let denied = help("AccessDeniedException", "no");
+        assert!(denied.is_some());
+        assert_eq!(help("InvalidRequestException", "User not authorized to perform kms:CreateGrant operation"), denied);
+    }
 }

@@ -23,6 +23,9 @@ pub enum Class {
     /// What the call needs isn't visible yet (IAM propagation, read after
     /// create). Retried for a while.
     NotYet,
+    /// A permission is missing, or what gives it (such as tags of a new
+    /// resource) doesn't count yet. Retried for a while; then it is `Denied`.
+    NotYetAllowed,
     /// What the call names doesn't exist.
     NotFound,
     /// A resource of this name exists already.
@@ -60,6 +63,7 @@ impl Class {
             | Self::Conflict
             | Self::Held
             | Self::NotYet
+            | Self::NotYetAllowed
             | Self::Lost
             | Self::NotFound
             | Self::Exists

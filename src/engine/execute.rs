@@ -556,6 +556,8 @@ impl Tries {
         // the same cluster may take as long as the step itself may.
         let patience = match error.class {
             Class::NotYet => Duration::from_secs(180),
+            // Up to five minutes (KMS Developer Guide, "ABAC for AWS KMS").
+            Class::NotYetAllowed => Duration::from_secs(330),
             // Reads and checks may not know yet what was just made.
             Class::NotFound => LAG,
             Class::Conflict => wait.limit,
@@ -600,7 +602,10 @@ enum Rest {
 }
 
 /// `error`, with how long it was tried.
-fn given_up(error: Error, tried: Duration) -> Error {
+fn given_up(mut error: Error, tried: Duration) -> Error {
+    if error.class == Class::NotYetAllowed {
+        error.class = Class::Denied;
+    }
     let message = format!("{}, tried for {} s", error.message, tried.as_secs());
     let help = error.help.clone().unwrap_or_else(|| match error.class {
         Class::Throttled => "run the same command later: it goes on from what it finds".to_owned(),

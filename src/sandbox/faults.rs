@@ -409,6 +409,8 @@ pub fn is_about_others(fault: &Fault) -> bool {
         || ["NoSuchEntity", "DependencyViolation", "DeleteConflict", "ResourceInUseException"].contains(&code)
         || ["InvalidParameterException", "InvalidRequestException", "InvalidParameter", "MalformedPolicyDocument"]
             .contains(&code)
+        // CloudWatch Logs, of a key: no permission of the caller's.
+        || fault.message.starts_with("The specified KMS key does not exist")
 }
 
 /// What a web server in between says: the status differs, the page doesn't.

@@ -11,6 +11,22 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Logs {
     groups: BTreeMap<String, Group>,
+    /// The account's retention policies, by name.
+    #[serde(default)]
+    retentions: BTreeMap<String, Retention>,
+}
+
+/// A retention policy of the account. It overrides what groups have of their own (CloudWatch Logs API, "PutAccountPolicy").
+/// On AWS it takes effect after 24 hours, here at once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Retention {
+    created: f64,
+    /// Days; none is for ever.
+    days: Option<u64>,
+    /// Names of its groups begin so; none means every group.
+    prefixes: Vec<String>,
+    /// Only for groups that are made later.
+    new_only: bool,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -49,6 +65,8 @@ impl Logs {
             "DescribeLogGroups" => self.describe(req),
             "DeleteLogGroup" => {
                 let (name, group) = self.group(req)?;
+                // CloudWatch Logs API, "DeleteLogGroup" (ValidationException); user guide, "Protecting log groups from
+                // deletion". The text isn't public.
                 if group.protected {
                     let message = format!("Log group {name} has deletion protection: turn it off before deleting it");
                     return Err(Fault::new(400, "ValidationException", message));
@@ -61,6 +79,11 @@ impl Logs {
                 let name = identifier.rsplit(":log-group:").next().unwrap_or_default().to_owned();
                 let on = req.params["deletionProtectionEnabled"] == true;
                 self.groups.get_mut(&name).ok_or_else(missing)?.protected = on;
+                Ok(json!({}))
+            }
+            "PutAccountPolicy" => self.put_account_policy(req),
+            "DeleteAccountPolicy" => {
+                self.retentions.remove(&req.text("policyName").unwrap_or_default()).ok_or_else(missing)?;
                 Ok(json!({}))
             }
             "PutRetentionPolicy" => {
@@ -165,6 +188,45 @@ impl Logs {
         Ok(json!({}))
     }
 
+    fn put_account_policy(&mut self, req: &Request) -> Reply {
+        let name = req.text("policyName").ok_or_else(|| invalid("policyName must not be null"))?;
+        if req.text("policyType").as_deref() != Some("RETENTION_POLICY") {
+            return Err(invalid("ringfence's sandbox has account policies of the type RETENTION_POLICY only"));
+        }
+        let document = req.text("policyDocument").unwrap_or_default();
+        let document: Value = serde_json::from_str(&document).map_err(|_| invalid("The policy is no JSON"))?;
+        let days = document["retentionInDays"].as_u64();
+        let valid =
+            days.map_or(document["retentionInDays"] == "NEVER_EXPIRE", |days| days >= 30 && DAYS.contains(&days));
+        let mode = document["enforcementMode"].as_str().unwrap_or_default();
+        if !valid || !["NEW_ONLY", "RETROACTIVE"].contains(&mode) {
+            return Err(invalid("retentionInDays or enforcementMode isn't valid"));
+        }
+        let prefixes = match req.text("selectionCriteria") {
+            None => Vec::new(),
+            Some(text) => text
+                .strip_prefix("LogGroupNamePrefix IN ")
+                .and_then(|list| serde_json::from_str(list).ok())
+                .ok_or_else(|| invalid("selectionCriteria isn't valid"))?,
+        };
+        let created = self.retentions.get(&name).map_or(req.now, |before| before.created);
+        self.retentions.insert(name, Retention { created, days, prefixes, new_only: mode == "NEW_ONLY" });
+        Ok(json!({}))
+    }
+
+    /// Of several retention policies the longest counts; of equal ones, the oldest.
+    fn retention(&self, name: &str, group: &Group) -> Option<(&str, &Retention)> {
+        let of = self.retentions.iter().filter(|(_, one)| {
+            let selected = one.prefixes.is_empty() || one.prefixes.iter().any(|prefix| name.starts_with(prefix));
+            selected && (!one.new_only || group.created > one.created)
+        });
+        let longest = of.max_by(|(_, a), (_, b)| {
+            let days = |one: &Retention| one.days.unwrap_or(u64::MAX);
+            days(a).cmp(&days(b)).then(b.created.total_cmp(&a.created))
+        });
+        longest.map(|(policy, one)| (policy.as_str(), one))
+    }
+
     fn describe(&self, req: &Request) -> Reply {
         let (prefix, pattern) = (req.text("logGroupNamePrefix"), req.text("logGroupNamePattern"));
         if prefix.is_some() && pattern.is_some() {
@@ -186,8 +248,13 @@ impl Logs {
                 "arn": format!("{arn}:*"), "storedBytes": 0, "logGroupClass": group.class, "logGroupArn": arn,
                 "deletionProtectionEnabled": group.protected,
             });
-            if let Some(days) = group.retention {
+            let retention = self.retention(name, group);
+            let days = retention.map_or(group.retention, |(_, retention)| retention.days);
+            if let Some(days) = days {
                 wire["retentionInDays"] = days.into();
+            }
+            if let Some((policy, _)) = retention {
+                wire["retentionPolicyName"] = policy.into();
             }
             if let Some(key) = &group.key {
                 wire["kmsKeyId"] = key.as_str().into();
@@ -198,7 +265,8 @@ impl Logs {
     }
 }
 
-/// A group's key must be in this region, enabled, and its policy must admit the service.
+/// A group's key must be in this region, enabled, and its policy must admit the service. The refusal is one of access
+/// (hashicorp/terraform-provider-aws issue 29282, hashicorp/terraform issue 24194).
 fn usable(kms: &Kms, req: &Request, arn: &str, group: &str) -> Result<(), Fault> {
     let service = format!("logs.{}.{}", req.region, super::state::dns_suffix(&req.region));
     let fine = kms.by_arn(arn).is_some_and(|key| {
@@ -209,7 +277,7 @@ fn usable(kms: &Kms, req: &Request, arn: &str, group: &str) -> Result<(), Fault>
         let group = req.arn(&format!("log-group:{group}"));
         format!("The specified KMS key does not exist or is not allowed to be used with Arn '{group}'")
     };
-    if fine { Ok(()) } else { Err(invalid(message())) }
+    if fine { Ok(()) } else { Err(Fault::new(400, "AccessDeniedException", message())) }
 }
 
 fn tag(group: &mut Group, req: &Request) -> Reply {

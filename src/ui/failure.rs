@@ -115,7 +115,9 @@ pub(super) fn warnings(warnings: &[SpecError], layout: Layout) -> String {
 /// What to do next: what the error says, else what helps with its class.
 pub(super) fn help(error: &Error) -> Option<String> {
     let by_class = match error.class {
-        Class::Denied => "check whose credentials are used, whether they have expired, and what they may do",
+        Class::Denied | Class::NotYetAllowed => {
+            "check whose credentials are used, whether they have expired, and what they may do"
+        }
         Class::Throttled => {
             "wait a minute, then run the same command; a lower --parallelism makes fewer calls at a time"
         }

@@ -12,7 +12,7 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
-use crate::engine::error::{Class, Result, typed, untyped};
+use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
 use crate::engine::value::Outputs;
 
@@ -46,6 +46,7 @@ impl LogGroup {
         Self { aws }
     }
 
+    /// Without `:*`, as the calls about tags take it (CloudWatch Logs API, "ListTagsForResource").
     fn arn(&self, name: &str) -> String {
         let scope = &self.aws.scope;
         format!("arn:{}:logs:{}:{}:log-group:{name}", scope.partition, scope.region, scope.account)
@@ -76,11 +77,20 @@ impl LogGroup {
         Ok(answer.map(|o| tags_of(o.tags())))
     }
 
-    fn found(&self, address: Address, generation: u32, group: &Group, has: &Tags) -> Result<Found> {
+    /// A group as it is. Where a policy of the account decides how long it keeps its events, nothing else can: it has
+    /// the retention that is `wanted` (CloudWatch Logs API, "PutAccountPolicy").
+    fn found(
+        &self,
+        address: Address,
+        generation: u32,
+        (group, has): (&Group, &Tags),
+        wanted: Option<&State>,
+    ) -> Result<Found> {
         let name = group.log_group_name().unwrap_or_default();
+        let wanted = wanted.filter(|_| group.retention_policy_name().is_some());
         let state = State {
             name: name.to_owned(),
-            retention_days: group.retention_in_days(),
+            retention_days: wanted.map_or(group.retention_in_days(), |wanted| wanted.retention_days),
             key: group.kms_key_id().map(str::to_owned),
             tags: self.aws.observed(has),
         };
@@ -93,6 +103,26 @@ impl LogGroup {
             status: Status::Ready,
             refs: Vec::new(),
         })
+    }
+
+    /// Says so where a group is protected from deletion (CloudWatch Logs API, "PutLogGroupDeletionProtection"). Who turned
+    /// the protection on must turn it off.
+    async fn protected(&self, name: &str, error: Error) -> Error {
+        let groups = match self.list(name).await {
+            Ok(groups) => groups,
+            Err(unread) => {
+                return error.help(format!("whether log group `{name}` is protected can't be read: {unread}"));
+            }
+        };
+        let group = groups.iter().find(|(g, _)| g.log_group_name() == Some(name));
+        if group.and_then(|(g, _)| g.deletion_protection_enabled()) != Some(true) {
+            return error;
+        }
+        error.help(format!(
+            "log group `{name}` is protected from deletion; if its logs may go, run `aws logs put-log-group-deletion-protection \
+             --log-group-identifier {} --no-deletion-protection-enabled`, then the same command",
+            self.arn(name),
+        ))
     }
 
     async fn retain(&self, name: &str, days: Option<i32>) -> Result<()> {
@@ -143,7 +173,8 @@ impl Kind for LogGroup {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let mut named = BTreeMap::new();
         for Wanted { address, state } in wanted {
-            named.insert(typed::<State>(state)?.name, address);
+            let state: State = typed(state)?;
+            named.insert(state.name.clone(), (address, state));
         }
         let ours = [format!("/aws/eks/{}-", self.aws.tenancy), format!("/ringfence/{}-", self.aws.tenancy)];
         let others = named.keys().filter(|name| !ours.iter().any(|prefix| name.starts_with(prefix)));
@@ -168,18 +199,22 @@ impl Kind for LogGroup {
         let mut seen = Observation::default();
         for (group, has) in groups.into_iter().flatten() {
             let name = group.log_group_name().unwrap_or_default();
+            let of = named.get(name);
+            let wanted = of.map(|(_, state)| state);
             if let Some((address, generation)) = self.aws.owned(&has) {
-                seen.found.push(self.found(address, generation, &group, &has)?);
+                seen.notes.extend(wanted.and_then(|_| decided(&address, &group)));
+                seen.found.push(self.found(address, generation, (&group, &has), wanted)?);
                 continue;
             }
-            match (descent(name, &has), named.get(name)) {
-                (Descent::Of(_) | Descent::Gone, Some(address)) => {
-                    seen.found.push(self.found((*address).clone(), 1, &group, &has)?);
+            match (descent(name, &has), of) {
+                (Descent::Of(_) | Descent::Gone, Some((address, _))) => {
+                    seen.notes.extend(decided(address, &group));
+                    seen.found.push(self.found((*address).clone(), 1, (&group, &has), wanted)?);
                 }
                 (Descent::Of(cluster), None) => {
-                    seen.found.push(self.found(cluster.join("log-group"), 1, &group, &has)?);
+                    seen.found.push(self.found(cluster.join("log-group"), 1, (&group, &has), None)?);
                 }
-                (_, Some(address)) => {
+                (_, Some((address, _))) => {
                     let command = format!("aws logs tag-resource --resource-arn {}", self.arn(name));
                     let what = format!("the log group `{name}`");
                     seen.foreign.push(foreign(&self.aws, address, name, &what, &has, &command, TagStyle::Map));
@@ -196,18 +231,18 @@ impl Kind for LogGroup {
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         gather(handles, |handle| async move {
-            let name = typed::<State>(&handle.state)?.name;
-            let groups = self.list(&name).await?;
-            let Some((group, has)) = groups.iter().find(|(g, _)| g.log_group_name() == Some(&name)) else {
+            let wanted: State = typed(&handle.state)?;
+            let groups = self.list(&wanted.name).await?;
+            let Some((group, has)) = groups.iter().find(|(g, _)| g.log_group_name() == Some(&wanted.name)) else {
                 return Ok(None);
             };
             match self.aws.owned(has) {
                 Some((address, generation)) if address == handle.address => {
-                    self.found(address, generation, group, has).map(Some)
+                    self.found(address, generation, (group, has), Some(&wanted)).map(Some)
                 }
                 // Ours by descent, since it was found before.
                 None if !handle.id.is_empty() => {
-                    self.found(handle.address.clone(), handle.generation, group, has).map(Some)
+                    self.found(handle.address.clone(), handle.generation, (group, has), Some(&wanted)).map(Some)
                 }
                 _ => Ok(None),
             }
@@ -269,7 +304,22 @@ impl Kind for LogGroup {
 
     async fn delete(&self, found: &Found) -> Result<bool> {
         let call = self.aws.logs.delete_log_group().log_group_name(&found.id);
-        optional(call.send().await.map_err(failed("logs:DeleteLogGroup")))?;
-        Ok(true)
+        match optional(call.send().await.map_err(failed("logs:DeleteLogGroup"))) {
+            Err(error) if error.code.as_deref() == Some("ValidationException") => {
+                Err(self.protected(&found.id, error).await)
+            }
+            answer => answer.map(|_| true),
+        }
     }
+}
+
+/// What a plan says of a group whose retention a policy of the account decides.
+fn decided(address: &Address, group: &Group) -> Option<String> {
+    let policy = group.retention_policy_name()?;
+    let name = group.log_group_name().unwrap_or_default();
+    let time = group.retention_in_days().map_or("for ever".to_owned(), |days| format!("for {days} days"));
+    Some(format!(
+        "{address}: log group `{name}` keeps its events {time}, as the retention policy `{policy}` of the account says; it \
+         overrides the spec"
+    ))
 }

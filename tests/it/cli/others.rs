@@ -1,6 +1,7 @@
 //! What others write to what is ours: controllers, gateways, an organisation's
 //! tagger, the network's owners.
 
+use aws_sdk_cloudwatchlogs::types::PolicyType;
 use aws_sdk_ec2::types::{Filter, IpPermission, IpRange, Tag};
 
 use super::*;
@@ -89,6 +90,60 @@ fn rules_of_a_load_balancer_controller() {
         assert!(group.tags().iter().any(|t| t.key() == Some("kubernetes.io/cluster/solo-t-globex")), "{group:?}");
     });
     assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
+}
+
+async fn flow_logs(aws: &Aws) -> String {
+    let all = aws.logs.describe_log_groups().log_group_name_prefix("/ringfence/").send().await.unwrap();
+    all.log_groups()[0].log_group_name().unwrap().to_owned()
+}
+
+/// CloudWatch Logs API, "PutAccountPolicy": a retention policy of the account overrides that of each group.
+#[test]
+fn a_retention_policy_of_the_account() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.sandbox(async |aws, _| {
+        let call = aws.logs.put_account_policy().policy_name("keep-long").policy_type(PolicyType::RetentionPolicy);
+        let document = r#"{"retentionInDays": 1096, "enforcementMode": "RETROACTIVE"}"#;
+        let call = call.selection_criteria(r#"LogGroupNamePrefix IN ["/ringfence/"]"#).policy_document(document);
+        call.send().await.unwrap();
+    });
+    let plan = estate.plan(&[]);
+    assert_eq!(steps(&plan), [] as [&str; 0]);
+    let named = |plan: &Value| {
+        let mut notes = list(&plan["notes"]).iter().map(text);
+        notes.find(|note| note.contains("for 1096 days, as the retention policy `keep-long`")).map(str::to_owned)
+    };
+    assert!(named(&plan).is_some_and(|note| note.starts_with("tenant/globex/")), "{}", plan["notes"]);
+    estate.sandbox(async |aws, _| {
+        let call = aws.logs.delete_account_policy().policy_name("keep-long").policy_type(PolicyType::RetentionPolicy);
+        call.send().await.unwrap();
+    });
+    let plan = estate.plan(&[]);
+    assert_eq!((steps(&plan), named(&plan)), (Vec::new(), None));
+}
+
+/// CloudWatch Logs user guide, "Protecting log groups from deletion".
+#[test]
+fn a_log_group_that_is_protected_from_deletion() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let protect = async |aws: &Aws, on: bool| {
+        let name = flow_logs(aws).await;
+        let call = aws.logs.put_log_group_deletion_protection().log_group_identifier(&name);
+        call.deletion_protection_enabled(on).send().await.unwrap();
+        name
+    };
+    let name = estate.sandbox(async |aws, _| protect(aws, true).await);
+    let run = estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(1);
+    let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for text in [
+        &*format!("log group `{name}` is protected from deletion"),
+        "aws logs put-log-group-deletion-protection",
+        "--no-deletion-protection-enabled",
+    ] {
+        assert!(said.contains(text), "{text}: {}", run.out);
+    }
+    estate.sandbox(async |aws, _| protect(aws, false).await);
     estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
 }
 

@@ -6,6 +6,7 @@ use aws_sdk_iam::types::Tag as IamTag;
 use aws_sdk_kms::types::Tag as KmsTag;
 use ringfence::aws::Aws;
 use ringfence::engine::address::Address;
+use ringfence::engine::error::Class;
 use ringfence::engine::kind::{Found, Kind, Repair, Round, Status, Verb, Wanted};
 use ringfence::kinds::aws::iam_role::{self, IamRole};
 use ringfence::kinds::aws::kms_key::{self, KmsKey};
@@ -53,8 +54,8 @@ pub const LACKS: &[Lack] = &[
 contracts! {
     // The sandbox has no instance profiles, which ringfence never makes.
     sandbox: [
-        iam_role, role_half_made, service_linked_role, oidc_provider, kms_key, key_half_made,
-        key_disabled, key_pending_deletion, log_group, log_group_by_descent, foreign_names,
+        iam_role, role_half_made, service_linked_role, oidc_provider, kms_key, key_half_made, key_disabled,
+        key_pending_deletion, log_group, log_group_key_refused, log_group_by_descent, foreign_names,
     ],
     moto: [
         iam_role, role_half_made, role_in_use, service_linked_role, oidc_provider, kms_key, key_half_made,
@@ -418,6 +419,16 @@ async fn log_group(ground: &Ground) {
         })
         .run()
         .await;
+    ground.unmake(&keys, &key).await;
+}
+
+/// A key that doesn't admit CloudWatch Logs, or not yet.
+async fn log_group_key_refused(ground: &Ground) {
+    let (kind, keys) = (LogGroup::new(ground.aws.clone()), KmsKey::new(ground.aws.clone()));
+    let key = ground.make(&keys, &at("closed"), &key_state(ground, "closed")).await;
+    let state = log_group::State { key: Some(key.outputs["arn"].clone()), ..group_state(ground, "closed") };
+    let error = kind.create(&new(&at("closed"), &state)).await.unwrap_err();
+    assert_eq!((error.code.as_deref(), error.class), (Some("AccessDeniedException"), Class::NotYet), "{error}");
     ground.unmake(&keys, &key).await;
 }
 

@@ -1,6 +1,7 @@
 //! What can't succeed ends soon and says so; what is asked to slow down does.
 
 use aws_sdk_ec2::types::Tag;
+use ringfence::engine::error::Class;
 
 use super::*;
 
@@ -30,6 +31,75 @@ async fn a_terminal_error_is_not_retried() {
     ground.faults("{}");
     ground.undisturbed(&apply()).await;
     note("a terminal error (denied, quota, invalid): tried once", 3, "named, and the next run goes on");
+}
+
+/// EKS calls a permission that its caller lacks an invalid request; a profile
+/// in progress it calls a resource in use.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fargate_profile_that_may_not_be_made_is_tried_once() {
+    let ground = Ground::new(&three_tiers());
+    ground.faults(
+        "faults: [{call: 'eks:CreateFargateProfile', before: {error: {code: InvalidRequestException, message: 'User is not authorized to perform iam:GetRole'}}}]",
+    );
+    let failed = failures(&ground).await;
+    assert!(failed.len() == 1 && failed[0].contains("iam:GetRole"), "{failed:?}");
+    assert_eq!(ground.server.struck().0, 1);
+}
+
+/// What AWS says of what it doesn't know yet, a few times each (sources:
+/// `aws::error::class`).
+#[tokio::test(flavor = "multi_thread")]
+async fn what_aws_does_not_know_yet_is_waited_for() {
+    let said = [
+        (
+            "eks:CreateCluster",
+            "InvalidParameterException",
+            "Access denied to KMS key arn:aws:kms:a due to explicit deny policy or revoked grant",
+        ),
+        ("eks:CreateCluster", "InvalidRequestException", "User not authorized to perform kms:CreateGrant operation"),
+        (
+            "logs:CreateLogGroup",
+            "AccessDeniedException",
+            "The specified KMS key does not exist or is not allowed to be used with Arn 'arn:aws:logs:a'",
+        ),
+        ("logs:CreateLogGroup", "InvalidParameterException", "The specified KMS Key Id could not be found."),
+        ("kms:EnableKeyRotation", "DisabledException", "arn:aws:kms:a is disabled."),
+        ("iam:CreateOpenIDConnectProvider", "OpenIdIdpCommunicationError", "The issuer can't be reached"),
+        (
+            "eks:CreatePodIdentityAssociation",
+            "InvalidParameterException",
+            "Trust policy of the role provided is invalid. Follow the official documentation to resolve the issue.",
+        ),
+    ];
+    let rules = said.map(|(call, code, message)| {
+        serde_json::json!({"call": call, "times": 3, "before": {"error": {"code": code, "message": message}}})
+    });
+    let mut spec = three_tiers();
+    for tier in ["tier: standard  ", "tier: serverless  "] {
+        let role = "serviceAccounts: [{name: ledger, policies: [arn:aws:iam::aws:policy/AmazonSQSFullAccess]}]";
+        spec = spec.replacen(tier, &format!("{role}\n      {tier}"), 1);
+    }
+    let ground = Ground::new(&spec);
+    ground.faults(&serde_json::json!({ "faults": rules }).to_string());
+    ground.undisturbed(&apply()).await;
+    assert_eq!(ground.server.struck().0, 3 * said.len() as u64, "each is met with");
+    note("what AWS doesn't know yet (a new key, role, trust policy, issuer), by text", said.len(), "waited for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permission_that_never_counts_is_a_missing_one_after_five_minutes() {
+    let ground = Ground::new(&alone("premium"));
+    let message = "User not authorized to perform kms:CreateGrant operation";
+    ground.faults(&format!(
+        "faults: [{{call: 'eks:CreateCluster', before: {{error: {{code: InvalidRequestException, message: '{message}'}}}}}}]"
+    ));
+    let report = ground.run(&apply()).await.unwrap();
+    let failed: Vec<_> = report.failed().map(|(_, error)| error).collect();
+    let [error] = failed[..] else { panic!("{failed:?}") };
+    assert_eq!(error.class, Class::Denied, "{error}");
+    let tried = error.message.split_once(", tried for ").and_then(|(_, tried)| tried.split(' ').next()?.parse().ok());
+    assert!(tried.is_some_and(|tried: u32| (300..600).contains(&tried)), "{error}");
+    assert!(error.message.contains(message) && error.help.as_ref().unwrap().contains("iam-policy"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
