@@ -880,6 +880,26 @@ fn nodes_follow_their_control_plane() {
     assert_eq!(refusals, [(of, false)]);
 }
 
+/// No run brings a group that left the spec to another version: it is named,
+/// with what takes it out of the way.
+#[test]
+fn a_node_group_that_left_the_spec_holds_up_upgrades() {
+    let mut spec = example("three-tiers");
+    let v = |minor| KubernetesVersion { major: 1, minor };
+    spec.pools.iter_mut().for_each(|pool| pool.kubernetes_version = v(36));
+    let mut facts = Facts::assumed(&spec);
+    facts.kubernetes.insert(Address::new("pool/shared-1/cluster"), v(35));
+    let group = |minor| NodeGroup { cluster: "acme-p-shared-1".to_owned(), version: v(minor) };
+    facts.node_groups.insert(Address::new("tenant/23456/pool/shared-1/node-group"), group(34));
+    let refusals = |facts: &Facts| -> Vec<(bool, String)> {
+        built_with(&spec, facts).refusals.into_iter().map(|r| (r.pending, r.help)).collect()
+    };
+    assert_eq!(refusals(&facts), [(true, "run the same command again after this run".to_owned())]);
+    facts.node_groups.insert(Address::new("tenant/gone/pool/shared-1/node-group"), group(34));
+    let help = "delete what left the spec (--allow-destroy tenant/gone/pool/shared-1), then run the same command again";
+    assert_eq!(refusals(&facts), [(false, help.to_owned())]);
+}
+
 /// Tags that ringfence leaves to controllers can't be the spec's.
 #[test]
 fn controllers_tags_are_refused_in_a_spec() {
