@@ -886,8 +886,10 @@ fn nodes_follow_their_control_plane() {
 fn a_node_group_that_left_the_spec_holds_up_upgrades() {
     let mut spec = example("three-tiers");
     let v = |minor| KubernetesVersion { major: 1, minor };
-    spec.pools.iter_mut().for_each(|pool| pool.kubernetes_version = v(36));
+    let brought_to = |spec: &mut Spec, minor| spec.pools.iter_mut().for_each(|p| p.kubernetes_version = v(minor));
+    brought_to(&mut spec, 35);
     let mut facts = Facts::assumed(&spec);
+    brought_to(&mut spec, 36);
     facts.kubernetes.insert(Address::new("pool/shared-1/cluster"), v(35));
     let group = |minor| NodeGroup { cluster: "acme-p-shared-1".to_owned(), version: v(minor) };
     facts.node_groups.insert(Address::new("tenant/23456/pool/shared-1/node-group"), group(34));
