@@ -16,11 +16,13 @@ pub struct Logs {
     retentions: BTreeMap<String, Retention>,
 }
 
-/// A retention policy of the account. It overrides what groups have of their own (CloudWatch Logs API, "PutAccountPolicy").
-/// On AWS it takes effect after 24 hours, here at once.
+/// A retention policy of the account. It overrides what groups have of their own, from a day later on (CloudWatch Logs
+/// API, "PutAccountPolicy").
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Retention {
     created: f64,
+    /// When it takes effect.
+    since: f64,
     /// Days; none is for ever.
     days: Option<u64>,
     /// Names of its groups begin so; none means every group.
@@ -210,15 +212,16 @@ impl Logs {
                 .ok_or_else(|| invalid("selectionCriteria isn't valid"))?,
         };
         let created = self.retentions.get(&name).map_or(req.now, |before| before.created);
-        self.retentions.insert(name, Retention { created, days, prefixes, new_only: mode == "NEW_ONLY" });
+        let since = req.now + 86_400.0;
+        self.retentions.insert(name, Retention { created, since, days, prefixes, new_only: mode == "NEW_ONLY" });
         Ok(json!({}))
     }
 
     /// Of several retention policies the longest counts; of equal ones, the oldest.
-    fn retention(&self, name: &str, group: &Group) -> Option<(&str, &Retention)> {
+    fn retention(&self, name: &str, group: &Group, now: f64) -> Option<(&str, &Retention)> {
         let of = self.retentions.iter().filter(|(_, one)| {
             let selected = one.prefixes.is_empty() || one.prefixes.iter().any(|prefix| name.starts_with(prefix));
-            selected && (!one.new_only || group.created > one.created)
+            selected && one.since <= now && (!one.new_only || group.created > one.created)
         });
         let longest = of.max_by(|(_, a), (_, b)| {
             let days = |one: &Retention| one.days.unwrap_or(u64::MAX);
@@ -248,7 +251,7 @@ impl Logs {
                 "arn": format!("{arn}:*"), "storedBytes": 0, "logGroupClass": group.class, "logGroupArn": arn,
                 "deletionProtectionEnabled": group.protected,
             });
-            let retention = self.retention(name, group);
+            let retention = self.retention(name, group, req.now);
             let days = retention.map_or(group.retention, |(_, retention)| retention.days);
             if let Some(days) = days {
                 wire["retentionInDays"] = days.into();

@@ -421,7 +421,7 @@ def test_kms():
 def test_logs(key):
     n = "/aws/x/one"
     err(
-        "InvalidParameterException",
+        "AccessDeniedException",
         "KMS key does not exist",
         logs.create_log_group,
         logGroupName=n,
@@ -436,7 +436,7 @@ def test_logs(key):
             }
         ),
     )
-    err("InvalidParameterException", "not allowed to be used", logs.create_log_group, logGroupName=n, kmsKeyId=key)
+    err("AccessDeniedException", "not allowed to be used", logs.create_log_group, logGroupName=n, kmsKeyId=key)
     kms.put_key_policy(
         KeyId=key,
         Policy=json.dumps(
@@ -464,6 +464,25 @@ def test_logs(key):
         (90, key, f"arn:aws:logs:{R}:{A}:log-group:{n}:*", f"arn:aws:logs:{R}:{A}:log-group:{n}"),
         "group",
     )
+    policy = {"policyName": "long", "policyType": "RETENTION_POLICY"}
+    for days in (14, 1096):
+        call = {
+            "policyDocument": json.dumps({"retentionInDays": days, "enforcementMode": "RETROACTIVE"}),
+            "selectionCriteria": 'LogGroupNamePrefix IN ["/aws/x"]',
+        }
+        if days < 30:
+            err("InvalidParameterException", "retentionInDays", logs.put_account_policy, **policy, **call)
+        else:
+            logs.put_account_policy(**policy, **call)
+    retention = lambda: [
+        (g["retentionInDays"], g.get("retentionPolicyName"))
+        for g in logs.describe_log_groups(logGroupNamePrefix=n)["logGroups"]
+    ]
+    eq(retention(), [(90, None)], "a retention policy takes effect after a day")
+    wait(86400)
+    eq(retention(), [(1096, "long")], "the account's retention policy")
+    logs.delete_account_policy(**policy)
+    eq(retention(), [(90, None)], "the group's own retention")
     logs.tag_resource(resourceArn=g["logGroupArn"], tags={"c": "d"})
     logs.untag_resource(resourceArn=g["logGroupArn"], tagKeys=["a"])
     eq(logs.list_tags_for_resource(resourceArn=g["logGroupArn"])["tags"], {"c": "d"}, "tags")

@@ -102,11 +102,12 @@ async fn flow_logs(aws: &Aws) -> String {
 #[test]
 fn a_retention_policy_of_the_account() {
     let estate = Estate::applied(&SINGLE_SILO);
-    estate.sandbox(async |aws, _| {
+    estate.sandbox(async |aws, server| {
         let call = aws.logs.put_account_policy().policy_name("keep-long").policy_type(PolicyType::RetentionPolicy);
         let document = r#"{"retentionInDays": 1096, "enforcementMode": "RETROACTIVE"}"#;
         let call = call.selection_criteria(r#"LogGroupNamePrefix IN ["/ringfence/"]"#).policy_document(document);
         call.send().await.unwrap();
+        server.advance(86_400.0);
     });
     let plan = estate.plan(&[]);
     assert_eq!(steps(&plan), [] as [&str; 0]);
