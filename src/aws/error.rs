@@ -165,6 +165,7 @@ fn class(code: &str, message: &str) -> Class {
         | "OperationAbortedException"
         | "ConflictException"
         | "IncorrectState"
+        // Of an address that is still associated (EC2 API, ReleaseAddress).
         | "InvalidIPAddress.InUse" => Class::Conflict,
         // EKS hands on what EC2 said of a launch template.
         "InvalidRequestException" if message.starts_with("You are not authorized") => Class::Denied,

@@ -369,6 +369,8 @@ impl Session {
             if let (Some(cidr), Some(zone)) = (cidr, text(&one.state, "zone")) {
                 facts.subnets.insert(one.address.clone(), stack::Subnet { cidr, zone: zone.to_owned() });
             }
+            let walled = text(&one.state, "vpc").filter(|_| one.state.get("walled") == Some(&Value::Bool(true)));
+            facts.walled.extend(walled.map(|vpc| (one.address.clone(), vpc.to_owned())));
         }
         let zones: BTreeMap<&str, &str> =
             found(subnet::NAME).filter_map(|one| Some((one.id.as_str(), text(&one.state, "zone")?))).collect();

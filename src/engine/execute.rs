@@ -22,7 +22,7 @@ use super::clock::Clock;
 use super::error::{Class, Error, Result};
 use super::event::{Event, Events};
 use super::kind::{Found, Handle, Kind, Made, New, Registry, Status};
-use super::plan::{Action, Plan, Step, is_known, refers_to, token, verb};
+use super::plan::{Action, Plan, Step, is_known, next_token, refers_to, token, verb};
 use super::report::{Outcome, Report};
 use super::schedule::{Job, Schedule};
 use super::slots::{self, Slot, Slots};
@@ -399,7 +399,17 @@ impl Executor {
         let before = Wait { ours: false, ..wait };
         match (step.action, &step.found) {
             (Action::Create, _) => {
-                let new = new?;
+                let mut new = new?;
+                for _ in 0..DEAD_TRIES {
+                    let made = self.create(&wait, &new).await?;
+                    let id = made.id.clone();
+                    match wait.ready(made, &new.state).await {
+                        Err(error) if error.class == Class::NotYet && kind.creates_once() => {
+                            new.token = next_token(&new.token, &id);
+                        }
+                        result => return result,
+                    }
+                }
                 let made = self.create(&wait, &new).await?;
                 wait.ready(made, &new.state).await
             }
@@ -529,6 +539,12 @@ fn merged(old: &Outputs, new: Outputs) -> Outputs {
 /// For how long a read may not show what was just made (EC2 API, "Eventual
 /// consistency": some minutes at worst, seconds as a rule).
 const LAG: Duration = Duration::from_secs(60);
+
+/// A client token gives back what was made with it, even where somebody has
+/// deleted that since (EC2 Developer Guide, "Ensuring idempotency in Amazon EC2
+/// API requests"): so many such are passed by. The next token follows from what
+/// is dead, so that a run after a crash comes by the same.
+const DEAD_TRIES: usize = 5;
 
 /// A slow answer uses up time, not tries.
 const FEWEST_TRIES: u32 = 6;
@@ -697,6 +713,7 @@ impl Wait<'_> {
         };
         let mut shown = String::new();
         let mut pause = Pause::default();
+        let mut seen = false;
         // A read may not show yet what a create has just made.
         let visible_by = self.executor.clock.elapsed() + LAG;
         let deadline = self.executor.clock.elapsed() + self.limit;
@@ -705,7 +722,9 @@ impl Wait<'_> {
             self.pause(&mut pause, deadline, "ready").await?;
         }
         loop {
-            match self.find(&handle).await? {
+            let now = self.find(&handle).await?;
+            seen |= now.is_some();
+            match now {
                 Some(found) => match found.status {
                     Status::Ready => return Ok((found.id.clone(), merged(&made.outputs, found.outputs))),
                     Status::Pending(detail) => self.progress(&mut shown, detail),
@@ -722,11 +741,12 @@ impl Wait<'_> {
                     }
                 },
                 None if self.executor.clock.elapsed() > visible_by && pause.count >= FEWEST_TRIES => {
-                    return Err(Error::new(
-                        Class::NotFound,
-                        format!("{} disappeared while it was being made", made.id),
-                    )
-                    .help("run the same command again: it will be made anew"));
+                    let (class, how) = match seen {
+                        true => (Class::NotFound, "disappeared while it was being made"),
+                        false => (Class::NotYet, "never showed after it was made"),
+                    };
+                    return Err(Error::new(class, format!("{} {how}", made.id))
+                        .help("run the same command again: it will be made anew"));
                 }
                 None => self.progress(&mut shown, "not visible yet".to_owned()),
             }

@@ -58,6 +58,9 @@ pub struct Facts {
     pub other_vpcs: BTreeMap<String, Vec<Ipv4Net>>,
     /// Subnets that exist, by address.
     pub subnets: BTreeMap<Address, Subnet>,
+    /// Subnets between which and the internet gateway nothing passes, with the
+    /// ids of their VPCs.
+    pub walled: BTreeMap<Address, String>,
     /// The zones that clusters were made in, by address: EKS puts their
     /// interfaces in no others (EKS, UpdateClusterConfig).
     pub cluster_zones: BTreeMap<Address, BTreeSet<String>>,

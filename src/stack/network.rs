@@ -158,8 +158,9 @@ pub fn services_to_ask(spec: &Spec, facts: &Facts) -> BTreeSet<String> {
             whole && !there.open && zones.iter().all(|zone| there.zones.contains(*zone))
         };
         for service in cluster.network.endpoints.iter().filter(|service| !is_gateway_endpoint(service)) {
-            if !facts.endpoints.get(&prefix.join(format!("endpoint/{service}"))).is_some_and(known) {
-                services.insert(endpoint_service(&spec.region, service));
+            let names = endpoint_services(&spec.region, service);
+            if names.len() > 1 || !facts.endpoints.get(&prefix.join(format!("endpoint/{service}"))).is_some_and(known) {
+                services.extend(names);
             }
         }
     }
@@ -183,6 +184,7 @@ impl Stack<'_> {
                 default_group_ingress: Vec::new(),
                 default_group_egress: Vec::new(),
                 main_routes: Vec::new(),
+                main_others: None,
                 tags: self.tags(&address, &site.name),
             },
             Terms::default().controls(separation),
@@ -288,6 +290,7 @@ impl Stack<'_> {
                     cidr: subnet.cidr.to_string(),
                     zone: subnet.zone.clone(),
                     public_ip_on_launch: false,
+                    walled: None,
                     tags,
                 },
                 Terms::default(),
@@ -306,6 +309,16 @@ impl Stack<'_> {
             NatGateways::None => &[],
         };
         let mut serving = BTreeMap::new();
+        let walled = |(suffix, _): &(String, String)| {
+            self.facts.walled.get(&site.at(&format!("subnet/{}-{suffix}", Side::Public.name())))
+        };
+        if let Some(vpc) = homes.iter().find_map(walled) {
+            self.desired.notes.insert(format!(
+                "{}: VPC Block Public Access lets nothing pass through its internet gateway (block-bidirectional): nodes reach nothing outside through NAT; an exclusion lets them out: `aws ec2 create-vpc-block-public-access-exclusion --region {} --vpc-id {vpc} --internet-gateway-exclusion-mode allow-egress`",
+                site.at("vpc"),
+                self.spec.region
+            ));
+        }
         for (suffix, _) in homes {
             let ip = site.at(&format!("elastic-ip/{suffix}"));
             let gateway = site.at(&format!("nat-gateway/{suffix}"));
@@ -380,7 +393,9 @@ impl Stack<'_> {
         for service in services {
             let gateway = is_gateway_endpoint(service);
             let address = site.at(&format!("endpoint/{service}"));
-            let name = endpoint_service(&self.spec.region, service);
+            let mut names = endpoint_services(&self.spec.region, service).into_iter();
+            let has = |name: &String| self.facts.services.get(name).is_some_and(|offered| !offered.zones.is_empty());
+            let name = names.clone().find(has).or(names.next()).unwrap_or_default();
             let offered = self.facts.services.get(&name);
             let policy = match offered.is_some_and(|service| !service.policies) {
                 true => serde_json::Value::Null,
@@ -423,6 +438,8 @@ impl Stack<'_> {
         self.log_group(site, group.clone(), &name, retention)?;
 
         let role = site.at("role/flow-logs");
+        // The same principal in every partition (docs.amazonaws.cn, VPC User
+        // Guide, "IAM role for publishing flow logs").
         let trust =
             self.document("iam/flow-logs-trust.json", &role, json!({"flowLogArn": self.arn("ec2", "vpc-flow-log/*")}))?;
         let delivery = self.document(
@@ -557,10 +574,16 @@ const REVERSED: &[(&str, &str, &[&str])] = &[
     ("eu-isoe-", "uk.adc-e.cloud", &["ebs", "ecr.api", "ecr.dkr", "execute-api"]),
 ];
 
-/// A service's whole endpoint name.
-pub(super) fn endpoint_service(region: &str, service: &str) -> String {
-    let reversed =
-        REVERSED.iter().find(|(prefix, _, services)| region.starts_with(prefix) && services.contains(&service));
-    let domain = reversed.map_or("com.amazonaws", |(_, domain, _)| domain);
-    format!("{domain}.{region}.{service}")
+/// A service's whole endpoint name, the likely one first. In China services come
+/// that the list doesn't know (`eks-auth`, `config`): there it may be either.
+pub(super) fn endpoint_services(region: &str, service: &str) -> Vec<String> {
+    const USUAL: &str = "com.amazonaws";
+    let here = REVERSED.iter().find(|(prefix, ..)| region.starts_with(prefix));
+    let domains = match here {
+        Some((_, reversed, services)) if services.contains(&service) => vec![*reversed, USUAL],
+        Some((_, reversed, _)) => vec![USUAL, *reversed],
+        None => vec![USUAL],
+    };
+    let unsure = if region.starts_with("cn-") { domains.len() } else { 1 };
+    domains.iter().take(unsure).map(|domain| format!("{domain}.{region}.{service}")).collect()
 }

@@ -30,6 +30,9 @@ enum Scope {
     Ours,
     /// What GuardDuty put into VPCs of ours by itself.
     GuardDuty,
+    /// Main route tables, which come with their VPCs and without tags. The ids of our VPCs (`ec2:Vpc`) aren't known yet, so
+    /// these are all tables that carry no tenancy's tags.
+    MainTables,
     /// What gets this tenancy's tags when it is made.
     New,
     /// Tags, only as a part of making something that gets ours.
@@ -50,8 +53,8 @@ enum Scope {
 }
 
 use Scope::{
-    Aliases, Anything, Attached, Bounded, Clusters, Grants, GuardDuty, Issuers, Keys, Lock, Logs, New, Ours, Roles,
-    TaggedWhenMade,
+    Aliases, Anything, Attached, Bounded, Clusters, Grants, GuardDuty, Issuers, Keys, Lock, Logs, MainTables, New,
+    Ours, Roles, TaggedWhenMade,
 };
 
 /// Every read of every kind: what left the spec is looked for too.
@@ -180,6 +183,7 @@ const CHANGES: &[(&str, Scope, When, &[&str])] = &[
             "ec2:ReplaceRouteTableAssociation",
         ],
     ),
+    (route_table::NAME, MainTables, Perhaps, &["ec2:DeleteRoute", "ec2:ReplaceRouteTableAssociation"]),
     // Without route53:AssociateVPCWithHostedZone, which the reference lists beside it: AmazonVPCFullAccess, AWS's own
     // policy for making any endpoint, does without, too.
     (vpc_endpoint::NAME, New, Made, &["ec2:CreateVpcEndpoint"]),
@@ -504,6 +508,7 @@ impl<'a> Place<'a> {
         let at = |service: &str, what: &str| format!("arn:{partition}:{service}:{region}:{account}:{what}");
         match scope {
             Anything | Ours | New | TaggedWhenMade => json!("*"),
+            MainTables => json!(at("ec2", "route-table/*")),
             GuardDuty => json!([at("ec2", "security-group/*"), at("ec2", "vpc-endpoint/*")]),
             // Clusters, and what has its cluster's name in its ARN.
             Clusters => json!([at("eks", &format!("*/{tenancy}-p-*")), at("eks", &format!("*/{tenancy}-t-*"))]),
@@ -601,6 +606,7 @@ impl<'a> Place<'a> {
                 }
                 Some(condition)
             }
+            MainTables => Some(json!({"Null": {format!("aws:ResourceTag/{}", tags::TENANCY): "true"}})),
             GuardDuty => Some(json!({"StringEquals": {"aws:ResourceTag/GuardDutyManaged": "true"}})),
             _ => None,
         }

@@ -299,10 +299,35 @@ fn images_of_eks_are_in_an_account_of_the_region() {
 
 #[test]
 fn endpoint_names_by_region() {
-    assert_eq!(network::endpoint_service("us-east-1", "ecr.api"), "com.amazonaws.us-east-1.ecr.api");
-    assert_eq!(network::endpoint_service("us-gov-west-1", "sts"), "com.amazonaws.us-gov-west-1.sts");
-    assert_eq!(network::endpoint_service("cn-north-1", "ecr.api"), "cn.com.amazonaws.cn-north-1.ecr.api");
-    assert_eq!(network::endpoint_service("cn-north-1", "s3"), "com.amazonaws.cn-north-1.s3");
+    let names = |region: &str, service: &str| network::endpoint_services(region, service);
+    assert_eq!(names("us-east-1", "ecr.api"), ["com.amazonaws.us-east-1.ecr.api"]);
+    assert_eq!(names("us-gov-west-1", "sts"), ["com.amazonaws.us-gov-west-1.sts"]);
+    assert_eq!(names("eusc-de-east-1", "ecr.api"), ["eu.amazonaws.eusc-de-east-1.ecr.api"]);
+    assert_eq!(names("cn-north-1", "ecr.api")[0], "cn.com.amazonaws.cn-north-1.ecr.api");
+    assert_eq!(names("cn-north-1", "s3")[0], "com.amazonaws.cn-north-1.s3");
+}
+
+/// In China a service's name has one of two forms, and not every one is known.
+#[test]
+fn endpoint_names_that_only_aws_knows() {
+    let text = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join("single-silo").join("tenancy.yaml"),
+    );
+    let text = text.unwrap().replace("eu-central-1", "cn-north-1").replace("arn:aws:", "arn:aws-cn:");
+    let spec = spec(&text.replace("endpoints: [s3]", "endpoints: [s3, eks-auth, kms]"));
+    let (usual, chinese) = ("com.amazonaws.cn-north-1.eks-auth", "cn.com.amazonaws.cn-north-1.eks-auth");
+    let mut facts = Facts::assumed(&spec);
+    assert!(services_to_ask(&spec, &facts).is_superset(&[usual, chinese].map(str::to_owned).into()));
+    let service = |facts: &Facts, name: &str| {
+        let address = format!("tenant/globex/silo/endpoint/{name}");
+        at(&built_with(&spec, facts), &address).state["service"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(service(&facts, "eks-auth"), usual);
+    let offered = |zones: BTreeSet<String>| EndpointService { zones, policies: true };
+    facts.services.insert(usual.to_owned(), offered(BTreeSet::new()));
+    facts.services.insert(chinese.to_owned(), offered(["cn-north-1a".to_owned()].into()));
+    assert_eq!(service(&facts, "eks-auth"), chinese);
+    assert_eq!(service(&facts, "kms"), "com.amazonaws.cn-north-1.kms");
 }
 
 fn rules(permissions: &[Permission]) -> Vec<String> {

@@ -188,8 +188,9 @@ async fn without_any_one_statement_of_the_printed_policy_a_life_is_refused() {
     let spec = example("three-tiers");
     let all = without_one(&printed(&spec, "apply"));
     assert!(all.len() > 10, "{}", all.len());
-    // Needed where GuardDuty is: `what_guardduty_put_into_a_vpc`.
-    for (gone, policy) in all.into_iter().filter(|(gone, _)| gone["Sid"] != "GuardDuty") {
+    // Needed where GuardDuty is, `what_guardduty_put_into_a_vpc`, and after other hands, `a_main_table`.
+    let rare = |gone: &Value| gone["Sid"] == "GuardDuty" || gone["Sid"] == "MainTables";
+    for (gone, policy) in all.into_iter().filter(|(gone, _)| !rare(gone)) {
         let served = Served::enforced(&spec, &policy.to_string()).await;
         let destroy = Policy { destroy: true, delete_logs: true, ..Policy::default() };
         for (spec, policy) in
@@ -229,6 +230,54 @@ async fn what_guardduty_put_into_a_vpc() {
             false => drop(served.run(&destroy, 1).await),
         }
         assert_eq!(served.server.permissions().1.is_empty(), allowed, "{:#?}", served.server.permissions().1);
+    }
+}
+
+/// A VPC's main table has no tags of ours. It is emptied, or takes the place of a table of ours that somebody made the main
+/// one, and where it is gone another is made for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_main_table() {
+    let spec = example("single-silo");
+    let whole = printed(&spec, "apply");
+    let of = |name: &str, value: &str| aws_sdk_ec2::types::Filter::builder().name(name).values(value).build();
+    for (allowed, gone) in [(true, false), (true, true), (false, false)] {
+        let mut policy = whole.clone();
+        policy["Statement"].as_array_mut().unwrap().retain(|s| allowed || s["Sid"] != "MainTables");
+        let mut served = Served::enforced(&spec, &whole.to_string()).await;
+        served.run(&["apply", "--auto-approve"], 0).await;
+        served.act_as_administrator();
+        let aws = served.connect("eu-central-1", "foreign").await;
+        let ec2 = &aws.ec2;
+        let gateways = ec2.describe_internet_gateways().send().await.unwrap().internet_gateways.unwrap();
+        let (gateway, vpc) =
+            (gateways[0].internet_gateway_id().unwrap(), gateways[0].attachments()[0].vpc_id().unwrap());
+        let tables = ec2.describe_route_tables().filters(of("vpc-id", vpc)).send().await.unwrap().route_tables.unwrap();
+        let is_main = |a: &&aws_sdk_ec2::types::RouteTableAssociation| a.main() == Some(true);
+        let main = tables.iter().find(|t| t.associations().iter().any(|a| is_main(&a))).unwrap();
+        let table = main.route_table_id().unwrap();
+        if !gone {
+            let call = ec2.create_route().route_table_id(table).gateway_id(gateway);
+            call.destination_cidr_block("10.9.0.0/16").send().await.unwrap();
+            served.act_as("again", &policy.to_string()).await;
+            served.run(&["apply", "--auto-approve"], if allowed { 0 } else { 1 }).await;
+            assert_eq!(served.server.permissions().1.is_empty(), allowed, "{:#?}", served.server.permissions().1);
+            served.act_as_administrator();
+        }
+        if !allowed {
+            continue;
+        }
+        let ours = tables.iter().find(|t| t.associations().iter().all(|a| !is_main(&a))).unwrap();
+        let association = main.associations().iter().find(is_main).unwrap().route_table_association_id().unwrap();
+        let call = ec2.replace_route_table_association().association_id(association);
+        call.route_table_id(ours.route_table_id().unwrap()).send().await.unwrap();
+        if gone {
+            ec2.delete_route_table().route_table_id(table).send().await.unwrap();
+        }
+        served.act_as("once-more", &policy.to_string()).await;
+        served.run(&["apply", "--auto-approve"], 0).await;
+        served.run(&["plan", "--detailed-exitcode"], 0).await;
+        served.run(&["destroy", "--auto-approve", "--delete-logs"], 0).await;
+        nothing_refused(&served);
     }
 }
 

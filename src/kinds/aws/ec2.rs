@@ -20,11 +20,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::foreign::TagStyle;
+use super::route_table;
 use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
 use crate::aws::tags::{self, Tags};
 use crate::engine::error::{Class, Error, Result, typed};
-use crate::engine::kind::{Foreign, Found, Handle, Pace, Status, Verb, Wanted};
+use crate::engine::kind::{Foreign, Found, Handle, Made, Pace, Status, Verb, Wanted};
+use crate::engine::plan::next_token;
 use crate::engine::value::Outputs;
 
 /// Values that one filter takes (EC2 API, "Filtering": 200).
@@ -74,6 +76,9 @@ pub fn filter<V: Into<String>>(name: &str, values: impl IntoIterator<Item = V>) 
     Filter::builder().name(name).set_values(Some(values.into_iter().map(Into::into).collect())).build()
 }
 
+/// The code for something that can't be deleted because of what depends on it.
+pub const HELD: &str = "DependencyViolation";
+
 /// What belongs to the tenancy.
 pub fn ours(aws: &Aws) -> Filter {
     filter(&format!("tag:{}", tags::TENANCY), [&aws.tenancy])
@@ -115,7 +120,8 @@ pub fn summary<S: DeserializeOwned>(state: &Value, words: impl FnOnce(&S) -> Str
 }
 
 /// For what AWS still holds some minutes after its user is gone: interfaces of
-/// control planes, NAT gateways and endpoints vanish late.
+/// control planes, NAT gateways and endpoints vanish late
+/// (hashicorp/terraform#3758).
 pub fn held_pace(verb: Verb) -> Pace {
     match verb {
         Verb::Delete => Pace::secs(2, 1800),
@@ -171,6 +177,23 @@ pub async fn completing<T, F: Future<Output = Result<T>>>(aws: &Aws, call: impl 
     }
 }
 
+/// Makes something with a client token; `make` says beside whether that is
+/// there. A token gives back what was made with it, even where somebody has
+/// deleted that since (EC2 Developer Guide, "Ensuring idempotency in Amazon EC2
+/// API requests"). The next one follows from what is dead, so that a run after
+/// a crash comes by the same.
+pub async fn alive<F: Future<Output = Result<(Made, bool)>>>(token: &str, make: impl Fn(String) -> F) -> Result<Made> {
+    let (mut token, mut dead) = (token.to_owned(), String::new());
+    loop {
+        let (made, alive) = make(token.clone()).await?;
+        if alive || made.id == dead {
+            return Ok(made);
+        }
+        token = next_token(&token, &made.id);
+        dead = made.id;
+    }
+}
+
 /// For a failure after the create call itself: before anything is made again,
 /// what was made has to be looked for.
 pub fn incomplete(id: &str) -> impl FnOnce(Error) -> Error {
@@ -205,7 +228,7 @@ pub async fn delete_held<T, F>(aws: &Aws, by: &str, id: &str, call: impl Fn() ->
 where
     F: Future<Output = Result<T>>,
 {
-    let held = |error: &Error| error.code.as_deref() == Some("DependencyViolation");
+    let held = |error: &Error| error.code.as_deref() == Some(HELD);
     let error = match absent(call().await) {
         Err(error) if held(&error) => error,
         result => return result,
@@ -238,29 +261,34 @@ where
     Err(held_by(error, &holding))
 }
 
-/// What else is in a VPC of which nothing of ours is left.
-pub async fn left_in(aws: &Aws, vpc: &str) -> Result<Vec<String>> {
+/// What else is in a VPC of which nothing of ours is left: words for it, by id.
+pub async fn left_in(aws: &Aws, vpc: &str) -> Result<BTreeMap<String, String>> {
     let inside = || vec![filter("vpc-id", [vpc])];
     let subnets = aws.ec2.describe_subnets().set_filters(Some(inside())).into_paginator().items().send();
     let groups = aws.ec2.describe_security_groups().set_filters(Some(inside())).into_paginator().items().send();
     let endpoints = aws.ec2.describe_vpc_endpoints().set_filters(Some(inside())).into_paginator().items().send();
     let gateways = aws.ec2.describe_internet_gateways().filters(filter("attachment.vpc-id", [vpc]));
     let gateways = gateways.into_paginator().items().send();
-    let mut left = Vec::new();
+    let mut left = BTreeMap::new();
+    let mut add = |id: Option<String>, what: &str, name: &str| {
+        left.extend(id.map(|id| (id.clone(), format!("{what} {id}{name}"))));
+    };
     for one in subnets.try_collect().await.map_err(failed("ec2:DescribeSubnets"))? {
-        left.extend(one.subnet_id.map(|id| format!("subnet {id}")));
+        add(one.subnet_id, "subnet", "");
     }
     for one in groups.try_collect().await.map_err(failed("ec2:DescribeSecurityGroups"))? {
-        if let (Some(id), Some(name)) = (one.group_id(), one.group_name().filter(|name| *name != "default")) {
-            left.push(format!("security group {id} ({name})"));
+        if let Some(name) = one.group_name.filter(|name| name != "default") {
+            add(one.group_id, "security group", &format!(" ({name})"));
         }
     }
     for one in endpoints.try_collect().await.map_err(failed("ec2:DescribeVpcEndpoints"))? {
-        left.extend(one.vpc_endpoint_id.map(|id| format!("VPC endpoint {id}")));
+        add(one.vpc_endpoint_id, "VPC endpoint", "");
     }
     for one in gateways.try_collect().await.map_err(failed("ec2:DescribeInternetGateways"))? {
-        left.extend(one.internet_gateway_id.map(|id| format!("internet gateway {id}")));
+        add(one.internet_gateway_id, "internet gateway", "");
     }
+    let tables = route_table::tables(aws, inside()).await?;
+    route_table::left(&tables).into_iter().for_each(|id| add(Some(id), "route table", ""));
     Ok(left)
 }
 

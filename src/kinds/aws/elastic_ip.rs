@@ -52,11 +52,6 @@ impl ElasticIp {
         }
         Ok(found)
     }
-
-    async fn association(&self, id: &str) -> Result<Option<String>> {
-        let addresses = self.addresses(vec![ec2::filter("allocation-id", [id])]).await?;
-        Ok(addresses.first().and_then(|a| a.association_id()).map(str::to_owned))
-    }
 }
 
 #[async_trait]
@@ -112,15 +107,16 @@ impl Kind for ElasticIp {
     async fn delete(&self, found: &Found) -> Result<bool> {
         let call = self.aws.ec2.release_address().allocation_id(&found.id).send().await;
         match ec2::absent(call.map_err(failed("ec2:ReleaseAddress"))) {
-            // AWS also says so of an address that is still associated: a NAT
-            // gateway lets go of it a little after it is deleted.
-            Err(error) if error.code.as_deref() == Some("AuthFailure") => match self.association(&found.id).await? {
-                Some(association) => {
-                    let message = format!("{} is still associated ({association})", found.id);
-                    Err(Error { class: Class::Conflict, message, help: None, ..error })
-                }
-                None => Err(error),
-            },
+            // AWS also says so of an address that is still associated, which a
+            // NAT gateway lets go of a little after it is deleted, and of one
+            // that is released already (EC2 API, ReleaseAddress).
+            Err(error) if error.code.as_deref() == Some("AuthFailure") => {
+                let all = self.addresses(vec![ec2::filter("allocation-id", [&found.id])]).await?;
+                let Some(address) = all.first() else { return Ok(true) };
+                let Some(association) = address.association_id() else { return Err(error) };
+                let message = format!("{} is still associated ({association})", found.id);
+                Err(Error { class: Class::Conflict, message, help: None, ..error })
+            }
             result => result.map(|()| true),
         }
     }

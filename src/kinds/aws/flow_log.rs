@@ -140,7 +140,8 @@ impl Kind for FlowLog {
             .map_err(ec2::making(CALL))?;
         ec2::all_done(CALL, answer.unsuccessful()).map_err(ec2::not_yet)?;
         let id = answer.flow_log_ids().first().cloned().unwrap_or_default();
-        Ok(Made { outputs: ec2::outputs([("id", &id)]), id, ready: true })
+        // Looked for: the token may have given back one that is gone.
+        Ok(Made { outputs: ec2::outputs([("id", &id)]), id, ready: false })
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {

@@ -4,19 +4,23 @@
 //! AWS provider does (hashicorp/terraform-provider-aws#46747), if they bear
 //! GuardDuty's names and its tag.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use aws_sdk_ec2::types::{Filter, State, VpcEndpoint};
+use aws_sdk_ec2::types::{Filter, VpcEndpoint};
 
-use super::ec2::{absent, all_done, filter, interfaces};
+use super::ec2::{absent, all_done, filter, interfaces, left_in};
 use super::eks::Pause;
+use super::vpc_endpoint::{self, status};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Class, Error, Result};
+use crate::engine::kind::Status;
 
 /// GuardDuty User Guide, "How Runtime Monitoring works".
 const TAG: &str = "tag:GuardDutyManaged";
-const SERVICE: &str = ".guardduty-data";
+/// The second for FIPS endpoints (GovCloud User Guide, "Amazon GuardDuty").
+const SERVICES: [&str; 2] = [".guardduty-data", ".guardduty-data-fips"];
 const GROUP: &str = "GuardDutyManagedSecurityGroup-";
 
 /// For the end of an endpoint, whose interfaces AWS removes late.
@@ -35,10 +39,9 @@ pub(super) async fn leave(aws: &Aws, by: &str, id: &str) -> Result<bool> {
 }
 
 async fn endpoints(aws: &Aws, by: Filter) -> Result<Vec<VpcEndpoint>> {
-    let call = aws.ec2.describe_vpc_endpoints().filters(filter(TAG, ["true"])).filters(by);
-    let all: Vec<VpcEndpoint> =
-        call.into_paginator().items().send().try_collect().await.map_err(failed("ec2:DescribeVpcEndpoints"))?;
-    Ok(all.into_iter().filter(|e| e.service_name().is_some_and(|name| name.ends_with(SERVICE))).collect())
+    let all = vpc_endpoint::endpoints(aws, vec![filter(TAG, ["true"]), by]).await?;
+    let is = |name: &str| SERVICES.iter().any(|service| name.ends_with(service));
+    Ok(all.into_iter().filter(|e| e.service_name().is_some_and(is)).collect())
 }
 
 async fn leave_subnet(aws: &Aws, subnet: &str) -> Result<bool> {
@@ -49,7 +52,9 @@ async fn leave_subnet(aws: &Aws, subnet: &str) -> Result<bool> {
         return Ok(false);
     }
     let mut any = false;
-    for endpoint in endpoints(aws, filter("vpc-endpoint-id", ids)).await? {
+    // One that has left already still has its interface for a while.
+    let inside = |e: &VpcEndpoint| e.subnet_ids().iter().any(|id| id == subnet);
+    for endpoint in endpoints(aws, filter("vpc-endpoint-id", ids)).await?.into_iter().filter(inside) {
         let call =
             aws.ec2.modify_vpc_endpoint().set_vpc_endpoint_id(endpoint.vpc_endpoint_id).remove_subnet_ids(subnet);
         absent(call.send().await.map_err(failed("ec2:ModifyVpcEndpoint")))?;
@@ -60,33 +65,39 @@ async fn leave_subnet(aws: &Aws, subnet: &str) -> Result<bool> {
 
 async fn leave_vpc(aws: &Aws, vpc: &str) -> Result<bool> {
     let inside = || filter("vpc-id", [vpc]);
+    let mut found = endpoints(aws, inside()).await?;
+    let groups = aws.ec2.describe_security_groups().filters(inside()).filters(filter(TAG, ["true"]));
+    let mut groups =
+        groups.send().await.map_err(failed("ec2:DescribeSecurityGroups"))?.security_groups.unwrap_or_default();
+    let name = format!("{GROUP}{vpc}");
+    groups.retain(|g| g.group_name() == Some(&name));
+    if found.is_empty() && groups.is_empty() {
+        return Ok(false);
+    }
+    // A VPC that others keep is watched on.
+    let ids = found.iter().filter_map(|e| e.vpc_endpoint_id()).chain(groups.iter().filter_map(|g| g.group_id()));
+    let own: BTreeSet<&str> = ids.collect();
+    if left_in(aws, vpc).await?.keys().any(|id| !own.contains(id.as_str())) {
+        return Ok(false);
+    }
     let mut pause = Pause::new(&aws.clock, LIMIT);
-    let mut any = false;
-    loop {
-        let found = endpoints(aws, inside()).await?;
-        let there = found.iter().filter(|e| !matches!(e.state(), Some(State::Deleting | State::Deleted)));
+    while found.iter().any(|e| status(e).is_some()) {
+        let there = found.iter().filter(|e| !matches!(status(e), None | Some(Status::Deleting)));
         let ids: Vec<String> = there.filter_map(|e| e.vpc_endpoint_id.clone()).collect();
         if !ids.is_empty() {
             let answer = aws.ec2.delete_vpc_endpoints().set_vpc_endpoint_ids(Some(ids)).send().await;
             let answer = answer.map_err(failed("ec2:DeleteVpcEndpoints"))?;
             absent(all_done("ec2:DeleteVpcEndpoints", answer.unsuccessful()))?;
         }
-        if found.iter().all(|e| e.state() == Some(&State::Deleted)) {
-            break;
-        }
-        any = true;
         if !pause.wait().await {
             let message = format!("it is still being deleted after {} min", LIMIT.as_secs() / 60);
             return Err(Error::new(Class::Timeout, message).operation("ec2:DeleteVpcEndpoints"));
         }
+        found = endpoints(aws, inside()).await?;
     }
-    let groups = aws.ec2.describe_security_groups().filters(inside()).filters(filter(TAG, ["true"]));
-    let groups = groups.send().await.map_err(failed("ec2:DescribeSecurityGroups"))?;
-    let name = format!("{GROUP}{vpc}");
-    for group in groups.security_groups().iter().filter(|g| g.group_name() == Some(&name)) {
-        let call = aws.ec2.delete_security_group().set_group_id(group.group_id.clone()).send().await;
+    for group in groups {
+        let call = aws.ec2.delete_security_group().set_group_id(group.group_id).send().await;
         absent(call.map_err(failed("ec2:DeleteSecurityGroup")))?;
-        any = true;
     }
-    Ok(any)
+    Ok(true)
 }

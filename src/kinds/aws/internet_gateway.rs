@@ -75,7 +75,8 @@ impl InternetGateway {
     async fn detach(&self, id: &str, vpc: &str) -> Result<()> {
         let call = self.aws.ec2.detach_internet_gateway().internet_gateway_id(id).vpc_id(vpc).send().await;
         match ec2::absent(call.map_err(failed("ec2:DetachInternetGateway"))) {
-            Err(error) if error.code.as_deref() == Some("DependencyViolation") => {
+            // By what has a public address (EC2 API, DetachInternetGateway).
+            Err(error) if error.code.as_deref() == Some(ec2::HELD) => {
                 Err(ec2::held_by(error, &ec2::public(&self.aws, vpc).await?))
             }
             result => result,

@@ -12,7 +12,6 @@ use crate::engine::error::{Result, typed, untyped};
 use crate::engine::kind::{
     Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
-use crate::engine::plan::next_token;
 
 pub const NAME: &str = "aws.nat-gateway";
 
@@ -34,7 +33,8 @@ impl NatGateway {
         Self { aws }
     }
 
-    /// Deleted gateways stay listed for an hour; they count as absent.
+    /// Deleted gateways stay listed for an hour; they count as absent
+    /// (kubernetes-sigs/cluster-api-provider-aws#791).
     async fn read(&self, mut filters: Vec<Filter>) -> Result<Vec<Found>> {
         filters.push(ec2::filter("state", ["pending", "available", "failed", "deleting"]));
         let gateways = self
@@ -126,31 +126,24 @@ impl Kind for NatGateway {
 
     async fn create(&self, new: &New) -> Result<Made> {
         let state: State = typed(&new.state)?;
-        let (mut token, mut dead) = (new.token.clone(), String::new());
-        loop {
+        let make = async |token: String| {
             let answer = self
                 .aws
                 .ec2
                 .create_nat_gateway()
                 .subnet_id(&state.subnet)
                 .allocation_id(&state.allocation)
-                .client_token(&token)
+                .client_token(token)
                 .tag_specifications(ec2::specification(ResourceType::Natgateway, &state.tags, new.generation))
                 .send()
                 .await
                 .map_err(ec2::making("ec2:CreateNatGateway"))?;
             let gateway = answer.nat_gateway();
             let id = gateway.and_then(|g| g.nat_gateway_id()).unwrap_or_default();
-            // A token gives back what was made with it, even where somebody
-            // has deleted that since. The next one follows from what is dead,
-            // so that a run after a crash comes by the same.
-            if gateway.and_then(|g| g.state()) == Some(&NatGatewayState::Deleted) && id != dead {
-                token = next_token(&token, id);
-                dead = id.to_owned();
-                continue;
-            }
-            return Ok(Made { id: id.to_owned(), outputs: ec2::outputs([("id", id)]), ready: false });
-        }
+            let made = Made { id: id.to_owned(), outputs: ec2::outputs([("id", id)]), ready: false };
+            Ok((made, gateway.and_then(|g| g.state()) != Some(&NatGatewayState::Deleted)))
+        };
+        ec2::alive(&new.token, make).await
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {

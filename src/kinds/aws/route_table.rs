@@ -9,13 +9,15 @@ use serde_json::Value;
 use super::ec2;
 use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::engine::error::{Error, Result, typed, untyped};
+use crate::aws::tags::{self, Tags};
+use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
 
 pub const NAME: &str = "aws.route-table";
 
 /// A route table with its routes and associations. The local route and those
-/// that gateway endpoints write are AWS's own and don't stand here.
+/// that gateway endpoints and VPC Lattice write are AWS's own and don't stand
+/// here.
 /// Outputs: `id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -33,6 +35,11 @@ pub struct State {
     pub main: bool,
     pub tags: BTreeMap<String, String>,
 }
+
+/// Where the routes lead that VPC Lattice writes into every table of a VPC that
+/// a service network is associated with
+/// (hashicorp/terraform-provider-aws#30515).
+const LATTICE: &str = "VpcLattice";
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Route {
@@ -82,9 +89,7 @@ impl RouteTable {
             let (Some(id), Some((address, generation))) = (table.route_table_id(), self.aws.owned(&tags)) else {
                 continue;
             };
-            let ignored = &self.aws.ignored.routes;
-            let (others, routes): (Vec<_>, Vec<_>) =
-                all_routes(&table).into_iter().partition(|(r, ours)| !ours || ignored.contains(&r.destination));
+            let (others, routes) = routes(&self.aws, &table);
             found.push(Found {
                 address,
                 generation,
@@ -92,9 +97,8 @@ impl RouteTable {
                 outputs: ec2::outputs([("id", id)]),
                 state: untyped(&State {
                     vpc: table.vpc_id().unwrap_or_default().to_owned(),
-                    routes: routes.into_iter().map(|(route, _)| route).collect(),
-                    others: Some(others.into_iter().map(|(route, _)| route).collect::<Vec<_>>())
-                        .filter(|o| !o.is_empty()),
+                    routes,
+                    others: Some(others).filter(|o| !o.is_empty()),
                     subnets: associations(&table).into_keys().collect(),
                     main: main(&table).is_some(),
                     tags: self.aws.observed(&tags),
@@ -181,25 +185,33 @@ async fn remove_route(aws: &Aws, id: &str, route: &Route) -> Result<()> {
 
 /// Sees to it that the main table of `vpc` isn't one of ours and leads nowhere.
 ///
-/// Nothing says which table came with the VPC, but one without tags, routes
-/// and subnets does what that one did. Where there is none, the main table is
-/// emptied, or if it's ours another is made as AWS makes the first.
+/// Nothing says which table came with the VPC, but one that isn't ours, without
+/// routes and subnets, does what that one did. Where there is none, or the main
+/// table has routes that stay, it is emptied of the others; if it's ours,
+/// another is made as AWS makes the first. That one gets tags only for who may
+/// make it: with an address it would be one of the spec's.
 pub(super) async fn clear_main(aws: &Aws, vpc: &str) -> Result<()> {
     let all = tables(aws, vec![ec2::filter("vpc-id", [vpc])]).await?;
     let Some((table, association)) = all.iter().find_map(|t| Some((t, main(t)?))) else {
         return Ok(());
     };
     let ours = aws.owned(&ec2::tags(table.tags())).is_some();
-    let own = all.iter().find(|t| main(t).is_none() && is_bare(t)).and_then(Table::route_table_id);
-    let own = match own {
+    let (stay, go) = routes(aws, table);
+    let own = all.iter().find(|t| main(t).is_none() && is_bare(aws, t)).and_then(Table::route_table_id);
+    let own = match own.filter(|_| ours || stay.is_empty()) {
         Some(id) => id.to_owned(),
         None if ours => {
-            let made = aws.ec2.create_route_table().vpc_id(vpc).send().await;
+            let tags = Tags::from([
+                (tags::TENANCY.to_owned(), aws.tenancy.clone()),
+                (tags::REGION.to_owned(), aws.scope.region.clone()),
+            ]);
+            let call = aws.ec2.create_route_table().vpc_id(vpc);
+            let made = call.tag_specifications(ec2::specification(ResourceType::RouteTable, &tags, 1)).send().await;
             let made = made.map_err(failed("ec2:CreateRouteTable"))?;
             made.route_table().and_then(Table::route_table_id).unwrap_or_default().to_owned()
         }
         None => {
-            for route in routes(table) {
+            for route in go {
                 remove_route(aws, table.route_table_id().unwrap_or_default(), &route).await?;
             }
             return Ok(());
@@ -213,8 +225,9 @@ pub(super) async fn clear_main(aws: &Aws, vpc: &str) -> Result<()> {
     Ok(())
 }
 
-fn is_bare(table: &Table) -> bool {
-    table.tags().is_empty() && table.associations().is_empty() && all_routes(table).is_empty()
+/// Whatever an organisation's tagger wrote to it.
+fn is_bare(aws: &Aws, table: &Table) -> bool {
+    aws.owned(&ec2::tags(table.tags())).is_none() && table.associations().is_empty() && all_routes(table).is_empty()
 }
 
 /// The ids of those that don't go with their VPC.
@@ -229,14 +242,24 @@ fn main(table: &Table) -> Option<&str> {
     main.route_table_association_id()
 }
 
-/// What a table's routes lead to, without those that AWS writes and those that
-/// are propagated.
-pub(super) fn routes(table: &Table) -> Vec<Route> {
-    all_routes(table).into_iter().filter(|(_, made)| *made).map(|(route, _)| route).collect()
+/// The routes of others that stay, those that are propagated and those that the
+/// spec leaves to others, and all that somebody made beside.
+pub(super) fn routes(aws: &Aws, table: &Table) -> (Vec<Route>, Vec<Route>) {
+    let stays = |(route, made): &(Route, bool)| !made || aws.ignored.routes.contains(&route.destination);
+    let (others, routes): (Vec<_>, Vec<_>) = all_routes(table).into_iter().partition(stays);
+    let bare = |all: Vec<(Route, bool)>| all.into_iter().map(|(route, _)| route).collect();
+    (bare(others), bare(routes))
+}
+
+/// `10.0.0.0/16 to tgw-1, …`.
+pub(super) fn words(routes: &[Route]) -> String {
+    let all: Vec<String> = routes.iter().map(|r| format!("{} to {}", r.destination, r.target)).collect();
+    all.join(", ")
 }
 
 /// Each with true if somebody made it, and false if it is propagated: nobody
-/// can delete that (EC2 API, Route, `origin`).
+/// can delete that (EC2 API, Route, `origin`;
+/// hashicorp/terraform-provider-aws, `flattenRoutes`).
 fn all_routes(table: &Table) -> Vec<(Route, bool)> {
     let propagated =
         |r: &SdkRoute| matches!(r.origin(), Some(RouteOrigin::EnableVgwRoutePropagation | RouteOrigin::Advertisement));
@@ -261,7 +284,11 @@ fn route(route: &SdkRoute) -> Option<Route> {
         .or(route.core_network_arn())
         .or(route.odb_network_arn())
         .unwrap_or_default();
-    let aws_own = target == "local" || target.starts_with("vpce-");
+    // Only gateway endpoints' routes have a prefix list. Those to a firewall's
+    // or a load balancer's endpoint are somebody's like any other
+    // (hashicorp/terraform-provider-aws, vpc_route_table.go).
+    let gateway_endpoint = target.starts_with("vpce-") && route.destination_prefix_list_id().is_some();
+    let aws_own = target == "local" || target == LATTICE || gateway_endpoint;
     (!aws_own).then(|| Route { destination: destination.to_owned(), target: target.to_owned() })
 }
 
@@ -319,8 +346,7 @@ impl Kind for RouteTable {
         // They are ways that nobody here asked for: to be seen.
         let notes = found.iter().filter_map(|one| {
             let others = typed::<State>(&one.state).ok()?.others?;
-            let others: Vec<String> = others.iter().map(|r| format!("{} to {}", r.destination, r.target)).collect();
-            Some(format!("{}: routes of others stay: {}", one.address, others.join(", ")))
+            Some(format!("{}: routes of others stay: {}", one.address, words(&others)))
         });
         Ok(Observation { notes: notes.collect(), found, ..Observation::default() })
     }
@@ -335,28 +361,38 @@ impl Kind for RouteTable {
 
     async fn create(&self, new: &New) -> Result<Made> {
         let state: State = typed(&new.state)?;
-        let answer = self
-            .aws
-            .ec2
-            .create_route_table()
-            .vpc_id(&state.vpc)
-            .client_token(&new.token)
-            .tag_specifications(ec2::specification(ResourceType::RouteTable, &state.tags, new.generation))
-            .send()
-            .await
-            .map_err(ec2::making("ec2:CreateRouteTable"))?;
-        let id = answer.route_table().and_then(|t| t.route_table_id()).unwrap_or_default();
-        let complete = async {
-            for route in &state.routes {
-                ec2::completing(&self.aws, || self.set_route(id, route)).await?;
+        let make = async |token: String| {
+            let answer = self
+                .aws
+                .ec2
+                .create_route_table()
+                .vpc_id(&state.vpc)
+                .client_token(token)
+                .tag_specifications(ec2::specification(ResourceType::RouteTable, &state.tags, new.generation))
+                .send()
+                .await
+                .map_err(ec2::making("ec2:CreateRouteTable"))?;
+            let id = answer.route_table().and_then(|t| t.route_table_id()).unwrap_or_default();
+            let complete = async {
+                for route in &state.routes {
+                    ec2::completing(&self.aws, || self.set_route(id, route)).await?;
+                }
+                for subnet in &state.subnets {
+                    ec2::completing(&self.aws, || self.associate(id, subnet)).await?;
+                }
+                Ok::<_, Error>(())
+            };
+            let made = Made { id: id.to_owned(), outputs: ec2::outputs([("id", id)]), ready: true };
+            match complete.await {
+                Ok(()) => Ok((made, true)),
+                Err(error) => {
+                    let known = tables(&self.aws, vec![ec2::filter("route-table-id", [id])]).await;
+                    let dead = error.class == Class::NotYet && known.is_ok_and(|all| all.is_empty());
+                    if dead { Ok((made, false)) } else { Err(ec2::incomplete(id)(error)) }
+                }
             }
-            for subnet in &state.subnets {
-                ec2::completing(&self.aws, || self.associate(id, subnet)).await?;
-            }
-            Ok(())
         };
-        complete.await.map_err(ec2::incomplete(id))?;
-        Ok(Made { id: id.to_owned(), outputs: ec2::outputs([("id", id)]), ready: true })
+        ec2::alive(&new.token, make).await
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {

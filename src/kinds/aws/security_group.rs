@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,17 +7,21 @@ use aws_sdk_ec2::types::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::Mutex;
 
 use super::{ec2, logical, physical};
 use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
-use crate::engine::error::{Class, Result, typed, untyped};
+use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
     Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
 };
 use crate::engine::value::is_reserved;
 
 pub const NAME: &str = "aws.security-group";
+
+/// The code for a rule that a group hasn't.
+const UNKNOWN: &str = "InvalidPermission.NotFound";
 
 /// The peer that stands for the group itself.
 const SELF: &str = "self";
@@ -175,9 +179,7 @@ pub(super) async fn set_rules(
     to: &[Permission],
 ) -> Result<()> {
     match change_rules(aws, group, direction, &from, to).await {
-        Err(error)
-            if matches!(error.code.as_deref(), Some("InvalidPermission.Duplicate" | "InvalidPermission.NotFound")) =>
-        {
+        Err(error) if matches!(error.code.as_deref(), Some("InvalidPermission.Duplicate" | UNKNOWN)) => {
             let now = read(aws, vec![ec2::filter("group-id", [group])]).await?;
             let mut now = now.first().map(|g| permissions(g, direction)).unwrap_or_default();
             // What a controller wrote is none of `from`, unless it is to go, or one of ours is the same but for the words.
@@ -216,8 +218,9 @@ async fn change_rules(
                 call.map_err(ec2::making("ec2:AuthorizeSecurityGroupIngress"))?;
             }
             if remove.is_some() {
+                const CALL: &str = "ec2:RevokeSecurityGroupIngress";
                 let call = ec2.revoke_security_group_ingress().group_id(group).set_ip_permissions(remove).send().await;
-                call.map_err(failed("ec2:RevokeSecurityGroupIngress"))?;
+                all_known(CALL, call.map_err(failed(CALL))?.unknown_ip_permissions())?;
             }
         }
         Direction::Egress => {
@@ -231,12 +234,24 @@ async fn change_rules(
                 call.map_err(ec2::making("ec2:AuthorizeSecurityGroupEgress"))?;
             }
             if remove.is_some() {
+                const CALL: &str = "ec2:RevokeSecurityGroupEgress";
                 let call = ec2.revoke_security_group_egress().group_id(group).set_ip_permissions(remove).send().await;
-                call.map_err(failed("ec2:RevokeSecurityGroupEgress"))?;
+                all_known(CALL, call.map_err(failed(CALL))?.unknown_ip_permissions())?;
             }
         }
     }
     Ok(())
+}
+
+/// A call that takes rules away may succeed and name those that the group
+/// hasn't (EC2 API, RevokeSecurityGroupIngress, `unknownIpPermissionSet`).
+fn all_known(operation: &'static str, unknown: &[IpPermission]) -> Result<()> {
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{} of the rules to take away aren't in the group", unknown.len());
+    let error = Error::new(Class::NotFound, message).operation(operation);
+    Err(Error { code: Some(UNKNOWN.to_owned()), ..error })
 }
 
 async fn read(aws: &Aws, filters: Vec<Filter>) -> Result<Vec<Group>> {
@@ -254,11 +269,13 @@ async fn read(aws: &Aws, filters: Vec<Filter>) -> Result<Vec<Group>> {
 
 pub struct SecurityGroup {
     aws: Arc<Aws>,
+    /// VPCs in which new groups are let out by IPv4 alone.
+    without_ipv6: Mutex<BTreeSet<String>>,
 }
 
 impl SecurityGroup {
     pub fn new(aws: Arc<Aws>) -> Self {
-        Self { aws }
+        Self { aws, without_ipv6: Mutex::default() }
     }
 
     async fn read(&self, filters: Vec<Filter>) -> Result<Vec<Found>> {
@@ -342,6 +359,35 @@ impl SecurityGroup {
         notes.collect()
     }
 
+    /// What a new group lets out. AWS lets it out to everywhere, and where its
+    /// VPC has an IPv6 block, to everywhere there, too (getmoto/moto#2647,
+    /// hashicorp/terraform-provider-aws#47192).
+    async fn born_with(&self, id: &str, vpc: &str) -> Result<Vec<Permission>> {
+        let everywhere = Permission {
+            protocol: "-1".to_owned(),
+            from: 0,
+            to: 0,
+            peer: "0.0.0.0/0".to_owned(),
+            description: String::new(),
+        };
+        if self.without_ipv6.lock().await.contains(vpc) {
+            return Ok(vec![everywhere]);
+        }
+        let groups = read(&self.aws, vec![ec2::filter("group-id", [id])]).await?;
+        let Some(group) = groups.first() else {
+            let message = format!("the new security group {id} isn't visible yet");
+            return Err(Error::new(Class::NotYet, message).operation("ec2:DescribeSecurityGroups"));
+        };
+        let mut all = permissions(group, Direction::Egress);
+        if all == [everywhere.clone()] {
+            self.without_ipv6.lock().await.insert(vpc.to_owned());
+        } else if !all.contains(&everywhere) {
+            // Its rules may be visible later than the group.
+            all.push(everywhere);
+        }
+        Ok(all)
+    }
+
     /// Other groups whose rules name group `id`.
     async fn referrers(&self, id: &str) -> Result<Vec<String>> {
         let (ingress, egress) = futures::try_join!(
@@ -369,9 +415,9 @@ impl Kind for SecurityGroup {
         NAME
     }
 
-    /// A Fargate profile's pods carry their tenant's group.
+    /// A Fargate profile's pods carry their tenant's group, and so do nodes.
     fn deleted_after(&self) -> &'static [&'static str] {
-        &[super::fargate_profile::NAME]
+        &[super::fargate_profile::NAME, super::node_group::NAME]
     }
 
     fn lets_in(&self) -> &'static [&'static str] {
@@ -444,15 +490,8 @@ impl Kind for SecurityGroup {
             .await
             .map_err(ec2::making("ec2:CreateSecurityGroup"))?;
         let id = answer.group_id().unwrap_or_default();
-        // AWS lets a new group out to everywhere.
-        let born_with = vec![Permission {
-            protocol: "-1".to_owned(),
-            from: 0,
-            to: 0,
-            peer: "0.0.0.0/0".to_owned(),
-            description: String::new(),
-        }];
         let complete = async {
+            let born_with = ec2::completing(&self.aws, || self.born_with(id, &state.vpc)).await?;
             for (direction, from, to) in [
                 (Direction::Egress, born_with, state.egress.clone()),
                 (Direction::Ingress, vec![], state.all_ingress()),
@@ -479,18 +518,39 @@ impl Kind for SecurityGroup {
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
-        let state: State = typed(&found.state)?;
-        // Two groups that name each other could never go.
-        ec2::absent(set_rules(&self.aws, &found.id, Direction::Ingress, state.all_ingress(), &[]).await)?;
-        ec2::absent(set_rules(&self.aws, &found.id, Direction::Egress, state.egress, &[]).await)?;
-        let deleted = ec2::delete_held(&self.aws, "group-id", &found.id, || async {
+        let call = || async {
             let call = self.aws.ec2.delete_security_group().group_id(&found.id).send().await;
             call.map_err(failed("ec2:DeleteSecurityGroup"))
-        })
-        .await;
+        };
+        let mut deleted = ec2::delete_held(&self.aws, "group-id", &found.id, call).await;
+        // Two groups that name each other could never go with their rules. But
+        // whoever still holds the group would be cut off from the network
+        // without them at once.
+        let is_held = |error: &Error| error.code.as_deref() == Some(ec2::HELD);
+        if deleted.as_ref().is_err_and(is_held) && ec2::interfaces(&self.aws, "group-id", &found.id).await?.is_empty() {
+            let state: State = typed(&found.state)?;
+            ec2::absent(set_rules(&self.aws, &found.id, Direction::Ingress, state.all_ingress(), &[]).await)?;
+            ec2::absent(set_rules(&self.aws, &found.id, Direction::Egress, state.egress, &[]).await)?;
+            deleted = ec2::delete_held(&self.aws, "group-id", &found.id, call).await;
+        }
         match deleted {
             Err(error) if error.class == Class::Held => Err(ec2::holders(error, self.referrers(&found.id).await?)),
             result => result.map(|()| true),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In a default VPC, AWS answers so instead of failing (EC2 API,
+    /// RevokeSecurityGroupIngress).
+    #[test]
+    fn rules_that_were_not_taken_away() {
+        let is = |unknown: &[IpPermission]| all_known("ec2:RevokeSecurityGroupIngress", unknown);
+        assert!(is(&[]).is_ok());
+        let error = is(&[IpPermission::builder().ip_protocol("tcp").build()]).err();
+        assert_eq!(error.and_then(|e| e.code).as_deref(), Some(UNKNOWN));
     }
 }

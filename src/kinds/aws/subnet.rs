@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_sdk_ec2::types::{AttributeBooleanValue, Filter, ResourceType};
+use aws_sdk_ec2::types::{AttributeBooleanValue, BlockPublicAccessMode, Filter, ResourceType};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -24,6 +24,10 @@ pub struct State {
     /// Zone name, such as `us-east-1a`.
     pub zone: String,
     pub public_ip_on_launch: bool,
+    /// True where the account's VPC Block Public Access lets nothing pass
+    /// between it and the internet gateway. Never desired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub walled: Option<bool>,
     pub tags: BTreeMap<String, String>,
 }
 
@@ -65,6 +69,7 @@ impl Subnet {
                     cidr: subnet.cidr_block().unwrap_or_default().to_owned(),
                     zone: subnet.availability_zone().unwrap_or_default().to_owned(),
                     public_ip_on_launch: subnet.map_public_ip_on_launch().unwrap_or(false),
+                    walled: is_walled(&subnet).then_some(true),
                     tags: self.aws.observed(&tags),
                 })?,
                 status: match subnet.state().map(|s| s.as_str()) {
@@ -91,6 +96,13 @@ impl Subnet {
     }
 }
 
+/// VPC User Guide, "Block public access to VPCs and subnets": the other mode
+/// lets NAT gateways out.
+fn is_walled(subnet: &aws_sdk_ec2::types::Subnet) -> bool {
+    let mode = subnet.block_public_access_states().and_then(|states| states.internet_gateway_block_mode());
+    mode == Some(&BlockPublicAccessMode::BlockBidirectional)
+}
+
 fn outputs(subnet: &aws_sdk_ec2::types::Subnet) -> crate::engine::value::Outputs {
     ec2::outputs([("id", subnet.subnet_id().unwrap_or_default()), ("arn", subnet.subnet_arn().unwrap_or_default())])
 }
@@ -102,7 +114,7 @@ impl Kind for Subnet {
     }
 
     fn rules(&self) -> &'static [(&'static str, Rule)] {
-        &[("vpc", Rule::Replace), ("cidr", Rule::Replace), ("zone", Rule::Replace)]
+        &[("vpc", Rule::Replace), ("cidr", Rule::Replace), ("zone", Rule::Replace), ("walled", Rule::ServerDefault)]
     }
 
     fn summary(&self, state: &Value) -> String {

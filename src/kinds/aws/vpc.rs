@@ -39,6 +39,9 @@ pub struct State {
     /// Routes of the main route table, which subnets without a table of their
     /// own use: none. A table of ours that was made the main one says so itself.
     pub main_routes: Vec<Route>,
+    /// Routes of others there, as a route table has them. Never desired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main_others: Option<Vec<Route>>,
     pub tags: BTreeMap<String, String>,
 }
 
@@ -92,6 +95,7 @@ impl Vpc {
             // Missing isn't empty: every VPC has one.
             let group = groups.get(id).ok_or_else(|| no_default_group(id))?;
             let (dns_support, dns_hostnames) = dns.get(id).copied().unwrap_or_default();
+            let (others, routes) = mains.get(id).map(|table| self.main_routes(table)).unwrap_or_default();
             found.push(Found {
                 address,
                 generation,
@@ -104,7 +108,8 @@ impl Vpc {
                     dns_hostnames,
                     default_group_ingress: permissions(group, Direction::Ingress),
                     default_group_egress: permissions(group, Direction::Egress),
-                    main_routes: mains.get(id).map(|table| self.main_routes(table)).unwrap_or_default(),
+                    main_routes: routes,
+                    main_others: Some(others).filter(|o| !o.is_empty()),
                     tags: self.aws.observed(&tags),
                 })?,
                 status: match vpc.state() {
@@ -177,10 +182,11 @@ impl Vpc {
         Ok(ec2::by_key(tables, |t| t.vpc_id().map(str::to_owned)))
     }
 
-    fn main_routes(&self, table: &RouteTable) -> Vec<Route> {
+    /// Those of others that stay, and those that are to go.
+    fn main_routes(&self, table: &RouteTable) -> (Vec<Route>, Vec<Route>) {
         match self.aws.owned(&ec2::tags(table.tags())) {
-            Some(_) => vec![],
-            None => route_table::routes(table),
+            Some(_) => (vec![], vec![]),
+            None => route_table::routes(&self.aws, table),
         }
     }
 
@@ -260,8 +266,9 @@ impl Vpc {
         Ok(())
     }
 
-    /// Association ids by block, of all but the primary block and what the
-    /// spec leaves to others.
+    /// Association ids by block, of all but the primary block, which can't be
+    /// taken away (EC2 API, DisassociateVpcCidrBlock), and what the spec leaves
+    /// to others.
     fn secondary_cidrs(&self, vpc: &SdkVpc) -> BTreeMap<String, String> {
         let four = vpc.cidr_block_association_set().iter();
         let four = four.map(|a| (a.cidr_block(), a.association_id(), a.cidr_block_state()));
@@ -334,6 +341,8 @@ impl Kind for Vpc {
             ("main_routes", Rule::Unordered),
             // A gateway of ours that one leads to is deleted before the VPC.
             ("main_routes", Rule::Mentions),
+            ("main_others", Rule::ServerDefault),
+            ("main_others", Rule::Mentions),
         ]
     }
 
@@ -348,7 +357,12 @@ impl Kind for Vpc {
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         let found = self.read(vec![ec2::ours(&self.aws)]).await?;
         let stuck = self.stuck(&found).await?;
-        Ok(Observation { found, stuck, ..Observation::default() })
+        let notes = found.iter().filter_map(|one| {
+            let others = typed::<State>(&one.state).ok()?.main_others?;
+            let others = route_table::words(&others);
+            Some(format!("{}: routes of others stay in its main route table: {others}", one.address))
+        });
+        Ok(Observation { notes: notes.collect(), found, stuck, ..Observation::default() })
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
@@ -432,10 +446,8 @@ impl Kind for Vpc {
         });
         match deleted.await {
             Err(error) if error.class == Class::Held => {
-                let tables = route_table::tables(&self.aws, vec![ec2::filter("vpc-id", [&found.id])]).await?;
-                let mut left = ec2::left_in(&self.aws, &found.id).await?;
-                left.extend(route_table::left(&tables).into_iter().map(|id| format!("route table {id}")));
-                Err(ec2::holders(error, left))
+                let left = ec2::left_in(&self.aws, &found.id).await?;
+                Err(ec2::holders(error, left.into_values().collect()))
             }
             result => result.map(|()| true),
         }

@@ -61,20 +61,8 @@ impl VpcEndpoint {
     }
 
     async fn read(&self, filters: Vec<Filter>) -> Result<Vec<Found>> {
-        let endpoints = self
-            .aws
-            .ec2
-            .describe_vpc_endpoints()
-            .set_filters(Some(filters))
-            .max_results(1000)
-            .into_paginator()
-            .items()
-            .send()
-            .try_collect()
-            .await
-            .map_err(failed("ec2:DescribeVpcEndpoints"))?;
         let mut found = Vec::new();
-        for endpoint in endpoints {
+        for endpoint in endpoints(&self.aws, filters).await? {
             let tags = ec2::tags(endpoint.tags());
             let (Some(id), Some(status), Some((address, generation))) =
                 (endpoint.vpc_endpoint_id(), status(&endpoint), self.aws.owned(&tags))
@@ -108,9 +96,24 @@ impl VpcEndpoint {
     }
 }
 
+/// All endpoints that pass `filters`.
+pub(super) async fn endpoints(aws: &Aws, filters: Vec<Filter>) -> Result<Vec<Endpoint>> {
+    aws.ec2
+        .describe_vpc_endpoints()
+        .set_filters(Some(filters))
+        .max_results(1000)
+        .into_paginator()
+        .items()
+        .send()
+        .try_collect()
+        .await
+        .map_err(failed("ec2:DescribeVpcEndpoints"))
+}
+
 /// `None`: deleted, which counts as absent. AWS writes the states in lower
-/// case here, though its model doesn't.
-fn status(endpoint: &Endpoint) -> Option<Status> {
+/// case here, and in other places as its model does
+/// (hashicorp/terraform-provider-aws, `internal/service/ec2/consts.go`).
+pub(super) fn status(endpoint: &Endpoint) -> Option<Status> {
     let state = endpoint.state().map(|s| s.as_str().to_lowercase()).unwrap_or_default();
     Some(match state.as_str() {
         "deleted" => return None,
@@ -167,7 +170,8 @@ impl Kind for VpcEndpoint {
         match verb {
             Verb::Create => Pace::secs(90, 900),
             Verb::Update => Pace::secs(30, 900),
-            // Its interfaces linger.
+            // Its interfaces linger; until they are gone it is listed
+            // (hashicorp/terraform-provider-aws, `waitVPCEndpointDeleted`).
             Verb::Delete => Pace::secs(120, 1800),
         }
     }
@@ -212,10 +216,10 @@ impl Kind for VpcEndpoint {
             .send()
             .await
             .map_err(ec2::making("ec2:CreateVpcEndpoint"))?;
-        let endpoint = answer.vpc_endpoint();
-        let id = endpoint.and_then(|e| e.vpc_endpoint_id()).unwrap_or_default();
-        let ready = endpoint.and_then(status) == Some(Status::Ready);
-        Ok(Made { id: id.to_owned(), outputs: ec2::outputs([("id", id)]), ready })
+        let id = answer.vpc_endpoint().and_then(|e| e.vpc_endpoint_id()).unwrap_or_default();
+        // Looked for whatever it says: the token may have given back one that is
+        // gone.
+        Ok(Made { id: id.to_owned(), outputs: ec2::outputs([("id", id)]), ready: false })
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
@@ -250,5 +254,27 @@ impl Kind for VpcEndpoint {
         let call = self.aws.ec2.delete_vpc_endpoints().vpc_endpoint_ids(&found.id).send().await;
         ec2::absent(call.map_err(failed(CALL)).and_then(|answer| ec2::all_done(CALL, answer.unsuccessful())))?;
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ec2::types::State;
+
+    use super::*;
+
+    #[test]
+    fn states_in_any_case() {
+        let status = |state: &str| status(&Endpoint::builder().state(State::from(state)).build());
+        for (state, is) in [
+            ("deleted", None),
+            ("Deleted", None),
+            ("deleting", Some(Status::Deleting)),
+            ("Deleting", Some(Status::Deleting)),
+            ("PendingAcceptance", Some(Status::Pending("pendingacceptance".to_owned()))),
+            ("Available", Some(Status::Ready)),
+        ] {
+            assert_eq!(status(state), is, "{state}");
+        }
     }
 }

@@ -47,6 +47,7 @@ const SERVICES: &[&str] = &[
     "fsx",
     "glue",
     "guardduty-data",
+    "guardduty-data-fips",
     "inspector2",
     "kafka",
     "kinesis-firehose",
@@ -412,7 +413,9 @@ impl Call<'_> {
             interface.insert("groupSet".to_owned(), groups.clone().into());
             let subnet = get(interface, "subnetId").to_owned();
             if remove_subnets.contains(&subnet) {
-                self.ec2.remove_interface(&eni);
+                // As with an endpoint that is deleted, its interface is there for a while.
+                interface.insert("_owner".to_owned(), Value::Null);
+                self.ec2.due.insert(eni.clone(), req.now + DELETE_SECONDS);
                 let endpoint = self.ec2.find_mut("vpce", &id)?;
                 edit(endpoint, "subnetIdSet", |all| all.retain(|one| *one != subnet.as_str()));
                 edit(endpoint, "networkInterfaceIdSet", |all| all.retain(|one| *one != eni.as_str()));

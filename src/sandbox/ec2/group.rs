@@ -56,6 +56,10 @@ impl Ec2 {
         }
         self.resources.insert(id.clone(), group);
         self.add_rule(ids, account, &id, true, everything(json!({"cidrIpv4": "0.0.0.0/0"})));
+        // Where the VPC has an IPv6 block, there too (moto, issue 2647; terraform-provider-aws, pull request 47192).
+        if self.resources.get(vpc_id).is_some_and(|vpc| !super::list(vpc, "ipv6CidrBlockAssociationSet").is_empty()) {
+            self.add_rule(ids, account, &id, true, everything(json!({"cidrIpv6": "::/0"})));
+        }
         id
     }
 

@@ -72,7 +72,15 @@ struct Token {
     /// Ids, with commas between them; a version of a launch template is `lt-…/2`.
     made: String,
     at: f64,
+    /// What was made, as it was shown then.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    shown: Value,
 }
+
+/// Of these, a token gives back what was made with it even where that is deleted since, and says nothing of that (EC2
+/// developer guide, "Ensuring idempotency in Amazon EC2 API requests": a retry "completes successfully without performing
+/// any further actions").
+const REMEMBERED: &[&str] = &["CreateFlowLogs", "CreateRouteTable", "CreateVpcEndpoint"];
 
 /// EC2 forgets client tokens; its docs give 24 hours for launch templates.
 const TOKEN_SECONDS: f64 = 86_400.0;
@@ -247,10 +255,10 @@ impl Ec2 {
         self.tokens.retain(|_, token| token.at + TOKEN_SECONDS > now);
         while let Some((id, at)) = self.due.iter().find(|(_, at)| **at <= now).map(|(id, at)| (id.clone(), *at)) {
             self.due.remove(&id);
-            if id.starts_with("nat-") {
-                self.mature_nat_gateway(&id, at);
-            } else {
-                self.mature_vpc_endpoint(&id);
+            match id.split_once('-').map(|(prefix, _)| prefix) {
+                Some("nat") => self.mature_nat_gateway(&id, at),
+                Some("eni") => self.remove_interface(&id),
+                _ => self.mature_vpc_endpoint(&id),
             }
         }
     }
@@ -391,12 +399,14 @@ impl Call<'_> {
                 let message = format!("The client token {token:?} was used before with other parameters");
                 return Err(fault("IdempotentParameterMismatch", message));
             }
-            if known.made.split(['/', ',']).next().is_some_and(|id| self.ec2.resources.contains_key(id)) {
+            let there = known.made.split(['/', ',']).next().is_some_and(|id| self.ec2.resources.contains_key(id));
+            if there || REMEMBERED.contains(&self.req.operation.as_str()) {
                 return Ok(known.made.clone());
             }
         }
         let made = create(self)?;
-        let token = Token { params: self.req.params.clone(), made: made.clone(), at: self.req.now };
+        let shown = self.shown(&made);
+        let token = Token { params: self.req.params.clone(), made: made.clone(), at: self.req.now, shown };
         self.ec2.tokens.insert(key, token);
         Ok(made)
     }
@@ -422,9 +432,13 @@ impl Call<'_> {
         Err(fault(code, format!("The maximum number of {what} has been reached.")))
     }
 
-    /// A stored resource as Describe shows it.
+    /// A stored resource as Describe shows it; one that a token remembers, as it was.
     fn shown(&self, id: &str) -> Value {
-        self.ec2.resources.get(id).map_or(Value::Null, |doc| Value::Object(self.ec2.presented(id, doc)))
+        let remembered = || self.ec2.tokens.values().find(|token| token.made == id).map(|token| token.shown.clone());
+        match self.ec2.resources.get(id) {
+            Some(doc) => Value::Object(self.ec2.presented(id, doc)),
+            None => remembered().unwrap_or_default(),
+        }
     }
 }
 

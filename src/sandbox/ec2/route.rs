@@ -262,7 +262,7 @@ impl Ec2 {
                     .iter()
                     .find_map(|member| route.get(*member)?.as_str());
                 let alive = match target {
-                    None | Some("local") => true,
+                    None | Some("local" | LATTICE) => true,
                     Some(id) => self.resources.get(id).is_some_and(|target| match id.split_once('-') {
                         Some(("igw", _)) => holds(target, "attachmentSet.vpcId", &vpc_id),
                         Some(("nat", _)) => get(target, "state") == "available",
@@ -280,11 +280,16 @@ pub(super) fn local(member: &str, block: &str) -> Value {
     json!({member: block, "gatewayId": "local", "origin": "CreateRouteTable", "state": "active"})
 }
 
-/// Whether the route was made by CreateRoute, and so is its maker's to change.
+/// Whether the route was made by CreateRoute, and so is its maker's to change. Gateway endpoints and VPC Lattice write
+/// routes by themselves (terraform-provider-aws, issue 30515); a route to a firewall's endpoint is its maker's.
 fn owned(route: &Value) -> bool {
-    let endpoint = route.get("gatewayId").and_then(Value::as_str).is_some_and(|id| id.starts_with("vpce-"));
-    route.get("origin") == Some(&"CreateRoute".into()) && !endpoint
+    let to = route.get("gatewayId").and_then(Value::as_str).unwrap_or_default();
+    let aws_own = to == LATTICE || to.starts_with("vpce-") && route.get("destinationPrefixListId").is_some();
+    route.get("origin") == Some(&"CreateRoute".into()) && !aws_own
 }
+
+/// Where VPC Lattice's routes lead.
+const LATTICE: &str = "VpcLattice";
 
 fn association(id: String, table_id: &str, subnet_id: Option<&str>) -> Value {
     json!({

@@ -332,17 +332,17 @@ fn of(name: &str, value: &str) -> aws_sdk_ec2::types::Filter {
     aws_sdk_ec2::types::Filter::builder().name(name).values(value).build()
 }
 
-async fn vpc_of(aws: &Aws) -> String {
+pub(super) async fn vpc_of(aws: &Aws) -> String {
     let all = aws.ec2.describe_vpcs().filters(of("tag-key", "ringfence.dev/address")).send().await.unwrap();
     all.vpcs()[0].vpc_id().unwrap().to_owned()
 }
 
-async fn table_of(aws: &Aws, address: &str) -> String {
+pub(super) async fn table_of(aws: &Aws, address: &str) -> String {
     let all = aws.ec2.describe_route_tables().filters(of("tag:ringfence.dev/address", address)).send().await.unwrap();
     all.route_tables()[0].route_table_id().unwrap().to_owned()
 }
 
-async fn make_main(aws: &Aws, vpc: &str, table: &str) {
+pub(super) async fn make_main(aws: &Aws, vpc: &str, table: &str) {
     let all = aws.ec2.describe_route_tables().filters(of("vpc-id", vpc)).filters(of("association.main", "true"));
     let all = all.send().await.unwrap();
     let main = all.route_tables()[0].associations().iter().find(|a| a.main() == Some(true)).unwrap();

@@ -81,6 +81,8 @@ fn rules_of_a_load_balancer_controller() {
     fs::write(estate.state(), state.to_string()).unwrap();
     let plan = estate.plan(&[]);
     assert!(steps(&plan).contains(&"create tenant/globex/silo/security-group".to_owned()), "{:?}", steps(&plan));
+    let first = before(&plan, "delete tenant/globex/silo/security-group");
+    assert!(first.contains(&"update tenant/globex/silo/node-group".to_owned()), "{first:?}");
     estate.run(&["apply", "--auto-approve"]).exits(0);
     estate.sandbox(async |aws, _| {
         let new = format!("{NODES}-g2");
@@ -148,6 +150,89 @@ fn a_log_group_that_is_protected_from_deletion() {
     estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
 }
 
+/// What has to be done before a step of the plan.
+fn before(plan: &Value, step: &str) -> Vec<String> {
+    let name = |s: &Value| format!("{} {}", text(&s["action"]), text(&s["address"]));
+    let needs: BTreeMap<String, Vec<String>> =
+        list(&plan["steps"]).iter().map(|s| (name(s), list(&s["needs"]).iter().map(name).collect())).collect();
+    let (mut open, mut found) = (vec![step.to_owned()], BTreeSet::new());
+    while let Some(one) = open.pop() {
+        open.extend(needs[&one].iter().filter(|need| found.insert((*need).clone())).cloned());
+    }
+    found.into_iter().collect()
+}
+
+/// Changes what the sandbox holds of EC2.
+fn edit_resources(estate: &Estate, edit: impl FnOnce(&mut serde_json::Map<String, Value>)) {
+    let text = fs::read_to_string(estate.state()).unwrap();
+    let mut state: Value = serde_json::from_str(&text).unwrap();
+    edit(resources(&mut state));
+    fs::write(estate.state(), state.to_string()).unwrap();
+}
+
+/// A run to its end while `script` troubles it.
+fn troubled(estate: &Estate, script: &str, args: &[&str]) -> Run {
+    let served = Served::start(estate, None);
+    served.server.set_faults(ringfence::sandbox::Script::parse(script).unwrap());
+    let run = against(&served.url(), &mut estate.bare(args));
+    let Served { runtime, server, .. } = served;
+    runtime.block_on(server.shutdown()).unwrap();
+    run
+}
+
+/// Without the rules of its group, an interface has no network: as long as
+/// somebody holds one, it keeps them.
+#[test]
+fn a_group_that_somebody_holds_keeps_its_rules() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let interface = estate.sandbox(async |aws, _| {
+        let subnets = aws.ec2.describe_subnets().filters(named("tag-key", "kubernetes.io/role/internal-elb"));
+        let all = subnets.send().await.unwrap().subnets.unwrap();
+        let id = group(aws, NODES).await.group_id().unwrap().to_owned();
+        let call = aws.ec2.create_network_interface().subnet_id(all[0].subnet_id().unwrap()).groups(id);
+        let made = call.description("theirs").send().await.unwrap();
+        made.network_interface().unwrap().network_interface_id().unwrap().to_owned()
+    });
+    let rules = |estate: &Estate| {
+        estate.sandbox(async |aws, _| {
+            let group = group(aws, NODES).await;
+            (group.ip_permissions().len(), group.ip_permissions_egress().len())
+        })
+    };
+    let before = rules(&estate);
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).refuses(&["held by", &interface]);
+    assert_eq!(rules(&estate).1, before.1);
+    assert!(rules(&estate).0 > 0);
+    estate.sandbox(async |aws, _| {
+        aws.ec2.delete_network_interface().network_interface_id(&interface).send().await.unwrap();
+    });
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
+}
+
+/// In a VPC with an IPv6 block, AWS lets a new group out to everywhere there,
+/// too (getmoto/moto#2647, hashicorp/terraform-provider-aws#47192).
+#[test]
+fn a_new_group_where_there_is_ipv6() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.sandbox(async |aws, _| {
+        let vpc = super::bad_days::vpc_of(aws).await;
+        let call = aws.ec2.associate_vpc_cidr_block().vpc_id(vpc).amazon_provided_ipv6_cidr_block(true);
+        call.send().await.unwrap();
+    });
+    edit_resources(&estate, |all| {
+        // On its way out, so that no step is about it.
+        let of =
+            |one: &&mut Value| one["ipv6CidrBlockAssociationSet"][0].is_object() && one["dhcpOptionsId"].is_string();
+        let vpc = all.values_mut().find(of).unwrap();
+        vpc["ipv6CidrBlockAssociationSet"][0]["ipv6CidrBlockState"]["state"] = "disassociating".into();
+        all.values_mut().find(|one| one["groupName"] == NODES).unwrap()["groupDescription"] = "another".into();
+    });
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+    let egress = estate.sandbox(async |aws, _| group(aws, &format!("{NODES}-g2")).await.ip_permissions_egress);
+    assert!(!format!("{egress:?}").contains("::/0"), "{egress:?}");
+}
+
 /// What EC2 holds in the estate's only region.
 fn resources(state: &mut Value) -> &mut serde_json::Map<String, Value> {
     fn find(value: &mut Value) -> Option<&mut Value> {
@@ -209,22 +294,169 @@ fn a_network_that_reaches_the_private_endpoint() {
 #[test]
 fn propagated_routes() {
     let estate = Estate::applied(&SINGLE_SILO);
-    let text = fs::read_to_string(estate.state()).unwrap();
-    let mut state: Value = serde_json::from_str(&text).unwrap();
-    let tables = resources(&mut state).iter_mut().filter(|(id, _)| id.starts_with("rtb-"));
-    for (_, table) in tables {
-        let route = serde_json::json!({
+    route_everywhere(
+        &estate,
+        &serde_json::json!({
             "destinationCidrBlock": "10.9.0.0/16", "gatewayId": "vgw-0123456789abcdef0",
             "origin": "EnableVgwRoutePropagation", "state": "active",
-        });
-        table["routeSet"].as_array_mut().unwrap().push(route);
-    }
-    fs::write(estate.state(), state.to_string()).unwrap();
+        }),
+    );
     let plan = estate.plan(&[]);
     assert_eq!(steps(&plan), [] as [&str; 0]);
     let notes: Vec<&str> = list(&plan["notes"]).iter().map(super::text).filter(|n| n.contains("vgw-")).collect();
-    assert_eq!(notes.len(), 3, "{}", plan["notes"]);
+    // Of three tables of ours, and of the VPC's main table.
+    assert_eq!(notes.len(), 4, "{}", plan["notes"]);
     estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
+}
+
+/// Puts a route into every table.
+fn route_everywhere(estate: &Estate, route: &Value) {
+    edit_resources(estate, |all| {
+        for (_, table) in all.iter_mut().filter(|(id, _)| id.starts_with("rtb-")) {
+            table["routeSet"].as_array_mut().unwrap().push(route.clone());
+        }
+    });
+}
+
+/// hashicorp/terraform-provider-aws#30515: VPC Lattice's routes can't be
+/// deleted.
+#[test]
+fn routes_of_vpc_lattice() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    route_everywhere(
+        &estate,
+        &serde_json::json!({
+            "destinationPrefixListId": "pl-0123456789abcdef0", "gatewayId": "VpcLattice",
+            "origin": "CreateRoute", "state": "active",
+        }),
+    );
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+    // Nor is a main table with them more than bare.
+    estate.sandbox(async |aws, _| {
+        let vpc = super::bad_days::vpc_of(aws).await;
+        let table = super::bad_days::table_of(aws, "tenant/globex/silo/route-table/public").await;
+        super::bad_days::make_main(aws, &vpc, &table).await;
+    });
+    assert_eq!(steps(&estate.plan(&[])), ["update tenant/globex/silo/route-table/public"]);
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
+}
+
+/// A route to a firewall's endpoint is one that somebody made, while those to
+/// gateway endpoints are AWS's own (hashicorp/terraform-provider-aws,
+/// `vpc_route_table.go`).
+#[test]
+fn routes_to_a_firewalls_endpoint() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    route_everywhere(
+        &estate,
+        &serde_json::json!({
+            "destinationCidrBlock": "10.9.0.0/16", "gatewayId": "vpce-0123456789abcdef0",
+            "origin": "CreateRoute", "state": "active",
+        }),
+    );
+    let plan = estate.plan(&[]);
+    assert_eq!(steps(&plan).len(), 4, "{:?}", steps(&plan));
+    estate.edit("    zones: 2\n", "    zones: 2\n    ignore: {routes: [10.9.0.0/16]}\n");
+    let plan = estate.plan(&[]);
+    assert_eq!(steps(&plan), [] as [&str; 0]);
+    let notes = list(&plan["notes"]).iter().map(super::text).filter(|n| n.contains("vpce-")).count();
+    assert_eq!(notes, 4, "{}", plan["notes"]);
+    estate.edit("    zones: 2\n    ignore: {routes: [10.9.0.0/16]}\n", "    zones: 2\n");
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+}
+
+/// What the spec leaves to others stays in the VPC's main table, too, whatever
+/// else goes.
+#[test]
+fn routes_of_others_in_the_main_table() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    estate.edit("    zones: 2\n", "    zones: 2\n    ignore: {routes: [10.9.0.0/16]}\n");
+    let main = |estate: &Estate| {
+        estate.sandbox(async |aws, _| {
+            let vpc = super::bad_days::vpc_of(aws).await;
+            let call = aws.ec2.describe_route_tables().filters(named("vpc-id", &vpc));
+            let all = call.filters(named("association.main", "true")).send().await.unwrap();
+            all.route_tables()[0].clone()
+        })
+    };
+    let table = main(&estate).route_table_id().unwrap().to_owned();
+    estate.sandbox(async |aws, _| {
+        let vpc = super::bad_days::vpc_of(aws).await;
+        let gateways = aws.ec2.describe_internet_gateways().filters(named("attachment.vpc-id", &vpc)).send().await;
+        let gateway = gateways.unwrap().internet_gateways()[0].internet_gateway_id().unwrap().to_owned();
+        for to in ["10.9.0.0/16", "10.8.0.0/16"] {
+            let call = aws.ec2.create_route().route_table_id(&table).destination_cidr_block(to);
+            call.gateway_id(&gateway).send().await.unwrap();
+        }
+        // Another that is bare: in its place the route that stays would be lost.
+        aws.ec2.create_route_table().vpc_id(&vpc).send().await.unwrap();
+    });
+    let plan = estate.plan(&[]);
+    assert_eq!(steps(&plan), ["update tenant/globex/silo/vpc"]);
+    assert!(
+        plan["notes"].to_string().contains("stay in its main route table: 10.9.0.0/16 to igw-"),
+        "{}",
+        plan["notes"]
+    );
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+    let main = main(&estate);
+    let to: Vec<&str> = main.routes().iter().filter_map(|r| r.destination_cidr_block()).collect();
+    assert!(main.route_table_id() == Some(&table) && to.contains(&"10.9.0.0/16"), "{to:?}");
+    assert!(!to.contains(&"10.8.0.0/16"), "{to:?}");
+}
+
+/// The table that came with the VPC is known again, whatever an organisation's
+/// tagger wrote to it.
+#[test]
+fn a_main_table_with_tags() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let count = |estate: &Estate| {
+        estate.sandbox(async |aws, _| {
+            let vpc = super::bad_days::vpc_of(aws).await;
+            let all = aws.ec2.describe_route_tables().filters(named("vpc-id", &vpc)).send().await.unwrap();
+            all.route_tables().len()
+        })
+    };
+    let before = count(&estate);
+    estate.sandbox(async |aws, _| {
+        let vpc = super::bad_days::vpc_of(aws).await;
+        let call = aws.ec2.describe_route_tables().filters(named("vpc-id", &vpc));
+        let all = call.filters(named("association.main", "true")).send().await.unwrap();
+        let tag = Tag::builder().key("org:owner").value("x").build();
+        let id = all.route_tables()[0].route_table_id().unwrap();
+        aws.ec2.create_tags().resources(id).tags(tag).send().await.unwrap();
+        let ours = super::bad_days::table_of(aws, "tenant/globex/silo/route-table/public").await;
+        super::bad_days::make_main(aws, &vpc, &ours).await;
+    });
+    estate.run(&["apply", "--auto-approve"]).exits(0);
+    assert_eq!(count(&estate), before);
+    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+}
+
+/// VPC User Guide, "Block public access to VPCs and subnets": NAT gateways in
+/// subnets that are blocked in both directions reach nothing.
+#[test]
+fn public_access_that_is_blocked() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let blocked = |mode: &str| {
+        edit_resources(&estate, |all| {
+            for (_, subnet) in all.iter_mut().filter(|(id, _)| id.starts_with("subnet-")) {
+                subnet["blockPublicAccessStates"] = serde_json::json!({"internetGatewayBlockMode": mode});
+            }
+        });
+        let plan = estate.plan(&[]);
+        assert_eq!(steps(&plan), [] as [&str; 0]);
+        let notes = list(&plan["notes"]).iter().map(|n| super::text(n).to_owned());
+        notes.filter(|n| n.contains("VPC Block Public Access")).collect::<Vec<_>>()
+    };
+    assert_eq!(blocked("block-ingress"), [] as [&str; 0]);
+    let notes = blocked("block-bidirectional");
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].starts_with("tenant/globex/silo/vpc: ") && notes[0].contains("--vpc-id vpc-"), "{notes:?}");
 }
 
 /// The name of the cluster's role.
@@ -278,6 +510,10 @@ fn tags_of_an_organisation() {
 /// What GuardDuty's Runtime Monitoring puts into a VPC: `tag` says that it is
 /// GuardDuty's.
 pub async fn guardduty(aws: &Aws, tag: bool) -> String {
+    guardduty_at(aws, tag, "guardduty-data").await
+}
+
+async fn guardduty_at(aws: &Aws, tag: bool, service: &str) -> String {
     let vpcs = aws.ec2.describe_vpcs().filters(named("tag:ringfence.dev/tenancy", "solo")).send().await.unwrap();
     let vpc = vpcs.vpcs()[0].vpc_id().unwrap().to_owned();
     let tags = |kind: aws_sdk_ec2::types::ResourceType| {
@@ -293,7 +529,7 @@ pub async fn guardduty(aws: &Aws, tag: bool) -> String {
         .filters(named("vpc-id", &vpc))
         .filters(named("tag-key", "kubernetes.io/role/internal-elb"));
     let subnets = subnets.send().await.unwrap().subnets().iter().map(|s| s.subnet_id().unwrap().to_owned()).collect();
-    let call = aws.ec2.create_vpc_endpoint().vpc_id(&vpc).service_name("com.amazonaws.eu-central-1.guardduty-data");
+    let call = aws.ec2.create_vpc_endpoint().vpc_id(&vpc).service_name(format!("com.amazonaws.eu-central-1.{service}"));
     let call = call.vpc_endpoint_type(aws_sdk_ec2::types::VpcEndpointType::Interface).set_subnet_ids(Some(subnets));
     let call = call.security_group_ids(group).tag_specifications(tags(aws_sdk_ec2::types::ResourceType::VpcEndpoint));
     call.send().await.unwrap().vpc_endpoint().unwrap().vpc_endpoint_id().unwrap().to_owned()
@@ -302,16 +538,51 @@ pub async fn guardduty(aws: &Aws, tag: bool) -> String {
 /// hashicorp/terraform-provider-aws#46747: it held subnets and the VPC.
 #[test]
 fn guardduty_in_a_vpc_that_goes() {
+    for service in ["guardduty-data", "guardduty-data-fips"] {
+        let estate = Estate::applied(&SINGLE_SILO);
+        estate.sandbox(async |aws, _| guardduty_at(aws, true, service).await);
+        assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
+        estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
+        let left = estate.sandbox(async |aws, _| {
+            let endpoints = aws.ec2.describe_vpc_endpoints().send().await.unwrap();
+            let vpcs = aws.ec2.describe_vpcs().filters(named("tag-key", "ringfence.dev/tenancy")).send().await.unwrap();
+            endpoints.vpc_endpoints().len() + vpcs.vpcs().len()
+        });
+        assert_eq!(left, 0);
+    }
+}
+
+/// A VPC that somebody else's subnet keeps is watched on.
+#[test]
+fn guardduty_in_a_vpc_that_others_keep() {
     let estate = Estate::applied(&SINGLE_SILO);
-    estate.sandbox(async |aws, _| guardduty(aws, true).await);
-    assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
-    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
-    let left = estate.sandbox(async |aws, _| {
-        let endpoints = aws.ec2.describe_vpc_endpoints().send().await.unwrap();
-        let vpcs = aws.ec2.describe_vpcs().filters(named("tag-key", "ringfence.dev/tenancy")).send().await.unwrap();
-        endpoints.vpc_endpoints().len() + vpcs.vpcs().len()
+    let (endpoint, theirs) = estate.sandbox(async |aws, _| {
+        let vpc = super::bad_days::vpc_of(aws).await;
+        aws.ec2.associate_vpc_cidr_block().vpc_id(&vpc).cidr_block("100.64.0.0/16").send().await.unwrap();
+        let made = aws.ec2.create_subnet().vpc_id(&vpc).cidr_block("100.64.1.0/24").send().await.unwrap();
+        (guardduty(aws, true).await, made.subnet().unwrap().subnet_id().unwrap().to_owned())
     });
-    assert_eq!(left, 0);
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).refuses(&["held by", &theirs]);
+    let endpoints = |estate: &Estate| {
+        estate.sandbox(async |aws, _| {
+            let all = aws.ec2.describe_vpc_endpoints().send().await.unwrap();
+            all.vpc_endpoints().iter().map(|e| e.vpc_endpoint_id().unwrap().to_owned()).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(endpoints(&estate), [endpoint]);
+    estate.sandbox(async |aws, _| {
+        aws.ec2.delete_subnet().subnet_id(&theirs).send().await.unwrap();
+    });
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
+    assert_eq!(endpoints(&estate), [] as [&str; 0]);
+}
+
+/// ReleaseAddress says AuthFailure of an address that is released already, too.
+#[test]
+fn an_address_that_is_released_already() {
+    let estate = Estate::applied(&SINGLE_SILO);
+    let done = "faults: [{call: ec2:ReleaseAddress, first: true, after: {error: {code: AuthFailure}}}]";
+    troubled(&estate, done, &["destroy", "--auto-approve", "--delete-logs"]).exits(0);
 }
 
 /// A new VPC that can never be connected with another of the account.

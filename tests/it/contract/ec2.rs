@@ -103,6 +103,7 @@ fn vpc_state(ground: &Ground, name: &str) -> vpc::State {
         default_group_ingress: vec![],
         default_group_egress: vec![],
         main_routes: vec![],
+        main_others: None,
         tags: ground.tags(&at(name)),
     }
 }
@@ -121,6 +122,7 @@ fn subnet_state(ground: &Ground, vpc: &str, number: u8) -> subnet::State {
         cidr: format!("10.64.{number}.0/24"),
         zone: format!("us-east-1{}", ["a", "b", "c"][usize::from(number)]),
         public_ip_on_launch: number == 0,
+        walled: None,
         tags: ground.tags(&at(&format!("subnet-{number}"))),
     }
 }

@@ -113,6 +113,7 @@ impl<'a> Site<'a> {
             default_group_ingress: vec![],
             default_group_egress: vec![],
             main_routes: vec![],
+            main_others: None,
             tags: ground.tags(&at("vpc")),
         };
         let vpc = ground.make(&Vpc::new(aws.clone()), &at("vpc"), &vpc).await.id;
@@ -124,6 +125,7 @@ impl<'a> Site<'a> {
                 cidr: format!("10.64.{number}.0/24"),
                 zone: zone.to_owned(),
                 public_ip_on_launch: false,
+                walled: None,
                 tags: ground.tags(&address),
             };
             subnets.push(ground.make(&Subnet::new(aws.clone()), &address, &state).await.id);

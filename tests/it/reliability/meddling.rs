@@ -110,6 +110,27 @@ async fn a_nat_gateway_deleted_twice_is_made_twice() {
     silo.is_made_whole(&ground, &nat).await;
 }
 
+/// Of these, too, a client token gives back what was made with it, and says
+/// nothing of its end (EC2 Developer Guide, "Ensuring idempotency in Amazon EC2
+/// API requests").
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_twice_is_made_twice() {
+    let silo = Silo::new().await;
+    let all = outside(&silo).await;
+    let all: Vec<_> = ["/flow-log", "/route-table/public", "/endpoint/s3", "/endpoint/sts"]
+        .iter()
+        .map(|end| (silo.clone(), all.iter().find(|a| a.as_str().ends_with(end)).unwrap().clone()))
+        .collect();
+    at_once(2, all, async |(silo, address)| {
+        let ground = silo.ground();
+        delete_by_hand(&ground, &address).await;
+        ground.undisturbed(&apply()).await;
+        delete_by_hand(&ground, &address).await;
+        silo.is_made_whole(&ground, &address).await;
+    })
+    .await;
+}
+
 /// A key that somebody wants to be rid of is kept for whom it is needed, with
 /// all that is encrypted with it.
 #[tokio::test(flavor = "multi_thread")]
