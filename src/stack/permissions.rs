@@ -96,6 +96,7 @@ const READS: &[&str] = &[
     "eks:ListUpdates",
     "iam:GetAccountAuthorizationDetails",
     "iam:GetOpenIDConnectProvider",
+    "iam:GetPolicy",
     "iam:GetRole",
     "iam:ListOpenIDConnectProviders",
     "iam:ListRoles",

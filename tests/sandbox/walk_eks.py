@@ -618,6 +618,10 @@ def test_quotas():
         > 8,
         "list",
     )
+    pages = sq.get_paginator("list_service_quotas").paginate(ServiceCode="vpc", PaginationConfig={"PageSize": 1})
+    one_by_one = [[q["QuotaCode"] for q in p["Quotas"]] for p in pages]
+    whole = [q["QuotaCode"] for q in sq.list_service_quotas(ServiceCode="vpc")["Quotas"]]
+    ok(len(whole) > 1 and one_by_one == [[code] for code in whole], "pages of one")
     err("NoSuchResourceException", "", sq.get_service_quota, ServiceCode="vpc", QuotaCode="L-NO")
 
 

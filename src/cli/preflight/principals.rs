@@ -6,16 +6,17 @@ use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
 use crate::cli::session::Session;
 use crate::engine::error::{Class, Error, Result};
-use crate::engine::plan::{Action, Plan};
+use crate::engine::plan::{Action, Plan, Step};
 use crate::kinds::aws::{access_entry, iam_role};
+use crate::spec::Spec;
 use crate::ui::Ui;
 
-/// Asks IAM whether the roles that get access to clusters exist: EKS refuses one that doesn't, and only once the
-/// cluster is made. Who may not ask goes on.
+/// Asks IAM whether the roles exist that get access to clusters, and the policies that roles are to have: EKS refuses a
+/// role that doesn't, and only once the cluster is made. Who may not ask goes on.
 pub async fn check(session: &Session, ui: &Ui, plan: &Plan) -> Result<()> {
     let aws = &session.aws;
-    let roles = roles(aws, plan);
-    let asked = roles.iter().map(|(arn, address)| async move { (arn, address, wrong(aws, arn).await) });
+    let named = roles(aws, plan).into_iter().chain(policies(&session.spec, plan));
+    let asked = named.map(|(arn, address)| async move { (arn, address, wrong(aws, arn).await) });
     let mut lines = Vec::new();
     for (arn, address, wrong) in join_all(asked).await {
         match wrong {
@@ -27,11 +28,22 @@ pub async fn check(session: &Session, ui: &Ui, plan: &Plan) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
-    let message = format!("this plan gives access to who doesn't exist; nothing was changed:{}", lines.concat());
-    Err(Error::new(Class::Input, message).help(
-        "make the role, or mend spec.access; a role that has a path is named with it; --no-preflight begins all the \
-         same",
-    ))
+    let message = format!("the spec names roles or policies that don't exist; nothing was changed:{}", lines.concat());
+    Err(Error::new(Class::Input, message)
+        .help("make them, or mend the spec; what has a path is named with it; --no-preflight begins all the same"))
+}
+
+/// The spec's own policies that roles of `plan` are to have, with the first address that names each.
+fn policies<'p>(spec: &'p Spec, plan: &'p Plan) -> BTreeMap<&'p str, &'p str> {
+    let accounts = spec.tenants.iter().flat_map(|tenant| &tenant.service_accounts);
+    let named = accounts.flat_map(|account| &account.policies).chain(&spec.iam.permissions_boundary);
+    let has = |step: &Step, arn: &str| {
+        let state = step.state.as_ref().filter(|_| step.kind == iam_role::NAME);
+        let attached = state.and_then(|state| state["attached"].as_array()).into_iter().flatten();
+        attached.chain(state.map(|state| &state["boundary"])).any(|policy| policy == arn)
+    };
+    let used = named.filter_map(|arn| Some((arn.as_str(), plan.steps.iter().find(|step| has(step, arn))?)));
+    used.map(|(arn, step)| (arn, step.address.as_str())).collect()
 }
 
 /// The account's own roles that get access, but for those that `plan` makes, with the first address that names them.
@@ -56,8 +68,15 @@ fn name_in(arn: &str) -> &str {
     arn.rsplit('/').next().unwrap_or_default()
 }
 
-/// What is wrong with a role's ARN.
+/// What is wrong with the ARN of a role or a policy.
 async fn wrong(aws: &Aws, arn: &str) -> Result<Option<String>> {
+    if arn.contains(":policy/") {
+        return match aws.iam.get_policy().policy_arn(arn).send().await.map_err(failed("iam:GetPolicy")) {
+            Ok(_) => Ok(None),
+            Err(error) if is_not_found(&error) => Ok(Some("there is no such policy".to_owned())),
+            Err(error) => Err(error),
+        };
+    }
     match aws.iam.get_role().role_name(name_in(arn)).send().await.map_err(failed("iam:GetRole")) {
         Ok(answer) => {
             let is = answer.role.map(|role| role.arn).unwrap_or_default();

@@ -32,6 +32,30 @@ fn a_role_that_is_not_there_is_named_before_the_first_write() {
     against(&served.url(), &mut estate.bare(&apply)).exits(0);
 }
 
+/// So are the policies that roles are to have.
+#[test]
+fn a_policy_that_is_not_there_is_named_before_the_first_write() {
+    let estate = Estate::new(&SINGLE_SILO);
+    let accounts = "serviceAccounts: [{name: ledger, policies: [arn:aws:iam::123456789012:policy/ledgr]}]";
+    estate.edit("tier: premium", &format!("tier: premium\n      {accounts}"));
+    estate.edit("  access:", "  iam: {permissionsBoundary: arn:aws:iam::123456789012:policy/bounds}\n  access:");
+    let served = Served::start(&estate, None);
+    let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"123456789012"},"Action":"sts:AssumeRole"}]}"#;
+    let aws = served.aws();
+    let made = aws.iam.create_role().role_name("PlatformAdmin").assume_role_policy_document(trust);
+    served.runtime.block_on(made.send()).unwrap();
+    let run = against(&served.url(), &mut estate.bare(&["apply", "--auto-approve"]));
+    let said = "arn:aws:iam::123456789012:policy/ledgr: there is no such policy (tenant/globex/silo/role/sa-ledger)";
+    run.refuses(&[said, "policy/bounds: there is no such policy", "nothing was changed"]);
+    assert!(
+        !served
+            .server
+            .counts()
+            .keys()
+            .any(|(_, operation)| operation.starts_with("Create") && operation != "CreateRole")
+    );
+}
+
 /// A sandbox for other tools has who the spec beside it refers to.
 #[test]
 fn the_spec_of_a_sandbox_says_who_is_there() {
