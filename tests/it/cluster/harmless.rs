@@ -458,7 +458,9 @@ fn what_was_there_before_is_scaled_without_a_rollout() {
     let metadata = json!({"labels": marks(&labels, "ringfence.dev/tenancy"), "annotations": marks(&annotations, "ringfence.dev/address")});
     admin.patch("/api/v1/namespaces/before", &json!({"metadata": metadata})).ok();
     let account = "/api/v1/namespaces/before/serviceaccounts/default";
-    admin.patch(account, &json!({"automountServiceAccountToken": false})).ok();
+    // A controller makes it.
+    let patch = json!({"automountServiceAccountToken": false});
+    POOL.plane.until("the default ServiceAccount", |admin| admin.patch(account, &patch).is_ok());
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "before"}});
     POOL.plane.until("the namespace is the tenant's", |admin| {
         crate::support::kubernetes::labels(&admin.try_create(&map).body).contains_key("ringfence.dev/tenant")

@@ -290,7 +290,8 @@ fn untag(value: &mut serde_json::Value, place: &str, address: &str, places: &mut
     if has {
         places.push(place.to_owned());
     }
-    for (key, one) in members {
+    // What a call was answered once stays as it was said.
+    for (key, one) in members.iter_mut().filter(|(key, _)| *key != "tokens") {
         untag(one, &format!("{place}/{}", key.replace('~', "~0").replace('/', "~1")), address, places);
     }
 }
