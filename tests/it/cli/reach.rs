@@ -276,8 +276,9 @@ fn an_api_that_nothing_brings_leaves_its_control_unmet() {
     estate.run(&[&["drift"], &with[..]].concat()).exits(1);
 
     // An add-on that is ahead might bring it.
-    estate.sandbox(async |aws, _| {
+    estate.sandbox(async |aws, server| {
         aws.eks.delete_addon().cluster_name("solo-t-globex").addon_name("vpc-cni").send().await.unwrap();
+        server.advance(600.0);
     });
     let plan = estate.plan(&with);
     let ahead = format!("create {}", "tenant/globex/silo/addon/vpc-cni");
