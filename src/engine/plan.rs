@@ -455,22 +455,22 @@ impl<'a> Planner<'a> {
     /// provider and its pods' priority class.
     fn keep_what_kept_homes_use(&mut self) {
         let names = self.named_by(|a| self.is_kept_home(a));
-        let keep: Vec<(usize, Found)> = self
-            .deleting
-            .iter()
-            // A replacement has two halves: one alone isn't kept.
-            .filter(|(i, found)| {
-                self.plan.steps.get(**i).is_some_and(|s| !s.replaces) && self.is_named(**i, found, &names)
-            })
-            .map(|(i, found)| (*i, found.clone()))
-            .collect();
-        for (i, found) in keep {
-            if let Some(step) = self.plan.steps.get(i) {
+        // A replacement has two halves: one alone isn't kept.
+        let whole = |i: usize| self.plan.steps.get(i).is_some_and(|s| !s.replaces);
+        let kept = self.deleting.iter().filter(|(i, found)| whole(**i) && self.is_named(**i, found, &names));
+        let kept: Vec<usize> = kept.map(|(i, _)| *i).collect();
+        self.keep(kept, "an old home that stays uses it");
+    }
+
+    /// Takes these deletions out of the plan, and says why what they delete stays.
+    fn keep(&mut self, deletions: Vec<usize>, reason: &str) {
+        for i in deletions {
+            if let (Some(step), Some(found)) = (self.plan.steps.get(i), self.deleting.get(&i)) {
                 self.plan.kept.push(Kept {
                     address: found.address.clone(),
                     kind: step.kind,
                     id: found.id.clone(),
-                    reason: "an old home that stays uses it".to_owned(),
+                    reason: reason.to_owned(),
                 });
             }
             self.drop_step(i);
@@ -1085,26 +1085,11 @@ impl<'a> Planner<'a> {
                 });
             }
         }
-        let keep: BTreeMap<usize, Found> = self
-            .deleting
-            .iter()
-            .filter(|(i, found)| {
-                let key = self.plan.steps.get(**i).is_some_and(|s| s.kind == "aws.kms-key");
-                key && found.outputs.get("arn").is_some_and(|arn| used.contains(arn))
-            })
-            .map(|(i, found)| (*i, found.clone()))
-            .collect();
-        for (i, found) in keep {
-            if let Some(step) = self.plan.steps.get(i) {
-                self.plan.kept.push(Kept {
-                    address: found.address.clone(),
-                    kind: step.kind,
-                    id: found.id.clone(),
-                    reason: "the logs that stay are encrypted with it".to_owned(),
-                });
-            }
-            self.drop_step(i);
-        }
+        let is_key = |i: usize| self.plan.steps.get(i).is_some_and(|s| s.kind == "aws.kms-key");
+        let is_used = |found: &Found| found.outputs.get("arn").is_some_and(|arn| used.contains(arn));
+        let kept = self.deleting.iter().filter(|(i, found)| is_key(**i) && is_used(found));
+        let kept: Vec<usize> = kept.map(|(i, _)| *i).collect();
+        self.keep(kept, "the logs that stay are encrypted with it");
         Ok(())
     }
 
