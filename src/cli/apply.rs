@@ -36,9 +36,18 @@ impl Apply {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let saved = self.plan.as_deref().map(|file| saved::read(file, global)).transpose()?;
         let session = Session::open(global, ui).await?;
-        if let Some(Err(error)) = saved.as_ref().map(|saved| saved.fits(global, &session)) {
-            session.close().await?;
-            return Err(error.into());
+        session.during(async |session| self.carry_out(global, ui, session, saved).await).await
+    }
+
+    async fn carry_out(
+        self,
+        global: &Global,
+        ui: &Ui,
+        session: &Session,
+        saved: Option<saved::Saved>,
+    ) -> Result<u8, Failure> {
+        if let Some(saved) = &saved {
+            saved.fits(global, session)?;
         }
         let (policy, upgrade) = match &saved {
             Some(saved) => (saved.policy().clone(), saved.upgrade()),

@@ -30,6 +30,7 @@ impl Destroy {
             let approval = Approval { auto: running.auto_approve, allowed };
             carry_out(session, locked, ui, &policy, false, (look, plan), approval, running).await
         };
-        session.locked(ui, "destroy", running, policy.tenants.is_empty(), work).await
+        let whole = policy.tenants.is_empty();
+        session.during(async |session| session.locked(ui, "destroy", running, whole, work).await).await
     }
 }

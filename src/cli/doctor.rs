@@ -87,9 +87,7 @@ impl Doctor<'_> {
             session.aws.caller, scope.account, scope.region, scope.partition
         );
         self.add("credentials", Verdict::Good, text);
-        let next = self.account(ui, &session).await;
-        session.close().await?;
-        Ok(next)
+        session.during(async |session| Ok(self.account(ui, session).await)).await
     }
 
     async fn clock(&mut self, spec: &Spec) {

@@ -14,13 +14,16 @@ pub struct Drift {
 impl Drift {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let session = Session::open(global, ui).await?;
+        session.during(async |session| self.show(session, ui).await).await
+    }
+
+    async fn show(self, session: &Session, ui: &Ui) -> Result<u8, Failure> {
         session.reading(ui);
         let policy = self.selection.policy(false);
         let (look, plan) = session.plan(&policy, false).await?;
         let plan = drift::of(plan, &look.desired, &look.observed, &session.kinds);
         let subject = Subject { drift: true, ..session.subject(&policy) };
         ui.plan(&plan, &subject, &session.kinds, &session.calls())?;
-        session.close().await?;
         let missing = plan.drift.as_ref().is_some_and(|d| !d.missing.is_empty());
         let drifted = missing || !plan.steps.is_empty() || plan.blocked.iter().any(|b| !b.pending && !b.unmet);
         Ok(match (drifted, plan.blocked.iter().any(|b| b.unmet), plan.is_empty()) {

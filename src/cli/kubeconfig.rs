@@ -62,8 +62,7 @@ impl Kubeconfig {
                 .into());
         }
         let session = Session::open(global, ui).await?;
-        let entries = self.entries(&session, ui).await?;
-        session.close().await?;
+        let entries = session.during(async |session| Ok(self.entries(session, ui).await?)).await?;
         if self.print {
             let mut config = empty();
             entries.iter().try_for_each(|e| merge(&mut config, e, self.current))?;

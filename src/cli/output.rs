@@ -17,6 +17,10 @@ pub struct Output {
 impl Output {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let session = Session::open(global, ui).await?;
+        session.during(async |session| self.show(session, ui).await).await
+    }
+
+    async fn show(self, session: &Session, ui: &Ui) -> Result<u8, Failure> {
         let look = session.look(&Policy::default(), false).await?;
         look.observed.readable()?;
         let mut outputs: BTreeMap<String, BTreeMap<String, String>> =
@@ -32,7 +36,6 @@ impl Output {
         let text = serde_json::to_string_pretty(&outputs)
             .map_err(|e| Error::bug(format!("outputs can't be written as JSON: {e}")))?;
         ui.print(&text)?;
-        session.close().await?;
         Ok(exit::DONE)
     }
 }

@@ -29,13 +29,17 @@ pub struct Plan {
 impl Plan {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let session = Session::open(global, ui).await?;
+        session.during(async |session| self.show(global, session, ui).await).await
+    }
+
+    async fn show(self, global: &Global, session: &Session, ui: &Ui) -> Result<u8, Failure> {
         session.reading(ui);
         let policy = self.selection.policy(self.destroy);
         let (look, plan) = session.plan(&policy, self.upgrade).await?;
         if let Some(file) = &self.out {
-            saved::write(file, global, &session, &policy, self.upgrade, &plan)?;
+            saved::write(file, global, session, &policy, self.upgrade, &plan)?;
         }
-        let Findings { wrong, notes } = preflight::offers(&session, &look, &plan).await;
+        let Findings { wrong, notes } = preflight::offers(session, &look, &plan).await;
         let impossible = !wrong.is_empty();
         let subject = Subject { wrong, notes, ..session.subject(&policy) };
         ui.plan(&plan, &subject, &session.kinds, &session.calls())?;
@@ -48,13 +52,12 @@ impl Plan {
             let command = global.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
             ui.note(&format!("Saved. To do exactly this: {command}"));
         }
-        for error in preflight::account(&session, ui, &look, &plan).await {
+        for error in preflight::account(session, ui, &look, &plan).await {
             let help = error.help.as_deref().unwrap_or_default();
             ui.note(&format!("`apply` would stop before its first write: {error}\n{help}"));
         }
         let changes = !plan.is_empty();
         let wrong = impossible || plan.blocked.iter().any(|b| !b.pending);
-        session.close().await?;
         Ok(match (changes, wrong) {
             (_, true) => exit::ERROR,
             (true, _) if self.detailed_exitcode => exit::CHANGES,

@@ -229,21 +229,6 @@ impl Session {
     /// Does `work` while it holds the tenancy's lock. `last`: the tenancy ends
     /// with it, and so does the lock.
     pub async fn locked(
-        self,
-        ui: &Ui,
-        command: &str,
-        running: &Running,
-        last: bool,
-        work: impl AsyncFnOnce(&Self, &Locked) -> std::result::Result<u8, Failure>,
-    ) -> std::result::Result<u8, Failure> {
-        let result = self.under_lock(ui, command, running, last, work).await;
-        let closed = self.close().await;
-        let code = result?;
-        closed?;
-        Ok(code)
-    }
-
-    async fn under_lock(
         &self,
         ui: &Ui,
         command: &str,
@@ -312,8 +297,19 @@ impl Session {
         }
     }
 
-    /// Ends the sandbox, if there is one, and keeps what it holds.
-    pub async fn close(self) -> Result<()> {
+    /// Does `work`, and then ends the sandbox, if there is one, and keeps what it holds, however the work ended.
+    pub async fn during<T>(
+        self,
+        work: impl AsyncFnOnce(&Self) -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<T, Failure> {
+        let result = work(&self).await;
+        let closed = self.close().await;
+        let done = result?;
+        closed?;
+        Ok(done)
+    }
+
+    async fn close(self) -> Result<()> {
         match self.sandbox {
             None => Ok(()),
             Some(server) => server.shutdown().await.map_err(|e| super::unwritten("the sandbox's state", &e)),
@@ -700,8 +696,26 @@ fn text<'a>(state: &'a Value, field: &str) -> Option<&'a str> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_sandbox_ends_in_order_though_the_work_failed() {
+        let server = sandbox::Server::start(sandbox::Options::default(), ([127, 0, 0, 1], 0).into()).unwrap();
+        let address = server.addr();
+        let text = include_str!("../../examples/single-silo/tenancy.yaml");
+        let options = LoadOptions { profiles_dir: None, today: Clock::today() };
+        let spec = spec::load(Path::new("tenancy.yaml"), text, &options).unwrap();
+        let sandbox = Some((format!("http://{address}"), account(&spec)));
+        let access = Access { region: spec.region.clone(), sandbox, patience: None };
+        let aws = Aws::connect(&access, &spec.name, Clock::real()).await.unwrap();
+        let session = Session::on(spec, aws, BTreeMap::new(), Templates::load(None).unwrap());
+        let session = Session { sandbox: Some(server), ..session };
+        let failed = session.during(async |_| Err::<(), _>(Error::input("it fails").into())).await;
+        assert!(matches!(failed, Err(Failure::Run(error)) if error.message == "it fails"));
+        std::net::TcpListener::bind(address).unwrap();
+    }
 
     #[test]
     fn a_run_is_begun_or_left_but_not_both() {

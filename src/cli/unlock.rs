@@ -17,10 +17,7 @@ pub struct Unlock {
 impl Unlock {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let session = Session::open(global, ui).await?;
-        let result = self.release(&session, ui).await;
-        let closed = session.close().await;
-        result?;
-        closed?;
+        session.during(async |session| self.release(session, ui).await).await?;
         Ok(exit::DONE)
     }
 

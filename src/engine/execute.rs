@@ -675,7 +675,7 @@ impl Wait<'_> {
                 return Ok(found);
             }
             self.progress(&mut shown, "looking for what may have been made".to_owned());
-            if let Rest::Stopped = self.executor.rest(pause.next(), false).await {
+            if let Rest::Stopped = self.executor.rest(pause.next(clock.elapsed()), false).await {
                 return Ok(None);
             }
         }
@@ -712,7 +712,7 @@ impl Wait<'_> {
             state: state.clone(),
         };
         let mut shown = String::new();
-        let mut pause = Pause::default();
+        let mut pause = self.pauses();
         let mut seen = false;
         // A read may not show yet what a create has just made.
         let visible_by = self.executor.clock.elapsed() + LAG;
@@ -759,7 +759,7 @@ impl Wait<'_> {
         slots::give_back();
         let handle = handle(found);
         let mut shown = String::new();
-        let mut pause = Pause::default();
+        let mut pause = self.pauses();
         let deadline = self.executor.clock.elapsed() + self.limit;
         loop {
             match self.find(&handle).await? {
@@ -803,6 +803,14 @@ impl Wait<'_> {
         self.executor.pace(self.step).0 >= Duration::from_secs(30)
     }
 
+    fn pauses(&self) -> Pause {
+        let around = self.is_slow().then(|| {
+            let now = self.executor.clock.elapsed();
+            (now, now + self.executor.pace(self.step).0)
+        });
+        Pause { around, ..Pause::default() }
+    }
+
     async fn pause(&self, pause: &mut Pause, deadline: Duration, what: &str) -> Result<()> {
         let now = self.executor.clock.elapsed();
         // A slow answer mustn't be taken for a slow resource.
@@ -811,7 +819,7 @@ impl Wait<'_> {
                 .help("it may still get there: run the same command, which goes on from what it finds"));
         }
         let left = deadline.saturating_sub(now).max(Duration::from_millis(500));
-        let mut until = now + pause.next();
+        let mut until = now + pause.next(now);
         // Many that take minutes share their calls by asking at the same moments.
         if self.is_slow() {
             until = Duration::from_secs((until.as_secs() / 2 + 1) * 2);
@@ -823,17 +831,23 @@ impl Wait<'_> {
     }
 }
 
-/// From 0.5 s, growing by half to 15 s.
+/// From 0.5 s, growing by half to 15 s. Where it is known when the end is expected, the pauses are short around then.
 #[derive(Default)]
 struct Pause {
     seconds: f64,
     count: u32,
+    /// The beginning, and the expected end.
+    around: Option<(Duration, Duration)>,
 }
 
 impl Pause {
-    fn next(&mut self) -> Duration {
-        self.seconds = if self.count == 0 { 0.5 } else { (self.seconds * 1.5).min(15.0) };
+    fn next(&mut self, now: Duration) -> Duration {
         self.count += 1;
+        if let Some((begun, end)) = self.around {
+            let nearest = now.abs_diff(begun).min(now.abs_diff(end));
+            return (nearest / 2).clamp(Duration::from_secs(2), Duration::from_secs(15));
+        }
+        self.seconds = if self.count == 1 { 0.5 } else { (self.seconds * 1.5).min(15.0) };
         Duration::from_secs_f64(self.seconds)
     }
 }

@@ -32,7 +32,8 @@ pub struct Script {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rule {
-    /// `service:Operation`, with `*` for any letters. Calls to clusters are `k8s:GET`, `k8s:PATCH` and so on.
+    /// `service:Operation`, with `*` for any letters. Calls to clusters are `k8s:GET`, `k8s:PATCH` and so on, also with
+    /// their path: `k8s:GET */namespaces`.
     #[serde(default = "any")]
     call: String,
     #[serde(default)]
@@ -211,6 +212,7 @@ impl Faults {
             return None;
         }
         let name = format!("{}:{}", call.service, call.operation);
+        let with_path = format!("{name} {}", call.params.get("path").and_then(Value::as_str).unwrap_or_default());
         let mut chance = Chance::of(self.script.seed, call, &mut self.drawn);
         let rules = self.script.faults.iter().zip(&mut self.counts);
         for (n, (rule, (seen, struck))) in rules.enumerate() {
@@ -219,7 +221,8 @@ impl Faults {
                 Only::Changes => !call.reads,
                 Only::Reads => call.reads,
             };
-            if !fits || !matches(&rule.call, &name) {
+            let called = if rule.call.contains(' ') { &with_path } else { &name };
+            if !fits || !matches(&rule.call, called) {
                 continue;
             }
             *seen += 1;

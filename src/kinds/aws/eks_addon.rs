@@ -149,7 +149,7 @@ impl Kind for EksAddon {
 
     fn pace(&self, verb: Verb) -> Pace {
         match verb {
-            Verb::Create | Verb::Update => Pace::secs(60, 1200),
+            Verb::Create | Verb::Update => Pace::secs(50, 1200),
             Verb::Delete => Pace::secs(40, 1200),
         }
     }

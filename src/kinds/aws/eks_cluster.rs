@@ -259,7 +259,7 @@ impl Kind for EksCluster {
     fn pace(&self, verb: Verb) -> Pace {
         match verb {
             // Seven to twelve minutes, its users say.
-            Verb::Create => Pace::secs(570, 1800),
+            Verb::Create => Pace::secs(560, 1800),
             // Several updates may follow each other.
             Verb::Update => Pace::secs(300, 4 * 3600),
             Verb::Delete => Pace::secs(240, 1800),

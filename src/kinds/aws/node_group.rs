@@ -306,7 +306,7 @@ impl Kind for NodeGroup {
 
     fn pace(&self, verb: Verb) -> Pace {
         match verb {
-            Verb::Create => Pace::secs(180, 2400),
+            Verb::Create => Pace::secs(170, 2400),
             Verb::Update => Pace::secs(300, 2 * 3600),
             Verb::Delete => Pace::secs(360, 3600),
         }

@@ -632,7 +632,7 @@ impl Kind for Manifest {
                     Ok((client, apis)) => {
                         // Whoever plans is told what isn't served.
                         self.unchecked().remove(&cluster);
-                        self.observe_cluster(client, apis, items).await
+                        self.observe_cluster(client, apis, items).await.map_err(changed_meanwhile)
                     }
                     Err(e) => Err(e),
                 };
@@ -747,6 +747,20 @@ fn locate<'a>(apis: &'a Apis, state: &State) -> Result<Option<&'a Api>> {
 /// True if nothing is wrong but that the cluster can't be talked to now.
 fn is_closed(error: &Error) -> bool {
     matches!(error.class, Class::Unreachable | Class::Denied | Class::Unclear | Class::Throttled)
+}
+
+/// What was there a moment ago isn't any more: an API that an add-on took with it, a namespace that somebody deletes, an
+/// object that a controller writes. The other clusters are none the wiser.
+fn changed_meanwhile(error: Error) -> Error {
+    match error.class {
+        Class::NotFound | Class::NotYet | Class::Conflict => Error {
+            class: Class::Unclear,
+            message: format!("it changed while it was read: {}", error.message),
+            help: Some("run the same command again".to_owned()),
+            ..error
+        },
+        _ => error,
+    }
 }
 
 fn unserved(state: &State) -> Error {

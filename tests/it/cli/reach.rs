@@ -150,6 +150,41 @@ fn a_cluster_that_does_not_let_us_in() {
     assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
 }
 
+/// An add-on that goes takes its API with it, between the moment when the cluster says what it serves and the next.
+#[test]
+fn a_cluster_that_changes_while_it_is_read_holds_up_nobody_else() {
+    let estate = Estate::applied(&THREE_TIERS);
+    // Dry runs ask what this would do.
+    estate.edit("pods: \"40\"", "pods: \"50\"");
+    let served = Served::start(&estate, None);
+    let trouble = [
+        (
+            "GET */acme-p-shared-1/*/networkpolicies",
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        ),
+        ("PATCH */acme-p-shared-1/*/resourcequotas/*", 404, "NotFound", "namespaces \"t-34567\" not found"),
+        ("PATCH */acme-p-shared-1/*/resourcequotas/*", 409, "Conflict", "the object has been modified"),
+    ];
+    for (call, status, code, message) in trouble {
+        let error = json!({"code": code, "message": message, "status": status});
+        let script = json!({"faults": [{"call": format!("k8s:{call}"), "before": {"error": error}}]});
+        served.server.set_faults(Script::parse(&script.to_string()).unwrap());
+        let run = against(&served.url(), &mut estate.bare(&["plan", "--format", "json"])).exits(0);
+        let plan = run.json();
+        assert_eq!(steps(&plan), [] as [&str; 0], "{call}");
+        let closed = list(&plan["blocked_clusters"]);
+        assert_eq!(closed.len(), 1, "{plan}");
+        assert_eq!(closed[0]["cluster"], "acme-p-shared-1");
+        let reason = text(&closed[0]["reason"]);
+        assert!(reason.starts_with("it changed while it was read") && reason.contains(message), "{reason}");
+    }
+    served.server.set_faults(Script::default());
+    let run = against(&served.url(), &mut estate.bare(&["plan", "--format", "json"])).exits(0);
+    assert_eq!(steps(&run.json()), ["update tenant/34567/fargate/shared-1/k8s/resourcequota/tenant"]);
+}
+
 #[test]
 fn what_left_the_spec_may_be_in_a_cluster_that_cannot_be_reached() {
     let estate = Estate::applied(&THREE_TIERS);

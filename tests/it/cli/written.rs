@@ -261,3 +261,15 @@ fn a_list_of_what_was_rendered_is_held_to_its_directory() {
     estate.run(&["render"]).exits(0);
     assert!(estate.path().join("outside/f.yaml").exists() && estate.path().join("rendered/link.yaml").is_symlink());
 }
+
+/// The sandbox ends in order, too: it keeps that the lock was given back.
+#[test]
+fn a_run_that_fails_leaves_no_lock() {
+    let estate = Estate::planted(&SINGLE_SILO);
+    for command in ["apply", "destroy"] {
+        let run = estate.run(&[command, "--auto-approve", "--tenant", "nobody"]).exits(1);
+        assert!(run.err.contains("no tenant has the id `nobody`"), "{}", run.err);
+        let run = estate.run(&["unlock", "--auto-approve"]).exits(1);
+        assert!(run.err.contains("nobody holds the lock"), "{}", run.err);
+    }
+}
