@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Simulated unix seconds: either real time multiplied by a speed, or moved by hand in tests.
+/// Simulated unix seconds. The clock either runs at a multiple of real time, or a test moves it by hand.
 #[derive(Debug)]
 pub struct Clock {
     base: f64,
-    /// When `base` was true, and how many simulated seconds pass in a real one; `None` stands still.
+    /// The moment at which `base` was the time, and how many simulated seconds pass in a real one. `None`: the clock
+    /// stands still.
     running: Option<(Instant, f64)>,
 }
 
@@ -27,7 +28,7 @@ impl Clock {
         self.base + self.running.map_or(0.0, |(since, speed)| since.elapsed().as_secs_f64() * speed)
     }
 
-    /// Simulated seconds in a real one; 1 where it stands still.
+    /// Simulated seconds in a real one. 1 if the clock stands still.
     pub fn speed(&self) -> f64 {
         self.running.map_or(1.0, |(_, speed)| speed)
     }
@@ -38,7 +39,7 @@ impl Clock {
     }
 }
 
-/// Real unix seconds, for what clients compare with their own clock.
+/// Real unix seconds, for times that clients compare with their own clock.
 pub fn wall() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
@@ -48,7 +49,7 @@ pub async fn pause(seconds: f64) {
     tokio::time::sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default()).await;
 }
 
-/// Measures real time, to spread work over it.
+/// Measures real time, so that a task can rest between two rounds of work.
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
@@ -56,13 +57,14 @@ impl Stopwatch {
         Self(Instant::now())
     }
 
-    /// Waits `times` as long as has passed since the start, and at least 20 ms.
+    /// Waits for `times` the duration since the start, at least 20 ms.
     pub async fn pause(self, times: f64) {
         tokio::time::sleep(self.0.elapsed().mul_f64(times).max(Duration::from_millis(20))).await;
     }
 }
 
-/// `2026-11-23T06:19:00.000Z`, the form of EC2's XML; IAM and STS leave out the milliseconds, which clients accept too.
+/// `2026-11-23T06:19:00.000Z`, as in EC2's XML. IAM and STS leave out the milliseconds, but their clients accept this
+/// form.
 pub fn iso8601(seconds: f64) -> String {
     jiff::Timestamp::from_millisecond((seconds * 1000.0) as i64).map(|at| format!("{at:.3}")).unwrap_or_default()
 }

@@ -1,10 +1,11 @@
-//! What becomes of resources by script: slower than usual, not as wanted, or never. `docs/faults.md` has the format.
+//! The `resources` rules of a fault script: a resource is slower than usual, ends in another state, or never ends.
+//! `docs/faults.md` documents the format.
 
 use super::faults::{any, matches, told};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// What of a resource's life a rule is about.
+/// The part of a resource's lifecycle that a rule is about.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum During {
@@ -16,7 +17,7 @@ pub enum During {
 
 use During::{Create, Delete, Update};
 
-/// How things of a kind may end, beside well: statuses of the services' models.
+/// The statuses, other than success, in which an operation on a kind may end (from the services' models).
 const ENDS: &[(&str, During, &[&str])] = &[
     ("eks:cluster", Create, &["FAILED"]),
     ("eks:cluster", Update, &["Failed"]),
@@ -39,20 +40,20 @@ const ENDS: &[(&str, During, &[&str])] = &[
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     kind: String,
-    /// Of an EC2 resource its tag `Name`, or else its id.
+    /// For an EC2 resource: its tag `Name`, or else its id.
     #[serde(default = "any")]
     name: String,
     #[serde(default)]
     during: During,
-    /// At most so often.
+    /// The rule is used at most so many times.
     times: Option<u64>,
-    /// The status that it gets instead of the usual one.
+    /// The status in which the operation ends instead of success.
     ends: Option<String>,
     because: Option<Because>,
-    /// Times the usual duration.
+    /// Factor of the usual duration.
     #[serde(default = "usual")]
     slower: f64,
-    /// Stays on its way until there is another script.
+    /// The resource stays in its transitional state until another script is set.
     #[serde(default)]
     stuck: bool,
 }
@@ -94,7 +95,7 @@ impl Rule {
     }
 }
 
-/// The rules at work, each with how often it was used.
+/// The rules of the present script, each with the number of times it was used.
 #[derive(Debug, Clone, Default)]
 pub struct Fates(Vec<(Rule, u64)>);
 
@@ -103,7 +104,7 @@ impl Fates {
         Self(rules.into_iter().map(|rule| (rule, 0)).collect())
     }
 
-    /// What becomes of something that is begun now: the first rule that fits says it.
+    /// The fate of an operation that begins now. The first matching rule decides.
     pub fn of(&mut self, kind: &str, name: &str, during: During) -> Fate {
         let fits = |(rule, used): &&mut (Rule, u64)| {
             rule.kind == kind
@@ -119,7 +120,7 @@ impl Fates {
     }
 }
 
-/// What becomes of one resource.
+/// What a script does to one operation on a resource.
 #[derive(Debug, Clone)]
 pub struct Fate {
     pub slower: f64,
@@ -134,7 +135,7 @@ impl Default for Fate {
 }
 
 impl Fate {
-    /// The status that it ends in.
+    /// The status in which the operation ends.
     pub fn status(&self) -> Option<&str> {
         self.end.as_ref().map(|(status, _)| status.as_str())
     }

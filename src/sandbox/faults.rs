@@ -1,7 +1,7 @@
-//! Trouble by script: what a network, a busy AWS and a dying client do to calls. `docs/faults.md` has the format.
+//! Fault scripts: what a bad network, a busy AWS and a dying client do to calls. `docs/faults.md` documents the format.
 //!
-//! A rule's count and chance depend on the seed and on the calls themselves, never on time, so a script does the same
-//! to the same calls whenever it runs.
+//! A rule's count and chance depend on the seed and on the calls, never on time. So a script does the same to the same
+//! calls in every run.
 
 use super::fate::Rule as Resource;
 use super::state::State;
@@ -11,20 +11,21 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, VecDeque};
 
-/// A script, as it is written.
+/// A script, as a user writes it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Script {
-    /// What `rate` and `mixed` draw from.
+    /// Seed of the random draws of `rate` and `mixed`.
     #[serde(default)]
     seed: u64,
-    /// The first rule that strikes a call decides about it.
+    /// The first rule that applies to a call decides.
     #[serde(default)]
     faults: Vec<Rule>,
-    /// The first rule that fits what is begun decides what becomes of it.
+    /// The first rule that matches an operation decides how it ends.
     #[serde(default)]
     resources: Vec<Resource>,
-    /// By service, or `*`: for how many simulated seconds reads, and the checks of other calls, don't know what changed.
+    /// Eventual consistency, by service or `*`: for so many simulated seconds, reads and the checks of other calls
+    /// don't see a change.
     #[serde(default)]
     lag: BTreeMap<String, f64>,
 }
@@ -38,31 +39,31 @@ struct Rule {
     call: String,
     #[serde(default)]
     only: Only,
-    /// The one of the matching calls, counted from 1.
+    /// Only this one of the matching calls, counted from 1.
     nth: Option<u64>,
-    /// Only when this very call is made for the first time: the next try gets through.
+    /// Only the first attempt of each distinct call. The retry gets through.
     #[serde(default)]
     first: bool,
-    /// By chance, from 0 to 1.
+    /// The probability, from 0 to 1.
     rate: Option<f64>,
-    /// At most so often.
+    /// The rule applies at most so many times.
     times: Option<u64>,
-    /// Only what goes beyond these tokens, of which each operation has its own.
+    /// Only calls that find the token bucket empty. Each operation has a bucket of its own.
     over: Option<Tokens>,
-    /// Instead of the work.
+    /// The call isn't carried out, and this happens instead.
     before: Option<What>,
-    /// Instead of the answer: the work is done.
+    /// The call is carried out, and this happens in place of its answer.
     after: Option<What>,
-    /// One of both, by chance.
+    /// Either `before` or `after`, by chance.
     either: Option<What>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Tokens {
-    /// Calls at once.
+    /// Size of the bucket: calls at once.
     burst: f64,
-    /// Calls in a simulated second.
+    /// Refill: calls in a simulated second.
     rate: f64,
 }
 
@@ -87,22 +88,22 @@ pub enum What {
     Drop,
     /// No answer, ever.
     Hang,
-    /// The answer ends in its middle, and so does the connection.
+    /// The connection closes in the middle of the answer.
     Cut,
-    /// A web page, as proxies and load balancers send, with status 200, 502 or 503.
+    /// A web page with status 200, 502 or 503, as proxies and load balancers send it.
     Html,
-    /// The service's own word for too many calls.
+    /// The service's own throttling error.
     Throttle,
-    /// Status 500, in the service's words.
+    /// Status 500 with the service's own error.
     Internal,
-    /// Status 503, in the service's words.
+    /// Status 503 with the service's own error.
     Busy,
-    /// One of the above, by chance.
+    /// One of the faults above, by chance.
     Mixed,
-    /// The answer comes so many simulated seconds late.
+    /// The answer is late by so many simulated seconds.
     Delay(f64),
     Error(Told),
-    /// For who calls, this is the end: neither this call nor any later one is answered, nor done.
+    /// The client counts as dead from now on: neither this call nor any later one is answered or carried out.
     Die,
 }
 
@@ -155,36 +156,36 @@ impl Script {
     }
 }
 
-/// A call as rules see it.
+/// A call, as rules match it.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'c> {
     pub service: &'c str,
     pub operation: &'c str,
-    /// It only reads.
+    /// True if the call only reads.
     pub reads: bool,
-    /// What tells it from other calls of its operation.
+    /// The parameters, which distinguish it from other calls of its operation.
     pub params: &'c Value,
 }
 
-/// What a rule says of a call.
+/// What a rule decides about a call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
     pub done: bool,
     pub what: What,
 }
 
-/// A script at work.
+/// A script with its counters.
 #[derive(Debug, Default)]
 pub struct Faults {
     script: Script,
-    /// For each rule: matching calls, and those that it struck.
+    /// For each rule: the number of matching calls, and of those it applied to.
     counts: Vec<(u64, u64)>,
-    /// For each rule and operation: tokens left, and when.
+    /// For each rule and operation: the tokens left, and the time of that count.
     tokens: BTreeMap<(usize, String), (f64, f64)>,
-    /// How often a call was made, by what it is: the next one is another draw.
+    /// How often each distinct call was made. A repeated call is another random draw.
     drawn: BTreeMap<[u8; 32], u64>,
     judged: u64,
-    /// Nobody is answered any more.
+    /// The client counts as dead: no call is answered any more.
     dead: bool,
     past: Past,
 }
@@ -198,7 +199,7 @@ impl Faults {
         self.dead
     }
 
-    /// Calls that were struck, and all.
+    /// The number of calls with a fault, and of all calls.
     pub fn struck(&self) -> (u64, u64) {
         (self.counts.iter().map(|(_, struck)| struck).sum(), self.judged)
     }
@@ -252,18 +253,18 @@ impl Faults {
                 one => one.clone(),
             };
             self.dead |= what == What::Die;
-            // A throttled call isn't done.
+            // A throttled call is never carried out.
             return Some(Verdict { done: done && what != What::Throttle, what });
         }
         None
     }
 
-    /// How far behind a service's reads are.
+    /// By how many seconds a service's reads lag.
     pub fn lag(&self, service: &str) -> f64 {
         self.script.lag.get(service).or(self.script.lag.get("*")).copied().unwrap_or(0.0)
     }
 
-    /// Keeps what the accounts held before a change.
+    /// Keeps the state before a change, for reads that lag.
     pub fn remember(&mut self, now: f64, state: &State) {
         let longest = self.script.lag.values().copied().fold(0.0, f64::max);
         if longest > 0.0 {
@@ -271,14 +272,14 @@ impl Faults {
         }
     }
 
-    /// What a service that lags behind knows now. `None`: all there is.
+    /// The older state that a lagging service sees now. `None`: the present state.
     pub fn past(&self, service: &str, now: f64) -> Option<State> {
         let lag = self.lag(service);
         if lag > 0.0 { self.past.at(now - lag).cloned() } else { None }
     }
 }
 
-/// What was, by the time at which it was changed.
+/// Former states, each with the time of the change that ended it.
 #[derive(Debug, Default)]
 struct Past(VecDeque<(f64, State)>);
 
@@ -290,16 +291,16 @@ impl Past {
         self.0.push_back((now, state.clone()));
     }
 
-    /// What stood at `then`: the oldest that was changed later.
+    /// The state at `then`: the oldest one whose end is later.
     fn at(&self, then: f64) -> Option<&State> {
         self.0.iter().find(|(until, _)| *until > then).map(|(_, state)| state)
     }
 }
 
-/// Draws that depend on the seed, the call, and how often it was made.
+/// Random draws. They depend on the seed, the call, and how often the call was made.
 struct Chance {
     seed: [u8; 32],
-    /// How often the call was made, this time included.
+    /// How often the call was made, including this time.
     times: u64,
     draws: u8,
 }
@@ -318,7 +319,7 @@ impl Chance {
         Self { seed: hash.finalize().into(), times: *times, draws: 0 }
     }
 
-    /// From 0 to below 1.
+    /// A number from 0 (included) to 1 (excluded).
     fn draw(&mut self) -> f64 {
         self.draws += 1;
         let digest: [u8; 32] = Sha256::new().chain_update(self.seed).chain_update([self.draws]).finalize().into();
@@ -327,7 +328,7 @@ impl Chance {
     }
 }
 
-/// `*` stands for any letters.
+/// Whether a name matches a pattern. `*` stands for any characters.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
@@ -345,7 +346,7 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 }
 
 impl What {
-    /// The service's own words, where there are any.
+    /// The service's own error for this fault. `None` if the fault is no error of the service.
     pub fn fault(&self, service: Service) -> Option<Fault> {
         use Service::{Ec2, Eks, Iam, Kms, Logs, Quotas, Ssm, Sts};
         Some(match self {
@@ -387,7 +388,7 @@ impl What {
         })
     }
 
-    /// The same from an API server: a `Status` object.
+    /// The same for a Kubernetes API server: HTTP status and `Status` object.
     pub fn status(&self) -> Option<(u16, Value)> {
         let (code, reason, message) = match self {
             Self::Throttle => (429, "TooManyRequests", "the server has received too many requests"),
@@ -404,19 +405,19 @@ impl What {
     }
 }
 
-/// True if a refusal is about what else there is, and so may come of not knowing it (facts: EC2 API, "Eventual
-/// consistency"; IAM user guide, "Changes that I make are not always immediately visible").
+/// True if a refusal is about other resources that the call refers to. Eventual consistency can cause it (EC2 API,
+/// "Eventual consistency"; IAM user guide, "Changes that I make are not always immediately visible").
 pub fn is_about_others(fault: &Fault) -> bool {
     let code = fault.code.as_str();
     code.contains("NotFound")
         || ["NoSuchEntity", "DependencyViolation", "DeleteConflict", "ResourceInUseException"].contains(&code)
         || ["InvalidParameterException", "InvalidRequestException", "InvalidParameter", "MalformedPolicyDocument"]
             .contains(&code)
-        // CloudWatch Logs, of a key: no permission of the caller's.
+        // CloudWatch Logs says this of a key. It isn't about the caller's permissions.
         || fault.message.starts_with("The specified KMS key does not exist")
 }
 
-/// What a web server in between says: the status differs, the page doesn't.
+/// What a proxy answers: the page is always the same, the status differs.
 pub fn page(params: &Value) -> (u16, Vec<u8>) {
     const STATUS: [(u16, &str); 3] = [(200, "Sign in"), (502, "Bad Gateway"), (503, "Service Unavailable")];
     let at = Sha256::digest(params.to_string()).first().map_or(0, |byte| usize::from(*byte)) % STATUS.len();
@@ -492,7 +493,7 @@ mod tests {
         assert!((150..250).contains(&count), "{count}");
         assert_eq!(some(1), some(1));
         assert_ne!(some(1), some(2));
-        // The same call again is another draw.
+        // A repeated call is another random draw.
         assert_ne!(some(1)[..500], some(1)[500..]);
     }
 

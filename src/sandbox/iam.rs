@@ -1,7 +1,7 @@
 //! IAM: roles, policies, OIDC providers and users of an account.
 //!
-//! Texts of errors are AWS's as its users have quoted them. AWS's own managed policies are there by name, those that
-//! EKS work meets; the documents of some are in [`managed`].
+//! Error texts are AWS's, as users have quoted them. AWS's managed policies exist by name, as far as work with EKS
+//! meets them. [`managed`] has the documents of some.
 
 pub mod document;
 pub mod enforce;
@@ -47,9 +47,9 @@ pub struct Role {
     tags: Tags,
     /// Inline policies by name, JSON as sent.
     inline: BTreeMap<String, String>,
-    /// ARNs of managed policies in the order of attachment.
+    /// ARNs of attached managed policies, in the order of attachment.
     pub attached: Vec<String>,
-    /// Names of the instance profiles that hold it; managed node groups make them.
+    /// Names of the instance profiles that hold the role. Managed node groups make such profiles.
     profiles: Vec<String>,
 }
 
@@ -84,7 +84,7 @@ struct Oidc {
     tags: Tags,
 }
 
-/// AWS's managed policies: path, names.
+/// AWS's managed policies: path and names.
 const MANAGED: &[(&str, &str)] = &[
     (
         "/",
@@ -107,7 +107,7 @@ const MANAGED: &[(&str, &str)] = &[
     ("/job-function/", "SystemAdministrator ViewOnlyAccess"),
 ];
 
-/// Service-linked roles: service, role name, AWS's policy on it (in `/aws-service-role/`, attachable by AWS alone).
+/// Service-linked roles: service, role name, and AWS's policy on it (in `/aws-service-role/`; only AWS can attach it).
 const SERVICE_LINKED: &[(&str, &str, &str)] = &[
     ("eks.amazonaws.com", "AWSServiceRoleForAmazonEKS", "AmazonEKSServiceRolePolicy"),
     ("eks-nodegroup.amazonaws.com", "AWSServiceRoleForAmazonEKSNodegroup", "AWSServiceRoleForAmazonEKSNodegroup"),
@@ -123,7 +123,7 @@ const SERVICE_LINKED: &[(&str, &str, &str)] = &[
 
 const SERVICE_LINKED_PATH: &str = "/aws-service-role/";
 
-/// What IAM leaves as it is when it URL-encodes a policy document (RFC 3986).
+/// Characters that IAM doesn't encode when it URL-encodes a policy document (RFC 3986).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 pub fn call(state: &mut State, req: &Request) -> Reply {
@@ -281,7 +281,7 @@ impl Iam {
                 let arns = self.oidc.keys().map(|arn| json!({"Arn": arn}));
                 Ok(json!({"OpenIDConnectProviderList": arns.collect::<Value>()}))
             }
-            // Deleting a provider that isn't there succeeds, as on AWS.
+            // As on AWS, the deletion of a missing provider succeeds.
             "DeleteOpenIDConnectProvider" => {
                 self.oidc.remove(&required(req, "OpenIDConnectProviderArn")?);
                 Ok(json!({}))
@@ -317,7 +317,7 @@ impl Iam {
         self.roles.get(last_segment(arn)).filter(|role| role.arn == arn)
     }
 
-    /// Whether the role or user of an ARN exists; the account's root does.
+    /// Whether the role or user of an ARN exists. The account's root always exists.
     pub fn principal(&self, arn: &str) -> bool {
         match arn.splitn(6, ':').nth(5).unwrap_or_default() {
             "root" => arn.contains(":iam::"),
@@ -326,7 +326,7 @@ impl Iam {
         }
     }
 
-    /// The role behind an assumed role's session, whose ARN leaves the path out.
+    /// The role of an assumed-role session. The session's ARN has the role's name without its path.
     pub fn role_by_name(&self, name: &str) -> Option<&Role> {
         self.roles.get(name)
     }
@@ -349,7 +349,7 @@ impl Iam {
         self.roles.get(&name).ok_or_else(|| no_role(&name))
     }
 
-    /// A role that may be changed: not one of AWS's.
+    /// A role that callers may change: not a service-linked role.
     fn own_role(&mut self, req: &Request) -> Result<&mut Role, Fault> {
         let name = required(req, "RoleName")?;
         let role = self.roles.get_mut(&name).ok_or_else(|| no_role(&name))?;
@@ -427,7 +427,7 @@ impl Iam {
         });
         let none = Policy::default();
         let aws = managed(partition).map(|(arn, path, name)| {
-            // AWS's ids are fixed; these are at least the same from run to run.
+            // On AWS these ids are fixed. Here they are at least the same in every run.
             let letters = name.to_ascii_uppercase().replace(|c: char| !c.is_ascii_uppercase(), "");
             let id = format!("ANPA{letters:A<17.17}");
             (arn, path, name, id)
@@ -496,7 +496,7 @@ impl Iam {
         for policy in self.policies(req.partition()) {
             let arn = policy["Arn"].as_str().unwrap_or_default().to_owned();
             let aws = is_aws(&arn);
-            // AWS's own are told only where they are attached.
+            // AWS's own policies are listed only if they are attached.
             if wanted(if aws { "AWSManagedPolicy" } else { "LocalManagedPolicy" })
                 && (!aws || policy["AttachmentCount"] != 0)
             {
@@ -653,7 +653,7 @@ fn create_role(state: &mut State, req: &Request) -> Reply {
     Ok(reply)
 }
 
-/// Makes the service-linked role of a service (`eks.amazonaws.com`), or tells that it is there.
+/// Makes the service-linked role of a service (`eks.amazonaws.com`). An existing one is an error.
 pub fn create_service_linked_role(
     state: &mut State,
     account: &str,
@@ -688,7 +688,7 @@ pub fn create_service_linked_role(
     Ok(role)
 }
 
-/// Makes the role or user of `arn` (any account), if it is missing, trusted by its own account.
+/// Makes the role or user of `arn` (in any account) if it is missing. A role's trust policy names its own account.
 pub fn seed_principal(state: &mut State, arn: &str, now: f64) {
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
     let [_, partition, "iam", _, account, resource] = parts.as_slice() else { return };
@@ -719,7 +719,7 @@ pub fn seed_principal(state: &mut State, arn: &str, now: f64) {
             iam.users.entry(name.clone()).or_insert(User { name, id, arn, path, created, ..User::default() });
         }
         "policy" => {
-            // It grants nothing: what it really says is known to the account only.
+            // The policy grants nothing: only the real account knows its document.
             let document =
                 json!({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]});
             let (description, document, tags) = (None, document.to_string(), Tags::default());
@@ -805,7 +805,7 @@ fn create_oidc(state: &mut State, req: &Request) -> Reply {
     at_most(clients.len(), 100, "ClientIdsPerOpenIdConnectProvider")?;
     let mut thumbprints = thumbprints(req)?;
     if thumbprints.is_empty() {
-        // AWS takes it from the provider's certificate; this is the one of the CA behind EKS's issuers.
+        // AWS computes it from the provider's certificate. This is the thumbprint of the CA of EKS's issuers.
         thumbprints.push("9e99a48a9960b14926bb7f3b02e22da2b0ab7280".to_owned());
     }
     let arn = format!("arn:{}:iam::{}:oidc-provider/{host}", req.partition(), req.account);
@@ -822,7 +822,7 @@ fn create_oidc(state: &mut State, req: &Request) -> Reply {
     Ok(reply)
 }
 
-/// How a service pages its listings: its names for size and token, the usual size and the largest.
+/// How a service pages its lists: its names for page size and token, the default page size and the largest.
 pub struct Pages {
     pub size: &'static str,
     pub token: &'static str,
@@ -831,7 +831,7 @@ pub struct Pages {
     pub most: usize,
 }
 
-/// One page of a listing, sorted by key; the token of the next tells after which key it begins.
+/// One page of a list, sorted by key. The token for the next page holds the last key of this one.
 ///
 /// # Errors
 /// What is wrong with the size or the token.
@@ -953,8 +953,8 @@ fn thumbprints(req: &Request) -> Result<Vec<String>, Fault> {
     }
 }
 
-/// Tags of a request, by the rules of IAM, which EC2 and others share: at most 50, keys of 1–128 and values of at most
-/// 256 letters, digits, spaces and `_.:/=+-@`, `aws:` reserved.
+/// Tags of a request, checked by IAM's rules, which EC2 and others share: at most 50 tags; keys of 1–128 and values of
+/// at most 256 characters; letters, digits, spaces and `_.:/=+-@`; `aws:` is reserved.
 fn new_tags(req: &Request) -> Result<Tags, Fault> {
     let mut tags = Tags::new();
     for tag in req.items("Tags") {
@@ -975,7 +975,7 @@ fn new_tags(req: &Request) -> Result<Tags, Fault> {
     Ok(tags)
 }
 
-/// Which of a tag's two parts (`key`, `value`) breaks which rule.
+/// On error: the part of the tag (`key` or `value`) that breaks a rule, and the rule.
 pub fn check_tag(key: &str, value: &str) -> Result<(), (&'static str, String)> {
     let plain = |text: &str| text.chars().all(|c| c.is_alphanumeric() || c == ' ' || "_.:/=+-@".contains(c));
     let pattern = r"Member must satisfy regular expression pattern: [\p{L}\p{Z}\p{N}_.:/=+\-@]";

@@ -1,9 +1,9 @@
 //! The API servers of the clusters: a store of Kubernetes objects with discovery and server-side apply.
 //!
-//! Good enough to plan and apply manifests: names, namespaces, versions, generations, field managers and their
-//! conflicts, dry runs, custom resource definitions. What a cluster does beyond that is not here: no authentication, no
+//! They are good enough to plan and apply manifests: names, namespaces, versions, generations, field managers and their
+//! conflicts, dry runs, custom resource definitions. Everything else of a cluster is missing: no authentication, no
 //! RBAC, **no admission** (no Pod Security, no policies, no quota), no schemas, no watches, no controllers, no garbage
-//! collection. Deleting a namespace deletes what is in it at once.
+//! collection. The deletion of a namespace deletes its objects at once.
 
 mod fields;
 mod kinds;
@@ -22,25 +22,25 @@ use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct K8s {
-    /// By cluster.
+    /// API servers by cluster name.
     servers: BTreeMap<String, Store>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Store {
-    /// By group, resource, namespace and name, with `|` between them.
+    /// Objects by group, resource, namespace and name, joined with `|`.
     objects: BTreeMap<String, Value>,
-    /// The last resource version.
+    /// The latest resource version.
     version: u64,
 }
 
-/// A failure as the API server tells it: HTTP status, reason, message, details.
+/// An error answer of the API server: HTTP status, reason, message, details.
 struct Failure(u16, &'static str, String, Value);
 
 type Answer = Result<(u16, Value), Failure>;
 
 impl K8s {
-    /// A new cluster's API server, with the objects that every cluster has.
+    /// Makes a new cluster's API server, with the objects that every cluster has.
     pub fn add(&mut self, cluster: &str, ids: &mut Ids, now: f64) {
         let store = self.servers.entry(cluster.to_owned()).or_default();
         for namespace in ["default", "kube-node-lease", "kube-public", "kube-system"] {
@@ -72,7 +72,7 @@ impl K8s {
     }
 }
 
-/// Answers below `/k8s/<account>/<region>/<cluster>/`.
+/// Answers requests below `/k8s/<account>/<region>/<cluster>/`.
 pub fn handle(state: &mut State, now: f64, req: HttpRequest) -> HttpResponse {
     let mut parts = req.path.trim_start_matches("/k8s/").splitn(4, '/').map(str::to_owned);
     let (account, region, cluster) = match (parts.next(), parts.next(), parts.next()) {
@@ -133,7 +133,7 @@ pub fn handle(state: &mut State, now: f64, req: HttpRequest) -> HttpResponse {
     respond(&req, answer)
 }
 
-/// What a path names.
+/// The resource that a path names.
 struct Target<'k> {
     kind: &'k Kind,
     namespace: String,
@@ -156,7 +156,7 @@ impl<'k> Target<'k> {
         };
         let of = |kind: &&Kind| kind.group == group && kind.version == version && kind.resource == *resource;
         let kind = kinds.iter().find(of).ok_or_else(unknown_path)?;
-        // A namespaced kind without a namespace is a listing over all of them.
+        // A namespaced kind without a namespace: only a list over all namespaces.
         if (!kind.namespaced && !namespace.is_empty()) || (kind.namespaced && namespace.is_empty() && name.is_some()) {
             return Err(unknown_path());
         }
@@ -169,7 +169,7 @@ impl<'k> Target<'k> {
     }
 }
 
-/// A write in the making.
+/// The parameters of a write.
 struct Write<'r> {
     /// Simulated unix seconds.
     now: f64,
@@ -346,7 +346,7 @@ impl Store {
         Ok((200, json!({"kind": kind, "apiVersion": api, "metadata": metadata, "items": items})))
     }
 
-    /// What holds for every object that is written.
+    /// The checks for every object that is written.
     fn check(&self, at: &Target<'_>, name: &str, object: &Value) -> Result<(), Failure> {
         let Target { kind, namespace, .. } = at;
         let told = (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default());
@@ -427,7 +427,7 @@ impl Store {
         Ok(())
     }
 
-    /// Finishes an object as the server does, and keeps it unless the write is dry.
+    /// Completes an object as the server does, and stores it unless the write is a dry run.
     fn store(
         &mut self,
         at: &Target<'_>,
@@ -483,12 +483,12 @@ impl Store {
         let write = Write { now, manager: "kube-apiserver".to_owned(), dry: false, force: false, content: "" };
         if !self.objects.contains_key(&at.key(&name)) {
             let object = fields::updated(&json!({}), object, kind, &write.manager, &stamp(now));
-            // Nothing but the checks, which come before, can refuse an object.
+            // Only the checks can refuse an object, and they don't run here.
             let _stored = self.store(&at, &name, object, None, &write, ids);
         }
     }
 
-    /// What controllers put into every namespace.
+    /// Adds the objects that controllers put into every namespace.
     fn furnish(&mut self, namespace: &str, ids: &mut Ids, now: f64) {
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
         self.put(&kinds::builtin("", "serviceaccounts"), namespace, account, ids, now);
@@ -556,7 +556,7 @@ impl Target<'_> {
         Failure(404, "NotFound", message, details(self.kind, name))
     }
 
-    /// Creation and update don't need to be told what the URL tells; apply does.
+    /// Fills in apiVersion and kind from the URL. Create and update may leave them out; apply may not.
     fn typed(&self, mut object: Value) -> Value {
         if object["apiVersion"].is_null() && object["kind"].is_null() {
             object["apiVersion"] = self.kind.api_version().into();
@@ -565,7 +565,7 @@ impl Target<'_> {
         object
     }
 
-    /// The status is written by its own path, and nothing else is by that path.
+    /// A write to the status path changes the status only. A write to another path leaves the status as it is.
     fn with_status_of(&self, old: &Value, mut new: Value) -> Value {
         if self.subresource.is_some() {
             let mut object = old.clone();
@@ -580,7 +580,7 @@ impl Target<'_> {
     }
 }
 
-/// What the server adds to every object, and to namespaces and definitions.
+/// The defaults that the server adds to every object, to namespaces and to custom resource definitions.
 fn defaults(kind: &Kind, namespace: &str, name: &str, mut object: Value) -> Value {
     object["metadata"]["name"] = name.into();
     if kind.namespaced {
@@ -614,7 +614,7 @@ fn defaults(kind: &Kind, namespace: &str, name: &str, mut object: Value) -> Valu
 struct Requirement {
     key: String,
     values: Vec<String>,
-    /// Whether the label must be there with one of the values (or any, if there are none), or must not.
+    /// True: the label must exist, with one of `values` (any value if `values` is empty). False: the opposite.
     wanted: bool,
 }
 
@@ -674,7 +674,7 @@ fn key(kind: &Kind, namespace: &str, name: &str) -> String {
     format!("{}|{}|{namespace}|{name}", kind.group, kind.resource)
 }
 
-/// An object less metadata and status: what its generation counts.
+/// An object without metadata and status. A change of it raises the generation.
 fn content(object: &Value) -> Map<String, Value> {
     let mut members = object.as_object().cloned().unwrap_or_default();
     members.remove("metadata");

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub struct Kms {
     /// By key id.
     keys: BTreeMap<String, Key>,
-    /// By name, `alias/…`.
+    /// Aliases by name (`alias/…`).
     aliases: BTreeMap<String, Alias>,
 }
 
@@ -23,12 +23,12 @@ pub struct Key {
     created: f64,
     description: String,
     enabled: bool,
-    /// When it is gone, unix seconds.
+    /// When the key is deleted (unix seconds).
     deletion: Option<f64>,
     /// JSON.
     policy: String,
     pub tags: Tags,
-    /// Days between rotations, and since when.
+    /// Days between rotations, and the start (unix seconds).
     rotation: Option<(u32, f64)>,
     grants: Vec<Value>,
 }
@@ -201,7 +201,7 @@ impl Kms {
         }
     }
 
-    /// Drops the keys whose waiting period is over, and their aliases.
+    /// Removes the keys whose waiting period has ended, and their aliases.
     fn settle(&mut self, now: f64) {
         self.keys.retain(|_, key| key.deletion.is_none_or(|at| at > now));
         self.aliases.retain(|_, alias| self.keys.contains_key(&alias.key));
@@ -212,7 +212,7 @@ impl Kms {
         self.keys.values().find(|key| key.arn == arn)
     }
 
-    /// The key of an ARN, id, alias or alias ARN, as other services take them.
+    /// The key of an ARN, id, alias or alias ARN. Other services accept all of these.
     pub fn named(&self, name: &str) -> Option<&Key> {
         let alias = name.find("alias/").and_then(|at| name.get(at..)).and_then(|alias| self.aliases.get(alias));
         let id = alias.map_or(name, |alias| alias.key.as_str());
@@ -240,7 +240,7 @@ impl Kms {
         self.find(&required(req, "KeyId")?, req, false)
     }
 
-    /// A key that may be changed: not one that waits for its end.
+    /// A key that may be changed: not one that is pending deletion.
     fn changeable(&mut self, req: &Request) -> Result<&mut Key, Fault> {
         let key = self.key(req)?;
         key.not_pending()?;
@@ -299,7 +299,7 @@ impl Kms {
 }
 
 impl Key {
-    /// Whether the key works: `Err` has the key state.
+    /// Whether the key is enabled. `Err` has the key state.
     pub fn enabled(&self) -> Result<(), &'static str> {
         match (self.deletion, self.enabled) {
             (Some(_), _) => Err("PendingDeletion"),
@@ -308,7 +308,7 @@ impl Key {
         }
     }
 
-    /// Whether the key policy by itself lets a principal (kind `AWS` or `Service`) do `action`, conditions aside.
+    /// Whether the key policy alone allows `action` to a principal (kind `AWS` or `Service`). Conditions are ignored.
     pub fn allows(&self, kind: &str, who: &str, action: &str) -> bool {
         let policy = serde_json::from_str(&self.policy).unwrap_or_default();
         allows(&policy, action, |one, name| (one == kind && name == who) || (one == "AWS" && name == "*"))
@@ -374,7 +374,8 @@ fn create_key(state: &mut State, req: &Request) -> Reply {
     Ok(reply)
 }
 
-/// A key policy as KMS keeps it, indented; one that would lock the caller out only with the bypass.
+/// Checks a key policy, and returns it as KMS stores it, indented. A policy that would lock the caller out needs
+/// `BypassPolicyLockoutSafetyCheck`.
 fn checked_policy(state: &State, req: &Request, text: &str) -> Result<String, Fault> {
     let malformed = |message: &str| Fault::new(400, "MalformedPolicyDocumentException", message);
     if text.len() > 32_768 {
@@ -396,7 +397,7 @@ fn checked_policy(state: &State, req: &Request, text: &str) -> Result<String, Fa
         }
     }
     let root = format!("arn:{}:iam::{}:root", req.partition(), req.account);
-    // The ARN of a session leaves its role's path out.
+    // A session's ARN doesn't have the path of its role.
     let session = req.caller.arn.split_once(":assumed-role/").and_then(|(_, rest)| rest.split('/').next());
     let role = session.and_then(|name| state.accounts.get(&req.account)?.iam.role_by_name(name));
     let caller = role.map_or(req.caller.arn.as_str(), |role| role.arn.as_str());

@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Logs {
     groups: BTreeMap<String, Group>,
-    /// The account's retention policies, by name.
+    /// The account-level retention policies, by name.
     #[serde(default)]
     retentions: BTreeMap<String, Retention>,
 }
 
-/// A retention policy of the account. It overrides what groups have of their own, from a day later on (CloudWatch Logs
-/// API, "PutAccountPolicy").
+/// An account-level retention policy. It overrides the retention of groups, from one day after its creation on
+/// (CloudWatch Logs API, "PutAccountPolicy").
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Retention {
     created: f64,
@@ -25,9 +25,9 @@ struct Retention {
     since: f64,
     /// Days; none is for ever.
     days: Option<u64>,
-    /// Names of its groups begin so; none means every group.
+    /// Prefixes of group names. Empty: every group.
     prefixes: Vec<String>,
-    /// Only for groups that are made later.
+    /// True: only for groups that are created later.
     new_only: bool,
 }
 
@@ -42,7 +42,7 @@ struct Group {
     class: String,
     protected: bool,
     tags: Tags,
-    /// Streams and the unix seconds of their creation.
+    /// Streams and when they were created (unix seconds).
     streams: BTreeMap<String, f64>,
 }
 
@@ -55,7 +55,7 @@ pub fn call(state: &mut State, req: &Request) -> Reply {
 }
 
 impl Logs {
-    /// Makes a group as a service does that finds its own missing: unencrypted, never expiring.
+    /// Makes a missing group, as a service does for itself: without encryption and without retention.
     pub fn ensure(&mut self, name: &str, now: f64) {
         let class = "STANDARD".to_owned();
         self.groups.entry(name.to_owned()).or_insert(Group { created: now, class, ..Group::default() });
@@ -156,7 +156,7 @@ impl Logs {
         Ok((name, group))
     }
 
-    /// By an ARN without `:*` at its end, which the tagging calls don't take.
+    /// The group of an ARN. The tagging calls accept no ARN with `:*` at its end.
     fn by_arn(&mut self, req: &Request) -> Result<&mut Group, Fault> {
         let arn = req.text("resourceArn").unwrap_or_default();
         let name = arn.strip_prefix(&req.arn("log-group:")).filter(|name| !name.ends_with(":*"));
@@ -217,7 +217,7 @@ impl Logs {
         Ok(json!({}))
     }
 
-    /// Of several retention policies the longest counts; of equal ones, the oldest.
+    /// The account-level policy for a group: the longest of several; of equal ones, the oldest.
     fn retention(&self, name: &str, group: &Group, now: f64) -> Option<(&str, &Retention)> {
         let of = self.retentions.iter().filter(|(_, one)| {
             let selected = one.prefixes.is_empty() || one.prefixes.iter().any(|prefix| name.starts_with(prefix));
@@ -268,8 +268,8 @@ impl Logs {
     }
 }
 
-/// A group's key must be in this region, enabled, and its policy must admit the service. The refusal is one of access
-/// (hashicorp/terraform-provider-aws issue 29282, hashicorp/terraform issue 24194).
+/// Checks the key of a group: it must be in this region and enabled, and its policy must allow the service. The error
+/// is AccessDenied (hashicorp/terraform-provider-aws issue 29282, hashicorp/terraform issue 24194).
 fn usable(kms: &Kms, req: &Request, arn: &str, group: &str) -> Result<(), Fault> {
     let service = format!("logs.{}.{}", req.region, super::state::dns_suffix(&req.region));
     let fine = kms.by_arn(arn).is_some_and(|key| {

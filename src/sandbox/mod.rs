@@ -1,35 +1,37 @@
-//! A strict AWS stand-in inside the binary: what ringfence needs of AWS, on AWS's real wire protocols.
+//! A strict AWS stand-in inside the binary: the operations that ringfence needs, on AWS's real wire protocols.
 //!
-//! It runs embedded (`--sandbox`) or served (`ringfence sandbox --listen …`) to any AWS client, and shares no type with
-//! the rest of the crate: both sides know each other by the wire alone, so that one mistake isn't made twice.
+//! It runs embedded (`--sandbox`) or as a server for any AWS client (`ringfence sandbox --listen …`). It shares no type
+//! with the rest of the crate: both sides only meet on the wire, so that one mistake can't be in both and go unnoticed.
 //!
 //! # Why its own
 //! Existing emulators (moto 5.2.5, ministack 1.5.33, winterbaume; measured with 124 probes) mislead a provisioner that
-//! trusts them, and the one that a Rust program can embed fails or half passes 98 of those probes. This one gets
-//! right what they don't:
-//! - client tokens: the same call again gives the same thing, another call with that token is an error;
+//! trusts them. The one that a Rust program can embed fails or half passes 98 of those probes. This sandbox gets right
+//! what they get wrong:
+//! - client tokens: the same call again returns the same resource; another call with that token is an error;
 //! - time: clusters, node groups, add-ons, NAT gateways and interface endpoints pass through their states on a clock that
 //!   runs at any speed, or stands still for tests;
-//! - references: subnets, groups, roles, launch templates, keys and versions must exist and fit each other;
-//! - deletion protection, and the order of teardown: `DependencyViolation` and its kin wherever AWS has them;
-//! - nothing that was sent is lost or invented, so a plan after an apply shows no difference;
-//! - filters, page sizes and their bounds; an unknown filter or operation is AWS's own error for that, never HTML;
-//! - accounts (12-digit access keys, assumed roles) and regions are worlds apart.
+//! - references: subnets, groups, roles, launch templates, keys and versions must exist and match each other;
+//! - deletion protection, and the order of deletion: `DependencyViolation` and similar errors wherever AWS has them;
+//! - no sent value is lost, none is invented, so a plan after an apply shows no difference;
+//! - filters, page sizes and their bounds; an unknown filter or operation gets AWS's own error, never HTML;
+//! - accounts (12-digit access keys, assumed roles) and regions share no state.
 //!
-//! What it leaves out: signatures aren't checked, IAM permissions only where that is asked for, nodes and pods don't run,
-//! and only operations that ringfence uses exist, with the few more that a test needs to plant what isn't ringfence's.
+//! What it leaves out: it checks no signatures, and IAM permissions only with `--enforce-iam`. Nodes and pods don't
+//! run. It has only the operations that ringfence uses, and a few more by which tests make resources that aren't
+//! ringfence's.
 //!
 //! # How it is built
-//! `wire` turns an HTTP request of any of the four protocols into a `Request` with JSON parameters, and a JSON reply or a
-//! `Fault` into a response. One mutex guards one `State`; each service is a synchronous
-//! function `call(&mut State, &Request) -> Reply` in a module of its own. Nothing runs in the background: before each
-//! call the region's states are settled from simulated time. With a directory, changes are saved within moments, as one
-//! file that is replaced whole: a killed run leaves the state as it was shortly before, never half of it.
+//! `wire` turns an HTTP request of any of the four protocols into a `Request` with JSON parameters, and a JSON reply or
+//! a `Fault` into a response. One mutex guards one `State`; each service is a synchronous function `call(&mut State,
+//! &Request) -> Reply` in a module of its own. Nothing runs in the background: before each call, the states of the
+//! region's resources are computed for the present simulated time (`settle`). With a directory, changes are saved soon
+//! after, in one file that is replaced as a whole: a killed run leaves the state as it was shortly before, never half
+//! of it.
 //!
 //! # Sources
-//! Shapes, names and errors: the service models in botocore 1.44.5. Rules, limits and texts: the API references and user
-//! guides of EC2, VPC, EKS, IAM, STS, KMS, CloudWatch Logs, Systems Manager and Service Quotas; texts that clients match on: the AWS
-//! provider of terraform, and errors that its users report.
+//! Shapes, names and errors: the service models in botocore 1.44.5. Rules, limits and texts: the API references and
+//! user guides of EC2, VPC, EKS, IAM, STS, KMS, CloudWatch Logs, Systems Manager and Service Quotas; error texts that
+//! clients match: terraform's AWS provider, and errors that its users report.
 
 mod clock;
 mod ec2;
@@ -71,10 +73,11 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use wire::{Fault, HttpRequest, HttpResponse, Reply, Request, Service};
 
-/// No AWS request of these services is larger (SSM's 8 KB parameters, EC2's 16 KB user data, CRDs of a megabyte or two).
+/// No request to these services is larger (SSM has parameters of 8 KB, EC2 user data of 16 KB; CRDs have a megabyte or
+/// two).
 const MAX_BODY: usize = 8 << 20;
 
-/// How a sandbox starts.
+/// Options of a sandbox.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The account of every access key that is neither 12 digits nor issued by AssumeRole.
@@ -83,17 +86,17 @@ pub struct Options {
     pub principals: Vec<String>,
     /// Simulated seconds in a real one.
     pub speed: f64,
-    /// Stands still at these unix seconds, moved by [`Server::advance`] only; `speed` is then without meaning.
+    /// The clock stands still at these unix seconds, and only [`Server::advance`] moves it. `speed` is ignored then.
     pub manual_clock: Option<f64>,
-    /// Keeps the state in `state.json` of this directory, which is made if it is missing.
+    /// Saves the state in `state.json` of this directory. A missing directory is created.
     pub state_dir: Option<PathBuf>,
-    /// Quotas by code (`L-…`) or name, over those of a production account.
+    /// Quotas by code (`L-…`) or name. They override those of a production account.
     pub quotas: BTreeMap<String, f64>,
-    /// Gets one JSON line for each call.
+    /// The file to which each call is recorded, one JSON line for a call.
     pub record: Option<PathBuf>,
-    /// What goes wrong.
+    /// The fault script.
     pub faults: Script,
-    /// Calls with keys that AssumeRole issued are held to the role's policies.
+    /// Calls with keys of AssumeRole need the permissions of the role's policies.
     pub enforce_iam: bool,
 }
 
@@ -113,7 +116,7 @@ impl Default for Options {
     }
 }
 
-/// A sandbox that listens, until it is shut down or dropped.
+/// A running sandbox. It listens until it is shut down or dropped.
 #[derive(Debug)]
 pub struct Server {
     addr: SocketAddr,
@@ -144,18 +147,19 @@ impl Server {
         self.addr
     }
 
-    /// Stops listening, closes connections after the answers under way, and saves the state.
+    /// Stops listening, finishes the answers that are in progress, closes the connections and saves the state.
     ///
     /// # Errors
     /// The state can't be saved.
     pub async fn shutdown(self) -> io::Result<()> {
         drop(self.stop);
         for task in self.tasks {
-            // It ends by itself; it fails only if it was aborted, which ends it too.
+            // The task ends by itself. An error only says that it was aborted, which also ends it.
             let _ended = task.await;
         }
         let saved = self.core.save();
-        // A connection that is still closing may keep the core alive for a moment.
+        // A connection that is still closing may keep the core alive for a moment. So the directory's lock is released
+        // here.
         if let Some(held) = &self.core.held {
             held.unlock()?;
         }
@@ -167,8 +171,8 @@ impl Server {
         self.core.lock().counts.clone()
     }
 
-    /// All that the accounts hold now, for comparing before with after. Deleted NAT gateways stay for an hour and
-    /// client tokens for a day: advance past them first.
+    /// The state of all accounts, to compare before with after. Deleted NAT gateways stay for an hour, and client
+    /// tokens for a day: advance the clock first.
     pub fn dump(&self) -> Value {
         let mut inner = self.core.lock();
         let now = inner.clock.now();
@@ -176,18 +180,18 @@ impl Server {
         serde_json::to_value(&inner.state.accounts).unwrap_or_default()
     }
 
-    /// Everything as it is now, as in `state.json`.
+    /// The present state, in the form of `state.json`.
     ///
     /// # Errors
-    /// It can't be written as JSON.
+    /// The state can't be written as JSON.
     pub fn snapshot(&self) -> io::Result<Vec<u8>> {
         self.core.lock().snapshot()
     }
 
-    /// Makes everything as it was, no earlier than it was then.
+    /// Replaces the state by a snapshot. The clock doesn't go back.
     ///
     /// # Errors
-    /// It is no snapshot.
+    /// The bytes are no snapshot.
     pub fn restore(&self, snapshot: &[u8]) -> io::Result<()> {
         let inner = &mut *self.core.lock();
         let State { quotas, fates, .. } = std::mem::take(&mut inner.state);
@@ -197,17 +201,17 @@ impl Server {
         Ok(())
     }
 
-    /// From now on everything is kept as each change leaves it.
+    /// From now on, a snapshot is kept after each change.
     pub fn keep_history(&self) {
         self.core.lock().history = Some(Vec::new());
     }
 
-    /// Everything as each change left it: what there is if who calls dies there.
+    /// The snapshots after each change: the state that a client leaves if it dies at that point.
     pub fn take_history(&self) -> Vec<Vec<u8>> {
         self.core.lock().history.take().unwrap_or_default()
     }
 
-    /// From now on `script` says what goes wrong: the dead are answered again, and what was stuck goes on.
+    /// Replaces the fault script. Clients that counted as dead are answered again, and stuck resources go on.
     pub fn set_faults(&self, script: Script) {
         let inner = &mut *self.core.lock();
         inner.state.set_fates(Fates::new(script.resources()));
@@ -215,19 +219,19 @@ impl Server {
         let _nobody_watches = self.core.died.send(false);
     }
 
-    /// How many calls the script struck, and how many it judged.
+    /// How many calls got a fault from the script, and how many calls it looked at.
     pub fn struck(&self) -> (u64, u64) {
         self.core.lock().faults.struck()
     }
 
-    /// The actions that assumed roles were asked to be allowed, and the refusals; empty without `enforce_iam`.
+    /// The actions that were checked for assumed roles, and the refusals. Empty without `enforce_iam`.
     pub fn permissions(&self) -> (BTreeSet<String>, Vec<String>) {
         let inner = self.core.lock();
         let checks = inner.checks.as_ref();
         checks.map(|checks| (checks.needed.clone(), checks.refused.clone())).unwrap_or_default()
     }
 
-    /// Becomes true when a script says that who calls has died.
+    /// Becomes true when the script says that the client has died.
     pub fn died(&self) -> watch::Receiver<bool> {
         self.core.died.subscribe()
     }
@@ -244,7 +248,7 @@ struct Core {
     account: String,
     /// `state.json` in the state directory.
     state_file: Option<PathBuf>,
-    /// The state directory, locked: two sandboxes would overwrite each other's state.
+    /// The locked state directory. Without the lock, two sandboxes would overwrite each other's state.
     held: Option<File>,
     changed: Notify,
     died: watch::Sender<bool>,
@@ -256,13 +260,13 @@ struct Inner {
     state: State,
     clock: Clock,
     counts: BTreeMap<(String, String), u64>,
-    /// Apart from the state's, so that reading changes no id of what is made next.
+    /// Separate from the ids of the state, so that a read doesn't change the id of the next resource.
     request_ids: Ids,
     record: Option<File>,
     faults: Faults,
     checks: Option<Checks>,
     history: Option<Vec<Vec<u8>>>,
-    /// Why the last save failed: changes are refused until one succeeds.
+    /// Why the last save failed. Changes are refused until a save succeeds.
     unsaved: Option<String>,
 }
 
@@ -300,12 +304,12 @@ impl Core {
         });
         let (died, _) = watch::channel(false);
         let core = Self { base_url, account: options.account, state_file, held, changed: Notify::new(), died, inner };
-        // A directory that can't be written shows before any work is done.
+        // A directory that can't be written is an error before the first call.
         core.save()?;
         Ok(core)
     }
 
-    /// Replaces the state file whole.
+    /// Replaces the state file as a whole.
     fn save(&self) -> io::Result<()> {
         let Some(file) = &self.state_file else { return Ok(()) };
         let bytes = self.lock().snapshot()?;
@@ -372,7 +376,7 @@ impl Core {
         if !reads {
             self.changed(inner);
         }
-        // Work that was done and told as a failure.
+        // The call is carried out, but its answer is this fault.
         let told = verdict.as_ref().filter(|verdict| verdict.done).and_then(|verdict| verdict.what.fault(service));
         let reply = told.map_or(reply, Err);
         let response = wire::encode(service, &request.operation, &request.request_id, &reply);
@@ -440,8 +444,9 @@ impl Inner {
             if reads {
                 return known;
             }
-            // What a change refers to may not be known yet where it is checked, or still be known where it is gone.
-            // Names that are taken, and what isn't allowed, are checked at the source.
+            // Eventual consistency of changes: the checks of a change may not see a new resource that it refers to, or
+            // still see a deleted one. Other refusals (a name that is taken, a missing permission) always see the
+            // present state.
             if let Err(fault) = known.as_ref()
                 && faults::is_about_others(fault)
                 && serve_call(&mut self.state.clone(), request).is_ok()
@@ -458,7 +463,8 @@ impl Inner {
 
 /// Brings the region up to date and serves the call.
 fn serve_call(state: &mut State, request: &Request) -> Reply {
-    // Quotas have nothing in a region, and IAM's are asked for in one where there may be nothing else.
+    // Quotas have no state in a region. IAM's quotas are read in a region that may hold nothing else, and settling
+    // would create it.
     if !matches!(request.service, Service::Quotas) {
         state.settle(&request.account, &request.region, request.now);
     }
@@ -475,7 +481,7 @@ fn serve_call(state: &mut State, request: &Request) -> Reply {
     serve(state, request)
 }
 
-/// An answer, and how it gets to who asked.
+/// An answer, and how it is delivered to the client.
 struct Answer {
     response: HttpResponse,
     delivery: Delivery,
@@ -483,13 +489,13 @@ struct Answer {
 
 enum Delivery {
     Whole,
-    /// After so many real seconds.
+    /// The answer comes after so many real seconds.
     Late(f64),
-    /// The first half of the body.
+    /// Only the first half of the body is sent.
     Half,
-    /// The connection closes.
+    /// The connection closes without an answer.
     Nothing,
-    /// The connection stays open.
+    /// The connection stays open without an answer.
     Silence,
 }
 
@@ -524,13 +530,14 @@ fn unsaved(why: &str) -> Fault {
     Fault::new(500, "InternalFailure", message)
 }
 
-/// An error that names the file.
+/// An I/O error with the name of the file.
 fn at(file: &Path, what: &str, why: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("{} {what}: {why}", file.display()))
 }
 
-/// Makes `dir`, and locks it for this process without a file of its own; the system lets go when the process ends,
-/// however it ends. None where directories can't be opened or locked, as on Windows and some network file systems.
+/// Makes `dir` and locks the directory itself for this process; no lock file is needed. The operating system releases
+/// the lock when the process ends in any way. `None`: directories can't be opened or locked here, as on Windows and
+/// some network file systems.
 #[allow(clippy::disallowed_methods, reason = "a second at most, before anything is served")]
 fn hold(dir: &Path) -> io::Result<Option<File>> {
     std::fs::create_dir_all(dir).map_err(|why| at(dir, "can't be made a directory", why))?;
@@ -539,7 +546,8 @@ fn hold(dir: &Path) -> io::Result<Option<File>> {
     loop {
         match held.try_lock() {
             Ok(()) => return Ok(Some(held)),
-            // What the former holder starts has it, too, until it is another program.
+            // A child process of the former holder inherits the descriptor, and with it the lock, between fork and
+            // exec. So a locked directory may become free within a moment.
             Err(TryLockError::WouldBlock) if tries > 0 => tries -= 1,
             Err(TryLockError::WouldBlock) => {
                 return Err(io::Error::new(
@@ -567,7 +575,7 @@ fn plain(status: u16, text: &str) -> HttpResponse {
     HttpResponse { status, headers, body: text.as_bytes().to_vec() }
 }
 
-/// Saves after changes, a fifth of the time at most.
+/// Saves after changes. Saving takes at most a fifth of the time.
 async fn keep_saved(core: Arc<Core>, mut stopped: watch::Receiver<()>) {
     loop {
         tokio::select! {
@@ -576,7 +584,8 @@ async fn keep_saved(core: Arc<Core>, mut stopped: watch::Receiver<()>) {
         }
         let started = clock::Stopwatch::start();
         if core.save().is_err() {
-            // The failure is kept, and told to whoever changes something; try again, in case it goes away.
+            // The next call that changes something gets the error. The save is tried again, because the cause may go
+            // away.
             core.changed.notify_one();
         }
         started.pause(4.0).await;
@@ -589,14 +598,15 @@ async fn accept(listener: TcpListener, core: Arc<Core>, mut stopped: watch::Rece
             _ = stopped.changed() => return,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
-                // Out of file handles, or a client that left at once: the next one may fare better.
+                // The process has no file descriptors left, or the client closed at once. The next connection may
+                // succeed.
                 Err(_) => {
                     clock::Stopwatch::start().pause(1.0).await;
                     continue;
                 }
             },
         };
-        // Without it, answers would only be slower.
+        // A failure only makes answers slower.
         let _set = stream.set_nodelay(true);
         let core = Arc::clone(&core);
         let mut stopped = stopped.clone();
@@ -604,7 +614,7 @@ async fn accept(listener: TcpListener, core: Arc<Core>, mut stopped: watch::Rece
             let service = hyper::service::service_fn(move |request| serve(Arc::clone(&core), request));
             let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             tokio::pin!(connection);
-            // A connection that breaks is the client's to notice.
+            // A broken connection is an error for the client, not for the sandbox.
             let _ended = tokio::select! {
                 ended = connection.as_mut() => ended,
                 _ = stopped.changed() => {

@@ -1,4 +1,4 @@
-//! Service Quotas: what AWS gives to begin with, and what a production account has had raised.
+//! Service Quotas: AWS's defaults, and the raised values of a production account.
 
 use super::iam::{Pages, paged};
 use super::state::State;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Quotas have no state of their own: the table below, under the overrides of [`State::quotas`].
+/// Quotas have no state of their own: they are the table below with the overrides of [`State::quotas`].
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Quotas {}
 
@@ -15,9 +15,9 @@ struct Quota {
     service: &'static str,
     code: &'static str,
     name: &'static str,
-    /// What a new account has.
+    /// The default of a new account.
     default: f64,
-    /// What a production account has had it raised to.
+    /// The raised value of a production account.
     raised: f64,
     adjustable: bool,
 }
@@ -69,13 +69,14 @@ const SERVICES: &[(&str, &str)] = &[
     ("vpc", "Amazon Virtual Private Cloud (Amazon VPC)"),
 ];
 
-/// What a new account has: overrides of what a production account has, by name, so that others by code come before them.
+/// The quotas of a new account, as overrides of a production account's. They are by name, so that an override by code
+/// takes precedence.
 pub fn fresh() -> BTreeMap<String, f64> {
     QUOTAS.iter().map(|quota| (quota.name.to_owned(), quota.default)).collect()
 }
 
-/// The value of a quota (by its code): the override under its code or name, else that of a production account. A
-/// quota that isn't in the table has no limit.
+/// The value of a quota, by its code: the override by code or name, else the value of a production account. A quota
+/// that isn't in the table is unlimited.
 pub fn limit(overrides: &BTreeMap<String, f64>, code: &str) -> f64 {
     let known = QUOTAS.iter().find(|quota| quota.code == code);
     let by_name = known.and_then(|quota| overrides.get(quota.name));
@@ -85,8 +86,8 @@ pub fn limit(overrides: &BTreeMap<String, f64>, code: &str) -> f64 {
 pub fn call(state: &mut State, req: &Request) -> Reply {
     let overrides = &state.quotas;
     match req.operation.as_str() {
-        // Quotas that were never changed may be left out (Service Quotas API reference, ListServiceQuotas): here all
-        // of them are.
+        // AWS may leave out quotas that were never changed (Service Quotas API reference, ListServiceQuotas). The
+        // sandbox leaves them all out.
         "ListServiceQuotas" => {
             let applied = |quota: &Quota| limit(overrides, quota.code);
             list(req, |quota| Some(applied(quota)).filter(|value| *value != quota.default))

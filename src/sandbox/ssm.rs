@@ -1,4 +1,4 @@
-//! Systems Manager: the parameter store, and AWS's public parameters that name node images.
+//! Systems Manager: the parameter store, and AWS's public parameters with the ids of node images.
 
 use super::eks::versions::{self, IMAGES};
 use super::iam::{self, Pages, Tags, check_tag};
@@ -22,9 +22,9 @@ struct Parameter {
     tier: String,
     data_type: String,
     key: Option<String>,
-    /// Values by version, from 1; the last is the present one.
+    /// The values of versions 1, 2, … in order; the last is the present one.
     values: Vec<String>,
-    /// Unix seconds of the last version, and who made it.
+    /// When the last version was written (unix seconds).
     modified: f64,
     modified_by: String,
     tags: Tags,
@@ -243,7 +243,7 @@ impl Parameter {
     }
 }
 
-/// `/aws/service/bottlerocket/aws-k8s-1.36/x86_64/latest/image_version` and its like.
+/// A public parameter, such as `/aws/service/bottlerocket/aws-k8s-1.36/x86_64/latest/image_version`.
 fn public(req: &Request, name: &str) -> Option<Value> {
     let parts: Vec<&str> = name.trim_start_matches('/').split('/').collect();
     let value = match parts.as_slice() {

@@ -5,17 +5,17 @@ use super::{ec2, eks, iam, k8s, kms, logs, quotas, ssm, sts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// All accounts. Accounts and regions come into being, empty, when first spoken to.
+/// The state of all accounts. An account or region is created, empty, at its first call.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct State {
     pub accounts: BTreeMap<String, Account>,
     pub ids: Ids,
-    /// Simulated unix seconds of the last save, from which the clock goes on.
+    /// Simulated unix seconds of the last save. The clock starts from there after a restart.
     pub saved_at: Option<f64>,
     /// Quota overrides of this run, by quota code (`L-…`) or name; see [`quotas::limit`].
     #[serde(skip)]
     pub quotas: BTreeMap<String, f64>,
-    /// What becomes of resources, where it isn't the usual.
+    /// The `resources` rules of the fault script.
     #[serde(skip)]
     pub fates: Fates,
 }
@@ -47,13 +47,13 @@ impl State {
         self.account(account).regions.entry(region.to_owned()).or_default()
     }
 
-    /// Brings the time-dependent states of one region up to `now` (simulated unix seconds).
+    /// Brings the states of one region's resources up to `now` (simulated unix seconds).
     pub fn settle(&mut self, account: &str, region: &str, now: f64) {
         self.region(account, region).ec2.settle(now);
         eks::settle(self, account, region, now);
     }
 
-    /// From now on `fates` says what becomes of resources; what was stuck goes on.
+    /// Replaces the `resources` rules of the fault script. Stuck resources go on.
     pub fn set_fates(&mut self, fates: Fates) {
         self.fates = fates;
         for region in self.accounts.values_mut().flat_map(|account| account.regions.values_mut()) {
@@ -75,7 +75,7 @@ impl State {
     }
 }
 
-/// Ids that look like AWS's and repeat from run to run: a counter, scrambled.
+/// Ids that look like AWS's and are the same in every run: a scrambled counter.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Ids {
     next: u64,
@@ -83,7 +83,7 @@ pub struct Ids {
 
 impl Ids {
     fn scrambled(&mut self) -> u64 {
-        // SplitMix64: a bijection of the counter, so two ids never meet.
+        // SplitMix64 is a bijection of the counter, so two ids are never the same.
         self.next = self.next.wrapping_add(1);
         let mut z = self.next.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

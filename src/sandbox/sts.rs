@@ -1,4 +1,4 @@
-//! Who calls: identities and assumed roles.
+//! STS: the caller's identity, and assumed roles.
 
 use super::clock::{iso8601, wall};
 use super::state::{Account, State, partition};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Sessions by access key.
+/// Assumed-role sessions, by access key.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Sts {
     sessions: BTreeMap<String, Session>,
@@ -65,7 +65,7 @@ fn assume_role(state: &mut State, req: &Request) -> Reply {
         return Err(Fault::new(403, "AccessDenied", message));
     };
     let (key, secret, token) = (state.ids.unique("ASIA"), state.ids.hex(40), state.ids.hex(160));
-    // Access keys have 20 characters, unlike the unique ids of users and roles.
+    // Access keys have 20 characters. Unique ids of users and roles have 21.
     let key: String = key.chars().take(20).collect();
     let arn = format!("arn:{}:sts::{account}:assumed-role/{name}/{session}", req.partition());
     let user_id = format!("{id}:{session}");
@@ -73,14 +73,14 @@ fn assume_role(state: &mut State, req: &Request) -> Reply {
     Ok(json!({
         "Credentials": {
             "AccessKeyId": key, "SecretAccessKey": secret, "SessionToken": token,
-            // Judged by the client's clock, which is real; the sandbox takes the key for as long as it lives.
+            // The client compares this with its own, real clock. The sandbox itself accepts the key as long as it runs.
             "Expiration": iso8601(wall() + f64::from(seconds)),
         },
         "AssumedRoleUser": {"AssumedRoleId": user_id, "Arn": arn},
     }))
 }
 
-/// Whether a trust policy lets the caller, or its whole account, assume the role. Conditions aren't looked at.
+/// Whether a trust policy lets the caller, or its whole account, assume the role. Conditions are ignored.
 fn trusts(policy: &str, req: &Request) -> bool {
     let policy: Value = serde_json::from_str(policy).unwrap_or_default();
     let statements = match policy.get("Statement") {

@@ -1,14 +1,14 @@
-//! AWS's wire protocols: from an HTTP request to one decoded call, and from its result to an HTTP response.
+//! AWS's wire protocols: decodes an HTTP request into a call, and encodes the call's result as an HTTP response.
 //!
-//! Rules are those of the Smithy specification ("AWS EC2 query", "AWS Query", "AWS JSON 1.1", "AWS restJson1") and of
-//! the service models in botocore 1.44.5; neither botocore nor the Rust SDK picks another protocol for these services.
+//! The rules are from the Smithy specification ("AWS EC2 query", "AWS Query", "AWS JSON 1.1", "AWS restJson1") and of
+//! the service models in botocore 1.44.5; Both botocore and the Rust SDK use these protocols for these services.
 
 use super::{eks, state};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// An HTTP request as it came, with its body read to the end. Header names are lower case.
+/// An HTTP request as received, with the whole body. Header names are in lower case.
 #[derive(Debug, Default, Clone)]
 pub struct HttpRequest {
     pub method: String,
@@ -59,7 +59,7 @@ pub enum Protocol {
 }
 
 impl Service {
-    /// By the name in the SigV4 credential scope.
+    /// The service of a name in the SigV4 credential scope.
     pub fn from_signing_name(name: &str) -> Option<Self> {
         Some(match name {
             "ec2" => Self::Ec2,
@@ -105,7 +105,7 @@ impl Service {
     }
 }
 
-/// Who calls, by the access key in the credential scope.
+/// The caller's identity, from the access key in the credential scope.
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub arn: String,
@@ -127,9 +127,9 @@ pub struct Request {
     pub params: Value,
     /// Simulated unix seconds.
     pub now: f64,
-    /// `http://127.0.0.1:PORT`, no slash at the end.
+    /// `http://127.0.0.1:PORT` without a slash at the end.
     pub base_url: String,
-    /// Also the `x-amzn-requestid` of the answer.
+    /// Also sent as `x-amzn-requestid` of the answer.
     pub request_id: String,
 }
 
@@ -139,12 +139,12 @@ impl Request {
         text(&self.params, name)
     }
 
-    /// A list of strings; a lone string is a list of one, absence an empty list.
+    /// A list of strings. A single string is a list of one; a missing member is an empty list.
     pub fn texts(&self, name: &str) -> Vec<String> {
         texts(&self.params, name)
     }
 
-    /// A list of objects; absence is an empty list.
+    /// A list of objects. A missing member is an empty list.
     pub fn items(&self, name: &str) -> &[Value] {
         items(&self.params, name)
     }
@@ -158,7 +158,7 @@ impl Request {
         format!("arn:{}:{}:{}:{}:{resource}", self.partition(), self.service.name(), self.region, self.account)
     }
 
-    /// The service's own answer to an operation that the sandbox lacks.
+    /// The service's own error for an operation that the sandbox doesn't have.
     pub fn unknown_operation(&self) -> Fault {
         let code = match self.service.protocol() {
             Protocol::Ec2 | Protocol::Query => "InvalidAction",
@@ -217,7 +217,7 @@ impl Fault {
         Self { status, code: code.to_owned(), message: message.into(), fields: Vec::new() }
     }
 
-    /// With one more member in the error's body.
+    /// Adds a member to the error's body.
     #[must_use]
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
         self.fields.push((member.to_owned(), value.into()));
@@ -225,11 +225,11 @@ impl Fault {
     }
 }
 
-/// The result's members under their wire names. In XML, those that begin with `_` don't go out, and the values of a list
-/// that begins with `+` go out one after another under its name (a flattened list).
+/// The result's members under their wire names. In XML, members that begin with `_` aren't sent, and a list whose name
+/// begins with `+` is sent as a flattened list: its values one after another under its name.
 pub type Reply = Result<Value, Fault>;
 
-/// What the credential scope tells.
+/// Access key, region and service from the credential scope.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     pub access_key: String,
@@ -325,7 +325,8 @@ fn body(bytes: &[u8]) -> Result<Value, Fault> {
         .map_err(|why| Fault::new(400, "SerializationException", format!("The body is no JSON: {why}")))
 }
 
-/// The operation of a method and path, and the path's labels; templates name labels as in `/clusters/{name}`.
+/// The operation of a method and path, and the values of the path's labels. Route templates name labels as in
+/// `/clusters/{name}`.
 fn route<'r>(
     routes: &[(&str, &'r str, &'r str)],
     method: &str,
@@ -360,14 +361,14 @@ fn form(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Flat query keys as a tree, before its numeric branches are known to be lists.
+/// Flat query keys as a tree. Branches with numeric keys aren't lists yet.
 #[derive(Default)]
 struct Branch {
     leaf: Option<String>,
     children: BTreeMap<String, Branch>,
 }
 
-/// Deeper keys than any operation has stay flat, so that no request can exhaust the stack.
+/// Keys that are deeper than this stay flat, so that no request can exhaust the stack. No operation has such keys.
 const MAX_DEPTH: usize = 32;
 
 fn nested(pairs: &[(String, String)]) -> Value {
@@ -379,7 +380,7 @@ fn nested(pairs: &[(String, String)]) -> Value {
         }
         at.leaf = Some(value.clone());
     }
-    // The top is an object even if a client sends nothing but numbers.
+    // The top is always an object, even if all its keys are numbers.
     Value::Object(root.children.into_iter().map(|(key, branch)| (key, branch.value())).collect())
 }
 
@@ -426,7 +427,7 @@ pub fn encode(service: Service, operation: &str, request_id: &str, reply: &Reply
     }
 }
 
-/// An error for a request whose service isn't known, in the form its headers suggest.
+/// An error for a request whose service isn't known, in the protocol that its headers suggest.
 pub fn encode_unattributed(request: &HttpRequest, request_id: &str, fault: &Fault) -> HttpResponse {
     let service = if !request.header("x-amz-target").is_empty() {
         Service::Kms
@@ -509,7 +510,7 @@ fn escape(xml: &mut String, text: &str) {
             '<' => xml.push_str("&lt;"),
             '>' => xml.push_str("&gt;"),
             '\r' => xml.push_str("&#xD;"),
-            // XML 1.0 has no way to write other control characters.
+            // XML 1.0 can't express other control characters.
             c if c < ' ' && c != '\n' && c != '\t' => {}
             c => xml.push(c),
         }

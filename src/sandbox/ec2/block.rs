@@ -1,4 +1,4 @@
-//! Blocks of addresses that a VPC has beside its first.
+//! Secondary CIDR blocks of a VPC.
 
 use super::{Call, Doc, Ec2, Fault, Reply, cidr, edit, fault, get, invalid, list, values};
 use ipnet::Ipv4Net;
@@ -8,8 +8,8 @@ const BLOCKS_QUOTA: &str = "L-83CA0A9D";
 /// "IPv6 CIDR blocks per VPC" (VPC User Guide, "Amazon VPC quotas").
 const IPV6_BLOCKS: usize = 5;
 
-/// Private ranges: a VPC within one takes no block of another (VPC User Guide, "IPv4 CIDR block association
-/// restrictions"), and one outside of them takes none at all.
+/// Private ranges. A VPC in one of them can't take a block of another (VPC User Guide, "IPv4 CIDR block association
+/// restrictions"). A VPC outside of all of them can't take any of them.
 const PRIVATE: &[&str] = &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "198.19.0.0/16"];
 
 impl Call<'_> {
@@ -59,7 +59,7 @@ impl Call<'_> {
         self.add_block(vpc_id, FOUR, item)
     }
 
-    /// A block of Amazon's pool; its number comes from the association's.
+    /// An IPv6 block of Amazon's pool. Its number is derived from the id of the association.
     fn associate_ipv6(&mut self, vpc_id: &str) -> Reply {
         let have = list(self.ec2.find("vpc", vpc_id)?, SIX.set).len();
         if have >= IPV6_BLOCKS {
@@ -163,7 +163,7 @@ const SIX: Family = Family {
 };
 
 impl Family {
-    /// The association as the call that changes it shows it.
+    /// The association, as the call that makes or removes it returns it.
     fn reply(self, vpc_id: &str, mut item: Value, state: &str) -> Value {
         if let Value::Object(item) = &mut item {
             item.insert(self.state.to_owned(), json!({"state": state}));

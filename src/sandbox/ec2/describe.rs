@@ -15,9 +15,9 @@ pub(super) struct Listing {
     ids: &'static str,
     /// The list in the reply.
     set: &'static str,
-    /// Bounds of `MaxResults`; none if the operation isn't paged.
+    /// Bounds of `MaxResults`. `None`: the operation isn't paged.
     pages: Option<(usize, usize)>,
-    /// Filter names and the paths that they look at; `tag:KEY` and `tag-key` go everywhere.
+    /// Filter names and the paths that they compare. `tag:KEY` and `tag-key` work for every operation.
     filters: &'static [(&'static str, &'static str)],
 }
 
@@ -98,7 +98,7 @@ pub(super) fn listing(operation: &str) -> Option<&'static Listing> {
     LISTINGS.iter().find(|listing| listing.operation == operation)
 }
 
-/// Filters of a request: values of one filter are alternatives, filters must all hold.
+/// Filters of a request. One of a filter's values must match; all filters must match.
 pub(super) struct Filters(Vec<(Test, Vec<String>)>);
 
 enum Test {
@@ -136,7 +136,8 @@ impl Filters {
         self.0.iter().all(|(test, patterns)| test.any(doc, patterns))
     }
 
-    /// Whether a document may pass once its computed members are there: what has no value yet isn't judged.
+    /// Whether a document may match once its computed members are added. A filter on a path without a value isn't
+    /// applied yet.
     fn may_pass(&self, doc: &Doc) -> bool {
         self.0.iter().all(|(test, patterns)| {
             matches!(test, Test::Path(path) if !super::walk(doc, path, &mut |_| true)) || test.any(doc, patterns)
@@ -145,7 +146,7 @@ impl Filters {
 }
 
 impl Test {
-    /// Whether any value of the document is like any of the patterns.
+    /// Whether any value of the document matches any of the patterns.
     fn any(&self, doc: &Doc, patterns: &[String]) -> bool {
         let likes = |value: &str| patterns.iter().any(|pattern| like(pattern, value));
         let mut tags = list(doc, "tagSet").iter().chain(list(doc, "_tagSet"));
@@ -182,7 +183,7 @@ fn like(pattern: &str, value: &str) -> bool {
     }
     let end = rest.split_off(rest.len() - last.len());
     let tail = rest.split_off(first.len());
-    // Between the ends, each piece may take the first place where it fits.
+    // Between the first and the last piece, the leftmost match of each piece is enough.
     let mut left = tail.as_slice();
     fits(first, &rest)
         && fits(&last, &end)
@@ -241,7 +242,7 @@ impl Call<'_> {
         }
     }
 
-    /// One page of what was found, in the order of its keys; the token is the last key of the page before.
+    /// One page of the results, ordered by key. The token is the last key of the previous page.
     pub(super) fn page(&self, set: &str, least: usize, most: usize, mut found: Vec<(String, Value)>) -> Reply {
         let size = match self.req.text("MaxResults") {
             None => most,
@@ -270,7 +271,7 @@ impl Call<'_> {
 }
 
 impl Ec2 {
-    /// A resource with the members that follow from others.
+    /// A resource with its computed members.
     pub(super) fn presented(&self, id: &str, doc: &Doc) -> Doc {
         let mut doc = doc.clone();
         match id.split_once('-').map(|(prefix, _)| prefix) {
@@ -290,7 +291,7 @@ impl Ec2 {
         doc
     }
 
-    /// Rules of every group, or of none if they aren't wanted.
+    /// Rules of every group. Empty if `wanted` is false.
     fn rules_by_group(&self, wanted: bool) -> BTreeMap<&str, Vec<&Doc>> {
         let mut rules: BTreeMap<&str, Vec<&Doc>> = BTreeMap::new();
         for (id, _) in self.of_kind("sg").filter(|_| wanted) {

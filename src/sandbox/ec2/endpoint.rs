@@ -12,7 +12,7 @@ const GATEWAYS_QUOTA: &str = "L-1B52E74A";
 const CREATE_SECONDS: f64 = 90.0;
 const DELETE_SECONDS: f64 = 60.0;
 
-/// Services that have gateway endpoints, beside interface endpoints.
+/// Services that have gateway endpoints as well as interface endpoints.
 const GATEWAYS: &[&str] = &["dynamodb", "s3"];
 const SERVICES: &[&str] = &[
     "acm-pca",
@@ -82,8 +82,8 @@ const SERVICES: &[&str] = &[
     "xray",
 ];
 
-/// Services that have no endpoints in some zones, by the zones' ids (SES developer guide, "Setting up VPC endpoints with
-/// Amazon SES").
+/// Services without endpoints in some zones, by zone id (SES developer guide, "Setting up VPC endpoints with Amazon
+/// SES").
 const LACKING: &[(&str, &[&str])] = &[(
     "email-smtp",
     &["use1-az2", "use1-az3", "use1-az5", "usw1-az2", "usw2-az4", "apne2-az4", "cac1-az3", "cac1-az4"],
@@ -95,15 +95,15 @@ fn zones_of(region: &str, service: &str) -> Vec<String> {
     super::zones(region).into_iter().filter(|(_, id)| !lacks(id)).map(|(zone, _)| zone).collect()
 }
 
-/// Services whose endpoints take no policy of their own.
+/// Services whose endpoints accept no endpoint policy.
 const FULL_ACCESS: &[&str] = &["email-smtp"];
 
 const GATEWAY_POLICY: &str =
     r#"{"Version":"2008-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}"#;
 const INTERFACE_POLICY: &str = r#"{"Statement":[{"Action":"*","Effect":"Allow","Principal":"*","Resource":"*"}]}"#;
 
-/// `com.amazonaws.us-east-1.ec2`. In China the names of most interface endpoints begin with `cn.`; in the European
-/// Sovereign Cloud ECR's begin with the partition's own domain.
+/// `com.amazonaws.us-east-1.ec2`. In China the names of most interface endpoints begin with `cn.`. In the European
+/// Sovereign Cloud the names of ECR's endpoints begin with the partition's own domain.
 fn service_name(region: &str, service: &str) -> String {
     let domain = match super::super::state::partition(region) {
         "aws-cn" if !["s3", "dynamodb", "logs"].contains(&service) => "cn.com.amazonaws",
@@ -122,12 +122,12 @@ fn private_name(region: &str, service: &str) -> String {
     }
 }
 
-/// A prefix list keeps its id for good; that of S3 in us-east-1 is the real one.
+/// The id of a prefix list never changes. The id of S3's list in us-east-1 is the real one.
 fn prefix_list(region: &str, service: &str) -> String {
     match (region, service) {
         ("us-east-1", "s3") => "pl-63a5400a".to_owned(),
         ("us-east-1", "dynamodb") => "pl-02cd2c6b".to_owned(),
-        // FNV-1a: any stable digest does.
+        // FNV-1a. Any stable digest would do.
         _ => format!(
             "pl-{:08x}",
             service
@@ -138,7 +138,7 @@ fn prefix_list(region: &str, service: &str) -> String {
     }
 }
 
-/// The lists that AWS keeps; no other can be made here.
+/// The sandbox has only AWS-managed prefix lists. Customer-managed ones can't be made.
 pub(super) fn known_prefix_list(region: &str, id: &str) -> Result<(), Fault> {
     if GATEWAYS.iter().any(|service| prefix_list(region, service) == id) {
         return Ok(());
@@ -196,7 +196,7 @@ impl Call<'_> {
         self.within(quota, self.ec2.of_kind("vpce").filter(mine).count(), "VpcEndpointLimitExceeded", "VPC endpoints")?;
         let document = req.text("PolicyDocument");
         document.as_deref().map_or(Ok(()), policy)?;
-        // As EC2 says it (awslabs/landing-zone-accelerator-on-aws#224).
+        // EC2's error text: awslabs/landing-zone-accelerator-on-aws#224.
         if document.is_some() && FULL_ACCESS.contains(service) {
             return Err(parameter(format!("Service {name} only supports the full-access endpoint policy.")));
         }
@@ -256,7 +256,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Route tables for a gateway endpoint: of its VPC, and without a route to the service.
+    /// The route tables of a gateway endpoint must belong to its VPC and have no route to the service.
     fn can_route(&self, vpc_id: &str, service: &str, tables: &[String]) -> Result<(), Fault> {
         let prefix_list = prefix_list(&self.req.region, service);
         for id in tables {
@@ -283,7 +283,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Subnets for an interface endpoint: of its VPC, and one in a zone.
+    /// The subnets of an interface endpoint must belong to its VPC, at most one in each zone.
     fn one_for_each_zone(&self, vpc_id: &str, subnets: &[String], present: &[String]) -> Result<(), Fault> {
         let mut zones = Vec::new();
         for id in present.iter().chain(subnets) {
@@ -301,7 +301,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// EC2's words: terraform-aws-vpc #785.
+    /// EC2's error text: terraform-aws-vpc #785.
     fn in_these_zones(&self, service: &str, service_name: &str, subnets: &[String]) -> Result<(), Fault> {
         let zones = zones_of(&self.req.region, service);
         let lacks = |id: &&String| self.ec2.subnet(id).is_some_and(|subnet| !zones.contains(&subnet.zone));
@@ -413,7 +413,7 @@ impl Call<'_> {
             interface.insert("groupSet".to_owned(), groups.clone().into());
             let subnet = get(interface, "subnetId").to_owned();
             if remove_subnets.contains(&subnet) {
-                // As with an endpoint that is deleted, its interface is there for a while.
+                // The interface stays for a while, as after the deletion of an endpoint.
                 interface.insert("_owner".to_owned(), Value::Null);
                 self.ec2.due.insert(eni.clone(), req.now + DELETE_SECONDS);
                 let endpoint = self.ec2.find_mut("vpce", &id)?;
@@ -536,7 +536,7 @@ impl Ec2 {
         }
     }
 
-    /// Takes the routes to a gateway endpoint out of these tables, or of all.
+    /// Removes the routes to a gateway endpoint from these tables, or from all.
     fn forget_routes(&mut self, id: &str, tables: Option<&[String]>) {
         let listed = |table: &str| tables.is_none_or(|tables| tables.iter().any(|one| one == table));
         for (_, table) in self.resources.iter_mut().filter(|(key, _)| key.starts_with("rtb-") && listed(key)) {

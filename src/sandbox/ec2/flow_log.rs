@@ -4,7 +4,7 @@ use super::super::clock::iso8601;
 use super::{Call, Fault, Reply, fault, get, invalid, missing};
 use serde_json::{Value, json};
 
-/// Resource type and the prefix of its ids.
+/// Resource type and id prefix.
 const TYPES: &[(&str, &str)] = &[("VPC", "vpc"), ("Subnet", "subnet"), ("NetworkInterface", "eni")];
 const FORMAT: &str = "${version} ${account-id} ${interface-id} ${srcaddr} ${dstaddr} ${srcport} ${dstport} ${protocol} ${packets} ${bytes} ${start} ${end} ${action} ${log-status}";
 

@@ -1,5 +1,5 @@
-//! Security groups and their rules. A rule is a resource of its own (`sgr-…`); the permissions of a group are made from
-//! its rules.
+//! Security groups and their rules. A rule is a resource of its own (`sgr-…`). The permissions of a group are computed
+//! from its rules.
 
 use super::super::state::Ids;
 use super::super::wire::{items, text};
@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 const GROUPS_QUOTA: &str = "L-E79EC296";
 const RULES_QUOTA: &str = "L-0EA8095F";
 
-/// Characters of names and descriptions in a VPC (API reference, CreateSecurityGroup).
+/// Punctuation that names and descriptions of groups in a VPC may have (API reference, CreateSecurityGroup).
 const PUNCTUATION: &str = " ._-:/()#,@[]+=&;{}!$*";
 
-/// What makes two rules the same; the description doesn't.
+/// Two rules with the same values of these members are duplicates. The description doesn't count.
 const IDENTITY: &[&str] =
     &["ipProtocol", "fromPort", "toPort", "cidrIpv4", "cidrIpv6", "prefixListId", "referencedGroupInfo"];
 
@@ -33,7 +33,7 @@ const REVOKED: &[&str] = &[
 ];
 
 impl Ec2 {
-    /// A group with the rule that lets everything out, as AWS makes each.
+    /// Makes a group with the egress rule that allows everything, as AWS does.
     #[expect(clippy::too_many_arguments, reason = "a group is all of these")]
     pub fn add_group(
         &mut self,
@@ -56,20 +56,21 @@ impl Ec2 {
         }
         self.resources.insert(id.clone(), group);
         self.add_rule(ids, account, &id, true, everything(json!({"cidrIpv4": "0.0.0.0/0"})));
-        // Where the VPC has an IPv6 block, there too (moto, issue 2647; terraform-provider-aws, pull request 47192).
+        // If the VPC has an IPv6 block, AWS adds an egress rule for IPv6 (moto, issue 2647; terraform-provider-aws,
+        // pull request 47192).
         if self.resources.get(vpc_id).is_some_and(|vpc| !super::list(vpc, "ipv6CidrBlockAssociationSet").is_empty()) {
             self.add_rule(ids, account, &id, true, everything(json!({"cidrIpv6": "::/0"})));
         }
         id
     }
 
-    /// Lets everything in from the group's own members.
+    /// Adds the ingress rule that allows everything from members of the same group.
     pub fn allow_from_self(&mut self, ids: &mut Ids, account: &str, group_id: &str) {
         let myself = json!({"referencedGroupInfo": {"groupId": group_id, "userId": account}});
         self.add_rule(ids, account, group_id, false, everything(myself));
     }
 
-    /// Removes a group (or another resource) with its rules, whatever depends on it.
+    /// Removes a group (or another resource) with its rules. Doesn't check what depends on it.
     pub fn remove_group(&mut self, id: &str) {
         self.resources.remove(id);
         self.resources.retain(|rule, doc| !rule.starts_with("sgr-") || get(doc, "groupId") != id);
@@ -175,7 +176,7 @@ impl Call<'_> {
                 return Err(fault("InvalidPermission.Duplicate", message));
             }
         }
-        // The quota counts IPv4 and IPv6 apart; rules without an address count in both.
+        // The quota counts IPv4 and IPv6 rules separately. A rule without a CIDR block counts for both.
         for other in ["cidrIpv6", "cidrIpv4"] {
             let counted = |rule: &&Doc| !rule.contains_key(other);
             let have = self.ec2.rules(&group_id, egress).map(|(_, rule)| rule).filter(counted).count();
@@ -219,7 +220,7 @@ impl Call<'_> {
         Ok(json!({"return": true, "revokedSecurityGroupRuleSet": gone}))
     }
 
-    /// UpdateSecurityGroupRuleDescriptions…
+    /// `UpdateSecurityGroupRuleDescriptionsIngress` and `…Egress`.
     pub(super) fn describe_rules_anew(&mut self, egress: bool) -> Reply {
         let group_id = self.existing("sg", "GroupId")?;
         let mut changes = Vec::new();
@@ -296,7 +297,7 @@ impl Call<'_> {
     }
 }
 
-/// A CIDR block without host bits, as rules want it.
+/// A CIDR block. Rules accept no host bits.
 fn block<N: std::str::FromStr + PartialEq + ToString>(text: &str, trunc: fn(&N) -> N) -> Result<String, Fault> {
     match text.parse::<N>() {
         Ok(net) if trunc(&net) == net => Ok(net.to_string()),
@@ -345,7 +346,7 @@ fn ports(permission: &Value) -> Result<Doc, Fault> {
             (from, to)
         }
         "icmp" | "icmpv6" => (from.unwrap_or(-1), to.unwrap_or(-1)),
-        // Other protocols have no ports; given ones mean all.
+        // Other protocols have no ports. Ports in the request are ignored: the rule is for all.
         protocol if protocol == "-1" || numbered => (-1, -1),
         _ => return Err(invalid(format!("Invalid value '{given}' for IP protocol. Unknown protocol."))),
     };

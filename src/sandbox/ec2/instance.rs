@@ -13,11 +13,11 @@ pub struct NewInstance<'a> {
     pub groups: &'a [String],
     /// Such as `m7i.large`.
     pub kind: &'a str,
-    /// Whose it is; goes with [`Ec2::stop_instances`].
+    /// The owner, by which [`Ec2::stop_instances`] finds it.
     pub owner: &'a str,
     /// Data of its launch template.
     pub template: &'a Value,
-    /// The instance's tags beside those of the template.
+    /// Tags of the instance, in addition to those of the template.
     pub tags: &'a [(String, String)],
 }
 
@@ -29,7 +29,8 @@ const FILTERS: &[(&str, &str)] = &[
     ("vpc-id", "vpcId"),
 ];
 
-/// The tags that a template gives to what it starts of this type.
+/// The tags that a template gives to resources of this type that a launch
+/// makes.
 fn given(template: &Value, of: &str) -> Vec<(String, String)> {
     let specifications = items(template, "tagSpecificationSet").iter();
     let specifications = specifications.filter(|one| text(one, "resourceType").as_deref() == Some(of));

@@ -1,4 +1,4 @@
-//! Network interfaces: those of gateways, endpoints and clusters, and those that people make.
+//! Network interfaces: of gateways, endpoints and clusters, and those that callers make.
 
 use super::{Call, Doc, Ec2, Fault, Ids, Reply, done, fault, get, invalid, list, tag, values};
 use serde_json::{Value, json};
@@ -17,10 +17,10 @@ pub struct NewInterface<'a> {
     pub description: &'a str,
     /// `interface`, `nat_gateway`, `vpc_endpoint` …
     pub kind: &'a str,
-    /// Who may remove it; an interface without an owner is a customer's own and is `available`.
+    /// The only service that may remove it. An interface without an owner is the customer's and is `available`.
     pub owner: &'a str,
     pub tags: &'a [(String, String)],
-    /// A wanted address, or the lowest free one.
+    /// The requested address. `None`: the lowest free one.
     pub address: Option<&'a str>,
 }
 
@@ -78,7 +78,7 @@ impl Ec2 {
         }
     }
 
-    /// One address more or less that a subnet has free.
+    /// Changes the number of a subnet's free addresses.
     fn count_address(&mut self, subnet_id: &str, by: i64) {
         if let Some(subnet) = self.resources.get_mut(subnet_id) {
             let free = subnet.get(FREE).and_then(Value::as_i64).unwrap_or_default();
@@ -102,7 +102,7 @@ impl Ec2 {
                 Err(_) => Err(invalid(format!("Invalid value '{wanted}' for privateIpAddress"))),
             };
         }
-        // The first four and the last address of a subnet are AWS's.
+        // AWS reserves the first four addresses and the last address of a subnet.
         let first = u32::from(net.network()) + 4;
         (first..u32::from(net.broadcast()))
             .map(|n| Ipv4Addr::from(n).to_string())

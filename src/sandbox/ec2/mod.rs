@@ -1,9 +1,9 @@
 //! EC2: the network parts, security groups, launch templates and tags that a cluster needs.
 //!
-//! Every resource is a document in the very shape that its Describe operation puts on the wire (members by their wire
-//! names, keys that begin with `_` never shown), stored under its id; the id's prefix tells its kind. So describing,
-//! filtering, tagging, paging and dependency checks are written once, over tables. Error codes and texts are those of
-//! the EC2 API reference ("Error codes for the Amazon EC2 API").
+//! Every resource is a document in exactly the shape that its Describe operation puts on the wire: members have their
+//! wire names, and keys that begin with `_` are never shown. It is stored under its id, and the id's prefix says what
+//! kind it is. So describing, filtering, tagging, paging and dependency checks are written once and driven by tables.
+//! Error codes and texts are those of the EC2 API reference ("Error codes for the Amazon EC2 API").
 //!
 //! What EKS uses of this module (all on [`Ec2`], reached as `state.region(account, region).ec2`):
 //! - `subnet(id) -> Option<Subnet>`: VPC, zone, zone id, free addresses;
@@ -59,30 +59,30 @@ pub struct Ec2 {
     resources: BTreeMap<String, Doc>,
     /// When (simulated unix seconds) a resource passes into its next state.
     due: BTreeMap<String, f64>,
-    /// The same of those that stay where they are, by script.
+    /// The same for resources that a fault script holds in their state (`stuck`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     stuck: BTreeMap<String, f64>,
-    /// What client tokens made, by operation and token.
+    /// What the calls with client tokens created, by operation and token.
     tokens: BTreeMap<String, Token>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Token {
     params: Value,
-    /// Ids, with commas between them; a version of a launch template is `lt-…/2`.
+    /// Ids, separated by commas. A version of a launch template is `lt-…/2`.
     made: String,
     at: f64,
-    /// What was made, as it was shown then.
+    /// The resource as the first call returned it.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     shown: Value,
 }
 
-/// Of these, a token gives back what was made with it even where that is deleted since, and says nothing of that (EC2
-/// developer guide, "Ensuring idempotency in Amazon EC2 API requests": a retry "completes successfully without performing
-/// any further actions").
+/// For these operations, a repeated token returns the resource of the first call even if that has been deleted since
+/// (EC2 developer guide, "Ensuring idempotency in Amazon EC2 API requests": a retry "completes successfully without
+/// performing any further actions").
 const REMEMBERED: &[&str] = &["CreateFlowLogs", "CreateRouteTable", "CreateVpcEndpoint"];
 
-/// EC2 forgets client tokens; its docs give 24 hours for launch templates.
+/// EC2 forgets client tokens after some time. Its docs give 24 hours for launch templates.
 const TOKEN_SECONDS: f64 = 86_400.0;
 
 pub struct Vpc {
@@ -106,7 +106,7 @@ pub struct LaunchTemplate {
     pub data: Value,
 }
 
-/// Prefix of the id, type in tag specifications, code and text for an unknown id, code for an id that is none.
+/// Prefix of the id; type in tag specifications; code and text for an unknown id; code for a malformed id.
 struct Kind {
     prefix: &'static str,
     tag_type: &'static str,
@@ -148,7 +148,7 @@ impl Kind {
     }
 
     fn named(prefix: &str) -> &'static Kind {
-        // Every caller names a row of the table; the first stands in only so that this can't fail.
+        // Every caller names a prefix of the table. The fallback to the first row is never used; it avoids a panic.
         KINDS.iter().find(|kind| kind.prefix == prefix).unwrap_or(&KINDS[0])
     }
 
@@ -165,7 +165,7 @@ impl Kind {
     }
 }
 
-/// One call at work: the region's EC2, and what it needs from outside.
+/// The context of one call: the region's EC2, and what the call needs from outside of it.
 struct Call<'a> {
     ec2: &'a mut Ec2,
     ids: &'a mut Ids,
@@ -263,7 +263,7 @@ impl Ec2 {
         }
     }
 
-    /// What was stuck goes on.
+    /// Lets stuck resources go on to their next state.
     pub fn release(&mut self) {
         self.due.append(&mut self.stuck);
     }
@@ -293,19 +293,19 @@ impl Ec2 {
         Some(get(group, "vpcId").to_owned())
     }
 
-    /// What a resource's ARN calls its type, and its tags.
+    /// The resource's type as its ARN has it, and its tags.
     pub fn tagged(&self, id: &str) -> Option<(&'static str, BTreeMap<String, String>)> {
         let doc = self.resources.get(id)?;
         let tag = |tag: &Value| Some((tag["key"].as_str()?.to_owned(), tag["value"].as_str()?.to_owned()));
         Some((Kind::of(id)?.tag_type, list(doc, "tagSet").iter().filter_map(tag).collect()))
     }
 
-    /// The VPC that a resource lies in.
+    /// The VPC of a resource.
     pub fn vpc_of(&self, id: &str) -> Option<&str> {
         self.resources.get(id)?.get("vpcId")?.as_str()
     }
 
-    /// The resources that an id, the name of a launch template or an association stands for.
+    /// The ids of the resources that `name` refers to: an id, a launch template's name or an association's id.
     pub fn resources_of(&self, name: &str) -> Vec<String> {
         let members =
             [("associationSet.routeTableAssociationId", "rtb"), ("cidrBlockAssociationSet.associationId", "vpc")];
@@ -321,7 +321,7 @@ impl Ec2 {
         }
     }
 
-    /// Sets a tag, whoever reserves its key.
+    /// Sets a tag. Reserved keys (`aws:`) are allowed.
     pub fn tag(&mut self, id: &str, key: &str, value: &str) {
         if let Some(doc) = self.resources.get_mut(id) {
             tag::set(doc, key, value);
@@ -363,7 +363,7 @@ impl Call<'_> {
         self.req.text(name).ok_or_else(|| missing(name))
     }
 
-    /// The id in a parameter, of something that exists.
+    /// The id in a parameter. The resource must exist.
     fn existing(&self, prefix: &str, param: &str) -> Result<String, Fault> {
         let id = self.require(param)?;
         self.ec2.find(prefix, &id)?;
@@ -385,7 +385,7 @@ impl Call<'_> {
         Ok(id)
     }
 
-    /// Creates, or gives what an identical call with the same client token has created.
+    /// Creates a resource, or returns the one that an identical call with the same client token created.
     fn once(&mut self, create: impl FnOnce(&mut Self) -> Result<String, Fault>) -> Result<String, Fault> {
         let Some(token) = self.req.text("ClientToken") else { return create(self) };
         if token.len() > 128 || !token.is_ascii() {
@@ -411,7 +411,7 @@ impl Call<'_> {
         Ok(made)
     }
 
-    /// What is to become of something after so many seconds, or as its fate wants it.
+    /// Schedules the next state of a resource: after `seconds`, unless a fault script says otherwise.
     fn becomes(&mut self, kind: &str, id: &str, during: During, seconds: f64) {
         let Some(doc) = self.ec2.resources.get_mut(id) else { return };
         let tag = list(doc, "tagSet").iter().find(|tag| tag["key"] == "Name").and_then(|tag| tag["value"].as_str());
@@ -424,7 +424,7 @@ impl Call<'_> {
         when.insert(id.to_owned(), self.req.now + seconds * fate.slower);
     }
 
-    /// Refuses one more of something than a quota allows.
+    /// Refuses a new resource where the quota is used up.
     fn within(&self, quota: &str, have: usize, code: &str, what: &str) -> Result<(), Fault> {
         if (have as f64) < super::quotas::limit(self.quotas, quota) {
             return Ok(());
@@ -432,7 +432,7 @@ impl Call<'_> {
         Err(fault(code, format!("The maximum number of {what} has been reached.")))
     }
 
-    /// A stored resource as Describe shows it; one that a token remembers, as it was.
+    /// A stored resource as Describe shows it. A deleted one that a client token remembers is shown as it was.
     fn shown(&self, id: &str) -> Value {
         let remembered = || self.ec2.tokens.values().find(|token| token.made == id).map(|token| token.shown.clone());
         match self.ec2.resources.get(id) {
@@ -467,7 +467,7 @@ fn doc(value: Value) -> Doc {
     }
 }
 
-/// A string member, or nothing.
+/// A string member. Empty if it is missing.
 fn get<'d>(doc: &'d Doc, name: &str) -> &'d str {
     doc.get(name).and_then(Value::as_str).unwrap_or_default()
 }
@@ -476,7 +476,7 @@ fn list<'d>(doc: &'d Doc, name: &str) -> &'d [Value] {
     doc.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// Changes a list member, which is made if it is missing.
+/// Changes a list member. A missing list is created first.
 fn edit<R>(doc: &mut Doc, name: &str, change: impl FnOnce(&mut Vec<Value>) -> R) -> R {
     let mut list = match doc.remove(name) {
         Some(Value::Array(list)) => list,
@@ -487,7 +487,7 @@ fn edit<R>(doc: &mut Doc, name: &str, change: impl FnOnce(&mut Vec<Value>) -> R)
     result
 }
 
-/// Walks the values at a dotted path, and through lists on the way, until one is the wanted.
+/// Visits the values at a dotted path, including the items of lists on it, until `wanted` accepts one.
 fn walk(doc: &Doc, path: &str, wanted: &mut impl FnMut(&Value) -> bool) -> bool {
     fn at(value: &Value, path: Option<&str>, wanted: &mut impl FnMut(&Value) -> bool) -> bool {
         match (value, path) {
@@ -501,7 +501,7 @@ fn walk(doc: &Doc, path: &str, wanted: &mut impl FnMut(&Value) -> bool) -> bool 
     doc.get(name).is_some_and(|value| at(value, rest, wanted))
 }
 
-/// All texts at a dotted path, numbers and booleans in their text form.
+/// All values at a dotted path as text.
 fn values(doc: &Doc, path: &str) -> Vec<String> {
     let mut found = Vec::new();
     walk(doc, path, &mut |value| {

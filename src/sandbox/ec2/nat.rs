@@ -46,7 +46,7 @@ impl Call<'_> {
         }
         let id = self.existing("eipalloc", "AllocationId")?;
         if self.ec2.find("eipalloc", &id)?.contains_key("associationId") {
-            // The interface that holds it is a NAT gateway's, not the caller's.
+            // The address is associated with the interface of a NAT gateway, which isn't the caller's.
             return Err(fault("AuthFailure", "You do not have permission to access the specified resource."));
         }
         self.ec2.resources.remove(&id);
@@ -136,7 +136,8 @@ impl Call<'_> {
         Ok(id)
     }
 
-    /// AWS accepts these, and the gateway fails soon after (VPC user guide, "Troubleshoot NAT gateways").
+    /// AWS accepts these calls, and the gateway becomes `failed` soon after (VPC user guide, "Troubleshoot NAT
+    /// gateways").
     fn why_nat_fails(&self, vpc_id: &str, allocation: &str) -> Option<(&'static str, String)> {
         if self.ec2.with("igw", "attachmentSet.vpcId", vpc_id).next().is_none() {
             return Some(("Gateway.NotAttached", format!("Network {vpc_id} has no Internet gateway attached")));

@@ -1,11 +1,12 @@
-//! Regions, zones and what they offer: static facts.
+//! Regions and availability zones: static facts.
 
 use super::describe::Filters;
 use super::{Call, Doc, Fault, Reply, doc, invalid};
 use serde_json::{Value, json};
 
-/// Region, and its zone letters with the numbers of their zone ids. (A zone's letter and id are matched per account on
-/// AWS; this is one such account, old enough for the fourth zone of Tokyo.) A region that isn't here has zones a, b and c.
+/// A region's zone letters, each with the number of its zone id. On AWS, which letter belongs to which id differs from
+/// account to account. This account is old enough to have the fourth zone of Tokyo. A region that isn't listed has
+/// zones a, b and c.
 #[rustfmt::skip]
 const REGIONS: &[(&str, &str)] = &[
     ("af-south-1", "a1 b2 c3"), ("ap-east-1", "a1 b2 c3"), ("ap-northeast-1", "a4 b3 c1 d2"), ("ap-northeast-2", "a1 b2 c3 d4"),

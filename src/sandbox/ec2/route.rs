@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 const TABLES_QUOTA: &str = "L-589F43AA";
 const ROUTES_QUOTA: &str = "L-93826ACB";
 
-/// Where a route leads: parameter, kind of the id, code and text for an unknown one.
+/// Targets of a route: parameter, id prefix, code and text for an unknown id.
 const TARGETS: &[(&str, &str, &str, &str)] = &[
     ("GatewayId", "igw", "InvalidGatewayID.NotFound", "The gateway ID '{}' does not exist"),
     ("NatGatewayId", "nat", "InvalidNatGatewayID.NotFound", "The natGateway ID '{}' does not exist"),
     ("NetworkInterfaceId", "eni", "InvalidNetworkInterfaceID.NotFound", "The networkInterface ID '{}' does not exist"),
 ];
 
-/// Parameter and member of a route's destination.
+/// Destinations of a route: parameter and wire member.
 const DESTINATIONS: &[(&str, &str)] = &[
     ("DestinationCidrBlock", "destinationCidrBlock"),
     ("DestinationIpv6CidrBlock", "destinationIpv6CidrBlock"),
@@ -22,7 +22,7 @@ const DESTINATIONS: &[(&str, &str)] = &[
 ];
 
 impl Ec2 {
-    /// Whether a subnet's routes lead anywhere outside of its VPC.
+    /// Whether a subnet has a default route out of its VPC.
     pub fn has_way_out(&self, subnet_id: &str) -> bool {
         let vpc_id = self.resources.get(subnet_id).map(|subnet| get(subnet, "vpcId")).unwrap_or_default();
         let main = || self.with("rtb", "vpcId", vpc_id).find(|(_, table)| holds(table, "associationSet.main", "true"));
@@ -77,7 +77,7 @@ impl Call<'_> {
         done()
     }
 
-    /// The member and value of the route's destination, in canonical form.
+    /// The wire member and the canonical value of the route's destination.
     fn destination(&self) -> Result<(&'static str, String), Fault> {
         let mut given = DESTINATIONS.iter().filter_map(|(param, member)| Some((*member, self.req.text(param)?)));
         let (member, text) = given.next().ok_or_else(|| missing("DestinationCidrBlock"))?;
@@ -97,7 +97,7 @@ impl Call<'_> {
         }
     }
 
-    /// The member and value of the route's target, which must belong to the table's VPC and be usable.
+    /// The wire member and the value of the route's target. The target must belong to the table's VPC and be usable.
     fn target(&self, table_id: &str) -> Result<(String, String), Fault> {
         let mut given = TARGETS.iter().filter_map(|row| Some((row, self.req.text(row.0)?)));
         let ((param, kind, code, text), id) = given.next().ok_or_else(|| missing("GatewayId"))?;
@@ -107,7 +107,8 @@ impl Call<'_> {
         let vpc_id = get(self.ec2.find("rtb", table_id)?, "vpcId");
         let unknown = || fault(code, text.replace("{}", &id));
         let target = self.ec2.find(kind, &id).map_err(|_| unknown())?;
-        // AWS may not know a gateway that is under way (boto3 issue 779), so it is never known here before it is available.
+        // AWS may not yet know a gateway that is `pending` (boto3 issue 779). Here a gateway is unknown until it is
+        // `available`.
         if *kind == "nat" && get(target, "state") != "available" {
             return Err(unknown());
         }
@@ -196,7 +197,7 @@ impl Call<'_> {
             return Err(invalid(format!("route table {table_id} and subnet {subnet_id} belong to different networks")));
         }
         if let Some((other, table)) = self.ec2.with("rtb", "associationSet.subnetId", &subnet_id).next() {
-            // The same again is no error: it gives the association that exists.
+            // The same association again is no error. The answer is the existing one.
             let same = list(table, "associationSet")
                 .iter()
                 .find(|one| one.get("subnetId") == Some(&subnet_id.as_str().into()));
@@ -219,7 +220,7 @@ impl Call<'_> {
         Ok(id)
     }
 
-    /// The table that holds an association, and the association.
+    /// The route table of an association, and the association.
     fn association(&self) -> Result<(String, Value), Fault> {
         let id = self.require("AssociationId")?;
         let found = self.ec2.of_kind("rtb").find_map(|(table_id, table)| {
@@ -253,7 +254,7 @@ impl Call<'_> {
 }
 
 impl Ec2 {
-    /// Routes whose target is gone lead nowhere.
+    /// Marks routes whose target is gone as `blackhole`.
     pub(super) fn present_routes(&self, table: &mut Doc) {
         let vpc_id = get(table, "vpcId").to_owned();
         edit(table, "routeSet", |routes| {
@@ -275,20 +276,20 @@ impl Ec2 {
     }
 }
 
-/// The route that AWS writes for a block of the VPC.
+/// The local route that AWS writes for each block of the VPC.
 pub(super) fn local(member: &str, block: &str) -> Value {
     json!({member: block, "gatewayId": "local", "origin": "CreateRouteTable", "state": "active"})
 }
 
-/// Whether the route was made by CreateRoute, and so is its maker's to change. Gateway endpoints and VPC Lattice write
-/// routes by themselves (terraform-provider-aws, issue 30515); a route to a firewall's endpoint is its maker's.
+/// Whether CreateRoute made the route, so that a customer may change it. Gateway endpoints and VPC Lattice write their
+/// routes themselves (terraform-provider-aws, issue 30515). A customer makes a route to a firewall's endpoint.
 fn owned(route: &Value) -> bool {
     let to = route.get("gatewayId").and_then(Value::as_str).unwrap_or_default();
     let aws_own = to == LATTICE || to.starts_with("vpce-") && route.get("destinationPrefixListId").is_some();
     route.get("origin") == Some(&"CreateRoute".into()) && !aws_own
 }
 
-/// Where VPC Lattice's routes lead.
+/// The target of routes that VPC Lattice writes.
 const LATTICE: &str = "VpcLattice";
 
 fn association(id: String, table_id: &str, subnet_id: Option<&str>) -> Value {

@@ -1,4 +1,4 @@
-//! Tags: in create calls, on things that exist, and listed.
+//! Tags: in create calls, on existing resources, and listed.
 //!
 //! Rules: EC2 user guide, "Tag restrictions" (50 tags, key 128, value 256 characters, `aws:` reserved).
 
@@ -87,7 +87,7 @@ impl Call<'_> {
         }
         for doc in ids.iter().filter_map(|id| self.ec2.resources.get(id)) {
             let keys = list(doc, "tagSet").iter().filter_map(|tag| text(tag, "key"));
-            // Reserved tags don't count.
+            // Reserved tags don't count towards the 50.
             let keys: BTreeSet<String> =
                 keys.filter(|key| !key.starts_with("aws:")).chain(tags.iter().map(|(key, _)| key.clone())).collect();
             if keys.len() > MAX_TAGS {
@@ -110,7 +110,8 @@ impl Call<'_> {
             edit(doc, "tagSet", |tags| {
                 tags.retain(|tag| {
                     let (key, value) = (text(tag, "key").unwrap_or_default(), text(tag, "value").unwrap_or_default());
-                    // Without a value any goes; with one, only that one. No tags at all means every tag.
+                    // A key without a value removes the tag whatever its value is. A key with a value removes it only
+                    // if the value is the same. A request without tags removes all tags.
                     let named = wanted.is_empty()
                         || wanted.iter().any(|wanted| {
                             let given = wanted.get("Value").and_then(Value::as_str);
@@ -133,7 +134,7 @@ impl Call<'_> {
             for tag in list(doc, "tagSet") {
                 let item = super::doc(json!({
                     "resourceId": id, "resourceType": kind, "key": tag.get("key"), "value": tag.get("value"),
-                    // For filters of the form `tag:KEY`.
+                    // `_tagSet` serves filters of the form `tag:KEY`.
                     "_tagSet": [tag],
                 }));
                 if filters.pass(&item) {

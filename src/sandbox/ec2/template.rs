@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 
 const MAX_USER_DATA: usize = 16_384;
 
-/// Lists whose wire names differ between request and response by more than an added `Set` (name of the list that holds
-/// it, name in the request, name in the response); from the EC2 model, RequestLaunchTemplateData and its response twin.
+/// Lists whose wire names in request and response differ by more than an added `Set`: name of the list that holds it,
+/// name in the request, name in the response. Source: the EC2 model, RequestLaunchTemplateData and
+/// ResponseLaunchTemplateData.
 const RENAMED: &[(&str, &str, &str)] = &[
     ("NetworkInterface", "SecurityGroupId", "groupSet"),
     ("SecondaryInterface", "PrivateIpAddress", "privateIpAddressesSet"),
@@ -27,7 +28,7 @@ const VERSION_FILTERS: &[(&str, &str)] = &[
     ("http-endpoint", "launchTemplateData.metadataOptions.httpEndpoint"),
 ];
 
-/// Request data in the response's names. Everything that was sent comes back.
+/// The data of the request under the names of the response. No member is dropped.
 fn answered(holder: &str, value: &Value) -> Value {
     match value {
         Value::Object(members) => {
@@ -76,7 +77,7 @@ fn version(template: &Doc, wanted: &str) -> Option<u64> {
 }
 
 impl Ec2 {
-    /// By id or name; `version` is a number, `$Latest`, `$Default` or empty (the default).
+    /// Finds a launch template by id or name. `version` is a number, `$Latest`, `$Default` or empty (the default).
     pub fn launch_template(&self, id_or_name: &str, version: &str) -> Option<LaunchTemplate> {
         let (id, template) = self
             .of_kind("lt")
@@ -199,14 +200,14 @@ impl Call<'_> {
         Ok(json!({"launchTemplateVersion": shown.map(|(_, version)| version)}))
     }
 
-    /// A template's wanted versions as the wire shows them, each under a key that sorts the newest first.
+    /// The wanted versions of a template in wire form. Their keys sort the newest version first.
     fn versions(&self, id: &str, wanted: impl Fn(u64) -> bool) -> Result<Vec<(String, Value)>, Fault> {
         let template = self.ec2.find("lt", id)?;
         let default = number(template, "defaultVersionNumber");
         let found = versions(template).filter(|version| wanted(number(version, "versionNumber"))).map(|version| {
             let number = number(version, "versionNumber");
             let mut shown = version.clone();
-            // The model names the items of this one list `groupId`.
+            // In the model, only the items of this list are named `groupId`.
             let interfaces = shown.get_mut("launchTemplateData").and_then(|data| data.get_mut("networkInterfaceSet"));
             for interface in interfaces.and_then(Value::as_array_mut).into_iter().flatten() {
                 if let Some(groups) = interface.get_mut("groupSet") {

@@ -1,7 +1,7 @@
-//! Instance types: what there is, what it has, and where it is offered.
+//! Instance types: names, properties, and the regions and zones that offer them.
 //!
-//! The families and their sizes are those of the EC2 instance types guide, as far as a cluster may want them, with some
-//! that no EKS image fits. Where a type isn't offered is from reports of who met it.
+//! Families and sizes are from the EC2 instance types guide: those that a cluster may use, and some on which no EKS
+//! image runs. Where a type isn't offered is from public bug reports.
 
 use super::describe::Filters;
 use super::{Call, Doc, Reply, doc, fault, invalid, zones};
@@ -15,7 +15,7 @@ struct Family {
     device: Device,
 }
 
-/// What needs a driver that a plain image lacks.
+/// Devices that need a driver which plain images lack.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Device {
     None,
@@ -122,7 +122,7 @@ impl InstanceType {
         matches!(self.family.device, Device::Neuron(_))
     }
 
-    /// In the zone of this name, of its region.
+    /// Whether the zone of this name offers the type.
     pub fn in_zone(&self, region: &str, zone: &str) -> bool {
         let lacks = |place: &str| LACKING.contains(&(self.family.name, place));
         !lacks(region) && zones(region).iter().any(|(name, id)| name == zone && !lacks(id))
@@ -142,13 +142,13 @@ impl InstanceType {
             "medium" if self.family.name.starts_with('t') => 2,
             "medium" => 1,
             "xlarge" => 4,
-            // As many as the largest that shares the machine.
+            // A `metal` size has as many vCPUs as the largest virtual size of the family.
             "metal" => self.family.sizes.split(' ').filter_map(count).max().unwrap_or(4),
             size => count(size).unwrap_or(4),
         }
     }
 
-    /// Of the quota "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances".
+    /// Whether the type counts for the quota "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances".
     pub fn is_standard(&self) -> bool {
         self.family.device == Device::None
             && self.family.name.starts_with(['a', 'c', 'd', 'h', 'i', 'm', 'r', 't', 'z'])
@@ -188,7 +188,7 @@ impl Call<'_> {
         let filters = Filters::of(self.req, &[("instance-type", "instanceType"), ("location", "location")])?;
         let by = self.req.text("LocationType").unwrap_or_else(|| "region".to_owned());
         let region = &self.req.region;
-        // By what a location is called: the zone in it, if it is one.
+        // Locations by their names in the answer, each with its zone where it is one.
         let locations: Vec<(String, Option<String>)> = match by.as_str() {
             "region" => vec![(region.clone(), None)],
             "availability-zone" => zones(region).into_iter().map(|(name, _)| (name.clone(), Some(name))).collect(),
@@ -237,8 +237,8 @@ impl Call<'_> {
     }
 }
 
-/// EC2's words, which EKS passes on, for types that a region doesn't have (scylla-cluster-tests #12419 for
-/// DescribeInstanceTypes, terraform-aws-eks #1279 for CreateNodegroup).
+/// EC2's error text for types that a region doesn't have. EKS passes it on. Sources: scylla-cluster-tests #12419 for
+/// DescribeInstanceTypes, terraform-aws-eks #1279 for CreateNodegroup.
 pub fn unknown<S: AsRef<str>>(names: &[S], region: &str) -> Option<String> {
     let lacks = |name: &&S| InstanceType::named(name.as_ref()).is_none_or(|known| !known.in_region(region));
     let lacking: Vec<&str> = names.iter().filter(lacks).map(AsRef::as_ref).collect();
@@ -246,7 +246,7 @@ pub fn unknown<S: AsRef<str>>(names: &[S], region: &str) -> Option<String> {
         .then(|| format!("The following supplied instance types do not exist: [{}]", lacking.join(", ")))
 }
 
-/// EC2's words where none of `names` is offered in `zone` (eksctl #6461).
+/// EC2's error text if `zone` offers none of `names` (eksctl #6461).
 pub fn unsupported<S: AsRef<str>>(names: &[S], region: &str, zone: &str) -> Option<String> {
     let known = || names.iter().filter_map(|name| InstanceType::named(name.as_ref()));
     if known().any(|one| one.in_zone(region, zone)) {

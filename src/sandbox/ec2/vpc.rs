@@ -1,4 +1,5 @@
-//! VPCs, subnets, internet gateways, and what a VPC brings along: main route table, default group, ACL, DHCP options.
+//! VPCs, subnets, internet gateways, and what AWS makes with a VPC: main route table, default group, network ACL, DHCP
+//! options.
 
 use super::{Call, Fault, Reply, cidr, done, edit, fault, get, invalid, list, missing, values};
 use ipnet::Ipv4Net;
@@ -8,15 +9,15 @@ const VPCS_QUOTA: &str = "L-F678F1CE";
 const GATEWAYS_QUOTA: &str = "L-A4707A72";
 const SUBNETS_QUOTA: &str = "L-407747CB";
 
-/// Request parameter and the member that describes the attribute.
+/// Request parameter and wire member of each attribute.
 const VPC_ATTRIBUTES: &[(&str, &str)] = &[
     ("EnableDnsSupport", "enableDnsSupport"),
     ("EnableDnsHostnames", "enableDnsHostnames"),
     ("EnableNetworkAddressUsageMetrics", "enableNetworkAddressUsageMetrics"),
 ];
 
-/// Everything that keeps a VPC from being deleted: id prefix, path to the VPC, and path and value of what AWS deletes
-/// along with it.
+/// Resources that prevent the deletion of a VPC: id prefix, path to the VPC's id, and the path and value that mark
+/// those which AWS deletes together with the VPC.
 const DEPENDENTS: &[(&str, &str, &str, &str)] = &[
     ("subnet", "vpcId", "", ""),
     ("igw", "attachmentSet.vpcId", "", ""),
@@ -77,7 +78,7 @@ impl Call<'_> {
         self.ec2.resources.insert(id, super::doc(acl));
     }
 
-    /// The set that AWS keeps in every region: made with the first VPC, never deleted.
+    /// The default DHCP options of a region. They are made with the first VPC and never deleted.
     fn dhcp_options(&mut self) -> String {
         if let Some((id, _)) = self.ec2.of_kind("dopt").next() {
             return id.clone();
@@ -136,7 +137,7 @@ impl Call<'_> {
         Ok(json!({"vpcId": id, wanted: {"value": value}}))
     }
 
-    /// The one `X.Value` of a Modify…Attribute call.
+    /// The single `X.Value` parameter of a Modify…Attribute call.
     fn one_attribute(&self, known: &[(&str, &'static str)]) -> Result<(&'static str, bool), Fault> {
         let mut given = known.iter().filter_map(|(param, member)| {
             let value = super::super::wire::text(self.req.params.get(param)?, "Value")?;
@@ -168,7 +169,7 @@ impl Call<'_> {
         }
         self.within(SUBNETS_QUOTA, siblings.len(), "SubnetLimitExceeded", "subnets")?;
         let (zone, zone_id) = self.zone()?;
-        // AWS keeps five of each subnet's addresses.
+        // AWS reserves five addresses of each subnet.
         let free = (1u64 << (32 - u32::from(net.prefix_len()))) - 5;
         let id = self.create(
             "subnet",
@@ -272,7 +273,7 @@ pub(super) fn depends(what: &str, id: &str) -> Fault {
     fault("DependencyViolation", format!("The {what} '{id}' has dependencies and cannot be deleted."))
 }
 
-/// As a create call shows what is at once available.
+/// A create call returns the state `pending`, although the resource is available at once.
 fn pending(mut shown: Value) -> Value {
     if let Some(state) = shown.get_mut("state") {
         *state = "pending".into();

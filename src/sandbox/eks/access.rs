@@ -1,11 +1,11 @@
-//! Access entries and the access policies that are associated with them.
+//! Access entries and their access policies.
 
 use super::super::wire::{Fault, Reply, Request, texts};
 use super::versions::ACCESS_POLICIES;
 use super::{Cluster, Item, World, fault, invalid, list, new_tags, paged, partition, required};
 use serde_json::{Value, json};
 
-/// Kinds for nodes: EKS gives them user name and groups.
+/// Entry types for nodes. EKS sets their user name and groups.
 const NODES: &[(&str, &str)] = &[
     ("EC2_LINUX", "system:node:{{EC2PrivateDNSName}}"),
     ("EC2_WINDOWS", "system:node:{{EC2PrivateDNSName}}"),
@@ -17,7 +17,7 @@ const NODES: &[(&str, &str)] = &[
 
 const RESERVED: [&str; 5] = ["system:", "eks:", "aws:", "amazon:", "iam:"];
 
-/// Authentication modes in the only order in which a cluster may change its own.
+/// Rank of an authentication mode. A cluster can only change to the mode of the next rank.
 pub(super) fn mode_rank(mode: &str) -> Option<i8> {
     match mode {
         "CONFIG_MAP" => Some(0),
@@ -114,7 +114,7 @@ pub(super) fn call(w: &mut World<'_>, req: &Request) -> Reply {
     }
 }
 
-/// The entry of whoever made the cluster, as an administrator.
+/// Adds the access entry of the principal that created the cluster, with administrator access.
 pub(super) fn add_creator(w: &mut World<'_>, cluster: &mut Cluster, caller: &str) {
     let session = caller.split_once(":assumed-role/").and_then(|(_, rest)| rest.split('/').next());
     let role = session.and_then(|name| w.iam.role_by_name(name)).map(|role| role.arn.clone());
@@ -128,8 +128,8 @@ pub(super) fn add_creator(w: &mut World<'_>, cluster: &mut Cluster, caller: &str
     cluster.policies.entry(principal).or_default().insert(policy, associated);
 }
 
-/// The entry that EKS makes for the role of a node group or Fargate profile, where it isn't there. EKS never takes it
-/// away again (aws/containers-roadmap issues 2441 and 2631).
+/// Adds the access entry for the role of a node group or Fargate profile, if it is missing. EKS never deletes such an
+/// entry (aws/containers-roadmap issues 2441 and 2631).
 pub(super) fn add_for_nodes(w: &mut World<'_>, cluster: &mut Cluster, role: &str, kind: &str) {
     if cluster.body["accessConfig"]["authenticationMode"] != "CONFIG_MAP" && !cluster.entries.contains_key(role) {
         let body = entry(w, cluster.name(), role, kind, None, json!([]), json!({}));

@@ -1,4 +1,4 @@
-//! Add-ons: the catalogue, its versions and configuration, and what a cluster has of it.
+//! Add-ons: the catalogue with its versions and configuration schemas, and the add-ons of a cluster.
 
 use super::super::wire::{Fault, Reply, Request, items, texts};
 use super::versions::{self, VERSIONS};
@@ -10,21 +10,20 @@ use serde_json::{Map, Value, json};
 
 const CHANGE: f64 = 40.0;
 
-/// What makes an add-on end DEGRADED, in its configuration.
+/// An add-on with this key in its configuration ends DEGRADED.
 const DEGRADED: &str = "ringfence-sandbox-degraded";
 
 struct Addon {
     name: &'static str,
     kind: &'static str,
     namespace: &'static str,
-    /// Whether it needs a node that takes any pod: a Deployment, not a DaemonSet.
+    /// True for a Deployment, which needs an untainted node. False for a DaemonSet.
     deployment: bool,
-    /// The service account that wants permissions, and AWS's policy with them.
+    /// The service account that needs AWS permissions, and AWS's managed policy for it.
     identity: Option<(&'static str, &'static str)>,
-    /// Versions, newest first, with the Kubernetes minors they are for; the one marked is what a cluster gets that asks
-    /// for none.
+    /// Versions, newest first: version, lowest and highest Kubernetes minor version, and whether it is the default.
     versions: &'static [(&'static str, u32, u32, bool)],
-    /// The JSON schema of its configuration, but for what every add-on of its kind has.
+    /// The JSON schema of its configuration, without the members that all add-ons of the same sort have.
     schema: &'static str,
 }
 
@@ -158,7 +157,7 @@ impl Addon {
         self.versions.iter().any(|(one, from, to, _)| *one == version && (*from..=*to).contains(&minor))
     }
 
-    /// Of those for a Kubernetes minor, the one marked.
+    /// The default version for a Kubernetes minor version.
     fn default(&self, minor: u32) -> Option<&'static str> {
         let fits = |(_, from, to, _): &&(&str, u32, u32, bool)| (*from..=*to).contains(&minor);
         let mut fitting = self.versions.iter().filter(fits);
@@ -281,7 +280,7 @@ pub(super) fn settle(w: &World<'_>, cluster: &mut Cluster) {
     }
 }
 
-/// Whether pods of a namespace that tolerate nothing find a place: an untainted node, or Fargate.
+/// Whether pods without tolerations can run in this namespace: on an untainted node or on Fargate.
 fn has_room(cluster: &Cluster, namespace: &str) -> bool {
     let works = |item: &&Item| ["ACTIVE", "UPDATING", "DEGRADED"].contains(&item.status());
     let open = |item: &Item| {
@@ -329,7 +328,7 @@ fn create(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply {
     let active = json!({"status": "ACTIVE"});
     let fate = w.fates.of("eks:addon", &name, During::Create);
     let mut item = Item::new(body).becoming(Change::after(CHANGE, w.now, Some(active), &fate));
-    // Its health is looked at again and again.
+    // An active add-on's health is computed at every settling.
     item.issues =
         fate.health().filter(|_| fate.status() == Some("DEGRADED")).map(|health| health["health"]["issues"].clone());
     w.cluster(cluster_name)?.addons.insert(name, item);
@@ -374,7 +373,7 @@ fn update(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply {
     Ok(cluster.begin(now, id, Target::Addon(name), step, &fate))
 }
 
-/// The members that creation and update share, checked.
+/// Checks the members that CreateAddon and UpdateAddon share, and returns them.
 fn settings(w: &World<'_>, req: &Request, addon: &Addon) -> Result<Map<String, Value>, Fault> {
     let mut settings = Map::new();
     if let Some(how) = req.text("resolveConflicts")
@@ -404,7 +403,7 @@ fn settings(w: &World<'_>, req: &Request, addon: &Addon) -> Result<Map<String, V
     Ok(settings)
 }
 
-/// The value less the member that asks for a failure, which no schema has.
+/// The value without the member that asks for DEGRADED, because no schema has it.
 fn without_hook(mut values: Value) -> Value {
     if let Some(members) = values.as_object_mut() {
         members.remove(DEGRADED);
@@ -448,14 +447,14 @@ fn check(path: &str, value: &Value, schema: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes the pod identity associations of the request in place of the add-on's former ones: their ARNs, or none if the
-/// request has no say in it.
+/// Replaces the add-on's pod identity associations by those of the request, and returns their ARNs. `None`: the request
+/// doesn't mention them.
 fn associate(w: &mut World<'_>, req: &Request, cluster: &str, arn: &str) -> Result<Option<Value>, Fault> {
     let Some(wanted) = req.params.get("podIdentityAssociations").and_then(Value::as_array) else { return Ok(None) };
     let name = required(req, "addonName")?;
     let addon = Addon::find(&name).ok_or_else(|| missing_addon(&name))?;
-    // In the words that aws/containers-roadmap issue 2712 and terraform-aws-eks issue 3520 quote. Whether an empty list
-    // is refused as well isn't known: here it is.
+    // Error text: aws/containers-roadmap issue 2712 and terraform-aws-eks issue 3520. Whether AWS refuses an empty list
+    // too isn't known; the sandbox does.
     if addon.identity.is_none() {
         let version = req.text("addonVersion").unwrap_or_default();
         return Err(invalid(format!("Pod Identity feature is not supported for addon version: {version}")));
@@ -489,7 +488,7 @@ fn find<'c>(cluster: &'c mut Cluster, req: &Request) -> Result<&'c mut Item, Fau
     cluster.addons.get_mut(&name).ok_or(missing)
 }
 
-/// Refuses a change while an update runs.
+/// Refuses a change while an update is in progress.
 fn idle(cluster: &Cluster, name: &str) -> Result<(), Fault> {
     match cluster.in_progress(&Target::Addon(name.to_owned())) {
         Some(id) => {

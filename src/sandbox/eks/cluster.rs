@@ -1,4 +1,4 @@
-//! Clusters: their creation, updates and end.
+//! Clusters: creation, updates, deletion.
 
 use super::super::ec2::NewInterface;
 
@@ -97,7 +97,7 @@ pub(super) fn create(w: &mut World<'_>, req: &Request) -> Reply {
     if let Some(encryption) = encryption {
         body["encryptionConfig"] = encryption;
     }
-    // Absent until somebody sets it: terraform's provider tests that a cluster made without it has none.
+    // Absent until a request sets it: tests of terraform's AWS provider expect that a cluster made without it has none.
     for member in ["zonalShiftConfig", "kubeApiServerConfig", "kubeSchedulerConfig", "kubeControllerManagerConfig"] {
         if let Some(config) = req.params.get(member) {
             body[member] = config.clone();
@@ -128,7 +128,7 @@ pub(super) fn create(w: &mut World<'_>, req: &Request) -> Reply {
     Ok(reply)
 }
 
-/// Brings a cluster up to now; false when it is gone.
+/// Brings a cluster up to the present time. False if the cluster is gone.
 pub(super) fn settle(w: &mut World<'_>, name: &str, cluster: &mut Cluster) -> bool {
     if let Some(change) = cluster.change.take_if(|change| change.is_due(w.now)) {
         let Some(patch) = change.merge else {
@@ -170,7 +170,8 @@ pub(super) fn settle(w: &mut World<'_>, name: &str, cluster: &mut Cluster) -> bo
                 log_group(w, cluster);
                 if !patch["resourcesVpcConfig"].is_null() {
                     w.here.ec2.remove_interfaces(&owner(name));
-                    // The subnets were checked when the update began; one that has run full since leaves an interface less.
+                    // The subnets were checked when the update began. If a subnet has become full since, its interface
+                    // is left out.
                     let _attached = attach(w, cluster);
                 }
             }
@@ -192,7 +193,7 @@ pub(super) fn delete(w: &mut World<'_>, req: &Request) -> Reply {
     if cluster.status() == "DELETING" {
         return Ok(json!({"cluster": cluster.body}));
     }
-    // EKS user guide, "Protect EKS clusters from accidental deletion": the protection is of active ones only.
+    // EKS user guide, "Protect EKS clusters from accidental deletion": it protects active clusters only.
     if cluster.body["deletionProtection"] == true && cluster.running().is_ok() {
         let message =
             format!("Cluster {name} has deletion protection enabled. Disable deletion protection to delete it");
@@ -351,7 +352,7 @@ pub(super) fn update_config(w: &mut World<'_>, req: &Request) -> Reply {
             });
             (patch, params)
         }
-        // Turning off what is off: the modes themselves were refused above.
+        // The request turns off a feature that is off already. Requests that turn it on were refused above.
         _ => (json!({}), json!({})),
     };
     let mut after = body.clone();
@@ -387,8 +388,8 @@ pub(super) fn update_version(w: &mut World<'_>, req: &Request) -> Reply {
     begin(w, &name, Step { kind: "VersionUpdate", params, seconds: UPGRADE, patch }, false)
 }
 
-/// The control plane alone, within seven days of the upgrade that brought it here, if no node is ahead of it (EKS user
-/// guide, "Roll back a cluster to a previous Kubernetes version"). The guide names no error codes.
+/// Rolls back the control plane alone, within seven days of its upgrade, if all nodes run the lower version already
+/// (EKS user guide, "Roll back a cluster to a previous Kubernetes version"). The guide names no error codes.
 fn roll_back(w: &mut World<'_>, name: &str, from: &str, to: &versions::Version) -> Reply {
     const WINDOW: f64 = 7.0 * 24.0 * 3600.0;
     let now = w.now;
@@ -434,7 +435,7 @@ pub(super) fn associate_encryption(w: &mut World<'_>, req: &Request) -> Reply {
     begin(w, &name, Step { kind: "AssociateEncryptionConfig", params, seconds: UPGRADE, patch }, false)
 }
 
-/// Begins an update, unless one is running or it would change nothing.
+/// Begins an update. Refused while another one is in progress, and if nothing would change.
 fn begin(w: &mut World<'_>, name: &str, step: Step<'_>, needless: bool) -> Reply {
     let (now, id, kind) = (w.now, w.ids.uuid(), step.kind);
     let cluster = w.cluster(name)?;
@@ -464,7 +465,7 @@ pub(super) fn versions(req: &Request) -> Reply {
             && (!default_only || version["defaultVersion"] == true)
     });
     let mut wanted: Vec<_> = wanted.collect();
-    // AWS names the newest first; the key keeps that order through the pages.
+    // AWS lists the newest update first. The numbered key keeps that order over all pages.
     wanted.reverse();
     paged(
         req,
@@ -473,7 +474,7 @@ pub(super) fn versions(req: &Request) -> Reply {
     )
 }
 
-/// Where a cluster's interfaces are to be.
+/// Subnets and zones of a cluster's interfaces.
 struct Network {
     vpc: String,
     subnets: Vec<String>,
@@ -526,7 +527,7 @@ impl Network {
     }
 }
 
-/// Groups that exist, in one VPC.
+/// Checks that the groups exist and belong to the VPC.
 pub(super) fn check_groups(w: &World<'_>, groups: &[String], vpc: &str) -> Result<(), Fault> {
     for group in groups {
         match w.here.ec2.vpc_of_group(group) {
@@ -556,7 +557,7 @@ fn check_role(w: &World<'_>, arn: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The endpoint part of a VPC config, over what it was before.
+/// The endpoint access part of a VPC config. Members that the request leaves out keep their former value.
 fn endpoint_access(config: &Value, before: &Value) -> Reply {
     let flag = |member: &str, default: bool| config[member].as_bool().or(before[member].as_bool()).unwrap_or(default);
     let (public, private) = (flag("endpointPublicAccess", true), flag("endpointPrivateAccess", false));
@@ -610,7 +611,8 @@ fn service_cidr(w: &World<'_>, config: &Value, vpc: &str) -> Result<String, Faul
     Ok(text.to_owned())
 }
 
-/// Log types on and off, over those that were on before, as DescribeCluster tells them.
+/// Enabled and disabled log types after the request, in the form of DescribeCluster. Types that the request leaves out
+/// stay as they were.
 fn logging(config: &Value, before: &BTreeSet<&str>) -> Reply {
     let mut on = before.clone();
     for setup in config["clusterLogging"].as_array().into_iter().flatten() {
@@ -661,7 +663,7 @@ fn support_type(params: &Value, default: &str) -> Result<String, Fault> {
     Err(invalid(format!("Unsupported supportType {support:?}")))
 }
 
-/// Refuses what the sandbox doesn't have rather than forget it.
+/// Refuses modes that the sandbox lacks. To accept and ignore them would mislead the caller.
 fn no_other_modes(params: &Value) -> Result<(), Fault> {
     let network = &params["kubernetesNetworkConfig"];
     let asked = [
@@ -682,7 +684,8 @@ fn owner(cluster: &str) -> String {
     format!("eks/{cluster}")
 }
 
-/// The control plane's interfaces: one in each of at most four subnets, with the cluster's group and its own.
+/// Makes the control plane's interfaces: one in each of at most four subnets. They carry the cluster's security group
+/// and the groups of its VPC config.
 fn attach(w: &mut World<'_>, cluster: &Cluster) -> Result<(), Fault> {
     let (name, vpc) = (cluster.name(), &cluster.body["resourcesVpcConfig"]);
     let mut groups = vec![cluster.security_group.clone()];
@@ -703,7 +706,7 @@ fn attach(w: &mut World<'_>, cluster: &Cluster) -> Result<(), Fault> {
     Ok(())
 }
 
-/// EKS makes the log group of a cluster that logs if nobody has made it before: without a key, for ever.
+/// EKS makes the log group of a cluster that has logging, if it is missing: without a key and without retention.
 fn log_group(w: &mut World<'_>, cluster: &Cluster) {
     if !enabled_logs(&cluster.body).is_empty() {
         w.here.logs.ensure(&format!("/aws/eks/{}/cluster", cluster.name()), w.now);

@@ -7,14 +7,14 @@ use super::{Change, Cluster, During, Item, World, access, check_name, fault, inv
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Zones without Fargate, by id ("Supported Regions for Amazon ECS on AWS Fargate"). EKS's words for a subnet there:
-/// eksctl, pkg/fargate, after its issue 5677.
+/// Zones without Fargate, by id ("Supported Regions for Amazon ECS on AWS Fargate"). EKS's error text for a subnet
+/// there: eksctl, pkg/fargate, written after its issue 5677.
 const NO_FARGATE: [&str; 3] = ["apne1-az3", "usw1-az2", "cnn1-az4"];
 
 const CREATE: f64 = 90.0;
 const DELETE: f64 = 120.0;
 
-/// Those of the request's subnets whose route table leads to an internet gateway.
+/// The subnets of the request whose route table has a route to an internet gateway.
 pub(super) fn public_subnets(state: &mut State, req: &Request) -> BTreeSet<String> {
     let region = state.region(&req.account, &req.region);
     let vpcs: Vec<(String, String)> = req
@@ -85,7 +85,7 @@ fn find<'c>(cluster: &'c mut Cluster, name: &str) -> Result<&'c mut Item, Fault>
     cluster.profiles.get_mut(name).ok_or(missing)
 }
 
-/// A cluster takes one change of its profiles at a time (hashicorp/terraform-provider-aws, issues 13372 and 16272).
+/// A cluster accepts one change of its profiles at a time (hashicorp/terraform-provider-aws, issues 13372 and 16272).
 fn one_at_a_time(cluster: &Cluster, verb: &str, name: &str) -> Result<(), Fault> {
     let busy = cluster.profiles.iter().find(|(_, profile)| ["CREATING", "DELETING"].contains(&profile.status()));
     match busy {
@@ -104,8 +104,8 @@ fn one_at_a_time(cluster: &Cluster, verb: &str, name: &str) -> Result<(), Fault>
 fn create(w: &mut World<'_>, req: &Request, cluster_name: &str, public: &BTreeSet<String>) -> Reply {
     let name = required(req, "fargateProfileName")?;
     check_name("Fargate profile name", &name, 100)?;
-    // EKS user guide, "Simplify compute management with AWS Fargate": there is none in AWS GovCloud (US). What EKS says
-    // then isn't public.
+    // EKS user guide, "Simplify compute management with AWS Fargate": AWS GovCloud (US) has no Fargate. The error text
+    // of EKS isn't public.
     if req.region.starts_with("us-gov-") {
         return Err(fault("InvalidRequestException", "Fargate is not supported in this region."));
     }
@@ -155,7 +155,7 @@ fn create(w: &mut World<'_>, req: &Request, cluster_name: &str, public: &BTreeSe
         "selectors": selectors, "status": "CREATING", "tags": new_tags(req)?, "health": {"issues": []},
     });
     let reply = json!({"fargateProfile": body});
-    // Out of the map, to be borrowed beside the rest of the region.
+    // Taken out of the map, so that it can be borrowed together with the rest of the region.
     let Some(mut cluster) = w.here.eks.clusters.remove(cluster_name) else { return Ok(reply) };
     let taken = cluster.entries.get(&role_arn).is_some_and(|entry| entry.body["type"] == "EC2_LINUX");
     let becomes = if taken {

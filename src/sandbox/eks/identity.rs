@@ -62,7 +62,7 @@ pub(super) fn call(w: &mut World<'_>, req: &Request) -> Reply {
     }
 }
 
-/// A new association's body, checked; the owner is the add-on that asked for it.
+/// Checks and makes a new association. `owner` is the add-on that asked for it, if one did.
 pub(super) fn associate(
     w: &mut World<'_>,
     cluster: &str,

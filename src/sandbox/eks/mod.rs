@@ -1,15 +1,15 @@
 //! EKS: clusters with their node groups, Fargate profiles, add-ons, access entries and pod identity associations.
 //!
-//! As strict as the EKS API reference and the errors that its users have quoted: references are checked, one update at
-//! a time runs on a cluster, things take their time. What a test may want to go wrong:
+//! It is as strict as the EKS API reference and the errors that users of EKS have quoted: references are checked, one
+//! update at a time runs on a cluster, and changes take time. Failures that a test can ask for:
 //! - a node group of instance type `t3.broken` ends CREATE_FAILED with an AsgInstanceLaunchFailures issue;
-//! - so does one with a volume key that Auto Scaling may not use, and, 25 minutes after its creation, one whose nodes
-//!   can't join: a node role without AWS's worker and registry policies, no vpc-cni add-on or one without permissions,
-//!   an access entry made for an earlier role of the same name;
+//! - so does a node group whose volume key Auto Scaling may not use, and, 25 minutes after its creation, a node group
+//!   whose nodes can't join: a node role without AWS's worker and registry policies, no vpc-cni add-on or one without
+//!   permissions, an access entry made for an earlier role of the same name;
 //! - an add-on with `ringfence-sandbox-degraded` in its configuration ends DEGRADED with a ConfigurationConflict issue;
 //! - coredns and metrics-server are DEGRADED until there is an untainted node or a Fargate profile for their namespace.
 //!
-//! There is no Auto Mode, no Outposts, no hybrid node and no IPv6 here: asking for them is an InvalidParameterException.
+//! Auto Mode, Outposts, hybrid nodes and IPv6 don't exist here: a request for them gets an InvalidParameterException.
 
 mod access;
 mod addon;
@@ -37,7 +37,7 @@ pub struct Eks {
     tokens: BTreeMap<String, Token>,
 }
 
-/// A cluster and all that lives and dies with it. Bodies are in wire form.
+/// A cluster and everything that is deleted with it. Bodies are in wire form.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Cluster {
     body: Value,
@@ -48,14 +48,15 @@ pub struct Cluster {
     addons: BTreeMap<String, Item>,
     /// By principal.
     entries: BTreeMap<String, Item>,
-    /// The unique id that a principal of an entry had when the entry was made: it works for no other.
+    /// The unique id of an entry's principal when the entry was made. A later role of the same name has another id, and
+    /// the entry doesn't work for it.
     bound: BTreeMap<String, String>,
-    /// Associated access policies, by principal and policy.
+    /// Access policies by principal and policy.
     policies: BTreeMap<String, BTreeMap<String, Value>>,
     associations: BTreeMap<String, Item>,
-    /// Whether the cluster came with unmanaged add-ons, the VPC CNI among them.
+    /// Whether EKS put self-managed add-ons, such as the VPC CNI, into the cluster at creation.
     self_managed: bool,
-    /// Zones of the subnets at creation, which later subnets must match.
+    /// Zones of the subnets at creation. Later subnets must lie in the same zones.
     zones: Vec<String>,
     security_group: String,
 }
@@ -64,23 +65,23 @@ pub struct Cluster {
 struct Item {
     body: Value,
     change: Option<Change>,
-    /// What an add-on suffers from until it is updated, by script.
+    /// The health issues that a fault script gave an add-on. They last until its next update.
     #[serde(default)]
     issues: Option<Value>,
 }
 
-/// What becomes of a resource, and when (unix seconds).
+/// The next state of a resource, and when it gets it (unix seconds).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Change {
     at: f64,
-    /// A merge patch of the body; none means that the resource is gone.
+    /// A merge patch of the body. `None`: the resource is gone.
     merge: Option<Value>,
     #[serde(default)]
     stuck: bool,
 }
 
 impl Change {
-    /// After `seconds`, or as its fate wants it.
+    /// The change happens after `seconds`, unless `fate` says otherwise.
     fn after(seconds: f64, now: f64, merge: Option<Value>, fate: &Fate) -> Self {
         Self { at: now + seconds * fate.slower, merge: fate.health().or(merge), stuck: fate.stuck }
     }
@@ -94,17 +95,17 @@ impl Change {
 struct Update {
     body: Value,
     of: Target,
-    /// When it is done, and the merge patch that it does.
+    /// When the update ends, and the merge patch that it applies.
     at: f64,
     merge: Value,
     #[serde(default)]
     stuck: bool,
-    /// Its error, if it fails.
+    /// The error, if the update fails.
     #[serde(default)]
     error: Option<Value>,
 }
 
-/// What an update does: its type and parameters, how long it takes, and the merge patch that is done by then.
+/// What an update does: its type and parameters, how long it takes, and the merge patch that it applies at its end.
 struct Step<'k> {
     kind: &'k str,
     params: Value,
@@ -121,9 +122,9 @@ enum Target {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Token {
-    /// Of the request that used it first.
+    /// Digest of the first request with this token.
     digest: String,
-    /// The member of the answer, and what tells that resource from others: its ARN or the update's id.
+    /// The member of the answer, and the identity of what was made: its ARN, or an update's id.
     member: String,
     id: String,
 }
@@ -208,7 +209,7 @@ impl<'s> World<'s> {
         self.here.eks.cluster(name)
     }
 
-    /// The role of an ARN, of this account: EKS passes no other.
+    /// The role of an ARN. EKS accepts only roles of this account.
     fn role(&self, arn: &str) -> Option<Role> {
         self.iam.role_by_arn(arn).cloned()
     }
@@ -218,7 +219,7 @@ pub fn call(state: &mut State, req: &Request) -> Reply {
     let cluster = req.text("clusterName").or_else(|| req.text("name")).unwrap_or_default();
     let token = req.text("clientRequestToken").map(|token| format!("{} {cluster} {token}", req.operation));
     let digest = digest(&req.params);
-    // The state keeps the endpoint as a path: it may live longer than the address on which it is served.
+    // The state holds the endpoint as a path, because a saved state can outlive the address that serves it.
     let with_url = |mut reply: Value| {
         if let Some(path) = reply["cluster"]["endpoint"].as_str() {
             reply["cluster"]["endpoint"] = format!("{}{path}", req.base_url).into();
@@ -280,7 +281,7 @@ fn serve(state: &mut State, req: &Request) -> Reply {
         _ => Err(req.unknown_operation()),
     }?;
     for service in service_role {
-        // Made on first use; later it is there, which is all that EKS wants.
+        // EKS makes its service-linked role on first use. "Already exists" is no failure.
         let _made = iam::create_service_linked_role(
             state,
             &req.account,
@@ -292,13 +293,13 @@ fn serve(state: &mut State, req: &Request) -> Reply {
     Ok(reply)
 }
 
-/// Brings clusters, node groups … of a region up to `now`; the core calls it before every call to any service there.
+/// Brings clusters, node groups … of a region up to `now`. It runs before every call to any service in the region.
 pub fn settle(state: &mut State, account: &str, region: &str, now: f64) {
     let w = &mut World::open(state, account, region, now);
     let names: Vec<String> = w.here.eks.clusters.keys().cloned().collect();
     let mut something_went = false;
     for name in names {
-        // Out of the map while it changes, so that it can be borrowed beside the rest of the region.
+        // Taken out of the map while it changes, so that it can be borrowed together with the rest of the region.
         let Some(mut cluster) = w.here.eks.clusters.remove(&name) else { continue };
         let before = cluster.size();
         if cluster::settle(w, &name, &mut cluster) {
@@ -314,15 +315,16 @@ pub fn settle(state: &mut State, account: &str, region: &str, now: f64) {
 }
 
 impl Eks {
-    /// Minor version of a cluster that answers, and whether it has the vpc-cni add-on: what its API server needs to know.
+    /// What the API server needs to know of its cluster: the Kubernetes version, and whether it has the vpc-cni add-on.
+    /// `None` if the API server doesn't answer.
     pub fn api_server(&self, name: &str) -> Option<(&'static versions::Version, bool)> {
         let cluster = self.clusters.get(name).filter(|cluster| cluster.body["endpoint"].is_string())?;
         let version = versions::find(cluster.body["version"].as_str()?)?;
         Some((version, cluster.self_managed || cluster.addons.contains_key("vpc-cni")))
     }
 
-    /// ARN and tags of what a request is about: a cluster, or a part of one. What is made in a cluster, and listed, is
-    /// about the cluster.
+    /// ARN and tags of the resource that a request is about: a cluster, or a part of one. A request that creates or
+    /// lists parts is about their cluster.
     pub fn named(&self, req: &Request) -> Option<(String, BTreeMap<String, String>)> {
         let cluster = self.clusters.get(&req.text("clusterName").or_else(|| req.text("name"))?)?;
         let parts = [
@@ -351,7 +353,8 @@ impl Eks {
         })
     }
 
-    /// The present answer to a request whose token was used before, while what it made is there.
+    /// The answer to a request whose token was used before: the present body of what the first request made. `None` if
+    /// that is gone.
     fn answer(&self, token: &Token) -> Option<Value> {
         let body = self.clusters.values().flat_map(Cluster::bodies).find(|body| identity(body) == token.id)?;
         let mut answer = Map::new();
@@ -359,7 +362,7 @@ impl Eks {
         Some(Value::Object(answer))
     }
 
-    /// What was stuck goes on.
+    /// Lets stuck resources go on to their next state.
     pub fn release(&mut self) {
         for cluster in self.clusters.values_mut() {
             let Cluster { change, updates, nodegroups, profiles, addons, .. } = cluster;
@@ -402,7 +405,7 @@ impl Cluster {
         self.body["resourcesVpcConfig"]["vpcId"].as_str().unwrap_or_default()
     }
 
-    /// For what needs a cluster that nothing else is happening to.
+    /// Refuses unless the cluster is ACTIVE and no update is in progress.
     fn active(&self) -> Result<(), Fault> {
         if self.status() == "ACTIVE" {
             return Ok(());
@@ -411,7 +414,7 @@ impl Cluster {
             .with("clusterName", self.name()))
     }
 
-    /// For what goes on while an update runs.
+    /// Refuses unless the cluster is usable. An update may be in progress.
     fn running(&self) -> Result<(), Fault> {
         if self.status() == "UPDATING" { Ok(()) } else { self.active() }
     }
@@ -423,7 +426,7 @@ impl Cluster {
         found.map(|update| json!({"update": update.body})).ok_or_else(missing)
     }
 
-    /// Begins an update of a target and answers with it.
+    /// Begins an update of a target, and returns the update.
     fn begin(&mut self, now: f64, id: String, of: Target, step: Step<'_>, fate: &Fate) -> Value {
         let Step { kind, params, seconds, patch } = step;
         let params = params.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
@@ -462,7 +465,7 @@ impl Cluster {
         }
     }
 
-    /// The id of the update that is running on a target.
+    /// The id of the update that is in progress on a target.
     fn in_progress(&self, of: &Target) -> Option<&str> {
         let running = |update: &&Update| update.of == *of && update.body["status"] == "InProgress";
         self.updates.iter().find(running).map(|update| identity(&update.body))
@@ -474,7 +477,7 @@ impl Item {
         Self { body, change: None, issues: None }
     }
 
-    /// With what it will be after some seconds.
+    /// The same item with its next state scheduled.
     fn becoming(mut self, change: Change) -> Self {
         self.change = Some(change);
         self
@@ -484,13 +487,14 @@ impl Item {
         status(&self.body)
     }
 
-    /// DELETING from now, gone later.
+    /// The item is DELETING from now on, and is removed by `change`.
     fn leave(&mut self, change: Change) {
         self.body["status"] = "DELETING".into();
         self.change = Some(change);
     }
 
-    /// The change that is due: `Some(false)` if the item is gone, `Some(true)` if it has become what it was to be.
+    /// Applies the scheduled change if it is due. `Some(true)`: it was applied. `Some(false)`: the item is gone.
+    /// `None`: nothing was due.
     fn due(&mut self, now: f64) -> Option<bool> {
         let change = self.change.take_if(|change| change.is_due(now))?;
         if let Some(patch) = &change.merge {
@@ -560,7 +564,7 @@ fn tags_of(body: &Value) -> BTreeMap<String, String> {
     tags.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
 }
 
-/// The request's tags, checked.
+/// Checks the request's tags and returns them.
 fn new_tags(req: &Request) -> Reply {
     let Some(tags) = req.params.get("tags") else { return Ok(json!({})) };
     let tags = tags.as_object().ok_or_else(|| invalid("tags must be a map"))?;
@@ -579,7 +583,7 @@ fn list<'n, N: AsRef<str> + ?Sized + 'n>(req: &Request, member: &str, names: imp
     paged(req, member, names.map(|name| (name.as_ref().to_owned(), name.as_ref().into())).collect())
 }
 
-/// A page of values, by their keys.
+/// A page of values, ordered by key.
 fn paged(req: &Request, member: &str, all: Vec<(String, Value)>) -> Reply {
     const PAGES: Pages = Pages { size: "maxResults", token: "nextToken", next: "nextToken", usual: 100, most: 100 };
     iam::paged(req, &PAGES, member, all.into_iter()).map_err(invalid)
@@ -593,7 +597,7 @@ fn target(req: &Request) -> Target {
     }
 }
 
-/// What tells a body from others: its ARN, or the id of an update.
+/// The identity of a body: its ARN, or an update's id.
 fn identity(body: &Value) -> &str {
     const MEMBERS: &[&str] =
         &["nodegroupArn", "fargateProfileArn", "addonArn", "accessEntryArn", "associationArn", "arn", "id"];

@@ -16,9 +16,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 const CREATE: f64 = 150.0;
-/// When EKS gives up on nodes that don't join.
+/// Seconds after which EKS gives up on nodes that don't join.
 const GIVE_UP: f64 = 1500.0;
-/// A change of settings, or one round of new nodes.
+/// Seconds that a change of settings, or one round of new nodes, takes.
 const UPDATE: f64 = 120.0;
 const DELETE: f64 = 300.0;
 
@@ -28,7 +28,7 @@ const AMI_TYPES: &str = "AL2_x86_64 AL2_x86_64_GPU AL2_ARM_64 CUSTOM BOTTLEROCKE
      WINDOWS_FULL_2022_x86_64 WINDOWS_CORE_2025_x86_64 WINDOWS_FULL_2025_x86_64 AL2023_x86_64_STANDARD \
      AL2023_ARM_64_STANDARD AL2023_x86_64_NEURON AL2023_x86_64_NVIDIA AL2023_ARM_64_NVIDIA";
 
-/// Members of launch template data that a managed node group refuses, and AWS's words for them.
+/// Launch template members that a managed node group refuses, with AWS's error texts.
 const PROHIBITED: &[(&str, &str)] = &[
     (
         "iamInstanceProfile",
@@ -76,7 +76,7 @@ pub(super) fn settle(w: &mut World<'_>, cluster: &mut Cluster) {
         let trouble = trouble(w, cluster, &group.body);
         let waited = w.now - group.body["createdAt"].as_f64().unwrap_or_default();
         let patch = match trouble {
-            // Nodes that can't join yet may do so until EKS gives up.
+            // Nodes may still join until EKS gives up.
             Some((code, ..)) if code == "NodeCreationFailure" && waited < GIVE_UP => continue,
             Some((code, message, resource)) => {
                 let issue = json!({"code": code, "message": message, "resourceIds": [resource]});
@@ -91,7 +91,7 @@ pub(super) fn settle(w: &mut World<'_>, cluster: &mut Cluster) {
     }
 }
 
-/// After an update: other nodes, if it was one of their version, or more or fewer of the same.
+/// Changes the nodes after an update: a version update replaces them, a scaling update adds or removes some.
 pub(super) fn updated(w: &mut World<'_>, cluster: &Cluster, name: &str, patch: &Value) {
     if let Some(group) = cluster.nodegroups.get(name) {
         if !patch["releaseVersion"].is_null() || !patch["launchTemplate"].is_null() {
@@ -109,7 +109,7 @@ fn find<'c>(cluster: &'c mut Cluster, req: &Request) -> Result<&'c mut Item, Fau
     cluster.nodegroups.get_mut(&name).ok_or(missing)
 }
 
-/// Refuses a change while an update runs.
+/// Refuses a change while an update is in progress.
 fn idle(cluster: &Cluster, name: &str) -> Result<(), Fault> {
     match cluster.in_progress(&Target::Nodegroup(name.to_owned())) {
         Some(id) => {
@@ -204,7 +204,7 @@ fn create(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply {
     }
     let reply = json!({"nodegroup": body});
     w.iam.add_instance_profile(&role_arn, &instance_profile(&body));
-    // Out of the map, to be borrowed beside the rest of the region.
+    // Taken out of the map, so that it can be borrowed together with the rest of the region.
     let Some(mut cluster) = w.here.eks.clusters.remove(cluster_name) else { return Ok(reply) };
     access::add_for_nodes(w, &mut cluster, &role_arn, "EC2_LINUX");
     attach(w, &cluster, &body);
@@ -306,8 +306,8 @@ fn update_version(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply
     let current = body["version"].as_str().unwrap_or_default();
     // API reference: "If no version is specified, then the Kubernetes version of the node group does not change."
     let version = req.text("version").unwrap_or_else(|| current.to_owned());
-    // Or the one before it, which a rollback of the control plane takes first (EKS user guide, "Roll back a cluster to a
-    // previous Kubernetes version").
+    // The previous minor version is accepted too: nodes go back before a rollback of the control plane (EKS user guide,
+    // "Roll back a cluster to a previous Kubernetes version").
     let before =
         versions::find(&cluster_version).and_then(|v| versions::find(&format!("1.{}", v.minor.checked_sub(1)?)));
     if version != cluster_version && version != current && before.is_none_or(|before| before.name != version) {
@@ -349,15 +349,15 @@ fn update_version(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply
     begin(w, cluster_name, &name, ("VersionUpdate", UPDATE * rounds(&body)), params, patch)
 }
 
-/// What a release begins with, and the day of one that has a day.
+/// The version numbers of a release, and its date where it has one, as comparable numbers.
 fn number(release: &str) -> Vec<u64> {
     let (number, build) = release.split_once('-').unwrap_or((release, ""));
     let day = build.parse().ok().filter(|_| build.len() == 8);
     number.split('.').filter_map(|part| part.parse().ok()).chain(day).collect()
 }
 
-/// In how many rounds a group's nodes are replaced (user guide, "Understand each phase of node updates": as many at
-/// once as may be unavailable, 100 at most).
+/// The number of rounds in which a group's nodes are replaced (user guide, "Understand each phase of node updates": as
+/// many at once as may be unavailable, 100 at most).
 fn rounds(body: &Value) -> f64 {
     let nodes = body["scalingConfig"]["desiredSize"].as_u64().unwrap_or_default();
     let config = &body["updateConfig"];
@@ -396,7 +396,7 @@ struct Image {
     version: String,
     release: String,
     instance_types: Option<Vec<String>>,
-    /// Those, or the launch template's.
+    /// Instance types of the node group, or else of its launch template.
     launched: Vec<String>,
 }
 
@@ -466,7 +466,7 @@ impl Image {
     }
 }
 
-/// The release that is asked for, if there is one for the image and version, else the newest.
+/// The requested release, which must exist for this AMI type and version. Without a request, the newest release.
 fn release(ami_type: &str, version: &str, asked: Option<String>) -> Result<String, Fault> {
     if ami_type.starts_with("AL2_") {
         return Err(invalid(format!("There is no image of AMI type {ami_type} for Kubernetes {version}")));
@@ -484,11 +484,11 @@ fn release(ami_type: &str, version: &str, asked: Option<String>) -> Result<Strin
     Err(invalid(format!("Requested release version {asked} is not valid for kubernetes version {version}.")))
 }
 
-/// A launch template that a managed node group may use.
+/// The launch template, checked for use by a managed node group.
 fn template(w: &World<'_>, given: &Value, vpc: &str) -> Result<LaunchTemplate, Fault> {
     let (id, name) = (given["id"].as_str(), given["name"].as_str());
     let which = match (id, name) {
-        // DescribeNodegroup tells both.
+        // DescribeNodegroup returns both id and name.
         (Some(id), _) => id,
         (None, Some(name)) => name,
         (None, None) => return Err(invalid("launchTemplate must have an id or a name")),
@@ -537,7 +537,7 @@ fn check_user_data(user_data: Option<&str>, ami_type: &str) -> Result<(), Fault>
             );
             return Err(refused(message));
         }
-        // What EKS can't merge with its own settings (user guide, "Customize managed nodes with launch templates").
+        // Settings that EKS can't merge with its own (user guide, "Customize managed nodes with launch templates").
         if text.contains("\\\"")
             || text.lines().any(|line| line.trim_start().starts_with('[') && line.contains(['"', '\'']))
         {
@@ -551,7 +551,7 @@ fn check_user_data(user_data: Option<&str>, ami_type: &str) -> Result<(), Fault>
     Ok(())
 }
 
-/// Whether a Bottlerocket node is told to leave AWS's FIPS endpoints alone.
+/// Whether the user data tells a Bottlerocket node not to use AWS's FIPS endpoints.
 fn calls_plain_endpoints(data: &Value) -> bool {
     let decoded = |text: &str| STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let settings = data["userData"].as_str().and_then(decoded).and_then(|text| text.parse::<toml::Table>().ok());
@@ -560,9 +560,9 @@ fn calls_plain_endpoints(data: &Value) -> bool {
     lines.lines().any(|line| line.split_whitespace().collect::<String>() == "use_fips_endpoint=false")
 }
 
-/// Whether an image runs on a type. EKS refuses another architecture; that it refuses devices without a driver, too, is
-/// from the user guide's "Choose an optimal Amazon EC2 node instance type" (which says that such images don't support
-/// them), and from Bottlerocket's release notes: its variants for Kubernetes load the Neuron driver.
+/// Whether an image runs on an instance type. EKS refuses another architecture. That EKS also refuses devices without a
+/// driver is inferred: the user guide's "Choose an optimal Amazon EC2 node instance type" says that such images don't
+/// support them. Bottlerocket's variants for Kubernetes load the Neuron driver (Bottlerocket's release notes).
 fn fits(one: &InstanceType, ami_type: &str) -> bool {
     let architecture = if ami_type.contains("ARM_64") { "arm64" } else { "x86_64" };
     let gpu = ami_type.contains("NVIDIA") || ami_type.contains("GPU");
@@ -619,7 +619,7 @@ fn update_settings(given: &Value, before: &Value) -> Reply {
     Ok(config)
 }
 
-/// cloudposse/terraform-aws-eks-node-group, issue 208.
+/// Error text: cloudposse/terraform-aws-eks-node-group, issue 208.
 fn check_repair(req: &Request) -> Result<(), Fault> {
     match req.params.get("nodeRepairConfig") {
         Some(config) if !config.is_null() && req.region.starts_with("cn-") => {
@@ -649,7 +649,7 @@ fn check_labels(labels: &Value) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What Kubernetes takes as the value of a label, and as the name part of its key.
+/// Whether Kubernetes accepts the text as a label's value, or as the name part of a label's key.
 fn is_label(text: &str) -> bool {
     let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     text.len() <= 63
@@ -680,7 +680,7 @@ fn check_taints(taints: &[Value]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Why the nodes of a group don't run, if they don't: issue code, message, resource.
+/// The reason why a group's nodes don't run: issue code, message, resource. `None`: they run.
 fn trouble(w: &World<'_>, cluster: &Cluster, body: &Value) -> Option<(&'static str, String, String)> {
     let name = body["nodegroupName"].as_str().unwrap_or_default().to_owned();
     let id = body["launchTemplate"]["id"].as_str().unwrap_or_default();
@@ -721,9 +721,10 @@ fn trouble(w: &World<'_>, cluster: &Cluster, body: &Value) -> Option<(&'static s
     let Some(role) = w.role(body["nodeRole"].as_str().unwrap_or_default()) else {
         return unjoined("the node role does not exist");
     };
-    // A FIPS image calls AWS's FIPS endpoints unless it is told not to (bottlerocket-core-kit, pull request 218). They
-    // are in the US and Canada (Bottlerocket's settings reference, `settings.aws.config`; bottlerocket, issue 4363), and
-    // interface endpoints don't answer for their names (bottlerocket, issues 4372 and 4382).
+    // A FIPS image calls AWS's FIPS endpoints unless its settings forbid it (bottlerocket-core-kit, pull request 218).
+    // FIPS endpoints exist only in the US and Canada (Bottlerocket's settings reference, `settings.aws.config`;
+    // bottlerocket, issue 4363). VPC interface endpoints don't resolve the names of FIPS endpoints (bottlerocket,
+    // issues 4372 and 4382).
     if body["amiType"].as_str().is_some_and(|ami| ami.ends_with("_FIPS")) && !calls_plain_endpoints(&data) {
         if !["us-", "ca-"].iter().any(|place| w.region.starts_with(place)) {
             return unjoined("Timed out retrieving private DNS name from EC2: the region has no FIPS endpoints");
@@ -741,7 +742,8 @@ fn trouble(w: &World<'_>, cluster: &Cluster, body: &Value) -> Option<(&'static s
     if !may(&role, "ec2:DescribeInstances", "*", &[]) {
         return unjoined("the node role has no AmazonEKSWorkerNodePolicy");
     }
-    // The images of EKS's own pods are in an account of AWS's, which lets everybody in whose own policies do, too.
+    // The images of EKS's own pods are in an AWS account whose registry admits everybody. The node's own policies must
+    // allow the pull, too.
     let registry = registry(w.region);
     let image = format!("arn:{partition}:ecr:{}:{registry}:repository/eks/kube-proxy", w.region);
     let owner = [("aws:resourceaccount", registry)];
@@ -796,7 +798,7 @@ fn registry(region: &str) -> &'static str {
     }
 }
 
-/// EC2's words where the nodes of a group take more vCPUs than the account may have (klotho #311).
+/// EC2's error text if the nodes of a group need more vCPUs than the account's quota (klotho #311).
 fn too_many_vcpus(w: &World<'_>, cluster: &Cluster, body: &Value) -> Option<String> {
     let spot = body["capacityType"] == "SPOT";
     let limit = quotas::limit(w.quotas, if spot { "L-34B43A08" } else { "L-1216C47A" });
@@ -832,8 +834,8 @@ fn instance_profile(body: &Value) -> String {
     format!("eks-{}", arn.rsplit('/').next().unwrap_or_default())
 }
 
-/// The nodes: as many as are wanted, though at most one in each subnet, with the launch template's security groups or
-/// else the cluster's.
+/// Starts the nodes: the desired number, but at most one in each subnet. They carry the launch template's security
+/// groups, or else the cluster's.
 fn attach(w: &mut World<'_>, cluster: &Cluster, body: &Value) {
     let name = body["nodegroupName"].as_str().unwrap_or_default();
     let id = body["launchTemplate"]["id"].as_str().unwrap_or_default();
@@ -847,7 +849,7 @@ fn attach(w: &mut World<'_>, cluster: &Cluster, body: &Value) {
     }
     let types = texts(body, "instanceTypes");
     let kind = types.first().map(String::as_str).or(data["instanceType"].as_str()).unwrap_or_default();
-    // Those of EKS and Auto Scaling (aws-service-role policy AWSServiceRoleForAmazonEKSNodegroup looks at the first two).
+    // Tags that EKS and Auto Scaling set (the policy AWSServiceRoleForAmazonEKSNodegroup checks the first two).
     let cluster_name = cluster.name();
     let tags = [
         ("eks:cluster-name".to_owned(), cluster_name.to_owned()),
@@ -874,7 +876,7 @@ fn attach(w: &mut World<'_>, cluster: &Cluster, body: &Value) {
             template: &data,
             tags: &tags,
         };
-        // A full subnet gets no node: the Auto Scaling group starts it in another.
+        // A full subnet gets no node: an Auto Scaling group would start it in another subnet.
         let _node = w.here.ec2.start_instance(w.ids, &new);
     }
 }

@@ -31,7 +31,7 @@ pub const VERSIONS: &[Version] = &[
     version("1.37", 37, "1.37.2", "eks.2", [1_791_244_800.0, 1_828_051_200.0, 1_859_673_600.0]),
 ];
 
-/// The version of a cluster that asks for none.
+/// The version of a cluster whose request names none.
 pub const DEFAULT: &str = "1.36";
 
 const fn version(
@@ -78,7 +78,7 @@ impl Version {
 /// Bottlerocket images, oldest first, each as a node group's `releaseVersion` and SSM's `image_version` name it.
 pub const IMAGES: &[&str] = &["1.61.0-5ce1a8b6", "1.62.1-e1d1c9a5", "1.63.0-7bb1c0d2", "1.66.0-2d3f4b6c"];
 
-/// When the newest image came, unix seconds: 2026-09-22.
+/// When the newest image was released (unix seconds): 2026-09-22.
 pub const IMAGES_DATE: f64 = 1_790_035_200.0;
 
 /// The release of the AL2023 image for a Kubernetes version.
@@ -97,8 +97,8 @@ pub const ACCESS_POLICIES: &str = "AmazonAIOpsAssistantPolicy AmazonARCRegionSwi
      AmazonSagemakerHyperpodControllerPolicy AmazonSagemakerHyperpodSpacePolicy \
      AmazonSagemakerHyperpodSpaceTemplatePolicy";
 
-/// The CA of every cluster, in place of one that EKS makes for each: a certificate whose key was never kept. The API
-/// server of the sandbox speaks plain HTTP on the loopback address, so nothing is ever checked against it.
+/// The CA certificate of every cluster; EKS makes one for each. Its private key doesn't exist any more. The sandbox's
+/// API servers speak plain HTTP on the loopback address, so no client verifies against it.
 pub const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
 MIIBqTCCAU6gAwIBAgIUEnl3L5LpbosNXsNHbLBMXhvbBgQwCgYIKoZIzj0EAwIw
 FTETMBEGA1UEAwwKa3ViZXJuZXRlczAgFw0yNjExMjMwNjUyNTNaGA8yMTI2MTAz

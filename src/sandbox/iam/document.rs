@@ -1,4 +1,4 @@
-//! Policy documents: their grammar, their principals, and what they allow.
+//! Policy documents: grammar, principals, and what they allow.
 
 use super::super::quotas;
 use super::super::state::State;
@@ -6,8 +6,8 @@ use super::super::wire::{Fault, Request, texts};
 use super::over;
 use serde_json::{Value, json};
 
-/// Whether a principal of a policy exists: `*`, an account, a role, a user, a session, a service, a federation. Those
-/// of accounts that the sandbox doesn't have are taken for granted.
+/// Whether a principal of a policy exists: `*`, an account, a role, a user, a session, a service, a federated identity.
+/// Principals of accounts that the sandbox doesn't have are assumed to exist.
 pub fn principal_exists(state: &State, kind: &str, who: &str) -> bool {
     match kind {
         "Service" => [".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu"].iter().any(|end| who.ends_with(end)),
@@ -40,7 +40,7 @@ pub fn principals(statement: &Value) -> Vec<(String, String)> {
     }
 }
 
-/// The statements of a policy, be they a list or a lone one.
+/// The statements of a policy. `Statement` may be a list or a single statement.
 pub fn statements(policy: &Value) -> &[Value] {
     match &policy["Statement"] {
         Value::Array(list) => list,
@@ -48,7 +48,8 @@ pub fn statements(policy: &Value) -> &[Value] {
     }
 }
 
-/// Checks a trust policy and gives it as IAM keeps it: account numbers as their root, lone principals without a list.
+/// Checks a trust policy and returns it as IAM stores it: an account number becomes the ARN of its root, and a list of
+/// one principal becomes a string.
 pub fn trust_policy(state: &State, req: &Request, document: &str) -> Result<String, Fault> {
     let mut policy: Value =
         serde_json::from_str(document).map_err(|_| malformed("This policy contains invalid Json"))?;
@@ -98,7 +99,7 @@ pub fn trust_policy(state: &State, req: &Request, document: &str) -> Result<Stri
     Ok(text)
 }
 
-/// Checks a policy of a role or a managed policy.
+/// Checks an inline policy of a role, or a managed policy.
 pub fn identity_policy(document: &str) -> Result<(), Fault> {
     let policy: Value = serde_json::from_str(document).map_err(|_| malformed("Syntax errors in policy."))?;
     check_shape(&policy)?;
@@ -129,7 +130,7 @@ pub fn identity_policy(document: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The grammar that all policies share.
+/// Checks the grammar that all policies share.
 pub fn check_shape(policy: &Value) -> Result<(), Fault> {
     const STATEMENT: &[&str] =
         &["Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition"];
@@ -152,13 +153,13 @@ pub fn check_shape(policy: &Value) -> Result<(), Fault> {
     if statements.iter().all(fine) { Ok(()) } else { Err(syntax()) }
 }
 
-/// What counts against IAM's size quotas: white space doesn't.
+/// The number of characters that count for IAM's size quotas. White space doesn't count.
 pub fn characters(document: &str) -> usize {
     document.chars().filter(|c| !c.is_whitespace()).count()
 }
 
-/// Whether a policy allows an action to one of the principals that `who` picks; statements that deny under a condition
-/// are left out.
+/// Whether a policy allows an action to one of the principals that `who` accepts. Deny statements with a condition are
+/// ignored.
 pub fn allows(policy: &Value, action: &str, who: impl Fn(&str, &str) -> bool) -> bool {
     let says = |effect: &str| {
         statements(policy).iter().any(|statement| {
@@ -171,7 +172,7 @@ pub fn allows(policy: &Value, action: &str, who: impl Fn(&str, &str) -> bool) ->
     says("Allow") && !says("Deny")
 }
 
-/// Whether an action pattern such as `kms:Encrypt*` covers an action; the case doesn't matter.
+/// Whether an action pattern such as `kms:Encrypt*` covers an action. Upper and lower case are the same.
 pub fn matches(pattern: &str, action: &str) -> bool {
     like(&pattern.to_ascii_lowercase(), &action.to_ascii_lowercase())
 }
@@ -180,7 +181,7 @@ pub fn matches(pattern: &str, action: &str) -> bool {
 pub fn like(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
-    // Where the last `*` was, and how much of the text it covers so far.
+    // The position of the last `*`, and how much of the text it covers so far.
     let mut star = None;
     while t < text.len() {
         match pattern.get(p) {

@@ -1,10 +1,10 @@
-//! Whether the policies of an assumed role let it make a call, and what they would say of calls that aren't made.
+//! Evaluates the policies of an assumed role, for calls and for SimulatePrincipalPolicy.
 //!
-//! Counted are the role's inline policies, its attached policies, and its permissions boundary. Some of AWS's own policies
-//! have a document here ([`managed`]); the others grant nothing. Key policies, session
-//! policies, service control policies and policy variables such as `${aws:PrincipalTag/team}` are not looked at.
+//! The evaluation reads the role's inline policies, its attached policies, and its permissions boundary. Some of AWS's
+//! own policies have a document here ([`managed`]); the others grant nothing. The evaluation ignores key policies,
+//! session policies, service control policies and policy variables such as `${aws:PrincipalTag/team}`.
 //!
-//! Rules: IAM user guide, "Policy evaluation logic" and "IAM JSON policy elements: Condition operators"; words of
+//! Rules: IAM user guide, "Policy evaluation logic" and "IAM JSON policy elements: Condition operators". Texts of
 //! refusals: "Troubleshoot access denied error messages", and what users of the services have quoted.
 
 use super::super::state::State;
@@ -15,16 +15,17 @@ use super::{Iam, Role, list, managed, no_such, required};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// What was asked for in the name of assumed roles.
+/// A record of the evaluations for assumed roles.
 #[derive(Debug, Default)]
 pub struct Checks {
-    /// Actions, `ec2:CreateVpc`; those that AWS asks for beside the one that was called included.
+    /// Actions such as `ec2:CreateVpc`, including the dependent actions that AWS checks for the same call.
     pub needed: BTreeSet<String>,
-    /// The refusals' messages.
+    /// Messages of the refusals.
     pub refused: Vec<String>,
 }
 
-/// Refuses what the caller's role may not do. Whoever has no role is the account's administrator.
+/// Refuses a call that the policies of the caller's role don't allow. A caller without a role is the account's
+/// administrator.
 pub fn check(state: &State, req: &Request, checks: &mut Checks) -> Result<(), Fault> {
     let Some(name) = req.caller.arn.split_once(":assumed-role/").and_then(|(_, rest)| rest.split('/').next()) else {
         return Ok(());
@@ -42,15 +43,15 @@ pub fn check(state: &State, req: &Request, checks: &mut Checks) -> Result<(), Fa
     Ok(())
 }
 
-/// Whether a role's policies allow an action; condition keys in lower case. What a permissions boundary says isn't known to
-/// a sandbox, which makes those that a spec refers to: it isn't asked.
+/// Whether a role's policies allow an action. Condition keys are in lower case. The permissions boundary isn't
+/// evaluated: the sandbox makes up the boundary policies that a spec refers to, and doesn't know their real documents.
 pub fn may(iam: &Iam, role: &Role, action: &str, resource: &str, context: &[(&str, &str)]) -> bool {
     let context = context.iter().map(|(key, value)| ((*key).to_owned(), vec![(*value).to_owned()])).collect();
     let need = Need { action: action.to_owned(), resource: resource.to_owned(), context };
     Policies { boundary: None, ..Policies::of(iam, Some(role)) }.allow(&need).is_ok()
 }
 
-/// SimulatePrincipalPolicy.
+/// The operation SimulatePrincipalPolicy.
 pub fn simulate(iam: &Iam, req: &Request) -> Reply {
     let source = required(req, "PolicySourceArn")?;
     if !source.starts_with("arn:") || !source.contains(":iam::") {
@@ -94,14 +95,14 @@ pub fn simulate(iam: &Iam, req: &Request) -> Reply {
     list(req, "EvaluationResults", results)
 }
 
-/// Why something isn't allowed.
+/// Why an action isn't allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
-    /// By a statement.
+    /// A Deny statement applies.
     Denied,
-    /// No statement allows it.
+    /// No Allow statement applies.
     Nobody,
-    /// The permissions boundary doesn't.
+    /// The permissions boundary doesn't allow it.
     Boundary,
 }
 
@@ -141,7 +142,7 @@ impl Policies {
         }
     }
 
-    /// The condition keys of the statements that are about an action.
+    /// The condition keys in statements that are about an action.
     fn keys<'p>(&'p self, action: &str) -> impl Iterator<Item = &'p str> {
         let policies = self.identity.iter().chain(&self.boundary);
         let about =
@@ -151,20 +152,20 @@ impl Policies {
     }
 }
 
-/// Whether a statement is about a call; `unsure` is the answer where its condition can't be judged.
+/// Whether a statement applies to a call. `unsure` is returned if its condition can't be evaluated.
 fn applies(statement: &Value, need: &Need, unsure: bool) -> bool {
     covers(statement, "Action", |pattern| matches(pattern, &need.action))
         && covers(statement, "Resource", |pattern| like(pattern, &need.resource))
         && holds(&statement["Condition"], &need.context).unwrap_or(unsure)
 }
 
-/// Whether `Action` or `Resource` of a statement fits, or its `Not…` doesn't.
+/// Whether `Action` or `Resource` of a statement matches, or `NotAction` or `NotResource` doesn't match.
 fn covers(statement: &Value, member: &str, fits: impl Fn(&str) -> bool) -> bool {
     let not = texts(statement, &format!("Not{member}"));
     if not.is_empty() { texts(statement, member).iter().any(|one| fits(one)) } else { !not.iter().any(|one| fits(one)) }
 }
 
-/// Whether all of a condition holds; none for an operator that isn't known here.
+/// Whether all parts of a condition are true. `None`: an operator isn't known here.
 fn holds(condition: &Value, context: &Context) -> Option<bool> {
     for (operator, keys) in condition.as_object().into_iter().flatten() {
         for key in keys.as_object()?.keys() {
@@ -208,7 +209,7 @@ fn compare(operator: &str, values: Option<&Vec<String>>, wanted: &[String]) -> O
     }
 }
 
-/// In the words of the service that was called.
+/// The refusal, with the error text of the called service.
 fn refusal(req: &Request, need: &Need, why: Why) -> Fault {
     let Need { action, resource, .. } = need;
     let because = match why {
@@ -225,7 +226,7 @@ fn refusal(req: &Request, need: &Need, why: Why) -> Fault {
             format!("You are not authorized to perform this operation. {message}"),
         ),
         Service::Iam | Service::Sts => Fault::new(403, "AccessDenied", message),
-        // EKS asks EC2 and hands on what EC2 said, which AWS encodes (terraform-aws-eks-code, issue 13).
+        // EKS calls EC2 and passes on EC2's encoded message (terraform-aws-eks-code, issue 13).
         Service::Eks if action == "ec2:RunInstances" => {
             let message = format!("You are not authorized to launch instances with this launch template. {message}");
             Fault::new(400, "InvalidRequestException", message)
@@ -306,7 +307,7 @@ mod tests {
             (json!({"ForAllValues:StringEquals": {"aws:TagKeys": ["a"]}}), &[], true),
             (json!({"ForAnyValue:StringLike": {"aws:TagKeys": ["a*"]}}), &[("aws:TagKeys", &["b", "ac"])], true),
             (json!({"ForAnyValue:StringLike": {"aws:TagKeys": ["a*"]}}), &[], false),
-            // Both must hold, and what isn't known lets nobody in.
+            // Both operators must match. An unknown operator never matches an Allow.
             (json!({"StringEquals": {"a": "1"}, "Bool": {"b": "true"}}), &[("a", &["1"]), ("b", &["false"])], false),
             (json!({"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}), &[("aws:SourceIp", &["10.0.0.1"])], false),
         ];

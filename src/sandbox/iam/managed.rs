@@ -1,8 +1,9 @@
-//! What AWS's own managed policies allow, as far as something here hangs on it (AWS Managed Policy Reference Guide).
+//! Documents of AWS's managed policies, reduced to the parts that the sandbox evaluates (AWS Managed Policy Reference
+//! Guide).
 
 use serde_json::{Value, json};
 
-/// The document of one of AWS's policies by its name. Those that aren't here grant nothing.
+/// The document of an AWS managed policy, by name. A policy that isn't listed grants nothing.
 pub fn document(name: &str) -> Value {
     const PULL: [&str; 4] = [
         "ecr:BatchCheckLayerAvailability",

@@ -1,8 +1,10 @@
-//! The permissions that a call takes: its own, on each resource that it is about, and those that AWS asks for beside.
+//! The permissions that a call needs: its own action on each resource that it names, and the dependent actions that AWS
+//! checks as well.
 //!
-//! Actions, resource types and condition keys are those of the Service Authorization Reference ("Actions, resources, and
-//! condition keys for …"), a resource type that it marks as optional counting where the call names one. What it doesn't
-//! say stands with its source. A resource that isn't there is not checked: the service itself says that it is missing.
+//! Actions, resource types and condition keys are those of the Service Authorization Reference ("Actions, resources,
+//! and condition keys for …"). A resource type that the reference marks as optional counts if the call names one.
+//! Anything that the reference doesn't say has its source beside it. A missing resource is not checked: the service
+//! itself answers that it is missing.
 
 use super::super::ec2::Ec2;
 use super::super::kms::Kms;
@@ -12,7 +14,7 @@ use super::{Iam, SERVICE_LINKED_PATH, Tags};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Condition keys in lower case, and their values.
+/// Values by condition key. Keys are in lower case.
 pub type Context = BTreeMap<String, Vec<String>>;
 
 /// One permission.
@@ -20,13 +22,13 @@ pub type Context = BTreeMap<String, Vec<String>>;
 pub struct Need {
     /// `ec2:CreateVpc`.
     pub action: String,
-    /// An ARN, or `*` for actions that are about nothing in particular.
+    /// An ARN, or `*` for actions without a resource.
     pub resource: String,
     pub context: Context,
 }
 
-/// EC2's operations that are about resources: the type of what they make, if they make something, and the parameters that
-/// name what is there.
+/// EC2's operations that have resources: operation, the type that it creates (if any), and the parameters that name
+/// existing resources.
 const EC2: &[(&str, &str, &[&str])] = &[
     ("AllocateAddress", "elastic-ip", &[]),
     ("AssociateRouteTable", "", &["RouteTableId", "SubnetId"]),
@@ -89,7 +91,7 @@ const EC2: &[(&str, &str, &[&str])] = &[
     ("UpdateSecurityGroupRuleDescriptionsIngress", "", &["GroupId"]),
 ];
 
-/// EKS's operations that are about no cluster.
+/// EKS's operations that aren't about a cluster.
 const EKS_AT_LARGE: &[&str] = &[
     "DescribeAddonConfiguration",
     "DescribeAddonVersions",
@@ -112,7 +114,8 @@ pub fn of(state: &State, req: &Request) -> Vec<Need> {
         Service::Logs => needs.logs(),
         Service::Ssm => needs.ssm(),
         Service::Quotas => needs.on("*", []),
-        // Anybody may ask who they are; whom a role lets in is in its trust policy, which STS itself reads.
+        // GetCallerIdentity needs no permission. AssumeRole is decided by the role's trust policy, which `sts`
+        // evaluates.
         Service::Sts => {}
     }
     needs.all
@@ -132,19 +135,20 @@ impl Needs<'_> {
         self.all.push(Need { action: action.to_owned(), resource: resource.into(), context });
     }
 
-    /// The call's own action.
+    /// Adds the call's own action on a resource.
     fn on<'k>(&mut self, resource: impl Into<String>, keys: impl IntoIterator<Item = Key<'k>>) {
         let action = format!("{}:{}", self.req.service.name(), self.req.operation);
         self.add(&action, resource, keys);
     }
 
-    /// An ARN of a service that isn't the one called.
+    /// The ARN of a resource of another service than the called one.
     fn elsewhere(&self, service: &str, resource: &str) -> String {
         let Request { region, account, .. } = self.req;
         format!("arn:{}:{service}:{region}:{account}:{resource}", self.req.partition())
     }
 
-    /// Hands over a role. Where AWS doesn't say to which of its services, one that the policy names is enough.
+    /// Adds `iam:PassRole`. If AWS doesn't document to which service the role is passed, any service that the policy
+    /// names is enough.
     fn pass_role(&mut self, role: Option<String>, services: &[&str]) {
         if let Some(role) = role {
             self.add("iam:PassRole", role, [Key::Some("iam:PassedToService", services)]);
@@ -160,7 +164,7 @@ impl Needs<'_> {
         for specification in req.items("TagSpecification") {
             tags.extend(pairs(items(specification, "Tag"), "Key", "Value"));
         }
-        // Rules of groups count only where they are tagged.
+        // New rules of a group count as resources only if the call tags them.
         if !makes.is_empty() && (*makes != "security-group-rule" || !tags.is_empty()) {
             let new = req.arn(&format!("{makes}/*"));
             self.on(new.clone(), [Key::Request(&tags)]);
@@ -181,8 +185,8 @@ impl Needs<'_> {
             "CreateFlowLogs" => {
                 self.pass_role(req.text("DeliverLogsPermissionArn"), &["vpc-flow-logs.amazonaws.com"]);
             }
-            // "Dependent actions" of CreateVpcEndpoint, but for route53:AssociateVPCWithHostedZone: AWS's own policy
-            // AmazonVPCFullAccess, which lets its holders make any endpoint, does without.
+            // The "dependent actions" of CreateVpcEndpoint without route53:AssociateVPCWithHostedZone. AWS's own policy
+            // AmazonVPCFullAccess allows any endpoint and doesn't have that action.
             "CreateVpcEndpoint" => {
                 for action in ["DescribeSecurityGroups", "DescribeSubnets", "DescribeVpcs"] {
                     self.add(&format!("ec2:{action}"), "*", []);
@@ -199,7 +203,7 @@ impl Needs<'_> {
         let cluster = req.text("clusterName").or_else(|| req.text("name")).unwrap_or_default();
         match operation {
             _ if EKS_AT_LARGE.contains(&operation) => return self.on("*", []),
-            // The reference gives it no resource, but it is asked for on the cluster to be
+            // The reference lists no resource for it, but EKS checks the action on the future cluster's ARN
             // (cortexlabs/cortex, issue 1232, quotes the refusal).
             "CreateCluster" => self.on(req.arn(&format!("cluster/{cluster}")), [Key::Request(&tags)]),
             "TagResource" | "UntagResource" | "ListTagsForResource" => {
@@ -250,7 +254,8 @@ impl Needs<'_> {
             }
             "CreateAddon" | "UpdateAddon" => {
                 self.pass_role(req.text("serviceAccountRoleArn"), &["eks.amazonaws.com"]);
-                // Not written down anywhere: that they are the caller's to make is the cautious reading.
+                // AWS doesn't document this. The cautious assumption: the caller needs the permission to make the
+                // associations.
                 for association in req.items("podIdentityAssociations") {
                     self.add("eks:CreatePodIdentityAssociation", req.arn(&format!("cluster/{cluster}")), []);
                     self.pass_role(text(association, "roleArn"), &["pods.eks.amazonaws.com"]);
@@ -263,7 +268,7 @@ impl Needs<'_> {
         }
     }
 
-    /// EKS looks at a node role with the caller's permissions before it makes the group (aws-controllers-k8s/community,
+    /// EKS reads the node role with the caller's permissions before it makes the group (aws-controllers-k8s/community,
     /// issue 2164; terraform-aws-eks, issue 823).
     fn node_role(&mut self, role: Option<&str>) {
         self.add("ec2:DescribeSubnets", "*", []);
@@ -275,8 +280,8 @@ impl Needs<'_> {
         self.add("iam:GetRole", linked, []);
     }
 
-    /// What launching instances of a template takes (EC2 user guide, "IAM permissions required for Amazon EC2 launch
-    /// templates"; Auto Scaling user guide, "Launch template support").
+    /// Adds the permissions to launch instances from a template (EC2 user guide, "IAM permissions required for Amazon
+    /// EC2 launch templates"; Auto Scaling user guide, "Launch template support").
     fn instances(&mut self, ec2: &Ec2, template: &Value, subnets: Vec<String>) {
         const RUN: &str = "ec2:RunInstances";
         let Some(name) = text(template, "id").or_else(|| text(template, "name")) else { return };
@@ -303,8 +308,9 @@ impl Needs<'_> {
         }
     }
 
-    /// A cluster's secrets under a key of the customer's. `kms:GrantIsForAWSResource` isn't supported for CreateCluster
-    /// (EKS user guide, `security-k8s`): the grant is asked for without it.
+    /// Adds the permissions for envelope encryption of a cluster's secrets with a customer managed key. CreateCluster
+    /// doesn't support `kms:GrantIsForAWSResource` (EKS user guide, `security-k8s`), so the grant is checked without
+    /// that condition key.
     fn envelope(&mut self, kms: &Kms) {
         for config in self.req.items("encryptionConfig") {
             let name = text(&config["provider"], "keyArn").unwrap_or_default();
@@ -319,7 +325,7 @@ impl Needs<'_> {
         format!("arn:{}:iam::{}:{resource}", self.req.partition(), self.req.account)
     }
 
-    /// A service's role, which is made on its first use.
+    /// Adds `iam:CreateServiceLinkedRole`, which a service's first use needs.
     fn service_linked(&mut self, iam: &Iam, service: &str, role: &str) {
         if iam.role_by_name(role).is_none() {
             let arn = self.role_arn(&format!("role{SERVICE_LINKED_PATH}{service}/{role}"));
@@ -337,7 +343,7 @@ impl Needs<'_> {
                 let arn = self.role_arn(&format!("role{SERVICE_LINKED_PATH}{service}/*"));
                 self.on(arn, [Key::One("iam:AWSServiceName", &service)]);
             }
-            // "Tagging IAM resources": tags at creation take the permission to tag.
+            // "Tagging IAM resources": tags at creation need the permission to tag.
             "CreateRole" => {
                 let arn = self.role_arn(&format!("role{path}{}", req.text("RoleName").unwrap_or_default()));
                 let boundary = req.text("PermissionsBoundary");
@@ -373,7 +379,7 @@ impl Needs<'_> {
                 let Some(role) = iam.role_by_name(&name) else { return };
                 let policy = req.text("PolicyArn");
                 let policy = policy.as_deref().map(|arn| Key::One("iam:PolicyARN", arn));
-                // Of these, the key is about the boundary that the role has, or is to get.
+                // For these actions, `iam:PermissionsBoundary` is the boundary that the role has or gets.
                 let boundary = match req.operation.as_str() {
                     "PutRolePermissionsBoundary" => req.text("PermissionsBoundary"),
                     "AttachRolePolicy"
@@ -395,8 +401,8 @@ impl Needs<'_> {
         let tags = pairs(req.items("Tags"), "TagKey", "TagValue");
         let mut keys = [req.text("KeyId"), req.text("TargetKeyId")].into_iter().flatten().collect::<Vec<_>>();
         match req.operation.as_str() {
-            // KMS developer guide, "Creating keys": with tags it takes kms:TagResource. The reference also lists
-            // kms:PutKeyPolicy, which by the API reference the key policy must give, not the caller's own.
+            // KMS developer guide, "Creating keys": a key with tags needs kms:TagResource. The reference also lists
+            // kms:PutKeyPolicy. By the API reference the key policy must grant that, not the caller's own policies.
             "CreateKey" => {
                 self.on("*", [Key::Request(&tags)]);
                 if !tags.is_empty() {
@@ -404,7 +410,8 @@ impl Needs<'_> {
                 }
                 return;
             }
-            // "Controlling access to aliases": on the alias, and on each key that it leads to before or after.
+            // "Controlling access to aliases": the action is checked on the alias, and on the keys to which it refers
+            // before and after the call.
             "CreateAlias" | "UpdateAlias" | "DeleteAlias" => {
                 let alias = req.text("AliasName").unwrap_or_default();
                 self.on(req.arn(&alias), []);
@@ -444,7 +451,8 @@ impl Needs<'_> {
         }
         for name in &names {
             self.on(arn(name), [Key::Request(&tags)]);
-            // Systems Manager user guide, "Tagging parameters": with the call that makes it, too.
+            // Systems Manager user guide, "Tagging parameters": tags in the call that creates the parameter need the
+            // permission, too.
             if req.operation == "PutParameter" && !tags.is_empty() {
                 self.add("ssm:AddTagsToResource", arn(name), [Key::Request(&tags)]);
             }

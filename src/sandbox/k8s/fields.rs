@@ -1,13 +1,14 @@
-//! Who owns which field: server-side apply, and what other writes do to owners.
+//! Field ownership: server-side apply, and how other writes change owners.
 //!
-//! Sets of fields are kept in the form that `managedFields` shows them ("FieldsV1"): objects whose keys are `f:<member>`,
-//! `k:{…}` for an item of a list with keys, `v:…` for a value of a set, and `.` for the thing itself. Without schemas a
-//! list is atomic unless its name is that of one which Kubernetes' own kinds merge; lists of custom resources are.
+//! Sets of fields are stored in the form of `managedFields` ("FieldsV1"): objects whose keys are `f:<member>`, `k:{…}`
+//! for an item of a list with keys, `v:…` for a value of a set, and `.` for the thing itself. There are no schemas. So
+//! a list is atomic unless Kubernetes' own kinds have a list of the same name that is merged. Lists of custom resources
+//! are always atomic.
 
 use super::kinds::Kind;
 use serde_json::{Map, Value, json};
 
-/// Lists with keys, by name: those of Kubernetes' own types (`x-kubernetes-list-map-keys` in its OpenAPI).
+/// Lists with keys, by name, of Kubernetes' own types (`x-kubernetes-list-map-keys` in its OpenAPI).
 const KEYED: &[(&str, &[&str])] = &[
     ("conditions", &["type"]),
     ("containers", &["name"]),
@@ -27,7 +28,7 @@ const KEYED: &[(&str, &[&str])] = &[
     ("webhooks", &["name"]),
 ];
 
-/// Maps that have one owner as a whole (`x-kubernetes-map-type: atomic`).
+/// Maps that are owned as a whole (`x-kubernetes-map-type: atomic`).
 const ATOMIC: &[&str] = &[
     "configMapKeyRef",
     "fieldRef",
@@ -44,7 +45,7 @@ const ATOMIC: &[&str] = &[
     "selector",
 ];
 
-/// Metadata that nobody owns.
+/// Metadata that has no owner.
 const UNOWNED: &[&str] = &[
     "creationTimestamp",
     "deletionGracePeriodSeconds",
@@ -65,7 +66,7 @@ enum List {
     Keyed(Vec<&'static str>),
 }
 
-/// How the list of a field merges.
+/// How the list of a field is merged.
 fn list_kind(field: &str, list: &[Value], custom: bool) -> List {
     let all_have = |key: &str| list.iter().all(|item| !item[key].is_null());
     if field == "finalizers" {
@@ -172,7 +173,7 @@ fn remove_child(value: &mut Value, key: &str) {
     }
 }
 
-/// A value of a set as its key has it.
+/// A value of a set, in the form that its `v:` key has.
 fn quoted(value: &Value) -> String {
     value.to_string()
 }
@@ -213,7 +214,7 @@ fn clashes(set: &Value, other: &Value, new: &Value, old: &Value, path: &str, fou
     Value::Object(clashing)
 }
 
-/// `.spec`, `[name="a"]`, as the API server tells fields.
+/// A field as the API server names it: `.spec`, `[name="a"]`.
 fn told(key: &str) -> String {
     let (sort, name) = key.split_at_checked(2).unwrap_or(("", key));
     match sort {
@@ -254,7 +255,7 @@ fn union(set: &mut Value, more: &Value) {
     }
 }
 
-/// `set` less what is not in the value any more.
+/// `set` without the fields that the value doesn't have any more.
 fn existing(set: &Value, value: &Value) -> Value {
     let mut left = Map::new();
     for (key, inner) in set.as_object().into_iter().flatten() {
@@ -270,7 +271,7 @@ fn existing(set: &Value, value: &Value) -> Value {
     Value::Object(left)
 }
 
-/// The fields below `new` that are not in `old`, or not the same.
+/// The fields below `new` that are missing in `old` or differ.
 fn changed(field: &str, old: Option<&Value>, new: &Value, custom: bool) -> Value {
     let set = set_of(field, new, custom);
     let mut differing = Map::new();
@@ -330,7 +331,7 @@ fn merge(field: &str, live: &mut Value, applied: &Value, custom: bool) {
     }
 }
 
-/// Takes out of a value what `old` names, `new` no longer does, and nobody else owns.
+/// Removes the fields that `old` has, `new` doesn't have, and no other manager owns.
 fn prune(value: &mut Value, old: &Value, new: &Value, others: &[&Value]) {
     for (key, inner) in keys(old) {
         let theirs: Vec<&Value> = others.iter().filter_map(|other| other.get(key)).collect();
@@ -359,7 +360,7 @@ fn prune(value: &mut Value, old: &Value, new: &Value, others: &[&Value]) {
     }
 }
 
-/// A strategic merge patch, by the same knowledge of lists.
+/// Applies a strategic merge patch, with the same rules for lists.
 pub(super) fn strategic(object: &mut Value, patch: &Value, kind: &Kind) {
     merge("", object, patch, kind.custom);
 }
@@ -412,7 +413,8 @@ pub(super) fn applied(
     Ok(object)
 }
 
-/// An object written by another way than apply: its manager owns what the write changed, and those who owned it don't.
+/// An object after a write that isn't an apply: the writing manager becomes the only owner of the fields that it
+/// changed.
 pub(super) fn updated(old: &Value, mut new: Value, kind: &Kind, manager: &str, time: &str) -> Value {
     let trim = |object: &Value| {
         let mut object = without_managed(object);
@@ -449,7 +451,7 @@ fn entries(object: &Value) -> Vec<Value> {
     object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default()
 }
 
-/// `"kubectl" using v1 at 2026-11-23T06:19:00Z`, or the name alone of one who applies.
+/// `"kubectl" using v1 at 2026-11-23T06:19:00Z`; for a manager that applies, its name alone.
 fn told_manager(entry: &Value) -> String {
     let text = |member: &str| entry[member].as_str().unwrap_or_default();
     match text("operation") {

@@ -1,4 +1,4 @@
-//! The kinds that an API server knows, and how discovery tells them.
+//! The kinds of an API server, and its discovery documents.
 
 use serde_json::{Value, json};
 
@@ -9,11 +9,11 @@ pub(super) struct Kind {
     pub resource: String,
     pub kind: String,
     pub namespaced: bool,
-    /// Of a custom resource definition, or of one of EKS's own.
+    /// True if a custom resource definition defines the kind, including those that EKS installs.
     pub custom: bool,
 }
 
-/// Group, version, then resource and kind: namespaced ones, cluster-wide ones.
+/// Group, version, namespaced kinds, cluster-scoped kinds. Each kind has resource name and kind name.
 type Group =
     (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static [(&'static str, &'static str)]);
 
@@ -101,7 +101,7 @@ const BUILTIN: &[Group] = &[
     ),
 ];
 
-/// General availability in Kubernetes 1.36; EKS has no beta APIs.
+/// Generally available from Kubernetes 1.36 on. EKS serves no beta APIs.
 const MUTATING: Group = (
     "admissionregistration.k8s.io",
     "v1",
@@ -155,7 +155,7 @@ impl Kind {
             || self.resource == "pods"
     }
 
-    /// An object as a read of this version tells it.
+    /// An object as a read of this API version returns it.
     pub fn shown(&self, object: &Value) -> Value {
         let mut shown = json!({"apiVersion": self.api_version(), "kind": self.kind});
         for (member, value) in object.as_object().into_iter().flatten() {
@@ -166,7 +166,7 @@ impl Kind {
         shown
     }
 
-    /// An item of a list, which tells version and kind itself only if it is a custom resource.
+    /// An item of a list. Only custom resources have apiVersion and kind there.
     pub fn listed(&self, object: &Value) -> Value {
         let mut shown = self.shown(object);
         if let (false, Some(members)) = (self.custom, shown.as_object_mut()) {
@@ -190,11 +190,11 @@ fn of(group: &Group, custom: bool) -> impl Iterator<Item = Kind> {
     })
 }
 
-/// A kind of the table.
+/// The kind of a group and resource of the table.
 pub(super) fn builtin(group: &str, resource: &str) -> Kind {
     let found =
         BUILTIN.iter().flat_map(|group| of(group, false)).find(|kind| kind.group == group && kind.resource == resource);
-    // Every caller names one of the table.
+    // Every caller names a kind of the table. The fallback is never used; it avoids a panic.
     found.unwrap_or_else(|| Kind {
         group: group.to_owned(),
         version: "v1".to_owned(),
@@ -205,7 +205,7 @@ pub(super) fn builtin(group: &str, resource: &str) -> Kind {
     })
 }
 
-/// All kinds of a cluster of a minor version, with or without the VPC CNI, and with these definitions.
+/// All kinds of a cluster: those of its minor version, of the VPC CNI if it has it, and of these definitions.
 pub(super) fn all<'d>(minor: u32, vpc_cni: bool, definitions: impl Iterator<Item = &'d Value>) -> Vec<Kind> {
     let mut kinds: Vec<Kind> = BUILTIN.iter().flat_map(|group| of(group, false)).collect();
     if minor >= 36 {
@@ -232,7 +232,7 @@ pub(super) fn all<'d>(minor: u32, vpc_cni: bool, definitions: impl Iterator<Item
     kinds
 }
 
-/// Named groups and their versions, in order.
+/// Groups with a name and their versions, in order.
 fn versions(kinds: &[Kind]) -> Vec<(&str, Vec<&str>)> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
     for kind in kinds.iter().filter(|kind| !kind.group.is_empty()) {
