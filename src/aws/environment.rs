@@ -1,5 +1,5 @@
-//! What the environment and the configuration files say, where the SDK reads it otherwise than the AWS CLI does, or says
-//! no more than that it failed.
+//! Settings of the environment and the configuration files that the SDK reads in another way than the AWS CLI, or whose
+//! failure it reports without the cause.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -16,15 +16,15 @@ use crate::engine::error::{Class, Error, Result};
 
 const ENDPOINT: &str = "AWS_ENDPOINT_URL";
 
-/// The services of ours whose names have a space, as the AWS CLI writes them in a `services` section. The SDK looks for
-/// `cloudwatch-logs` (aws-sdk-rust, issue 1060).
+/// Our services whose names have a space, with the key that the AWS CLI uses in a `services` section. The SDK looks for
+/// `cloudwatch-logs` instead (aws-sdk-rust, issue 1060).
 const SPACED: [(&str, &str); 2] = [("CloudWatch Logs", "cloudwatch_logs"), ("Service Quotas", "service_quotas")];
 
-/// As the SDK names the services of ours.
+/// Our services, by the SDK's names.
 const SERVICES: [&str; 8] = ["EC2", "EKS", "IAM", "KMS", "CloudWatch Logs", "STS", "SSM", "Service Quotas"];
 
 /// # Errors
-/// An endpoint is no address, or can't be used together with what else is asked for.
+/// An endpoint is no URL, or it is set together with FIPS endpoints.
 pub fn check(config: &SdkConfig) -> Result<()> {
     let set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
     for service in SERVICES {
@@ -48,7 +48,7 @@ pub fn check(config: &SdkConfig) -> Result<()> {
     Ok(())
 }
 
-/// The variable of a service's own endpoint.
+/// The environment variable of a service's own endpoint.
 fn variable(service: &str) -> String {
     format!("{ENDPOINT}_{}", service.to_uppercase().replace(' ', "_"))
 }
@@ -86,7 +86,7 @@ impl LoadServiceConfig for AsTheCli {
     fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
         let (service, env) = (key.service_id(), key.env());
         let said = self.config.service_config().and_then(|config| config.load_config(key));
-        // What the environment says comes first.
+        // The environment takes precedence over the profile.
         let own = variable(service);
         let from_environment = [own.as_str(), ENDPOINT].iter().any(|name| env::var_os(name).is_some());
         match self.endpoints.get(service).filter(|_| env == ENDPOINT && !from_environment) {
@@ -96,7 +96,7 @@ impl LoadServiceConfig for AsTheCli {
     }
 }
 
-/// `error`, with what the profile says that this program doesn't do.
+/// Adds to `error` the settings of the profile that this program doesn't support.
 pub async fn explained(error: Error) -> Error {
     if error.class != Class::Denied || env::var_os("AWS_ACCESS_KEY_ID").is_some() {
         return error;
@@ -117,7 +117,7 @@ pub async fn explained(error: Error) -> Error {
     ))
 }
 
-/// The configuration files, if they can be read. The SDK says what is wrong with them.
+/// The configuration files, if they can be read. The SDK reports what is wrong with them.
 async fn profiles() -> Option<ProfileSet> {
     profile::load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None).await.ok()
 }

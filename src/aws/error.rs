@@ -1,4 +1,4 @@
-//! SDK errors as [`Error`]s: one place decides what each code means.
+//! Turns SDK errors into [`Error`]s. Only this module decides what each error code means.
 
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
@@ -18,7 +18,7 @@ where
 {
     move |error| {
         let error = convert(&error);
-        // What failed may be a call that comes before it: for credentials.
+        // The failed call may be an earlier one that gets credentials.
         match &error.operation {
             Some(_) => error,
             None => error.operation(operation),
@@ -38,12 +38,12 @@ where
     match error {
         SdkError::ServiceError(service) => match service.err().code() {
             Some(code) => {
-                // The help quotes it, too.
+                // The help quotes the message too, so secrets are hidden here already.
                 let message = hide(service.err().message().unwrap_or("no message").trim());
                 let message = message.trim_end_matches('.');
                 let class = match (class(code, message), service.raw().status().as_u16()) {
                     (Class::Invalid, 429) => Class::Throttled,
-                    // Codes for it are many.
+                    // A server error may have any code, so the HTTP status decides.
                     (Class::Invalid, 500..) => Class::Unclear,
                     (class, _) => class,
                 };
@@ -97,9 +97,8 @@ where
     }
 }
 
-/// The class of a service's error code; `message` decides where one code
-/// means several things. Texts: hashicorp/terraform-provider-aws
-/// `internal/service/eks` and the services' API references.
+/// The class of a service's error code. If one code has several meanings, `message` decides. Sources of the texts:
+/// hashicorp/terraform-provider-aws `internal/service/eks` and the services' API references.
 fn class(code: &str, message: &str) -> Class {
     let not_yet = [
         "does not exist",
@@ -109,30 +108,33 @@ fn class(code: &str, message: &str) -> Class {
         "IAM role's policy must include",
         "Misconfigured PodExecutionRole Trust Policy",
         "service principals",
-        // EKS, of an access entry whose role is new (terraform-provider-aws, `internal/service/eks/access_entry.go`).
+        // EKS, about an access entry whose role is new (terraform-provider-aws,
+        // `internal/service/eks/access_entry.go`).
         "invalid principal",
         "Invalid principal",
         "Access Denied for LogDestination",
         "cannot be assumed",
         "Unable to assume",
-        // EKS, of a new key, or for a role whose policy is new (terraform-provider-aws 49247).
+        // EKS, about a new key, or a role whose policy is new (terraform-provider-aws 49247).
         "Access denied to KMS key",
         // EKS Pod Identity, after a change of a trust policy (terraform-provider-aws 41483, aws-cdk 31522).
         "Trust policy of the role provided is invalid",
-        // CloudWatch Logs, of a new key (terraform-provider-aws 29282).
+        // CloudWatch Logs, about a new key (terraform-provider-aws 29282).
         "KMS Key Id could not be found",
     ];
     match code {
-        // EKS uses a key in the caller's name. Tags of a new key may count for permissions only after five minutes (KMS
-        // Developer Guide, "ABAC for AWS KMS"; cluster-api-provider-aws 2432, terraform-aws-eks 2678).
+        // EKS uses a key with the caller's permissions. Permissions that depend on the tags of a new key may take up to
+        // five minutes to take effect (KMS Developer Guide, "ABAC for AWS KMS"; cluster-api-provider-aws 2432,
+        // terraform-aws-eks 2678).
         "InvalidRequestException" if message.starts_with("User not authorized to perform kms:") => Class::NotYetAllowed,
-        // CloudWatch Logs, of a new key or a new key policy (terraform-provider-aws 29282, hashicorp/terraform 24194).
+        // CloudWatch Logs, about a new key or a new key policy (terraform-provider-aws 29282, hashicorp/terraform
+        // 24194).
         "AccessDeniedException" if message.starts_with("The specified KMS key does not exist or is not allowed") => {
             Class::NotYet
         }
-        // KMS, of a key that was just made or enabled (terraform-provider-aws `internal/service/kms/key.go`).
+        // KMS, about a key that was just made or enabled (terraform-provider-aws `internal/service/kms/key.go`).
         "DisabledException" => Class::NotYet,
-        // IAM, while an issuer doesn't answer yet (IAM API, "CreateOpenIDConnectProvider").
+        // IAM, while the URL of a new OIDC issuer doesn't answer yet (IAM API, "CreateOpenIDConnectProvider").
         "OpenIdIdpCommunicationError" => Class::NotYet,
         "Throttling"
         | "ThrottlingException"
@@ -165,9 +167,9 @@ fn class(code: &str, message: &str) -> Class {
         | "OperationAbortedException"
         | "ConflictException"
         | "IncorrectState"
-        // Of an address that is still associated (EC2 API, ReleaseAddress).
+        // About an address that is still associated (EC2 API, ReleaseAddress).
         | "InvalidIPAddress.InUse" => Class::Conflict,
-        // EKS hands on what EC2 said of a launch template.
+        // EKS passes on EC2's error about a launch template.
         "InvalidRequestException" if message.starts_with("You are not authorized") => Class::Denied,
         "InvalidRequestException" if message.contains("in progress") || message.contains("currently") => {
             Class::Conflict
@@ -216,7 +218,7 @@ fn class(code: &str, message: &str) -> Class {
     }
 }
 
-/// Codes of keys that aren't known: to AWS, or in a region that isn't enabled for the account.
+/// Codes for access keys that are unknown: to AWS, or in a region that isn't enabled for the account.
 const UNKNOWN_KEYS: [&str; 5] = [
     "AuthFailure",
     "InvalidClientTokenId",
@@ -225,7 +227,7 @@ const UNKNOWN_KEYS: [&str; 5] = [
     "MissingAuthenticationTokenException",
 ];
 
-/// Codes of keys that are known, and a signature that isn't theirs.
+/// Codes for known access keys with a wrong signature.
 const WRONG_SIGNATURES: [&str; 3] = ["SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature"];
 
 fn help(code: &str, message: &str) -> Option<String> {
@@ -258,10 +260,10 @@ fn help(code: &str, message: &str) -> Option<String> {
 fn not_aws(raw: &HttpResponse) -> Error {
     let status = raw.status().as_u16();
     let body = raw.body().bytes().unwrap_or_default();
-    // First: the half of a secret is one, too.
+    // Secrets are hidden before the text is cut: half of a secret must not be shown either.
     let start: String =
         hide(&String::from_utf8_lossy(body)).chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    // A page in place of an answer says nothing of whether the call got through.
+    // A web page from a proxy doesn't say whether the call reached AWS.
     let class = if (400..500).contains(&status) { Class::Unreachable } else { Class::Unclear };
     Error::new(class, format!("{NOT_AWS}: HTTP {status}, beginning `{}`", start.trim())).help(SOMEBODY_ELSE)
 }
@@ -278,7 +280,7 @@ fn is_credentials(cause: &str) -> bool {
     cause.contains("credential") || cause.contains("identity resolver")
 }
 
-/// Why the wire didn't even send the request, if it didn't.
+/// The reason why the wire didn't send the request at all, if that is the cause.
 fn barred<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
     links(error).skip(1).find_map(|link| link.downcast_ref())
 }
@@ -295,7 +297,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     links(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Where a role for credentials was refused, in STS's words.
+/// The error of a refused AssumeRole for credentials, with STS's message.
 fn assumed(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
     let said = |link: &(dyn std::error::Error + 'static)| {
         let plain = link.downcast_ref::<AssumeRoleError>().map(|e| (e.meta().clone(), "AssumeRole"));
@@ -311,7 +313,7 @@ fn assumed(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
     Some(Error { code: Some(hide(code)), ..error }.operation(format!("sts:{operation}")).help(help))
 }
 
-/// The last two links of a chain: what really happened.
+/// The last three links of a chain, which name the real cause.
 fn last(chain: &str) -> String {
     let links: Vec<&str> = chain.split(": ").collect();
     links[links.len().saturating_sub(3)..].join(": ")

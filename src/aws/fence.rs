@@ -1,5 +1,5 @@
-//! Who is asked before anything is changed, at AWS or in a cluster: the holder
-//! of the tenancy's lock, right before each attempt is sent.
+//! The guard of all changes, at AWS and in clusters: right before each attempt
+//! is sent, the fence asks the holder of the tenancy's lock.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::engine::error::Result;
 use crate::engine::execute::Guard;
 
-/// Open to all until a guard is set. Clones are the same one.
+/// A fence without a guard lets every attempt pass. Clones share the guard.
 #[derive(Clone, Debug, Default)]
 pub struct Fence(Arc<Inner>);
 
@@ -19,7 +19,7 @@ struct Inner {
 }
 
 impl Fence {
-    /// From now on `guard` is asked. The first stays.
+    /// Sets the guard. Only the first call has an effect.
     pub fn set(&self, guard: Arc<dyn Guard>) {
         let _ = self.0.guard.set(guard);
     }
@@ -27,31 +27,30 @@ impl Fence {
     /// Lets an attempt at a change pass.
     ///
     /// # Errors
-    /// [`Class::Lost`](crate::engine::error::Class::Lost) if nothing may be
-    /// changed any more.
+    /// [`Class::Lost`](crate::engine::error::Class::Lost) if the lock is lost.
     pub fn enter(&self) -> Result<Attempt> {
         let limit = self.0.guard.get().map_or(Ok(Duration::MAX), |guard| guard.allows())?;
         Ok(Attempt { fence: self.clone(), limit, over: false })
     }
 
-    /// Attempts at a change that were given up before they ended: AWS may still
-    /// carry them out.
+    /// The number of attempts that were given up before they ended. AWS may
+    /// still carry them out.
     pub fn cut(&self) -> usize {
         self.0.cut.load(Ordering::SeqCst)
     }
 }
 
-/// One attempt at a change, from when it is sent.
+/// One attempt at a change, from the moment when it is sent.
 #[derive(Debug)]
 pub struct Attempt {
     fence: Fence,
-    /// How long it may take: by then it has ended, one way or the other.
+    /// The time limit. The caller gives the attempt up after it.
     pub limit: Duration,
     over: bool,
 }
 
 impl Attempt {
-    /// An answer came, or none in time.
+    /// The attempt has ended: an answer came, or the time limit passed.
     pub fn over(mut self) {
         self.over = true;
     }

@@ -1,7 +1,7 @@
 //! The one HTTPS client: proxies and certificate bundles from the environment.
 //!
-//! The SDK reads proxy variables only when told to and doesn't know
-//! `AWS_CA_BUNDLE`; other AWS tools do both by themselves.
+//! By default the SDK doesn't read proxy variables and doesn't know
+//! `AWS_CA_BUNDLE`. Other AWS tools read both.
 
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -11,7 +11,8 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use crate::engine::error::{Error, Result};
 
-/// `direct`: no proxy, whatever the environment says (a sandbox on loopback).
+/// `direct`: no proxy, even if the environment names one (for a sandbox on
+/// loopback).
 pub fn client(direct: bool) -> Result<SharedHttpClient> {
     let tls = tls()?;
     let proxy = proxy(direct);
@@ -23,7 +24,7 @@ pub fn client(direct: bool) -> Result<SharedHttpClient> {
     }))
 }
 
-/// For requests that no SDK client makes.
+/// The same connection for requests that no SDK client makes.
 pub fn connector(direct: bool) -> Result<Connector> {
     let builder = Connector::builder().proxy_config(proxy(direct));
     Ok(builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls()?).build())

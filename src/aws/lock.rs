@@ -1,19 +1,21 @@
 //! One run at a time: a lease for each tenancy and region, kept in SSM
 //! parameters `/ringfence/TENANCY/REGION/lock/GENERATION`.
 //!
-//! A parameter is created without overwriting, so of two that create the same
-//! generation one fails: that is the compare-and-set, and the generation is the
-//! fencing token. The holder overwrites its own generation as a heartbeat and
-//! nobody else ever writes to it. Whoever takes over creates the next one and
-//! deletes the old ones, which the former holder's next heartbeat notices,
-//! because overwriting names no type and so can't create.
+//! A parameter is created without overwriting. If two runs create the same
+//! generation, one of them fails. That is the compare-and-set, and the
+//! generation is the fencing token. The holder overwrites its own generation as
+//! a heartbeat, and nobody else ever writes to it. A run that takes over
+//! creates the next generation and deletes the old ones. The former holder's
+//! next heartbeat then fails, because a PutParameter that overwrites names no
+//! type and so can't create a parameter.
 //!
-//! No computer's clock is compared with another's. A waiter takes over after
-//! it has seen the same heartbeat for a whole lease. The holder begins no write
-//! when less than a quarter of its lease is left since its last good heartbeat
-//! began, and gives up a write that takes longer than what is left: the
-//! [fence](super::fence) asks before each attempt. What was sent by then and
-//! waits somewhere on its way can't be called back.
+//! The clocks of two computers are never compared. A waiter takes over after it
+//! has seen the same heartbeat for a whole lease. A lease starts when the last
+//! successful heartbeat was sent. The holder begins no write when less than a
+//! quarter of its lease is left, and gives up a write that takes longer than
+//! the rest of the lease: the [fence](super::fence) asks before each attempt. A
+//! request that was sent before and is delayed in the network can't be called
+//! back.
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
@@ -36,13 +38,13 @@ use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::execute::Guard;
 
-/// How long a holder may be silent.
+/// The longest time between two heartbeats of a live holder.
 pub const LEASE: Duration = Duration::from_secs(60);
 
-/// What a generation's parameter holds.
+/// The value of a generation's parameter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Tells this run's record from every other's.
+    /// Identifies the run: no other run has the same id.
     id: String,
     command: String,
     host: String,
@@ -82,14 +84,14 @@ fn host() -> String {
         .unwrap_or_else(|| "an unnamed host".to_owned())
 }
 
-/// One generation as it was read.
+/// One generation, as read from SSM.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     generation: u64,
     name: String,
-    /// SSM's own count of writes.
+    /// SSM's own version number: it grows with each write.
     version: i64,
-    /// None if somebody else wrote it.
+    /// `None`: the value isn't a record of ringfence.
     record: Option<Record>,
 }
 
@@ -118,26 +120,27 @@ impl Seen {
     }
 }
 
-/// What a waiter makes of the newest generation.
+/// What a waiter concludes about the newest generation.
 #[derive(Debug, PartialEq)]
 enum Sight {
-    /// Its heartbeat moved, or it is another holder than before.
+    /// Its heartbeat has changed since the last look, or the holder is another
+    /// one.
     Alive,
-    /// No heartbeat for so long.
+    /// There was no heartbeat for this long.
     Silent(Duration),
-    /// None for a whole lease.
+    /// There was no heartbeat for a whole lease.
     Dead,
 }
 
 /// What a waiter has seen so far.
 #[derive(Default)]
 struct Vigil {
-    /// The generation as it was read first with this heartbeat, and when.
+    /// The first reading with the present heartbeat, and its time.
     seen: Option<(Seen, Duration)>,
 }
 
 impl Vigil {
-    /// `asked` and `answered` are when the reading began and ended, by the
+    /// `asked` and `answered` are the begin and end of the reading, by the
     /// waiter's own clock.
     fn look(&mut self, holder: &Seen, asked: Duration, answered: Duration) -> Sight {
         match &self.seen {
@@ -154,8 +157,8 @@ impl Vigil {
     }
 }
 
-/// A moment by both clocks: the monotonic one stands still while a computer
-/// sleeps, and the wall's may be set.
+/// A moment by both clocks. The monotonic clock stops while the computer
+/// sleeps, and the wall clock may be set.
 #[derive(Clone, Copy, Debug)]
 struct Moment {
     run: Duration,
@@ -167,24 +170,24 @@ impl Moment {
         Self { run: clock.elapsed(), wall: Clock::timestamp() }
     }
 
-    /// The longer of both.
+    /// The longer of the two durations.
     fn since(self, earlier: Self) -> Duration {
         let wall = Duration::try_from(self.wall.duration_since(earlier.wall)).unwrap_or_default();
         self.run.saturating_sub(earlier.run).max(wall)
     }
 }
 
-/// The holder's view of its lease.
+/// The lease, as its holder measures it.
 #[derive(Debug)]
 struct Lease {
     length: Duration,
-    /// When the last good heartbeat began.
+    /// When the last successful heartbeat was sent.
     renewed: Moment,
     /// Why the last heartbeat failed, if it did.
     trouble: Option<Error>,
-    /// Why it may not write any more. Stays.
+    /// Why the run may not write any more. It is never reset.
     lost: Option<Error>,
-    /// This run has given it back.
+    /// True after this run has released the lock.
     over: bool,
 }
 
@@ -197,7 +200,8 @@ impl Lease {
         self.length.saturating_sub(now.since(self.renewed))
     }
 
-    /// Less than a quarter is left: too little for a write to end in.
+    /// True if less than a quarter of the lease is left. A write might not end
+    /// in that time.
     fn stale(&self, now: Moment) -> bool {
         self.left(now) < self.length.div_f64(4.0)
     }
@@ -234,7 +238,7 @@ impl Lease {
     }
 }
 
-/// A tenancy's lock, held or not.
+/// The lock of a tenancy, for all its operations.
 #[derive(Clone, Debug)]
 pub struct Store {
     client: aws_sdk_ssm::Client,
@@ -277,7 +281,7 @@ impl Store {
         format!("{}/{generation}", self.path())
     }
 
-    /// All generations, the newest last.
+    /// All generations, in ascending order.
     pub async fn list(&self) -> Result<Vec<Seen>> {
         let mut all = Vec::new();
         let mut token = None;
@@ -319,7 +323,8 @@ impl Store {
         Ok(())
     }
 
-    /// Fails if it is gone: without a type it can't be created.
+    /// Fails if the parameter is gone: without a type, PutParameter can't
+    /// create one.
     async fn overwrite(&self, generation: u64, record: &Record) -> Result<()> {
         let call = self.client.put_parameter().name(self.name(generation)).value(json(record)?).overwrite(true);
         call.send().await.map_err(failed("ssm:PutParameter"))?;
@@ -335,21 +340,22 @@ impl Store {
         Ok(())
     }
 
-    /// Creates the next generation after `before`. False if somebody else was
+    /// Creates the next generation after `before`. `None`: another run was
     /// first.
     async fn claim(&self, before: &[Seen], record: &Record) -> Result<Option<u64>> {
         let generation = before.last().map_or(0, |s| s.generation) + 1;
         match self.create(generation, record).await {
             Ok(()) => {}
-            // The SDK may have sent it twice, or its answer was lost: what is
-            // there now tells.
+            // The SDK may have sent the request twice, or the answer was lost.
+            // The list below says who created the generation.
             Err(e) if matches!(e.class, Class::Exists | Class::Unclear) => {}
             Err(e) => return Err(e),
         }
-        // Whoever stood still between reading and creating may have created a
-        // generation that others were done with long ago.
+        // A process that was paused between the reading and the creation may
+        // have created a generation that other runs used and deleted long ago.
         let known: BTreeSet<u64> = before.iter().map(|s| s.generation).collect();
-        // A read may not show yet what is there, by whomever it was written.
+        // SSM reads are eventually consistent: they may not show the new
+        // parameter yet.
         let quarter = Duration::try_from_secs_f64(record.lease_seconds / 4.0).unwrap_or(LEASE / 4);
         let until = self.clock.elapsed() + quarter;
         let now = loop {
@@ -367,14 +373,14 @@ impl Store {
         if !ours || rival {
             return Ok(None);
         }
-        // What is left over is deleted by the next run.
+        // If this fails, the next run deletes the old generations.
         let _ = self.delete(before).await;
         Ok(Some(generation))
     }
 
     /// Takes the lock for `command`. Watches a silent holder for its lease and
-    /// then takes over; gives up at a holder's first sign of life after
-    /// `patience`. `say` gets what is waited for, in words.
+    /// then takes over. After `patience`, the first heartbeat of a live holder
+    /// makes it give up. `say` gets sentences about the wait.
     pub async fn take(
         &self,
         command: &str,
@@ -434,8 +440,8 @@ impl Store {
         .help("wait until that run ends, or give --lock-timeout 10m to wait for it; if it can't go on, `ringfence unlock` releases the lock")
     }
 
-    /// Releases the lock that `holder` has, which notices it before its next
-    /// write.
+    /// Releases the lock of another run, `holder`. That run notices it before
+    /// its next write.
     pub async fn free(&self, holder: &Seen) -> Result<()> {
         let all = self.list().await?;
         let record = Record { released: true, ..Record::new("unlock", &self.caller, LEASE) };
@@ -447,7 +453,7 @@ impl Store {
         Ok(())
     }
 
-    /// Says who took the place of `generation`, if somebody did.
+    /// The error that names who replaced `generation`. `None` if nobody did.
     async fn successor(&self, generation: u64, record: &Record) -> Result<Option<Error>> {
         let all = self.list().await?;
         let there = all.iter().any(|s| s.generation == generation && s.is(record));
@@ -470,7 +476,7 @@ fn json(record: &Record) -> Result<String> {
     serde_json::to_string(record).map_err(|e| Error::bug(format!("the lock can't be written as JSON: {e}")))
 }
 
-/// Without the lock there is no run.
+/// Adds to a "denied" that no run is possible without the lock.
 fn denied(error: Error) -> Error {
     match error.class {
         Class::Denied => {
@@ -483,7 +489,8 @@ fn denied(error: Error) -> Error {
     }
 }
 
-/// In quarters of the lease: each text is a line where there is no terminal.
+/// The duration is rounded to quarters of the lease, because without a terminal
+/// each new text is a line.
 fn waiting(holder: &Seen, sight: Sight, alive: bool) -> String {
     match sight {
         Sight::Silent(silent) if !alive => {
@@ -501,7 +508,7 @@ fn waiting(holder: &Seen, sight: Sight, alive: bool) -> String {
     }
 }
 
-/// A lock that this run holds, and keeps until it is released.
+/// A lock that this run holds until it releases it.
 pub struct Lock {
     held: Arc<Held>,
     beating: Mutex<Option<(watch::Sender<()>, JoinHandle<()>)>>,
@@ -523,43 +530,43 @@ impl Lock {
         Self { held, beating: Mutex::new(Some((stop, task))) }
     }
 
-    /// For the executor.
+    /// The guard for the fence and the executor.
     pub fn guard(&self) -> Arc<dyn Guard> {
         self.held.clone()
     }
 
-    /// Why the run may not write any more, if it may not.
+    /// Why the run may not write any more. `None`: it may write.
     pub fn lost(&self) -> Option<Error> {
         self.held.lease().lost.clone()
     }
 
-    /// Ends the heartbeat, after the one that is under way.
+    /// Stops the heartbeat. A heartbeat that is in progress is finished first.
     async fn still(&self) {
         let beating = self.beating.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((stop, task)) = beating {
             drop(stop);
-            // It ends by itself, and has nothing to tell.
+            // The task ends by itself and has no result.
             let _ = task.await;
         }
     }
 
-    /// How long it stays after a run that ends now without releasing it.
+    /// How long the lock would stay if the run ended now without releasing it.
     pub fn left(&self) -> Duration {
         self.held.lease().left(Moment::now(&self.held.store.clock))
     }
 
-    /// Marks it as released. Whatever comes of that, this run writes nothing
-    /// any more.
+    /// Marks the lock as released. This run writes nothing any more, even if
+    /// the marking fails.
     pub async fn release(&self) -> Result<()> {
         self.held.lease().over = true;
         self.still().await;
         let Held { store, generation, record, .. } = &*self.held;
         let released = store.overwrite(*generation, &Record { released: true, ..record.clone() }).await;
-        // Who lost it has nothing to release.
+        // A lost lock needs no release.
         if self.lost().is_some() { Ok(()) } else { released }
     }
 
-    /// Releases it and leaves nothing behind.
+    /// Releases the lock and deletes its parameters.
     pub async fn remove(&self) -> Result<()> {
         self.release().await?;
         let Held { store, generation, .. } = &*self.held;
@@ -588,8 +595,8 @@ impl Held {
             let begun = Moment::now(clock);
             let late = self.lease().stale(begun);
             let beaten = self.store.overwrite(self.generation, &record).await;
-            // A heartbeat that comes late says nothing: it may have been taken
-            // over before.
+            // A heartbeat that succeeds after the end of the lease doesn't
+            // renew it: another run may have taken over before.
             let refused = beaten
                 .as_ref()
                 .is_err_and(|e| !matches!(e.class, Class::Throttled | Class::Unclear | Class::Unreachable));
@@ -616,7 +623,8 @@ impl Held {
 impl Guard for Held {
     fn allows(&self) -> Result<Duration> {
         let now = Moment::now(&self.store.clock);
-        // The clock may be a sandbox's; calls take their time on the wall.
+        // The clock may be a sandbox's, which runs faster. Time limits of calls
+        // are in real time.
         Ok(self.lease().allows(now)?.div_f64(self.store.clock.speed()))
     }
 }
@@ -645,7 +653,8 @@ mod tests {
         let mut vigil = Vigil::default();
         let holder = seen(1, 7);
         assert_eq!(vigil.look(&holder, at(0), at(10)), Sight::Silent(at(0)));
-        // From the end of the first reading to the beginning of this one.
+        // The silence is measured from the end of the first reading to the
+        // beginning of this one.
         assert_eq!(vigil.look(&holder, at(69), at(90)), Sight::Silent(at(59)));
         assert_eq!(vigil.look(&holder, at(70), at(71)), Sight::Dead);
     }
@@ -691,7 +700,7 @@ mod tests {
         let why = lease.allows(moment(186, 1086)).unwrap_err();
         assert!(why.message.contains("the credentials have expired"), "{why}");
         assert_eq!(why.class, Class::Lost);
-        // A heartbeat that gets through later changes nothing.
+        // A heartbeat after the end of the lease changes nothing.
         lease.renew(moment(187, 1087));
         assert!(lease.allows(moment(188, 1088)).is_err());
     }
@@ -707,7 +716,7 @@ mod tests {
     fn a_computer_that_slept_does_not_go_on() {
         let mut lease = Lease::new(LEASE, moment(100, 1000));
         assert!(lease.allows(moment(101, 1046)).is_err());
-        // A wall clock that is set back doesn't make the lease longer.
+        // Setting the wall clock back doesn't make the lease longer.
         let mut lease = Lease::new(LEASE, moment(100, 1000));
         assert!(lease.allows(moment(146, 500)).is_err());
     }

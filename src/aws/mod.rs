@@ -35,7 +35,7 @@ pub use calls::Calls;
 pub use fence::Fence;
 use wire::Wire;
 
-/// Where a resource lives. Clients are looked up by it.
+/// The account and region of a resource. Clients are looked up by it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Scope {
     /// Twelve digits.
@@ -48,22 +48,22 @@ pub struct Scope {
 /// How to reach AWS.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// `spec.region`: always wins over the environment.
+    /// `spec.region`. It takes precedence over the environment.
     pub region: String,
-    /// A sandbox: its address and the account that its keys stand for. The
-    /// environment's endpoints and credentials are left alone then.
+    /// A sandbox: its URL, and the account of its access keys. The
+    /// environment's endpoints and credentials are ignored then.
     pub sandbox: Option<(String, String)>,
-    /// How long to wait for an answer; a minute if it isn't said.
+    /// How long to wait for an answer. Default: a minute.
     pub patience: Option<Duration>,
 }
 
-/// Clients for one scope, and what every kind needs beside them.
+/// Clients for one scope, and what every kind needs besides.
 #[derive(Clone)]
 pub struct Aws {
     pub scope: Scope,
-    /// `metadata.name` of the spec: whose resources these are.
+    /// `metadata.name` of the spec, the owner of the resources.
     pub tenancy: String,
-    /// The ARN that the calls are made as, assumed roles resolved to the role.
+    /// The caller's ARN. For an assumed role, the ARN of the role.
     pub caller: String,
     pub ec2: aws_sdk_ec2::Client,
     pub eks: aws_sdk_eks::Client,
@@ -74,19 +74,19 @@ pub struct Aws {
     pub sts: aws_sdk_sts::Client,
     pub calls: Calls,
     pub clock: Clock,
-    /// What the clients above, and those of the clusters, must pass before they
-    /// change anything.
+    /// The clients above and those of the clusters pass this fence before each
+    /// change.
     pub fence: Fence,
-    /// How long an answer is waited for.
+    /// How long to wait for an answer.
     pub patience: Duration,
-    /// For clients that pass no fence: the lock's own, and readers.
+    /// For clients without a fence: the lock's own client, and readers.
     pub config: SdkConfig,
     pub ignored: tags::Ignored,
 }
 
 impl Aws {
-    /// Loads the environment's configuration and asks STS who we are: one
-    /// call.
+    /// Loads the environment's configuration and asks STS for the caller's
+    /// identity. Makes one call.
     pub async fn connect(access: &Access, tenancy: &str, clock: Clock) -> Result<Arc<Self>> {
         let (config, wire) = configured(access, &clock).await?;
         let (calls, fence, patience) = (Calls::default(), Fence::default(), wire.patience);
@@ -137,9 +137,9 @@ impl Aws {
     }
 }
 
-/// The endpoints that the environment or the profile puts in AWS's place, as
-/// the SDK's clients look for them; empty where all calls go to AWS itself
-/// (AWS SDKs and Tools Reference Guide, "Service-specific endpoints").
+/// The endpoints that the environment or the profile sets in place of AWS's, as
+/// the SDK's clients find them. Empty if all calls go to AWS itself (AWS SDKs
+/// and Tools Reference Guide, "Service-specific endpoints").
 pub fn endpoints(config: &SdkConfig) -> BTreeSet<String> {
     const SERVICES: [&str; 8] = ["EC2", "EKS", "IAM", "KMS", "CloudWatch Logs", "STS", "SSM", "Service Quotas"];
     let own = SERVICES.into_iter().filter_map(|service| {
@@ -150,8 +150,9 @@ pub fn endpoints(config: &SdkConfig) -> BTreeSet<String> {
     all.map(|url| url.trim_end_matches('/').to_owned()).collect()
 }
 
-/// `arn:aws:sts::1:assumed-role/Name/session` as `arn:aws:iam::1:role/Name`;
-/// other ARNs as they are. The role's path isn't in an assumed-role ARN.
+/// Turns `arn:aws:sts::1:assumed-role/Name/session` into
+/// `arn:aws:iam::1:role/Name`. Other ARNs stay as they are. An assumed-role ARN
+/// doesn't have the role's path.
 pub fn role_of(arn: &str) -> String {
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
     let [prefix, partition, "sts", _, account, resource] = parts.as_slice() else {
@@ -164,8 +165,8 @@ pub fn role_of(arn: &str) -> String {
     }
 }
 
-/// The environment's configuration with the credentials of a session of
-/// `role`: one call.
+/// The environment's configuration with credentials of a session of `role`.
+/// Makes one call.
 pub async fn assume(config: &SdkConfig, role: &str) -> Result<SdkConfig> {
     let call = aws_sdk_sts::Client::new(config).assume_role().role_arn(role).role_session_name("ringfence");
     let answer = call.send().await.map_err(error::failed("sts:AssumeRole"))?;
@@ -180,12 +181,12 @@ pub async fn assume(config: &SdkConfig, role: &str) -> Result<SdkConfig> {
     Ok(config.to_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build())
 }
 
-/// Tries of a call that may be repeated. One call in five failing, a plan of
-/// 300 calls fails once in a thousand times.
+/// Attempts of a call that may be repeated. If one call in five fails, one in a
+/// thousand plans of 300 calls fails.
 const ATTEMPTS: u32 = 8;
 
-/// An answer of success that can't be read, such as half of one, or a web
-/// page: as good as none.
+/// A successful answer that can't be read, such as half of one or a web page.
+/// It is treated like a missing answer.
 #[derive(Debug)]
 struct Unreadable;
 
@@ -203,7 +204,7 @@ impl ClassifyRetry for Unreadable {
     }
 }
 
-/// The environment's configuration. Calls nothing.
+/// The environment's configuration. Makes no call.
 pub async fn load(access: &Access, clock: &Clock) -> Result<SdkConfig> {
     Ok(configured(access, clock).await?.0)
 }
@@ -225,13 +226,13 @@ async fn configured(access: &Access, clock: &Clock) -> Result<(SdkConfig, Wire)>
                 .with_initial_backoff(paused(0.5))
                 .with_max_backoff(paused(5.0)),
         )
-        // How long an answer is waited for is the wire's business.
+        // The time limit for answers is in `wire`.
         .timeout_config(TimeoutConfig::builder().connect_timeout(Duration::from_secs(5)).build())
         .http_client(wire.clone());
     let loader = match &access.sandbox {
         None => loader,
-        // The account's number as the access key: emulators tell accounts
-        // apart by it.
+        // The account number is the access key: emulators choose the account by
+        // it.
         Some((url, account)) => {
             loader.endpoint_url(url).credentials_provider(Credentials::new(account, "sandbox", None, None, "sandbox"))
         }
@@ -246,7 +247,8 @@ async fn configured(access: &Access, clock: &Clock) -> Result<(SdkConfig, Wire)>
     Ok((config.to_builder().credentials_provider(kept).build(), wire))
 }
 
-/// Credentials that nothing shows: a server may repeat what it was sent.
+/// Remembers credentials so that messages hide them: a server may repeat them
+/// in an error.
 #[derive(Debug)]
 struct Kept(SharedCredentialsProvider);
 

@@ -1,5 +1,5 @@
-//! A token bucket for each API, so that AWS doesn't have to throttle, and
-//! slower ones once it does.
+//! A token bucket for each API action, so that AWS doesn't have to throttle. If
+//! AWS throttles all the same, the bucket gets slower.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,15 +8,15 @@ use std::time::Duration;
 use super::wire::Api;
 use crate::engine::clock::Clock;
 
-/// Throttled again and again, an API is still called this often: a signed
-/// request mustn't wait for so long that it expires.
+/// The lowest rate, in calls a second, even after much throttling: a signed
+/// request must not wait until it expires.
 const SLOWEST: f64 = 0.5;
 
-/// The part of what AWS grants that is used: calls don't arrive as evenly as
-/// they are sent, and others have the account too.
+/// The part of AWS's published rate that is used. Calls don't arrive as evenly
+/// as they are sent, and others use the same account.
 const SHARE: f64 = 0.9;
 
-/// Calls at once, and calls a second, for reads and for changes.
+/// Size and refill rate of an API's bucket: calls at once, and calls a second.
 ///
 /// EC2: "Request throttling for the Amazon EC2 API", by category. KMS:
 /// "Request quotas". CloudWatch Logs and Systems Manager: their "endpoints and
@@ -44,7 +44,7 @@ fn limits(service: &str, reads: bool) -> (f64, f64) {
 struct Bucket {
     burst: f64,
     rate: f64,
-    /// The part of `rate` that AWS turned out to grant.
+    /// The part of `rate` that AWS grants, as learned from throttling.
     granted: f64,
     tokens: f64,
     filled: Duration,
@@ -63,14 +63,15 @@ impl Bucket {
         rate
     }
 
-    /// Takes a token; how long to wait for it.
+    /// Takes a token, and returns how long to wait for it.
     fn take(&mut self, now: Duration) -> Duration {
         let rate = self.fill(now);
         self.tokens -= 1.0;
         Duration::try_from_secs_f64(-self.tokens / rate).unwrap_or_default()
     }
 
-    /// Halves when throttled, and grows again with what succeeds.
+    /// Halves the rate after a throttled call, and raises it again after each
+    /// successful one.
     fn learn(&mut self, throttled: bool, now: Duration) {
         self.fill(now);
         if throttled {
@@ -112,7 +113,7 @@ impl Pace {
         }
     }
 
-    /// Takes in whether the API answered that it is called too often.
+    /// Adapts the bucket to an answer, which was throttled or not.
     pub fn learn(&self, api: &Api, throttled: bool) {
         self.with(api, |bucket, now| bucket.learn(throttled, now));
     }
@@ -132,7 +133,7 @@ mod tests {
         let waits: Vec<f64> = (0..60).map(|_| bucket.take(at(0.0)).as_secs_f64()).collect();
         assert!(waits[..50].iter().all(|w| *w == 0.0), "{waits:?}");
         assert_eq!(waits[50..55], [0.2, 0.4, 0.6, 0.8, 1.0]);
-        // All that was waited for is paid for.
+        // Every wait has used up its token.
         assert_eq!(bucket.take(at(2.2)).as_secs_f64(), 0.0);
         assert_eq!(bucket.take(at(2.2)).as_secs_f64(), 0.2);
     }

@@ -1,4 +1,4 @@
-//! What IAM says of calls before they are made.
+//! Asks IAM whether calls would be allowed, before they are made.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,8 +8,8 @@ use super::Aws;
 use super::error::failed;
 use crate::engine::error::{Class, Error, Result};
 
-/// The user or role whose policies count, by its whole ARN: a session's leaves its role's path out. None for the
-/// account's root, and for federated users.
+/// The ARN of the user or role whose policies apply. For a session, IAM is asked for the role, because a session's ARN
+/// doesn't have the role's path. `None` for the account's root and for federated users.
 pub async fn principal(aws: &Aws) -> Result<Option<String>> {
     let resource = aws.caller.splitn(6, ':').nth(5).unwrap_or_default();
     match resource.split_once('/') {
@@ -23,8 +23,8 @@ pub async fn principal(aws: &Aws) -> Result<Option<String>> {
     }
 }
 
-/// Those of `actions` that `principal` is allowed on none of `resources`, under condition keys with these values. An
-/// action that hangs on a key without a value isn't among them: it may be allowed (IAM API, SimulatePrincipalPolicy).
+/// The actions that `principal` may do on none of `resources`, with these values of condition keys. An action that
+/// depends on a key without a value isn't returned: it may be allowed (IAM API, SimulatePrincipalPolicy).
 pub async fn refused(
     aws: &Aws,
     principal: &str,
@@ -49,7 +49,7 @@ pub async fn refused(
     loop {
         let page = call.clone().set_marker(marker).send().await.map_err(failed("iam:SimulatePrincipalPolicy"))?;
         for result in page.evaluation_results() {
-            // On several resources there may be a result for each, or one for all of them.
+            // For several resources, IAM returns one result for each, or one for all of them.
             *refused.entry(result.eval_action_name().to_owned()).or_insert(true) &= is_refused(result);
         }
         marker = page.marker().map(str::to_owned);
@@ -63,7 +63,7 @@ pub async fn refused(
     Ok(refused.into_iter().filter(|(_, refused)| *refused).map(|(action, _)| action).collect())
 }
 
-/// On every resource, for sure.
+/// Whether the action is refused on every resource, and no missing condition key could change that.
 fn is_refused(result: &EvaluationResult) -> bool {
     let allowed = |decision: &PolicyEvaluationDecisionType| *decision == PolicyEvaluationDecisionType::Allowed;
     let each = result.resource_specific_results();

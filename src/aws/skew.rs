@@ -17,9 +17,8 @@ use super::{Access, load};
 use crate::engine::clock::Clock;
 use crate::engine::error::Result;
 
-/// The seconds that STS's clock is ahead of this computer's; negative where it
-/// is behind. None where no answer with a date came. Refused credentials don't
-/// matter: refusals have a date too. One call.
+/// The seconds by which STS's clock is ahead of this computer's; negative if it is behind. `None`: no answer had a
+/// date. It works with refused credentials too, because a refusal also has a date. Makes one call.
 pub async fn seconds(access: &Access) -> Result<Option<i64>> {
     let config = load(access, &Clock::real()).await?;
     let seen = Seen::default();
@@ -29,7 +28,7 @@ pub async fn seconds(access: &Access) -> Result<Option<i64>> {
             .retry_config(RetryConfig::disabled())
             .build(),
     );
-    // The answer's date is what counts; whether it is a refusal is asked for elsewhere.
+    // Only the date of the answer is needed here. Another check reports a refusal.
     let _ = client.get_caller_identity().send().await;
     let date = *seen.0.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(date.map(|date| date.as_second() - Clock::timestamp().as_second()))

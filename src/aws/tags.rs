@@ -1,5 +1,5 @@
-//! Ownership, written into tags by the create call itself. Nothing without
-//! our tags is changed or deleted.
+//! Ownership tags. The create call itself writes them. A resource without our
+//! tags is never changed or deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,8 @@ pub const TENANT: &str = "ringfence.dev/tenant";
 pub const ADDRESS: &str = "ringfence.dev/address";
 pub const GENERATION: &str = "ringfence.dev/generation";
 
-/// The tags that every resource's desired state carries, beside the spec's
-/// own. The generation is added when the resource is made.
+/// The ownership tags of every resource's desired state, in addition to the
+/// spec's tags. The generation is added when the resource is created.
 pub fn ownership(tenancy: &str, region: &str, address: &Address) -> Tags {
     let mut tags = Tags::from([
         (TENANCY.to_owned(), tenancy.to_owned()),
@@ -28,38 +28,38 @@ pub fn ownership(tenancy: &str, region: &str, address: &Address) -> Tags {
     tags
 }
 
-/// What is sent in a create call: the state's tags and the generation.
+/// The tags of a create call: the tags of the state, and the generation.
 pub fn with_generation(tags: &Tags, generation: u32) -> Tags {
     let mut tags = tags.clone();
     tags.insert(GENERATION.to_owned(), generation.to_string());
     tags
 }
 
-/// What is left to others of resources that are ours: by the spec.
+/// Parts of our resources that the spec leaves to others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ignored {
-    /// Keys of tags.
+    /// Tag keys.
     pub keys: BTreeSet<String>,
-    /// Beginnings of keys of tags.
+    /// Prefixes of tag keys.
     pub prefixes: Vec<String>,
-    /// Blocks of addresses that others associate with VPCs.
+    /// CIDR blocks that others associate with VPCs.
     pub blocks: BTreeSet<String>,
     /// Destinations of routes that others write.
     pub routes: BTreeSet<String>,
 }
 
-/// Keys that AWS writes for itself: `aws:` is AWS's own prefix; EKS tags what
+/// Tag keys that AWS itself writes: `aws:` is AWS's own prefix; EKS tags what
 /// it makes; tag-sync of myApplications writes and removes `awsApplication`
 /// (AppRegistry Administrator Guide, "Resource tag-sync").
 fn is_aws(key: &str) -> bool {
     key.starts_with("aws:") || key.starts_with("eks:") || key == "awsApplication"
 }
 
-/// What the keys begin with by which in-cluster controllers find resources.
+/// Prefixes of the tag keys by which in-cluster controllers find resources.
 pub const CONTROLLERS: [&str; 4] =
     ["elbv2.k8s.aws/", "k8s.io/cluster-autoscaler/", "karpenter.sh/", "kubernetes.io/cluster/"];
 
-/// True for keys by which in-cluster controllers find resources.
+/// True for tag keys by which in-cluster controllers find resources.
 pub fn is_controllers(key: &str) -> bool {
     CONTROLLERS.iter().any(|prefix| key.starts_with(prefix))
 }
@@ -68,8 +68,8 @@ fn is_theirs(key: &str) -> bool {
     key == GENERATION || is_aws(key) || is_controllers(key)
 }
 
-/// What changes one set of tags into another: to write, and keys to remove.
-/// Keys that belong to AWS or to controllers are left alone.
+/// The difference of two sets of tags: tags to write, and keys to remove. Keys
+/// of AWS and of controllers aren't touched.
 pub fn difference(from: &Tags, to: &Tags) -> (Tags, Vec<String>) {
     let write = to.iter().filter(|(k, v)| from.get(*k) != Some(v)).map(|(k, v)| (k.clone(), v.clone())).collect();
     let remove = from.keys().filter(|k| !to.contains_key(*k) && !is_theirs(k)).cloned().collect();
@@ -77,16 +77,17 @@ pub fn difference(from: &Tags, to: &Tags) -> (Tags, Vec<String>) {
 }
 
 impl Aws {
-    /// The tags of a state as observed: without the generation and without
-    /// those that AWS, in-cluster controllers and whom the spec names write.
+    /// The tags of an observed state: without the generation, and without the
+    /// tags of AWS, of in-cluster controllers, and of those whose keys the spec
+    /// ignores.
     pub fn observed(&self, tags: &Tags) -> Tags {
         let Ignored { keys, prefixes, .. } = &self.ignored;
         let ignored = |key: &String| keys.contains(key) || prefixes.iter().any(|prefix| key.starts_with(prefix));
         tags.iter().filter(|(key, _)| !is_theirs(key) && !ignored(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
-    /// Whose a resource with these tags is: its address and generation, if
-    /// this tenancy in this region made it.
+    /// The address and generation of a resource with these tags. `None` if
+    /// another tenancy or region owns it, or nobody.
     pub fn owned(&self, tags: &Tags) -> Option<(Address, u32)> {
         let is = |key: &str, value: &str| tags.get(key).is_some_and(|v| v == value);
         let ours = is(TENANCY, &self.tenancy) && is(REGION, &self.scope.region);

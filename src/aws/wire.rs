@@ -1,9 +1,9 @@
-//! What every request to AWS goes through, each attempt by itself: the pace of
-//! its API, the lock's consent if it changes anything, and a time limit.
+//! The layer through which each attempt of every request to AWS passes: the
+//! token bucket of its API, the fence if it is a change, and a time limit.
 //!
-//! All of it stands here, below the SDK, because the SDK sends one call up to
-//! eight times, and a kind may make calls for hours. The limit begins when the
-//! request is sent: what is waited for before isn't AWS's slowness.
+//! This layer is below the SDK, because the SDK sends one call up to eight
+//! times, and a step of a kind may make calls for hours. The time limit begins
+//! when the request is sent: the wait for a token isn't AWS's slowness.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,29 +23,30 @@ use super::fence::{Attempt, Fence};
 use super::pace::Pace;
 use crate::engine::clock::Clock;
 
-/// The way to AWS. Clones share their pace.
+/// The HTTP layer. Clones share the token buckets.
 #[derive(Clone, Debug)]
 pub(super) struct Wire {
     pub http: SharedHttpClient,
     pub pace: Pace,
     pub clock: Clock,
-    /// How long an answer is waited for, on the wall.
+    /// How long to wait for an answer, in real time.
     pub patience: Duration,
-    /// Asked before each attempt at a change.
+    /// The fence that each attempt at a change passes.
     pub fence: Option<Fence>,
 }
 
-/// What a request calls.
+/// The API of a request.
 #[derive(Debug)]
 pub(super) struct Api {
     pub service: String,
-    /// Where the path says it, as for EKS, the method and the collections in
-    /// the path, without names: `POST clusters node-groups`.
+    /// The action. For EKS, whose paths say it, the method and the collections
+    /// of the path, without names: `POST clusters node-groups`.
     pub action: String,
 }
 
 impl Api {
-    /// By the credential scope, and by what each protocol says of the action.
+    /// Reads the service from the credential scope, and the action from where
+    /// the protocol has it.
     fn of(request: &HttpRequest) -> Option<Self> {
         let scope = request.headers().get("authorization")?.split("Credential=").nth(1)?;
         let service = scope.split(',').next()?.split('/').nth(3)?.to_owned();
@@ -62,7 +63,7 @@ impl Api {
         Some(Self { service, action })
     }
 
-    /// True if it may change something. STS never does.
+    /// True if the call may change something. STS calls never do.
     fn changes(&self) -> bool {
         self.service != "sts" && !self.reads() && !self.action.starts_with("Simulate")
     }
@@ -90,7 +91,7 @@ impl HttpConnector for WireConnector {
         let (connector, wire) = (self.connector.clone(), self.wire.clone());
         HttpConnectorFuture::new(async move {
             let host = request.uri().parse::<http::Uri>().ok().and_then(|uri| uri.authority().map(ToString::to_string));
-            // Without a signature it asks for credentials.
+            // A request without a signature asks for credentials.
             let api = Api::of(&request);
             if let Some(api) = &api {
                 wire.pace.wait(api).await;
@@ -120,8 +121,8 @@ impl HttpConnector for WireConnector {
     }
 }
 
-/// Sends `request` and reads the answer whole. The body stays for who asked,
-/// too.
+/// Sends `request` and reads the whole answer. The caller can still read the
+/// body.
 async fn exchange(
     connector: &SharedHttpConnector,
     request: HttpRequest,
@@ -133,7 +134,8 @@ async fn exchange(
     Ok((response, bytes))
 }
 
-/// A failure to reach a host, which the SDK's own errors don't name.
+/// A connection error with the name of the host, which the SDK's own errors
+/// don't have.
 #[derive(Debug)]
 pub(super) struct At {
     pub host: String,
@@ -152,7 +154,7 @@ impl std::error::Error for At {
     }
 }
 
-/// `error` of the same kind, with the host in it.
+/// Adds the host to `error`. The kind of error stays the same.
 fn at(host: Option<String>, error: ConnectorError) -> ConnectorError {
     let Some(host) = host else { return error };
     let (timeout, user, io, kind) = (error.is_timeout(), error.is_user(), error.is_io(), error.as_other());
@@ -165,14 +167,15 @@ fn at(host: Option<String>, error: ConnectorError) -> ConnectorError {
     }
 }
 
-/// What is said when the time limit has passed.
+/// The message when the time limit has passed.
 pub(super) const NO_ANSWER: &str = "no answer in time";
 
-/// The beginning of what is said of an answer that somebody in between gave.
+/// The beginning of the message about an answer that a proxy gave.
 pub(super) const NOT_AWS: &str = "the answer isn't AWS's";
 
-/// Emulators give answers this type, too. Some operations answer with nothing,
-/// so nobody else would notice.
+/// True for a web page. The content type alone doesn't tell, because emulators
+/// use it for real answers. The SDK can't tell either: some operations have
+/// empty answers, so it doesn't read the body.
 fn is_page(response: &HttpResponse, body: &[u8]) -> bool {
     let html = response.headers().get("content-type").is_some_and(|kind| kind.starts_with("text/html"));
     let start = || String::from_utf8_lossy(body.get(..256).unwrap_or(body)).trim_start().to_lowercase();
@@ -199,7 +202,7 @@ mod tests {
     use crate::engine::error::{Class, Error, Result};
     use crate::engine::execute::Guard;
 
-    /// Answers after so long, and notes when it was asked.
+    /// A connector that answers after a delay, and notes when it was called.
     #[derive(Clone, Debug)]
     struct Server(Clock, Duration, Arc<Mutex<Vec<Duration>>>);
 
@@ -220,7 +223,7 @@ mod tests {
         }
     }
 
-    /// A lease that ends once.
+    /// A guard whose lease ends at a given time.
     #[derive(Debug)]
     struct Lease(Clock, Duration);
 
@@ -250,7 +253,7 @@ mod tests {
         asked: Arc<Mutex<Vec<Duration>>>,
     }
 
-    /// A server that answers after so long, behind a lease that ends at
+    /// A server that answers after `answers_after`, behind a lease that ends at
     /// `lease`.
     fn bench(answers_after: u64, lease: u64) -> Bench {
         let hand = Hand::default();
@@ -294,7 +297,7 @@ mod tests {
         let error = bench.hand.run(bench.connector.call(vpc())).unwrap().unwrap_err();
         assert!(error.is_timeout(), "{error:?}");
         assert_eq!(bench.hand.clock().elapsed().as_secs(), 40);
-        // The next attempt, such as the SDK's own, isn't even sent.
+        // The next attempt, such as a retry of the SDK, isn't sent at all.
         let error = bench.hand.run(bench.connector.call(vpc())).unwrap().unwrap_err();
         assert!(lost(&error) && !error.is_timeout() && error.as_other().is_none(), "{error:?}");
         assert_eq!(bench.asked.lock().unwrap().len(), 1);
@@ -306,7 +309,7 @@ mod tests {
         let clock = bench.hand.clock();
         bench.hand.run(clock.sleep(Duration::from_secs(26))).unwrap();
         assert!(lost(&bench.hand.run(bench.connector.call(vpc())).unwrap().unwrap_err()));
-        // Reading goes on.
+        // Reads are still allowed.
         let read = request("ec2", "POST", "/", "Action=DescribeVpcs&Version=2016-11-15");
         bench.hand.run(bench.connector.call(read)).unwrap().unwrap();
         assert_eq!(bench.asked.lock().unwrap().len(), 1);

@@ -1,12 +1,11 @@
-//! Templates: IAM documents, user data and in-cluster objects as files under
-//! `templates/`, compiled in. A directory given by the user replaces a file
-//! of the same name and adds in-cluster objects.
+//! Templates: IAM documents, user data and in-cluster objects. They are files
+//! under `templates/` and compiled in. A directory of the user replaces files
+//! of the same name and may add in-cluster objects.
 //!
-//! Three things keep a value from becoming code. A name that isn't defined is
-//! an error. Text is written as it is only where it is plain
-//! (`A-Z a-z 0-9 . _ / -`); everything else goes through `| json`, which
-//! quotes. And what a template renders to is parsed, as YAML, JSON or TOML,
-//! before anything uses it.
+//! Three rules keep a value from becoming code. A name that isn't defined is an
+//! error. Text is written unchanged only if it is plain (`A-Z a-z 0-9 . _ /
+//! -`); all other text must go through `| json`, which quotes it. The rendered
+//! text is parsed as YAML, JSON or TOML before anything uses it.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -21,7 +20,7 @@ use crate::files;
 
 macro_rules! built_in {
     ($($name:literal)*) => {
-        /// Every template that is compiled in, by name.
+        /// All compiled-in templates by name.
         const BUILT_IN: &[(&str, &str)] = &[$(($name, include_str!(concat!("../../templates/", $name))),)*];
     };
 }
@@ -60,27 +59,28 @@ built_in! {
     "user-data/node-config.yaml"
 }
 
-/// Where a user's directory may add files; anywhere else it only replaces.
+/// The folder in which a user's directory may add files. In other folders it
+/// may only replace files.
 const OPEN: &str = "manifests/";
 
-/// Stands in the output where text that isn't plain was refused.
+/// Marks the place in the output where text was refused because it isn't plain.
 const REFUSED: char = '\u{E003}';
 
 /// The templates of a run.
 pub struct Templates {
     tera: Tera,
-    /// Every template by name, with the file that replaces or adds it.
+    /// All templates by name, with the user's file that replaces or adds it.
     files: BTreeMap<String, Option<PathBuf>>,
 }
 
 impl Templates {
-    /// The templates that are compiled in.
+    /// The compiled-in templates.
     pub fn built_in() -> Result<Self> {
         Self::load(None)
     }
 
-    /// The templates that are compiled in, with those of `directory` over
-    /// them (`--templates`).
+    /// The compiled-in templates, replaced and extended by those of `directory`
+    /// (`--templates`).
     pub fn load(directory: Option<&Path>) -> Result<Self> {
         let mut sources: BTreeMap<String, (String, Option<PathBuf>)> =
             BUILT_IN.iter().map(|(name, text)| ((*name).to_owned(), ((*text).to_owned(), None))).collect();
@@ -113,12 +113,13 @@ impl Templates {
     }
 
     /// The names of all templates in a folder, such as `manifests/tenant/`,
-    /// in order.
+    /// sorted.
     pub fn names<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = &'a str> {
         self.files.keys().map(String::as_str).filter(move |name| name.starts_with(folder))
     }
 
-    /// Renders a JSON document. `subject` names what it is for, in errors.
+    /// Renders a JSON document. Errors name the `subject` for which it is
+    /// rendered.
     pub fn json(&self, name: &str, context: &Value, subject: impl Display) -> Result<Value> {
         let text = self.render(name, context, &subject)?;
         let value =
@@ -126,7 +127,7 @@ impl Templates {
         Ok(sorted(value))
     }
 
-    /// Renders YAML documents; empty ones are left out.
+    /// Renders YAML documents. Empty documents are left out.
     pub fn yaml(&self, name: &str, context: &Value, subject: impl Display) -> Result<Vec<Value>> {
         let text = self.render(name, context, &subject)?;
         let documents: Vec<Value> = serde_yaml::from_multiple(&text).map_err(|e| {
@@ -136,7 +137,7 @@ impl Templates {
         Ok(documents.into_iter().filter(|d| !d.is_null()).map(sorted).collect())
     }
 
-    /// Renders TOML: the text, after it was parsed.
+    /// Renders TOML. Returns the text, which was parsed as a check.
     pub fn toml(&self, name: &str, context: &Value, subject: impl Display) -> Result<String> {
         let text = self.render(name, context, &subject)?;
         if let Err(e) = toml::from_str::<toml::Table>(&text) {
@@ -194,7 +195,8 @@ impl Templates {
         )
     }
 
-    /// A built-in template that fails is our mistake, another one the user's.
+    /// A failing built-in template is a bug; a failing template of the user is
+    /// an input error.
     fn fails(&self, name: &str, what: String, help: &str) -> Error {
         match self.files.get(name).and_then(Option::as_ref) {
             Some(path) => Error::input(format!("template {}: {what}", path.display())).help(help),
@@ -203,7 +205,7 @@ impl Templates {
     }
 }
 
-/// An object as YAML, for files.
+/// An object as YAML text.
 pub fn yaml(object: &Value) -> Result<String> {
     serde_yaml::to_string(object).map_err(|e| Error::bug(format!("an object can't be written as YAML: {e}")))
 }
@@ -213,7 +215,7 @@ fn is_addition(name: &str) -> bool {
     folder("cluster/").or_else(|| folder("tenant/")).is_some_and(|file| file.ends_with(".yaml") && !file.contains('/'))
 }
 
-/// Every file below `directory` with its name as a template. Hidden files and
+/// All files below `directory` with their template names. Hidden files and
 /// README files aren't templates.
 fn files_under(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
     let unreadable = |path: &Path, e: std::io::Error| {
@@ -241,7 +243,7 @@ fn files_under(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-/// Writes plain text, and a mark in the place of any other.
+/// Writes plain text. Writes a mark in place of any other text.
 fn plain(text: &str, output: &mut dyn Write) -> std::io::Result<()> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | '-');
     if text.chars().all(is_plain) {
@@ -251,7 +253,7 @@ fn plain(text: &str, output: &mut dyn Write) -> std::io::Result<()> {
     }
 }
 
-/// `{{ value | json }}`: quoted, which is right in YAML, JSON and TOML alike.
+/// `{{ value | json }}`: a quoted value, which is valid in YAML, JSON and TOML.
 fn json(value: tera::Value, _: Kwargs, _: &State) -> TeraResult<tera::Value> {
     if value.is_undefined() {
         return Err(tera::Error::message("a name that isn't defined"));
@@ -260,7 +262,7 @@ fn json(value: tera::Value, _: Kwargs, _: &State) -> TeraResult<tera::Value> {
     Ok(tera::Value::safe_string(&sorted(value).to_string()))
 }
 
-/// Object keys in order, so that the same input gives the same bytes.
+/// Sorts object keys, so that the same input gives the same bytes.
 fn sorted(value: Value) -> Value {
     match value {
         Value::Object(map) => {

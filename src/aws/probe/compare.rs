@@ -1,4 +1,4 @@
-//! Where two answers differ, and which differences are known.
+//! Compares two answers, and explains known differences.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,25 +8,25 @@ use serde_json::Value;
 use super::wire::Answer;
 
 const KNOWN: &str = include_str!("../../../docs/sandbox-differences.md");
-/// Longer values are cut: they are to be recognised, not read.
+/// Longer values are cut. The rest is enough to recognise a value.
 const SHOWN: usize = 60;
 
-/// Where an answer differs from the sandbox's.
+/// A difference between an answer and the sandbox's answer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Difference {
-    /// Service and operation, and which call of it.
+    /// Service, operation, and the number of the call.
     pub call: String,
     /// The path of the member, or `error`.
     #[serde(rename = "where")]
     pub at: String,
     pub sandbox: String,
     pub other: String,
-    /// Who is right, and why.
+    /// The explanation: which side is right, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub known: Option<String>,
 }
 
-/// Values that were kept, by their names.
+/// Values that earlier answers gave, by name.
 pub type Kept = BTreeMap<String, String>;
 
 pub fn differences(call: &str, sandbox: (&Answer, &Kept), other: (&Answer, &Kept)) -> BTreeSet<Difference> {
@@ -50,7 +50,7 @@ fn told(answer: &Answer) -> String {
     }
 }
 
-/// To clients, nothing and an empty list are the same.
+/// For clients, a missing list and an empty list are the same.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -71,7 +71,7 @@ fn differ(at: &str, one: &Value, two: &Value, put: &mut dyn FnMut(&str, String, 
             }
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            // Each with the one that is most like it: their order means nothing.
+            // The order of a list has no meaning, so each item is compared with the most similar one.
             let mut rest: Vec<&Value> = b.iter().collect();
             for one in a {
                 let apart = |two: &Value| {
@@ -105,7 +105,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// `value` without what differs from one run to the next.
+/// `value` without the parts that differ in every run.
 fn normal(value: &Value, kept: &Kept) -> Value {
     match value {
         Value::Object(members) => members
@@ -115,7 +115,7 @@ fn normal(value: &Value, kept: &Kept) -> Value {
             .into(),
         Value::Array(list) => list.iter().map(|one| normal(one, kept)).collect(),
         Value::Number(n) if n.as_f64().is_some_and(|n| n > 1e9) => "<seconds>".into(),
-        // 30 and 30.0 are the same to clients.
+        // For clients, 30 and 30.0 are the same.
         Value::Number(n) => n.as_f64().map_or_else(|| value.clone(), Into::into),
         Value::String(text) => plain(text, kept).into(),
         other => other.clone(),
@@ -124,7 +124,7 @@ fn normal(value: &Value, kept: &Kept) -> Value {
 
 fn plain(text: &str, kept: &Kept) -> String {
     let decoded = percent_encoding::percent_decode_str(text).decode_utf8_lossy();
-    // IAM's policy documents come encoded.
+    // IAM returns policy documents URL-encoded.
     let mut text = if text.starts_with("%7B") { decoded.into_owned() } else { text.to_owned() };
     if let Ok(document) = serde_json::from_str::<Value>(&text)
         && document.is_object()
@@ -154,7 +154,7 @@ fn plain(text: &str, kept: &Kept) -> String {
     if text.parse::<std::net::Ipv4Addr>().is_ok() { "<address>".to_owned() } else { out }
 }
 
-/// A word, or what kind of id it is.
+/// A word. An id is replaced by its kind.
 fn generic(word: &str) -> String {
     let hex = |text: &str| text.chars().all(|c| c.is_ascii_hexdigit());
     if let Some((before, id)) = word.split_at_checked(word.len().saturating_sub(36))
@@ -182,7 +182,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// All lines of the table, in its order: the first that fits explains.
+    /// All lines of the table, in its order. The first match is the explanation.
     pub fn all() -> Vec<Self> {
         let lines = KNOWN.lines().skip_while(|line| !line.starts_with("|-"));
         let rows = lines.skip(1).filter_map(|line| {
@@ -202,7 +202,7 @@ impl Row {
         self.why
     }
 
-    /// What it is about.
+    /// The title of the line.
     pub fn title(&self) -> String {
         self.cells[..2].join(" ")
     }

@@ -1,5 +1,5 @@
-//! The same calls to two endpoints, and where their answers differ: whether a stand-in for AWS says what AWS, or
-//! another stand-in, says. Only what the calls themselves made is touched, and it is taken away again.
+//! Makes the same calls to two endpoints and compares the answers: a stand-in for AWS against AWS, or against another
+//! stand-in. The calls only touch resources that they made, and delete them again.
 
 mod compare;
 mod wire;
@@ -19,7 +19,7 @@ use wire::{Answer, Endpoint, REGION, encoded};
 const CALLS: &str = include_str!("calls.yaml");
 /// How long AWS may take to make or delete something.
 const AWS_PATIENCE: Duration = Duration::from_secs(30 * 60);
-/// The same of stand-ins, which say at once what they will ever say.
+/// The same for stand-ins, which don't change their answer later.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize)]
@@ -56,7 +56,7 @@ impl Call {
         format!("{} {}", self.call, self.variant).trim_end().to_owned()
     }
 
-    /// With values for names. None if one isn't known, because the call that it comes from went wrong.
+    /// The call with values in place of names. `None`: a value isn't known, because the call that returns it failed.
     fn filled(&self, known: &Kept) -> Option<Self> {
         let mut with = Value::Object(self.with.clone());
         fill(&mut with, known)?;
@@ -88,21 +88,21 @@ fn text(pattern: &str, known: &Kept) -> Option<String> {
     Some(out)
 }
 
-/// What came of it.
+/// The result of a comparison.
 #[derive(Debug, Default, Serialize)]
 pub struct Outcome {
-    /// Calls that both were asked.
+    /// Calls that both endpoints got.
     pub calls: usize,
-    /// Those answered alike.
+    /// Calls with the same answer.
     pub alike: usize,
-    /// Calls that one of them can't be asked, since it refused what they build on.
+    /// Calls that one endpoint can't get, because it refused an earlier call on which they depend.
     pub skipped: Vec<String>,
     pub differences: Vec<Difference>,
-    /// Lines of the table of known differences that fit nothing.
+    /// Lines of the table of known differences without a match.
     pub unseen: Vec<String>,
-    /// What couldn't be taken away again from the other endpoint, and why.
+    /// Resources that couldn't be deleted from the other endpoint, and why.
     pub left: Vec<String>,
-    /// Not all was asked.
+    /// True if the run was stopped before all calls were made.
     pub stopped: bool,
 }
 
@@ -112,15 +112,15 @@ impl Outcome {
     }
 }
 
-/// Asks the sandbox at `sandbox` and the endpoint at `other` (None: AWS itself, by the environment's credentials) the
-/// same calls, until `stop` is ready.
+/// Makes the same calls to the sandbox at `sandbox` and to the endpoint at `other`, until `stop` is ready. `other` is
+/// `None`: AWS itself, with the environment's credentials.
 ///
 /// # Errors
 /// [`Class::Unreachable`] if `other` doesn't answer as AWS does; [`Class::Denied`] without credentials for it.
 pub async fn run(sandbox: &str, other: Option<&str>, stop: impl Future<Output = ()>) -> Result<Outcome> {
     let table: Table =
         serde_yaml::from_str(CALLS).map_err(|e| Error::bug(format!("the table of calls can't be read: {e}")))?;
-    // Names that nobody else has.
+    // Unique names for the resources of this run.
     let run = format!("{:x}", Clock::timestamp().as_millisecond());
     let side = async |url| Ok::<_, Error>(Side::new(Endpoint::new(url).await?, &run, &table));
     let mut sides = [side(Some(sandbox)).await?, side(other).await?];
@@ -166,7 +166,8 @@ async fn ask_all(table: &Table, sides: &mut [Side; 2], outcome: &mut Outcome) {
             continue;
         };
         let (one, two) = (sandbox.ask(call, one).await, other.ask(call, two).await);
-        // What should have been refused is taken away at once: the rest is to be about the same things.
+        // A resource that one endpoint refused and the other one made is deleted at once, so that both have the same
+        // resources for the next calls.
         if let (Answer::Refused(_), Answer::Done(_), Some(_)) = (&one, &two, &call.undo)
             && let Some(undo) = other.undo.last()
             && let Answer::Done(_) = other.endpoint.ask(undo).await
@@ -180,13 +181,13 @@ async fn ask_all(table: &Table, sides: &mut [Side; 2], outcome: &mut Outcome) {
     }
 }
 
-/// One of the two, and what it was asked so far.
+/// One endpoint, with the state of the calls so far.
 struct Side {
     endpoint: Endpoint,
     known: Kept,
-    /// What takes away again what was made, the last first.
+    /// Calls that delete what was made. They are made in reverse order.
     undo: Vec<Call>,
-    /// Calls that may have made what has no name to find it by.
+    /// Calls that may have made a resource whose id isn't known.
     unclear: Vec<String>,
     clock: Clock,
 }
@@ -209,7 +210,7 @@ impl Side {
         Self { endpoint, known, undo: Vec::new(), unclear: Vec::new(), clock: Clock::real() }
     }
 
-    /// `asked` is `call` with its values.
+    /// `asked` is `call` with values in place of names.
     async fn ask(&mut self, call: &Call, asked: Call) -> Answer {
         let answer = self.answered(call, &asked).await;
         match &answer {
@@ -236,7 +237,7 @@ impl Side {
             let Some((path, wanted)) = &call.until else { return answer };
             let there = match &answer {
                 Answer::Done(value) => found(value, path).as_ref() == Some(wanted),
-                // No time changes an error into something else.
+                // An error stays an error: waiting doesn't help.
                 Answer::Refused(_) | Answer::Lost(_) => true,
             };
             if there || self.clock.elapsed() - start > self.patience() {
@@ -251,7 +252,7 @@ impl Side {
         if self.endpoint.url.is_some() { PATIENCE } else { AWS_PATIENCE }
     }
 
-    /// Takes away what is left of what was made, and says what couldn't be.
+    /// Deletes the resources that the calls made. Returns those that couldn't be deleted.
     async fn clean_up(&mut self) -> Vec<String> {
         let start = self.clock.elapsed();
         let mut pause = Duration::from_millis(100);
@@ -266,7 +267,7 @@ impl Side {
                 left.push(format!("{} {} {}: {why}", call.call, call.rest, Value::Object(call.with.clone())));
                 self.undo.insert(0, call);
             }
-            // What is left may be in each other's way, or take its time to go.
+            // Resources may block each other's deletion, or take some time to be deleted. So the rest is tried again.
             if self.undo.is_empty() || self.clock.elapsed() - start > self.patience() {
                 return left;
             }
@@ -276,12 +277,12 @@ impl Side {
     }
 }
 
-/// An error that says there is nothing to take away.
+/// Whether an error says that the resource is gone.
 fn is_gone(code: &str) -> bool {
     ["NotFound", "NoSuchEntity", "KMSInvalidState", "Gateway.NotAttached"].iter().any(|part| code.contains(part))
 }
 
-/// The text at `path`, in the first where there are several.
+/// The text at `path`. In a list, the first item counts.
 fn found(value: &Value, path: &str) -> Option<String> {
     let first = |value: &Value| match value {
         Value::Array(list) => list.first().cloned(),

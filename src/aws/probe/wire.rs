@@ -1,5 +1,5 @@
-//! Signed requests of the four protocols, and their answers as JSON: no SDK between, which would leave out what its
-//! model doesn't know and fill in what is missing.
+//! Signed requests of the four protocols, and their answers as JSON. No SDK is used: an SDK drops members that its
+//! model doesn't know, and fills in missing ones.
 
 use std::time::Duration;
 
@@ -21,25 +21,26 @@ use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
 
 pub const REGION: &str = "us-east-1";
-/// Whose keys a stand-in on this computer gets: emulators tell accounts apart by them.
+/// The account of the access keys that a stand-in on this computer gets. Emulators choose the account by the access
+/// key.
 const ACCOUNT: &str = "123456789012";
-/// Some stand-ins take their time to load what a first call needs.
+/// Some stand-ins load modules at the first call, which takes long.
 const TIMEOUT: Duration = Duration::from_secs(180);
 const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What came back.
+/// The answer to a call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     Done(Value),
-    /// An error, by its code.
+    /// An error with its code.
     Refused(String),
-    /// Nothing, or that the service failed: it may have been done.
+    /// No answer, or a server error. The call may have been carried out.
     Lost(String),
 }
 
-/// Something that speaks AWS's protocols.
+/// A server that speaks AWS's protocols.
 pub struct Endpoint {
-    /// Without a slash at the end. None: AWS itself, where each service has its own.
+    /// The URL without a slash at the end. `None`: AWS itself, where each service has its own.
     pub url: Option<String>,
     connector: Connector,
     credentials: Credentials,
@@ -168,7 +169,7 @@ pub fn encoded(text: &str) -> String {
     utf8_percent_encode(text, &UNRESERVED).to_string()
 }
 
-/// `name` and all under it as pairs of the query protocols.
+/// Adds `name` and its members as pairs of the query protocols.
 fn flat(form: &mut String, name: &str, value: &Value, member: &str) {
     match value {
         Value::Array(list) => {
@@ -185,7 +186,7 @@ fn flat(form: &mut String, name: &str, value: &Value, member: &str) {
 }
 
 fn read(service: &str, status: u16, kind: Option<&str>, body: &[u8]) -> Answer {
-    // After a failure inside of the service, it may have been done all the same.
+    // After a server error, the call may have been carried out all the same.
     let error = |code: String| if status >= 500 { Answer::Lost(code) } else { Answer::Refused(code) };
     let foreign = || error(format!("HTTP {status} without an AWS error"));
     let text = String::from_utf8_lossy(body);
@@ -212,8 +213,8 @@ fn read(service: &str, status: u16, kind: Option<&str>, body: &[u8]) -> Answer {
     Answer::Done(value)
 }
 
-/// AWS's XML as a tree: elements with children are objects, or lists where the children are items; others are text.
-/// Attributes name nothing but the namespace.
+/// AWS's XML as a tree: elements with children are objects, or lists where the children are items; others are text. The
+/// only attribute is the namespace.
 fn xml(text: &str) -> Option<Value> {
     let document = roxmltree::Document::parse(text).ok()?;
     let root = document.root_element();
