@@ -12,7 +12,7 @@ import tempfile
 import threading
 
 
-# Threads that print at once would mix their lines with each other's ends.
+# Without the lock, lines of threads that print at the same time would be mixed.
 one_line = threading.Lock()
 
 

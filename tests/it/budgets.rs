@@ -1,4 +1,4 @@
-//! What an estate may cost in AWS calls: `benches/report.py` measures more, this holds the line.
+//! The limit of AWS calls for an estate. `benches/report.py` measures more; this test fails if the number grows.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -34,8 +34,8 @@ spec:
     spec
 }
 
-/// Whether the terraform estate that we are measured against has what this call is for: VPC, subnets, NAT, routes,
-/// security groups, endpoints, flow logs, KMS, IAM roles, cluster, launch template, node group.
+/// Whether a call is for a kind that the terraform baseline has, too: VPC, subnets, NAT, routes, security groups,
+/// endpoints, flow logs, KMS, IAM roles, cluster, launch template, node group.
 fn of_the_baseline(service: &str, operation: &str) -> bool {
     match service {
         "eks" => operation.contains("Cluster") || operation.contains("Nodegroup"),
@@ -44,7 +44,7 @@ fn of_the_baseline(service: &str, operation: &str) -> bool {
     }
 }
 
-/// Calls since `before`: for the baseline's kinds, and in all.
+/// Calls since `before`: for the kinds of the baseline, and in total.
 fn since(before: &BTreeMap<(String, String), u64>, now: &BTreeMap<(String, String), u64>) -> (u64, u64) {
     let new = now.iter().map(|(action, count)| (action, count - before.get(action).copied().unwrap_or_default()));
     new.fold((0, 0), |(kinds, all), ((service, operation), count)| {

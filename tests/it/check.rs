@@ -1,4 +1,4 @@
-//! The sandbox against moto, call by call: what differs is in docs/sandbox-differences.md, with a reason.
+//! Compares the sandbox with moto, call by call. docs/sandbox-differences.md lists each difference with its reason.
 
 use std::process::{Command, Output};
 
@@ -36,7 +36,7 @@ async fn every_difference_from_moto_is_explained_and_every_explanation_needed() 
     nothing_is_left(moto::url()).await;
 }
 
-/// What the calls made in EC2 is gone again.
+/// The calls leave no resource in EC2.
 async fn nothing_is_left(url: &str) {
     let aws = support::connect(url, Clock::real()).await;
     let vpcs = aws.ec2.describe_vpcs().send().await.unwrap();
@@ -67,7 +67,7 @@ async fn a_sandbox_is_like_another() {
     nothing_is_left(&url).await;
 }
 
-/// Whatever goes wrong on the way, what was made is taken away.
+/// Resources are deleted again even if calls fail on the way.
 #[tokio::test]
 async fn what_was_made_is_taken_away_after_failures() {
     let script = "faults: [{call: '*:Delete*', first: true, before: internal}, {call: 'ec2:CreateRoute', after: drop},

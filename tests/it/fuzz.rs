@@ -1,6 +1,6 @@
-//! What people write, damaged: nothing panics, nothing takes long, and what is refused is refused with its place.
+//! Damaged input files: nothing may panic, nothing may take long, and each refusal must name the place.
 //!
-//! `RINGFENCE_FUZZ_SECONDS` (10) says how long, `RINGFENCE_FUZZ_SEED` (7) with which inputs.
+//! `RINGFENCE_FUZZ_SECONDS` (default 10) is the duration, `RINGFENCE_FUZZ_SEED` (default 7) selects the inputs.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -80,12 +80,12 @@ const TOKENS: [&str; 52] = [
     "\u{1b}[2J",
 ];
 
-/// Of the processor, which tests share.
+/// Limit of processor time. Real time wouldn't do, because tests share the processor.
 const LIMIT: Duration = Duration::from_secs(2);
-/// By the clock on the wall: one that doesn't end.
+/// Limit of real time, for an input that never ends.
 const HANGS: Duration = Duration::from_secs(60);
 
-/// SplitMix64: an input is told by its number.
+/// SplitMix64 random numbers: the number of an input reproduces it.
 struct Dice(u64);
 
 impl Dice {
@@ -153,7 +153,7 @@ fn lines(dice: &mut Dice, text: &str) -> String {
 fn tokens(dice: &mut Dice, text: &str) -> String {
     let words: Vec<&str> = text.split_inclusive([' ', '\n', ':', ',', '[', ']', '{', '}', '"', '/']).collect();
     let at = dice.below(words.len());
-    // Depth and length are what recursion and copying fail at.
+    // Recursion fails at great depth, and copying at great length.
     let times = if dice.below(20) == 0 { 1 << dice.below(14) } else { 1 };
     let put = match dice.below(3) {
         0 => {
@@ -171,7 +171,7 @@ fn words_of(dice: &mut Dice) -> Vec<&'static str> {
     dice.one(&SEEDS).split_inclusive([' ', '\n']).collect()
 }
 
-/// Whether it was accepted as a spec.
+/// Tries the text as a spec. True if it was accepted.
 fn try_spec(text: &str) -> bool {
     let options = LoadOptions { profiles_dir: None, today: date(2026, 11, 23) };
     let errors = match spec::load(Path::new("tenancy.yaml"), text, &options) {
@@ -202,13 +202,13 @@ fn try_script(text: &str) -> bool {
     }
 }
 
-/// What this thread has had of the processor, where the system says so (proc(5), `schedstat`).
+/// The processor time of this thread, if the system tells it (proc(5), `schedstat`).
 fn processor() -> Option<Duration> {
     let said = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     Some(Duration::from_nanos(said.split(' ').next()?.parse().ok()?))
 }
 
-/// What is wrong with what was done with it.
+/// Tries all uses of the text. The error says what went wrong.
 fn survives(text: &str) -> Result<(bool, bool), String> {
     let begun = processor();
     let tried = catch_unwind(AssertUnwindSafe(|| (try_spec(text), try_script(text))))

@@ -1,4 +1,4 @@
-//! Imports go one way. What each module may know is the table below; the
+//! Imports go one way. The table below says what each module may import. The
 //! order of modules in `lib.rs` follows it.
 
 use std::fs;
@@ -33,8 +33,8 @@ fn sources(module: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The modules that a file names after `crate::`, each with its line; of
-/// `crate::{a::b, c}` both.
+/// The modules that a file names after `crate::`, each with its line. For
+/// `crate::{a::b, c}`, both `a` and `c`.
 fn imports(text: &str) -> Vec<(usize, String)> {
     let code: Vec<&str> = text.lines().map(|l| l.split("//").next().unwrap_or_default()).collect();
     let code = code.join("\n");
@@ -48,7 +48,7 @@ fn imports(text: &str) -> Vec<(usize, String)> {
                 '{' => depth += 1,
                 '}' => depth -= 1,
                 ',' if depth == 1 => names.push(String::new()),
-                // What stands deeper belongs to the last name.
+                // Deeper names belong to the last module.
                 _ if depth <= 1 && !c.is_whitespace() => names.last_mut().expect("one").push(c),
                 _ => {}
             }

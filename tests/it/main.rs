@@ -1,5 +1,5 @@
-//! One binary for all integration tests: each more would link the AWS SDK
-//! once more.
+//! One binary for all integration tests, because each binary must link the AWS
+//! SDK, which takes minutes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_macros)]
 
 mod budgets;

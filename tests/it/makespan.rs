@@ -1,5 +1,5 @@
-//! How long an apply takes however many silos there are: the real plan, on kinds that take as long as the real ones are
-//! expected to, on a clock that is moved by hand. `benches/report.py --makespan` measures the same in the sandbox.
+//! The duration of an apply for different numbers of silos: the real plan, with kinds that take the expected time of
+//! the real ones, on a simulated clock. `benches/report.py --makespan` measures the same in the sandbox.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,14 +25,14 @@ use tokio::sync::{mpsc, watch};
 
 use crate::support::{ACCOUNT, REGION};
 
-/// How long a call takes to be answered.
+/// Duration of a call.
 const CALL: Duration = Duration::from_secs(1);
 
-/// As `kind`, but it only takes the time.
+/// A kind like `kind` that only takes the time.
 struct Timed {
     kind: Arc<dyn Kind>,
     clock: Clock,
-    /// What others refer to, by address.
+    /// Outputs by address, for references of other resources.
     outputs: BTreeMap<String, Outputs>,
     ready: Mutex<BTreeMap<String, Duration>>,
 }
@@ -107,7 +107,7 @@ spec:
     spec
 }
 
-/// The plan of so many silos where there is nothing yet, and the real kinds.
+/// The plan for this number of silos in an empty account, and the real kinds.
 async fn planned(silos: usize) -> (Registry, Plan) {
     let server = Server::start(Options::default(), ([127, 0, 0, 1], 0).into()).unwrap();
     let options = LoadOptions { profiles_dir: None, today: Clock::today() };
@@ -121,7 +121,7 @@ async fn planned(silos: usize) -> (Registry, Plan) {
     (session.kinds.clone(), plan)
 }
 
-/// The longest chain of steps that need each other, by what each is expected to take.
+/// The longest chain of dependent steps, by their expected durations.
 fn chain(kinds: &Registry, plan: &Plan) -> Duration {
     let mut ends: Vec<Duration> = Vec::new();
     for step in &plan.steps {
@@ -131,7 +131,7 @@ fn chain(kinds: &Registry, plan: &Plan) -> Duration {
     ends.into_iter().max().unwrap_or_default()
 }
 
-/// How long the run took, and what it foretold.
+/// The duration of the run, and its forecast.
 fn took(kinds: &Registry, plan: &Plan) -> (Duration, Duration) {
     let hand = Hand::default();
     let mut outputs: BTreeMap<String, Outputs> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! `k8s.manifest` against an API server: what it finds, shows, writes and
-//! leaves alone, and in how many requests.
+//! The kind `k8s.manifest` against an API server: what it finds, shows, writes
+//! and leaves alone, and how many requests it needs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use crate::support;
 
-/// A cluster, and names in it that no other test uses.
+/// A cluster, and a namespace that no other test uses.
 pub struct Ground {
     pub aws: Arc<Aws>,
     pub clusters: Arc<Clusters>,
@@ -59,7 +59,7 @@ impl Ground {
         Address::new(format!("tenant/{}/pool/k8s/{part}", self.tenant))
     }
 
-    /// An object as the stack wants it.
+    /// An object in the form of the stack's desired state.
     fn wanted(&self, part: &str, mut object: Value) -> Wanted {
         let address = self.address(part);
         own(&mut object, &self.aws.tenancy, &address);
@@ -100,7 +100,7 @@ impl Ground {
         )
     }
 
-    /// What there is of this test's own.
+    /// Reads the objects of this test.
     async fn observe(&self, wanted: &[&Wanted]) -> Observation {
         let wanted: Vec<Wanted> = wanted.iter().map(|w| (*w).clone()).collect();
         let seen = self.kind.observe(&Round::default(), &wanted).await;
@@ -109,7 +109,7 @@ impl Ground {
         seen
     }
 
-    /// What differs at `wanted`, in paths; panics if it wasn't found.
+    /// The paths at which `wanted` differs. Panics if the object wasn't found.
     async fn drift(&self, wanted: &Wanted) -> (Found, Vec<Change>) {
         let seen = self.observe(&[&self.the_namespace(), wanted]).await;
         let found = seen.found.into_iter().find(|f| f.address == wanted.address);
@@ -134,7 +134,7 @@ impl Ground {
         self.kind.update(found, &new, changes).await.unwrap_or_else(|e| panic!("{}: {e}", wanted.address));
     }
 
-    /// What a person does with kubectl.
+    /// A change that a person makes with kubectl.
     async fn by_hand(&self, path: &str, object: &Value) {
         let call = Call {
             action: "by-hand",
@@ -198,7 +198,7 @@ pub async fn objects_are_made_read_changed_and_deleted(ground: &Ground) {
     }
     assert_eq!(ground.count("k8s:dry-run"), dry, "what is as it was applied is known from the lists");
 
-    // Another value, one key less, one more.
+    // One value changed, one key removed, one added.
     let changed = ground.config("settings", json!({"a": "9", "c": "3"}));
     let (found, changes) = ground.drift(&changed).await;
     assert_eq!(paths(&changes), ["object.data.a", "object.data.b", "object.data.c"]);
@@ -222,7 +222,7 @@ pub async fn what_is_done_by_hand_is_shown_and_put_back(ground: &Ground) {
     }
     let metadata = |name: &str| json!({"name": name, "namespace": ground.namespace()});
 
-    // A value of ours.
+    // Somebody changes a value of ours.
     let edit = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata("settings"), "data": {"a": "2"}});
     ground.by_hand(&ground.path("configmaps", "settings"), &edit).await;
     let dry = ground.count("k8s:dry-run");
@@ -234,7 +234,7 @@ pub async fn what_is_done_by_hand_is_shown_and_put_back(ground: &Ground) {
     assert_eq!(ground.count("k8s:apply"), applies + 1);
     ground.settled(&config).await;
 
-    // A hole in a policy.
+    // Somebody adds a rule to a network policy.
     let hole = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata("dns"), "spec": {
         "podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{}],
         "egress": [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]}});
@@ -245,7 +245,7 @@ pub async fn what_is_done_by_hand_is_shown_and_put_back(ground: &Ground) {
     ground.repair(&policy, &found, &changes).await;
     ground.settled(&policy).await;
 
-    // The protection of a namespace.
+    // Somebody lowers the Pod Security level of a namespace.
     let open = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ground.namespace(),
         "labels": {"pod-security.kubernetes.io/enforce": "privileged", "theirs": "too"}}});
     ground.by_hand(&format!("/api/v1/namespaces/{}", ground.namespace()), &open).await;
@@ -270,7 +270,7 @@ pub async fn what_has_left_the_spec_is_found_by_its_label(ground: &Ground) {
     assert!(ground.kind.delete(left[0]).await.unwrap());
     assert_eq!(ground.observe(&[&namespace, &config]).await.found.len(), 2);
 
-    // A copy that somebody made carries our labels, but isn't ours.
+    // A copy that somebody made has our labels, but isn't ours.
     let mut copy = config.state["object"].clone();
     copy["metadata"]["name"] = json!("copy");
     ground.by_hand(&ground.path("configmaps", "copy"), &copy).await;
@@ -278,7 +278,8 @@ pub async fn what_has_left_the_spec_is_found_by_its_label(ground: &Ground) {
     assert_eq!(seen.found.len(), 2, "{:?}", seen.found);
     assert!(seen.notes.iter().any(|n| n.contains("somebody wrote it; it isn't deleted")), "{:?}", seen.notes);
 
-    // A tenant that leaves: one deletion, and what is in the namespace with it.
+    // A tenant leaves: one deletion removes the namespace and the objects in
+    // it.
     let role = ground.wanted(
         "role",
         json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
@@ -324,7 +325,8 @@ pub async fn what_isnt_ours_is_left_alone(ground: &Ground) {
         Handle { address: config.address.clone(), generation: 1, id: String::new(), state: config.state.clone() };
     assert_eq!(ground.kind.find(&[handle]).await.unwrap(), [None]);
 
-    // What Kubernetes puts into every namespace is ours where the namespace is.
+    // Objects that Kubernetes puts into every namespace are ours in our
+    // namespaces.
     let account = |namespace: &str| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": namespace}});
     for namespace in [ground.namespace().as_str(), "default"] {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/default");
@@ -340,7 +342,7 @@ pub async fn what_isnt_ours_is_left_alone(ground: &Ground) {
     assert_eq!(ground.observe(&[&namespace, &theirs_too]).await.foreign.len(), 1);
     assert_eq!(ground.kind.create(&new(&theirs_too, 1)).await.unwrap_err().class, Class::Exists);
 
-    // Adopted, it is ours, and becomes as desired.
+    // After adoption it is ours, and gets the desired state.
     let mut labelled = theirs.clone();
     own(&mut labelled, &ground.aws.tenancy, &config.address);
     ground.by_hand(&ground.path("configmaps", "theirs"), &labelled).await;
@@ -349,7 +351,7 @@ pub async fn what_isnt_ours_is_left_alone(ground: &Ground) {
     ground.repair(&config, &found, &changes).await;
     ground.settled(&config).await;
 
-    // No longer labelled, it isn't deleted.
+    // Without our labels it isn't deleted.
     let found = ground.settled(&config).await;
     let mut other = theirs.clone();
     other["metadata"]["labels"] = json!({"ringfence.dev/tenancy": "other"});
@@ -364,7 +366,8 @@ pub async fn apis_that_arent_there(ground: &Ground) {
     let metadata = json!({"name": "x", "namespace": ground.namespace()});
     let object = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": metadata});
     let mut widget = ground.wanted("widget", object);
-    // Whether an upgrade brings it is the planner's to know.
+    // The kind only reports it: the planner knows whether an upgrade brings the
+    // API.
     let seen = ground.observe(&[&namespace, &widget]).await;
     let (address, error) = seen.unserved.first().unwrap();
     assert_eq!((address, error.class, seen.unserved.len()), (&widget.address, Class::Invalid, 1));
@@ -379,7 +382,8 @@ pub async fn apis_that_arent_there(ground: &Ground) {
     assert!(error.message.contains("doesn't serve example.com/v1, which Widget"), "{error}");
     assert_eq!(ground.kind.create(&new(&widget, 1)).await.unwrap_err().class, Class::Unserved);
 
-    // Unless a definition among the wanted objects brings it.
+    // It isn't reported if a CustomResourceDefinition among the wanted objects
+    // brings the API.
     let definition = ground.wanted(
         "definition",
         json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -444,7 +448,7 @@ pub async fn what_isnt_known_yet_is_compared_as_far_as_it_is(ground: &Ground) {
     ground.kind.delete(&namespace).await.unwrap();
 }
 
-/// Makes a test of each function, in the sandbox.
+/// Makes a test from each function, in the sandbox.
 macro_rules! in_the_sandbox {
     ($($name:ident),* $(,)?) => {
         mod in_the_sandbox {
@@ -468,7 +472,7 @@ in_the_sandbox!(
     what_isnt_known_yet_is_compared_as_far_as_it_is,
 );
 
-/// A cluster in a sandbox of its own, which lasts as long as the server.
+/// A cluster in a sandbox of its own. It exists as long as the server.
 async fn sandbox() -> (Ground, Server) {
     let options = Options { speed: 100_000.0, record: support::record(), ..Options::default() };
     let server = Server::start(options, ([127, 0, 0, 1], 0).into()).unwrap();
@@ -500,7 +504,7 @@ async fn sandbox() -> (Ground, Server) {
     (Ground::new(aws, clusters, name, &endpoint), server)
 }
 
-/// A server that nobody runs, on a port that nobody listens on.
+/// An API server on a port on which nothing listens.
 #[tokio::test]
 async fn a_server_that_cant_be_reached() {
     let (Ground { aws, .. }, _server) = sandbox().await;

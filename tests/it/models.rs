@@ -1,5 +1,5 @@
-//! What the program sends fits AWS's published service models: members, types, patterns, lengths, ranges, enums.
-//! `tests/models/check_requests.py` reads them from botocore.
+//! The program's requests are valid under AWS's published service models: members, types, patterns, lengths, ranges,
+//! enums. `tests/models/check_requests.py` reads them from botocore.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +23,7 @@ fn check(records: &[PathBuf]) -> Output {
     Command::new(moto::python()).arg(script).args(records).output().unwrap()
 }
 
-/// With a tag more, which is put on everything that has tags.
+/// The spec with one more tag, which changes every resource that has tags.
 pub fn changed(spec: &str) -> String {
     let tagged = match spec.split_once("\n  tags:\n") {
         Some((before, after)) => format!("{before}\n  tags:\n    stage: second\n{after}"),
@@ -33,17 +33,17 @@ pub fn changed(spec: &str) -> String {
     tagged
 }
 
-/// What is left of an example's life.
+/// The records of an example's lifecycle.
 pub struct Life {
-    /// What `ringfence iam-policy` printed for it, which it was held to.
+    /// The policy that `ringfence iam-policy` printed for it. Its role had only this policy.
     pub policy: Value,
-    /// The actions that it needed, and what it was refused.
+    /// The actions that it needed, and the refusals.
     pub permissions: (BTreeSet<String>, Vec<String>),
-    /// Lines of JSON.
+    /// The recorded calls, as lines of JSON.
     calls: String,
 }
 
-/// Of every example. They take long, so all tests share them.
+/// The lifecycles of all examples. They take long, so all tests share them.
 pub async fn lives() -> &'static [Life] {
     static LIVES: OnceCell<Vec<Life>> = OnceCell::const_new();
     let live = async |spec: String| {
@@ -56,7 +56,7 @@ pub async fn lives() -> &'static [Life] {
     LIVES.get_or_init(|| join_all(permissions::examples().into_iter().map(live))).await
 }
 
-/// The whole life of an estate: planned, made, changed, read and taken down.
+/// Runs the whole lifecycle of an estate: plan, create, change, read, destroy.
 async fn live(served: &Served, spec: &str) {
     served.run(&["plan", "--detailed-exitcode"], 2).await;
     served.run(&["apply", "--auto-approve"], 0).await;
@@ -82,7 +82,7 @@ async fn every_request_of_every_example_fits() {
     println!("{out}");
 }
 
-/// One request for each rule, and what is said of it.
+/// One invalid request for each rule, and the expected message.
 const BROKEN: &[(&str, &str)] = &[
     (r#"{"service":"eks","operation":"MakeCluster","params":{}}"#, "MakeCluster"),
     (r#"{"service":"eks","operation":"ListClusters","params":{"size":"1"}}"#, "size: unknown member"),

@@ -1,6 +1,5 @@
-//! The policies that `ringfence iam-policy` prints name every action that the
-//! code calls, are enough for what they are printed for, and no more: shown by
-//! roles that a sandbox holds to them.
+//! The policies that `ringfence iam-policy` prints name every action that the code calls. They are sufficient for their
+//! purpose and have no statement that isn't needed. The sandbox enforces them on roles to show that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,8 +27,8 @@ use crate::support::served::Served;
 
 const SERVICES: [&str; 8] = ["ec2", "eks", "iam", "kms", "logs", "sts", "ssm", "servicequotas"];
 
-/// Every `"service:Action"` in the sources that talk to AWS. What roles are
-/// trusted with isn't called by us.
+/// Every `"service:Action"` in the sources that talk to AWS, without actions in policy documents of roles, which
+/// ringfence itself doesn't call.
 fn called() -> BTreeSet<String> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut actions = BTreeSet::new();
@@ -65,7 +64,7 @@ fn the_printed_policies_name_every_action_that_the_code_calls() {
     let missing: Vec<String> = called().difference(&apply).cloned().collect();
     assert!(missing.is_empty(), "src/stack/permissions.rs lacks {missing:?}");
     let plan = actions(&printed(&example("three-tiers"), "plan"));
-    // The lock and the look before the first write are for those that write.
+    // Only commands that write need the lock and the preflight.
     let needed = |a: &String| {
         is_read(a) && !["ssm:GetParametersByPath", "servicequotas:ListServiceQuotas"].contains(&a.as_str())
     };
@@ -86,7 +85,7 @@ pub fn examples() -> Vec<String> {
     names.map(|name| example(&name)).collect()
 }
 
-/// What `ringfence iam-policy` prints for `spec`, with no AWS to ask.
+/// The output of `ringfence iam-policy` for `spec`, offline.
 pub fn printed(spec: &str, purpose: &str) -> Value {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("tenancy.yaml"), spec).unwrap();
@@ -102,7 +101,7 @@ fn nothing_refused(served: &Served) {
     assert!(refused.is_empty(), "{refused:#?}");
 }
 
-/// What no life needs, and why it is in the policy nevertheless.
+/// Actions that no lifecycle in the tests needs, with the reason why the policy has them.
 const RARE: &[(&str, &str)] = &[
     ("ec2:AuthorizeSecurityGroupEgress", "a rule was taken out by hand"),
     ("ec2:DeleteNetworkInterface", "the CNI left an interface behind"),
@@ -161,7 +160,7 @@ async fn the_printed_policy_lets_the_whole_life_of_every_example_pass_and_names_
     assert!(common.is_empty(), "lives need {common:#?}: they aren't rare");
 }
 
-/// Each statement with the policy that lacks it.
+/// Each statement, with the policy without it.
 fn without_one(policy: &Value) -> Vec<(Value, Value)> {
     let count = policy["Statement"].as_array().unwrap().len();
     let without = (0..count).map(|n| {
@@ -171,7 +170,7 @@ fn without_one(policy: &Value) -> Vec<(Value, Value)> {
     without.collect()
 }
 
-/// One run in this process, with nothing looked at before. What isn't allowed at all is an error.
+/// One run in this process without the preflight. A refused call is an error.
 async fn run(served: &Served, text: &str, policy: &Policy) -> Result<(), Error> {
     let options = LoadOptions { profiles_dir: None, today: Clock::today() };
     let spec = spec::load(Path::new("tenancy.yaml"), text, &options).unwrap();
@@ -188,7 +187,7 @@ async fn without_any_one_statement_of_the_printed_policy_a_life_is_refused() {
     let spec = example("three-tiers");
     let all = without_one(&printed(&spec, "apply"));
     assert!(all.len() > 10, "{}", all.len());
-    // Needed where GuardDuty is, `what_guardduty_put_into_a_vpc`, and after other hands, `a_main_table`.
+    // Other tests show that these are needed: `what_guardduty_put_into_a_vpc`, and `a_main_table` for changes by hand.
     let rare = |gone: &Value| gone["Sid"] == "GuardDuty" || gone["Sid"] == "MainTables";
     for (gone, policy) in all.into_iter().filter(|(gone, _)| !rare(gone)) {
         let served = Served::enforced(&spec, &policy.to_string()).await;
@@ -196,7 +195,7 @@ async fn without_any_one_statement_of_the_printed_policy_a_life_is_refused() {
         for (spec, policy) in
             [(spec.clone(), Policy::default()), (models::changed(&spec), Policy::default()), (spec.clone(), destroy)]
         {
-            // What fails is seen in the refusals.
+            // The refusals show what failed.
             let _ended = run(&served, &spec, &policy).await;
             if !served.server.permissions().1.is_empty() {
                 break;
@@ -211,7 +210,7 @@ async fn without_any_one_statement_of_the_printed_policy_a_life_is_refused() {
     }
 }
 
-/// The statement that no other life needs, and nothing beyond it.
+/// The statement that only a VPC with GuardDuty needs. It allows nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_guardduty_put_into_a_vpc() {
     let spec = example("single-silo");
@@ -233,8 +232,8 @@ async fn what_guardduty_put_into_a_vpc() {
     }
 }
 
-/// A VPC's main table has no tags of ours. It is emptied, or takes the place of a table of ours that somebody made the main
-/// one, and where it is gone another is made for that.
+/// A VPC's main route table doesn't have our tags. ringfence empties it, or makes it the main one again after somebody
+/// put a table of ours in its place. If it is deleted, ringfence makes another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_main_table() {
     let spec = example("single-silo");
@@ -313,7 +312,7 @@ async fn the_printed_policy_for_planning_suffices_for_it_and_stops_an_apply_befo
     assert_eq!(served.server.permissions().1.len(), refused);
 }
 
-/// Each call, as the service refuses it: code, and the action that is named.
+/// Asserts that each call is refused with this code, and that the refusal names this action.
 macro_rules! refused {
     ($($code:literal $action:literal: $call:expr;)*) => {$(
         let error = $call.send().await.map_err(aws::error::failed($action)).map(|_| ()).expect_err($action);
@@ -358,10 +357,10 @@ async fn the_printed_policy_reaches_nothing_of_others() {
     let tags = ours(ResourceType::Vpc).tags().to_vec();
     refused! {
         "UnauthorizedOperation" "ec2:DeleteVpc": us.ec2.delete_vpc().vpc_id(&vpc);
-        // Nobody's things are made ours, and nothing that isn't marked is made.
+        // Resources of others can't get our tags, and no resource can be made without them.
         "UnauthorizedOperation" "ec2:CreateTags": us.ec2.create_tags().resources(&vpc).set_tags(Some(tags));
         "UnauthorizedOperation" "ec2:CreateVpc": us.ec2.create_vpc().cidr_block("10.1.0.0/16");
-        // What is made is ours, but where it is made isn't.
+        // The new resource would be ours, but it would be made in a place that isn't.
         "UnauthorizedOperation" "ec2:CreateSubnet":
             us.ec2.create_subnet().vpc_id(&vpc).cidr_block("10.0.1.0/24").tag_specifications(ours(ResourceType::Subnet));
         "AccessDenied" "iam:DeleteRole": us.iam.delete_role().role_name("PlatformAdmin");
@@ -422,7 +421,7 @@ async fn whoever_must_give_roles_a_boundary_makes_none_without_it_and_takes_it_f
     }
 }
 
-/// Auto Scaling User Guide, "Service-linked roles": more of them, with a suffix, may be made for the sake of keys.
+/// Auto Scaling User Guide, "Service-linked roles": an account may have further ones with a suffix, for access to keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_linked_role_with_a_suffix_is_another_role() {
     let suffixed =
@@ -454,13 +453,13 @@ async fn roles_get_no_managed_policy_that_the_spec_has_none_of() {
     };
     refused! {
         "AccessDenied" "iam:AttachRolePolicy": attach("AdministratorAccess");
-        // Nor those that earlier versions gave.
+        // Managed policies that earlier versions attached can't be attached either.
         "AccessDenied" "iam:AttachRolePolicy": attach("AmazonEKS_CNI_Policy");
         "AccessDenied" "iam:AttachRolePolicy": attach("AmazonEC2ContainerRegistryPullOnly");
         "AccessDenied" "iam:AttachRolePolicy": attach("AmazonEKSVPCResourceController");
     }
     attach("AmazonEKSWorkerNodePolicy").send().await.unwrap();
-    // Whatever is attached can be taken off.
+    // Any attached policy can be detached.
     let arn = "arn:aws:iam::aws:policy/AdministratorAccess";
     admin.iam.attach_role_policy().role_name("acme-us-east-1-t-x").policy_arn(arn).send().await.unwrap();
     us.iam.detach_role_policy().role_name("acme-us-east-1-t-x").policy_arn(arn).send().await.unwrap();
@@ -468,7 +467,7 @@ async fn roles_get_no_managed_policy_that_the_spec_has_none_of() {
 
 #[test]
 fn an_add_ons_associations_are_the_callers_to_make() {
-    // No service account of a tenant's: the network plugin's add-on alone has one.
+    // The tenant has no service account with a role. Only the network plugin's add-on has one.
     let solo = printed(&example("single-silo"), "apply");
     for verb in ["Create", "Update", "Delete"] {
         assert!(actions(&solo).contains(&format!("eks:{verb}PodIdentityAssociation")), "{verb}");
@@ -477,7 +476,7 @@ fn an_add_ons_associations_are_the_callers_to_make() {
     assert!(text.contains("eks-fargate-pods.amazonaws.com") && !text.contains("kms:GrantIsForAWSResource"), "{text}");
 }
 
-/// `policy` without some actions.
+/// `policy` without these actions.
 fn without(policy: &Value, gone: &[&str]) -> String {
     let mut policy = policy.clone();
     for statement in policy["Statement"].as_array_mut().unwrap() {
@@ -511,7 +510,7 @@ async fn what_a_plan_needs_and_the_caller_lacks_is_said_before_the_first_write()
     for (_, line) in GONE {
         assert!(said.contains(line), "{line}: {said}");
     }
-    // A step that needs an action twice, on the alias and on the key, counts once.
+    // A step that needs an action twice (on the alias and on the key) counts once.
     let needing = |action: &str| said.lines().find_map(|line| line.trim().strip_prefix(action)).map(str::to_owned);
     assert_eq!(needing("kms:CreateAlias: "), needing("kms:CreateKey: "));
     assert!(said.contains("nothing was changed") && said.contains("`ringfence iam-policy`"), "{said}");
@@ -520,10 +519,10 @@ async fn what_a_plan_needs_and_the_caller_lacks_is_said_before_the_first_write()
         !["Describe", "Get", "List", "Simulate"].iter().any(|verb| operation.starts_with(verb))
             && !["sts", "ssm"].contains(&service.as_str())
     });
-    // A test's own: the role, and its policy.
+    // The test itself made these two calls, for its role and the role's policy.
     assert_eq!(writes.collect::<Vec<_>>(), [("iam", "CreateRole"), ("iam", "PutRolePolicy")].map(owned));
 
-    // Who may not ask goes on, to where it fails.
+    // A caller who may not simulate goes on, and fails at the denied call.
     let gone = [&gone[..], &["iam:SimulatePrincipalPolicy"]].concat();
     served.act_as("blind", &without(&printed(&spec, "apply"), &gone)).await;
     let said = served.run(&["apply", "--auto-approve"], 1).await;

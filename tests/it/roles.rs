@@ -1,5 +1,5 @@
-//! What the roles of an estate are worth to whoever gets at their credentials: a node that was broken out of has those of
-//! its own role and of the network plugin. Asked of a sandbox that holds roles to their policies.
+//! What an attacker can do with the credentials of an estate's roles. After a container escape, the attacker has the
+//! credentials of the node's role and of the network plugin's role. The sandbox enforces the policies of the roles.
 
 use aws_sdk_ec2::types::Tag;
 use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, PolicyEvaluationDecisionType};
@@ -20,7 +20,7 @@ async fn may(aws: &Aws, role: &str, action: &str, resource: &str, (key, value): 
     answer.evaluation_results()[0].eval_decision() == &PolicyEvaluationDecisionType::Allowed
 }
 
-/// What isn't allowed, or the answer.
+/// Asserts that the action is refused. Panics with the answer otherwise.
 #[track_caller]
 fn denied<T: std::fmt::Debug>(answer: Result<T>, action: &str) {
     let error = answer.expect_err(action);
@@ -51,7 +51,7 @@ async fn the_network_plugin_of_a_cluster_reaches_no_interface_of_another() {
     served.act_in("acme-us-east-1-t-12345-vpc-cni").await;
     let stolen = served.connect("us-east-1", "acme").await;
     denied(interface(&stolen, &other).await, "ec2:CreateNetworkInterface");
-    // The plugin's own tag on it makes no difference, nor can it be put there.
+    // The plugin's own tag on the interface makes no difference, and the role can't put it there.
     let tag = |id: &str| {
         let tag = Tag::builder().key("cluster.k8s.amazonaws.com/name").value("acme-t-12345").build();
         stolen.ec2.create_tags().resources(id).tags(tag)
@@ -63,7 +63,7 @@ async fn the_network_plugin_of_a_cluster_reaches_no_interface_of_another() {
     };
     denied(delete(&theirs).await, "ec2:DeleteNetworkInterface");
 
-    // In its own VPC it can do its work.
+    // In its own VPC the plugin can do its work.
     let ours = interface(&stolen, &own).await.unwrap();
     tag(&ours).send().await.unwrap();
     delete(&ours).await.unwrap();

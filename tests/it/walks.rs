@@ -1,5 +1,5 @@
-//! The sandbox as boto3 sees it: `tests/sandbox/walk_*.py` call its operations, the wrong ones too, and compare the
-//! answers with AWS's.
+//! Tests the sandbox with boto3: `tests/sandbox/walk_*.py` call its operations, also with invalid requests, and compare
+//! the answers with AWS's.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,10 +10,10 @@ use ringfence::sandbox::{Options, Server};
 
 use crate::support::moto;
 
-/// 2026-11-18 in Unix seconds: Kubernetes versions have an age then.
+/// 2026-11-18 in Unix seconds. The date is fixed, because the support status of Kubernetes versions depends on it.
 const NOW: f64 = 1_795_000_000.0;
 
-/// Runs a walk against a sandbox whose clock moves when the walk says so.
+/// Runs a walk against a sandbox with a manual clock. The walk moves the clock.
 fn walk(script: &str, options: Options) {
     let options = Options { manual_clock: Some(NOW), ..options };
     let server = Server::start(options, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a sandbox");

@@ -21,7 +21,7 @@ import botocore
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
-# botocore's names of services, where they aren't the sandbox's.
+# botocore's service names that differ from the sandbox's.
 SERVICES = {"servicequotas": "service-quotas"}
 
 
@@ -63,7 +63,7 @@ def compiled(pattern):
             out.append(pattern[at : at + 2])
             at += 2
         else:
-            # A bracket inside a class is a character in Python's syntax already.
+            # In Python's syntax, a bracket inside a character class is already a plain character.
             inside = pattern[at] == "[" or (inside and pattern[at] != "]")
             out.append(pattern[at])
             at += 1
@@ -74,7 +74,7 @@ def wire_name(protocol, name, shape):
     """What a member is called in a recorded request."""
     serialized = shape.serialization
     if serialized.get("location") == "uri":
-        # A path names no members: the sandbox records them as the API reference does.
+        # A path has no member names. The sandbox records the names of the API reference.
         return name
     if protocol == "ec2":
         located = serialized.get("name", name)
@@ -129,7 +129,7 @@ class Check:
             self.value(f"{where}.{name}", member, given, text or in_url)
         given = {members[wire][0] for wire in value if wire in members}
         for name in shape.required_members:
-            # The record holds no headers.
+            # The record has no headers.
             if name not in given and shape.members[name].serialization.get("location") not in ("header", "headers"):
                 self.report(f"{where}.{name}", "required, but missing")
         if getattr(shape, "is_tagged_union", False) and len(given) != 1:

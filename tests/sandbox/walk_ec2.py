@@ -23,7 +23,7 @@ def client(svc, region="us-east-1", key="AKIAIOSFODNN7EXAMPLE", token=None):
 
 
 n_ok = n_err = 0
-# Every element of every answer must be one that the model knows.
+# The model must know every element of every answer.
 import xml.etree.ElementTree as ET
 from botocore.parsers import BaseXMLResponseParser
 
@@ -755,7 +755,7 @@ eq(
     (sorted(ie["SubnetIds"]), [x["GroupId"] for x in ie["Groups"]], ie["PrivateDnsEnabled"]),
     (sorted([S[0], S[2]]), [G4], False),
 )
-# The interface in the subnet that the endpoint left is there for a while.
+# The endpoint's interface stays in the former subnet for a while.
 err("DependencyViolation", ec2.delete_subnet, SubnetId=S[1])
 advance(61)
 eq(

@@ -1450,7 +1450,7 @@ def test_eks(key):
         "join issue",
     )
 
-    # a role that was made anew under its old name: its entry works for the old one only
+    # A role was made again with its old name. Its access entry only works for the old role.
     eks.delete_nodegroup(clusterName="c1", nodegroupName="n3")
     until(lambda: "n3" in eks.list_nodegroups(clusterName="c1")["nodegroups"], False, 320, "n3 gone")
     iam.detach_role_policy(RoleName="poor", PolicyArn="arn:aws:iam::aws:policy/AmazonEKSWorkerNodePolicy")

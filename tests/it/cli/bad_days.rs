@@ -1,5 +1,4 @@
-//! What goes wrong outside: exit code 1, and what, where and what to do in
-//! words.
+//! Failures outside of ringfence: exit code 1, and a message that says what failed, where, and what to do.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
-/// One HTTP request as it came: the head, and the body.
+/// One HTTP request as received: head and body.
 pub(super) struct Asked {
     pub(super) head: String,
     body: Vec<u8>,
@@ -32,7 +31,7 @@ impl Asked {
         self.head.contains(text) || String::from_utf8_lossy(&self.body).contains(text)
     }
 
-    /// What `upstream` answers to it.
+    /// Sends the request to `upstream` and returns the answer.
     pub(super) fn forwarded(&self, upstream: SocketAddr) -> Vec<u8> {
         let mut stream = TcpStream::connect(upstream).unwrap();
         let head = self.head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
@@ -43,7 +42,7 @@ impl Asked {
     }
 }
 
-/// A server that answers each request by itself, until the test process ends.
+/// A server that answers each request separately, until the test process ends.
 pub(super) fn serve(answer: impl Fn(Asked) -> Vec<u8> + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -66,8 +65,8 @@ pub(super) fn response(status: &str, headers: &str, body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// In front of the sandbox at `upstream`: a request that contains `what` gets
-/// `refusal`. Also tells whether there was one.
+/// A proxy in front of the sandbox at `upstream`. A request that contains `what` gets `refusal`. The flag says whether
+/// there was such a request.
 pub(super) fn in_front(upstream: SocketAddr, what: &'static str, refusal: Vec<u8>) -> (String, Arc<AtomicBool>) {
     let asked_for = Arc::new(AtomicBool::new(false));
     let refused = asked_for.clone();
@@ -138,7 +137,7 @@ fn an_html_page_for_an_answer() {
     }
 }
 
-/// An HTML page in the middle of the reads is no empty answer.
+/// An HTML page in place of an answer isn't taken for an empty list.
 #[test]
 fn an_html_page_for_one_answer() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -160,7 +159,7 @@ fn an_html_page_for_one_answer() {
     }
 }
 
-/// Access denied isn't absence.
+/// "Access denied" isn't taken for "absent".
 #[test]
 fn access_denied_on_one_read() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -187,7 +186,7 @@ fn access_denied_on_one_read() {
         ] {
             let (url, asked_for) = in_front(served.server.addr(), what, refusal);
             let commands = [&["plan"][..], &["apply", "--auto-approve"], &["destroy", "--auto-approve"]];
-            // All commands read in one place: one denial shows what others do with it.
+            // All commands read in the same way, so one denied call is enough to test the other commands.
             let tried = if what == "Action=DescribeNatGateways" { &commands[..] } else { &commands[..1] };
             for args in tried {
                 let run = against(&url, &mut estate.bare(args));
@@ -221,8 +220,7 @@ fn the_plan_cannot_be_saved() {
     assert_eq!(fs::read_to_string(estate.path().join("file")).unwrap(), "in the way");
 }
 
-/// `command` where no file may grow beyond so many KiB: the write after that
-/// fails, as it does on a full disk.
+/// Runs `command` with a limit for the size of files, in KiB. A write beyond it fails, as on a full disk.
 fn within(kib: u32, command: &Command) -> Command {
     let mut shell = Command::new("bash");
     shell.args(["-c", &format!("trap '' XFSZ; ulimit -f {kib}; exec \"$@\""), "bash"]);
@@ -250,7 +248,7 @@ fn no_space_for_the_plan() {
         holds_only(estate.path(), &["p", "sandbox", "tenancy.yaml"]);
     };
 
-    // What the sandbox holds is written elsewhere.
+    // The served sandbox writes its state in another process, without the limit.
     let served = Served::start(&estate, None);
     against(&served.url(), &mut within(0, &estate.bare(&["plan", "--out", "p"]))).refuses(&says);
     unharmed();
@@ -279,13 +277,13 @@ fn no_space_for_what_is_made_in_the_sandbox() {
     let mut apply = within(some_more, &estate.command(&["apply", "--auto-approve"]));
     Run::of(&mut apply).refuses(&["can't keep its state", "sandbox/state.json can't be written", "Free space"]);
     holds_only(&estate.path().join("sandbox"), &["state.json"]);
-    // With space again, it goes on from what was kept.
+    // With enough space, the next run goes on from the saved state.
     estate.run(&["apply", "--auto-approve"]).exits(0);
     assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
 }
 
-/// What somebody did to a VPC's blocks and to its main route table shows, is
-/// put back, and is in no way of a teardown.
+/// Changes by hand to a VPC's CIDR blocks and to its main route table are drift. Apply reverts them, and they don't
+/// block a destroy.
 #[test]
 fn a_network_changed_by_hand() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -306,7 +304,7 @@ fn a_network_changed_by_hand() {
     estate.run(&["apply", "--auto-approve"]).exits(0);
     assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
 
-    // A table of theirs, with a way out through our gateway.
+    // A route table of somebody else, with a route to our internet gateway.
     let theirs = estate.sandbox(async |aws, _| {
         let vpc = vpc_of(aws).await;
         let ours = aws.ec2.describe_internet_gateways().send().await.unwrap();
@@ -378,7 +376,7 @@ fn the_sandbox_is_open_elsewhere() {
     runtime.block_on(server.shutdown()).unwrap();
     estate.run(&["plan"]).exits(0);
 
-    // Whoever is killed holds nothing up.
+    // A killed process leaves no lock behind.
     let mut serving = estate.bare(&["sandbox", "--listen", "127.0.0.1:0", "--state", "sandbox"]);
     let mut serving = serving.stdout(Stdio::piped()).spawn().unwrap();
     BufReader::new(serving.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();

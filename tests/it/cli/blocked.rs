@@ -1,5 +1,5 @@
-//! What the spec asks and can't be is shown as blocked; what stays keeps all
-//! that it uses, and everything else goes on.
+//! Changes that the spec asks for and that are impossible are shown as blocked.
+//! A resource that stays keeps everything that it uses. All other steps go on.
 
 use aws_sdk_ec2::types::Tag;
 use aws_sdk_eks::types::{UpdateStatus, VpcConfigRequest};
@@ -8,7 +8,7 @@ use super::*;
 
 const CLUSTER: &str = "tenant/globex/silo/cluster";
 
-/// The plan as a JSON document; what is blocked is an error.
+/// The plan as a JSON document. Blocked changes make the exit code 1.
 fn planned(estate: &Estate, args: &[&str]) -> Value {
     let run = estate.run(&[&["plan", "--format", "json", "--detailed-exitcode"], args].concat());
     let plan = run.json();
@@ -45,8 +45,9 @@ fn subnets(estate: &Estate) -> Vec<String> {
     })
 }
 
-/// EKS never takes another role for a cluster, and one whose role is gone can't
-/// be mended (aws/containers-roadmap#2771, terraform-aws-eks#1382).
+/// The role of an EKS cluster can't be changed, and a cluster whose role is
+/// deleted can't be repaired (aws/containers-roadmap#2771,
+/// terraform-aws-eks#1382).
 #[test]
 fn what_a_blocked_cluster_uses_stays_and_reverting_brings_all_back() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -58,7 +59,7 @@ fn what_a_blocked_cluster_uses_stays_and_reverting_brings_all_back() {
     assert!(help.contains(&format!("--allow-replace {CLUSTER}")), "{help}");
     let steps = steps(&plan);
     assert!(steps.contains(&"create tenant/globex/silo/role/nodes".to_owned()), "others move: {steps:#?}");
-    // What can be changed in place is changed all the same.
+    // Changes in place are still made.
     for one in [CLUSTER, role] {
         let of: Vec<&String> = steps.iter().filter(|s| s.ends_with(&format!(" {one}"))).collect();
         assert_eq!(of, [&format!("update {one}")]);
@@ -78,8 +79,8 @@ fn what_a_blocked_cluster_uses_stays_and_reverting_brings_all_back() {
     assert_eq!((super::steps(&plan), blocked(&plan)), (vec![], BTreeSet::new()));
 }
 
-/// A cluster that is allowed to be replaced takes with it what is in it: EKS
-/// deletes none that has node groups (EKS, DeleteCluster).
+/// If a cluster may be replaced, everything in it is replaced too: EKS deletes
+/// no cluster that has node groups (EKS, DeleteCluster).
 #[test]
 fn a_cluster_that_may_be_replaced_is_with_all_that_is_in_it() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -97,7 +98,7 @@ fn a_cluster_that_may_be_replaced_is_with_all_that_is_in_it() {
     assert_eq!((steps(&plan), blocked(&plan)), (vec![], BTreeSet::new()));
 }
 
-/// What is in a cluster goes on knowing it as it is.
+/// Resources in a cluster still use the cluster's present service addresses.
 #[test]
 fn a_blocked_change_of_the_services_block_reaches_nothing_else() {
     let estate = Estate::applied(&TWO_POOLS);
@@ -110,8 +111,8 @@ fn a_blocked_change_of_the_services_block_reaches_nothing_else() {
     assert!(steps(&plan).iter().all(|s| !s.contains("lubeck") && !s.contains("salt")), "{:#?}", steps(&plan));
 }
 
-/// A cluster keeps to the zones that it was made in (EKS, UpdateClusterConfig;
-/// aws/containers-roadmap#2258); its nodes may use more or fewer.
+/// A cluster stays in the zones in which it was made (EKS, UpdateClusterConfig;
+/// aws/containers-roadmap#2258). Its nodes may use more or fewer zones.
 #[test]
 fn nodes_go_to_more_zones_and_leave_them_again() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -125,7 +126,8 @@ fn nodes_go_to_more_zones_and_leave_them_again() {
     assert_eq!((steps(&plan), blocked(&plan)), (vec![], BTreeSet::new()));
     assert_eq!(subnets(&estate), before);
 
-    // What lets nodes in the third zone reach the API goes after them.
+    // Access of nodes in the third zone to the API server is removed after
+    // these nodes.
     estate.edit("zones: 3", "zones: 2");
     let plan = planned(&estate, &[]);
     for way in ["security-group/control-plane", "endpoint/s3"] {
@@ -161,9 +163,9 @@ fn a_zone_that_a_cluster_was_made_in_keeps_what_it_stands_on() {
     assert_eq!(subnets(&estate), before);
 }
 
-/// Somebody's subnets in a block of a VPC keep it (EC2,
-/// DisassociateVpcCidrBlock; cluster-api-provider-aws#3277, #5291), and nothing
-/// but it.
+/// A VPC's CIDR block with subnets of somebody else can't be removed (EC2,
+/// DisassociateVpcCidrBlock; cluster-api-provider-aws#3277, #5291). Nothing
+/// else is blocked.
 #[test]
 fn a_block_with_somebodys_subnets_is_named_and_holds_up_nothing() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -200,7 +202,7 @@ fn a_block_with_somebodys_subnets_is_named_and_holds_up_nothing() {
         steps(&plan).into_iter().collect::<BTreeSet<_>>(),
         [format!("update {CLUSTER}"), "update tenant/globex/silo/subnet/private-a".to_owned()].into()
     );
-    // A tag holds up nothing.
+    // A change of tags isn't blocked.
     let cluster = &list(&plan["steps"])[position(&plan, &format!("update {CLUSTER}"))];
     assert_eq!(list(&cluster["needs"]).len(), 0, "{cluster}");
     let run = estate.run(&["apply", "--auto-approve"]).exits(1);
@@ -213,7 +215,8 @@ fn a_block_with_somebodys_subnets_is_named_and_holds_up_nothing() {
     assert_eq!(steps(&planned(&estate, &[])), [] as [&str; 0]);
 }
 
-/// Only what can lie in no other VPC tells that one has lost its tags.
+/// A move isn't mistaken for a VPC without its tags: only resources that can't
+/// be in another VPC show that a VPC has lost its tags.
 #[test]
 fn a_tenant_can_move_to_a_pool_that_the_same_change_adds() {
     let estate = Estate::applied(&TWO_POOLS);
@@ -249,8 +252,8 @@ fn a_vpc_without_its_tags_is_known_by_what_lies_in_it() {
     assert!(text(&plan["blocked"][0]["reason"]).contains("lost the tags"), "{plan}");
 }
 
-/// Nothing of ours is found, and the account's roles tell of an estate that has
-/// the same shape.
+/// Nothing of this tenancy is found, but the account has roles of an estate
+/// with the same shape.
 #[test]
 fn an_estate_under_a_former_name_or_in_a_former_region_is_named() {
     let estate = Estate::applied(&SINGLE_SILO);

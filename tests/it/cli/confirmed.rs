@@ -1,12 +1,13 @@
-//! What was done is read again; what can't be read isn't called done.
+//! Every change is read again after it was made. A change that can't be read
+//! isn't reported as done.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::bad_days::{response, serve};
 use super::*;
 
-/// In front of `upstream`: after the first request that contains `change`,
-/// those that contain `then` get `refusal`.
+/// A proxy in front of `upstream`. After the first request that contains
+/// `change`, requests that contain `then` get `refusal`.
 fn shut_after(upstream: std::net::SocketAddr, change: &'static str, then: &'static str, refusal: Vec<u8>) -> String {
     let changed = AtomicBool::new(false);
     serve(move |asked| {
@@ -20,7 +21,7 @@ fn shut_after(upstream: std::net::SocketAddr, change: &'static str, then: &'stat
     })
 }
 
-/// An estate in which one log group is to be mended.
+/// An estate with one changed log group.
 fn drifted() -> Estate {
     let estate = Estate::applied(&SINGLE_SILO);
     estate.sandbox(async |aws, _| {
@@ -31,7 +32,7 @@ fn drifted() -> Estate {
     estate
 }
 
-/// Credentials that end in the middle of a run, as those of a session do
+/// Credentials that expire during a run, as those of a session do
 /// (`ExpiredTokenException`: CloudWatch Logs API reference, "Common errors").
 #[test]
 fn credentials_end_before_it_is_read_again() {
@@ -66,7 +67,7 @@ fn credentials_end_before_it_is_read_again() {
                 assert!(said.contains(what), "{what}: {}", run.out);
             }
         }
-        // It was done.
+        // The change was made.
         against(&served.url(), &mut estate.bare(&["plan", "--detailed-exitcode"])).exits(0);
     }
 }
@@ -92,7 +93,7 @@ fn a_cluster_shuts_before_it_is_read_again() {
         fs::write(estate.path().join("way"), config.to_string()).unwrap();
     };
     let apply = ["apply", "--auto-approve", "--format", "json", "--kubeconfig", "globex=way"];
-    // Made, then deleted: of neither is known whether it is so.
+    // First an object is created, then it is deleted. Neither can be confirmed.
     for (change, templates) in [("fieldManager=", &["--templates", "templates"][..]), ("DELETE ", &[])] {
         way(change);
         let mut command = estate.bare(&[&apply, templates].concat());
@@ -106,8 +107,8 @@ fn a_cluster_shuts_before_it_is_read_again() {
     }
 }
 
-/// What can't be read isn't there for nobody: neither are its outputs left out,
-/// nor is a tenant called unknown.
+/// An unreadable resource isn't treated as absent: its outputs aren't left out
+/// silently, and its tenant isn't reported as unknown.
 #[test]
 fn what_cannot_be_read_is_not_taken_for_absent() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -122,7 +123,7 @@ fn what_cannot_be_read_is_not_taken_for_absent() {
         &["plan", "--destroy", "--tenant", "left-the-spec"],
         &["drift"],
     ] {
-        // The first request lets the rest be refused.
+        // After the first request, the others are refused.
         let run = against(&url, &mut estate.bare(args));
         run.refuses(&["aws.log-group can't be read, so what exists is unknown", "not allowed"]);
     }

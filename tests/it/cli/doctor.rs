@@ -1,4 +1,4 @@
-//! `doctor`: what would keep an apply from going well is known before it.
+//! `doctor` finds the reasons for which an apply would fail, before the apply.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ fn doctor(url: &str, estate: &Estate, env: &[(&str, String)]) -> Run {
     Run::of(&mut command)
 }
 
-/// `verdict: text` of the check of this name.
+/// The results of the check with this name, as `verdict: text`.
 fn check(found: &Value, name: &str) -> Vec<String> {
     let checks = list(&found["checks"]).iter().filter(|check| check["name"] == name);
     checks.map(|check| format!("{}: {}", text(&check["verdict"]), text(&check["text"]))).collect()
@@ -64,7 +64,7 @@ fn what_the_caller_lacks_is_named() {
     assert!(lacks.starts_with("wrong: the caller lacks ") && lacks.contains("logs:CreateLogGroup"), "{lacks}");
     assert!(!lacks.contains("ec2:"), "{lacks}");
     assert!(text(&run.json()["next"]).starts_with("ringfence iam-policy"), "{}", run.out);
-    // Nothing was changed.
+    // `doctor` changes nothing.
     assert!(!served.server.counts().keys().any(|(service, call)| service == "ec2" && call.starts_with("Create")));
 }
 
@@ -78,7 +78,7 @@ fn no_credentials_is_said_and_what_to_do() {
     assert!(said.out.contains("credentials") && said.out.contains("aws sts get-caller-identity"), "{}", said.out);
 }
 
-/// An endpoint whose clock is an hour behind this computer's refuses, and says when it is.
+/// An endpoint whose clock is an hour behind this computer's. It refuses, and its answer has a date.
 #[test]
 fn a_wrong_clock_is_known_though_the_credentials_are_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -113,7 +113,7 @@ fn versions_near_their_end_of_support_are_named() {
     assert!(found[0].starts_with("attention: 1.33 leaves standard support on 2026-07-29"), "{found:?}");
 }
 
-/// Nodes on an image older than the oldest safe one, and on one that only isn't the newest.
+/// Nodes with an image that is older than the oldest safe one, and nodes with one that is safe but not the newest.
 #[test]
 fn old_images_of_nodes_are_named() {
     let estate = Estate::applied(&SINGLE_SILO);

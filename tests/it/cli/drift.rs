@@ -1,4 +1,4 @@
-//! What somebody deleted by hand is drift, the first that is named.
+//! Resources that somebody deleted by hand are drift, and are named first.
 
 use std::io::{Read, Write};
 
@@ -46,7 +46,7 @@ fn guards_that_somebody_deleted() {
         aws.logs.put_retention_policy().log_group_name(ours.unwrap()).retention_in_days(1).send().await.unwrap();
     });
     let (document, shown) = drift(&estate, 2);
-    // What carries a control first.
+    // Resources that carry a control are named first.
     let all = ["tenant/23456/pool/shared-1/k8s/networkpolicy/default-deny", "pool/shared-1/flow-log"];
     assert_eq!(missing(&document), all, "{document:#}");
     let controls = list(&document["drift"]["missing"][0]["controls"]);
@@ -59,7 +59,7 @@ fn guards_that_somebody_deleted() {
     for control in controls {
         at(text(control));
     }
-    // One tenant's alone.
+    // With `--tenant`, only that tenant's drift.
     let run = estate.run(&["drift", "--tenant", "23456", "--format", "json"]).exits(2).json();
     assert_eq!(missing(&run), [all[0]]);
     estate.run(&["drift", "--tenant", "34567"]).exits(0);
@@ -95,7 +95,7 @@ fn what_was_never_made_is_no_drift_but_said() {
     assert_eq!(absent.keys().collect::<Vec<_>>(), ["tenant/45678/pool/shared-1"]);
     assert!(!shown.contains("No changes") && shown.contains("tenant/45678/pool/shared-1 isn't there"), "{shown}");
 
-    // Nor is an estate that isn't there at all.
+    // An estate that doesn't exist at all isn't drift either.
     let nothing = Estate::new(&SINGLE_SILO);
     let (document, shown) = drift(&nothing, 0);
     let absent = document["drift"]["absent"].as_object().unwrap();
@@ -103,8 +103,8 @@ fn what_was_never_made_is_no_drift_but_said() {
     assert!(!shown.contains("No changes"), "{shown}");
 }
 
-/// An apply that died when the VPC was there: what would be in the cluster
-/// isn't missing, the cluster is.
+/// An apply that died after the VPC was made. The cluster is missing; the
+/// objects in it aren't named one by one.
 #[test]
 fn an_apply_that_stopped_halfway() {
     let estate = Estate::planted(&SINGLE_SILO);

@@ -1,5 +1,5 @@
-//! The environment that other AWS tools honour: certificate bundles, proxies,
-//! endpoints for single services. `tests/front/front.py` stands in between.
+//! Environment variables that other AWS tools read: certificate bundles, proxies, endpoints of single services.
+//! `tests/front/front.py` is the proxy.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use super::*;
 use crate::support::moto;
 
-/// `front.py`, until it is dropped: its stdin closes then.
+/// A running `front.py`. It ends when this is dropped, because its stdin closes then.
 struct Front {
     child: Child,
     said: BufReader<ChildStdout>,
@@ -30,7 +30,7 @@ impl Front {
         Self { child, said, port: line.trim().parse().unwrap() }
     }
 
-    /// What it said, to its end.
+    /// Ends it, and returns its output.
     fn end(mut self) -> String {
         drop(self.child.stdin.take());
         let mut text = String::new();
@@ -86,11 +86,11 @@ fn a_service_can_have_an_endpoint_of_its_own() {
         for service in services {
             command.env(format!("AWS_ENDPOINT_URL_{service}"), served.url());
         }
-        // Nothing listens on the port for the rest.
+        // The endpoint for all other services is a port on which nothing listens.
         against("http://127.0.0.1:9", &mut command)
     };
     let mut services = vec!["STS", "EC2", "EKS", "IAM", "KMS", "CLOUDWATCH_LOGS"];
-    // Only the releases of images come from Systems Manager.
+    // Only the image releases are read from Systems Manager.
     let run = plan(&services, &[]).exits(2);
     let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(said.contains("whether their image is the newest isn't known: ssm:GetParameters"), "{said}");
@@ -149,7 +149,8 @@ fn a_host_that_is_not_there_is_named() {
         .refuses(&["unreachable: aws.invalid:8443 can't be reached"]);
 }
 
-/// Keys that AWS doesn't know, and regions that the account hasn't enabled, answer alike; neither is a missing permission.
+/// AWS gives the same answer for unknown access keys and for regions that aren't enabled. Neither is a missing
+/// permission.
 #[test]
 fn keys_that_are_not_taken_are_no_missing_permission() {
     let estate = Estate::new(&SINGLE_SILO);
@@ -199,7 +200,7 @@ fn a_role_that_cannot_be_assumed_is_told_in_words() {
     );
 }
 
-/// `aws login` keeps its sessions in files of its own.
+/// `aws login` stores its sessions in files of its own, which the SDK doesn't read.
 #[test]
 fn a_session_of_aws_login_is_got_from_the_cli() {
     let estate = Estate::new(&SINGLE_SILO);
@@ -209,7 +210,7 @@ fn a_session_of_aws_login_is_got_from_the_cli() {
     run.refuses(&["no AWS credentials", "`aws login`", "aws configure export-credentials --profile login"]);
 }
 
-/// As the AWS CLI reads it: `cloudwatch_logs`, not `cloudwatch-logs` (aws-sdk-rust #1060).
+/// The key is `cloudwatch_logs`, as the AWS CLI reads it, and not `cloudwatch-logs` (aws-sdk-rust #1060).
 #[test]
 fn services_of_a_profile_have_endpoints() {
     let estate = Estate::new(&SINGLE_SILO);
@@ -220,13 +221,13 @@ fn services_of_a_profile_have_endpoints() {
     let run = |args: &[&str]| Run::of(&mut with_profile(&estate, "base", &config, args));
     let plan = run(&["plan", "--detailed-exitcode"]).exits(2);
     assert!(!plan.err.contains("can't be read"), "{}", plan.err);
-    // What the environment says comes first.
+    // The environment takes precedence over the profile.
     let mut command = with_profile(&estate, "base", &config, &["plan"]);
     Run::of(command.env("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", "http://127.0.0.1:9"))
         .refuses(&["127.0.0.1:9 can't be reached"]);
 }
 
-/// A directory of templates or profiles gives what is in it, and nothing that a link leads to.
+/// From a directory of templates or profiles, only files inside of it are read. Links that lead out of it are refused.
 #[test]
 fn links_do_not_lead_out_of_directories() {
     let estate = Estate::new(&SINGLE_SILO);
@@ -244,11 +245,11 @@ fn links_do_not_lead_out_of_directories() {
         std::os::unix::fs::symlink(&secret, &file).unwrap();
         run().refuses(&["leads out of the directory"]);
         fs::remove_file(&file).unwrap();
-        // Nor is anything waited for that never comes.
+        // Opening a pipe would wait for ever, so pipes aren't opened.
         assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
         run().refuses(&["no ordinary file"]);
         fs::remove_file(&file).unwrap();
-        // A link to the directory that it is in: each way through it is another one.
+        // A link to its own directory, which would give endless paths.
         for name in ["a", "b"] {
             std::os::unix::fs::symlink(dir.path(), file.with_file_name(name)).unwrap();
         }

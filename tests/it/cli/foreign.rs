@@ -1,10 +1,10 @@
-//! What somebody else made where ours should be: named in the plan, with how
-//! to hand it over, and never touched.
+//! Resources of somebody else in the place of ours: the plan names them and
+//! says how to hand them over. They are never changed.
 
 use super::*;
 
-/// An add-on that eksctl or the console made in a cluster of ours has none of
-/// our tags; CreateAddon refuses a second one of its name
+/// An add-on that eksctl or the console made in our cluster doesn't have our
+/// tags. CreateAddon refuses a second add-on of the same name
 /// (`ResourceInUseException`: EKS API reference, "CreateAddon").
 #[test]
 fn an_add_on_without_our_tags() {
@@ -32,7 +32,7 @@ fn an_add_on_without_our_tags() {
     estate.run(&["drift"]).exits(2);
     assert_eq!(estate.holds(), before);
 
-    // The command that it prints is enough.
+    // The printed command is sufficient.
     let tags = text(&blocked["reason"]).split("--tags ").nth(1).unwrap().split('`').next().unwrap().to_owned();
     estate.sandbox(async |aws, _| {
         let tags = tags.split(',').map(|t| t.split_once('=').unwrap()).map(|(k, v)| (k.to_owned(), v.to_owned()));

@@ -1,12 +1,12 @@
-//! From nothing to an estate, through a change, and back to nothing.
+//! The whole lifecycle of an estate: create, change, destroy.
 
 use super::*;
 
-/// The one change of a life, and what a plan must show of it.
+/// The change in an estate's lifecycle, and what the plan must show for it.
 struct Change {
     from: &'static str,
     to: &'static str,
-    /// Whether the plan is just that.
+    /// Asserts that the plan has this change and no other.
     just_that: fn(&Value),
 }
 
@@ -37,7 +37,7 @@ fn life(example: &'static Example, change: &Change) {
     assert_eq!((steps(&after), list(&after["kept"])), (vec![], [].as_slice()));
 }
 
-/// Tells where two values differ, for a person to find it.
+/// Panics with the place where two values differ.
 #[track_caller]
 fn similar(found: &Value, wanted: &Value, at: &str) {
     if let (Value::Object(f), Value::Object(w)) = (found, wanted) {
@@ -115,7 +115,7 @@ fn pool_of_twenty_with_a_tag() {
             assert_eq!(plan["summary"]["change"], taken.len());
             let paths: BTreeSet<&str> =
                 taken.iter().flat_map(|s| list(&s["changes"])).map(|c| text(&c["path"])).collect();
-            // Instances and volumes are tagged by a new version of the template.
+            // A new version of the launch template tags instances and volumes.
             assert_eq!(paths, ["instance_tags.cost-center", "tags.cost-center"].into());
             assert!(steps(plan).contains(&"update pool/market/vpc".to_owned()));
         },
@@ -123,7 +123,7 @@ fn pool_of_twenty_with_a_tag() {
     life(&POOL_OF_TWENTY, &change);
 }
 
-/// A rule that somebody added by hand.
+/// A security group rule that somebody added by hand is removed.
 #[test]
 fn a_rule_added_by_hand_is_taken_away() {
     let estate = Estate::applied(&SINGLE_SILO);

@@ -1,4 +1,5 @@
-//! Two runs at once on one tenancy: one works, the other says who does.
+//! Two runs at the same time on one tenancy: one works, the other names the
+//! holder of the lock.
 
 use std::io::Read;
 use std::process::Child;
@@ -8,8 +9,8 @@ use super::*;
 const PATH: &str = "/ringfence/sole/eu-central-1/lock";
 pub(super) const LEASE: [&str; 2] = ["--lock-lease", "4s"];
 
-/// The program's clock is the wall's here: what AWS takes its time for must
-/// not take a person's.
+/// The program uses real time here, so the sandbox is fast: a test must not
+/// wait as long as for AWS.
 pub(super) fn serve(estate: &Estate) -> Served {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let text = estate.example.text();
@@ -24,7 +25,7 @@ pub(super) fn serve(estate: &Estate) -> Served {
     Served { runtime, server, region, account }
 }
 
-/// A run in the background, against `served`; killed when the test ends.
+/// A run in the background against `served`. It is killed when the test ends.
 pub(super) struct Background(Child);
 
 impl Background {
@@ -32,7 +33,7 @@ impl Background {
         Self::spawn(served, estate.bare(args))
     }
 
-    /// Started by another program, such as `nohup`.
+    /// Starts the run through another program, such as `nohup`.
     pub(super) fn start_by(program: &str, served: &Served, estate: &Estate, args: &[&str]) -> Self {
         let bare = estate.bare(args);
         let mut command = Command::new(program);
@@ -51,7 +52,7 @@ impl Background {
         Self(command.spawn().unwrap())
     }
 
-    /// Applies, and has begun to write.
+    /// An apply that has begun to write.
     pub(super) fn applying(served: &Served, estate: &Estate) -> Self {
         Self::applying_with(served, estate, &LEASE)
     }
@@ -65,13 +66,13 @@ impl Background {
         run
     }
 
-    /// As by `kill -SIGNAL`.
+    /// Sends a signal, as `kill -SIGNAL` does.
     pub(super) fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([format!("-{signal}"), self.0.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
 
-    /// Waits until stderr goes on with `what`.
+    /// Waits until stderr contains `what`.
     pub(super) fn says(&mut self, what: &str) {
         let (mut said, mut byte) = (Vec::new(), [0]);
         let stderr = self.0.stderr.as_mut().unwrap();
@@ -109,7 +110,7 @@ pub(super) fn run(served: &Served, estate: &Estate, args: &[&str]) -> Run {
     against(&served.url(), &mut estate.bare(args))
 }
 
-/// Generations, and whether they are released.
+/// The names of the lock's parameters, and whether they are released.
 pub(super) fn locks(served: &Served) -> Vec<(String, bool)> {
     let dump = served.server.dump();
     let all = &dump["123456789012"]["regions"]["eu-central-1"]["ssm"]["parameters"];
@@ -121,7 +122,7 @@ fn ssm(served: &Served) -> aws_sdk_ssm::Client {
     aws_sdk_ssm::Client::new(&served.aws().config)
 }
 
-/// The spec of one silo, named as in [`PATH`].
+/// The spec of one silo, with the name in [`PATH`].
 pub(super) fn estate() -> Estate {
     named("sole")
 }
@@ -147,7 +148,7 @@ fn a_second_run_is_refused_waits_or_finds_the_lock_released() {
         "nothing was changed",
         "--lock-timeout",
     ]);
-    // Planning needs no lock.
+    // A plan takes no lock.
     run(&served, &estate, &["plan"]).exits(0);
     let waited = Background::start(&served, &estate, &["apply", "--auto-approve", "--lock-timeout", "10m"]);
     let first = first.ends().exits(0);
@@ -213,7 +214,7 @@ fn two_tenancies_in_one_account_do_not_wait_for_each_other() {
     let (one, other) = (named("sole"), named("other"));
     let served = serve(&one);
     let first = Background::applying_with(&served, &one, &[]);
-    // It holds its lock all the while.
+    // It holds the lock the whole time.
     first.signal("STOP");
     let second = run(&served, &other, &["apply", "--auto-approve"]).exits(0);
     assert!(second.out.contains("Apply complete"), "{}", second.out);
@@ -230,7 +231,7 @@ fn two_tenancies_in_one_account_do_not_wait_for_each_other() {
 fn a_holder_that_lost_the_lock_stops_before_its_next_write() {
     let estate = estate();
     let served = serve(&estate);
-    // 6 s of the wall, in which its heart beats.
+    // The answer takes 6 s of real time, in which heartbeats are sent.
     let late = "faults: [{call: 'eks:*Cluster', only: changes, after: {delay: 6000}}]";
     served.server.set_faults(Script::parse(late).unwrap());
     let holder = Background::applying(&served, &estate);
@@ -242,7 +243,7 @@ fn a_holder_that_lost_the_lock_stops_before_its_next_write() {
     assert_eq!(locks(&served), [("/2".to_owned(), true)]);
     assert!(!served.server.counts().contains_key(&("eks".to_owned(), "CreateNodegroup".to_owned())));
 
-    // Its parameter is deleted by hand.
+    // Somebody deletes the lock's parameter by hand.
     let client = ssm(&served);
     let holder = Background::start(&served, &estate, &[&["destroy", "--auto-approve"], &LEASE[..]].concat());
     until(|| served.server.counts().contains_key(&("eks".to_owned(), "DeleteCluster".to_owned())));
@@ -251,8 +252,8 @@ fn a_holder_that_lost_the_lock_stops_before_its_next_write() {
     holder.ends().refuses(&["lock/3 was deleted"]);
 }
 
-/// An estate whose cluster is to be changed in two ways, each an update of its
-/// own that EKS takes its time for; and a run that waits for the first.
+/// An estate whose cluster needs two updates, one after the other, and a run
+/// that waits for the first of them.
 fn between_two_updates() -> (Estate, Served, Background) {
     let estate = estate();
     let served = serve(&estate);
@@ -267,7 +268,7 @@ fn between_two_updates() -> (Estate, Served, Background) {
         changed = changed.replace(from, to);
     }
     estate.write(&changed);
-    // 6 s of the wall, in which the holder's heart beats.
+    // The answer takes 6 s of real time, in which the holder sends heartbeats.
     let late = "faults: [{call: 'eks:DescribeUpdate', nth: 1, after: {delay: 6000}}]";
     served.server.set_faults(Script::parse(late).unwrap());
     let holder = Background::start(&served, &estate, &[&["apply", "--auto-approve"], &LEASE[..]].concat());
@@ -279,7 +280,7 @@ fn updates(served: &Served) -> u64 {
     served.server.counts().get(&("eks".to_owned(), "UpdateClusterConfig".to_owned())).copied().unwrap_or_default()
 }
 
-/// A step may make calls for hours: each is asked about.
+/// A step may make calls for hours, so the lock is checked before each of them.
 #[test]
 fn a_step_that_writes_for_long_stops_when_the_lock_is_lost() {
     let (estate, served, holder) = between_two_updates();

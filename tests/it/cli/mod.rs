@@ -1,8 +1,6 @@
-//! The program as its users run it: the real binary, in a directory of its
-//! own, on a sandbox of its own.
+//! Runs the program as users do: the real binary, in a directory of its own, with a sandbox of its own.
 //!
-//! `RINGFENCE_UPDATE_GOLDEN=1` writes the golden files anew: read them before
-//! they are committed.
+//! `RINGFENCE_UPDATE_GOLDEN=1` writes the golden files anew. Read the diff before you commit it.
 
 mod bad_days;
 mod blocked;
@@ -43,8 +41,8 @@ use ringfence::sandbox::{Options, Script, Server};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Fast enough for a test and slow enough that a busy computer doesn't miss
-/// the time limits of what it waits for.
+/// The sandbox's speed: fast enough for a test, and slow enough that a busy computer doesn't run into time limits of
+/// steps.
 const SPEED: &str = "150";
 
 /// A complete tenancy of `examples/`.
@@ -53,12 +51,12 @@ struct Example {
     name: &'static str,
     region: &'static str,
     account: &'static str,
-    /// Customer managed policies that it refers to.
+    /// Customer managed policies to which its spec refers.
     policies: &'static [&'static str],
     applied: OnceLock<Applied>,
 }
 
-/// What a sandbox held before and after the example was applied to it.
+/// The state of a sandbox before and after the example was applied.
 #[derive(Debug)]
 struct Applied {
     before: Vec<u8>,
@@ -88,7 +86,7 @@ impl Example {
         fs::read_to_string(root().join("examples").join(self.name).join("tenancy.yaml")).unwrap()
     }
 
-    /// Applied once for all tests that need it.
+    /// The example is applied once for all tests that need it.
     fn applied(&'static self) -> &'static Applied {
         self.applied.get_or_init(|| {
             let estate = Estate::planted(self);
@@ -124,15 +122,15 @@ impl Estate {
         estate
     }
 
-    /// And what isn't ours in the sandbox: a VPC with a subnet, a role and a
-    /// log group, and the policies that the spec refers to.
+    /// The same, with resources in the sandbox that aren't ours: a VPC with a subnet, a role, a log group, and the
+    /// policies to which the spec refers.
     fn planted(example: &'static Example) -> Self {
         let estate = Self::new(example);
         estate.sandbox(async |aws, _| plant(aws, example).await);
         estate
     }
 
-    /// The example as it was applied, among the same.
+    /// The applied example, with the same resources that aren't ours.
     fn applied(example: &'static Example) -> Self {
         let estate = Self::new(example);
         fs::write(estate.state(), &example.applied().after).unwrap();
@@ -155,12 +153,12 @@ impl Estate {
         fs::write(self.spec(), spec).unwrap();
     }
 
-    /// Replaces a text that stands in the spec once.
+    /// Replaces a text that occurs once in the spec.
     fn edit(&self, from: &str, to: &str) {
         self.edit_in("tenancy.yaml", from, to);
     }
 
-    /// The same in a spec of another name.
+    /// The same in a spec with another file name.
     fn edit_in(&self, file: &str, from: &str, to: &str) {
         let file = self.path().join(file);
         let text = fs::read_to_string(&file).unwrap();
@@ -168,21 +166,21 @@ impl Estate {
         fs::write(file, text.replace(from, to)).unwrap();
     }
 
-    /// The binary, about to run with this spec: no terminal, no environment.
+    /// A command of the binary with this spec, without a terminal and without environment variables.
     fn bare(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
         command.args(args).current_dir(self.path()).env_clear().env("HOME", self.path()).stdin(Stdio::null());
         command
     }
 
-    /// The same on its sandbox.
+    /// The same with the estate's sandbox.
     fn command(&self, args: &[&str]) -> Command {
         let mut command = self.bare(args);
         command.args(["--sandbox=sandbox", "--sandbox-speed", SPEED]);
         command
     }
 
-    /// `args` in a terminal, where the question is answered as `tests/front/terminal.py` says.
+    /// Runs `args` in a terminal. `tests/front/terminal.py` answers the question.
     fn asked(&self, answer: &str, group: &str, args: &[&str]) -> Command {
         let mut command = Command::new(crate::support::moto::python());
         command.arg(root().join("tests/front/terminal.py")).args([answer, group, env!("CARGO_BIN_EXE_ringfence")]);
@@ -190,8 +188,8 @@ impl Estate {
         command
     }
 
-    /// Runs it to its end, and records its calls if that is asked for: one that
-    /// is killed leaves half a line.
+    /// Runs the command to its end, and records its calls if `RINGFENCE_RECORD_DIR` is set. Only commands that aren't
+    /// killed are recorded, because a killed one leaves half a line.
     fn run(&self, args: &[&str]) -> Run {
         let mut command = self.command(args);
         if let Some(file) = crate::support::record() {
@@ -209,7 +207,7 @@ impl Estate {
         plan
     }
 
-    /// Works on the sandbox while no command does.
+    /// Changes the sandbox while no command uses it.
     fn sandbox<T: Send>(&self, work: impl AsyncFnOnce(&Aws, &Server) -> T + Send) -> T {
         let served = Served::start(self, None);
         let aws = served.aws();
@@ -222,14 +220,14 @@ impl Estate {
         result
     }
 
-    /// All that the sandbox holds, without what AWS keeps for a while of what
-    /// is gone, and without the roles that AWS shares among its users.
+    /// The state of the sandbox, without the traces that AWS keeps of deleted resources for a while, and without
+    /// service-linked roles, which belong to the account.
     fn holds(&self) -> Value {
         normal(self.sandbox(async |_, server| server.dump()))
     }
 }
 
-/// A sandbox behind an endpoint, as AWS is.
+/// A sandbox that is served on an endpoint, like AWS.
 struct Served {
     runtime: tokio::runtime::Runtime,
     server: Server,
@@ -238,12 +236,12 @@ struct Served {
 }
 
 impl Served {
-    /// Serves what the estate's sandbox holds, and keeps it there.
+    /// Serves the state of the estate's sandbox, and saves it there.
     fn start(estate: &Estate, record: Option<PathBuf>) -> Self {
         Self::with(estate, record, BTreeMap::new())
     }
 
-    /// With these service quotas, by code.
+    /// The same with these service quotas, by code.
     fn with(estate: &Estate, record: Option<PathBuf>, quotas: BTreeMap<String, f64>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let Example { region, account, .. } = estate.example;
@@ -276,7 +274,7 @@ impl Served {
     }
 }
 
-/// Runs against `url` with credentials of the estate's account.
+/// Runs a command against `url` with credentials of the estate's account.
 fn against(url: &str, command: &mut Command) -> Run {
     Run::of(
         command
@@ -300,11 +298,10 @@ async fn plant(aws: &Aws, example: &Example) {
     aws.logs.create_log_group().log_group_name("/somebody/elses").send().await.unwrap();
 }
 
-/// A dump without what stays of deleted things: keys until their window is
-/// over, NAT gateways for an hour, client tokens; and without service-linked
-/// roles and the principals that the spec names.
+/// A dump without traces of deleted resources (keys until their waiting period ends, NAT gateways for an hour, client
+/// tokens), and without service-linked roles and the principals that the spec names.
 fn normal(mut dump: Value) -> Value {
-    // AWS's own policies come into being when they are first asked for.
+    // The sandbox creates AWS's own policies at their first use.
     dump.as_object_mut().unwrap().remove("aws");
     for account in dump.as_object_mut().unwrap().values_mut() {
         let roles = account["iam"]["roles"].as_object_mut().unwrap();
@@ -320,7 +317,7 @@ fn normal(mut dump: Value) -> Value {
                 .unwrap()
                 .retain(|id, one| !(id.starts_with("nat-") && one["state"].as_str() == Some("deleted")));
             region["kms"]["keys"].as_object_mut().unwrap().retain(|_, key| key["deletion"].is_null());
-            // A released lock is nobody's.
+            // A released lock counts as nothing.
             region["ssm"]["parameters"].as_object_mut().unwrap().retain(|name, _| !name.starts_with("/ringfence/"));
         }
     }
@@ -331,7 +328,7 @@ fn of_the_account(role: &str) -> bool {
     role.starts_with("AWSServiceRoleFor") || ["PlatformAdmin", "SecurityAdmin", "ringfence"].contains(&role)
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 struct Run {
     code: Option<i32>,
@@ -360,11 +357,11 @@ impl Run {
         self
     }
 
-    /// Fails with exit code 1; says each of `what` on stderr.
+    /// Asserts exit code 1, and that stderr contains each of `what`.
     #[track_caller]
     fn refuses(self, what: &[&str]) -> Self {
         let run = self.exits(1);
-        // Texts are wrapped to the terminal's width.
+        // Texts are wrapped to the width of the terminal, so line breaks are ignored.
         let said = run.err.split_whitespace().collect::<Vec<_>>().join(" ");
         for text in what {
             assert!(said.contains(text), "stderr doesn't say {text:?}: {}", run.err);
@@ -402,7 +399,7 @@ fn steps(plan: &Value) -> Vec<String> {
     list(&plan["steps"]).iter().map(|s| format!("{} {}", text(&s["action"]), text(&s["address"]))).collect()
 }
 
-/// Compares with `golden/NAME`, or writes it.
+/// Compares `found` with the file `golden/NAME`, or writes that file.
 #[track_caller]
 fn golden(name: &str, found: &str) {
     let file = root().join("tests/it/cli/golden").join(name);

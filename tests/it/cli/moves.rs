@@ -1,9 +1,9 @@
-//! A tenant gets another tier or another pool: it has two homes until the
-//! deletion of the old one is confirmed.
+//! A tenant moves to another tier or pool. It has two homes until the deletion
+//! of the old one is confirmed.
 
 use super::*;
 
-/// What a move is from and to, by the spec and by the homes' addresses.
+/// The two homes of a move: items of the spec, and addresses.
 struct Move {
     example: &'static Example,
     /// The tenant's item in the spec, before and after.
@@ -11,7 +11,7 @@ struct Move {
     to: &'static str,
     old: &'static str,
     new: &'static str,
-    /// Where the pool of the new home is new too.
+    /// The pool of the new home, if the same change adds it.
     pool: Option<&'static str>,
 }
 
@@ -36,7 +36,7 @@ const SALT_ON_FARGATE: &str = "      tier: serverless
           policies: [arn:aws:iam::123456789012:policy/salt-ledger]
 ";
 
-/// Every address of ours that is written on something in the sandbox.
+/// Every address of ours in tags and labels of the sandbox's resources.
 fn addresses(estate: &Estate, within: &str) -> BTreeSet<String> {
     fn walk(value: &Value, within: &str, all: &mut BTreeSet<String>) {
         match value {
@@ -53,12 +53,13 @@ fn addresses(estate: &Estate, within: &str) -> BTreeSet<String> {
     all
 }
 
-/// Why each of the addresses stays.
+/// Addresses that the plan keeps, each with the reason.
 fn kept(plan: &Value) -> BTreeMap<&str, &str> {
     list(&plan["kept"]).iter().map(|k| (text(&k["address"]), text(&k["reason"]))).collect()
 }
 
-/// The old home as it was, but for the objects that both homes share.
+/// Asserts that the old home is unchanged, except for objects that both homes
+/// share.
 #[track_caller]
 fn stands(estate: &Estate, old: &str, before: &BTreeSet<String>, shared: bool) {
     let now = addresses(estate, old);
@@ -67,13 +68,13 @@ fn stands(estate: &Estate, old: &str, before: &BTreeSet<String>, shared: bool) {
 }
 
 impl Move {
-    /// Both homes are in one cluster, so the namespace is one, too.
+    /// True if both homes are in one cluster, and so share the namespace.
     fn shares(&self) -> bool {
         let pool = |home: &str| home.split('/').nth(3).map(str::to_owned);
         pool(self.old).is_some() && pool(self.old) == pool(self.new)
     }
 
-    /// Applies the move; gives the addresses of the old home before.
+    /// Applies the move. Returns the addresses of the old home before it.
     #[track_caller]
     fn begin(&self, estate: &Estate) -> BTreeSet<String> {
         let before = addresses(estate, self.old);
@@ -85,14 +86,16 @@ impl Move {
         let plan = estate.plan(&[]);
         assert_eq!(list(&plan["blocked"]), [] as [Value; 0]);
         assert_eq!(list(&plan["confirm"]), [] as [Value; 0]);
-        // Where the namespace is one, nothing says the old priority any more.
+        // If the homes share the namespace, nothing uses the old priority class
+        // any more.
         let class = |s: &String| self.shares() && s.starts_with("delete pool/") && s.contains("priorityclass");
         let gone: Vec<String> = steps(&plan).into_iter().filter(|s| s.starts_with("delete ") && !class(s)).collect();
         assert_eq!(gone, [] as [&str; 0], "nothing goes before the new home stands");
         let why = kept(&plan);
         let why = why.get(self.old).unwrap_or_else(|| panic!("{} isn't kept: {why:?}", self.old));
         assert!(why.contains(self.new) && why.contains(&format!("--allow-destroy {}", self.old)), "{why}");
-        // A yes takes no old home: the plan that it is about has no such step.
+        // `--auto-approve` doesn't delete the old home: without the
+        // confirmation, the plan has no step for it.
         estate.run(&["apply", "--auto-approve"]).exits(0);
         before
     }
@@ -191,7 +194,7 @@ fn from_a_silo_to_fargate() {
     Move { example: &THREE_TIERS, from, to, old, new, pool: None }.try_it();
 }
 
-/// Half-way, the spec goes back to what it was.
+/// The spec is reverted in the middle of the move.
 #[test]
 fn half_way_and_back() {
     let there = Move {
@@ -216,7 +219,7 @@ fn half_way_and_back() {
     assert_eq!(addresses(&estate, there.new), BTreeSet::new());
 }
 
-/// The new home fails: of the old one nothing is touched, though its deletion
+/// The new home fails. Then the old home isn't changed, although its deletion
 /// was confirmed.
 #[track_caller]
 fn fails(there: &Move, script: &str, what: &str) {
@@ -231,7 +234,7 @@ fn fails(there: &Move, script: &str, what: &str) {
     let Served { runtime, server, .. } = served;
     runtime.block_on(server.shutdown()).unwrap();
     assert_eq!(addresses(&estate, there.old), before, "every object of the old home is still its own");
-    // Without the fault it goes on to its end.
+    // Without the fault, the move is completed.
     let flag = ["--allow-destroy", there.old];
     estate.run(&[&["apply", "--auto-approve"][..], &flag].concat()).exits(0);
     assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
@@ -266,7 +269,8 @@ fn a_fargate_profile_that_fails_leaves_the_namespace_to_the_nodes() {
     fails(&there, script, "not today");
 }
 
-/// A pool whose tenants move out of it as it leaves the spec.
+/// A pool leaves the spec, and in the same change its tenants move to another
+/// one.
 #[test]
 fn a_pool_stays_as_long_as_an_old_home_in_it() {
     let estate = Estate::applied(&TWO_POOLS);
@@ -299,13 +303,13 @@ fn a_pool_stays_as_long_as_an_old_home_in_it() {
     assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
 }
 
-/// An estate from when addresses and names didn't tell the pool: it is tagged
-/// anew, and nothing is replaced.
+/// An estate of an older version, whose addresses and names didn't contain the
+/// pool. Its resources get new tags, and nothing is replaced.
 #[test]
 fn addresses_of_the_old_form() {
     let estate = Estate::applied(&THREE_TIERS);
     let state = fs::read_to_string(estate.state()).unwrap();
-    // Nodes stay on their image, too.
+    // The nodes keep their image, too.
     let newest = "\"releaseVersion\":\"1.66.0-2d3f4b6c\"";
     assert!(state.contains(newest));
     let old = state

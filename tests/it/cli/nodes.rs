@@ -1,4 +1,4 @@
-//! What happens to nodes, and what is said of it before.
+//! Changes of nodes, and what the plan says about them before.
 
 use aws_sdk_eks::types::NodegroupScalingConfig;
 use http::Method;
@@ -27,7 +27,7 @@ async fn described(aws: &Aws) -> aws_sdk_eks::types::Nodegroup {
     call.send().await.unwrap().nodegroup.unwrap()
 }
 
-/// As somebody, or the autoscaler, does.
+/// Changes the size of the group, as the autoscaler or a person does.
 fn resize(estate: &Estate, nodes: i32) {
     estate.sandbox(async |aws, _| {
         let size = NodegroupScalingConfig::builder().min_size(2).max_size(3).desired_size(nodes).build();
@@ -41,8 +41,8 @@ fn resize(estate: &Estate, nodes: i32) {
 
 #[test]
 fn nodes_with_fips_join_where_no_fips_endpoint_answers() {
-    // Without a way to the internet: the example `regulated`, which is applied elsewhere. And outside of the US and
-    // Canada, where these endpoints don't exist.
+    // FIPS endpoints don't exist outside of the US and Canada. The other case, without a way to the internet, is the
+    // example `regulated`, which another test applies.
     let estate = Estate::new(&SINGLE_SILO);
     estate.edit("nodes: {instanceTypes", "nodes: {fips: true, instanceTypes");
     estate.run(&["apply", "--auto-approve"]).exits(0);
@@ -60,7 +60,7 @@ fn nodes_that_a_lower_maximum_takes_are_said() {
         "{ADDRESS}: the group has 3 nodes, and 1 may be at most: 2 nodes will go, and what runs there is evicted"
     );
     assert_eq!(notes(&plan, "evicted"), [wanted]);
-    // EKS refuses a maximum below the wanted size, which has to go down with it.
+    // EKS refuses a maximum below the desired size, so both are lowered together.
     estate.run(&["apply", "--auto-approve"]).exits(0);
     let sizes = group(&estate).scaling_config.unwrap();
     assert_eq!((sizes.min_size(), sizes.max_size(), sizes.desired_size()), (Some(1), Some(1), Some(1)));
@@ -125,7 +125,7 @@ fn a_budget_that_stops_an_update_of_nodes_is_named() {
             api.call(&Call { method: Method::POST, body, ..Call::get("create", path) }).await.unwrap();
         }
     });
-    // What DescribeUpdate says then: EKS user guide, "Understand each phase of node updates".
+    // Source of DescribeUpdate's answer: EKS user guide, "Understand each phase of node updates".
     let because = "{code: PodEvictionFailure, message: Reached max retries while trying to evict pods from nodes}";
     let script = format!("resources: [{{kind: eks:nodegroup, during: update, ends: Failed, because: {because}}}]");
     served.server.set_faults(Script::parse(&script).unwrap());
@@ -141,7 +141,7 @@ fn a_budget_that_stops_an_update_of_nodes_is_named() {
     }
 }
 
-/// As a group that was made months ago.
+/// A node group that was made months ago, with an older release.
 fn on_release(estate: &Estate, release: &str) {
     let state = fs::read_to_string(estate.state()).unwrap();
     let newest = "\"releaseVersion\":\"1.66.0-2d3f4b6c\"";
@@ -209,7 +209,7 @@ fn a_release_in_the_spec_is_what_nodes_get() {
     estate.edit("1.62.1-e1d1c9a5", "1.63.0-7bb1c0d2");
     estate.run(&["apply", "--auto-approve"]).exits(0);
     assert_eq!(group(&estate).release_version(), Some("1.63.0-7bb1c0d2"));
-    // EKS API, UpdateNodegroupVersion: no way back. The rest goes on.
+    // EKS can't go back to an older release (EKS API, UpdateNodegroupVersion). All other steps go on.
     estate.edit("1.63.0-7bb1c0d2", "1.62.1-e1d1c9a5");
     estate.edit("max: 3", "max: 4");
     let run = estate.run(&["apply", "--auto-approve"]).exits(1);
@@ -283,7 +283,7 @@ fn a_changed_tag_reaches_the_nodes_and_replaces_none() {
     assert_eq!(made.launch_template.unwrap().version(), Some("1"), "EKS replaces nodes for any other version");
     assert_eq!(steps(&estate.plan(&[])), [""; 0]);
 
-    // A node that starts now gets the old tags of the version that its group has.
+    // A node that starts now gets the old tags, because the group still has the old version of the launch template.
     resize(&estate, 3);
     estate.sandbox(async |aws, _| {
         let one = costs.keys().find(|id| id.starts_with("i-")).unwrap();
@@ -296,7 +296,7 @@ fn a_changed_tag_reaches_the_nodes_and_replaces_none() {
     let costs = estate.sandbox(async |aws, _| tagged(aws, "cost-center").await);
     assert!(costs.values().all(|v| v.as_deref() == Some("ops")), "{costs:#?}");
 
-    // The group takes the newest version when its nodes are replaced for another reason.
+    // The group gets the newest version when its nodes are replaced for another reason.
     estate.edit("nodes: {instanceTypes", "nodes: {podPidsLimit: 512, instanceTypes");
     let plan = estate.plan(&[]);
     assert_eq!(notes(&plan, "evicts what runs on it").len(), 1);

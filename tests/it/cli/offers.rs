@@ -1,4 +1,4 @@
-//! What AWS doesn't offer is known before the first write, each with its place in the spec.
+//! Before the first write, everything that AWS doesn't offer is named with its place in the spec.
 
 use std::io::{BufRead, BufReader};
 
@@ -34,7 +34,7 @@ fn estate(spec: &str) -> Estate {
     estate
 }
 
-/// Words without the breaks of lines.
+/// The text without line breaks.
 fn flat(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -48,7 +48,7 @@ fn written(served: &Served) -> bool {
     served.server.counts().keys().any(|(service, operation)| service != "ssm" && operation.starts_with("Create"))
 }
 
-/// eksctl #4238 and #6461, terraform-aws-eks #1279 and what came to mind beside them.
+/// Sources: eksctl #4238 and #6461, terraform-aws-eks #1279. Other cases were added.
 #[test]
 fn everything_that_is_not_offered_is_said_together() {
     let tenants = "    - {id: a1, name: alpha, tier: standard, pool: main, overrides: {nodes: {instanceTypes: [m77i.large]}}}
@@ -61,7 +61,7 @@ fn everything_that_is_not_offered_is_said_together() {
     - {id: c3, name: gamma, tier: premium, overrides: {nodes: {instanceTypes: [mac2.metal]}, systemNodes: {architecture: x86_64, amiFamily: al2023, instanceTypes: [inf2.xlarge]}}, waivers: [{control: HOST-1, reason: tried, until: 2027-01-31}]}
 ";
     let estate = estate(&spec("us-east-1", 2, "s3", tenants));
-    // The principals that the spec names come into being.
+    // The first plan makes the sandbox create the principals that the spec names.
     estate.run(&["plan"]);
     let wanted = [
         ("EC2 offers no instance type `m77i.large` in us-east-1", "did you mean `m7i.large`?", 12),
@@ -101,7 +101,7 @@ fn everything_that_is_not_offered_is_said_together() {
         let plan = against(&served.url(), &mut estate.bare(&["plan", "--format", format])).exits(1);
         assert!(plan.out.contains("m77i.large") && plan.out.contains("tenancy.yaml:12"), "{}", plan.out);
     }
-    // AWS says the same, after a quarter of an hour.
+    // Without the preflight, AWS refuses the same, but a quarter of an hour later.
     let run = against(&served.url(), &mut estate.bare(&["apply", "--auto-approve", "--no-preflight"]));
     let run = run.exits(1);
     assert!(flat(&run.out).contains("The following supplied instance types do not exist: [m77i.large]"), "{}", run.out);
@@ -123,7 +123,7 @@ fn a_type_must_be_offered_in_each_zone_of_the_vpc() {
         "{}",
         run.out
     );
-    // Another type is there.
+    // A second instance type that the zone has is enough.
     estate.edit("[m4.large]", "[m4.large, m5.large]");
     let run = estate.run(&["apply", "--auto-approve"]).exits(0);
     assert!(
@@ -132,7 +132,7 @@ fn a_type_must_be_offered_in_each_zone_of_the_vpc() {
         run.out
     );
     estate.run(&["plan", "--detailed-exitcode"]).exits(0);
-    // Of a tier that says so itself, many tenants are one finding.
+    // If the tier itself names the type, many tenants give one finding.
     let many: String = (0..3).map(|n| format!("    - {{id: c{n}, name: c{n}, tier: big}}\n")).collect();
     fs::create_dir(estate.path().join("profiles")).unwrap();
     let profile = "extends: premium\nnodes:\n  instanceTypes: [p3.2xlarge]\n";
@@ -163,7 +163,7 @@ fn an_endpoint_goes_where_its_service_is() {
     };
     assert_eq!(subnets(), 1);
 
-    // A region without it.
+    // A region without the service.
     let xml = "<?xml version=\"1.0\"?><DescribeVpcEndpointServicesResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><serviceDetailSet/></DescribeVpcEndpointServicesResponse>";
     let nothing = bad_days::response("200 OK", "Content-Type: text/xml\r\n", xml);
     let (url, _) = bad_days::in_front(served.server.addr(), "DescribeVpcEndpointServices", nothing);
@@ -188,7 +188,7 @@ fn fargate_runs_in_the_zones_that_have_it() {
     assert_eq!(list(&profile["body"]["subnets"]).len(), 2, "{profile}");
 }
 
-/// What isn't to be made isn't asked about; who may not ask goes on.
+/// Only resources that are to be made are checked. A caller without the permission to check goes on.
 #[test]
 fn only_what_is_to_be_made_is_asked_about() {
     let estate = Estate::applied(&THREE_TIERS);
@@ -207,7 +207,7 @@ fn only_what_is_to_be_made_is_asked_about() {
     assert!(flat(&run.out).contains("which instance types there are shows when nodes are made"), "{}", run.out);
 }
 
-/// A stand-in for an account that was just made.
+/// The sandbox with the quotas of a new account.
 #[test]
 fn a_fresh_account_has_room_for_little() {
     let estate = Estate::new(&THREE_TIERS);

@@ -1,5 +1,5 @@
-//! What others write to what is ours: controllers, gateways, an organisation's
-//! tagger, the network's owners.
+//! Changes that others make to our resources: controllers, gateways, tagging tools of an organisation, network
+//! administrators.
 
 use aws_sdk_cloudwatchlogs::types::PolicyType;
 use aws_sdk_ec2::types::{Filter, IpPermission, IpRange, Tag};
@@ -33,8 +33,8 @@ const LBC: Option<&str> = Some("elbv2.k8s.aws/targetGroupBinding=shared");
 const NODES: &str = "solo-t-globex-nodes";
 const CONTROL_PLANE: &str = "solo-t-globex-control-plane";
 
-/// aws-load-balancer-controller#2578 and #3637: rules that it writes to nodes'
-/// groups were taken out, and its load balancers had no targets.
+/// aws-load-balancer-controller#2578 and #3637: if a tool removes the controller's rules from the nodes' security
+/// groups, load balancers lose their targets.
 #[test]
 fn rules_of_a_load_balancer_controller() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -54,7 +54,8 @@ fn rules_of_a_load_balancer_controller() {
         "{note}"
     );
 
-    // The mark alone opens nothing where no controller writes, and hides nothing else where one does.
+    // The mark counts only in groups in which the controller writes (of nodes and pods). There, a rule without the mark
+    // is removed.
     estate.sandbox(async |aws, _| {
         allow(aws, CONTROL_PLANE, 443, "10.9.0.0/16", LBC).await;
         allow(aws, NODES, 22, "10.9.0.0/16", None).await;
@@ -72,7 +73,7 @@ fn rules_of_a_load_balancer_controller() {
         assert!(!format!("{all:?}").contains("10.9.0.0/16"));
     });
 
-    // Made anew, the group has them too.
+    // A replacement of the group has these rules, too.
     let state = fs::read_to_string(estate.state()).unwrap();
     let mut state: Value = serde_json::from_str(&state).unwrap();
     let resources = resources(&mut state);
@@ -100,7 +101,7 @@ async fn flow_logs(aws: &Aws) -> String {
     all.log_groups()[0].log_group_name().unwrap().to_owned()
 }
 
-/// CloudWatch Logs API, "PutAccountPolicy": a retention policy of the account overrides that of each group.
+/// CloudWatch Logs API, "PutAccountPolicy": an account-level retention policy overrides the retention of each group.
 #[test]
 fn a_retention_policy_of_the_account() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -150,7 +151,7 @@ fn a_log_group_that_is_protected_from_deletion() {
     estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
 }
 
-/// What has to be done before a step of the plan.
+/// The steps on which a step of the plan depends.
 fn before(plan: &Value, step: &str) -> Vec<String> {
     let name = |s: &Value| format!("{} {}", text(&s["action"]), text(&s["address"]));
     let needs: BTreeMap<String, Vec<String>> =
@@ -162,7 +163,7 @@ fn before(plan: &Value, step: &str) -> Vec<String> {
     found.into_iter().collect()
 }
 
-/// Changes what the sandbox holds of EC2.
+/// Edits EC2's state in the sandbox.
 fn edit_resources(estate: &Estate, edit: impl FnOnce(&mut serde_json::Map<String, Value>)) {
     let text = fs::read_to_string(estate.state()).unwrap();
     let mut state: Value = serde_json::from_str(&text).unwrap();
@@ -170,7 +171,7 @@ fn edit_resources(estate: &Estate, edit: impl FnOnce(&mut serde_json::Map<String
     fs::write(estate.state(), state.to_string()).unwrap();
 }
 
-/// A run to its end while `script` troubles it.
+/// Runs a command to its end with a fault script.
 fn troubled(estate: &Estate, script: &str, args: &[&str]) -> Run {
     let served = Served::start(estate, None);
     served.server.set_faults(ringfence::sandbox::Script::parse(script).unwrap());
@@ -180,8 +181,8 @@ fn troubled(estate: &Estate, script: &str, args: &[&str]) -> Run {
     run
 }
 
-/// Without the rules of its group, an interface has no network: as long as
-/// somebody holds one, it keeps them.
+/// A network interface needs the rules of its group. So a group keeps its rules as long as an interface of somebody
+/// uses it.
 #[test]
 fn a_group_that_somebody_holds_keeps_its_rules() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -209,8 +210,8 @@ fn a_group_that_somebody_holds_keeps_its_rules() {
     estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
 }
 
-/// In a VPC with an IPv6 block, AWS lets a new group out to everywhere there,
-/// too (getmoto/moto#2647, hashicorp/terraform-provider-aws#47192).
+/// In a VPC with an IPv6 block, AWS gives a new group an egress rule for all IPv6 addresses, too (getmoto/moto#2647,
+/// hashicorp/terraform-provider-aws#47192).
 #[test]
 fn a_new_group_where_there_is_ipv6() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -220,7 +221,7 @@ fn a_new_group_where_there_is_ipv6() {
         call.send().await.unwrap();
     });
     edit_resources(&estate, |all| {
-        // On its way out, so that no step is about it.
+        // A gateway in the state `deleting` has no step in the plan.
         let of =
             |one: &&mut Value| one["ipv6CidrBlockAssociationSet"][0].is_object() && one["dhcpOptionsId"].is_string();
         let vpc = all.values_mut().find(of).unwrap();
@@ -233,7 +234,7 @@ fn a_new_group_where_there_is_ipv6() {
     assert!(!format!("{egress:?}").contains("::/0"), "{egress:?}");
 }
 
-/// What EC2 holds in the estate's only region.
+/// EC2's resources in the estate's only region.
 fn resources(state: &mut Value) -> &mut serde_json::Map<String, Value> {
     fn find(value: &mut Value) -> Option<&mut Value> {
         let map = value.as_object_mut()?;
@@ -245,8 +246,7 @@ fn resources(state: &mut Value) -> &mut serde_json::Map<String, Value> {
     find(state).unwrap().as_object_mut().unwrap()
 }
 
-/// A rule in a tenant's group whose tier has no load balancers is no
-/// controller's.
+/// If a tenant's tier has no load balancers, a rule with the mark in its group isn't a controller's.
 #[test]
 fn marked_rules_where_there_are_no_load_balancers() {
     let estate = Estate::applied(&REGULATED);
@@ -259,8 +259,8 @@ fn marked_rules_where_there_are_no_load_balancers() {
     estate.sandbox(async |aws, _| assert!(!ports(aws, name).await.contains(&8080)));
 }
 
-/// terraform-aws-eks#2064, #1863, #719: who reaches the private endpoint from
-/// another network is the spec's to say, and so are routes there.
+/// terraform-aws-eks#2064, #1863, #719: the spec names the networks that may reach the private endpoint, and the routes
+/// to them.
 #[test]
 fn a_network_that_reaches_the_private_endpoint() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -289,8 +289,8 @@ fn a_network_that_reaches_the_private_endpoint() {
     assert!(rule.contains("10.0.0.0/16") && rule.contains("access.privateSources"), "{rule}");
 }
 
-/// Routes that a virtual private gateway propagates can't be deleted (VPC User
-/// Guide, "Route propagation"): they would differ for ever.
+/// Routes that a virtual private gateway propagates can't be deleted (VPC User Guide, "Route propagation"). So they
+/// aren't drift; a plan would never converge.
 #[test]
 fn propagated_routes() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -304,7 +304,7 @@ fn propagated_routes() {
     let plan = estate.plan(&[]);
     assert_eq!(steps(&plan), [] as [&str; 0]);
     let notes: Vec<&str> = list(&plan["notes"]).iter().map(super::text).filter(|n| n.contains("vgw-")).collect();
-    // Of three tables of ours, and of the VPC's main table.
+    // One note for each of our three tables, and one for the VPC's main table.
     assert_eq!(notes.len(), 4, "{}", plan["notes"]);
     estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
 }
@@ -331,7 +331,7 @@ fn routes_of_vpc_lattice() {
         }),
     );
     assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
-    // Nor is a main table with them more than bare.
+    // A main table with only such routes counts as empty.
     estate.sandbox(async |aws, _| {
         let vpc = super::bad_days::vpc_of(aws).await;
         let table = super::bad_days::table_of(aws, "tenant/globex/silo/route-table/public").await;
@@ -343,9 +343,8 @@ fn routes_of_vpc_lattice() {
     estate.run(&["destroy", "--auto-approve", "--delete-logs"]).exits(0);
 }
 
-/// A route to a firewall's endpoint is one that somebody made, while those to
-/// gateway endpoints are AWS's own (hashicorp/terraform-provider-aws,
-/// `vpc_route_table.go`).
+/// Somebody made a route to a firewall's endpoint, while AWS itself makes routes to gateway endpoints
+/// (hashicorp/terraform-provider-aws, `vpc_route_table.go`).
 #[test]
 fn routes_to_a_firewalls_endpoint() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -368,8 +367,7 @@ fn routes_to_a_firewalls_endpoint() {
     assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
 }
 
-/// What the spec leaves to others stays in the VPC's main table, too, whatever
-/// else goes.
+/// Routes that the spec leaves to others also stay in the VPC's main table. All other routes are removed.
 #[test]
 fn routes_of_others_in_the_main_table() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -391,7 +389,7 @@ fn routes_of_others_in_the_main_table() {
             let call = aws.ec2.create_route().route_table_id(&table).destination_cidr_block(to);
             call.gateway_id(&gateway).send().await.unwrap();
         }
-        // Another that is bare: in its place the route that stays would be lost.
+        // An empty table exists too, but isn't made the main one: the route that must stay would be lost.
         aws.ec2.create_route_table().vpc_id(&vpc).send().await.unwrap();
     });
     let plan = estate.plan(&[]);
@@ -409,8 +407,7 @@ fn routes_of_others_in_the_main_table() {
     assert!(!to.contains(&"10.8.0.0/16"), "{to:?}");
 }
 
-/// The table that came with the VPC is known again, whatever an organisation's
-/// tagger wrote to it.
+/// The VPC's original route table is recognised even if a tagging tool has tagged it.
 #[test]
 fn a_main_table_with_tags() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -437,8 +434,8 @@ fn a_main_table_with_tags() {
     assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
 }
 
-/// VPC User Guide, "Block public access to VPCs and subnets": NAT gateways in
-/// subnets that are blocked in both directions reach nothing.
+/// VPC User Guide, "Block public access to VPCs and subnets": a NAT gateway in a subnet that is blocked in both
+/// directions has no way to the internet.
 #[test]
 fn public_access_that_is_blocked() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -466,7 +463,7 @@ async fn role(aws: &Aws) -> String {
     names.find(|name| name.contains("globex") && name.contains("cluster")).unwrap().to_owned()
 }
 
-/// As the AWS provider's `ignore_tags`.
+/// `ignoreTags` works like `ignore_tags` of terraform's AWS provider.
 #[test]
 fn tags_of_an_organisation() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -507,8 +504,7 @@ fn tags_of_an_organisation() {
     });
 }
 
-/// What GuardDuty's Runtime Monitoring puts into a VPC: `tag` says that it is
-/// GuardDuty's.
+/// Makes what GuardDuty's Runtime Monitoring puts into a VPC. With `tag`, it carries GuardDuty's tag.
 pub async fn guardduty(aws: &Aws, tag: bool) -> String {
     guardduty_at(aws, tag, "guardduty-data").await
 }
@@ -535,7 +531,7 @@ async fn guardduty_at(aws: &Aws, tag: bool, service: &str) -> String {
     call.send().await.unwrap().vpc_endpoint().unwrap().vpc_endpoint_id().unwrap().to_owned()
 }
 
-/// hashicorp/terraform-provider-aws#46747: it held subnets and the VPC.
+/// hashicorp/terraform-provider-aws#46747: GuardDuty's endpoint blocked the deletion of subnets and the VPC.
 #[test]
 fn guardduty_in_a_vpc_that_goes() {
     for service in ["guardduty-data", "guardduty-data-fips"] {
@@ -552,7 +548,7 @@ fn guardduty_in_a_vpc_that_goes() {
     }
 }
 
-/// A VPC that somebody else's subnet keeps is watched on.
+/// If a subnet of somebody else keeps a VPC, GuardDuty's endpoint stays, too.
 #[test]
 fn guardduty_in_a_vpc_that_others_keep() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -577,7 +573,7 @@ fn guardduty_in_a_vpc_that_others_keep() {
     assert_eq!(endpoints(&estate), [] as [&str; 0]);
 }
 
-/// ReleaseAddress says AuthFailure of an address that is released already, too.
+/// ReleaseAddress also answers AuthFailure for an address that is released already.
 #[test]
 fn an_address_that_is_released_already() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -585,7 +581,7 @@ fn an_address_that_is_released_already() {
     troubled(&estate, done, &["destroy", "--auto-approve", "--delete-logs"]).exits(0);
 }
 
-/// A new VPC that can never be connected with another of the account.
+/// A new VPC whose addresses overlap another VPC of the account. The two can never be connected.
 #[test]
 fn a_vpc_that_overlaps_another() {
     let estate = Estate::planted(&SINGLE_SILO);
@@ -602,8 +598,8 @@ fn a_vpc_that_overlaps_another() {
     assert!(notes[0].starts_with("tenant/globex/silo/vpc: its block 10.128.0.0/20 overlaps vpc-"), "{notes:?}");
 }
 
-/// Some services' endpoints take no policy: asked for one, EC2 refuses to make
-/// them (awslabs/landing-zone-accelerator-on-aws#224).
+/// Endpoints of some services accept no policy, and EC2 refuses to create one with a policy
+/// (awslabs/landing-zone-accelerator-on-aws#224).
 #[test]
 fn an_endpoint_that_takes_no_policy() {
     let estate = Estate::applied(&SINGLE_SILO);

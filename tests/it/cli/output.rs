@@ -1,4 +1,4 @@
-//! What goes where: documents to stdout, everything else to stderr.
+//! Documents go to stdout, everything else goes to stderr.
 
 use super::*;
 
@@ -52,7 +52,7 @@ fn verbose_counts_the_calls() {
     assert_eq!(plan["calls"]["sts:GetCallerIdentity"], 1);
 }
 
-/// `| head -1`
+/// As in `ringfence … | head -1`.
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let estate = Estate::new(&POOL_OF_TWENTY);
@@ -89,7 +89,7 @@ fn a_full_disk_below_stdout_is_an_error() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
         assert!(!said.contains("panicked"), "{args:?}: {said}");
-        // With JSON the error's own place is stdout.
+        // With JSON the error would go to stdout, which is closed.
         assert!(args.contains(&"json") || said.contains("the output can't be written"), "{args:?}: {said}");
     }
     assert_eq!(estate.holds(), before, "what can't be shown isn't done");

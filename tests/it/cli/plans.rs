@@ -1,12 +1,11 @@
-//! What plans look like, and that they depend on nothing but the spec and what
-//! exists.
+//! The form of plans. A plan depends only on the spec and on what exists.
 
 use super::*;
 
 fn plan(example: &'static Example) {
     let estate = Estate::new(example);
     let shown = estate.run(&["plan"]).exits(0).out;
-    // What is said of the sandbox isn't the plan.
+    // The line about the sandbox isn't part of the plan.
     let lines = shown.split_inclusive('\n').filter(|l| !l.starts_with("Sandbox in "));
     golden(&format!("{}.txt", example.name), &lines.collect::<String>());
 
@@ -50,7 +49,7 @@ fn pool_of_twenty() {
     plan(&POOL_OF_TWENTY);
 }
 
-/// Every step comes after all that it needs.
+/// Every step comes after the steps on which it depends.
 #[test]
 fn steps_come_after_their_needs() {
     let plan = Estate::new(&THREE_TIERS).plan(&[]);
@@ -104,7 +103,7 @@ fn endpoints_that_a_profile_replaces_are_said() {
     }
 }
 
-/// The spec with the items of the lists `pools` and `tenants` turned by `by`.
+/// The spec with the lists `pools` and `tenants` rotated by `by`.
 fn turned(spec: &str, by: usize) -> String {
     let mut out = String::new();
     let mut items: Vec<String> = Vec::new();
@@ -157,8 +156,9 @@ fn the_order_in_the_file_changes_nothing_that_exists() {
     }
 }
 
-/// The European Sovereign Cloud is a partition of its own: ARNs, host names and
-/// ECR's endpoints (botocore, `partitions.json`; its service model of EC2).
+/// The European Sovereign Cloud is a separate partition with its own ARNs, host
+/// names and names of ECR's endpoints (botocore, `partitions.json`; its service
+/// model of EC2).
 #[test]
 fn the_european_sovereign_cloud() {
     static SOVEREIGN: Example = Example::new("single-silo", "eusc-de-east-1", "123456789012", &[]);

@@ -1,4 +1,4 @@
-//! Roles that the spec gives access to and that aren't there are known before the first write.
+//! Before the first write, roles that the spec gives access to and that don't exist are named.
 
 use std::io::{BufRead, BufReader};
 
@@ -20,7 +20,7 @@ fn a_role_that_is_not_there_is_named_before_the_first_write() {
     run.refuses(&[ADMIN, "there is no such role", "access-entry/platformadmin", "nothing was changed"]);
     assert!(!written());
 
-    // EKS wants the path.
+    // EKS needs the ARN with the role's path.
     let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"123456789012"},"Action":"sts:AssumeRole"}]}"#;
     let aws = served.aws();
     let made = aws.iam.create_role().role_name("PlatformAdmin").path("/people/").assume_role_policy_document(trust);
@@ -32,7 +32,7 @@ fn a_role_that_is_not_there_is_named_before_the_first_write() {
     against(&served.url(), &mut estate.bare(&apply)).exits(0);
 }
 
-/// So are the policies that roles are to have.
+/// The same for policies that roles are to have.
 #[test]
 fn a_policy_that_is_not_there_is_named_before_the_first_write() {
     let estate = Estate::new(&SINGLE_SILO);
@@ -56,7 +56,7 @@ fn a_policy_that_is_not_there_is_named_before_the_first_write() {
     );
 }
 
-/// A sandbox for other tools has who the spec beside it refers to.
+/// `ringfence sandbox` creates the principals to which the spec in its directory refers.
 #[test]
 fn the_spec_of_a_sandbox_says_who_is_there() {
     let estate = Estate::new(&SINGLE_SILO);

@@ -1,8 +1,8 @@
-//! What Service Quotas say is known before the first write.
+//! Exceeded service quotas are named before the first write.
 
 use super::*;
 
-/// Codes that the three tiers use something of.
+/// Codes of the quotas that the example `three-tiers` uses.
 const CODES: [&str; 15] = [
     "L-1216C47A",
     "L-F678F1CE",
@@ -26,25 +26,26 @@ fn served(estate: &Estate, quotas: &[(&str, usize)]) -> Served {
     Served::with(estate, None, quotas)
 }
 
-/// Changes to anything but the lock.
+/// Calls that changed anything other than the lock.
 fn changes(served: &Served) -> Vec<String> {
     let read = |operation: &str| ["Describe", "Get", "List", "Simulate"].iter().any(|verb| operation.starts_with(verb));
     let all = served.server.counts().into_keys();
     all.filter(|(service, operation)| service != "ssm" && !read(operation)).map(|(_, o)| o).collect()
 }
 
-/// What the refusal says is in use, and to be made: `0 of 0 in use, 3 to be made`.
+/// The value that the refusal says to ask for (`--desired-value`).
 fn needs(said: &str, code: &str) -> usize {
     let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
     let command = said.split_once(&format!("--quota-code {code} --desired-value ")).expect("what to ask for").1;
     command.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// One less than is needed is refused before anything is made; what is said to be needed is enough.
+/// A quota that is too low by one is refused before anything is made. The number that the message asks for is
+/// sufficient.
 #[test]
 fn every_quota_is_held_against_the_plan() {
     let estate = Estate::planted(&THREE_TIERS);
-    // The principals that the spec names come into being.
+    // The first plan makes the sandbox create the principals that the spec names.
     estate.run(&["plan"]).exits(0);
     let apply = ["apply", "--auto-approve"];
     let none = served(&estate, &CODES.map(|code| (code, 0)));
@@ -58,7 +59,7 @@ fn every_quota_is_held_against_the_plan() {
         against(&served.url(), &mut estate.bare(&apply)).refuses(&["quota used up", code]);
         assert_eq!(changes(&served), [] as [&str; 0], "{code}");
     }
-    // The sandbox holds calls against most of them, as AWS does.
+    // The sandbox enforces most of the quotas, as AWS does.
     let all: Vec<(&str, usize)> = enough.into_iter().collect();
     let served = served(&estate, &all);
     against(&served.url(), &mut estate.bare(&["apply", "--auto-approve"])).exits(0);
@@ -69,7 +70,7 @@ fn every_quota_is_held_against_the_plan() {
 #[test]
 fn a_plan_says_what_has_no_room_and_apply_can_be_told_to_begin() {
     let estate = Estate::new(&THREE_TIERS);
-    // The principals that the spec names come into being.
+    // The first plan makes the sandbox create the principals that the spec names.
     estate.run(&["plan"]).exits(0);
     let served = served(&estate, &[("L-F678F1CE", 1), ("L-0263D0A3", 0)]);
     let plan = against(&served.url(), &mut estate.bare(&["plan"])).exits(0);

@@ -1,5 +1,4 @@
-//! Reaching clusters: kubeconfigs and tokens, API servers that can't be
-//! reached, APIs that a cluster doesn't serve.
+//! Access to clusters: kubeconfigs, tokens, unreachable API servers, APIs that a cluster doesn't serve.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,14 +13,14 @@ use serde_json::json;
 
 use super::*;
 
-/// Nothing listens there.
+/// An address on which nothing listens.
 const CLOSED: &str = "http://127.0.0.1:9";
-/// As a kubeconfig calls clusters of a sandbox.
+/// The name of a sandbox's cluster in a kubeconfig.
 const SHARED: &str = "sandbox/arn:aws:eks:us-east-1:123456789012:cluster/acme-p-shared-1";
 const SILO: &str = "sandbox/arn:aws:eks:us-east-1:123456789012:cluster/acme-t-12345";
 
 impl Estate {
-    /// A kubeconfig in the estate's directory that leads to `server`.
+    /// Writes a kubeconfig for `server` into the estate's directory.
     fn kubeconfig(&self, name: &str, server: &str, proxy: Option<&str>) {
         let cluster = json!({"server": server, "proxy-url": proxy.unwrap_or_default()});
         let config = json!({
@@ -52,7 +51,7 @@ fn addresses(items: &Value) -> BTreeSet<String> {
     list(items).iter().map(|i| text(&i["address"]).to_owned()).collect()
 }
 
-/// `plan` in the forms that name each blocked cluster once.
+/// Runs `plan` in each format. Each names the blocked cluster once.
 #[track_caller]
 fn names_once(estate: &Estate, args: &[&str], cluster: &str) {
     for (format, name) in [("human", format!("cluster {cluster} (")), ("markdown", format!("<code>{cluster}</code> ("))]
@@ -70,7 +69,7 @@ fn one_of_two_clusters_cannot_be_reached() {
     estate.kubeconfig("closed", CLOSED, None);
     let closed = ["--kubeconfig", "12345=closed"];
 
-    // A cluster that this very run makes.
+    // A cluster that the same run creates.
     let run = estate.run(&[&["apply", "--auto-approve", "--format", "json"], &closed[..]].concat()).exits(3);
     let lines = run.lines();
     let report = lines.last().unwrap();
@@ -104,7 +103,7 @@ fn one_of_two_clusters_cannot_be_reached() {
     let drift = estate.run(&[&["drift"], &closed[..]].concat()).exits(3);
     assert!(!drift.out.contains("No changes"), "{}", drift.out);
 
-    // The other cluster's inside goes on.
+    // The objects in the other cluster are applied.
     estate.edit("pods: \"40\"", "pods: \"41\"");
     assert_eq!(steps(&estate.plan(&closed)), ["update tenant/34567/fargate/shared-1/k8s/resourcequota/tenant"]);
     let run = estate.run(&[&["apply", "--auto-approve"], &closed[..]].concat()).exits(3);
@@ -112,16 +111,16 @@ fn one_of_two_clusters_cannot_be_reached() {
     for what in ["0 added, 1 changed", "what closed leads to", "ringfence render", "Waiting: the inside"] {
         assert!(said.contains(what), "{what}: {}", run.out);
     }
-    // Of other tenants' clusters nothing is said.
+    // Clusters of other tenants aren't mentioned.
     let other = estate.plan(&[&["--tenant", "34567"], &closed[..]].concat());
     assert_eq!((list(&other["blocked_clusters"]), list(&other["blocked"])), (&[] as &[_], &[] as &[_]));
 
-    // The way is open.
+    // Now the API server can be reached.
     estate.run(&["apply", "--auto-approve"]).exits(0);
     assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
 }
 
-/// A server that knows nobody: the access entry isn't there yet.
+/// A server that refuses the login: the access entry doesn't exist yet.
 #[test]
 fn a_cluster_that_does_not_let_us_in() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -150,11 +149,11 @@ fn a_cluster_that_does_not_let_us_in() {
     assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
 }
 
-/// An add-on that goes takes its API with it, between the moment when the cluster says what it serves and the next.
+/// The API of a deleted add-on disappears between discovery and the next request.
 #[test]
 fn a_cluster_that_changes_while_it_is_read_holds_up_nobody_else() {
     let estate = Estate::applied(&THREE_TIERS);
-    // Dry runs ask what this would do.
+    // The change makes the plan send dry runs.
     estate.edit("pods: \"40\"", "pods: \"50\"");
     let served = Served::start(&estate, None);
     let trouble = [
@@ -196,12 +195,12 @@ fn what_left_the_spec_may_be_in_a_cluster_that_cannot_be_reached() {
     let lines = run.lines();
     assert_eq!(lines[0]["blocked_clusters"][0]["cluster"], "acme-p-shared-1");
     assert!(addresses(&lines[0]["steps"]).contains("tenant/23456/pool/shared-1/node-group"));
-    // Whoever can look finds the rest.
+    // A plan that can reach the cluster finds the remaining objects.
     let rest = steps(&estate.plan(&["--destroy", "--tenant", "23456"]));
     assert!(rest.contains(&"delete tenant/23456/pool/shared-1/k8s/namespace/t-23456".to_owned()), "{rest:?}");
     assert!(rest.iter().all(|s| s.starts_with("delete tenant/23456/pool/shared-1/k8s/")), "{rest:?}");
     names_once(&estate, &[&["--destroy", "--tenant", "23456"], &closed[..]].concat(), "acme-p-shared-1");
-    // A cluster that goes takes its inside with it.
+    // If the cluster is deleted, its objects are gone too, so it needn't be reached.
     estate.run(&[&["destroy", "--auto-approve"], &closed[..]].concat()).exits(0);
 }
 
@@ -210,7 +209,7 @@ fn a_cluster_behind_a_proxy() {
     let estate = Estate::applied(&THREE_TIERS);
     let served = Served::start(&estate, None);
     let (proxy, asked) = proxy(served.server.addr());
-    // A name that only the proxy knows.
+    // A host name that only the proxy can resolve.
     let server = "http://api.invalid:8080/k8s/123456789012/us-east-1/acme-p-shared-1";
     let args = ["plan", "--detailed-exitcode", "--kubeconfig", "shared-1=far"];
     estate.kubeconfig("far", server, Some(&format!("socks5://{proxy}")));
@@ -234,8 +233,7 @@ fn a_cluster_behind_a_proxy() {
     assert!(run.out.contains("Waiting: the inside of cluster acme-p-shared-1"), "{}", run.out);
 }
 
-/// A proxy that leads everything to `upstream`, by SOCKS5 or by CONNECT, and
-/// what it was asked for.
+/// A SOCKS5 and CONNECT proxy that sends everything to `upstream`, and the targets that it was asked for.
 fn proxy(upstream: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     fn exactly(stream: &mut TcpStream, n: u8) -> Option<Vec<u8>> {
         let mut bytes = vec![0; n.into()];
@@ -310,7 +308,7 @@ fn an_api_that_nothing_brings_leaves_its_control_unmet() {
     assert!(run.out.contains("control NET-1 is unmet"), "{}", run.out);
     estate.run(&[&["drift"], &with[..]].concat()).exits(1);
 
-    // An add-on that is ahead might bring it.
+    // A later add-on in the plan might bring the API.
     estate.sandbox(async |aws, server| {
         aws.eks.delete_addon().cluster_name("solo-t-globex").addon_name("vpc-cni").send().await.unwrap();
         server.advance(600.0);
@@ -325,7 +323,7 @@ fn an_api_that_nothing_brings_leaves_its_control_unmet() {
         assert_eq!(line["outcome"], outcome, "{line}");
     }
 
-    // A template brings it.
+    // A template brings the API.
     estate.template("cluster/definition.yaml", DEFINITION);
     let plan = estate.plan(&with);
     assert_eq!(addresses(&plan["steps"]).len(), 2, "{:?}", steps(&plan));
@@ -431,7 +429,7 @@ fn kubeconfigs_are_merged() {
     let estate = Estate::applied(&THREE_TIERS);
     let served = Served::start(&estate, None);
     let run = |args: &[&str]| against(&served.url(), estate.bare(args).env("AWS_PROFILE", "default"));
-    // Profiles are looked up.
+    // The profile must exist.
     fs::create_dir(estate.path().join(".aws")).unwrap();
     fs::write(estate.path().join(".aws/config"), "[default]\nregion = us-east-1\n").unwrap();
     let server = |cluster: &str| format!("{}/k8s/123456789012/us-east-1/{cluster}", served.url());
@@ -439,7 +437,7 @@ fn kubeconfigs_are_merged() {
         list(&config[list_of]).iter().map(|c| text(&c["name"]).to_owned()).collect()
     };
 
-    // A new file, for its owner only.
+    // A new kubeconfig is readable for its owner only.
     run(&["kubeconfig"]).exits(0);
     let file = estate.path().join(".kube/config");
     let mode = |file: &Path| fs::metadata(file).unwrap().permissions().mode() & 0o777;
@@ -465,7 +463,7 @@ fn kubeconfigs_are_merged() {
     run(&["kubeconfig"]).exits(0);
     assert_eq!(fs::read_to_string(&file).unwrap(), text_before, "the second time changes nothing");
 
-    // Into somebody's own, by a link.
+    // The clusters are merged into an existing kubeconfig, through a link.
     let mine = estate.path().join("mine");
     fs::write(&mine, MINE).unwrap();
     fs::set_permissions(&mine, fs::Permissions::from_mode(0o640)).unwrap();
@@ -493,7 +491,7 @@ fn kubeconfigs_are_merged() {
     }
     assert_eq!(names(&config, "contexts"), ["home", "globex"]);
 
-    // What people added to ours stays, and another login doesn't.
+    // Members that users added to our entries stay. Another login in our entries is replaced.
     let mut edited = config.clone();
     edited["clusters"][1]["cluster"]["proxy-url"] = json!("socks5://127.0.0.1:1080");
     edited["clusters"][1]["cluster"]["server"] = json!("https://old");
@@ -510,13 +508,13 @@ fn kubeconfigs_are_merged() {
     let args = &config["users"][1]["user"]["exec"]["args"];
     assert_eq!(list(args)[5..], [json!("--role-arn"), json!("arn:aws:iam::123456789012:role/r")]);
 
-    // Printed, nothing is written, and nothing of others is shown.
+    // With `--print`, nothing is written, and entries of others aren't shown.
     let before = fs::read_to_string(&mine).unwrap();
     let printed = serde_yaml_of(&to(&["shared-1", "--print"]).exits(0).out);
     assert_eq!(names(&printed, "clusters"), [SHARED]);
     assert_eq!(fs::read_to_string(&mine).unwrap(), before);
 
-    // What is broken stays as it is.
+    // A broken file is an error and isn't changed.
     for broken in ["clusters: [\n", "- a\n", "clusters: {a: 1}\n", "users: [1]\n", "a: 1\n---\nb: 2\n"] {
         fs::write(&mine, broken).unwrap();
         to(&[]).refuses(&["it stays as it is"]);
@@ -527,8 +525,7 @@ fn kubeconfigs_are_merged() {
     assert!(!left.iter().any(|n| n.ends_with(".new")), "{left:?}");
 }
 
-/// The ARNs of a sandbox are those of the account: a kubeconfig that leads to
-/// the real clusters still does.
+/// A sandbox's ARNs are the same as the real account's. Entries for the real clusters aren't changed.
 #[test]
 fn a_sandbox_takes_no_real_clusters_place() {
     let estate = Estate::applied(&THREE_TIERS);
@@ -551,7 +548,7 @@ fn a_sandbox_takes_no_real_clusters_place() {
         assert_eq!((&new[..old.len()], new.len()), (old, old.len() + 2), "{what}");
     }
     assert_eq!(list(&config["clusters"]).iter().map(|c| text(&c["name"])).collect::<Vec<_>>(), [real, SHARED, SILO]);
-    // Nor by another name.
+    // The same for clusters with another name in the kubeconfig.
     for name in ["prod", real] {
         kubeconfig(&["shared-1", "--alias", name]).refuses(&["a sandbox's cluster doesn't take its place", "--alias"]);
         assert_eq!(estate.read_yaml("k"), config);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The spec without the tenants and pools whose items begin like this.
+/// The spec without the tenants and pools whose items begin with these texts.
 fn without(spec: &str, items: &[&str]) -> String {
     let mut out = String::new();
     let mut gone = false;
@@ -18,7 +18,7 @@ fn without(spec: &str, items: &[&str]) -> String {
     out
 }
 
-/// The steps in their order, each with what it comes after.
+/// The steps in order, each with the steps on which it depends.
 fn readable(plan: &Value) -> String {
     let mut out = String::new();
     for step in list(&plan["steps"]) {
@@ -45,8 +45,8 @@ fn readable(plan: &Value) -> String {
     out
 }
 
-/// Takes `items` from the spec. `touches`: where all steps are. `whole`: what
-/// must be allowed.
+/// Removes `items` from the spec. `touches`: prefixes of the addresses of all
+/// steps. `whole`: the addresses whose deletion must be confirmed.
 fn remove(example: &'static Example, items: &[&str], name: &str, touches: &[&str], whole: &[&str]) {
     let estate = Estate::applied(example);
     estate.write(&without(&example.text(), items));
@@ -61,7 +61,7 @@ fn remove(example: &'static Example, items: &[&str], name: &str, touches: &[&str
     assert_eq!(confirm, whole);
     for format in ["human", "markdown", "html"] {
         let out = estate.run(&["plan", "--format", format]).exits(0).out;
-        // Human text is wrapped, and the others escape marks.
+        // The human format wraps text, and other formats escape characters.
         let words = |text: &str| text.replace('>', " ").split_whitespace().collect::<Vec<_>>().join(" ");
         for lost in list(&plan["confirm"]).iter().flat_map(|l| list(&l["lost"])) {
             let start: String = text(lost).chars().take_while(|c| !"/-,:;'".contains(*c)).collect();
@@ -102,7 +102,7 @@ fn a_fargate_tenant() {
     remove(&THREE_TIERS, &["id: \"34567\""], "fargate-tenant", &touches, &["tenant/34567/fargate/shared-1"]);
 }
 
-/// Who confirms a pool hasn't said a word about those who live in it.
+/// A confirmation for a pool isn't one for the tenants in it.
 #[test]
 fn a_pool_with_its_tenants() {
     let items = ["name: visby", "id: herring", "id: furs"];

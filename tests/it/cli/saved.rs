@@ -1,8 +1,9 @@
-//! Saved plans: what was shown is what is done, or nothing is.
+//! Saved plans: either exactly the shown steps are done, or nothing.
 
 use super::*;
 
-/// An applied estate, one change in its spec, and the plan of that in `p`.
+/// An applied estate with one change in its spec, and the saved plan of that
+/// change in the file `p`.
 fn saved() -> Estate {
     let estate = Estate::applied(&SINGLE_SILO);
     estate.edit("max: 3", "max: 4");
@@ -11,7 +12,7 @@ fn saved() -> Estate {
     estate
 }
 
-/// `apply p` is refused with `what`, and changes nothing.
+/// Asserts that `apply p` is refused with `what`, and changes nothing.
 #[track_caller]
 fn refused(estate: &Estate, what: &[&str]) {
     let before = estate.holds();
@@ -26,7 +27,7 @@ fn it_is_done_without_asking() {
     assert!(!file.contains("AWS_") && !file.contains("ecret"), "{file}");
     estate.run(&["apply", "p"]).exits(0);
     assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
-    // What was done is stale.
+    // A plan that was applied is stale.
     refused(&estate, &["stale", "ringfence plan --out p"]);
 }
 
@@ -101,12 +102,13 @@ fn a_refusal_makes_no_changing_call() {
     }
 }
 
-/// The account and the region may be the same: a sandbox is no AWS.
+/// A plan made in a sandbox is refused elsewhere, even with the same account
+/// and region.
 #[test]
 fn a_sandboxs_plan_is_done_in_that_sandbox_only() {
     let estate = saved();
     let before = estate.holds();
-    // Refused before anybody is asked for credentials.
+    // The refusal needs no credentials.
     Run::of(&mut estate.bare(&["apply", "p"])).refuses(&["is for the sandbox in", "this run is for AWS", "--sandbox="]);
     let mut elsewhere = estate.bare(&["apply", "p", "--sandbox=other"]);
     Run::of(&mut elsewhere).refuses(&["this run is for the sandbox in", "other; nothing was changed"]);
@@ -128,14 +130,14 @@ fn an_endpoints_plan_is_done_at_that_endpoint_only() {
     let refused = against(&there.url(), &mut estate.bare(&["apply", "p"]));
     refused.refuses(&["is for AWS at", here.url().as_str(), there.url().as_str(), "AWS_ENDPOINT_URL"]);
     Run::of(&mut estate.command(&["apply", "p"])).refuses(&["this run is for the sandbox", "leave out --sandbox"]);
-    // An endpoint for one service counts too.
+    // A different endpoint of a single service is refused, too.
     let mut some = estate.bare(&["apply", "p"]);
     some.env("AWS_ENDPOINT_URL_EKS", there.url());
     against(&here.url(), &mut some).refuses(&["is for AWS at"]);
     against(&here.url(), &mut estate.bare(&["apply", "p"])).exits(0);
 }
 
-/// A shell does what is printed.
+/// The printed command works in a shell.
 #[test]
 fn the_printed_command_is_whole() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -154,11 +156,12 @@ fn the_printed_command_is_whole() {
         command.to_owned()
     };
     printed(&said);
-    // What was planned without the clusters' insides isn't done with them.
+    // A plan that was made with `--aws-only` isn't applied without it.
     estate.edit_in("it's.yaml", "max: 4", "max: 5");
     estate.run(&["plan", "--out", "p", "-f", "it's.yaml", "--aws-only"]).exits(0);
     estate.run(&["apply", "p", "-f", "it's.yaml"]).refuses(&["made with --aws-only", "nothing was changed"]);
-    // It names what it deletes, and nothing else can be named.
+    // The plan names what it deletes. `--allow-destroy` for anything else is an
+    // error.
     let silo = "tenant/globex/silo";
     let args = ["apply", "p", "-f", "it's.yaml", "--aws-only", "--allow-destroy", silo];
     estate.run(&args).refuses(&["the saved plan doesn't delete tenant/globex/silo", "ringfence plan --allow-destroy"]);
@@ -166,8 +169,8 @@ fn the_printed_command_is_whole() {
     assert!(printed(&said).contains(&format!("--allow-destroy {silo} ")), "{}", said.err);
 }
 
-/// What a plan says beside its steps may change: what EKS says of a cluster's
-/// health is a note.
+/// Notes of a plan may change without making it stale, such as a cluster's
+/// health.
 #[test]
 fn it_holds_while_words_change() {
     fn trouble(state: &mut Value) {
@@ -191,7 +194,7 @@ fn it_holds_while_words_change() {
     estate.run(&["apply", "p"]).exits(0);
 }
 
-/// Whatever is done to the file: it is refused, and nothing is changed.
+/// A damaged plan file is refused in every case, and nothing is changed.
 #[test]
 fn it_is_refused_however_it_is_damaged() {
     let estate = saved();
@@ -246,7 +249,7 @@ fn it_is_refused_for_another_template_or_profile() {
     estate.run(&[&["apply", "p"], &with[..]].concat()).exits(0);
 }
 
-/// What the autoscaler decides is no change of ours.
+/// A size that the autoscaler sets doesn't make a plan stale.
 #[test]
 fn it_holds_while_the_autoscaler_works() {
     let estate = saved();
@@ -264,7 +267,8 @@ fn it_holds_while_the_autoscaler_works() {
     estate.run(&["apply", "p"]).exits(0);
 }
 
-/// What was shown a while ago is looked at again before it is done.
+/// If a confirmation takes long, the plan is made again and compared before it
+/// is applied.
 #[test]
 fn an_answer_that_takes_a_while_is_to_what_exists_now() {
     for (group, code, said) in

@@ -1,4 +1,4 @@
-//! No credential in any output, log, plan or error, whatever a server says.
+//! No output, log, plan or error contains a credential, even if a server repeats it.
 
 use super::bad_days::{in_front, response, serve};
 use super::*;
@@ -15,7 +15,7 @@ fn hides(run: &Run, what: &str) {
             assert!(!text.contains(secret), "{what} shows {secret}: {text}");
             assert!(!text.contains(&secret[..16]), "{what} shows half of {secret}: {text}");
         }
-        // A request that is signed can be sent again.
+        // A signature is as secret as a key: whoever has it can send the signed request again.
         for begins in ["Signature=", "k8s-aws-v1."] {
             for rest in text.split(begins).skip(1) {
                 assert!(rest.starts_with("(hidden)"), "{what} shows {begins}{rest}");
@@ -51,10 +51,10 @@ const COMMANDS: [&[&str]; 6] = [
     &["unlock"],
 ];
 
-/// Status, headers, and the body around what was sent.
+/// Status, headers, and a function that puts the request's text into the body.
 type Shape = (&'static str, &'static str, fn(&str) -> String);
 
-/// A server that repeats the request's headers: as an error of each protocol, as a page, as nonsense.
+/// A server that repeats the request's headers: as an error of each protocol, as a web page, as invalid text.
 #[test]
 fn a_server_that_repeats_what_it_was_sent() {
     let estate = Estate::new(&SINGLE_SILO);
@@ -82,7 +82,7 @@ fn a_server_that_repeats_what_it_was_sent() {
         for args in COMMANDS {
             let formats: &[&str] = if args[0] == "plan" { &["human", "json", "markdown"] } else { &["human"] };
             for (format, verbose) in formats.iter().flat_map(|f| [(f, "-v"), (f, "-vv")]) {
-                // An answer that can't be read is asked for again for seconds.
+                // An answer that can't be read is requested again for some seconds, so not all combinations are tried.
                 if n == 3 && (args[0] != "plan" || verbose == "-v" || *format != "human") {
                     continue;
                 }
@@ -96,7 +96,7 @@ fn a_server_that_repeats_what_it_was_sent() {
     }
 }
 
-/// All that libraries can log, of a run that reads everything, and of one that is refused.
+/// The most verbose logs of all libraries, for a run that reads everything and for a run that is refused.
 #[test]
 fn logs_and_plans() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -124,7 +124,7 @@ fn logs_and_plans() {
     }
 }
 
-/// Credentials that another program gives, in an answer of the server and in the logs.
+/// Credentials of a `credential_process`, in the server's answer and in the logs.
 #[test]
 fn what_a_credential_process_tells() {
     let estate = Estate::new(&SINGLE_SILO);
@@ -156,7 +156,7 @@ fn what_a_credential_process_tells() {
     }
 }
 
-/// An API server that repeats the login.
+/// An API server that repeats the token.
 #[test]
 fn a_cluster_that_repeats_what_it_was_sent() {
     let estate = Estate::applied(&SINGLE_SILO);

@@ -1,5 +1,5 @@
-//! Ctrl-C: once, what runs is waited for; twice, it is left as it is. The same
-//! command goes on after both.
+//! Ctrl-C once: the run waits for steps in progress. Twice: it leaves them. In both cases, the same command goes on
+//! later.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn calls(served: &Served, service: &str, operation: &str) -> u64 {
     served.server.counts().get(&(service.to_owned(), operation.to_owned())).copied().unwrap_or_default()
 }
 
-/// The next apply ends well, and leaves nothing to do.
+/// Asserts that the next apply converges: it succeeds, and the plan after it is empty.
 #[track_caller]
 fn converges(served: &Served, estate: &Estate) {
     faults(served, "{}");
@@ -28,7 +28,7 @@ fn converges(served: &Served, estate: &Estate) {
 
 #[test]
 fn once_what_runs_is_waited_for() {
-    // Programs that are started with HUP ignored, as by nohup, go on ignoring it.
+    // A program that was started with SIGHUP ignored, as by nohup, must go on ignoring it.
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
     let hangs_up = !matches!(u64::from_str_radix(ignored.trim(), 16), Ok(mask) if mask & 1 == 1);
@@ -68,7 +68,7 @@ fn twice_it_leaves_at_once() {
         let apply = apply.ends().exits(INTERRUPTED);
         assert!(clock.wall() < Duration::from_secs(2), "it took {:?}", clock.wall());
         assert!(apply.out.contains("Left while under way: ") && apply.out.contains("silo/cluster"), "{}", apply.out);
-        // Nobody knows whether the cluster will be made.
+        // It isn't known whether EKS will create the cluster.
         let said = apply.err.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(said.contains("so the lock stays: the next run waits until its lease has ended, "), "{said}");
         assert_eq!(locks(&served), [("/1".to_owned(), false)]);
@@ -76,7 +76,7 @@ fn twice_it_leaves_at_once() {
     }
 }
 
-/// Nothing was being asked for, so nothing can come of it any more.
+/// No change was being sent, so no change can still happen.
 #[test]
 fn twice_while_it_only_waits_releases_the_lock() {
     let estate = estate();
@@ -85,7 +85,7 @@ fn twice_while_it_only_waits_releases_the_lock() {
     let mut apply = Background::applying(&served, &estate);
     apply.signal("INT");
     apply.says("Ctrl-C again leaves at once");
-    // Whatever else was begun by then is done.
+    // Waits until all other steps that had begun have ended.
     until(|| {
         let before = served.server.counts();
         calls(&served, "eks", "DescribeCluster") > 2 && before == served.server.counts()

@@ -1,5 +1,5 @@
-//! Command lines that can't be understood: an exit code of their own, and an
-//! error document for whoever asked for one.
+//! Invalid command lines have an exit code of their own, and an error document
+//! if a machine format was requested.
 
 use super::*;
 
@@ -58,11 +58,11 @@ fn they_are_documents_for_machines() {
     let document = run(&["plan", "--format", "json", "--no-such-flag"]).json();
     assert_eq!(document["errors"][0]["message"], "unexpected argument '--no-such-flag' found");
     assert!(text(&document["errors"][0]["help"]).contains("Usage: ringfence plan"), "{document:#}");
-    // What stands behind `--` is a file's name.
+    // Text after `--` is a file name, not an option.
     assert!(run(&["apply", "a", "b", "--", "--format=json"]).exits(64).out.is_empty());
 }
 
-/// Every failure, not those of the command line alone.
+/// The same for all other failures.
 #[test]
 fn failures_are_documents_for_machines() {
     let markdown = run(&["plan", "--format", "markdown", "-f", "missing.yaml"]).exits(1);

@@ -1,5 +1,4 @@
-//! Kubernetes versions that change, and what else the spec asks of what exists
-//! already.
+//! Changes of Kubernetes versions, and changes of other settings that existing resources may not follow.
 
 use super::*;
 
@@ -22,8 +21,8 @@ fn runs(estate: &Estate) -> (String, Vec<String>) {
     })
 }
 
-/// hashicorp/terraform-provider-kubernetes#1367: what a cluster's next version
-/// brings can't be asked of the one that it runs.
+/// hashicorp/terraform-provider-kubernetes#1367: a cluster that runs the old version can't check objects of an API that
+/// only the next version has.
 #[test]
 fn objects_whose_api_comes_with_the_upgrade() {
     let estate = Estate::new(&SINGLE_SILO);
@@ -40,7 +39,7 @@ fn objects_whose_api_comes_with_the_upgrade() {
     }
     let note = list(&plan["notes"]).iter().map(text).find(|n| n.contains("APIs"));
     assert!(note.is_some_and(|n| n.starts_with("tenant/globex/silo/cluster: ")), "{}", plan["notes"]);
-    // Nodes follow, and say so before.
+    // Nodes are upgraded after the control plane, and the plan says so.
     let group = steps.iter().find(|s| s["address"] == "tenant/globex/silo/node-group/system").unwrap();
     assert_eq!((&group["changes"][0]["before"], &group["changes"][0]["after"]), (&"1.35".into(), &"1.36".into()));
     estate.run(&["apply", "--auto-approve"]).exits(0);
@@ -48,8 +47,7 @@ fn objects_whose_api_comes_with_the_upgrade() {
     assert_eq!(self::steps(&estate.plan(&[])), [] as [&str; 0]);
 }
 
-/// What no version of the cluster serves is a mistake in its template, upgrade
-/// or not.
+/// An API that no version of the cluster serves is a mistake in the template, with or without an upgrade.
 #[test]
 fn an_api_that_does_not_come() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -59,9 +57,8 @@ fn an_api_that_does_not_come() {
     estate.run(&["plan", "--templates", "templates"]).refuses(&["serves no example.com/v1 Widget", "`requires:`"]);
 }
 
-/// EKS goes one minor version at a time, and takes a control plane further only
-/// when its nodes follow (hashicorp/terraform-provider-aws#19478,
-/// rancher/rancher#27777).
+/// EKS upgrades one minor version at a time, and upgrades a control plane further only after its nodes
+/// (hashicorp/terraform-provider-aws#19478, rancher/rancher#27777).
 #[test]
 fn one_minor_version_at_a_time() {
     let estate = Estate::new(&SINGLE_SILO);
@@ -103,7 +100,7 @@ fn a_version_below_the_running_one() {
     let help = text(&plan["blocked"][0]["help"]);
     assert!(help.contains("update-nodegroup-version") && help.contains("update-cluster-version"), "{help}");
 
-    // As the help says: nodes first. They aren't brought forward again meanwhile.
+    // As the message says, nodes are rolled back first. Apply doesn't upgrade them again in between.
     let back = |group: Option<&'static str>| {
         estate.sandbox(async move |aws, _| {
             let name = "solo-t-globex";
@@ -132,7 +129,7 @@ fn a_version_below_the_running_one() {
     assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
 }
 
-/// Until no update is under way.
+/// Waits until no update is in progress.
 fn settle(estate: &Estate) {
     estate.sandbox(async |aws, _| {
         let name = "solo-t-globex";
@@ -152,7 +149,7 @@ fn settle(estate: &Estate) {
     });
 }
 
-/// A VPC keeps its block, whatever the spec says later.
+/// A VPC keeps its CIDR block, even if the spec changes later.
 #[test]
 fn a_block_that_the_spec_moves() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -163,12 +160,11 @@ fn a_block_that_the_spec_moves() {
         let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(said.contains(says) && !said.contains("as the spec says"), "{args:?}: {said}");
     }
-    // Nobody took the VPC elsewhere.
+    // This isn't drift: nobody changed the VPC.
     estate.run(&["drift"]).exits(0);
 }
 
-/// A VPC keeps its size, and new ones get another: that is how a supernet that
-/// is full has room for more.
+/// An existing VPC keeps its size, and new ones get the new size. So a full supernet can get room for more VPCs.
 #[test]
 fn a_block_of_another_size() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -179,8 +175,8 @@ fn a_block_of_another_size() {
     assert!(note.starts_with("tenant/globex/silo/vpc: it keeps its block 10.128.0.0/20"), "{note}");
 }
 
-/// What names a cluster's service addresses goes by the cluster, which keeps
-/// them: otherwise DNS would be cut off from the API server.
+/// A cluster keeps its service addresses, and everything that names them uses the cluster's. Otherwise DNS couldn't
+/// reach the API server.
 #[test]
 fn service_addresses_stay_together() {
     let estate = Estate::applied(&SINGLE_SILO);
@@ -193,8 +189,7 @@ fn service_addresses_stay_together() {
     assert!(steps(&plan).contains(&"create tenant/globex/silo/cluster".to_owned()), "{:?}", steps(&plan));
 }
 
-/// Each setting that is changed after it was applied is a change, a block or a
-/// note: none is passed over in silence.
+/// Each setting that is changed after an apply gives a change, a blocked change or a note. None is ignored silently.
 #[test]
 fn no_setting_is_passed_over() {
     let estate = Estate::applied(&SINGLE_SILO);

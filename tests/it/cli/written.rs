@@ -1,17 +1,17 @@
-//! Where files are written: what stands at the path already stays what it is.
+//! Written files: a pipe, device or link at the path stays what it is.
 
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 
 use super::*;
 
-/// `file`, made by the tool of this name. Only ever in a test's own directory:
-/// a program that gets it wrong must not reach the machine's devices.
+/// Makes `file` with this tool. The file is always in the test's own directory,
+/// so that a faulty program can't damage the machine's devices.
 fn node(tool: &str, file: &Path, args: &[&str]) {
     assert!(Command::new(tool).arg(file).args(args).status().unwrap().success(), "{tool}");
 }
 
-/// True if `text` is a whole saved plan.
+/// True if the bytes are a complete saved plan.
 fn is_plan(bytes: &[u8]) -> bool {
     serde_json::from_slice::<Value>(bytes)
         .is_ok_and(|plan| text(&plan["schema"]).starts_with("ringfence.dev/saved-plan/"))
@@ -29,7 +29,7 @@ fn a_plan_goes_where_a_link_leads() {
     fs::write(&real, "old").unwrap();
     fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
     let mine = fs::metadata(&real).unwrap();
-    // Another owner, where the test may give it one.
+    // Another owner, if the test runs as root and can set one.
     let owner = if mine.uid() == 0 { (4321, 1234) } else { (mine.uid(), mine.gid()) };
     chown(&real, Some(owner.0), Some(owner.1)).unwrap();
     symlink("there/real", estate.path().join("one")).unwrap();
@@ -66,7 +66,7 @@ fn a_plan_goes_into_a_pipe() {
         std::thread::spawn(move || fs::read(pipe).unwrap())
     };
     estate.run(&["plan", "--out", "pipe"]).exits(0);
-    // A reader that got nothing waits on for a writer.
+    // A reader that got nothing still waits for a writer.
     drop(fs::File::options().read(true).write(true).open(&pipe).unwrap());
     assert!(is_plan(&reader.join().unwrap()));
     assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
@@ -89,7 +89,7 @@ fn a_plan_goes_into_a_device() {
     assert_eq!(names(estate.path()), all.map(str::to_owned).into());
 }
 
-/// As `/dev/stdout` is: what leads to the process's own stdout.
+/// A link to the process's own stdout, as `/dev/stdout` is.
 #[test]
 fn a_plan_goes_to_stdout() {
     let estate = Estate::new(&SINGLE_SILO);
@@ -110,7 +110,7 @@ fn a_plan_goes_to_stdout() {
     assert!(fs::symlink_metadata(estate.path().join("stdout")).unwrap().is_symlink());
 }
 
-/// What somebody keeps beside it under whatever name.
+/// Files of the user beside the plan, under any name.
 #[test]
 fn nothing_beside_a_plan_is_touched() {
     let estate = Estate::new(&SINGLE_SILO);
@@ -134,7 +134,7 @@ fn a_kubeconfig_goes_where_a_link_leads() {
 
     let pipe = estate.path().join("pipe");
     node("mkfifo", &pipe, &[]);
-    // Both ends, so that neither waits for the other.
+    // Opens both ends, so that neither waits for the other.
     let mut ends = fs::File::options().read(true).write(true).open(&pipe).unwrap();
     estate.run(&["kubeconfig", "--kubeconfig-file", "pipe"]).exits(0);
     let mut text = vec![0; 1 << 16];
@@ -180,8 +180,8 @@ fn all_below(dir: &Path) -> BTreeSet<String> {
     all
 }
 
-/// What a tenant had that left the spec must not stay in a GitOps repository,
-/// and nothing else must go.
+/// Files of a tenant that left the spec must be removed from a GitOps
+/// repository, and no other file.
 #[test]
 fn what_is_rendered_no_more_is_taken_out() {
     let estate = Estate::new(&THREE_TIERS);
@@ -192,11 +192,11 @@ fn what_is_rendered_no_more_is_taken_out() {
         all.iter().filter(|f| f.starts_with(&format!("tenant-{tenant}/"))).cloned().collect()
     };
     assert!(all.contains(".ringfence-acme.sha256") && of("23456").len() > 5, "{all:?}");
-    // It is what `sha256sum` reads.
+    // `sha256sum` can read the list.
     let check = Command::new("sha256sum").args(["-c", "--quiet", ".ringfence-acme.sha256"]).current_dir(&out).status();
     assert!(check.unwrap().success());
 
-    // Others' files beside ours, and one of ours that somebody changed.
+    // Files of others beside ours, and one of our files that somebody changed.
     for mine in ["tenant-23456/mine.yaml", "mine.yaml", "tenant-34567/kustomization.yaml"] {
         fs::write(out.join(mine), "mine").unwrap();
     }
@@ -218,18 +218,19 @@ fn what_is_rendered_no_more_is_taken_out() {
     );
     let left = all_below(&out);
     let gone: BTreeSet<&String> = all.difference(&left).collect();
-    // The pool's priority class for the tenant's tier has no use any more.
+    // The pool's priority class for the tenant's tier isn't needed any more.
     let class = "pool-shared-1/k8s_priorityclass_ringfence-standard-10000.yaml".to_owned();
     assert_eq!(gone, of("23456").iter().filter(|f| *f != changed).chain([&class]).collect());
     for stays in ["tenant-23456/mine.yaml", "mine.yaml", "tenant-34567/kustomization.yaml", ".ringfence-other.sha256"] {
         assert!(left.contains(stays), "{stays}: {left:?}");
     }
     assert_eq!(fs::read_to_string(out.join(changed)).unwrap(), "changed");
-    // Once more changes nothing, and what isn't ours isn't asked about again.
+    // A second run changes nothing, and doesn't mention files that aren't ours
+    // again.
     assert!(!estate.run(&["render"]).exits(0).err.contains("changed since"));
     assert_eq!(all_below(&out), left);
 
-    // A folder that is empty goes, too.
+    // An empty folder is removed, too.
     let text = fs::read_to_string(estate.spec()).unwrap();
     fs::remove_file(out.join("tenant-34567/kustomization.yaml")).unwrap();
     estate.write(&text[..text.find("    - id: \"34567\"").unwrap()]);
@@ -237,7 +238,7 @@ fn what_is_rendered_no_more_is_taken_out() {
     assert!(!out.join("tenant-34567").exists());
 }
 
-/// A list that leads elsewhere deletes nothing there.
+/// A list whose paths lead out of the directory deletes nothing there.
 #[test]
 fn a_list_of_what_was_rendered_is_held_to_its_directory() {
     let estate = Estate::new(&SINGLE_SILO);
@@ -252,7 +253,7 @@ fn a_list_of_what_was_rendered_is_held_to_its_directory() {
         estate.run(&["render"]).refuses(&["isn't whole", "nothing was written"]);
         assert_eq!(fs::read(estate.spec()).unwrap(), spec);
     }
-    // By a link that somebody put in the place of a folder or a file.
+    // Somebody replaced a folder or a file by a link.
     fs::create_dir(estate.path().join("outside")).unwrap();
     fs::copy(estate.spec(), estate.path().join("outside/f.yaml")).unwrap();
     symlink("../outside", estate.path().join("rendered/tenant-gone")).unwrap();
@@ -262,7 +263,8 @@ fn a_list_of_what_was_rendered_is_held_to_its_directory() {
     assert!(estate.path().join("outside/f.yaml").exists() && estate.path().join("rendered/link.yaml").is_symlink());
 }
 
-/// The sandbox ends in order, too: it keeps that the lock was given back.
+/// The embedded sandbox saves its state at the end, so that it holds the
+/// released lock.
 #[test]
 fn a_run_that_fails_leaves_no_lock() {
     let estate = Estate::planted(&SINGLE_SILO);

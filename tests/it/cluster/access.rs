@@ -1,6 +1,7 @@
-//! Who may do what (rows NS-1 and NET-4): every verb on every resource that
-//! the server has, asked of its authorizers and compared with tables in
-//! `tests/kubernetes/access`. `RINGFENCE_UPDATE_GOLDEN=1` rewrites those.
+//! Permissions (rows NS-1 and NET-4). The test asks the API server's
+//! authorizers about every verb on every resource, and compares the answers
+//! with the tables in `tests/kubernetes/access`. `RINGFENCE_UPDATE_GOLDEN=1`
+//! rewrites the tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -21,7 +22,7 @@ const VERBS: [&str; 17] = [
     "patch",
     "delete",
     "deletecollection",
-    // What these do is in the API server's code, not in discovery.
+    // Verbs that only the API server's code knows; discovery doesn't list them.
     "approve",
     "attest",
     "bind",
@@ -30,11 +31,11 @@ const VERBS: [&str; 17] = [
     "proxy",
     "sign",
     "use",
-    // Allowed by a rule with a wildcard only.
+    // Only a rule with a wildcard allows this verb.
     "*",
 ];
-/// What authorizers are asked about although discovery doesn't show it: group,
-/// name, in namespaces.
+/// Resources that authorizers know although discovery doesn't list them: group,
+/// name, whether namespaced.
 const HIDDEN: [(&str, &str, bool); 20] = [
     ("", "users", false),
     ("", "groups", false),
@@ -57,7 +58,7 @@ const HIDDEN: [(&str, &str, bool); 20] = [
     ("", "*", true),
     ("*", "*", true),
 ];
-/// In threads; the API server answers many at once.
+/// Number of threads: the API server answers many requests at once.
 const WORKERS: usize = 12;
 
 const OWN: &str = "own";
@@ -67,11 +68,11 @@ const EVERYWHERE: &str = "*";
 /// A user's name and groups.
 type Who<'a> = (&'a str, &'a [&'a str]);
 
-/// A resource as authorizers know it.
+/// A resource, as authorizers name it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Resource {
     group: String,
-    /// With the subresource.
+    /// The name, with the subresource.
     name: String,
     namespaced: bool,
 }
@@ -87,10 +88,10 @@ impl Resource {
     }
 }
 
-/// What is allowed: by place and resource, the verbs.
+/// The allowed verbs, by place and resource.
 type Table = BTreeMap<(&'static str, String), BTreeSet<&'static str>>;
 
-/// Every resource that the server has, and the hidden ones.
+/// Every resource of the server, including the hidden ones.
 fn resources(admin: &Api<'_>) -> BTreeSet<Resource> {
     let mut versions = vec![(String::new(), "/api/v1".to_owned())];
     for group in admin.get("/apis").ok()["groups"].as_array().unwrap() {
@@ -106,7 +107,7 @@ fn resources(admin: &Api<'_>) -> BTreeSet<Resource> {
     for (group, path) in versions {
         for resource in admin.get(&path).ok()["resources"].as_array().unwrap() {
             let name = resource["name"].as_str().unwrap().to_owned();
-            // A namespace counts as in itself.
+            // A Namespace object counts as namespaced, in itself.
             let namespaced = resource["namespaced"] == true || name.split('/').next() == Some("namespaces");
             all.insert(Resource { group: group.clone(), name, namespaced });
         }
@@ -114,7 +115,7 @@ fn resources(admin: &Api<'_>) -> BTreeSet<Resource> {
     all
 }
 
-/// Paths that are no resources.
+/// Paths that aren't resources.
 fn paths(admin: &Api<'_>) -> Vec<String> {
     let listed = admin.get("/").ok();
     let listed = listed["paths"].as_array().unwrap().iter().map(|p| p.as_str().unwrap().to_owned());
@@ -129,7 +130,7 @@ struct Question<'a> {
     who: Who<'a>,
 }
 
-/// Everything that can be asked about `who`, whose own namespace is `own`.
+/// All questions about `who`, whose own namespace is `own`.
 fn questions<'a>(admin: &Api<'_>, who: Who<'a>, own: &str, foreign: &str) -> Vec<Question<'a>> {
     let places = [(OWN, own), (FOREIGN, foreign), ("kube-system", "kube-system"), (EVERYWHERE, "")];
     let mut all = Vec::new();
@@ -152,7 +153,7 @@ fn questions<'a>(admin: &Api<'_>, who: Who<'a>, own: &str, foreign: &str) -> Vec
     for path in paths(admin) {
         for verb in ["get", "post", "put", "delete"] {
             let spec = json!({"nonResourceAttributes": {"path": path, "verb": verb}});
-            // One line for all of discovery.
+            // All discovery paths share one line.
             let label = if path.starts_with("/apis/") { "/apis/...".to_owned() } else { path.clone() };
             all.push(Question { place: EVERYWHERE, label, verb, spec, who });
         }
@@ -160,7 +161,7 @@ fn questions<'a>(admin: &Api<'_>, who: Who<'a>, own: &str, foreign: &str) -> Vec
     all
 }
 
-/// What of it the server allows.
+/// The questions that the server answers with "allowed".
 fn allowed(admin: &Api<'_>, questions: &[Question<'_>]) -> Table {
     let ask = |question: &Question<'_>| {
         let mut spec = question.spec.clone();
@@ -207,7 +208,8 @@ fn compare(file: &str, now: &str) {
     assert!(more.is_empty() && less.is_empty(), "{file}: allowed but not written down {more:#?}, or gone {less:#?}");
 }
 
-/// What nobody of a tenant may be allowed, whatever the tables say, and why.
+/// The reason why no member of a tenant may ever have this permission, even if
+/// the tables had it. `None`: it may.
 fn never(place: &str, resource: &str, verb: &str) -> Option<&'static str> {
     let (name, sub) = resource.split_once('/').unwrap_or((resource, ""));
     let (name, group) = name.split_once('.').unwrap_or((name, ""));
@@ -238,7 +240,7 @@ fn never(place: &str, resource: &str, verb: &str) -> Option<&'static str> {
         ("rbac.authorization.k8s.io" | "admissionregistration.k8s.io" | "apiextensions.k8s.io", _, _) => {
             "who may do what is not its own to know or set"
         }
-        // What everybody may ask about themselves.
+        // Reviews that everybody may make about themselves.
         ("authorization.k8s.io", "selfsubjectaccessreviews" | "selfsubjectrulesreviews", "") if verb == "create" => {
             return None;
         }
@@ -248,7 +250,7 @@ fn never(place: &str, resource: &str, verb: &str) -> Option<&'static str> {
     })
 }
 
-/// Everything in `table` that no tenant may have.
+/// All permissions in `table` that no tenant may have.
 fn leaks(table: &Table) -> Vec<String> {
     let pairs = table.iter().flat_map(|(at, verbs)| verbs.iter().map(move |verb| (at, verb)));
     pairs
@@ -310,15 +312,15 @@ fn nodes_and_strangers() {
     compare("node.txt", &text(&table(&POOL, node, "t-red")));
     let somebody: Who<'_> = ("somebody", &["system:authenticated"]);
     compare("authenticated.txt", &text(&table(&POOL, somebody, "t-red")));
-    // What ringfence may do comes from its EKS access entry, which names no
-    // group: through RBAC it has what everybody has.
+    // ringfence has its permissions from its EKS access entry, which names no
+    // group. Through RBAC it only has what every user has.
     let tool: Who<'_> = ("arn:aws:sts::123456789012:assumed-role/ringfence/ci", &["system:authenticated"]);
     compare("authenticated.txt", &text(&table(&POOL, tool, "t-red")));
     let anonymous: Who<'_> = ("system:anonymous", &["system:unauthenticated"]);
     compare("anonymous.txt", &text(&table(&POOL, anonymous, "t-red")));
 }
 
-/// The rules that hold for somebody in a namespace, sorted.
+/// The rules that apply to a user in a namespace, sorted.
 fn rules(api: &Api<'_>, namespace: &str) -> BTreeSet<String> {
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": namespace},
@@ -344,7 +346,7 @@ fn tenants_have_the_same_rules_and_only_at_home() {
     assert_eq!(rules(&SILO.plane.tenant("gold"), "t-gold"), at_home);
 }
 
-/// Bindings that concern tenants or everybody, a line each.
+/// Bindings for tenants or for everybody, one line each.
 fn bindings(admin: &Api<'_>) -> String {
     let mut lines = BTreeSet::new();
     for kind in ["rolebindings", "clusterrolebindings"] {
@@ -386,7 +388,7 @@ fn nothing_else_is_bound_to_tenants_or_to_everybody() {
     compare("bindings.txt", &bound);
 }
 
-/// The checks above notice what they are for.
+/// Shows that the checks above can fail.
 #[test]
 fn a_role_that_gives_too_much_is_noticed() {
     let baseline = &SILO;
@@ -430,7 +432,7 @@ fn a_role_that_gives_too_much_is_noticed() {
     }
 }
 
-/// The other way to a token, for those who may make Secrets.
+/// A Secret is another way to get a token, for users who may make Secrets.
 #[test]
 fn a_secret_that_becomes_a_token() {
     let secret = |kind: &str| {

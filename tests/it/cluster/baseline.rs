@@ -1,8 +1,8 @@
-//! A control plane with a tenancy applied to it by the real program.
+//! A Kubernetes control plane to which the real program has applied a tenancy.
 //!
-//! The AWS part is the embedded sandbox's; `--kubeconfig` leads the program to
-//! a control plane of [`kubernetes`]. One control plane is shared by all tests
-//! of a kind: each test makes objects of its own names, mostly by dry run.
+//! AWS is the embedded sandbox. `--kubeconfig` makes the program use a control
+//! plane of [`kubernetes`]. All tests of a kind share one control plane: each
+//! test uses names of its own, and mostly dry runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::kubernetes::{ControlPlane, Options, path, yaml};
 
-/// A control plane with a tenancy applied to it.
+/// A control plane to which a tenancy was applied.
 pub struct Baseline {
     pub plane: ControlPlane,
     cluster: &'static str,
@@ -22,12 +22,13 @@ pub struct Baseline {
 }
 
 /// A shared cluster with the tenants `red` and `blue` (tier standard), `green`
-/// (tier workshop, which opens what can be opened) and `sky` (on Fargate).
+/// (tier workshop, which allows everything that a tier can allow) and `sky` (on
+/// Fargate).
 pub static POOL: LazyLock<Baseline> = LazyLock::new(|| Baseline::applied("pool.yaml", "shared", Options::default()));
-/// The same on a version that has no mutating policies.
+/// The same on a Kubernetes version without mutating policies.
 pub static OLDER: LazyLock<Baseline> =
     LazyLock::new(|| Baseline::applied("pool.yaml", "shared", Options { emulates: Some("1.35"), nodes: false }));
-/// The cluster of the tenant `gold`.
+/// The silo cluster of the tenant `gold`.
 pub static SILO: LazyLock<Baseline> = LazyLock::new(|| Baseline::applied("silo.yaml", "gold", Options::default()));
 
 impl Baseline {
@@ -38,8 +39,8 @@ impl Baseline {
         baseline
     }
 
-    /// A policy takes effect a moment after it is written: waits until each
-    /// that looks at objects of tenants refuses what it is for.
+    /// A policy takes effect a moment after it is written. Waits until each
+    /// policy for objects of tenants refuses a test object.
     fn until_in_force(&self) {
         let tenants = self.plane.admin().get("/api/v1/namespaces?labelSelector=ringfence.dev/tenant").ok();
         let metadata = &tenants["items"][0]["metadata"];
@@ -47,7 +48,7 @@ impl Baseline {
         let uid: u64 = metadata["annotations"]["ringfence.dev/first-uid"].as_str().unwrap().parse().unwrap();
         let named =
             json!({"name": "canary", "namespace": metadata["name"], "labels": {"ringfence.dev/tenant": tenant}});
-        // Whole, so that nothing but the rule in question refuses it.
+        // A complete pod, so that only the rule in question can refuse it.
         let sound = json!({
             "nodeSelector": {"tenantID": tenant},
             "tolerations": [{"key": "tenantID", "operator": "Equal", "value": tenant}],
@@ -110,7 +111,7 @@ impl Baseline {
         }
     }
 
-    /// A control plane with what EKS and its add-ons bring, and a spec that
+    /// A control plane with the APIs of EKS and its add-ons, and a spec that
     /// isn't applied yet.
     pub fn prepared(spec: &str, cluster: &'static str, options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -129,7 +130,7 @@ impl Baseline {
         self.dir.path().join("tenancy.yaml")
     }
 
-    /// The program, about to run on this tenancy.
+    /// A command of the program for this tenancy.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
         command
@@ -145,7 +146,7 @@ impl Baseline {
         command
     }
 
-    /// What it prints; panics unless it ends well.
+    /// Runs the program and returns its output. Panics if it fails.
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> String {
         let output = self.command(args).output().unwrap();
@@ -161,7 +162,7 @@ impl Baseline {
     }
 }
 
-/// The APIs that EKS and its add-ons bring.
+/// Installs the APIs of EKS and its add-ons.
 pub fn install_crds(plane: &ControlPlane) {
     let mut files: Vec<_> = fs::read_dir(inputs().join("crds")).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
@@ -177,7 +178,7 @@ pub fn install_crds(plane: &ControlPlane) {
     }
 }
 
-/// A date that waivers may hold until.
+/// A date within the longest time of a waiver.
 fn soon() -> String {
     #[expect(clippy::disallowed_methods, reason = "the program reckons from today, too")]
     let now = jiff::Timestamp::now();

@@ -1,11 +1,12 @@
-//! What tenants want, as they would write it: admitted, and its Pods are made.
+//! Ordinary objects, as tenants would write them. They must be admitted, and
+//! their Pods must be made.
 
 use serde_json::{Value, json};
 
 use super::baseline::{Baseline, OLDER, POOL, SILO};
 use crate::support::kubernetes::{Api, labels, path, yaml};
 
-/// What every tier allows.
+/// Objects that every tier allows.
 pub(super) const COMMON: &str = r#"
 apiVersion: v1
 kind: ConfigMap
@@ -101,7 +102,7 @@ spec:
   containers: [{name: once, image: "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/once:1"}]
 "#;
 
-/// What needs a volume, and a low port.
+/// Objects with a volume and a low port.
 pub(super) const ON_NODES: &str = r#"
 apiVersion: v1
 kind: Service
@@ -140,7 +141,7 @@ spec:
           securityContext: {capabilities: {add: [NET_BIND_SERVICE]}}
 "#;
 
-/// For tiers with load balancers.
+/// Objects for tiers with load balancers.
 const EXPOSED: &str = r#"
 apiVersion: v1
 kind: Service
@@ -151,7 +152,7 @@ spec:
   ports: [{port: 443, targetPort: 8443}]
 "#;
 
-/// A tenant, and what holds for its Pods.
+/// A tenant, and the expectations for its Pods.
 struct Home<'a> {
     baseline: &'a Baseline,
     id: &'a str,
@@ -190,8 +191,8 @@ impl Home<'_> {
         namespace["metadata"]["annotations"]["ringfence.dev/first-uid"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Makes the objects, waits for the Pods of `apps`, looks at each, and
-    /// cleans up.
+    /// Makes the objects, waits for the Pods of `apps`, checks each of them,
+    /// and deletes everything.
     fn runs(&self, objects: &[Value], apps: &[&str]) {
         let person = self.person();
         for object in objects {
@@ -257,8 +258,8 @@ fn harmless_objects_run() {
     }
 }
 
-/// Written as anywhere else, a load balancer is an internal one, and needs no
-/// port of the nodes.
+/// A Service of type LoadBalancer without annotations becomes an internal load
+/// balancer without node ports.
 #[test]
 fn a_load_balancer_is_internal() {
     for (home, node_ports) in [(home(&SILO, GOLD), false), (home(&POOL, GREEN), true)] {
@@ -271,15 +272,15 @@ fn a_load_balancer_is_internal() {
         assert_eq!(annotations["service.beta.kubernetes.io/aws-load-balancer-scheme"], "internal");
         let target = if node_ports { Value::Null } else { "ip".into() };
         assert_eq!(annotations["service.beta.kubernetes.io/aws-load-balancer-nlb-target-type"], target);
-        // Written once more, as it was written first.
+        // The same object is written again.
         home.person().put(&path(&object), &object).ok();
         home.person().patch(&path(&object), &json!({"spec": {"type": "ClusterIP"}})).ok();
         home.person().delete(&path(&object));
     }
 }
 
-/// EKS changes Pods that a Fargate profile matches, which this control plane
-/// does in its stead.
+/// EKS changes Pods that a Fargate profile matches. Here a policy of the test
+/// does that.
 #[test]
 fn harmless_objects_run_on_fargate() {
     let sky = home(&POOL, SKY);
@@ -326,8 +327,8 @@ metadata: {name: eks-fargate}
 spec: {policyName: eks-fargate}
 "#;
 
-/// Where nothing is filled in, all must be written out, and what is missing is
-/// named.
+/// A Kubernetes version without mutating policies fills in nothing. So all
+/// fields must be written, and a refusal names the missing one.
 #[test]
 fn older_versions_ask_for_the_fields() {
     let red = home(&OLDER, RED);
@@ -392,7 +393,7 @@ fn older_versions_ask_for_the_fields() {
             let name = name.replace("~1", "/");
             without.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(&name).unwrap();
             let answer = person.try_create(&without);
-            // Pod Security says it first, of Pods themselves.
+            // For Pods themselves, Pod Security refuses first.
             let beside = object["kind"] == "Pod" && answer.message().contains("violates PodSecurity");
             let asked = answer.message().contains(control) && answer.message().contains(help);
             assert!(!answer.is_ok() && (beside || asked), "{} without {field}: {}", object["kind"], answer.message());
@@ -432,8 +433,9 @@ fn what_kubernetes_adds_is_admitted() {
     assert!(refused.message().contains("NODE-1: "), "{}", refused.message());
 }
 
-/// A Deployment knows its ReplicaSet by its template, so a stamp on one of
-/// them alone would have it make others for ever.
+/// A Deployment finds its ReplicaSet by comparing templates. If a policy
+/// changed only one of the two, the Deployment would make new ReplicaSets
+/// without end.
 #[test]
 fn what_was_there_before_is_scaled_without_a_rollout() {
     let admin = POOL.plane.admin();
@@ -458,20 +460,21 @@ fn what_was_there_before_is_scaled_without_a_rollout() {
     let metadata = json!({"labels": marks(&labels, "ringfence.dev/tenancy"), "annotations": marks(&annotations, "ringfence.dev/address")});
     admin.patch("/api/v1/namespaces/before", &json!({"metadata": metadata})).ok();
     let account = "/api/v1/namespaces/before/serviceaccounts/default";
-    // A controller makes it.
+    // A controller makes the ReplicaSet.
     let patch = json!({"automountServiceAccountToken": false});
     POOL.plane.until("the default ServiceAccount", |admin| admin.patch(account, &patch).is_ok());
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "before"}});
     POOL.plane.until("the namespace is the tenant's", |admin| {
         crate::support::kubernetes::labels(&admin.try_create(&map).body).contains_key("ringfence.dev/tenant")
     });
-    // As autoscalers do it: the Deployment itself isn't written.
+    // An autoscaler writes the scale subresource, and not the Deployment
+    // itself.
     admin.patch(&format!("{}/scale", path(&web)), &json!({"spec": {"replicas": 3}})).ok();
     POOL.plane.until("three Pods", |admin| {
         let pods = admin.get("/api/v1/namespaces/before/pods").ok();
         pods["items"].as_array().is_some_and(|p| p.len() == 3)
     });
-    // And as people do it.
+    // A person writes the Deployment.
     admin.patch(&path(&web), &json!({"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 2}})).ok();
     POOL.plane.until("the Deployment is seen", |admin| {
         let web = admin.get(&path(&web)).body;
@@ -482,7 +485,8 @@ fn what_was_there_before_is_scaled_without_a_rollout() {
     admin.delete("/api/v1/namespaces/before");
 }
 
-/// The cost of a policy's expressions is limited.
+/// Kubernetes limits the cost of a policy's expressions. Many containers must
+/// stay below the limit.
 #[test]
 fn many_containers_are_within_the_policies_budget() {
     let red = home(&POOL, RED);
@@ -502,7 +506,8 @@ fn many_containers_are_within_the_policies_budget() {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "large", "namespace": "t-red"},
         "spec": {"containers": containers, "volumes": volumes, "tolerations": tolerations}});
     let mut answer = red.person().try_create(&pod);
-    // As many need more than the quota has; it is the last to be asked.
+    // So many containers exceed the quota. That is no failure here, because the
+    // quota is checked after all policies.
     if answer.message().contains("exceeded quota") {
         answer.status = 200;
     }

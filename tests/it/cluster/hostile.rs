@@ -1,12 +1,11 @@
-//! Hostile objects, tried as the tenant's own people, and each refused by the
-//! right rule.
+//! Hostile objects, created as users of the tenant. The right rule must refuse each of them.
 //!
-//! The attacks are data: `tests/kubernetes/hostile`. Rows of the list of
-//! attacks on shared clusters that no API server decides are shown elsewhere:
+//! The attacks are data: `tests/kubernetes/hostile`. The API server can't prevent all attacks of the list of attacks on
+//! shared clusters. These rows are handled elsewhere:
 //!
 //! | row | attack | where it is met |
 //! |---|---|---|
-//! | 5 | node admission bypass (CVE-2021-25735) | versions that the spec takes |
+//! | 5 | node admission bypass (CVE-2021-25735) | versions that the spec allows |
 //! | 12 | IMDS from a pod's own network | hop limit and tokens (launch template), network policies |
 //! | 28, 29, 30 | disk, PIDs, memory of the node | quota and limits below; user data; nodes of its own |
 //! | 32, 33 | containerd and runc | AMI and Bottlerocket versions |
@@ -27,9 +26,9 @@ use serde_json::{Map, Value, json};
 use super::baseline::{Baseline, OLDER, POOL, SILO};
 use crate::support::kubernetes::{Answer, Api, collection, labels, path, yaml};
 
-/// The account's own registry.
+/// The ECR registry of the account.
 const ECR: &str = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
-/// What all tenants pull.
+/// The repositories that all tenants may pull.
 const IMAGES: &str = "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared";
 
 /// How a tenant is isolated.
@@ -40,16 +39,16 @@ pub enum Isolation {
     Fargate,
 }
 
-/// A tenant, and where it is tried.
+/// A tenant, and the cluster in which it is tested.
 pub struct Home {
     baseline: &'static LazyLock<Baseline>,
     pub id: &'static str,
-    /// The lowest of its user and group IDs, of which it has 256.
+    /// The lowest of its 256 user and group IDs.
     pub first: u32,
     other_id: &'static str,
     other_first: u32,
     isolation: Isolation,
-    /// Whether the version has mutating policies.
+    /// Whether the Kubernetes version has mutating policies.
     mutates: bool,
     prepared: OnceLock<()>,
 }
@@ -79,13 +78,12 @@ impl Home {
         self.baseline.plane.admin()
     }
 
-    /// A person of the tenant.
+    /// A user of the tenant.
     pub fn person(&self) -> Api<'_> {
         self.baseline.plane.tenant(self.id)
     }
 
-    /// Somebody to whom RBAC gives everything in the tenant's namespace, by
-    /// mistake.
+    /// A user to whom RBAC by mistake gives everything in the tenant's namespace.
     fn mistake(&self) -> Api<'_> {
         self.baseline.plane.user("mistake", &[])
     }
@@ -94,14 +92,13 @@ impl Home {
         format!("t-{}", self.id)
     }
 
-    /// A namespace like the tenant's, but without Pod Security: what is
-    /// refused there, our own rules refuse.
+    /// A namespace like the tenant's, but without Pod Security. So every refusal there comes from our own rules.
     pub fn twin(&self) -> String {
         format!("twin-{}", self.id)
     }
 
-    /// Makes the twin, and what attacks need to exist: an account that nobody
-    /// declared, a runtime, a foreign priority.
+    /// Makes the twin, and the objects that attacks need: a service account that isn't declared, a runtime class, a
+    /// priority class of somebody else.
     pub fn prepare(&self) {
         self.prepared.get_or_init(|| {
             let admin = self.admin();
@@ -110,7 +107,7 @@ impl Home {
                 let ours = |k: &str| k.starts_with("ringfence.dev/") && !also.contains(&k);
                 map.as_object().into_iter().flatten().filter(|(k, _)| ours(k)).map(|(k, v)| (k.clone(), v.clone())).collect()
             };
-            // Without what would make it the provisioner's own.
+            // Without the labels of ringfence's own objects.
             twin["metadata"] = json!({
                 "name": self.twin(),
                 "labels": kept(&twin["metadata"]["labels"], &["ringfence.dev/tenancy"]),
@@ -151,12 +148,12 @@ impl Home {
         });
     }
 
-    /// A harmless pod's spec as its author writes it.
+    /// The spec of a harmless pod, as its author writes it.
     fn plain(&self) -> Value {
         json!({"containers": [self.container("main")]})
     }
 
-    /// The same with all that a version with mutating policies stamps.
+    /// The same with all fields that mutating policies fill in.
     pub fn complete(&self) -> Value {
         let mut spec = json!({
             "automountServiceAccountToken": false,
@@ -173,7 +170,7 @@ impl Home {
         spec
     }
 
-    /// As an author writes it where this version asks for nothing.
+    /// The harmless pod as an author must write it for this Kubernetes version.
     fn harmless(&self) -> Value {
         if self.mutates { self.plain() } else { self.complete() }
     }
@@ -191,11 +188,11 @@ impl Home {
         })
     }
 
-    /// Such a pod, as it is when it is validated.
+    /// Such a pod, as the validating policies see it.
     pub fn pod(&self, namespace: &str, spec: Value) -> Value {
         let mut pod = self.written(namespace, spec);
         if self.isolation == Isolation::Fargate {
-            // EKS does this itself.
+            // EKS adds this label itself.
             pod["metadata"]["labels"]["eks.amazonaws.com/fargate-profile"] = format!("t-{}", self.id).into();
             pod["spec"]["schedulerName"] = "fargate-scheduler".into();
             pod["spec"]["priorityClassName"] = "system-node-critical".into();
@@ -203,7 +200,7 @@ impl Home {
         pod
     }
 
-    /// Such a pod, as it is written in a template.
+    /// Such a pod, as an author writes it in a pod template.
     fn written(&self, namespace: &str, spec: Value) -> Value {
         let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": spec,
                "metadata": {"name": "hostile", "namespace": namespace, "labels": {"app": "harmless"}}});
@@ -213,7 +210,7 @@ impl Home {
         pod
     }
 
-    /// A file of attacks, filled in for this tenant.
+    /// Reads a file of attacks, with this tenant's values.
     fn read(&self, file: &str) -> Vec<Value> {
         let text = fs::read_to_string(inputs().join("hostile").join(file)).unwrap();
         let values = [
@@ -266,7 +263,7 @@ pub fn merged(mut target: Value, patch: &Value) -> Value {
     target
 }
 
-/// What went otherwise than it should have: all of it is told at the end.
+/// Unexpected results. All of them are reported at the end.
 #[derive(Default)]
 pub struct Findings {
     tried: usize,
@@ -274,7 +271,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// `control` may name several, any of which may refuse, or be `server`.
+    /// `control` may name several controls, of which any may refuse, or be `server`.
     pub fn refused(&mut self, what: &str, control: &str, answer: &Answer) {
         let by = |c: &str| c == "server" || answer.message().contains(&format!(" denied request: {c}: "));
         let refused = matches!(answer.status, 403 | 422);
@@ -307,7 +304,7 @@ impl Findings {
     }
 }
 
-/// Kinds that make pods, and where their pod template is.
+/// Kinds that make pods, and the path of their pod template.
 const WORKLOADS: [(&str, &str, &str); 7] = [
     ("apps/v1", "Deployment", "/spec/template"),
     ("apps/v1", "ReplicaSet", "/spec/template"),
@@ -318,7 +315,7 @@ const WORKLOADS: [(&str, &str, &str); 7] = [
     ("v1", "ReplicationController", "/spec/template"),
 ];
 
-/// A workload of this kind that makes such pods.
+/// A workload of this kind whose template is such a pod.
 fn workload(api: &str, kind: &str, pod: &Value) -> Value {
     let mut template = json!({"metadata": pod["metadata"], "spec": pod["spec"]});
 
@@ -339,10 +336,10 @@ fn workload(api: &str, kind: &str, pod: &Value) -> Value {
     json!({"apiVersion": api, "kind": kind, "metadata": metadata, "spec": spec})
 }
 
-/// Where in a pod an attack's container stands.
+/// The list of containers into which an attack is put.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// The attack isn't one of a container.
+    /// The attack is in the pod itself, not in a container.
     Pod,
     Containers,
     InitContainers,
@@ -362,8 +359,8 @@ impl Place {
     }
 }
 
-/// The harmless pod, made hostile. The hostile container is the second of its
-/// kind: a rule may not look at the first alone.
+/// The harmless pod with the attack merged into it. The hostile container is the second of its kind, so that a rule
+/// that only checks the first one is found.
 fn made_hostile(pod: &Value, attack: &Value, place: Place) -> Value {
     let mut pod = pod.clone();
     for field in ["metadata", "spec"] {
@@ -377,7 +374,7 @@ fn made_hostile(pod: &Value, attack: &Value, place: Place) -> Value {
         hostile["name"] = "second".into();
         if place == Place::InitContainers {
             harmless["name"] = "first".into();
-            // Only those that stay may have probes and hooks.
+            // Only init containers that keep running may have probes and hooks.
             hostile["restartPolicy"] = "Always".into();
         }
         pod["spec"][place.field()] = json!([harmless, hostile]);
@@ -389,7 +386,7 @@ fn name(attack: &Value) -> &str {
     attack["name"].as_str().unwrap()
 }
 
-/// Who has to refuse it: `server` where Pod Security has done so already.
+/// The control that must refuse. `server` if Pod Security has refused already.
 fn control<'a>(attack: &'a Value, beside: bool, answer: &Answer) -> &'a str {
     if beside && answer.message().contains("violates PodSecurity \"restricted:v1.34\"") {
         return "server";
@@ -397,7 +394,7 @@ fn control<'a>(attack: &'a Value, beside: bool, answer: &Answer) -> &'a str {
     attack["control"].as_str().unwrap()
 }
 
-/// The attacks of a file, tried on one tenant.
+/// A run of a file's attacks for one tenant.
 struct Trial {
     home: &'static Home,
     attacks: Vec<Value>,
@@ -405,8 +402,8 @@ struct Trial {
 }
 
 impl Trial {
-    /// Every attack as a pod without Pod Security, as a pod beside it, as every
-    /// kind that makes pods, created and updated, and as ephemeral containers.
+    /// Tries every attack as a pod without Pod Security, as a pod with it, in every kind that makes pods (created and
+    /// updated), and as ephemeral containers.
     fn of(home: &'static Home, file: &str) -> Findings {
         home.prepare();
         let mut trial = Self { home, attacks: home.read(file), findings: Findings::default() };
@@ -435,7 +432,7 @@ impl Trial {
         let base = self.home.written(&self.home.namespace(), self.home.harmless());
         let harmless = workload(api, kind, &base);
         let mut by = self.home.person();
-        // Where RBAC stands in front, admission must hold all the same.
+        // If RBAC refuses the tenant, the attack is tried with more rights: admission must refuse, too.
         if by.try_create(&harmless).message().contains("cannot create resource") {
             by = self.home.admin();
         }
@@ -446,7 +443,7 @@ impl Trial {
         });
     }
 
-    /// A harmless Deployment that turns hostile.
+    /// A harmless Deployment that an update makes hostile.
     fn updates(&mut self) {
         let base = self.home.written(&self.home.namespace(), self.home.harmless());
         let own = json!({"metadata": {"name": "kept"}, "spec": {"replicas": 0}});
@@ -461,8 +458,7 @@ impl Trial {
         });
     }
 
-    /// Sends every attack, and judges the answer. Pod Security may answer
-    /// first where it is `beside` our own rules.
+    /// Sends every attack and checks the answer. With `beside`, Pod Security is active, too, and may refuse first.
     fn each(&mut self, what: &str, beside: bool, template: &str, send: impl Fn(&Value, Place) -> Answer) {
         for attack in &self.attacks {
             for place in Place::all(attack) {
@@ -471,7 +467,7 @@ impl Trial {
                 let spec = answer.body.pointer(template).map_or(&Value::Null, |t| &t["spec"]);
                 let stamped = match place {
                     _ if attack["becomes"].is_null() || !answer.is_ok() => false,
-                    // Its pods are.
+                    // The template may stay as it is: its pods are filled in.
                     _ if !template.is_empty() && self.home.mutates => true,
                     Place::Pod => has(spec, &attack["becomes"]),
                     _ => has(&spec[place.field()][1], &attack["becomes"]),
@@ -483,7 +479,7 @@ impl Trial {
         }
     }
 
-    /// The attacks of containers, as ephemeral containers of a pod that runs.
+    /// Tries the attacks on containers as ephemeral containers of a running pod.
     fn ephemeral(&mut self, namespace: &str) {
         let mut pod = self.home.pod(namespace, self.home.harmless());
         pod["metadata"]["name"] = "debugged".into();
@@ -493,7 +489,7 @@ impl Trial {
         let harmless = self.home.complete_container("debug");
         let beside = namespace == self.home.namespace();
         let what = format!("ephemeral container in {namespace}");
-        // RBAC refuses tenants; admission must hold all the same.
+        // RBAC refuses tenants. Admission must refuse, too.
         if beside {
             let answer = self.home.person().patch(&at, &patch(&harmless));
             self.findings.expect(answer.status == 403, &what, "refused by RBAC", &answer);
@@ -503,7 +499,7 @@ impl Trial {
             let container = merged(harmless.clone(), &attack["container"]);
             let answer = self.home.admin().patch(&at, &patch(&container));
             let what = format!("{what}: {}", name(attack));
-            // The server takes none of these in such containers.
+            // The server accepts none of these fields in ephemeral containers.
             let never = ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"];
             let control = match never.iter().any(|f| !container[*f].is_null()) {
                 true => "server",
@@ -517,7 +513,7 @@ impl Trial {
     }
 }
 
-/// Created now or before.
+/// Asserts that the object was created now, or existed before.
 #[track_caller]
 pub fn made(answer: &Answer) {
     assert!(answer.is_ok() || answer.status == 409, "{}: {}", answer.status, answer.message());
@@ -553,7 +549,7 @@ fn hostile_pods_on_fargate_are_refused() {
     Trial::of(&SKY, "pods.yaml").none();
 }
 
-/// Pods as EKS itself changes them, before they are validated.
+/// Pods with the changes that EKS makes before validation.
 #[test]
 fn what_eks_writes_into_fargate_pods_is_admitted_and_no_more() {
     let eks = |profile: &str| {
@@ -564,7 +560,7 @@ fn what_eks_writes_into_fargate_pods_is_admitted_and_no_more() {
         pod["spec"]["priorityClassName"] = "system-node-critical".into();
         pod
     };
-    // As the webhook of IRSA adds it for an account with a role.
+    // The volume that IRSA's webhook adds for a service account with a role.
     let token = |audience: &str| {
         json!({"name": "aws-iam-token", "projected": {"sources": [
         {"serviceAccountToken": {"audience": audience, "expirationSeconds": 86400, "path": "token"}}]}})
@@ -600,7 +596,7 @@ fn what_eks_writes_into_fargate_pods_is_admitted_and_no_more() {
     findings.none();
 }
 
-/// The tier that opens what can be opened, and no more.
+/// The tier that allows everything that a tier can allow: nothing more is allowed.
 #[test]
 fn what_a_tier_opens_is_open_that_far() {
     GREEN.prepare();
@@ -683,7 +679,7 @@ fn what_a_tier_opens_is_open_that_far() {
     ] {
         findings.refused(what, control, &green.try_create(&pod(change)));
     }
-    // In ephemeral containers too, whoever may add them.
+    // The same holds in ephemeral containers, for users who may add them.
     let mut running = pod(host("/opt/models", &[true]));
     running["metadata"]["name"] = "models".into();
     green.create(&running);
@@ -697,7 +693,7 @@ fn what_a_tier_opens_is_open_that_far() {
     findings.none();
 }
 
-/// Objects that are no pods, created, and made hostile later.
+/// Objects other than pods: created hostile, and made hostile by an update.
 fn objects(home: &Home) -> Findings {
     home.prepare();
     let mut findings = Findings::default();
@@ -722,7 +718,7 @@ fn objects(home: &Home) -> Findings {
             let rule = attack["control"].as_str().unwrap();
             findings.refused(&what, rule, &by.try_create(&merged(harmless.clone(), &attack["change"])));
             let answer = by.patch(&format!("{}?dryRun=All", path(&kept)), &attack["change"]);
-            // Some fields never change, which is as good.
+            // Some fields can't be changed at all. That is as good as a refusal.
             let fixed = answer.status == 422 && !answer.message().contains("denied request");
             findings.refused(&format!("{what} (update)"), if fixed { "server" } else { rule }, &answer);
         }
@@ -750,7 +746,7 @@ fn hostile_objects_of_a_silo_and_on_fargate_are_refused() {
     objects(&GOLD).and(objects(&SKY)).none();
 }
 
-/// A tier without load balancers has none by another name either.
+/// In a tier without load balancers, an Ingress is refused, too.
 #[test]
 fn an_ingress_is_a_load_balancer() {
     let mut findings = Findings::default();
@@ -765,7 +761,7 @@ fn an_ingress_is_a_load_balancer() {
     findings.none();
 }
 
-/// What reaches beyond the namespace, or becomes somebody else.
+/// Requests that reach beyond the namespace or act as somebody else.
 #[test]
 fn rbac_refuses_the_rest() {
     let mut findings = Findings::default();
@@ -786,7 +782,7 @@ fn rbac_refuses_the_rest() {
     findings.none();
 }
 
-/// The parts of a pod that may change while it runs.
+/// Fields of a pod that may change while it runs.
 #[test]
 fn pods_cant_be_made_hostile_later() {
     let mut findings = Findings::default();
@@ -822,7 +818,7 @@ fn pods_cant_be_made_hostile_later() {
         for (control, change) in cases {
             findings.refused(&format!("{} {change}", home.id), control, &home.person().patch(&at, &change));
         }
-        // Larger than the namespace's limits, by whoever may.
+        // A resize beyond the namespace's limits, by a user who may resize.
         let resize = format!("{}/resize?dryRun=All", path(&pod));
         let larger = json!({"spec": {"containers": [merged(created["spec"]["containers"][0].clone(),
             &json!({"resources": {"limits": {"cpu": "900"}}}))]}});
@@ -834,8 +830,8 @@ fn pods_cant_be_made_hostile_later() {
     findings.none();
 }
 
-/// Refusals are worth nothing where everything is refused: what looks like an
-/// attack and isn't, and fields that are there and empty.
+/// A policy that refuses everything would pass the tests above. So pods that only look like attacks, and pods with
+/// empty fields, must be admitted.
 #[test]
 fn pods_that_only_look_hostile_are_admitted() {
     let mut findings = Findings::default();
@@ -921,8 +917,8 @@ fn pods_are_limited() {
     findings.none();
 }
 
-/// The labels and annotations that say whose a namespace is and what holds
-/// there, against somebody who may edit namespaces and nothing else.
+/// The labels and annotations of a tenant's namespace say who owns it and which rules apply. A user who may only edit
+/// namespaces can't change them.
 #[test]
 fn namespaces_keep_what_says_whose_they_are() {
     let mut findings = Findings::default();
@@ -980,7 +976,7 @@ fn namespaces_keep_what_says_whose_they_are() {
                 findings.refused(&format!("{}/finalize {change}", home.id), "NS-1|NS-2|ADM-1", &answer);
             }
         }
-        // A namespace that poses as a tenant's, made so or turned into one.
+        // A namespace that pretends to be a tenant's: created so, or changed into one.
         let posing = |name: &str, id: &str| {
             json!({"apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": {"ringfence.dev/tenant": id}}})
@@ -1002,8 +998,7 @@ fn namespaces_keep_what_says_whose_they_are() {
     findings.none();
 }
 
-/// Endpoints are written by Kubernetes' own controllers only, whatever RBAC
-/// gives (rows 2, 4).
+/// Only Kubernetes' own controllers may write endpoints, even if RBAC allows others to (rows 2, 4).
 #[test]
 fn endpoints_are_the_controllers() {
     let mut findings = Findings::default();
@@ -1048,7 +1043,7 @@ fn endpoints_are_the_controllers() {
         ] {
             findings.refused(&format!("{} {what}", home.id), "NET-3|NET-4", &answer);
         }
-        // The status that routes traffic, and the pod's that is routed to.
+        // The status fields that decide where traffic goes.
         let patches = [
             ("services/routed/status", json!({"status": {"loadBalancer": {"ingress": [{"ip": "8.8.8.8"}]}}})),
             ("pods/debugged/status", json!({"status": {"podIP": "10.64.0.9", "podIPs": [{"ip": "10.64.0.9"}]}})),
@@ -1061,7 +1056,7 @@ fn endpoints_are_the_controllers() {
     findings.none();
 }
 
-/// Whatever label its author writes, an object carries its tenant's.
+/// An object always carries its tenant's label, even if its author writes another one.
 #[test]
 fn objects_carry_their_tenants_label() {
     let mut findings = Findings::default();
@@ -1104,7 +1099,7 @@ fn objects_carry_their_tenants_label() {
                 }
             }
         }
-        // Nor may it be changed or taken off later.
+        // The label can't be changed or removed later.
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "relabelled", "namespace": home.namespace(),
             "labels": {"ringfence.dev/tenant": home.id}}});
         home.person().create(&map).ok();
@@ -1121,8 +1116,7 @@ fn objects_carry_their_tenants_label() {
     findings.none();
 }
 
-/// What Kubernetes and administrators need isn't caught, and nobody is locked
-/// out.
+/// Requests of Kubernetes and of administrators are not refused, and no administrator is locked out.
 #[test]
 fn the_system_and_administrators_arent_caught() {
     let mut findings = Findings::default();
@@ -1203,7 +1197,7 @@ fn the_system_and_administrators_arent_caught() {
     findings.none();
 }
 
-/// The paths that this module writes are those that the server has.
+/// Shows that the paths of workloads in this module exist on the server.
 #[test]
 fn workloads_go_where_they_should() {
     let pod = RED.pod("t-red", RED.plain());

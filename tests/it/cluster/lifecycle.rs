@@ -1,5 +1,5 @@
-//! Objects that are changed, deleted or wrong: what the plan says, what apply
-//! puts back, and what it refuses.
+//! Objects that somebody changes or deletes, and invalid templates: what the
+//! plan shows, what apply restores, and what it refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::baseline::{Baseline, POOL};
 use crate::support::kubernetes::{Options, path, yaml};
 
-/// Everything that is in the cluster of `baseline`, by address.
+/// All objects of the tenancy in the cluster of `baseline`, by address.
 fn objects(baseline: &Baseline) -> BTreeMap<String, Value> {
     let out = tempfile::tempdir().unwrap();
     baseline.run(&["render", "--out", out.path().to_str().unwrap()]);
@@ -44,8 +44,8 @@ fn of(addresses: impl Iterator<Item = String>, action: &str) -> BTreeSet<(String
     addresses.map(|address| (address, action.to_owned())).collect()
 }
 
-/// What someone might do to an object with kubectl: a JSON merge patch that
-/// weakens it.
+/// A JSON merge patch that weakens an object, as somebody might apply it with
+/// kubectl.
 fn weakened(object: &Value) -> Value {
     match object["kind"].as_str().unwrap() {
         "Namespace" => json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce-version": "latest"}}}),
@@ -67,7 +67,7 @@ fn weakened(object: &Value) -> Value {
         "MutatingAdmissionPolicy" => {
             json!({"spec": {"matchConditions": [{"name": "never", "expression": "false"}]}})
         }
-        // Not in the place of a field of ours, but beside it.
+        // A value that is added beside ours, and doesn't replace it.
         "ValidatingAdmissionPolicyBinding" => json!({"spec": {"validationActions": ["Warn", "Audit"]}}),
         "MutatingAdmissionPolicyBinding" => {
             json!({"spec": {"matchResources": {"namespaceSelector": {"matchLabels": {"nobody": "matches"}}}}})
@@ -90,7 +90,7 @@ fn applying_twice_writes_nothing() {
     assert_eq!(before, live(&POOL));
 }
 
-/// What is in the cluster, but for what its controllers say about it.
+/// The objects in the cluster without the fields that controllers write.
 fn live(baseline: &Baseline) -> BTreeMap<String, Value> {
     let admin = baseline.plane.admin();
     let stands = |object: &Value| {
@@ -118,7 +118,7 @@ fn what_is_changed_or_deleted_by_hand_is_a_line_each_and_put_back() {
     baseline.run(&["apply", "--auto-approve"]);
     plans(&baseline, &BTreeSet::new());
 
-    // One of each kind, alone.
+    // One object of each kind, one after the other.
     let mut kinds = BTreeSet::new();
     for (address, object) in all.iter().filter(|(_, o)| kinds.insert(o["kind"].to_string())) {
         admin.patch(&path(object), &weakened(object)).ok();
@@ -146,7 +146,8 @@ fn what_is_changed_or_deleted_by_hand_is_a_line_each_and_put_back() {
     plans(&baseline, &BTreeSet::new());
 }
 
-/// Ends with 1, says all of `expected`, and nothing is written to the cluster.
+/// Asserts exit code 1, a message with all of `expected`, and that nothing was
+/// written to the cluster.
 fn refused(file: &str, template: &str, expected: &[&str]) {
     let baseline = Baseline::prepared("pool.yaml", "shared", Options::default());
     let templates = tempfile::tempdir().unwrap();

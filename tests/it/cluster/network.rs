@@ -1,8 +1,8 @@
-//! Who reaches whom.
+//! Network access between pods and addresses.
 //!
-//! What NetworkPolicies mean is asked of cyclonus, which others wrote. It
-//! knows neither ClusterNetworkPolicies nor services: the first are looked at
-//! for what they say; the VPC CNI adds the addresses of the second itself.
+//! cyclonus, an independent implementation, evaluates NetworkPolicies. It knows
+//! neither ClusterNetworkPolicies nor Services. The tests check the text of the
+//! former. For Services, the VPC CNI itself adds the addresses.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ enum Place {
     Pod(&'static str),
     Dns,
     Metrics,
-    /// What isn't a pod, by address.
+    /// An address that isn't a pod's.
     At(&'static str),
 }
 use Place::{At, Dns, Metrics, Pod};
@@ -34,7 +34,7 @@ enum Port {
 }
 use Port::{Tcp, Udp};
 
-/// From, to, on which port, and whether it passes.
+/// Source, target, port, and whether the traffic is allowed.
 type Flow = (Place, Place, Port, bool);
 
 const IMDS: Place = At("169.254.169.254");
@@ -50,7 +50,7 @@ const INSIDE: Place = At("10.64.32.200");
 const BALANCER: Place = At("10.64.252.20");
 const INTERNET: Place = At("1.1.1.1");
 
-/// What nobody reaches, whatever the tier opens.
+/// Targets that no tier may reach.
 const CLOSED: [(Place, Port); 19] = [
     (IMDS, Tcp(80)),
     (At("fd00:ec2::254"), Tcp(80)),
@@ -73,14 +73,14 @@ const CLOSED: [(Place, Port); 19] = [
     (Metrics, Tcp(10251)),
 ];
 
-/// NetworkPolicies of a cluster, and its namespaces.
+/// The NetworkPolicies and namespaces of a cluster.
 struct Policies<'a> {
     baseline: &'a Baseline,
     items: Vec<Value>,
 }
 
 impl<'a> Policies<'a> {
-    /// As the API server keeps them.
+    /// The objects as the API server stores them.
     fn live(baseline: &'a Baseline) -> Self {
         let list = baseline.plane.admin().get("/apis/networking.k8s.io/v1/networkpolicies").ok();
         let of_a_list = |item: &Value| {
@@ -111,7 +111,7 @@ impl<'a> Policies<'a> {
         }
     }
 
-    /// Whether each of them passes.
+    /// Whether each flow is allowed.
     fn passes(&self, flows: &[Flow]) -> Vec<bool> {
         let traffic: Vec<Value> = flows
             .iter()
@@ -191,10 +191,10 @@ fn a_tenant_reaches_dns_its_own_and_the_internet() {
         (Pod("red"), IDENTITY, Tcp(80), true),
         (Pod("red"), INTERNET, Tcp(443), true),
         (Pod("red"), INTERNET, Udp(4000), true),
-        // Only for those whose pods may have tokens or roles.
+        // Only tenants whose pods may have tokens or roles reach it.
         (Pod("red"), API, Tcp(443), false),
         (Pod("red"), INSIDE, Tcp(443), false),
-        // In: nobody but its own.
+        // Ingress: only from pods of the same tenant.
         (INSIDE, Pod("red"), Tcp(8080), false),
         (BALANCER, Pod("red"), Tcp(8080), false),
         (INTERNET, Pod("red"), Tcp(8080), false),
@@ -210,14 +210,14 @@ fn a_tier_that_opens_more_opens_just_that() {
         (Pod("green"), API, Tcp(443), true),
         (Pod("green"), API, Tcp(80), false),
         (Pod("green"), INSIDE, Tcp(443), true),
-        // Load balancers, and clients whose addresses they pass on.
+        // Load balancers, and clients whose addresses they preserve.
         (BALANCER, Pod("green"), Tcp(8080), true),
         (INTERNET, Pod("green"), Tcp(8080), true),
         (INSIDE, Pod("green"), Tcp(8080), false),
-        // A role in AWS: endpoints, but not the API server.
+        // A tenant with an AWS role reaches endpoints, but not the API server.
         (Pod("sky"), INSIDE, Tcp(443), true),
         (Pod("sky"), API, Tcp(443), false),
-        // The agent runs on no Fargate node.
+        // The Pod Identity agent doesn't run on Fargate.
         (Pod("sky"), IDENTITY, Tcp(80), false),
     ];
     for id in ["green", "blue", "sky"] {
@@ -232,7 +232,8 @@ fn a_tier_that_opens_more_opens_just_that() {
         (Pod("gold"), INTERNET, Tcp(443), true),
         (Pod("gold"), API, Tcp(443), false),
         (BALANCER, Pod("gold"), Tcp(8080), true),
-        // In a cluster of its own, nodes and internal load balancers too.
+        // In a silo cluster, nodes and internal load balancers are allowed,
+        // too.
         (INSIDE, Pod("gold"), Tcp(8080), true),
     ];
     flows.extend(closed(Pod("gold")));
@@ -264,7 +265,7 @@ fn the_clusters_own_pods_work_in_strict_mode() {
     }
 }
 
-/// The tests above could fail.
+/// Shows that the tests above can fail.
 #[test]
 fn an_opening_shows() {
     let open = |name: &str, tenant: &str, side: &str, rules: Value| {
@@ -280,7 +281,7 @@ fn an_opening_shows() {
     let everything = json!([{}]);
     let out = open("out", "red", "Egress", everything.clone());
     let into = open("in", "blue", "Ingress", everything);
-    // Both ends are closed, so one opening is not enough.
+    // Both ends deny, so one allowing policy is not enough.
     assert_eq!(Policies::live(&POOL).and(out.clone()).passes(&flow("red", "blue")), [false]);
     assert_eq!(Policies::live(&POOL).and(into.clone()).passes(&flow("red", "blue")), [false]);
     let both = Policies::live(&POOL).and(out).and(into);
@@ -294,8 +295,7 @@ fn an_opening_shows() {
     assert_eq!(bare.passes(&[(INTERNET, Pod("red"), Tcp(80), true)]), [true]);
 }
 
-/// Objects of a spec like `pool.yaml`, with one text of it replaced, that are
-/// of this kind.
+/// The objects of this kind for the spec `pool.yaml` with one text replaced.
 fn rendered(from: &str, to: &str, kind: &str) -> Vec<Value> {
     let dir = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(POOL.spec()).unwrap();
@@ -315,7 +315,7 @@ fn without_a_nat_gateway_only_roles_lead_out_and_only_to_endpoints() {
     let mut flows = vec![
         (Pod("red"), INTERNET, Tcp(443), false),
         (Pod("red"), Dns, Udp(53), true),
-        // S3, by the gateway endpoint's routes.
+        // S3, through the gateway endpoint.
         (Pod("green"), INTERNET, Tcp(443), true),
         (Pod("green"), INTERNET, Tcp(80), false),
         (Pod("green"), INSIDE, Tcp(443), true),
@@ -358,11 +358,11 @@ fn the_admin_tier_closes_what_a_namespace_could_open() {
             let subject = json!({"namespaces": {"matchLabels": {"ringfence.dev/tenant": id}}});
             assert_eq!(own["spec"]["tier"], "Admin");
             assert_eq!(own["spec"]["subject"], subject);
-            // At one priority Deny wins over Pass, so the order of the three
-            // is what they mean.
+            // At the same priority Deny wins over Pass, so the order of the
+            // three policies is essential.
             let priority = |p: &Value| p["spec"]["priority"].as_i64().unwrap();
             assert!(priority(&imds) < priority(&own) && priority(&own) < priority(&all));
-            // Nothing is let through: the namespace's own policies decide.
+            // Nothing is accepted here: the namespace's own policies decide.
             assert_eq!(rules(&own, "egress", "Accept"), Vec::<&Value>::new());
             assert_eq!(own["spec"].get("ingress"), None);
             let passes = rules(&own, "egress", "Pass");
@@ -384,7 +384,7 @@ fn the_admin_tier_closes_what_a_namespace_could_open() {
     }
 }
 
-/// Where no NetworkPolicy is enforced.
+/// On Fargate, no NetworkPolicy is enforced.
 #[test]
 fn fargate_pods_have_a_security_group_of_their_own() {
     let groups = |id: &str| {
@@ -409,7 +409,7 @@ fn calico_has_the_same_in_its_own_words() {
     assert_eq!(policies.len(), 1 + TENANTS.len());
     for policy in &policies {
         POOL.plane.admin().try_create(policy).ok();
-        // Kubernetes' own come at 1000.
+        // Kubernetes' own policies have order 1000.
         assert!(policy["spec"]["order"].as_i64().unwrap() < 1000);
         assert_eq!(rules(policy, "egress", "Allow"), Vec::<&Value>::new());
     }

@@ -1,5 +1,5 @@
-//! Nodes (rows NODE-2 and NODE-4): what a node may read is what Pods on it
-//! use, and whose it is stays as it was when it joined.
+//! Nodes (rows NODE-2 and NODE-4): a node may only read what Pods on it use,
+//! and its tenant can't change after it has joined.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ fn node(name: &str, id: &str) -> Value {
     })
 }
 
-/// A Pod and what it uses, in the order in which they are made.
+/// A Pod and the objects that it uses, in the order of creation.
 fn used(id: &str) -> Vec<Value> {
     yaml(&format!(
         r#"
@@ -66,7 +66,8 @@ spec:
     ))
 }
 
-/// Makes a node, and what a Pod on it uses; gives the objects as they are.
+/// Makes a node, and a Pod on it with the objects that the Pod uses. Returns
+/// the objects.
 fn taken(name: &str, id: &str) -> Vec<Value> {
     let admin = POOL.plane.admin();
     admin.create(&node(name, id)).ok();
@@ -90,14 +91,14 @@ fn refused(answer: &Answer, why: &str) {
     assert!(answer.message().contains(why), "{why:?} isn't in: {}", answer.message());
 }
 
-/// A token for a Pod of `default`, as a kubelet asks for it.
+/// A token for a Pod of `default`, as a kubelet requests it.
 fn token(pod: &Value) -> Value {
     let bound =
         json!({"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]});
     json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": [], "boundObjectRef": bound}})
 }
 
-/// The tenant `green` may have tokens of the API.
+/// The tier of the tenant `green` allows tokens of the API.
 #[test]
 fn a_node_reads_what_its_own_pods_use() {
     let (green, blue) = (taken("ip-10-0-0-1", "green"), taken("ip-10-0-0-2", "blue"));
@@ -125,7 +126,8 @@ fn a_node_reads_what_its_own_pods_use() {
     refused(&node.get("/api/v1/nodes/ip-10-0-0-2"), "");
     refused(&node.get("/api/v1/nodes"), "");
 
-    // A token may be for the driver of a volume, so the server looks that up.
+    // A token may be for the driver of a volume, so the server reads the
+    // driver.
     let driver =
         json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": "ebs.csi.aws.com"}});
     POOL.plane.admin().create(&driver).ok();
@@ -138,7 +140,7 @@ fn a_node_reads_what_its_own_pods_use() {
     let unbound = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}});
     refused(&node.post(&tokens("green"), &unbound), "not bound to a pod");
 
-    // What it may write of Pods, it may of its own.
+    // A node may write the status of its own Pods.
     let status = json!({"status": {"podIP": "10.64.0.9"}});
     let (own, other) = (path(green.last().unwrap()), path(blue.last().unwrap()));
     node.patch(&format!("{own}/status?dryRun=All"), &status).ok();
@@ -176,7 +178,8 @@ fn a_node_shows_no_pods_in_namespaces_of_tenants() {
     node.try_create(&mirror("kube-system")).ok();
     POOL.plane.until("the policy is in force", |_| !node.try_create(&mirror("t-blue")).is_ok());
     for namespace in ["t-blue", "t-red"] {
-        // Two policies refuse it; the API server shows the words of either.
+        // Two policies refuse it, and the API server shows the message of
+        // either.
         let answer = node.try_create(&mirror(namespace));
         let said = answer.message();
         assert!(answer.status == 422 || answer.status == 403, "{}: {said}", answer.status);
@@ -188,7 +191,8 @@ fn a_node_shows_no_pods_in_namespaces_of_tenants() {
 fn a_node_stays_whose_it_is() {
     let name = "ip-10-0-2-1";
     let itself = POOL.plane.node(name);
-    // As a kubelet registers: labels and taints come from the node group.
+    // The node as a kubelet registers it: labels and taints come from the node
+    // group.
     itself.create(&node(name, "red")).ok();
     POOL.plane.admin().create(&node("ip-10-0-2-2", "blue")).ok();
     let own = format!("/api/v1/nodes/{name}");
@@ -212,7 +216,7 @@ fn a_node_stays_whose_it_is() {
     for change in [json!({"spec": spec}), json!({"spec": {"taints": null}})] {
         refused(&itself.patch(&format!("{own}?dryRun=All"), &change), "is not allowed to modify taints");
     }
-    // Going away and joining anew would be the way around.
+    // Deletion and a new registration would get around the rule.
     refused(&itself.delete(&format!("{own}?dryRun=All")), "");
     let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": "gone", "uid": "0"}]);
     refused(&itself.patch(&format!("{own}?dryRun=All"), &json!({"metadata": {"ownerReferences": owner}})), "owner");

@@ -1,5 +1,5 @@
-//! Where Pods run (rows NODE-1 and NODE-2), by the real scheduler, on nodes
-//! that kwok plays.
+//! Placement of Pods (rows NODE-1 and NODE-2), by the real scheduler, on nodes
+//! that kwok simulates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,7 +30,7 @@ fn with_nodes() -> Baseline {
     baseline
 }
 
-/// A node as ringfence's node groups make it.
+/// A node, as ringfence's node groups make it.
 fn node(name: &str, tenant: Option<&str>) -> Value {
     let taints = |id: &str| ["NoSchedule", "NoExecute"].map(|e| json!({"key": "tenantID", "value": id, "effect": e}));
     let labels = tenant.map_or_else(|| json!({"ringfence.dev/role": "system"}), |id| json!({"tenantID": id}));
@@ -67,8 +67,8 @@ fn run(baseline: &Baseline, namespace: &str, app: &str, count: usize) -> Vec<Val
     pods(&baseline.plane.admin(), namespace, app)
 }
 
-/// Waits until the scheduler says that it finds no node for the Pods of an
-/// app, and gives its words.
+/// Waits until the scheduler says that it finds no node for the Pods of an app.
+/// Returns its message.
 fn pending(baseline: &Baseline, namespace: &str, app: &str) -> String {
     let unscheduled = |admin: &Api<'_>| {
         let pods = pods(admin, namespace, app);
@@ -81,7 +81,8 @@ fn pending(baseline: &Baseline, namespace: &str, app: &str) -> String {
     unscheduled(&admin).unwrap()["message"].as_str().unwrap().to_owned()
 }
 
-/// As a tenant writes it: no toleration, no selector, no security context.
+/// A Deployment as a tenant writes it: no toleration, no selector, no security
+/// context.
 fn deployment(namespace: &str, app: &str, replicas: u32) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": app, "namespace": namespace},
@@ -116,8 +117,8 @@ fn pods_land_on_their_own_tenants_nodes() {
     let why = pending(&NODES, "t-green", "web");
     assert!(why.starts_with("0/4 nodes are available"), "{why}");
 
-    // Pods of nobody: the scheduler keeps them out, and so does the taint
-    // where it isn't asked.
+    // Pods without a tenant: the scheduler doesn't place them, and without the
+    // scheduler the taint evicts them.
     let admin = plane.admin();
     admin.create(&deployment("default", "anybody", 5)).ok();
     assert_eq!(nodes_of(&run(&NODES, "default", "anybody", 5)), ["system-1"].into());
@@ -152,7 +153,7 @@ fn what_tries_to_cross_is_refused_or_stays_where_it_is() {
         refused(&red.try_create(&deployment), id);
     }
 
-    // Affinity only ever narrows what the selector leaves.
+    // Affinity can only reduce the nodes that the selector allows.
     let to = |key: &str, value: &str| {
         let term = json!({"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]});
         json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}})
@@ -193,11 +194,11 @@ spec:
 
 #[test]
 fn harmless_objects_run() {
-    // A cluster of its own: together with other tests' Pods they are more
-    // than the tenant's quota.
+    // The test has a cluster of its own: together with the Pods of other tests,
+    // its Pods would exceed the tenant's quota.
     let baseline = with_nodes();
     let (plane, blue) = (&baseline.plane, baseline.plane.tenant("blue"));
-    // In the place of the driver's provisioner.
+    // The test does the work of the driver's provisioner.
     for object in yaml(
         r#"
 apiVersion: storage.k8s.io/v1
@@ -236,7 +237,7 @@ spec:
     let job = "/apis/batch/v1/namespaces/t-blue/jobs/import";
     plane.until("the Job is complete", |_| blue.get(job).body["status"]["succeeded"] == 1);
 
-    // As if it had been due a while ago.
+    // The job is made due in the past.
     let cron = "/apis/batch/v1/namespaces/t-blue/cronjobs/report";
     let long_ago = json!({"status": {"lastScheduleTime": "2026-01-01T00:00:00Z"}});
     plane.admin().patch(&format!("{cron}/status"), &long_ago).ok();
@@ -247,14 +248,14 @@ spec:
     });
 
     run(&baseline, "t-blue", "scaled", 2);
-    // As `kubectl scale` does it.
+    // The same request as `kubectl scale`.
     let scale = "/apis/apps/v1/namespaces/t-blue/deployments/scaled/scale";
     blue.patch(scale, &json!({"spec": {"replicas": 3}})).ok();
     let scaled = run(&baseline, "t-blue", "scaled", 3);
     assert_eq!(nodes_of(&scaled), ["blue-1"].into());
 }
 
-/// Copies the templates, changing files as `change` says.
+/// Copies the templates. `change` edits each file.
 fn next_release(to: &Path, change: impl Fn(&str, String) -> String) {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates");
     for folder in ["manifests/cluster", "manifests/tenant"] {
@@ -266,7 +267,7 @@ fn next_release(to: &Path, change: impl Fn(&str, String) -> String) {
     }
 }
 
-/// Running Pods break it.
+/// A stricter rule that running Pods violate.
 const STRICTER: &str = r#"
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy

@@ -1,9 +1,9 @@
 //! The test pods of the Pod Security Standards, in a tenant's namespace.
 //!
-//! They are tried as their authors wrote them, but for what the standards
-//! don't look at: names without underscores (the server takes none), images
-//! from the tenant's registry, and where nothing is stamped, also node
-//! selector, toleration, pull policy and IDs, which the policies ask for.
+//! They are used as their authors wrote them, except for fields that the
+//! standards don't check: names without underscores (the server refuses them),
+//! images from the tenant's registry, and, if the version fills in nothing,
+//! node selector, toleration, pull policy and IDs, which the policies require.
 
 use std::fs;
 
@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::hostile::{Findings, Home, OLD_RED, RED, inputs, merged};
 use crate::support::kubernetes::{Answer, yaml};
 
-/// Which control of ours refuses what fails a check of the standards.
+/// The control of ours that refuses pods which fail a check of the standards.
 const CHECKS: [(&str, &str); 18] = [
-    // Its container has no security context at all.
+    // The container has no security context at all.
     ("allowprivilegeescalation3", "POD-1|POD-2"),
     ("allowprivilegeescalation", "POD-1"),
     ("apparmorprofile", "POD-6"),
@@ -25,7 +25,7 @@ const CHECKS: [(&str, &str); 18] = [
     ("hostprobesandhostlifecycle", "POD-5"),
     ("privileged", "POD-1"),
     ("procmount_restricted", "POD-1"),
-    // Without a user namespace, the server itself takes no other.
+    // Without a user namespace, the server itself refuses another procMount.
     ("procmount", "server"),
     ("restrictedvolumes", "POD-4"),
     ("runasnonroot", "POD-3"),
@@ -36,8 +36,8 @@ const CHECKS: [(&str, &str); 18] = [
     ("windowshostprocess", "POD-5"),
 ];
 
-/// What fails for nothing but a missing field, which is stamped: what comes
-/// out of it must pass. Anything else that fails is refused.
+/// Pods that only fail because of a missing field. The mutating policies fill
+/// it in, and the result must pass. All other failing pods must be refused.
 const STAMPED: [&str; 8] = [
     "allowprivilegeescalation2",
     "allowprivilegeescalation3",
@@ -49,24 +49,25 @@ const STAMPED: [&str; 8] = [
     "seccompprofile_restricted3",
 ];
 
-/// What the standards admit and we don't, and by which control.
+/// Pods that the standards admit and ringfence refuses, with the control.
 const STRICTER: [(&str, &str); 7] = [
-    // More than the tier's capabilities.
+    // The pod has more capabilities than the tier allows.
     ("pass/capabilities_baseline0", "POD-2"),
     // A user namespace is no reason to unmask /proc.
     ("pass/procmount1", "POD-1"),
-    // Only the tenant's own IDs.
+    // Only the tenant's own IDs are allowed.
     ("pass/runasuser0", "POD-3"),
-    // Only the tier's own profiles.
+    // Only the tier's own profiles are allowed.
     ("pass/seccompprofile_restricted1", "POD-6"),
     ("pass/seccompprofile_restricted2", "POD-6"),
-    // No label at all is the tenant's to choose.
+    // A tenant may not choose any SELinux label.
     ("pass/selinuxoptions1", "POD-7"),
-    // All nodes run Linux; the server takes none of what is stamped.
+    // All nodes run Linux. For a Windows pod, the server refuses the fields
+    // that are filled in.
     ("pass/base_windows", "server"),
 ];
 
-/// A test pod, for a tenant.
+/// A test pod, adapted to a tenant.
 struct Fixture {
     /// Such as `restricted/v1.36/fail/runasuser0`.
     path: String,
@@ -78,7 +79,7 @@ impl Fixture {
         self.path.rsplit('/').next().unwrap()
     }
 
-    /// The control that answers for the check that it is for.
+    /// The control that must refuse this pod.
     fn control(&self) -> &'static str {
         let check = CHECKS.iter().find(|(check, _)| self.name().starts_with(check));
         check.unwrap_or_else(|| panic!("{}: no check of this name", self.path)).1
@@ -117,9 +118,9 @@ fn fixtures(home: &Home, outcome: &str, mutates: bool) -> Vec<Fixture> {
     all
 }
 
-/// With what the policies ask for where nothing is stamped: what `restricted`
-/// looks at as well, or only what the standards don't look at. Fields that the
-/// author gave stay.
+/// Adds the fields that the policies require if the version fills in nothing.
+/// `restricted`: also the fields that the standard `restricted` checks. Fields
+/// of the author stay as they are.
 fn completed(home: &Home, mut pod: Value, restricted: bool) -> Value {
     let is_windows = pod["spec"]["os"]["name"] == "windows";
     let mut complete = home.complete();
@@ -137,7 +138,7 @@ fn completed(home: &Home, mut pod: Value, restricted: bool) -> Value {
         for its in pod["spec"][kind].as_array_mut().into_iter().flatten() {
             let mut container = container.clone();
             if its["securityContext"]["privileged"] == true {
-                // The server takes it with nothing but true.
+                // The server accepts only `true` for it.
                 container["securityContext"].as_object_mut().map(|c| c.remove("allowPrivilegeEscalation"));
             }
             *its = merged(container, its);
@@ -148,7 +149,7 @@ fn completed(home: &Home, mut pod: Value, restricted: bool) -> Value {
     pod
 }
 
-/// A namespace of no tenant where Pod Security alone decides.
+/// A namespace without a tenant, in which only Pod Security decides.
 fn standard(home: &Home, level: &str, version: &str) -> String {
     let name = format!("standard-{level}-{}", version.replace('.', "-"));
     home.admin().create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {
@@ -156,7 +157,8 @@ fn standard(home: &Home, level: &str, version: &str) -> String {
     name
 }
 
-/// Whether what was admitted is no longer what failed.
+/// Whether the admitted pod, after the policies changed it, passes the
+/// standard.
 fn passes_now(home: &Home, fixture: &Fixture, answer: &Answer) -> bool {
     let mut parts = fixture.path.split('/');
     let (level, version) = (parts.next().unwrap(), parts.next().unwrap());

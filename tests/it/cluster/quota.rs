@@ -1,5 +1,5 @@
-//! How much a tenant may have: what the API server itself says of the
-//! ResourceQuotas and the LimitRange.
+//! Limits of a tenant: how the API server itself enforces the ResourceQuotas
+//! and the LimitRange.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::baseline::{Baseline, POOL, SILO};
 use crate::support::kubernetes::{Answer, path};
 
-/// A tenant's object, as kept.
+/// A tenant's object, as the server stores it.
 fn kept(baseline: &Baseline, tenant: &str, kind: &str, name: &str) -> Value {
     baseline.plane.admin().get(&format!("/api/v1/namespaces/t-{tenant}/{kind}/{name}")).ok()
 }
 
-/// A pod of the tenant `red` that says nothing about resources.
+/// A pod of the tenant `red` without resource requests and limits.
 fn pod() -> Value {
     let container = json!({
         "name": "app", "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/app:1",
@@ -50,13 +50,13 @@ fn claim(name: &str, storage: &str) -> Value {
     })
 }
 
-/// What `red` would be told. Nothing is kept.
+/// The answer to `red`'s creation of the object, as a dry run.
 fn tried(object: &Value) -> Answer {
     counting("t-red", "tenant");
     POOL.plane.tenant("red").try_create(object)
 }
 
-/// Waits until a quota of the shared cluster counts.
+/// Waits until a quota of the shared cluster is enforced.
 fn counting(namespace: &str, quota: &str) {
     let path = format!("/api/v1/namespaces/{namespace}/resourcequotas/{quota}");
     POOL.plane.until("the quota counts", |admin| {
@@ -78,7 +78,7 @@ fn containers_that_say_nothing_get_limits() {
     let mut pod = pod();
     pod["spec"]["initContainers"] = json!([pod["spec"]["containers"][0].clone()]);
     pod["spec"]["initContainers"][0]["name"] = "first".into();
-    // Without a sizeLimit: the containers' limits bound it.
+    // The volume has no sizeLimit: the containers' limits apply.
     pod["spec"]["volumes"] = json!([{"name": "scratch", "emptyDir": {}}]);
     pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "scratch", "mountPath": "/scratch"}]);
     let admitted = tried(&pod).ok();
@@ -114,14 +114,14 @@ fn no_pod_is_larger_than_the_quota() {
         let answer = tried(&limited(count, json!({key: each})));
         refused(&answer, &["exceeded quota: tenant", &format!("limits.{key}="), &format!("requests.{key}=")]);
     }
-    // Said of the pod as a whole.
+    // Resources of the pod as a whole.
     let mut whole = pod();
     whole["spec"]["resources"] = json!({"limits": {"cpu": "7"}});
     refused(&tried(&whole), &["exceeded quota: tenant", "limits.cpu=7"]);
 }
 
-/// In a namespace of nobody's: in a tenant's, the admission policies are first
-/// to refuse.
+/// The test uses a namespace without a tenant. In a tenant's namespace the
+/// admission policies would refuse first.
 #[test]
 fn no_pod_keeps_other_tenants_pods_away() {
     let admin = POOL.plane.admin();
@@ -156,7 +156,7 @@ fn no_pod_keeps_other_tenants_pods_away() {
     }
 }
 
-/// The key by which a quota counts a kind, where it isn't `count/…`.
+/// Quota keys of kinds whose key isn't `count/…`.
 const OWN_KEYS: [&str; 2] = ["persistentvolumeclaims", "services"];
 
 fn key(group: &str, resource: &str) -> String {
@@ -188,7 +188,7 @@ fn every_kind_that_a_tenant_can_make_is_counted() {
                 }
             }
             assert!(kinds >= 10, "{role:#}");
-            // What controllers make of these.
+            // Objects that controllers make from these.
             for key in ["count/replicasets.apps", "count/controllerrevisions.apps", "count/pods"] {
                 assert!(hard[key].is_string(), "{id}: {key}");
             }
@@ -237,8 +237,8 @@ fn smallest(key: &str) -> Option<Value> {
     Some(object)
 }
 
-/// Copies of tenants' quotas in a namespace of nobody's, so that what is used
-/// up isn't missing elsewhere and nothing but the quota refuses.
+/// The test uses copies of the tenants' quotas in a namespace without a tenant:
+/// it uses up no quota of other tests, and only the quota can refuse.
 #[test]
 fn one_more_than_the_quota_is_refused() {
     let admin = POOL.plane.admin();
@@ -251,7 +251,8 @@ fn one_more_than_the_quota_is_refused() {
         let hard: BTreeMap<String, String> = serde_json::from_value(hard).unwrap();
         for (key, most) in hard.iter().filter(|(key, _)| keys.is_none_or(|keys| keys.contains(&key.as_str()))) {
             let Some(mut object) = smallest(key) else { continue };
-            // Alone, so that no other bound is met first.
+            // Each quota is tested alone, so that no other limit is reached
+            // first.
             let quota = json!({
                 "apiVersion": "v1", "kind": "ResourceQuota",
                 "metadata": {"name": "tenant", "namespace": namespace}, "spec": {"hard": {key: most}},

@@ -9,20 +9,21 @@ use serde_json::{Value, json};
 
 use crate::support::kubernetes::{ControlPlane, Options};
 
-/// The program that is measured: another build than the tests' own, if
-/// `RINGFENCE_BENCH_BIN` names one.
+/// The measured program: the build that `RINGFENCE_BENCH_BIN` names, or else
+/// the tests' own.
 fn program() -> String {
     std::env::var("RINGFENCE_BENCH_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ringfence").to_owned())
 }
 
-/// The sandbox in a process of its own, so that it isn't measured.
+/// The sandbox runs in a process of its own, so that it isn't measured.
 struct Aws(Child, String);
 
 impl Aws {
     fn start() -> Self {
         let mut child = Command::new(program())
             .args(["sandbox", "--listen=127.0.0.1:0", "--speed=100000"])
-            // Node groups in a cluster; roles and launch templates suffice.
+            // The quota of node groups in a cluster is raised. The quotas of
+            // roles and launch templates are sufficient.
             .args(["--quota=L-6D54EA21=300"])
             .stdout(Stdio::piped())
             .spawn()
@@ -68,7 +69,7 @@ fn requests_grow_with_what_changes() {
 #[ignore = "takes minutes; benches/report.py runs it"]
 fn two_hundred_tenants_on_one_cluster() {
     let figures = measure(200);
-    // Read by benches/report.py.
+    // benches/report.py reads this file.
     if let Some(file) = std::env::var_os("RINGFENCE_BENCH_OUT") {
         fs::write(file, json!(figures).to_string()).unwrap();
     }
@@ -90,7 +91,7 @@ fn measure(tenants: usize) -> Vec<Value> {
                 plane.admin().patch(&format!("/api/v1/namespaces/t-t{n:03}/resourcequotas/tenant"), &weaker).ok();
             }
         }
-        // `time` measures the program alone.
+        // `time` measures only the program.
         let output = Command::new("/usr/bin/env")
             .args(["bash", "-c", r#"TIMEFORMAT='cpu %U %S wall %R'; time "$@""#, "bash"])
             .arg(program())
@@ -120,7 +121,7 @@ fn measure(tenants: usize) -> Vec<Value> {
             .collect();
         let of = |action: &str| requests.get(action).and_then(Value::as_u64).unwrap_or_default();
         let all: u64 = requests.values().filter_map(Value::as_u64).sum();
-        // What is read, before and after, whatever changes.
+        // Reads before and after the changes. Their number is always the same.
         let reads = of("list") + of("discover");
         let written = of("apply");
         assert!(reads < 300, "{phase}: {reads} reads: {requests:?}");

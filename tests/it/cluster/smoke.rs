@@ -1,4 +1,4 @@
-//! The thin path: applied, and nothing differs.
+//! The shortest path: apply, and a plan without a difference.
 
 use super::baseline::{OLDER, POOL, SILO};
 

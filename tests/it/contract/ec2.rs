@@ -89,7 +89,7 @@ contracts! {
     ],
 }
 
-/// The address of what a contract makes.
+/// The address of a resource that a contract makes.
 fn at(name: &str) -> String {
     format!("tenant/1/silo/{name}")
 }
@@ -164,7 +164,7 @@ async fn tag_by_hand(aws: std::sync::Arc<ringfence::aws::Aws>, found: Found) {
     let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
     let call = aws.ec2.create_tags().resources(&found.id);
     call.tags(tag("cost-center", "mine")).tags(tag("extra", "")).send().await.unwrap();
-    // A controller's own tag is no drift.
+    // A tag of a controller isn't drift.
     let call = aws.ec2.create_tags().resources(&found.id);
     call.tags(tag("kubernetes.io/cluster/shop", "owned")).send().await.unwrap();
 }
@@ -202,8 +202,7 @@ async fn vpc(ground: &Ground) {
         .await;
 }
 
-/// Routes that somebody gives the table that came with the VPC, or in a table
-/// of theirs that they make the main one.
+/// Routes that somebody adds to the VPC's original route table, or to a table of their own that they make the main one.
 async fn main_table(ground: &Ground) {
     let kind = Vpc::new(ground.aws.clone());
     let gateways = InternetGateway::new(ground.aws.clone());
@@ -245,7 +244,7 @@ async fn main_table(ground: &Ground) {
     no_vpc(ground, &vpc).await;
 }
 
-/// The table that a VPC uses where a subnet has none of its own.
+/// The main route table of a VPC, which subnets without a table of their own use.
 async fn main_association(ground: &Ground, vpc: &str) -> (String, String) {
     let filter = |name: &str, value: &str| aws_sdk_ec2::types::Filter::builder().name(name).values(value).build();
     let tables = ground.aws.ec2.describe_route_tables().filters(filter("vpc-id", vpc)).send().await.unwrap();
@@ -264,8 +263,7 @@ async fn make_main(ground: &Ground, vpc: &str, table: &str) {
     call.route_table_id(table).send().await.unwrap();
 }
 
-/// A table of ours is the main one when it is to go, and the one that came
-/// with the VPC has been deleted.
+/// A table of ours is the main one and must be deleted, and the VPC's original table doesn't exist any more.
 async fn main_table_of_ours(ground: &Ground) {
     let kind = RouteTable::new(ground.aws.clone());
     let vpc = a_vpc(ground).await;
@@ -290,7 +288,7 @@ fn table_state(ground: &Ground, vpc: &Found, name: &str) -> route_table::State {
     }
 }
 
-/// Subnets in a block that was added by hand keep it.
+/// A CIDR block that was added by hand stays while subnets use it.
 async fn block_in_use(ground: &Ground) {
     let kind = Vpc::new(ground.aws.clone());
     let vpc = a_vpc(ground).await;
@@ -440,7 +438,7 @@ async fn route_table(ground: &Ground) {
             |_, found| async move { make_main(ground, found.state["vpc"].as_str().unwrap(), &found.id).await },
         )
         .drift("subnets", move |aws, found| async move {
-            // Moved to somebody's own table in our VPC, and another dissociated.
+            // One subnet is moved to somebody's own table in our VPC, and another is dissociated.
             let table = aws.ec2.create_route_table().vpc_id(&vpc_id).send().await.unwrap();
             let table = table.route_table().unwrap().route_table_id().unwrap().to_owned();
             let ours = aws.ec2.describe_route_tables().route_table_ids(&found.id).send().await.unwrap();
@@ -456,7 +454,7 @@ async fn route_table(ground: &Ground) {
         })
         .run()
         .await;
-    // Only empty of our subnets can that table go.
+    // That table can only be deleted when it has none of our subnets.
     let filter = |name: &str, value: &str| aws_sdk_ec2::types::Filter::builder().name(name).values(value).build();
     let left = ground.aws.ec2.describe_route_tables().filters(filter("vpc-id", &vpc.id)).send().await.unwrap();
     for table in left.route_tables().iter().filter(|t| t.associations().iter().all(|a| a.main() != Some(true))) {
@@ -731,7 +729,7 @@ async fn launch_template(ground: &Ground) {
         .run()
         .await;
 
-    // Many are read in one call, and each keeps its own data.
+    // Many templates are read in one call. Each must get its own data.
     let mut many = Vec::new();
     for size in 20..24 {
         let name = format!("nodes-{size}");
@@ -753,8 +751,7 @@ async fn launch_template(ground: &Ground) {
     no_vpc(ground, &vpc).await;
 }
 
-/// What a crash left behind after the create call itself is made whole by the
-/// next update.
+/// If a run crashes right after the create call, the next update completes the resource.
 async fn half_made(ground: &Ground) {
     let ec2 = &ground.aws.ec2;
     let (vpcs, groups) = (Vpc::new(ground.aws.clone()), SecurityGroup::new(ground.aws.clone()));
@@ -812,7 +809,7 @@ async fn completed(ground: &Ground, kind: &dyn Kind, name: &str, state: &impl se
     super::same(ground, kind, &want).await
 }
 
-/// The next generation stands beside the one that it replaces.
+/// The next generation exists beside the one that it replaces.
 async fn replacement(ground: &Ground) {
     let (groups, templates) = (SecurityGroup::new(ground.aws.clone()), LaunchTemplate::new(ground.aws.clone()));
     let vpc = a_vpc(ground).await;
@@ -836,8 +833,7 @@ async fn replacement(ground: &Ground) {
     no_vpc(ground, &vpc).await;
 }
 
-/// A create call that is sent again makes nothing more, where the API has
-/// client tokens.
+/// For APIs with client tokens, a repeated create call makes no second resource.
 async fn same_token(ground: &Ground) {
     let (nats, tables) = (NatGateway::new(ground.aws.clone()), RouteTable::new(ground.aws.clone()));
     let (endpoints, templates) = (VpcEndpoint::new(ground.aws.clone()), LaunchTemplate::new(ground.aws.clone()));
@@ -896,7 +892,7 @@ async fn twice(ground: &Ground, kind: &dyn Kind, name: &str, state: &impl serde:
     super::same(ground, kind, &want).await
 }
 
-/// An address that something still uses is asked for again later.
+/// The release of an address that is still in use is tried again later.
 async fn ip_in_use(ground: &Ground) {
     let (nats, ips) = (NatGateway::new(ground.aws.clone()), ElasticIp::new(ground.aws.clone()));
     let gateways = InternetGateway::new(ground.aws.clone());
@@ -920,8 +916,7 @@ async fn ip_in_use(ground: &Ground) {
     no_vpc(ground, &vpc).await;
 }
 
-/// What can't be deleted says who holds it; what our clusters left behind
-/// doesn't hold it.
+/// The error of a deletion names the resource that blocks it. Leftovers of our own clusters don't block it.
 async fn held_by_others(ground: &Ground) {
     let (groups, subnets) = (SecurityGroup::new(ground.aws.clone()), Subnet::new(ground.aws.clone()));
     let vpc = a_vpc(ground).await;
@@ -955,8 +950,8 @@ async fn held_by_others(ground: &Ground) {
     no_vpc(ground, &vpc).await;
 }
 
-/// What stands under our names without our tags is named with how to adopt it;
-/// adopted, it is ours.
+/// A resource with a name of ours but without our tags is named, with the command to adopt it. After that command it is
+/// ours.
 async fn foreign_names(ground: &Ground) {
     let (groups, templates) = (SecurityGroup::new(ground.aws.clone()), LaunchTemplate::new(ground.aws.clone()));
     let vpc = a_vpc(ground).await;

@@ -1,4 +1,4 @@
-//! Clusters and what lives and dies with them.
+//! Clusters and the resources in them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,11 +92,11 @@ fn wanted(address: &str, state: &impl Serialize) -> Wanted {
     Wanted { address: Address::new(address), state: serde_json::to_value(state).unwrap() }
 }
 
-/// What a cluster needs.
+/// The resources that a cluster needs.
 struct Site<'a> {
     ground: &'a Ground,
     vpc: String,
-    /// Three, in two zones.
+    /// Three subnets in two zones.
     subnets: Vec<String>,
     groups: Vec<String>,
     role: String,
@@ -157,7 +157,7 @@ impl<'a> Site<'a> {
         site
     }
 
-    /// The ARN of a role.
+    /// Makes a role and returns its ARN.
     async fn role(&self, name: &str, service: &str, policies: &[&str]) -> String {
         let name = format!("role-{name}");
         let state = iam_role::State {
@@ -309,7 +309,7 @@ async fn done(aws: &Aws, cluster: &str, update: &str) {
     }
 }
 
-/// As much of a cluster's life as moto has.
+/// A cluster's lifecycle, as far as moto supports it.
 async fn cluster_life(ground: &Ground) {
     let kind = EksCluster::new(ground.aws.clone());
     let site = Site::new(ground).await;
@@ -353,7 +353,8 @@ async fn cluster_key(ground: &Ground) {
     assert!(error.message.contains("can't be changed or taken away"), "{error}");
 }
 
-/// A cluster takes one update at a time: somebody else's is waited out.
+/// A cluster accepts one update at a time: an update of somebody else is waited
+/// for.
 async fn cluster_busy(ground: &Ground) {
     let kind = EksCluster::new(ground.aws.clone());
     let site = Site::new(ground).await;
@@ -458,15 +459,15 @@ async fn associate(aws: &Aws, cluster: &str, principal: &str) {
     call.policy_arn(access_policy("AmazonEKSClusterAdminPolicy")).send().await.unwrap();
 }
 
-/// Entries that somebody added to our cluster are drift; those of AWS, of
-/// nodes and of whoever runs this are left alone.
+/// Access entries that somebody added to our cluster are drift. Entries of AWS,
+/// of nodes and of the caller are left alone.
 async fn entries_by_hand(ground: &Ground) {
     let site = Site::new(ground).await;
     let cluster = site.cluster().await;
     let hand = site.role("hand", "ec2.amazonaws.com", &[]).await;
     let node = site.role("node", "ec2.amazonaws.com", &[]).await;
     let runner = site.role("runner", "ec2.amazonaws.com", &[]).await;
-    // A session's ARN doesn't tell the path of its role.
+    // A session's ARN doesn't have the path of its role.
     let caller = runner.replace(&format!("ringfence/{}/", ground.aws.tenancy), "");
     let aws = &Arc::new(Aws { caller, ..(*ground.aws).clone() });
     let kind = AccessEntry::new(aws.clone());
@@ -480,7 +481,8 @@ async fn entries_by_hand(ground: &Ground) {
     make(&runner).send().await.unwrap();
     associate(aws, &cluster.id, &hand).await;
 
-    // Of nodes' entries, one of our own role that no nodes have is left over.
+    // An entry for a node role of ours that no nodes use any more is a
+    // leftover.
     let seen = kind.observe(&Round::default(), &[]).await.unwrap();
     let [found, left] = seen.found.as_slice() else { panic!("{:#?}", seen.found) };
     assert_eq!(left.address, entry_address(&cluster.address, &node));
@@ -488,7 +490,8 @@ async fn entries_by_hand(ground: &Ground) {
     assert_eq!(found.address, entry_address(&cluster.address, &hand));
     assert_eq!(found.state["tags"], json!({}));
 
-    // Wanted, it is taken over; and the caller's is found like any other.
+    // If the spec wants the entry, it becomes ours. The caller's entry is found
+    // like any other.
     let (address, state) = (found.address.as_str(), entry_state(ground, &cluster, &hand));
     let own = entry_state(ground, &cluster, &runner);
     let all = [wanted(address, &state), wanted(&at("own"), &own)];
@@ -502,7 +505,8 @@ async fn entries_by_hand(ground: &Ground) {
     ground.unmake(&kind, &found).await;
 }
 
-/// An entry works only for the very role that it was made for.
+/// An access entry works only for the role for which it was made, not for a
+/// later role with the same name.
 async fn stale_entries(ground: &Ground) {
     let aws = &ground.aws;
     let (kind, roles) = (AccessEntry::new(aws.clone()), IamRole::new(aws.clone()));
@@ -525,7 +529,7 @@ async fn stale_entries(ground: &Ground) {
     let changes = ringfence::engine::diff::changes(&serde_json::to_value(&state).unwrap(), &found.state, kind.rules());
     assert!(matches!(changes.as_slice(), [c] if c.path == "stale" && c.replaces), "{changes:?}");
 
-    // The node group of the new role gets a new entry, and its nodes join.
+    // The node group with the new role gets a new entry, and its nodes join.
     group(&site, &cluster, &nodes, "t-1").await;
 }
 
@@ -602,8 +606,9 @@ async fn addon_degraded(ground: &Ground) {
     kind.update(&found, &want, &[]).await.unwrap();
     assert_eq!(settled(ground, &kind, &want).await.status, Status::Ready);
 
-    // Without nodes there is nowhere to run: that may pass while one waits,
-    // and is a failure when one looks later.
+    // Without nodes the add-on can't run. While a step waits, this counts as
+    // "in progress", because nodes may come. In a later reading it is a
+    // failure.
     let want = new(&at("metrics-server"), &addon_state(ground, &cluster, "metrics-server"));
     kind.create(&want).await.unwrap();
     ground.aws.clock.sleep(Duration::from_secs(300)).await;
@@ -623,7 +628,7 @@ async fn found_by(kind: &dyn Kind, want: &New) -> Found {
     kind.find(&[handle]).await.unwrap().remove(0).unwrap()
 }
 
-/// What becomes of something that is being made or changed.
+/// Waits until a resource is made or changed, and returns it.
 async fn settled(ground: &Ground, kind: &dyn Kind, want: &New) -> Found {
     loop {
         let found = found_by(kind, want).await;
@@ -813,8 +818,8 @@ async fn node_group(ground: &Ground) {
         .await;
 }
 
-/// A group follows its cluster's version, but for one whose template names the
-/// image: there the image decides.
+/// A node group follows its cluster's version, except if its launch template
+/// names an image: then the image decides.
 async fn group_follows_cluster(ground: &Ground) {
     let (kind, clusters) = (node_groups(&ground.aws), EksCluster::new(ground.aws.clone()));
     let templates = LaunchTemplate::new(ground.aws.clone());
@@ -864,8 +869,8 @@ async fn by_hand(aws: &Arc<Aws>, found: &Found, change: impl FnOnce(ConfigCall) 
     aws.clock.sleep(Duration::from_secs(300)).await;
 }
 
-/// As much of a node group's life as moto has, and a second generation beside
-/// the first.
+/// A node group's lifecycle, as far as moto supports it, and a second
+/// generation beside the first.
 async fn group_life(ground: &Ground) {
     let kind = node_groups(&ground.aws);
     let site = Site::new(ground).await;
@@ -942,7 +947,8 @@ async fn fargate_profile(ground: &Ground) {
         .await;
 }
 
-/// While one profile changes, another is refused in a way that is tried again.
+/// While one profile changes, EKS refuses a change of another one. That error
+/// is tried again.
 async fn profiles_one_at_a_time(ground: &Ground) {
     let kind = FargateProfile::new(ground.aws.clone());
     let site = Site::new(ground).await;
@@ -955,7 +961,7 @@ async fn profiles_one_at_a_time(ground: &Ground) {
     assert_eq!(kind.lane(&one.state), kind.lane(&two.state));
 }
 
-/// The log group of a cluster of ours is ours, and nobody else's is.
+/// The log group of our cluster is ours. Log groups of other clusters aren't.
 async fn logs_of_clusters(ground: &Ground) {
     let aws = &ground.aws;
     let kind = LogGroup::new(aws.clone());
@@ -1010,7 +1016,7 @@ async fn foreign_names(ground: &Ground) {
     assert!(!site.vpc.is_empty());
 }
 
-/// What EKS and the region offer.
+/// The versions and images that EKS and the region offer.
 async fn offers(ground: &Ground) {
     let aws = &ground.aws;
     let all = versions::cluster_versions(aws).await.unwrap();

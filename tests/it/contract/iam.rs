@@ -52,7 +52,7 @@ pub const LACKS: &[Lack] = &[
 ];
 
 contracts! {
-    // The sandbox has no instance profiles, which ringfence never makes.
+    // The sandbox can't create instance profiles, because ringfence never makes one.
     sandbox: [
         iam_role, role_half_made, service_linked_role, oidc_provider, kms_key, key_half_made, key_disabled,
         key_pending_deletion, log_group, log_group_key_refused, log_group_by_descent, foreign_names,
@@ -71,7 +71,7 @@ fn wanted(address: &str, state: &impl Serialize) -> Wanted {
     Wanted { address: Address::new(address), state: serde_json::to_value(state).unwrap() }
 }
 
-/// The tags with one changed, one added and one gone.
+/// The tags with one changed, one added and one removed.
 pub fn retagged(tags: &ringfence::aws::tags::Tags) -> ringfence::aws::tags::Tags {
     let mut tags = tags.clone();
     tags.insert("cost-center".to_owned(), "other".to_owned());
@@ -167,8 +167,7 @@ async fn iam_role(ground: &Ground) {
         .await;
 }
 
-/// A creation that stopped after CreateRole goes on; a second generation gets
-/// a name of its own.
+/// A creation that stopped after CreateRole is completed. A second generation gets a name of its own.
 async fn role_half_made(ground: &Ground) {
     let kind = IamRole::new(ground.aws.clone());
     let state = role_state(ground, "half");
@@ -186,7 +185,7 @@ async fn role_half_made(ground: &Ground) {
     assert_eq!(both.len(), 2);
     assert!(both.iter().all(|f| f.state == first.state));
 
-    // The name is taken by another address of ours.
+    // A resource of ours with another address has the name.
     let error = kind.create(&new(&at("other"), &role_state(ground, "half"))).await.unwrap_err();
     assert!(error.help.unwrap().contains(&at("half")));
     for found in &both {
@@ -211,7 +210,8 @@ async fn role_in_use(ground: &Ground) {
 
 async fn service_linked_role(ground: &Ground) {
     let kind = ServiceLinkedRole::new(ground.aws.clone());
-    // Roles go by their exact names; of those that moto makes up, Auto Scaling's is AWS's own.
+    // The name of the role must match exactly. moto makes up most service-linked role names; only Auto Scaling's is the
+    // same as AWS's.
     let service = if ground.has(LINKED_NAME) { "eks-nodegroup" } else { "autoscaling" };
     let state = service_linked_role::State { service: format!("{service}.amazonaws.com") };
     let new = new("tenancy/service-linked-role/linked", &state);
@@ -315,8 +315,7 @@ async fn kms_key(ground: &Ground) {
         .await;
 }
 
-/// A key whose alias was never written is found again, and a creation that
-/// failed on the way goes on with the key that it made.
+/// A key without its alias is found again. A creation that failed in between goes on with the key that it made.
 async fn key_half_made(ground: &Ground) {
     let kind = KmsKey::new(ground.aws.clone());
     let state = key_state(ground, "half");
@@ -356,8 +355,7 @@ async fn key_disabled(ground: &Ground) {
     ground.unmake(&kind, &found[0]).await;
 }
 
-/// A deletion that somebody else scheduled is called off. After our own the key
-/// counts as absent.
+/// A deletion that somebody else scheduled is cancelled. After our own deletion, the key counts as absent.
 async fn key_pending_deletion(ground: &Ground) {
     let kind = KmsKey::new(ground.aws.clone());
     let want = new(&at("lost"), &key_state(ground, "lost"));
@@ -422,7 +420,7 @@ async fn log_group(ground: &Ground) {
     ground.unmake(&keys, &key).await;
 }
 
-/// A key that doesn't admit CloudWatch Logs, or not yet.
+/// A key whose policy doesn't allow CloudWatch Logs, or doesn't allow it yet.
 async fn log_group_key_refused(ground: &Ground) {
     let (kind, keys) = (LogGroup::new(ground.aws.clone()), KmsKey::new(ground.aws.clone()));
     let key = ground.make(&keys, &at("closed"), &key_state(ground, "closed")).await;
@@ -432,7 +430,7 @@ async fn log_group_key_refused(ground: &Ground) {
     ground.unmake(&keys, &key).await;
 }
 
-/// EKS makes the group of a cluster's logs itself, without tags: it is ours.
+/// EKS itself makes the log group of a cluster, without tags. It counts as ours.
 async fn log_group_by_descent(ground: &Ground) {
     let kind = LogGroup::new(ground.aws.clone());
     let state = log_group::State {
@@ -451,7 +449,7 @@ async fn log_group_by_descent(ground: &Ground) {
     ground.unmake(&kind, &found[0]).await;
 }
 
-/// What stands under a name of ours without our tags is named and left alone.
+/// A resource with a name of ours but without our tags is named, and isn't changed.
 async fn foreign_names(ground: &Ground) {
     let aws: &Arc<Aws> = &ground.aws;
     let role = role_state(ground, "foreign");
@@ -498,8 +496,7 @@ async fn foreign_names(ground: &Ground) {
     aws.iam.delete_open_id_connect_provider().open_id_connect_provider_arn(arn).send().await.unwrap();
 }
 
-/// The kind calls what stands there foreign, says how to adopt it, and doesn't
-/// take it for made.
+/// Asserts that the kind reports the resource as foreign, says how to adopt it, and doesn't treat it as created.
 pub async fn is_foreign(ground: &Ground, kind: &dyn Kind, state: &impl Serialize, command: &str) {
     let want = new(&at("foreign"), state);
     let seen = kind.observe(&Round::default(), &[wanted(want.address.as_str(), state)]).await.unwrap();

@@ -1,8 +1,8 @@
-//! What every AWS kind owes the engine, tried on stand-ins for AWS: create,
-//! find, no difference, every change, every drift, delete.
+//! The contract between every AWS kind and the engine, tested on stand-ins for
+//! AWS: create, find, no difference, every change, every drift, delete.
 //!
-//! The sandbox and moto were written by different people from the same
-//! documentation: what both agree on is more than what either says.
+//! Different people wrote the sandbox and moto from the same documentation. If
+//! both agree, that is stronger evidence than one of them alone.
 
 mod ec2;
 mod eks;
@@ -28,21 +28,21 @@ use serde_json::Value;
 
 use crate::support;
 
-/// Something that moto 5.2.5 lacks: tried on the sandbox only.
+/// A feature that moto 5.2.5 lacks. It is tested on the sandbox only.
 pub struct Lack {
     /// A kind, or a part of its contract: `aws.vpc: what`.
     pub name: &'static str,
     pub reason: &'static str,
     /// The contract that it belongs to.
     pub contract: fn(&Ground) -> Boxed<'_, ()>,
-    /// What is in the message when that contract is tried on moto all the
+    /// A part of the failure's message if the contract runs on moto all the
     /// same.
     pub fails: &'static str,
 }
 
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What one file tries, and where.
+/// The contracts of one file, and the stand-ins for them.
 struct Contracts {
     sandbox: &'static [&'static str],
     moto: &'static [&'static str],
@@ -55,7 +55,7 @@ fn lacks() -> impl Iterator<Item = &'static Lack> {
     ALL.into_iter().flat_map(|(_, lacks)| lacks)
 }
 
-/// A kind's contract is named as the kind is.
+/// A kind's contract has the name of the kind.
 #[tokio::test]
 async fn every_kind_has_its_contract() {
     let aws = Ground::moto().await.aws;
@@ -84,7 +84,7 @@ async fn what_moto_is_said_to_lack_it_lacks() {
     }
 }
 
-/// Makes tests of functions `async fn name(ground: &Ground)`: one for each
+/// Makes tests from functions `async fn name(ground: &Ground)`: one for each
 /// stand-in.
 macro_rules! contracts {
     (sandbox: [$($sandbox:ident),* $(,)?], moto: [$($moto:ident),* $(,)?] $(,)?) => {
@@ -113,12 +113,13 @@ macro_rules! contracts {
 }
 pub(crate) use contracts;
 
-/// Where a contract is tried: a stand-in for AWS, and a tenancy of its own.
+/// The environment of a contract: a stand-in for AWS, and a tenancy of its own.
 pub struct Ground {
     pub aws: Arc<Aws>,
-    /// None is moto.
+    /// The sandbox. `None`: moto.
     sandbox: Option<Server>,
-    /// What is tried though moto lacks it.
+    /// A lack of moto that is tested all the same, to see that moto still lacks
+    /// it.
     despite: Option<&'static str>,
 }
 
@@ -128,7 +129,7 @@ impl Ground {
         Self { aws, sandbox: None, despite: None }
     }
 
-    /// A sandbox of its own, whose clock runs a thousand times as fast.
+    /// A sandbox of its own, whose clock runs a thousand times faster.
     pub async fn sandbox() -> Self {
         const SPEED: f64 = 1000.0;
         let options = Options { speed: SPEED, record: support::record(), ..Options::default() };
@@ -137,12 +138,12 @@ impl Ground {
         Self { aws, sandbox: Some(server), despite: None }
     }
 
-    /// False if this is moto and moto lacks it.
+    /// False if the stand-in is moto and lacks the feature.
     pub fn has(&self, name: &str) -> bool {
         self.sandbox.is_some() || self.despite == Some(name) || !lacks().any(|lack| lack.name == name)
     }
 
-    /// The tags that the desired state of the resource at `address` carries.
+    /// The tags in the desired state of the resource at `address`.
     pub fn tags(&self, address: &str) -> tags::Tags {
         let mut tags = tags::ownership(&self.aws.tenancy, &self.aws.scope.region, &Address::new(address));
         tags.insert("Name".to_owned(), address.replace('/', "-"));
@@ -150,20 +151,20 @@ impl Ground {
         tags
     }
 
-    /// Makes something that a contract needs, and waits until it can be used.
+    /// Makes a resource that a contract needs, and waits until it is ready.
     pub async fn make(&self, kind: &dyn Kind, address: &str, state: &impl Serialize) -> Found {
         let new = new(address, state);
         let made = kind.create(&new).await.unwrap_or_else(|e| panic!("{address}: create: {e}"));
         self.ready(kind, &new, &made.id).await
     }
 
-    /// Deletes it again, and waits until it is gone.
+    /// Deletes a resource, and waits until it is gone.
     pub async fn unmake(&self, kind: &dyn Kind, found: &Found) {
         kind.delete(found).await.unwrap_or_else(|e| panic!("{}: delete: {e}", found.address));
         self.gone(kind, found).await;
     }
 
-    /// All that `observe` lists at `address`.
+    /// All resources at `address` that `observe` returns.
     pub async fn observed(&self, kind: &dyn Kind, address: &Address) -> Vec<Found> {
         let observation = kind.observe(&Round::default(), &[]).await;
         let observation = observation.unwrap_or_else(|e| panic!("{address}: observe: {e}"));
@@ -196,7 +197,7 @@ impl Ground {
         }
     }
 
-    /// Waits before the next look, or gives up.
+    /// Waits before the next reading. Panics after a time limit.
     async fn again(&self, start: Duration, what: &str) {
         let waited = self.aws.clock.wall() - start;
         assert!(waited < Duration::from_secs(60), "{what} after {waited:?}");
@@ -214,9 +215,9 @@ pub struct Contract<'a> {
 }
 
 enum Trial<'a> {
-    /// The desired state becomes this one.
+    /// The desired state changes to this one.
     Update(Value),
-    /// Somebody does this by hand.
+    /// Somebody makes this change by hand.
     Drift(Box<dyn FnOnce(Arc<Aws>, Found) -> Boxed<'a, ()> + Send + 'a>),
 }
 
@@ -226,14 +227,14 @@ impl<'a> Contract<'a> {
         Self { ground, kind, address, state, trials: Vec::new() }
     }
 
-    /// The spec comes to want `state`, which differs at `path`.
+    /// Adds a trial: the spec now wants `state`, which differs at `path`.
     pub fn update(mut self, path: &'a str, state: &impl Serialize) -> Self {
         self.trials.push((path, Trial::Update(serde_json::to_value(state).unwrap())));
         self
     }
 
-    /// Somebody changes something by hand, which must show at `path` and be
-    /// put back.
+    /// Adds a trial: somebody makes a change by hand. It must show at `path`,
+    /// and the next update must revert it.
     pub fn drift<F, Fut>(mut self, path: &'a str, by_hand: F) -> Self
     where
         F: FnOnce(Arc<Aws>, Found) -> Fut + Send + 'a,
@@ -243,7 +244,7 @@ impl<'a> Contract<'a> {
         self
     }
 
-    /// A part of the contract that moto may lack, by its name in the table.
+    /// A part of the contract that moto may lack, with its name in the table.
     pub fn part(self, name: &str, trials: impl FnOnce(Self) -> Self) -> Self {
         if self.ground.has(name) { trials(self) } else { self }
     }
@@ -305,7 +306,7 @@ async fn only(ground: &Ground, kind: &dyn Kind, address: &Address) -> Found {
     all.remove(0)
 }
 
-/// The only resource at the address, which is as wanted.
+/// The only resource at the address. Asserts that it is as wanted.
 async fn same(ground: &Ground, kind: &dyn Kind, want: &New) -> Found {
     let found = only(ground, kind, &want.address).await;
     assert_eq!(found.generation, want.generation, "{}", kind.name());

@@ -1,16 +1,16 @@
-//! A teardown that somebody else's things are in the way of: it takes what it
-//! may, says soon what it may not and why, and ends once that is out of the
-//! way.
+//! A destroy that resources of somebody else block. It deletes everything that
+//! it may, soon says what it can't delete and why, and succeeds after the
+//! blocking resource is removed.
 
 use aws_sdk_ec2::types::{IpPermission, UserIdGroupPair};
 
 use super::*;
 
-/// What is in the way, as it is named, and how it is taken away.
+/// The blocking resource: its name in messages, and how to remove it.
 type Removal = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Hold {
-    /// The address that can't be deleted for it.
+    /// The address whose deletion is blocked.
     of: &'static str,
     named: Vec<String>,
     remove: Box<dyn FnOnce() -> Removal + Send>,
@@ -30,7 +30,8 @@ async fn aws(ground: &Ground) -> Arc<Aws> {
     ground.session().await.unwrap().aws.clone()
 }
 
-/// An apply, `plant`, a destroy that is blocked, and another once it isn't.
+/// Runs an apply, `plant`, a blocked destroy, and another destroy after the
+/// blocking resource is removed.
 async fn blocked(spec: &str, what: &str, plant: impl AsyncFnOnce(&Ground) -> Hold) {
     let ground = Ground::new(spec);
     ground.undisturbed(&apply()).await;
@@ -45,10 +46,12 @@ async fn blocked(spec: &str, what: &str, plant: impl AsyncFnOnce(&Ground) -> Hol
         assert!(said.contains(name), "{what}: {said}");
     }
     assert!(error.help.as_deref().is_some_and(|help| help.contains("run the same command")), "{error:?}");
-    // Long enough for what goes by itself, and no half-hour.
+    // The destroy waits long enough for resources that disappear by themselves,
+    // but not half an hour.
     let took = report.took.as_secs();
     assert!(took < 45 * 60, "{what}: {took} s");
-    // The rest is gone but for what it stands in.
+    // Everything else is deleted, except the resources that contain the
+    // blocking one.
     let left: Vec<_> = report.left().map(|line| line.address.to_string()).collect();
     let session = ground.session().await.unwrap();
     let (_, plan) = session.plan(&destroy(), false).await.unwrap();
@@ -64,7 +67,7 @@ async fn blocked(spec: &str, what: &str, plant: impl AsyncFnOnce(&Ground) -> Hol
     note(&format!("destroy, held by {what}"), 1, "the rest gone, the holder named; gone once it is removed");
 }
 
-/// A security group of somebody else's in our VPC, as load balancers have.
+/// Makes a security group of somebody else in our VPC, as for load balancers.
 async fn foreign_group(aws: &Aws, vpc: &str, name: &str) -> String {
     let made = aws.ec2.create_security_group().vpc_id(vpc).group_name(name).description("theirs").send().await;
     made.unwrap().group_id().unwrap().to_owned()
@@ -150,7 +153,8 @@ async fn a_node_group_of_somebody_else() {
         let text = |field: &str| state[field].as_str().unwrap().to_owned();
         let subnets = state["subnets"].as_array().unwrap().iter().map(|s| s.as_str().unwrap().to_owned()).collect();
         let aws = session.aws.clone();
-        // A role of their own: ours go.
+        // The foreign resource gets a role of its own, because our roles are
+        // deleted.
         let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
         let role = aws.iam.create_role().role_name("theirs").assume_role_policy_document(trust).send().await.unwrap();
         let role = role.role().unwrap().arn().to_owned();
@@ -171,7 +175,7 @@ async fn a_node_group_of_somebody_else() {
     .await;
 }
 
-/// What our own clusters leave behind is taken down with them.
+/// Interfaces that our own clusters leave behind are deleted with them.
 #[tokio::test(flavor = "multi_thread")]
 async fn interfaces_of_pods_hold_up_nothing() {
     let ground = Ground::new(&alone("premium"));

@@ -1,4 +1,4 @@
-//! Many runs at once on one tenancy: one works, the others wait.
+//! Many runs at the same time on one tenancy: one works, the others wait.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -10,10 +10,11 @@ use super::*;
 
 const MANY: usize = 8;
 
-/// So slow that a heartbeat isn't missed on a busy computer.
+/// Slow enough that no heartbeat is missed on a busy computer.
 const PACE: f64 = 20.0;
 
-/// All get the lock in the end, one at a time, and nobody waits for itself.
+/// Asserts that all runs get the lock, one at a time, and that no run waits for
+/// its own lock.
 async fn take_turns(script: &str) {
     let ground = Ground::at(&alone("premium"), PACE);
     ground.faults(script);
@@ -28,7 +29,7 @@ async fn take_turns(script: &str) {
             let hour = Duration::from_secs(3600);
             let lock = store.take(me.trim_matches('`'), LEASE, hour, &say).await.unwrap();
             assert_eq!(inside.fetch_add(1, SeqCst), 0, "two work at once");
-            // Works until the others can see it.
+            // Works until the other runs can see its lock.
             while !store.list().await.unwrap().iter().any(|seen| seen.holder().contains(&me)) {
                 aws.clock.sleep(Duration::from_secs(1)).await;
             }
@@ -67,7 +68,8 @@ impl Guard for Never {
     }
 }
 
-/// Whatever a kind calls, at AWS or in a cluster, to create, change or delete.
+/// Every call of every kind that creates, changes or deletes, at AWS and in
+/// clusters, is refused after the lock is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn that_may_not_write_change_nothing_anywhere() {
     let mut ground = Ground::new(&three_tiers());

@@ -1,5 +1,4 @@
-//! What somebody changes by hand: the plan names it, field by field, and the
-//! next apply undoes it.
+//! Changes by hand: the plan names each field, and the next apply reverts them.
 
 use aws_sdk_ec2::types::{
     AttributeBooleanValue, IpPermission, IpRange, LaunchTemplateInstanceMetadataOptionsRequest,
@@ -35,7 +34,7 @@ async fn what_is_changed_by_hand_is_named_and_undone() {
     let silo = |what: &str| format!("tenant/12345/silo/{what}");
     let mut wanted: Vec<(String, &str)> = Vec::new();
 
-    // A door into the tenant's nodes.
+    // An ingress rule to the tenant's nodes.
     let group = silo("security-group");
     let open = IpRange::builder().cidr_ip("0.0.0.0/0").build();
     let rule = IpPermission::builder().ip_protocol("tcp").from_port(22).to_port(22).ip_ranges(open).build();
@@ -43,7 +42,7 @@ async fn what_is_changed_by_hand_is_named_and_undone() {
     call.send().await.unwrap();
     wanted.push((group, "ingress"));
 
-    // A way out past the NAT gateway.
+    // A route that doesn't use the NAT gateway.
     let table = silo("route-table/private-a");
     let gateway = id(&silo("internet-gateway"));
     let call = aws.ec2.create_route().route_table_id(id(&table)).destination_cidr_block("198.51.100.0/24");
@@ -70,7 +69,7 @@ async fn what_is_changed_by_hand_is_named_and_undone() {
         .unwrap();
     wanted.push((vpc, "tags"));
 
-    // More than a node may.
+    // A policy that gives nodes more permissions.
     let role = silo("role/nodes");
     let call = aws.iam.attach_role_policy().role_name(id(&role));
     call.policy_arn("arn:aws:iam::aws:policy/AdministratorAccess").send().await.unwrap();
@@ -92,7 +91,7 @@ async fn what_is_changed_by_hand_is_named_and_undone() {
     aws.logs.put_retention_policy().log_group_name(id(&logs)).retention_in_days(1).send().await.unwrap();
     wanted.push((logs, "retention"));
 
-    // The nodes without their taint, for the next pod of anybody.
+    // The nodes lose their taint, so pods of any tenant could run there.
     let nodes = "tenant/23456/pool/shared-1/node-group".to_owned();
     let (cluster, name) = (field(&nodes, "cluster"), found(&nodes).outputs["name"].clone());
     let taints = found(&nodes).state["taints"].as_array().unwrap().clone();
@@ -109,14 +108,14 @@ async fn what_is_changed_by_hand_is_named_and_undone() {
     call.scaling_config(scaling).send().await.unwrap();
     wanted.extend([(nodes.clone(), "taints"), (nodes, "max")]);
 
-    // The API server for everybody.
+    // The API server becomes public.
     let shared = "pool/shared-1/cluster".to_owned();
     let open = VpcConfigRequest::builder().endpoint_public_access(true).build();
     let call = aws.eks.update_cluster_config().name(id(&shared)).resources_vpc_config(open);
     call.send().await.unwrap();
     wanted.push((shared.clone(), "endpoint_public"));
 
-    // A tenant's people as administrators of the cluster that they share.
+    // Users of a tenant become administrators of the shared cluster.
     let entry = look.observed.found.keys().find(|a| a.as_str().starts_with("tenant/23456/pool/shared-1/access"));
     if let Some(entry) = entry.map(ToString::to_string) {
         let scope = AccessScope::builder().r#type(AccessScopeType::Cluster).build();
@@ -127,7 +126,7 @@ async fn what_is_changed_by_hand_is_named_and_undone() {
         wanted.push((entry, "policies"));
     }
 
-    // Nodes that hand out their role to every pod.
+    // New nodes give their role's credentials to every pod (IMDS hop limit).
     let template = silo("launch-template");
     let options = LaunchTemplateInstanceMetadataOptionsRequest::builder().http_put_response_hop_limit(2).build();
     let data = RequestLaunchTemplateData::builder().metadata_options(options).build();
@@ -154,7 +153,7 @@ async fn what_is_changed_by_hand_is_named_and_undone() {
         assert!(seen.iter().any(named), "{address}: {field} isn't in {seen:#?}");
     }
     let touched: std::collections::BTreeSet<&str> = plan.steps.iter().map(|s| s.address.as_str()).collect();
-    // It follows its launch template.
+    // The node group changes with its launch template.
     let follows = "tenant/12345/silo/node-group";
     let others: Vec<_> = touched
         .iter()
@@ -162,15 +161,15 @@ async fn what_is_changed_by_hand_is_named_and_undone() {
         .filter(|a| !wanted.iter().any(|(address, _)| address == *a))
         .collect();
     assert!(others.is_empty(), "{others:?}");
-    // Undone all the same if every answer to it is lost once.
+    // The changes are reverted even if each answer is lost once.
     ground.faults("faults: [{only: changes, first: true, after: drop}]");
     ground.undisturbed(&apply()).await;
     ground.faults("{}");
     let (_, after) = ground.session().await.unwrap().plan(&apply(), false).await.unwrap();
     assert!(after.is_empty(), "{:?}", changes(&after));
     let mut differences = calm.estate().differences(&ground.estate());
-    // Versions of a launch template stay, and what EKS tells of updates; taints
-    // are a set.
+    // Old versions of a launch template and EKS's records of updates stay.
+    // Taints are a set without an order.
     let told = ["launch", "ersion", "/updates: ", "/taints/"];
     differences.retain(|line| !told.iter().any(|what| line.contains(what)));
     assert!(differences.is_empty(), "{differences:#?}");

@@ -1,5 +1,6 @@
-//! What a sandbox holds, in a form in which two estates can be compared that were made in another order: ids are
-//! replaced by the address of what they name, and times, addresses of interfaces and random names by a word.
+//! The state of a sandbox in a form in which two estates can be compared, even if they were made in a different order.
+//! Ids are replaced by the address of their resource. Times, addresses of interfaces and random names are replaced by a
+//! word.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -8,10 +9,11 @@ use regex::{Captures, Regex};
 use ringfence::sandbox::Server;
 use serde_json::{Map, Value};
 
-/// Longer than anything that AWS keeps of what is gone: client tokens, NAT gateways, keys until their window is over.
+/// Longer than AWS keeps traces of deleted resources: client tokens, NAT gateways, keys until their waiting period
+/// ends.
 const AFTERLIFE: f64 = 40.0 * 86_400.0;
 
-/// What the server holds, once everything that is on its way is there.
+/// The state of the server after all transitions have ended.
 pub fn settled(server: &Server) -> Estate {
     server.advance(AFTERLIFE);
     Estate::of(server.dump())
@@ -27,11 +29,11 @@ static UUID: LazyLock<Regex> =
 static UNIQUE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b(A[A-Z]{3}[A-Z2-7]{17}|[0-9A-F]{32})\b").unwrap());
 static TIME: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)").unwrap());
-/// Of interfaces and NAT gateways: in the order in which they were made.
+/// IP and MAC addresses of interfaces and NAT gateways, which depend on the order of creation.
 static PLACE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"\b((54|10)\.\d+\.\d+\.\d+\b(?:[^/]|$)|ip-10-\d+-\d+-\d+|([0-9a-f]{2}:){5}[0-9a-f]{2})").unwrap()
 });
-/// Security groups that EKS names, and Pod Identity associations.
+/// Ids of Pod Identity associations, and names of security groups that EKS makes.
 static OF_EKS: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"(eks-cluster-sg-[a-z0-9-]+-|\ba-)[0-9a-z]{10}(?:[0-9a-z]{7})?\b").unwrap());
 static ENDPOINT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"vpce-[^.]+\.").unwrap());
@@ -53,14 +55,14 @@ impl Estate {
         Self(normal(&dump, &names))
     }
 
-    /// Addresses with how often each stands in tags.
+    /// Addresses, with the number of times that each occurs in tags.
     pub fn addresses(&self) -> BTreeMap<String, usize> {
         let mut all = BTreeMap::new();
         count(&self.0, &mut all);
         all
     }
 
-    /// Where two estates differ, in words.
+    /// The differences of two estates, as lines of text.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut all = Vec::new();
         differ(&self.0, &other.0, "", &mut all);
@@ -68,7 +70,7 @@ impl Estate {
     }
 }
 
-/// Finds the addresses of ids: an object that carries our tags is called by its address.
+/// Collects the addresses of ids: an object with our tags gets its address as name.
 fn name(value: &Value, key: Option<&str>, names: &mut BTreeMap<String, String>) {
     let Value::Object(members) = value else {
         if let Value::Array(list) = value {
@@ -100,13 +102,13 @@ fn normal(value: &Value, names: &BTreeMap<String, String>) -> Value {
                     !["uid", "resourceVersion", "certificateAuthority", "managedFields", "ids"].contains(&key.as_str())
                 })
                 .map(|(key, one)| (plain(key, names), normal(one, names)))
-                // Nothing under a name is no more than nothing.
+                // An empty member is the same as a missing one.
                 .filter(|(_, one)| *one != Value::Null && one.as_object().is_none_or(|members| !members.is_empty()))
                 .collect();
             all.sort_by_cached_key(|(key, one)| (key.clone(), one.to_string()));
             let mut object = Map::new();
             for (key, one) in all {
-                // What has no name of its own is told apart by what it is.
+                // Objects without a name are numbered, after their kind.
                 let same = (0..).map(|n| if n == 0 { key.clone() } else { format!("{key} {n}") });
                 let free = same.into_iter().find(|key| !object.contains_key(key)).unwrap();
                 object.insert(free, one);
@@ -118,7 +120,7 @@ fn normal(value: &Value, names: &BTreeMap<String, String>) -> Value {
 }
 
 fn plain(text: &str, names: &BTreeMap<String, String>) -> String {
-    // Documents keep their order and are compared as they stand.
+    // JSON documents in strings keep their order and are compared as text.
     let text = ENDPOINT.replace_all(text, "<endpoint>.");
     let text = OF_EKS.replace_all(&text, "$1<id>");
     let text = ID.replace_all(&text, |found: &Captures| {

@@ -4,19 +4,19 @@ use ringfence::aws::lock::LEASE;
 
 use super::*;
 
-/// More than a computer has processors, because each waits now and then.
+/// More than the number of processors, because each run waits from time to time.
 const AT_ONCE: usize = 4;
 
-/// What is begun with, and what is wanted of it.
+/// A case: the state at the start, and the expected result.
 struct Case {
     name: &'static str,
     spec: String,
     policy: Policy,
     begin: Option<Vec<u8>>,
-    /// What an undisturbed run leaves.
+    /// The result of an undisturbed run.
     wanted: Estate,
-    /// What a run leaves that dies after each change; before the next one is
-    /// the same to AWS.
+    /// For each change, the state that a run leaves if it dies after that change. To die before the next change leaves
+    /// the same state.
     left: Vec<Vec<u8>>,
 }
 
@@ -29,21 +29,20 @@ impl Case {
         Arc::new(Self { name, spec, policy, begin, wanted: ground.estate(), left })
     }
 
-    /// The next run goes on from there, and ends where an undisturbed one does.
+    /// Asserts that the next run converges to the result of an undisturbed one.
     async fn goes_on(&self, ground: &Ground, from: &str) {
         ground.undisturbed(&self.policy).await;
         let differences = self.wanted.differences(&ground.estate());
         assert!(differences.is_empty(), "{}, {from}: {differences:#?}", self.name);
     }
 
-    /// The next run after one that died right after its change `k`.
+    /// The next run after one that died directly after its change `k`.
     async fn died_after(&self, k: usize) {
         let ground = Ground::begun(&self.spec, self.left.get(k).map(Vec::as_slice));
         self.goes_on(&ground, &format!("after change {} of {}", k + 1, self.left.len())).await;
     }
 
-    /// The run is killed where it stands: it is dropped right before its change
-    /// `k` is done, or right after.
+    /// Kills a run: its future is dropped directly before its change `k`, or directly after it.
     async fn dies(&self, k: usize, when: &str) {
         let ground = Ground::begun(&self.spec, self.begin.as_deref());
         ground.faults(&format!("faults: [{{only: changes, nth: {k}, {when}: die}}]"));
@@ -52,13 +51,14 @@ impl Case {
             ended = ground.run(&self.policy) => panic!("{}: no change {k} in {ended:?}", self.name),
             _ = died.wait_for(|died| *died) => {}
         }
-        // What the dead one had sent and nobody had read yet must not be done later: its lease would have ended by then.
+        // Requests that the dead run had sent and that the server had not read yet must not be carried out later. In
+        // reality, its lease would have ended by then.
         let left = ground.server.snapshot().unwrap();
         let next = Ground::begun(&self.spec, Some(&left));
         self.goes_on(&next, &format!("killed right {when} change {k}")).await;
     }
 
-    /// Dies at each change in turn.
+    /// Kills a run at each change, one after the other.
     async fn dies_everywhere(self: Arc<Self>) {
         let changes = self.left.len();
         assert!(changes > 20, "{}: only {changes} changes", self.name);
@@ -69,7 +69,7 @@ impl Case {
         })
         .await;
         note(&format!("kill -9 around every change: {}", self.name), changes + 1, "as undisturbed");
-        // What a dropped run leaves, rather than what its calls did.
+        // A sample of really dropped runs, because the states above are only those after its calls.
         let sample: Vec<_> = (1..changes).step_by(29).flat_map(|k| [(k, "before"), (k, "after")]).collect();
         let tried = sample.len();
         at_once(AT_ONCE, sample, |(k, when)| {
@@ -113,8 +113,8 @@ async fn changing_replacing_and_removing() {
     case.dies_everywhere().await;
 }
 
-/// Killed, and the next run reads what is half a minute old: the lock's lease
-/// has ended by then, and no longer is what was made before it unknown.
+/// A killed run, and reads that lag by half a minute. When the lock's lease has ended, the next run can see everything
+/// that the dead one made.
 #[tokio::test(flavor = "multi_thread")]
 async fn dying_where_reads_lag() {
     let case = Case::new("apply, silo, reads behind", alone("premium"), apply(), None).await;

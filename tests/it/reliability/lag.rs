@@ -1,4 +1,5 @@
-//! Reads that don't know yet what was changed, and checks that don't either.
+//! Eventual consistency: reads, and checks of other calls, that don't see
+//! recent changes.
 
 use super::*;
 

@@ -1,11 +1,11 @@
-//! What can't succeed ends soon and says so; what is asked to slow down does.
+//! A step that can't succeed ends soon with an error. A client that is throttled slows down.
 
 use aws_sdk_ec2::types::Tag;
 use ringfence::engine::error::Class;
 
 use super::*;
 
-/// What failed, in words; the rest is skipped or done.
+/// The errors of the failed steps. All other steps are done or skipped.
 async fn failures(ground: &Ground) -> Vec<String> {
     let report = ground.run(&apply()).await.unwrap();
     report
@@ -33,8 +33,8 @@ async fn a_terminal_error_is_not_retried() {
     note("a terminal error (denied, quota, invalid): tried once", 3, "named, and the next run goes on");
 }
 
-/// EKS calls a permission that its caller lacks an invalid request; a profile
-/// in progress it calls a resource in use.
+/// EKS answers a missing permission of the caller with InvalidRequestException, and a change of another profile in
+/// progress with ResourceInUseException.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fargate_profile_that_may_not_be_made_is_tried_once() {
     let ground = Ground::new(&three_tiers());
@@ -46,8 +46,7 @@ async fn a_fargate_profile_that_may_not_be_made_is_tried_once() {
     assert_eq!(ground.server.struck().0, 1);
 }
 
-/// What AWS says of what it doesn't know yet, a few times each (sources:
-/// `aws::error::class`).
+/// AWS's errors about resources that it doesn't know yet, each answered a few times (sources: `aws::error::class`).
 #[tokio::test(flavor = "multi_thread")]
 async fn what_aws_does_not_know_yet_is_waited_for() {
     let said = [
@@ -123,8 +122,8 @@ async fn retries_end_in_a_report() {
     );
 }
 
-/// `calls` changes at once, through one client, where EC2 grants so many; how
-/// many were throttled on the way.
+/// Sends `calls` changes at once through one client, with EC2's token bucket set to `tokens`. Returns how many were
+/// throttled.
 async fn burst(calls: usize, tokens: &str, speed: f64) -> u64 {
     let ground = Ground::at(&alone("premium"), speed);
     let aws = ground.session().await.unwrap().aws;
@@ -135,7 +134,7 @@ async fn burst(calls: usize, tokens: &str, speed: f64) -> u64 {
     let all = (0..calls).map(|n| {
         let call = aws.ec2.create_tags().resources(vpc).tags(tag(n));
         async move {
-            // As the executor does: the SDK's own retries may be used up by other tests of this process.
+            // Retries like the executor: other tests of this process may have used up the SDK's own retries.
             for _ in 0..20 {
                 if call.clone().send().await.is_ok() {
                     return;
@@ -148,17 +147,18 @@ async fn burst(calls: usize, tokens: &str, speed: f64) -> u64 {
     ground.server.struck().0
 }
 
-/// "Request throttling for the Amazon EC2 API": changes, each operation.
+/// "Request throttling for the Amazon EC2 API": the bucket of each operation that changes something.
 #[tokio::test(flavor = "multi_thread")]
 async fn published_limits_are_kept() {
     let throttled = burst(200, "{burst: 50, rate: 5}", 10.0).await;
-    // A busy computer sends in bunches; without a pace of our own it is most of them.
+    // A busy computer sends calls in bunches, so some are throttled. Without our own token bucket, most of them would
+    // be.
     assert!(throttled < 40, "{throttled} throttled");
     note("200 changes at once under EC2's published token bucket", 1, &format!("{throttled} throttled"));
 }
 
-/// As where somebody else uses up most of an account's: what was sent at once
-/// is refused, and then the pace is that of AWS.
+/// As if others used most of the account's rate. The first calls are throttled, and then the client has learned the
+/// rate.
 #[tokio::test(flavor = "multi_thread")]
 async fn narrower_limits_are_learned() {
     let throttled = burst(45, "{burst: 5, rate: 0.5}", 50.0).await;

@@ -1,9 +1,10 @@
-//! Answers that get lost after the work was done.
+//! Answers that are lost after the call was carried out.
 
 use super::*;
 
-/// Every change is done, and its answer lost, once: applied, changed and taken
-/// down all the same, with nothing twice.
+/// The first answer to each change is lost, although the change is made.
+/// Create, change and destroy succeed all the same, and no resource is made
+/// twice.
 async fn once(what: &str) {
     lives_through(&format!("faults: [{{only: changes, first: true, after: {what}}}]")).await;
     note(&format!("every answer to a change lost once: {what}; apply, change, destroy"), 3, "as undisturbed");

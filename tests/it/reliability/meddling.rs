@@ -1,5 +1,5 @@
-//! Other hands: what somebody deletes, doubles or strips of its tags between
-//! two runs.
+//! Changes by others between two runs: deleted resources, duplicates, and
+//! resources without their tags.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use ringfence::engine::plan::{Action, Step};
 
 use super::*;
 
-/// A silo with everything in it, as it stands after an apply.
+/// A silo with all its resources, as an apply leaves it.
 struct Silo {
     spec: String,
     begin: Vec<u8>,
@@ -31,8 +31,8 @@ impl Silo {
     }
 }
 
-/// The plan cut down to deleting `address`, and with `all` what must be gone
-/// before.
+/// The plan reduced to the deletion of `address`. With `all`, also the
+/// deletions that must come before it.
 fn only(plan: &Plan, address: &Address, all: bool) -> Plan {
     let last = plan.steps.iter().position(|s| s.address == *address && s.action == Action::Delete).unwrap();
     let mut kept = BTreeSet::from([last]);
@@ -51,8 +51,8 @@ fn only(plan: &Plan, address: &Address, all: bool) -> Plan {
     Plan { steps: steps.collect(), ..plan.clone() }
 }
 
-/// Deletes what stands at `address` as people would: by itself if AWS lets
-/// them, otherwise with all that AWS wants gone before.
+/// Deletes the resource at `address` as a person would: alone if AWS allows
+/// that, otherwise with everything that AWS wants deleted before it.
 async fn delete_by_hand(ground: &Ground, address: &Address) {
     let session = ground.session().await.unwrap();
     let (_, plan) = session.plan(&destroy(), false).await.unwrap();
@@ -66,7 +66,8 @@ async fn delete_by_hand(ground: &Ground, address: &Address) {
 }
 
 impl Silo {
-    /// The next apply makes it whole, and the one after has nothing to do.
+    /// Asserts that the next apply repairs the estate, and that the plan after
+    /// it is empty.
     async fn is_made_whole(&self, ground: &Ground, address: &Address) {
         let (_, plan) = ground.session().await.unwrap().plan(&apply(), false).await.unwrap();
         let made = plan.steps.iter().any(|s| s.address == *address && s.action == Action::Create);
@@ -76,19 +77,20 @@ impl Silo {
         assert!(after.is_empty(), "{address}: {:?}", steps(&after));
         let estate = ground.estate();
         assert_eq!(estate.addresses(), self.wanted.addresses(), "{address}");
-        // Another one of something has another generation, and a name by it.
+        // A new resource has another generation, and so another name.
         if plan.summary().replace == 0 {
             let mut differences = self.wanted.differences(&estate);
-            // A set, in the order in which it was put together.
+            // A set in the order of insertion.
             differences.retain(|line| !line.contains("/routeTableIdSet/"));
-            // What add-ons were told again while their nodes were gone.
+            // Updates of add-ons that were sent again while their nodes were
+            // missing.
             differences.retain(|line| !line.contains("/updates") && !line.contains("/podIdentityAssociations: []"));
             assert!(differences.is_empty(), "{address}: {differences:#?}");
         }
     }
 }
 
-/// Addresses of everything outside of the cluster.
+/// Addresses of all resources outside of the cluster.
 async fn outside(silo: &Silo) -> Vec<Address> {
     let ground = silo.ground();
     let session = ground.session().await.unwrap();
@@ -97,8 +99,8 @@ async fn outside(silo: &Silo) -> Vec<Address> {
     plan.steps.iter().filter(outside).map(|s| s.address.clone()).collect()
 }
 
-/// A deleted NAT gateway stays listed for an hour, and its client token gives
-/// it back: each time another token is needed.
+/// A deleted NAT gateway stays in lists for an hour, and its client token
+/// returns it. So each new one needs another token.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_nat_gateway_deleted_twice_is_made_twice() {
     let silo = Silo::new().await;
@@ -110,9 +112,9 @@ async fn a_nat_gateway_deleted_twice_is_made_twice() {
     silo.is_made_whole(&ground, &nat).await;
 }
 
-/// Of these, too, a client token gives back what was made with it, and says
-/// nothing of its end (EC2 Developer Guide, "Ensuring idempotency in Amazon EC2
-/// API requests").
+/// For these operations, too, a repeated client token returns the deleted
+/// resource without an error (EC2 Developer Guide, "Ensuring idempotency in
+/// Amazon EC2 API requests").
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_deleted_twice_is_made_twice() {
     let silo = Silo::new().await;
@@ -131,8 +133,8 @@ async fn what_is_deleted_twice_is_made_twice() {
     .await;
 }
 
-/// A key that somebody wants to be rid of is kept for whom it is needed, with
-/// all that is encrypted with it.
+/// If somebody schedules the deletion of a key that is needed, the deletion is
+/// cancelled. Everything that is encrypted with it stays readable.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keys_deletion_is_called_off() {
     let silo = Silo::new().await;
@@ -149,7 +151,7 @@ async fn a_keys_deletion_is_called_off() {
     let reason = step.reason.as_deref().unwrap_or_default();
     assert!(reason.contains("it is scheduled for deletion on 20"), "{reason}");
 
-    // Every answer to it lost once.
+    // The same with each answer lost once.
     ground.faults("faults: [{only: changes, first: true, after: drop}]");
     ground.undisturbed(&apply()).await;
     ground.faults("{}");
@@ -158,7 +160,7 @@ async fn a_keys_deletion_is_called_off() {
     let differences = silo.wanted.differences(&ground.estate());
     assert!(differences.is_empty(), "{differences:#?}");
 
-    // Where everything goes, it goes too.
+    // With `destroy`, the key is deleted too.
     session.aws.kms.schedule_key_deletion().key_id(&id).send().await.unwrap();
     ground.undisturbed(&destroy()).await;
     let (_, after) = ground.session().await.unwrap().plan(&destroy(), false).await.unwrap();
@@ -166,8 +168,8 @@ async fn a_keys_deletion_is_called_off() {
     note("a key scheduled for deletion under a cluster", 1, "called off, and as undisturbed");
 }
 
-/// Where its alias was deleted too, nothing is done but said: only a new
-/// cluster could have another key.
+/// If the key's alias was deleted too, the plan names it and changes nothing:
+/// only a new cluster could have another key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_key_does_not_cost_its_cluster() {
     let silo = Silo::new().await;
@@ -180,8 +182,8 @@ async fn a_deleted_key_does_not_cost_its_cluster() {
     assert!(plan.steps.iter().all(|s| s.action != Action::Delete), "{:?}", steps(&plan));
 }
 
-/// A second VPC with the tags of the first: two tenants' silos, of which one
-/// has it.
+/// A second VPC with the tags of the first. There are silos of two tenants, and
+/// one has the duplicate.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vpc_there_twice_is_named_and_holds_up_nobody_else() {
     let two = "tier: premium}, {id: \"8\", name: eight, tier: premium}]";
@@ -193,7 +195,8 @@ async fn a_vpc_there_twice_is_named_and_holds_up_nobody_else() {
     let address = Address::new("tenant/7/silo/vpc");
     let found = look.observed.current(&address).unwrap().clone();
     let ec2 = &session.aws.ec2;
-    // It comes first by its id, so that what names the other would follow it.
+    // The duplicate's id sorts first, so that a program that takes the first
+    // would use the wrong VPC.
     let twin = loop {
         let made = ec2.create_vpc().cidr_block("10.200.0.0/16").send().await.unwrap();
         let id = made.vpc().unwrap().vpc_id().unwrap().to_owned();
@@ -218,7 +221,8 @@ async fn a_vpc_there_twice_is_named_and_holds_up_nobody_else() {
     let report = carry_out(&session, &plan).await;
     assert_eq!(report.failed().count() + report.left().count(), 0, "{report:?}");
 
-    // Nothing tells which of them is ours: neither is taken down, all else is.
+    // Nothing says which of the two is ours. Neither is deleted, everything
+    // else is.
     let report = ground.session().await.unwrap();
     let (_, plan) = report.plan(&destroy(), false).await.unwrap();
     let blocked: Vec<_> = plan.blocked.iter().map(|b| (b.address.as_str(), b.reason.as_str())).collect();
@@ -228,7 +232,7 @@ async fn a_vpc_there_twice_is_named_and_holds_up_nobody_else() {
     let left = vpcs(&ground).await;
     assert!(left.contains(&found.id) && left.contains(&twin) && left.len() == 2, "{left:?}");
 
-    // Once somebody says which one it is, it goes.
+    // After somebody has removed the tags of one, the other is deleted.
     let none = aws_sdk_ec2::types::Tag::builder().key(ringfence::aws::tags::TENANCY).build();
     ec2.delete_tags().resources(&twin).tags(none).send().await.unwrap();
     ground.undisturbed(&destroy()).await;
@@ -242,7 +246,7 @@ async fn vpcs(ground: &Ground) -> Vec<String> {
     all.vpcs().iter().map(|vpc| vpc.vpc_id().unwrap().to_owned()).collect()
 }
 
-/// One thing after another is gone when the next run comes.
+/// Each resource in turn is deleted before the next run.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_deleted_by_hand_is_made_again() {
     let silo = Silo::new().await;
@@ -261,8 +265,8 @@ async fn what_is_deleted_by_hand_is_made_again() {
     note("a resource deleted by hand, with what AWS wants gone before it", count, "as undisturbed");
 }
 
-/// Takes the tags of ours from what stands at `address`; gives where it is
-/// kept.
+/// Removes our tags from the resource at `address`. Returns its place in the
+/// snapshot.
 fn strip(snapshot: &[u8], address: &Address) -> (Vec<u8>, String) {
     let mut state: serde_json::Value = serde_json::from_slice(snapshot).unwrap();
     let mut places = Vec::new();
@@ -290,13 +294,13 @@ fn untag(value: &mut serde_json::Value, place: &str, address: &str, places: &mut
     if has {
         places.push(place.to_owned());
     }
-    // What a call was answered once stays as it was said.
+    // Remembered answers of client tokens keep the tags.
     for (key, one) in members.iter_mut().filter(|(key, _)| *key != "tokens") {
         untag(one, &format!("{place}/{}", key.replace('~', "~0").replace('/', "~1")), address, places);
     }
 }
 
-/// What others do to a resource by being there.
+/// Members that change when other resources refer to this one.
 const OF_OTHERS: [&str; 10] = [
     "availableIpAddressCount",
     "associationSet",
@@ -310,8 +314,8 @@ const OF_OTHERS: [&str; 10] = [
     "routeTableIdSet",
 ];
 
-/// What has lost its tags is nobody's that we know: it stays as it is, whatever
-/// becomes of the run.
+/// A resource without its tags counts as somebody else's. It isn't changed,
+/// even if the run fails because of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_lost_its_tags_is_not_touched() {
     let silo = Silo::new().await;
@@ -332,7 +336,7 @@ async fn what_has_lost_its_tags_is_not_touched() {
             let as_it_was = |ground: &Ground| {
                 let mut one = ground.server.dump().pointer(&place).cloned().unwrap_or_default();
                 if let Some(members) = one.as_object_mut() {
-                    // What is in it comes and goes; who uses it does, too.
+                    // Resources in it, and resources that use it, may change.
                     members.retain(|name, _| !OF_OTHERS.contains(&name.as_str()));
                 }
                 one
@@ -346,7 +350,7 @@ async fn what_has_lost_its_tags_is_not_touched() {
                 plan.blocked.iter().any(|b| b.address == address) || plan.steps.iter().any(|s| s.address == address);
             assert!(said || policy.destroy, "{kind} {address}: {:?} {report:?}", steps(&plan));
             let gone_with = |kind: &str| ["aws.eks-addon", "aws.pod-identity", "aws.access-entry"].contains(&kind);
-            // What is in our cluster is ours by that.
+            // Resources in our cluster are ours because of the cluster.
             if !gone_with(kind) {
                 assert_eq!(as_it_was(&ground), before, "{kind} {address}, destroy: {}", policy.destroy);
             }
@@ -356,7 +360,8 @@ async fn what_has_lost_its_tags_is_not_touched() {
     note("a resource that lost its tags, by kind: apply and destroy", 2 * count, "it is as it was");
 }
 
-/// The VPC's tags are gone and all in it is there: nothing is replaced.
+/// The VPC has lost its tags, and all resources in it exist. Nothing is
+/// replaced.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vpc_that_lost_its_tags_costs_nothing() {
     let silo = Silo::new().await;
@@ -369,7 +374,7 @@ async fn a_vpc_that_lost_its_tags_costs_nothing() {
     let [blocked] = &plan.blocked[..] else { panic!("{:?}", plan.blocked) };
     assert!(blocked.address == address && blocked.reason.contains(&id), "{blocked:?}");
     let help = blocked.help.as_deref().unwrap();
-    // What it says helps.
+    // The command in the message helps.
     let tags = help.split_once("put them back: ").unwrap().1.split(", ").map(|tag| tag.split_once('=').unwrap());
     let tags = tags.map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
     let aws = ground.session().await.unwrap().aws.clone();

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::*;
 
-/// Each spec made and taken down, while so many of a hundred answers are wrong.
+/// Creates and destroys the estate of each spec, while `percent` of the answers
+/// are wrong.
 async fn lives(specs: &[String], percent: u32, few: u64) {
-    // As many seeds as `RINGFENCE_SEEDS` says, a few in the ordinary tests.
+    // The number of seeds is `RINGFENCE_SEEDS`, or a few in ordinary tests.
     let said = std::env::var("RINGFENCE_SEEDS").ok().and_then(|n| n.parse().ok());
     let seeds = 1..=said.unwrap_or(few);
     let mut all = Vec::new();
@@ -23,7 +24,8 @@ async fn lives(specs: &[String], percent: u32, few: u64) {
     }
     let tried = all.len();
     let count = Arc::new([const { AtomicU64::new(0) }; 2]);
-    // Waiting for answers that never come is most of what they do.
+    // These runs mostly wait for answers that never come, so many can run at
+    // once.
     at_once(6, all, |(seed, spec, wanted)| {
         let count = count.clone();
         async move {

@@ -1,4 +1,4 @@
-//! `ringfence sandbox --faults`, for other people's tools.
+//! `ringfence sandbox --faults` with other tools than ringfence.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

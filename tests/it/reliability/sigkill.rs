@@ -8,10 +8,10 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// How often, over all cases.
+/// The number of kills over all cases.
 const KILLS: u64 = 50;
 
-/// A sandbox, and the program in a directory of its own.
+/// A sandbox, and a directory in which the program runs.
 struct Outside {
     ground: Ground,
     dir: TempDir,
@@ -24,7 +24,8 @@ impl Outside {
         Self { ground: Ground::at(spec, 1000.0), dir }
     }
 
-    /// Who is killed is missed after `lease`.
+    /// A command whose lock's lease lasts `lease`: after a kill, the next run
+    /// waits that long.
     fn command(&self, args: &[&str], lease: &str) -> Command {
         let mut command = Command::new(PathBuf::from(env!("CARGO_BIN_EXE_ringfence")));
         command
@@ -40,7 +41,7 @@ impl Outside {
         command
     }
 
-    /// To its end.
+    /// Runs the program to its end.
     async fn run(&self, args: &[&str]) {
         let mut command = self.command(args, "60s");
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
@@ -48,10 +49,10 @@ impl Outside {
         assert!(output.status.success(), "{args:?}\nstdout: {out}\nstderr: {err}");
     }
 
-    /// Until the sandbox was asked for change `k`, or to its end. True if it
-    /// was killed.
+    /// Runs the program until the sandbox gets change `k`, then kills it. False
+    /// if the program ended before.
     async fn killed(&self, args: &[&str], k: u64) -> bool {
-        // The answer to it comes too late.
+        // The answer to change `k` never comes.
         self.ground.faults(&format!("faults: [{{only: changes, nth: {k}, after: hang}}]"));
         let mut child = self.command(args, "8s").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let killed = loop {
@@ -83,7 +84,8 @@ async fn fifty_times() {
             wanted.push(calm.ground.estate());
         }
         let (spec, wanted) = (Arc::new(spec), Arc::new(wanted));
-        // Spread over the life of an estate: its making, and its end.
+        // The kills are spread over the lifecycle of an estate: create and
+        // destroy.
         let share = KILLS / 4 + u64::from(case < KILLS % 4);
         let tries = (0..share).map(|n| {
             let (spec, wanted) = (spec.clone(), wanted.clone());

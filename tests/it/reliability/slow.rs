@@ -1,4 +1,4 @@
-//! What AWS accepts and then doesn't finish: resources that fail, that take for ever, that others work on.
+//! Operations that AWS accepts and doesn't finish: resources that fail, that never become ready, that others change.
 
 use ringfence::engine::plan::{Action, Step};
 use ringfence::engine::report::{Line, Outcome};
@@ -10,14 +10,14 @@ const CLUSTER: &str = "tenant/7/silo/cluster";
 const NAT: &str = "tenant/7/silo/nat-gateway/a";
 
 impl Ground {
-    /// Applied without a fault; what that left.
+    /// Applies without faults. Returns the snapshot and the estate.
     async fn applied(spec: &str) -> (Vec<u8>, Estate) {
         let ground = Self::new(spec);
         ground.undisturbed(&apply()).await;
         (ground.server.snapshot().unwrap(), ground.estate())
     }
 
-    /// What failed in a run, in words, by address.
+    /// Runs, and returns the errors of failed steps by address.
     async fn failures(&self, policy: &Policy) -> (Report, BTreeMap<String, String>) {
         let report = self.run(policy).await.unwrap();
         let words = |(line, e): (&Line, &Error)| {
@@ -27,7 +27,7 @@ impl Ground {
         (report, failed)
     }
 
-    /// Only `address` failed, and `says` is said of it.
+    /// Asserts that only `address` failed, and that its error contains `says`.
     async fn fails(&self, policy: &Policy, address: &str, says: &[&str]) -> Report {
         let (report, failed) = self.failures(policy).await;
         assert_eq!(failed.keys().collect::<Vec<_>>(), [address], "{failed:#?}");
@@ -42,8 +42,8 @@ impl Ground {
         counts.iter().filter(|((_, name), _)| name == operation).map(|(_, count)| count).sum()
     }
 
-    /// The next run without a fault leaves what was wanted, and the one after has nothing to do. `anew`: something has
-    /// another generation, and a name by it, or was sent again.
+    /// Asserts that the next run without faults converges to `wanted`, and that the plan after it is empty. `anew`: a
+    /// resource has another generation, and so another name, or an update was sent again.
     async fn goes_on(&self, policy: &Policy, wanted: &Estate, anew: bool) {
         self.faults("{}");
         self.undisturbed(policy).await;
@@ -53,7 +53,7 @@ impl Ground {
         assert_eq!(estate.addresses(), wanted.addresses());
         if !anew {
             let mut differences = wanted.differences(&estate);
-            // What was tried is remembered, and which came first in a set.
+            // EKS keeps records of the failed updates, and the order of a set may differ.
             differences.retain(|line| !line.contains("/updates") && !line.contains("/routeTableIdSet/"));
             assert!(differences.is_empty(), "{differences:#?}");
         }
@@ -64,14 +64,14 @@ fn outcome<'r>(report: &'r Report, address: &str) -> &'r Outcome {
     &report.lines.iter().find(|line| line.address.as_str() == address).unwrap().outcome
 }
 
-/// Created, accepted, and then failed.
+/// A resource whose creation AWS accepted, and which then failed.
 struct Failure {
     rule: &'static str,
     tier: &'static str,
     address: &'static str,
     says: &'static [&'static str],
     call: &'static str,
-    /// Independent of it: done all the same.
+    /// Addresses that don't depend on it and must be done.
     done: &'static [&'static str],
 }
 
@@ -148,7 +148,7 @@ impl Failure {
         let again = apply();
         let tried = ground.calls(call);
         let degraded = rule.contains("DEGRADED");
-        // Degraded ones are mended by an update, which has no rule here.
+        // A degraded resource is repaired by an update, for which the fault script has no rule.
         if !degraded {
             ground.fails(&again, address, says).await;
             let more = ground.calls(call) - tried;
@@ -168,7 +168,8 @@ async fn what_fails_while_it_is_made_is_made_again() {
     );
 }
 
-/// Never ready: ends by the kind's limit, and the next run waits instead of making another.
+/// A resource that never becomes ready: the step ends by the kind's time limit, and the next run waits for the same
+/// resource instead of making another.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_stuck_is_waited_for_again() {
     let all = [
@@ -187,7 +188,7 @@ async fn what_is_stuck_is_waited_for_again() {
         ground.faults(&format!("resources: [{{kind: {kind}, stuck: true}}]"));
         ground.fails(&apply(), address, &["it isn't ready in time", "run the same command"]).await;
         let made = ground.calls(call);
-        // Still stuck: it is waited for, and no other is begun.
+        // The resource is still stuck. The run waits for it and doesn't make another one.
         ground.fails(&apply(), address, &["it isn't ready in time"]).await;
         let others = ground.calls(call) - made;
         assert!(address == CLUSTER || address == NAT || others == 0, "{call}: {others} more");
@@ -203,7 +204,7 @@ async fn what_is_stuck_is_waited_for_again() {
     note("made, and never ready", count, "ends by the kind's time limit; next run waits on, as undisturbed");
 }
 
-/// As slow as can be, within the limits.
+/// Resources that are as slow as the time limits allow.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_is_no_failure() {
     let spec = alone("premium");
@@ -217,7 +218,7 @@ async fn slow_is_no_failure() {
     note("everything two to four times as slow", 1, "as undisturbed");
 }
 
-/// What can't be deleted is named, what needs it gone is left, and the rest goes.
+/// A resource that can't be deleted is named. Deletions that depend on it are skipped, and all others are done.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_deleted_is_named() {
     let failed = "because: {code: Ec2SecurityGroupDeletionFailure, message: In use}";
@@ -259,8 +260,8 @@ fn vpc_of(address: &str) -> &'static str {
     if address.contains("fargate") { "pool/shared-1/vpc" } else { "tenant/7/silo/vpc" }
 }
 
-/// A silo that is there while its spec has another endpoint, an update of the cluster, and tags before it; and what that
-/// should become.
+/// A silo and a changed spec: another endpoint, which is an update of the cluster, and other tags, which come before
+/// it. And the expected result.
 async fn to_change() -> (impl Fn() -> Ground, Estate) {
     let spec = alone("premium");
     let (begin, _) = Ground::applied(&spec).await;
@@ -285,7 +286,7 @@ async fn an_update_that_fails_is_named_and_tried_once() {
     assert_eq!(ground.calls("UpdateClusterConfig"), 2);
     ground.goes_on(&apply(), &wanted, false).await;
 
-    // One that never ends: waited for to the limit, and by the next run too.
+    // An update that never ends: the run waits for it to the time limit, and so does the next run.
     let ground = begin();
     ground.faults("resources: [{kind: eks:cluster, during: update, stuck: true}]");
     ground.fails(&apply(), CLUSTER, &["is still under way after", "run the same command"]).await;
@@ -298,7 +299,7 @@ async fn an_update_that_fails_is_named_and_tried_once() {
     );
 }
 
-/// A node group and an add-on that were changed by hand are put back by an update, which fails once.
+/// A node group and an add-on that were changed by hand. The update that reverts the change fails once.
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_of_groups_and_addons_fail_too() {
     let spec = alone("premium");
@@ -333,7 +334,7 @@ async fn updates_of_groups_and_addons_fail_too() {
     note("updates of node groups and add-ons that fail", count, "named in AWS's words; next run as undisturbed");
 }
 
-/// Somebody changes the cluster between our plan and our update of it: theirs is waited for, then ours is done.
+/// Somebody changes the cluster between our plan and our update. The run waits for that update, and then makes its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_by_others_is_waited_for() {
     let (begin, wanted) = to_change().await;
@@ -354,7 +355,7 @@ async fn an_update_by_others_is_waited_for() {
     note("a cluster's update by others while ours is due", 1, "waited for, then done");
 }
 
-/// A cluster changes one Fargate profile at a time.
+/// A cluster accepts one change of its Fargate profiles at a time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_profile_on_its_way_out_holds_up_another() {
     let one = alone("serverless");
@@ -379,12 +380,12 @@ async fn a_profile_on_its_way_out_holds_up_another() {
     let report = carry_out(&session, &plan).await;
     assert!(matches!(outcome(&report, "tenant/8/fargate/shared-1/profile"), Outcome::Done), "{report:?}");
     assert!(ground.calls("CreateFargateProfile") > 1, "the first was refused");
-    // Theirs is made again, with another name if it was still leaving.
+    // The profile is made again, with another name if the old one was still being deleted.
     ground.goes_on(&apply(), &wanted, true).await;
     note("a Fargate profile deleted by hand while another is made", 1, "waited for, then both made");
 }
 
-/// While it is on its way out, the plan waits for it rather than stumble over it.
+/// While the resource is being deleted, the plan waits for that instead of failing.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_somebody_deletes_is_made_anew_when_it_is_gone() {
     let spec = alone("premium");

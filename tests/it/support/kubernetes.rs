@@ -28,19 +28,20 @@ pub const VERSION: &str = "1.36.3";
 
 const NAMES: [&str; 6] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "cyclonus"];
 /// A module under `tests/kubernetes`, the package to build, and the names of
-/// the program.
+/// its programs.
 const BUILDS: [(&str, &str, &[&str]); 3] = [
     ("kwok", "sigs.k8s.io/kwok/cmd/kwok", &["kwok"]),
     ("cyclonus", "github.com/mattfenwick/cyclonus/cmd/cyclonus", &["cyclonus"]),
     ("control-plane", ".", &["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]),
 ];
-/// Who may do everything; also the token of the control plane's own parts.
+/// The user who may do everything. The control plane's own parts use the same
+/// token.
 const ADMIN: &str = "admin";
-/// How long anything may take on a busy computer.
+/// The longest time that anything may take on a busy computer.
 const LIMIT: Duration = Duration::from_secs(90);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
-/// For what the tests ask of API servers.
+/// The runtime for the tests' requests to API servers.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
 
 /// The path of one of [`NAMES`].
@@ -52,7 +53,7 @@ pub fn program(name: &str) -> PathBuf {
     DIR.join(name)
 }
 
-/// Waits until `look` gives something, and panics with `what` if it never does.
+/// Waits until `look` returns something. Panics with `what` if it never does.
 pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     waited(look).unwrap_or_else(|| panic!("{what}: not within {LIMIT:?}"))
 }
@@ -72,7 +73,7 @@ fn modules() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes")
 }
 
-/// The cache's directory for this recipe, filled if it isn't whole.
+/// The cache's directory for these builds. Builds what is missing.
 fn built() -> PathBuf {
     let mut recipe = Sha256::new();
     for (module, package, _) in BUILDS {
@@ -124,21 +125,22 @@ fn build(module: &Path, package: &str, dir: &Path, names: &[&str]) {
     }
 }
 
-/// What a control plane is for.
+/// Options of a control plane.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Serve an older version's APIs, such as `1.35`.
+    /// Serves the APIs of an older version, such as `1.35`.
     pub emulates: Option<&'static str>,
-    /// Run the scheduler, and kwok, which plays the nodes that a test adds.
+    /// Runs the scheduler, and kwok, which simulates the nodes that a test
+    /// adds.
     pub nodes: bool,
 }
 
-/// Started anew; ends with the test's process, however that ends.
+/// A new control plane. It ends with the test's process in every case.
 pub struct ControlPlane {
     dir: TempDir,
     port: u16,
     client: OnceLock<kube::Client>,
-    /// They end when their standard input does.
+    /// The programs end when their standard input closes.
     children: Vec<Child>,
 }
 
@@ -219,7 +221,7 @@ impl ControlPlane {
         plane
     }
 
-    /// Lets in whoever reads it, as administrator.
+    /// A kubeconfig with administrator access.
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir.path().join("kubeconfig")
     }
@@ -232,14 +234,14 @@ impl ControlPlane {
         Api { plane: self, user: None }
     }
 
-    /// Somebody else, by impersonation.
+    /// The API as another user, by impersonation.
     pub fn user(&self, name: &str, groups: &[&str]) -> Api<'_> {
         let mut all = vec!["system:authenticated".to_owned()];
         all.extend(groups.iter().map(|g| (*g).to_owned()));
         Api { plane: self, user: Some((name.to_owned(), all)) }
     }
 
-    /// A person of a tenant.
+    /// The API as a user of a tenant.
     pub fn tenant(&self, id: &str) -> Api<'_> {
         self.user(&format!("somebody@{id}"), &[&format!("tenant:{id}")])
     }
@@ -248,8 +250,8 @@ impl ControlPlane {
         self.user(&format!("system:node:{name}"), &["system:nodes"])
     }
 
-    /// Waits until `look` finds what it looks for, and panics with the ends of
-    /// the programs' logs if it never does.
+    /// Waits until `look` is true. Panics with the last lines of the programs'
+    /// logs if it never is.
     pub fn until(&self, what: &str, look: impl Fn(&Api<'_>) -> bool) {
         let admin = self.admin();
         let found = waited(|| look(&admin).then_some(()));
@@ -266,7 +268,7 @@ impl ControlPlane {
         })
     }
 
-    /// The ends of the programs' logs.
+    /// The last lines of the programs' logs.
     fn last_words(&self) -> String {
         let tail = |name: &&str| {
             let log = fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default();
@@ -276,8 +278,8 @@ impl ControlPlane {
         NAMES.iter().map(tail).collect()
     }
 
-    /// The shell kills the program when its own standard input ends, which it
-    /// does with the tests' process.
+    /// The shell kills the program when the shell's standard input closes,
+    /// which happens when the tests' process ends.
     fn spawn(&mut self, name: &str, flags: &[String]) {
         let log = File::create(self.dir.path().join(format!("{name}.log"))).unwrap();
         let child = Command::new("sh")
@@ -314,19 +316,20 @@ impl Drop for ControlPlane {
 }
 
 fn free_ports<const N: usize>() -> [u16; N] {
-    // All held until each is known, so that no two are the same.
+    // All listeners stay open until all ports are known, so that no two are the
+    // same.
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|l| l.local_addr().unwrap().port())
 }
 
-/// An API server as somebody sees it.
+/// An API server, as seen by one user.
 #[derive(Clone)]
 pub struct Api<'a> {
     plane: &'a ControlPlane,
     user: Option<(String, Vec<String>)>,
 }
 
-/// What it answered.
+/// An answer of the API server.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
@@ -359,8 +362,8 @@ impl Api<'_> {
         self.call(Method::DELETE, path, None)
     }
 
-    /// Comes again where others were counted against the same quota in that
-    /// moment, as the API server asks.
+    /// Creates an object. Retries if another request changed the same quota at
+    /// that moment, as the API server's message says.
     pub fn create(&self, object: &Value) -> Answer {
         let busy = |a: &Answer| a.status == 409 && a.message().contains("cannot be fulfilled on resourcequotas");
         until("a quota that isn't busy", || {
@@ -369,7 +372,7 @@ impl Api<'_> {
         })
     }
 
-    /// As `create`, and nothing is kept: admission is all that happens.
+    /// Like `create`, but as a dry run: only admission runs.
     pub fn try_create(&self, object: &Value) -> Answer {
         self.call(Method::POST, &format!("{}?dryRun=All", collection(object)), Some(("application/json", object)))
     }
@@ -451,7 +454,8 @@ pub fn labels(object: &Value) -> BTreeMap<String, String> {
     serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default()
 }
 
-/// Run by itself before the others, so that none of them waits for a build.
+/// This test is run alone before the others, so that no other test waits for a
+/// build.
 #[test]
 #[ignore = "`make test` runs it first"]
 fn programs_are_there() {

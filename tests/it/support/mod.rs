@@ -1,4 +1,4 @@
-//! Starts the real components that the tests talk to.
+//! Starts the real components that the tests use.
 
 pub mod kubernetes;
 pub mod moto;
@@ -15,22 +15,22 @@ use ringfence::engine::clock::Clock;
 pub const ACCOUNT: &str = "123456789012";
 pub const REGION: &str = "us-east-1";
 
-/// Where a sandbox records its calls: a new file in `RINGFENCE_RECORD_DIR`, for `make test` to check against AWS's
-/// models.
+/// The file in which a sandbox records its calls: a new file in `RINGFENCE_RECORD_DIR`. `make test` checks the files
+/// against AWS's models.
 pub fn record() -> Option<PathBuf> {
     static RECORDS: AtomicUsize = AtomicUsize::new(1);
     let dir = record_dir(std::env::var_os("RINGFENCE_RECORD_DIR"))?;
     Some(dir.join(format!("{}.jsonl", RECORDS.fetch_add(1, Ordering::Relaxed))))
 }
 
-/// Nowhere if it is empty; never where the tests happen to run.
+/// `None` if the variable is empty. A relative path is refused, because the tests' directory isn't the caller's.
 pub fn record_dir(said: Option<OsString>) -> Option<PathBuf> {
     let dir = PathBuf::from(said.filter(|dir| !dir.is_empty())?);
     assert!(dir.is_absolute(), "RINGFENCE_RECORD_DIR is no absolute path: {}", dir.display());
     Some(dir)
 }
 
-/// Clients for the AWS at `url`, for a tenancy that no other test uses.
+/// Clients for the endpoint `url`, for a tenancy that no other test uses.
 pub async fn connect(url: &str, clock: Clock) -> Arc<Aws> {
     static TENANCIES: AtomicUsize = AtomicUsize::new(1);
     let tenancy = format!("t{}", TENANCIES.fetch_add(1, Ordering::Relaxed));

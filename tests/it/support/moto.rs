@@ -11,9 +11,9 @@ use std::sync::LazyLock;
 
 const PACKAGES: [&str; 2] = ["moto[server]==5.2.5", "boto3==1.44.5"];
 
-/// Serves on a port of the system's choice and says which. It ends when its
-/// standard input does, which is when the tests' process ends, however it
-/// ends.
+/// Serves on a port that the system chooses, and prints the port. It ends when
+/// its standard input closes, which happens when the tests' process ends in any
+/// way.
 const SERVE: &str = r#"
 import os, sys
 os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
@@ -40,7 +40,7 @@ static SERVER: LazyLock<(String, Child)> = LazyLock::new(|| {
     (format!("http://127.0.0.1:{port}"), child)
 });
 
-/// Where moto listens.
+/// The URL of moto.
 pub fn url() -> &'static str {
     &SERVER.0
 }
@@ -52,7 +52,7 @@ pub fn python() -> PathBuf {
     }
 }
 
-/// The virtual environment at `home`, made if it isn't whole.
+/// The virtual environment at `home`. Creates it if it isn't complete.
 fn environment(home: &Path) -> PathBuf {
     let python = home.join("bin/python");
     let complete = home.join("complete");

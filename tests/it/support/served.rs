@@ -1,4 +1,4 @@
-//! A sandbox behind an endpoint, as AWS is, and the program run against it.
+//! A sandbox that is served on an endpoint, like AWS, and runs of the program against it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,25 +11,25 @@ use ringfence::engine::clock::Clock;
 use ringfence::sandbox::{Options, Server};
 use tempfile::TempDir;
 
-/// So fast that what AWS takes its time for is done when it is first asked for.
+/// Fast enough that each operation has ended at the first poll.
 const SPEED: f64 = 100_000.0;
 
 pub struct Served {
     pub server: Server,
-    /// Of the account's administrator.
+    /// Clients of the account's administrator.
     admin: Arc<Aws>,
-    /// The access key that the program is run with.
+    /// The access key with which the program runs.
     key: String,
     dir: TempDir,
 }
 
 impl Served {
-    /// A sandbox with the principals and policies that the spec refers to, and nothing else.
+    /// A sandbox with the principals and policies to which the spec refers, and nothing else.
     pub async fn start(spec: &str) -> Self {
         Self::begin(spec, false).await
     }
 
-    /// The same, where roles are held to their policies, and the program run as a role with `policy`.
+    /// The same with enforced policies. The program runs as a role with `policy`.
     pub async fn enforced(spec: &str, policy: &str) -> Self {
         let mut served = Self::begin(spec, true).await;
         served.act_as("deployer", policy).await;
@@ -63,7 +63,7 @@ impl Served {
         served
     }
 
-    /// From now on the program is run as a new role with `policy`.
+    /// From now on the program runs as a new role with `policy`.
     pub async fn act_as(&mut self, role: &str, policy: &str) {
         let iam = &self.admin.iam;
         let made = iam.create_role().role_name(role).path("/platform/").assume_role_policy_document(self.trust());
@@ -73,7 +73,8 @@ impl Served {
         self.assume(&arn).await;
     }
 
-    /// From now on the program is run in a role that is there already, which lets nobody else in any more.
+    /// From now on the program runs as an existing role. The role's trust policy is replaced, so that nobody else can
+    /// assume it.
     pub async fn act_in(&mut self, role: &str) {
         let iam = &self.admin.iam;
         let trust = self.trust();
@@ -88,7 +89,7 @@ impl Served {
         self.key = credentials.access_key_id().to_owned();
     }
 
-    /// In the account's own root.
+    /// A trust policy for the account's root.
     fn trust(&self) -> String {
         let root = format!("arn:{}:iam::{}:root", self.admin.scope.partition, self.admin.scope.account);
         serde_json::json!({"Version": "2012-10-17", "Statement": [
@@ -97,12 +98,12 @@ impl Served {
         .to_string()
     }
 
-    /// From now on the program is run as the account's administrator.
+    /// From now on the program runs as the account's administrator.
     pub fn act_as_administrator(&mut self) {
         self.key = self.admin.scope.account.clone();
     }
 
-    /// A connection as the program would have it.
+    /// Clients with the program's credentials.
     pub async fn connect(&self, region: &str, tenancy: &str) -> Arc<Aws> {
         let sandbox = Some((format!("http://{}", self.server.addr()), self.key.clone()));
         let access = Access { region: region.to_owned(), sandbox, patience: None };
@@ -113,12 +114,12 @@ impl Served {
         fs::write(self.dir.path().join("tenancy.yaml"), spec).unwrap();
     }
 
-    /// Each call so far, as a line of JSON.
+    /// The file with all calls so far, as lines of JSON.
     pub fn calls(&self) -> PathBuf {
         self.dir.path().join("calls")
     }
 
-    /// Runs the program; it must exit with `code`. Gives what it said on stderr.
+    /// Runs the program. It must exit with `code`. Returns its stderr.
     pub async fn run(&self, args: &[&str], code: i32) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
         command
