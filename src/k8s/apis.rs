@@ -1,4 +1,4 @@
-//! Which kinds of objects a cluster serves, and under which paths.
+//! The kinds of objects that a cluster serves, and their paths.
 
 use std::collections::BTreeSet;
 
@@ -11,11 +11,11 @@ use serde_json::Value;
 use super::client::{Call, Cluster};
 use crate::engine::error::{Class, Error, Result};
 
-/// One request for all groups; a server that doesn't know it answers with the
-/// plain list of groups.
+/// Aggregated discovery: one request for all groups. A server without it
+/// answers with the plain list of groups.
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
-/// What can't stand in a path's part as it is. Names of RBAC objects hold
-/// colons, which can.
+/// Characters that must be escaped in a path segment. Colons, as in names of
+/// RBAC objects, needn't be.
 const PART: AsciiSet = CONTROLS
     .add(b' ')
     .add(b'"')
@@ -29,10 +29,10 @@ const PART: AsciiSet = CONTROLS
     .add(b'{')
     .add(b'}');
 
-/// One kind in one version.
+/// A kind in one API version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
-    /// Empty for the core group.
+    /// The API group. Empty for the core group.
     pub group: String,
     pub version: String,
     pub kind: String,
@@ -42,17 +42,17 @@ pub struct Api {
 }
 
 impl Api {
-    /// As objects write it: `v1` or `apps/v1`.
+    /// The form of an object's `apiVersion`: `v1` or `apps/v1`.
     pub fn api_version(&self) -> String {
         join(&self.group, &self.version)
     }
 
-    /// As kubectl takes it: `namespaces` or `deployments.apps`.
+    /// The form that kubectl accepts: `namespaces` or `deployments.apps`.
     pub fn resource(&self) -> String {
         if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
 
-    /// Of the collection in `namespace` or, without, in the whole cluster.
+    /// The path of the collection in `namespace`. `None`: in the whole cluster.
     pub fn collection(&self, namespace: Option<&str>) -> String {
         let mut path = root(&self.group, &self.version);
         if let Some(namespace) = namespace.filter(|_| self.namespaced) {
@@ -64,7 +64,7 @@ impl Api {
         path
     }
 
-    /// Of one object.
+    /// The path of one object.
     pub fn object(&self, namespace: Option<&str>, name: &str) -> String {
         let mut path = self.collection(namespace);
         path.push('/');
@@ -82,7 +82,7 @@ pub fn group_of(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
-/// Everything a cluster serves, a group's preferred version first.
+/// All APIs of a cluster. Each group's preferred version comes first.
 #[derive(Clone, Debug, Default)]
 pub struct Apis {
     all: Vec<Api>,
@@ -109,8 +109,8 @@ impl Apis {
                 let answer = cluster.call(&Call::get("discover", root(&group, &version))).await;
                 match answer {
                     Ok(list) => Ok(Some((group, version, list))),
-                    // A server behind the API server that is down takes its
-                    // own group away and no other.
+                    // If an aggregated API server is down, only its own group
+                    // is missing.
                     Err(e) if matches!(e.class, Class::Unclear | Class::NotFound) => Ok(None),
                     Err(e) => Err(e),
                 }
@@ -129,14 +129,15 @@ impl Apis {
         self.all.iter().find(|a| a.kind == kind && a.api_version() == api_version)
     }
 
-    /// True if the group and version (`vpcresources.k8s.aws/v1beta1`) is
-    /// served.
+    /// True if the cluster serves the group and version
+    /// (`vpcresources.k8s.aws/v1beta1`).
     pub fn serves(&self, api_version: &str) -> bool {
         self.versions.contains(api_version)
     }
 
-    /// Every kind whose objects could be ours: those that can be listed,
-    /// applied and deleted, each in its preferred version. Events are nobody's.
+    /// All kinds whose objects could be ours: kinds that can be listed, applied
+    /// and deleted, each in its preferred version. Events are left out, because
+    /// ringfence never makes one.
     pub fn manageable(&self) -> Vec<&Api> {
         let mut seen = BTreeSet::new();
         self.all

@@ -1,17 +1,17 @@
-//! Server-side apply, as seen from outside: whether it would change anything,
-//! and how to show what.
+//! Computes whether a server-side apply would change an object, and how to show
+//! the change.
 //!
-//! The server's own dry run decides. It is spared where the live object proves
-//! that the answer would be "nothing": our field manager owns exactly what is
-//! desired, and every value stands there as desired.
+//! The server's own dry run decides. No dry run is needed if the live object
+//! proves that nothing would change: our field manager owns exactly the desired
+//! fields, and every field has the desired value.
 
 use serde_json::{Map, Value};
 
 pub const MANAGER: &str = "ringfence";
-/// Media type of a server-side apply patch; JSON is YAML.
+/// Media type of a server-side apply patch. JSON is valid YAML.
 pub const PATCH: &str = "application/apply-patch+yaml";
 
-/// True if applying `desired` to `live` is known to change nothing.
+/// True if an apply of `desired` to `live` certainly changes nothing.
 pub fn is_settled(desired: &Value, live: &Value) -> bool {
     let same = |field: &str| desired.get(field) == live.get(field);
     let Some(owned) = owned_fields(live, desired.get("apiVersion")) else { return false };
@@ -21,25 +21,27 @@ pub fn is_settled(desired: &Value, live: &Value) -> bool {
         && without_additions(live).is_none()
 }
 
-/// True if we have applied the object: labels alone may be copied.
+/// True if we have applied the object. Our labels don't prove that, because
+/// they may be a copy.
 pub fn is_applied(live: &Value) -> bool {
     managers(live).any(is_ours)
 }
 
-/// True if a controller made the object for another one.
+/// True if the object has a controller as owner.
 pub fn is_controlled(live: &Value) -> bool {
     let owners = live.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     owners.is_some_and(|all| all.iter().any(|o| o.get("controller") == Some(&Value::Bool(true))))
 }
 
-/// Who else has written fields of the object.
+/// The other field managers of the object.
 pub fn other_managers(live: &Value) -> Vec<&str> {
     managers(live).filter(|m| !is_ours(m)).filter_map(|m| m.get("manager")?.as_str()).collect()
 }
 
-/// Groups whose objects say who may do what: a field that someone else has
-/// added may undo the whole, so all of it is ours but metadata and status.
-/// Elsewhere controllers may have their say.
+/// API groups whose objects decide what tenants may do. A field that somebody
+/// else adds could make such an object ineffective, so we own the whole object,
+/// except metadata and status. In objects of other groups, controllers may own
+/// fields.
 const WHOLE: [&str; 9] = [
     "admissionregistration.k8s.io",
     "crd.projectcalico.org",
@@ -51,12 +53,12 @@ const WHOLE: [&str; 9] = [
     "vpcresources.k8s.aws",
     "",
 ];
-/// Of the core group, those that limit.
+/// Kinds of the core group that set limits.
 const LIMITS: [&str; 2] = ["LimitRange", "ResourceQuota"];
 
-/// `live` without the fields that others have added to an object that is
-/// wholly ours; `None` if there are none. Server-side apply leaves those: to
-/// it, they are nobody's business but theirs.
+/// `live` without the fields that others have added to an object that we own as
+/// a whole. `None`: there are no such fields. A server-side apply doesn't
+/// remove them, because other managers own them.
 pub fn without_additions(live: &Value) -> Option<Value> {
     let text = |field: &str| live.get(field).and_then(Value::as_str).unwrap_or_default();
     let group = text("apiVersion").split_once('/').map_or("", |(group, _)| group);
@@ -116,11 +118,12 @@ fn is_hollow(value: &Value) -> bool {
     value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
 }
 
-/// How fieldsV1 names an item of a list that isn't owned as a whole.
+/// The key of a list's item in fieldsV1, for a list that isn't owned as a
+/// whole.
 enum ItemKey {
-    /// `v:`, an item of a set.
+    /// `v:`: an item of a set.
     Value(Value),
-    /// `k:`, some fields of an item, which may be defaulted.
+    /// `k:`: the key fields of an item. They may have default values.
     Fields(Map<String, Value>),
 }
 
@@ -142,7 +145,7 @@ impl ItemKey {
     }
 }
 
-/// `object` without what the server keeps for itself.
+/// `object` without the fields that only the server writes.
 pub fn normalised(object: &Value) -> Value {
     let Value::Object(map) = object else { return object.clone() };
     let mut map = map.clone();
@@ -163,16 +166,16 @@ pub fn normalised(object: &Value) -> Value {
     Value::Object(map)
 }
 
-/// What `live` is, told in the terms of `desired`: equal to it wherever
-/// `applied` (live after the apply) says that nothing changes, so that values
-/// that the server writes in its own way or adds are no difference; and with
-/// what the apply would remove.
+/// Projects `live` onto `desired`. Where `applied` (the object after the apply)
+/// shows no change, the result equals `desired`. So a value that the server
+/// adds, or writes in another form, is no difference. Fields that the apply
+/// would remove are in the result.
 pub fn projected(desired: &Value, live: &Value, applied: &Value) -> Value {
     project(Some(desired), Some(live), Some(applied)).unwrap_or(Value::Null)
 }
 
-/// `live` as it would be if `desired` were written over it: what a dry run
-/// would say, but for what it removes. For where there is no dry run.
+/// `live` with `desired` written over it: the result of a dry run, except for
+/// the fields that an apply removes. Used if no dry run is possible.
 pub fn overlaid(live: &Value, desired: &Value) -> Value {
     match (live, desired) {
         (Value::Object(live), Value::Object(desired)) => {
@@ -210,19 +213,21 @@ fn project(desired: Option<&Value>, live: Option<&Value>, applied: Option<&Value
             let seen = project_items(desired.and_then(Value::as_array), live, applied);
             (desired.is_some() || !seen.is_empty()).then_some(Value::Array(seen))
         }
-        // Written by the server itself.
+        // The server itself writes this field.
         _ if desired.is_none() => None,
         (live, _) => Some(live.clone()),
     }
 }
 
-/// The items of a list. Which of them the server takes for the same is in its
-/// schema; here those are paired that are equal or stand at the same place.
+/// Projects the items of a list. The server's schema, which isn't known here,
+/// says which items belong together. So equal items are paired, and items at
+/// the same position.
 fn project_items(desired: Option<&Vec<Value>>, live: &[Value], applied: &[Value]) -> Vec<Value> {
     let desired = desired.map(Vec::as_slice).unwrap_or_default();
     let in_step = desired.len() == applied.len();
     let mut taken = vec![false; applied.len()];
-    // The desired item that each applied one stands for; others' have none.
+    // The desired item for each applied item. Items of other managers have
+    // none.
     let mut meant: Vec<Option<&Value>> = vec![None; applied.len()];
     for (i, wanted) in desired.iter().enumerate() {
         let place = (0..applied.len())
@@ -249,7 +254,7 @@ fn project_items(desired: Option<&Vec<Value>>, live: &[Value], applied: &[Value]
     seen
 }
 
-/// True if everything in `desired` stands in `whole`.
+/// True if `whole` contains all of `desired`.
 fn covers(whole: &Value, desired: &Value) -> bool {
     match (whole, desired) {
         (Value::Object(whole), Value::Object(desired)) => {
@@ -268,7 +273,7 @@ fn is_ours(entry: &Value) -> bool {
     is("manager", MANAGER) && is("operation", "Apply") && is("subresource", "")
 }
 
-/// What we applied, if that was in the version that is desired now.
+/// The fields that we applied, if we applied them in the desired API version.
 fn owned_fields<'a>(live: &'a Value, api_version: Option<&Value>) -> Option<&'a Map<String, Value>> {
     let mut entries = managers(live).filter(|m| is_ours(m));
     let (entry, more) = (entries.next()?, entries.next());
@@ -278,7 +283,7 @@ fn owned_fields<'a>(live: &'a Value, api_version: Option<&Value>) -> Option<&'a 
     entry.get("fieldsV1")?.as_object()
 }
 
-/// `desired` without what identifies it: nobody's fields.
+/// `desired` without the fields that identify the object, which nobody owns.
 fn without_identity(desired: &Value) -> Value {
     let mut object = desired.clone();
     if let Value::Object(map) = &mut object {
@@ -295,8 +300,8 @@ fn without_identity(desired: &Value) -> Value {
     object
 }
 
-/// True if `fields` (fieldsV1, structured-merge-diff) is the set of exactly
-/// the fields of `desired`, and `live` holds the same values there.
+/// True if `fields` (fieldsV1, structured-merge-diff) is exactly the set of
+/// fields of `desired`, and `live` has the same values.
 fn owns(fields: &Map<String, Value>, desired: &Value, live: Option<&Value>) -> bool {
     let children = || fields.iter().filter(|(k, _)| *k != ".");
     match desired {
@@ -320,7 +325,7 @@ fn owns(fields: &Map<String, Value>, desired: &Value, live: Option<&Value>) -> b
     }
 }
 
-/// One item of a list that isn't owned as a whole.
+/// The same for an item of a list that isn't owned as a whole.
 fn owns_item(key: &str, child: &Value, desired: &[Value], live: Option<&Vec<Value>>) -> bool {
     let (Some(live), Some(name)) = (live, ItemKey::parse(key)) else { return false };
     let keys = match &name {
@@ -333,20 +338,21 @@ fn owns_item(key: &str, child: &Value, desired: &[Value], live: Option<&Vec<Valu
     });
     let held = live.iter().find(|item| name.is_of(item));
     match (wanted.next(), wanted.next(), held, child.as_object()) {
-        // Some items are owned as a whole.
+        // Items may be owned as a whole.
         (Some(item), None, Some(held), Some(child)) if is_leaf(child) => item == held,
         (Some(item), None, Some(held), Some(child)) => owns(child, item, Some(held)),
         _ => false,
     }
 }
 
-/// Owned as a whole: a plain value, an atomic list or map, or an empty one.
+/// True for a field that is owned as a whole: a plain value, an atomic list or
+/// map, or an empty one.
 fn is_leaf(child: &Map<String, Value>) -> bool {
     child.keys().all(|k| k == ".")
 }
 
 fn is_same(desired: &Value, live: Option<&Value>) -> bool {
-    // What is empty isn't stored, but owned nevertheless.
+    // An empty value isn't stored, but it is owned all the same.
     live.map_or_else(|| is_empty(desired), |l| l == desired)
 }
 
@@ -374,8 +380,8 @@ mod tests {
         })
     }
 
-    /// As an API server stores `desired()`: with defaults, and another
-    /// manager's port and annotation.
+    /// `desired()` as an API server stores it: with default values, and with a
+    /// port and an annotation of another manager.
     fn live() -> Value {
         json!({
             "apiVersion": "v1", "kind": "Service",

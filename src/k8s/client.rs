@@ -1,5 +1,5 @@
-//! One client for each cluster: where its API server is, how to log in, and
-//! what its answers mean.
+//! One client for each cluster: the address of its API server, the login, and
+//! the meaning of its answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::secret;
 
 const CONNECT: Duration = Duration::from_secs(5);
-/// Tries of a request that the server is too busy for.
+/// Attempts of a request if the server is too busy.
 const TRIES: u32 = 5;
 
 /// A cluster as a manifest names it.
@@ -36,13 +36,14 @@ const TRIES: u32 = 5;
 pub struct Target<'a> {
     /// Name of the EKS cluster.
     pub cluster: &'a str,
-    /// Its API server's URL; may be empty if a kubeconfig names the cluster.
+    /// The API server's URL. It may be empty if there is a kubeconfig for the
+    /// cluster.
     pub endpoint: &'a str,
     /// Base64 of PEM.
     pub certificate_authority: &'a str,
 }
 
-/// The clusters of one run, each opened once.
+/// The clusters of one run. Each client is made once.
 pub struct Clusters {
     aws: Arc<Aws>,
     kubeconfigs: BTreeMap<String, PathBuf>,
@@ -53,17 +54,17 @@ pub struct Clusters {
 type Counts = Arc<Mutex<BTreeMap<String, u64>>>;
 
 impl Clusters {
-    /// `kubeconfigs`: files to reach clusters by, by [`Target::cluster`].
+    /// `kubeconfigs`: kubeconfig files by [`Target::cluster`].
     pub fn new(aws: Arc<Aws>, kubeconfigs: BTreeMap<String, PathBuf>) -> Self {
         Self { aws, kubeconfigs, open: Mutex::default(), counts: Counts::default() }
     }
 
-    /// True if it is known where the API server of `target` is.
+    /// True if the address of `target`'s API server is known.
     pub fn locates(&self, target: Target<'_>) -> bool {
         !target.endpoint.is_empty() || self.kubeconfigs.contains_key(target.cluster)
     }
 
-    /// The client for `target`. Connects nowhere yet.
+    /// The client for `target`. Doesn't connect yet.
     ///
     /// # Errors
     /// `Class::Input` for a kubeconfig, proxy or certificate that can't be
@@ -95,10 +96,11 @@ impl Clusters {
         };
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(self.aws.patience);
-        // Otherwise the time that a connection sat idle counts.
+        // Without this, the idle time of a connection counts towards the time
+        // limit.
         config.reset_reader_on_write = true;
         config.default_retry = false;
-        // A kubeconfig's credential plugin runs here and may take its time.
+        // A kubeconfig's credential plugin runs here, which may block for long.
         let client = tokio::task::spawn_blocking(move || kube::Client::try_from(config))
             .await
             .map_err(|e| Error::bug(format!("the client for cluster {name} can't be built: {e}")))?
@@ -121,7 +123,8 @@ impl Clusters {
 /// One cluster's API server.
 pub struct Cluster {
     name: String,
-    /// Logs in by itself; otherwise we do, with EKS tokens.
+    /// The kubeconfig, which has its own login. `None`: ringfence logs in with
+    /// EKS tokens.
     kubeconfig: Option<PathBuf>,
     aws: Arc<Aws>,
     client: kube::Client,
@@ -130,10 +133,10 @@ pub struct Cluster {
     counts: Counts,
 }
 
-/// One request; `path` begins with `/`, and its parts are escaped.
+/// A request. `path` begins with `/`, and its segments are escaped.
 #[derive(Debug)]
 pub struct Call {
-    /// What it is counted as, such as `list`.
+    /// The action under which the request is counted, such as `list`.
     pub action: &'static str,
     pub method: Method,
     pub path: String,
@@ -147,7 +150,7 @@ impl Call {
         Self { action, method: Method::GET, path: path.into(), accept: "application/json", body: None }
     }
 
-    /// True if it may change something.
+    /// True if the request may change something.
     fn changes(&self) -> bool {
         self.method != Method::GET && !self.path.contains("dryRun=All")
     }
@@ -158,8 +161,9 @@ impl Cluster {
         &self.name
     }
 
-    /// What the cluster serves, asked once; `fresh` asks again. The first call
-    /// that a cluster gets: it tells whether the server can be reached.
+    /// The APIs of the cluster. They are read once; `fresh` reads them again.
+    /// This is the first request to a cluster, so it shows whether the server
+    /// can be reached.
     pub async fn apis(&self, fresh: bool) -> Result<Arc<Apis>> {
         let mut known = self.apis.lock().await;
         if let Some(apis) = known.as_ref().filter(|_| !fresh) {
@@ -170,12 +174,12 @@ impl Cluster {
         Ok(apis)
     }
 
-    /// Sends `call` and gives the JSON of the answer. Waits and tries again
-    /// while the server is too busy.
+    /// Sends `call` and returns the answer's JSON. Retries with pauses while
+    /// the server is too busy.
     ///
     /// # Errors
-    /// `Class::Unreachable` with the ways out; `Class::Denied` with how to
-    /// let the caller in; and what the server says.
+    /// `Class::Unreachable` with possible remedies; `Class::Denied` with the
+    /// way to give the caller access; and errors of the server.
     pub async fn call(&self, call: &Call) -> Result<Value> {
         let named = |e: Error| e.operation(format!("k8s:{}", call.action));
         let mut wait = Duration::from_millis(250);
@@ -200,7 +204,7 @@ impl Cluster {
         Err(Error::bug(format!("no request was sent to cluster {}", self.name)))
     }
 
-    /// The answer's status, when it asks to be asked again, and its body.
+    /// The answer's status, its Retry-After, and its body.
     async fn exchange(&self, request: Request<Body>) -> Result<(u16, Option<Duration>, Bytes)> {
         let broken = |e: kube::Error| error::transport(&e, &self.name, &self.ways_out());
         let response = self.client.send(request).await.map_err(broken)?;
@@ -284,7 +288,8 @@ fn from_eks(target: Target<'_>) -> Result<Config> {
     }
     let mut config = Config::new(url);
     if config.cluster_url.scheme_str() == Some("http") {
-        // Without any, the system's are loaded, which a container may lack.
+        // Without a list, the system's certificates are loaded, which a
+        // container may lack.
         config.root_cert = Some(Vec::new());
     } else if !target.certificate_authority.is_empty() {
         config.root_cert =
@@ -330,7 +335,8 @@ fn from_kubeconfig(name: &str, file: &Path) -> Result<Config> {
     let user = context.user.as_deref().unwrap_or_default();
     let user = kubeconfig.auth_infos.iter().find(|u| u.name == user).and_then(|u| u.auth_info.clone());
     config.auth_info = user.unwrap_or_default();
-    // Serialized, it is bare: it is made to be written to files.
+    // Serialised, the login contains secrets in plain text, because the type is
+    // made for writing kubeconfig files.
     let login = serde_json::to_value(&config.auth_info).unwrap_or_default();
     ["token", "password", "client-key-data"].iter().filter_map(|s| login.get(s)?.as_str()).for_each(secret::keep);
     if let Some(exec) = config.auth_info.exec.as_mut().filter(|e| e.provide_cluster_info) {
@@ -349,9 +355,8 @@ fn is_loopback(uri: &Uri) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// The proxy that the environment names for `server`. kube's own reading of
-/// NO_PROXY asks about the proxy instead of the server, and it doesn't know
-/// ALL_PROXY.
+/// The proxy that the environment sets for `server`. kube compares NO_PROXY
+/// with the proxy's host instead of the server's, and doesn't know ALL_PROXY.
 fn proxy(server: &Uri) -> Result<Option<Uri>> {
     let first = |names: &[&'static str]| {
         names.iter().find_map(|n| Some((*n, std::env::var(n).ok().filter(|v| !v.trim().is_empty())?)))
@@ -371,12 +376,12 @@ fn bypassed(server: &Uri, except: String) -> bool {
     matcher.intercept(server).is_none()
 }
 
-/// `name` says where the value stands. The value isn't shown: it may hold a
-/// password.
+/// `name` is the variable, for errors. The value isn't shown, because it may
+/// contain a password.
 fn proxy_uri(value: &str, name: &str) -> Result<Uri> {
     let value = value.trim();
     let value = match value.split_once("://") {
-        // Names are resolved by the proxy either way.
+        // In both cases the proxy resolves host names.
         Some(("socks5h", rest)) => format!("socks5://{rest}"),
         Some(_) => value.to_owned(),
         None => format!("http://{value}"),
@@ -387,8 +392,8 @@ fn proxy_uri(value: &str, name: &str) -> Result<Uri> {
     })
 }
 
-/// DER of every certificate in base64 of PEM. EKS gives two while it rotates
-/// a cluster's authority.
+/// The DER form of each certificate in base64-encoded PEM. EKS returns two
+/// while it rotates a cluster's certificate authority.
 fn certificates(base64: &str) -> Option<Vec<Vec<u8>>> {
     pem_certificates(&STANDARD.decode(base64.trim()).ok()?)
 }

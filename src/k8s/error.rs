@@ -1,4 +1,5 @@
-//! What an API server, or whatever answered in its place, means by a failure.
+//! The meaning of failures: of an API server, or of a proxy that answered in
+//! its place.
 
 use std::error::Error as StdError;
 
@@ -7,10 +8,12 @@ use serde_json::Value;
 use crate::engine::error::{Class, Error};
 use crate::engine::secret::hide;
 
-/// Why no answer came. `help` is what to do if the server can't be reached.
+/// The error for a missing answer. `help` says what to do if the server can't
+/// be reached.
 pub fn transport(error: &kube::Error, cluster: &str, help: &str) -> Error {
     let links = chain(error);
-    // The text of a credential plugin's failure holds its output: a token.
+    // The error text of a credential plugin contains its output, which may be a
+    // token.
     if links.iter().any(|l| l.is::<kube::client::AuthError>()) || matches!(error, kube::Error::Auth(_)) {
         return Error::new(Class::Denied, format!("the kubeconfig's credentials for cluster {cluster} can't be had"))
             .help("try the same kubeconfig with kubectl: it shows what its credential plugin says");
@@ -35,17 +38,18 @@ pub fn transport(error: &kube::Error, cluster: &str, help: &str) -> Error {
 
 const NO_ANSWER: &str = "no answer in time";
 
-/// The server took longer than an answer is waited for.
+/// The error for an answer that didn't come within the time limit.
 pub fn no_answer(cluster: &str) -> Error {
     Error::new(Class::Unclear, format!("the connection to the API server of cluster {cluster} broke: {NO_ANSWER}"))
 }
 
-/// An answer that isn't a success. `login` says who was refused and how to let
-/// them in.
+/// The error for an answer with an error status. `login` says whose login was
+/// refused, and how to give access.
 pub fn status(status: u16, body: &[u8], cluster: &str, login: &str) -> Error {
     let Some(answer) = json(body).filter(|a| a.get("kind").and_then(Value::as_str) == Some("Status")) else {
         return match status {
-            // What the server's own router says of a path that it doesn't have.
+            // The answer of the server's own router for a path that doesn't
+            // exist.
             404 if body.starts_with(b"404 page not found") => {
                 Error::new(Class::NotFound, "the API server has no such path")
             }
@@ -67,7 +71,7 @@ pub fn status(status: u16, body: &[u8], cluster: &str, login: &str) -> Error {
         (409, "AlreadyExists") => Class::Exists,
         (409, _) => Class::Conflict,
         (429, _) => Class::Throttled,
-        // An apply whose object has the wrong shape is answered with a 500.
+        // The server answers 500 to an apply of an object with a wrong shape.
         (500, _) if misshapen(message) => Class::Invalid,
         (500.., _) => Class::Unclear,
         _ => Class::Invalid,
@@ -87,16 +91,18 @@ fn misshapen(message: &str) -> bool {
     ["failed to create typed patch object", "failed to convert new object"].iter().any(|text| message.starts_with(text))
 }
 
-/// A 403 that is about the object, not about who sends it.
+/// True for a 403 that is about the object (from admission), not about the
+/// caller's permissions.
 fn refused(message: &str) -> bool {
     ["denied request", "denied the request", "exceeded quota", "violates PodSecurity", "limited to"]
         .iter()
         .any(|text| message.contains(text))
 }
 
-/// For an answer that isn't JSON, such as a proxy's HTML page.
+/// The error for an answer that isn't JSON, such as a proxy's HTML page.
 pub fn not_kubernetes(status: u16, body: &[u8], cluster: &str) -> Error {
-    // First: the half of a secret is one, too.
+    // Secrets are hidden before the text is cut: half of a secret must not be
+    // shown either.
     let start: String =
         hide(&String::from_utf8_lossy(body)).chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let class = if status >= 500 { Class::Unclear } else { Class::Unreachable };

@@ -1,8 +1,8 @@
-//! The API servers of the clusters: logging in to EKS without the aws CLI,
-//! which APIs a cluster serves, and what server-side apply would change.
+//! The API servers of the clusters: login to EKS without the aws CLI, discovery
+//! of APIs, and the changes that a server-side apply would make.
 //!
-//! Objects are plain JSON throughout: types of a fixed Kubernetes version
-//! would drop the fields that they don't know.
+//! All objects are plain JSON: Rust types of one Kubernetes version would drop
+//! the fields that they don't know.
 
 pub mod apis;
 pub mod apply;

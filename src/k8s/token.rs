@@ -1,5 +1,5 @@
 //! Tokens for EKS clusters, signed in process: a presigned
-//! `sts:GetCallerIdentity` that the cluster sends to STS in our name
+//! `sts:GetCallerIdentity`, which the cluster sends to STS on our behalf
 //! (aws-iam-authenticator, `pkg/token/token.go`).
 
 use std::fmt;
@@ -20,24 +20,25 @@ use crate::aws::Scope;
 use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
 
-/// The server reckons 15 minutes from the signing; clients say one less, so
-/// that a token that is sent still holds when it arrives.
+/// The server accepts a token for 15 minutes after the signing. Clients count
+/// one minute less, so that a token is still valid when it arrives.
 const LIFE: SignedDuration = SignedDuration::from_mins(14);
-/// A token is replaced this long before its end.
+/// A token is replaced this long before it expires.
 const MARGIN: SignedDuration = SignedDuration::from_mins(1);
-/// `X-Amz-Expires`, in seconds. The server ignores it but wants 0 to 900.
+/// `X-Amz-Expires`, in seconds. The server ignores the value, but requires 0 to
+/// 900.
 const EXPIRES: Duration = Duration::from_secs(60);
 /// Binds a token to one cluster's name.
 const CLUSTER_HEADER: &str = "x-k8s-aws-id";
-/// What SigV4 leaves as it is.
+/// Characters that SigV4 doesn't escape.
 const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A bearer token for one cluster.
 #[derive(Clone)]
 pub struct Token {
-    /// A credential: never shown, but by `ringfence token` itself.
+    /// A credential. Only `ringfence token` shows it.
     pub token: String,
-    /// When to ask for another one.
+    /// When the token must be replaced.
     pub expires: Timestamp,
 }
 
@@ -47,13 +48,13 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The token in use, replaced before it ends.
+/// The token in use. It is replaced before it expires.
 #[derive(Default)]
 pub(super) struct Held(tokio::sync::Mutex<Option<Token>>);
 
 impl Held {
-    /// The token to send at `now`: a `fresh` one if there is none that still
-    /// holds for a while.
+    /// The token to send at `now`. Calls `fresh` if there is no token, or if it
+    /// expires soon.
     pub(super) async fn get(&self, now: Timestamp, fresh: impl AsyncFnOnce() -> Result<Token>) -> Result<String> {
         let mut held = self.0.lock().await;
         if let Some(token) = held.as_ref().filter(|t| now + MARGIN < t.expires) {
@@ -65,7 +66,7 @@ impl Held {
 }
 
 /// A token for the cluster named `cluster` in the region and partition of
-/// `scope`. Calls nothing but the credentials' own source.
+/// `scope`. Makes no call, except to the source of the credentials.
 ///
 /// # Errors
 /// [`Class::Denied`] if there are no credentials.
@@ -74,7 +75,8 @@ pub async fn token(config: &SdkConfig, scope: &Scope, cluster: &str) -> Result<T
     let credentials = provider.provide_credentials().await.map_err(|e| no_credentials(&causes(&e)))?;
     let now = Clock::timestamp();
     let mut expires = now + LIFE;
-    // A session's end is its tokens' end too: the cluster asks STS each time.
+    // A token expires with its session, because the cluster calls STS for each
+    // request.
     if let Some(end) = credentials.expiry().and_then(|e| Timestamp::try_from(e).ok()) {
         expires = expires.min(end);
     }
@@ -116,7 +118,7 @@ fn presigned(credentials: &Credentials, scope: &Scope, cluster: &str, time: Syst
     }))
 }
 
-/// The end of AWS's host names in `partition` (botocore `partitions.json`).
+/// The suffix of AWS's host names in `partition` (botocore `partitions.json`).
 fn dns_suffix(partition: &str) -> &'static str {
     match partition {
         "aws-cn" => "amazonaws.com.cn",
@@ -129,7 +131,7 @@ fn dns_suffix(partition: &str) -> &'static str {
     }
 }
 
-/// `error` with what caused it.
+/// `error` with its causes.
 fn causes(error: &dyn std::error::Error) -> String {
     let all = std::iter::successors(Some(error), |e| e.source());
     all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
@@ -167,7 +169,8 @@ mod tests {
         (base.to_owned(), params)
     }
 
-    /// The signatures are botocore's for the same request, keys and time.
+    /// The expected signatures are botocore's, for the same request, keys and
+    /// time.
     #[test]
     fn url_is_what_the_authenticator_accepts() {
         let (base, params) = signed("us-east-1", "aws", None);

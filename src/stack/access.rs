@@ -1,4 +1,4 @@
-//! IAM roles, and who may act in a cluster.
+//! IAM roles, and access to clusters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,12 +14,12 @@ use crate::spec::arn::is_account;
 use crate::spec::catalog::eks_registry;
 use crate::spec::{ACCOUNT_ECR, Control, Isolation, Principal, Tenant};
 
-/// The audience of tokens that pods trade for credentials, in all partitions,
-/// China's too (eksctl issue 1910).
+/// The audience of tokens that pods exchange for credentials. It is the same in all partitions, including China (eksctl
+/// issue 1910).
 const AUDIENCE: &str = "sts.amazonaws.com";
 
-/// Roles of AWS's services in the account. They are made where they are
-/// missing: the first use would make them, unless whoever is first may not.
+/// Service-linked roles. ringfence makes missing ones. Otherwise their first use would make them, which fails if that
+/// caller has no permission to.
 #[derive(Clone, Copy)]
 pub(super) enum ServiceLinked {
     Eks,
@@ -39,7 +39,7 @@ impl ServiceLinked {
     }
 }
 
-/// What a role may do.
+/// The permissions of a role.
 pub(super) struct Grants {
     /// ARNs of managed policies.
     pub attached: Vec<String>,
@@ -78,8 +78,7 @@ impl Stack<'_> {
         self.put(address, iam_role::NAME, &state, Terms::default())
     }
 
-    /// The address of a service-linked role, which is added if it is the first
-    /// to be asked for.
+    /// The address of a service-linked role. The first call for a role adds it.
     pub(super) fn service_linked(&mut self, role: ServiceLinked) -> Result<Address> {
         let (name, service) = role.parts();
         let address = Address::new(format!("tenancy/service-linked-role/{name}"));
@@ -90,22 +89,22 @@ impl Stack<'_> {
         Ok(address)
     }
 
-    /// The role of nodes: what it may do is what a node's credentials are
-    /// worth to whoever steals them. `registries` are where its pods' images
-    /// come from.
+    /// Adds the role of nodes. An attacker who steals a node's credentials has this role's permissions. `registries`
+    /// are the sources of its pods' images.
     pub(super) fn node_role(&mut self, address: &Address, name: String, registries: &[String]) -> Result<()> {
         // In China, EC2's principal has the partition's suffix (Amazon Web
         // Services in China, "IAM"; bottlerocket-update-operator issue 316).
         let ec2 = if self.facts.partition == "aws-cn" { "ec2.amazonaws.com.cn" } else { "ec2.amazonaws.com" };
         let trust = self.document("iam/node-trust.json", address, json!({"ec2Service": ec2}))?;
-        // Instead of AmazonEC2ContainerRegistryPullOnly, which is for every repository of the account: a policy of one's
-        // own may stand for it (EKS User Guide, "Amazon EKS node IAM role").
+        // This replaces AmazonEC2ContainerRegistryPullOnly, which allows every repository of the account. EKS accepts a
+        // custom policy in its place (EKS User Guide, "Amazon EKS node IAM role").
         let images = self.images_policy(address, registries)?;
         let grants = Grants::attached(vec![self.managed_policy("AmazonEKSWorkerNodePolicy")]).and("images", images);
         self.role(address.clone(), name, trust, grants)
     }
 
-    /// What may be pulled: from the private ECR registries among `registries`, and what EKS's own pods need.
+    /// The policy for pulling images: from the private ECR registries among `registries`, and the images of EKS's own
+    /// pods.
     pub(super) fn images_policy(&self, role: &Address, registries: &[String]) -> Result<Value> {
         let partition = &self.facts.partition;
         let arn = |region: &str, account: &str, what: &str| format!("arn:{partition}:ecr:{region}:{account}:{what}");
@@ -114,7 +113,7 @@ impl Stack<'_> {
             if registry == "*" {
                 repositories.insert(arn("*", "*", "repository/*"));
             } else if let Some(Ecr { account, region, path }) = Ecr::parse(registry) {
-                // A path is a repository, or what several of them begin with; with a slash at its end the second only.
+                // A path is a repository, or a prefix of several. With a slash at its end it is only a prefix.
                 if !path.is_empty() && !path.ends_with('/') {
                     repositories.insert(arn(region, account, &format!("repository/{path}")));
                 }
@@ -129,9 +128,8 @@ impl Stack<'_> {
         self.document("iam/images-policy.json", role, values)
     }
 
-    /// Where a tenant's images may come from, with what stands for the
-    /// account's own ECR written out: what is the tenant's, and what is
-    /// everybody's.
+    /// The registries of a tenant's images. `account-ecr` is replaced by its two parts: the tenant's own repositories
+    /// and the shared ones.
     pub(super) fn registries(&self, tenant: &Tenant) -> Vec<String> {
         let images = &self.spec.images;
         let own = [images.of(&tenant.id), images.shared.clone()];
@@ -142,14 +140,14 @@ impl Stack<'_> {
         all.collect()
     }
 
-    /// Whether somebody in this cluster may run images of registry `host`.
+    /// Whether any tenant in this cluster may run images of registry `host`.
     pub(super) fn pulls_from(&self, site: &Site<'_>, host: &str) -> bool {
         let of = |entry: &String| entry == "*" || entry.split('/').next() == Some(host);
         self.tenants_of(site).iter().any(|tenant| tenant.profile.pods.allowed_registries.iter().any(of))
     }
 
-    /// Paths in the account's own ECR, by each name of its host (Amazon ECR
-    /// User Guide, "Amazon ECR endpoints"): with FIPS, and with IPv6 as well.
+    /// Paths in the account's own ECR, with each of its host names (Amazon ECR User Guide, "Amazon ECR endpoints"):
+    /// standard, FIPS, and dual-stack (IPv6).
     pub(super) fn ecr(&self, paths: &[String]) -> Vec<String> {
         let (account, region, suffix) = (&self.facts.account, &self.spec.region, self.dns_suffix());
         let mut hosts = vec![format!("{account}.dkr.ecr.{region}.{suffix}")];
@@ -165,7 +163,7 @@ impl Stack<'_> {
         hosts.iter().flat_map(|host| paths.iter().map(move |path| format!("{host}/{path}/"))).collect()
     }
 
-    /// Trust in one service account of one cluster, by Pod Identity.
+    /// A trust policy for one service account of one cluster, by Pod Identity.
     pub(super) fn pod_identity_trust(
         &self,
         site: &Site<'_>,
@@ -181,8 +179,8 @@ impl Stack<'_> {
         self.document("iam/pod-identity-trust.json", role, values)
     }
 
-    /// Entries for everybody whom the spec names, and nobody else. Their
-    /// addresses come before whatever is done inside of the cluster.
+    /// Adds access entries for all principals that the spec names, and for no others. Changes of objects inside of the
+    /// cluster come after these entries.
     pub(super) fn access_entries(&mut self, site: &Site<'_>) -> Result<()> {
         let spec = self.spec;
         let principals: BTreeSet<String> = spec
@@ -194,7 +192,7 @@ impl Stack<'_> {
             .collect::<Result<_>>()?;
         for principal in principals {
             let address = entry_address(&site.at("cluster"), &principal);
-            // Access policies have the partition of the cluster (terraform-aws-eks, `main.tf`).
+            // ARNs of access policies have the partition of the cluster (terraform-aws-eks, `main.tf`).
             let policy =
                 format!("arn:{}:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy", self.facts.partition);
             let state = access_entry::State {
@@ -209,8 +207,7 @@ impl Stack<'_> {
         Ok(())
     }
 
-    /// The ARN that an access entry takes: a role's with its path, which a
-    /// session's ARN doesn't tell.
+    /// The ARN for an access entry. A role's ARN needs the path, which a session's ARN doesn't have.
     fn principal(&self, principal: &Principal) -> Result<String> {
         match (principal.session, self.facts.roles.get(&principal.arn)) {
             (false, _) => Ok(principal.arn.clone()),
@@ -220,7 +217,7 @@ impl Stack<'_> {
         }
     }
 
-    /// The cluster's identity provider, for pods that Pod Identity can't serve.
+    /// Adds the cluster's OIDC identity provider, for pods that can't use Pod Identity.
     pub(super) fn oidc_provider(&mut self, site: &Site<'_>) -> Result<()> {
         let address = site.at("oidc-provider");
         let state = oidc_provider::State {
@@ -231,8 +228,8 @@ impl Stack<'_> {
         self.put(address, oidc_provider::NAME, &state, Terms::default())
     }
 
-    /// Roles of a tenant's service accounts: by Pod Identity, or where its
-    /// agent can't run (Fargate) by the cluster's identity provider.
+    /// Adds the roles of a tenant's service accounts. They use Pod Identity, or on Fargate, where its agent can't run,
+    /// the cluster's identity provider.
     pub(super) fn workload_roles(&mut self, site: &Site<'_>, tenant: &Tenant, home: &Address) -> Result<()> {
         let namespace = tenant.namespace();
         for account in &tenant.service_accounts {
@@ -284,7 +281,7 @@ impl<'a> Ecr<'a> {
     }
 }
 
-/// What the addresses of a cluster's access entries begin with.
+/// The common prefix of the addresses of a cluster's access entries.
 pub(super) fn access_entries(site: &Site<'_>) -> Address {
     site.at("cluster/access-entry/")
 }

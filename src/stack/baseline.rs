@@ -1,12 +1,10 @@
 //! Objects inside of clusters, from `templates/manifests`: a new object needs
 //! no Rust.
 //!
-//! Files under `cluster/` are rendered once for each cluster, those under
-//! `tenant/` once for each tenant. Beside the object itself, a document may
-//! say `requires:` (an API that must exist) and `controls:` (IDs of controls
-//! that it carries). What the cluster's own pods need comes first, then
-//! namespaces, then what is in them, and bindings last: nobody gets in before
-//! everything stands.
+//! Files under `cluster/` are rendered once for each cluster, those under `tenant/` once for each tenant. In addition
+//! to the object, a document may have `requires:` (an API that must exist) and `controls:` (IDs of the controls that it
+//! carries). The order is: objects that the cluster's own pods need, namespaces, objects in namespaces, bindings.
+//! Bindings are last, so that no user gets access before all protections exist.
 
 use std::collections::BTreeSet;
 
@@ -25,25 +23,25 @@ use crate::spec::{
     BASELINE_CAPABILITIES, Control, Isolation, KubernetesVersion, NatGateways, Pods, Tenant, is_gateway_endpoint, names,
 };
 
-/// The version of the Pod Security Standards that namespaces are held to:
-/// from 1.35 on, `restricted` lets root run in a user namespace.
+/// The version of the Pod Security Standards that namespaces enforce. From 1.35 on, `restricted` allows root in a user
+/// namespace.
 const POD_SECURITY: KubernetesVersion = KubernetesVersion { major: 1, minor: 34 };
 
 /// The first version that has MutatingAdmissionPolicies.
 const MUTATION: KubernetesVersion = KubernetesVersion { major: 1, minor: 36 };
 
-/// What the Pod Security Standards' `restricted` lets a container add.
+/// Capabilities that the Pod Security Standard `restricted` allows a container to add.
 const RESTRICTED_CAPABILITIES: &[&str] = &["NET_BIND_SERVICE"];
 
-/// What no pod reaches as "the internet": private, shared and link-local
-/// addresses (RFC 1918, RFC 6598, RFC 3927), and with the last IMDS.
+/// Addresses that don't count as "the internet": private, shared and link-local ones (RFC 1918, RFC 6598, RFC 3927).
+/// The link-local range contains IMDS.
 const NOT_INTERNET: [&str; 5] = ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"];
 
-/// When an object is applied, among those of its template folder.
+/// The order in which the objects of a template folder are applied.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    /// What fills in, before what refuses where it isn't filled in: in an
-    /// upgrade that brings both, pods come and go meanwhile.
+    /// Mutating policies come before the validating policies that require their fields. Otherwise, in an upgrade that
+    /// adds both, new pods would be refused in between.
     Mutation,
     Policy,
     Namespace,
@@ -51,7 +49,7 @@ enum Phase {
     Binding,
 }
 
-/// Cluster, API group, kind, namespace and name: no two objects share them.
+/// Cluster, API group, kind, namespace and name. They identify an object.
 pub(super) type Identity = [String; 5];
 
 /// One object of a template.
@@ -63,8 +61,8 @@ struct Object {
 }
 
 impl Stack<'_> {
-    /// Adds the objects of a cluster, and gives the addresses of those that
-    /// its own pods need before they start.
+    /// Adds the objects of a cluster. Returns the addresses of the objects that the cluster's own pods need before they
+    /// start.
     pub(super) fn cluster_objects(&mut self, site: &Site<'_>, network: &Network) -> Result<Vec<Address>> {
         let context = json!({"tenancy": self.tenancy(), "cluster": self.cluster_values(site, network)?});
         let objects = self.objects(site, "manifests/cluster/", &context, &site.prefix, None)?;
@@ -93,8 +91,8 @@ impl Stack<'_> {
         self.put_in_phases(site, objects, &before)
     }
 
-    /// Each phase after the one before it that has objects; the first after
-    /// `before`. What requires an API comes after the add-ons that may bring it.
+    /// Adds the objects phase by phase. Each phase comes after the last phase with objects, and the first phase after
+    /// `before`. An object that requires an API comes after the add-ons that may bring it.
     fn put_in_phases(&mut self, site: &Site<'_>, mut objects: Vec<Object>, before: &[Address]) -> Result<()> {
         let addons = site.cluster.profile.addons.iter().map(|(name, _)| name).filter(|n| DAEMONS.contains(n));
         let addons: Vec<Address> = addons.map(|name| site.at(&format!("addon/{name}"))).collect();
@@ -149,8 +147,8 @@ impl Stack<'_> {
         Ok(objects)
     }
 
-    /// Splits a document into the object and what is said about it, and writes
-    /// on the object whose it is. The error says what is wrong with it.
+    /// Splits a document into the object and its `requires` and `controls`, and adds the ownership labels to the
+    /// object. The error says what is wrong with the document.
     fn object(
         &self,
         site: &Site<'_>,
@@ -240,8 +238,7 @@ impl Stack<'_> {
         }))
     }
 
-    /// Ranges that the policies for the internet leave out: the tenancy's own
-    /// too, where those are none of the private ones.
+    /// Ranges that policies for the internet exclude. The tenancy's own ranges are added if they aren't private.
     fn not_internet(&self, site: &Site<'_>, network: &Network) -> Vec<String> {
         let mut ranges: Vec<String> = NOT_INTERNET.map(str::to_owned).into();
         let within = |range: &str, net: &Ipv4Net| range.parse::<Ipv4Net>().is_ok_and(|r| r.contains(net));
@@ -282,8 +279,8 @@ impl Stack<'_> {
     }
 }
 
-/// API groups that every Kubernetes has, beside those whose names have no dot:
-/// their kinds need no group in an address.
+/// API groups of every Kubernetes cluster whose names have a dot. Their kinds need no group in an address, like those
+/// of groups without a dot.
 const OWN_GROUPS: &[&str] = &[
     "admissionregistration.k8s.io",
     "apiextensions.k8s.io",
@@ -300,8 +297,8 @@ const OWN_GROUPS: &[&str] = &[
     "storage.k8s.io",
 ];
 
-/// `k8s/<kind>/<name>` or `k8s/<kind>/<namespace>/<name>`, with the API group
-/// behind the kind where it isn't one of Kubernetes' own.
+/// `k8s/<kind>/<name>` or `k8s/<kind>/<namespace>/<name>`. The API group follows the kind if it isn't one of
+/// Kubernetes' own.
 fn object_part(api: &str, kind: &str, namespace: Option<&str>, name: &str) -> String {
     let group = api.split_once('/').map_or("", |(group, _)| group);
     let group = match group.contains('.') && !OWN_GROUPS.contains(&group) {
@@ -321,9 +318,8 @@ fn identity(site: &Site<'_>, object: &Value) -> Identity {
     [site.name.clone(), group, text("/kind"), text("/metadata/namespace"), text("/metadata/name")]
 }
 
-/// The strictest of the Pod Security Standards that lets pods have what their
-/// profile allows. The admission policies hold all of `restricted`'s rules
-/// themselves, but for these openings.
+/// The strictest Pod Security Standard that allows everything in the tenant's profile. The admission policies enforce
+/// all rules of `restricted` themselves, except for what the profile allows.
 fn pod_security(pods: &Pods) -> &'static str {
     let beyond = |allowed: &[&str]| pods.allowed_capabilities.iter().any(|c| !allowed.contains(&c.as_str()));
     if !pods.host_paths.is_empty() || beyond(BASELINE_CAPABILITIES) {

@@ -1,4 +1,4 @@
-//! The cluster itself: its key, logs, role, security group, add-ons.
+//! The cluster itself: key, logs, role, security group, add-ons.
 
 use std::collections::BTreeSet;
 
@@ -19,12 +19,11 @@ use crate::spec::{
     UpgradePolicy,
 };
 
-/// Add-ons that every node runs, so they come before nodes: the CNI needs the
-/// agent for its credentials (amazon-vpc-cni-k8s 3840).
+/// Add-ons that run on every node (DaemonSets). They come before nodes: the CNI needs the agent for its credentials
+/// (amazon-vpc-cni-k8s 3840).
 pub(super) const DAEMONS: [&str; 3] = ["eks-pod-identity-agent", "kube-proxy", "vpc-cni"];
 
-/// The label of system nodes, for the add-ons that must run there: tenants'
-/// nodes don't let DNS in.
+/// The label of system nodes, for add-ons that must run there: tenants' nodes accept no DNS traffic.
 pub(super) const ROLE_LABEL: (&str, &str) = ("ringfence.dev/role", "system");
 
 /// The oldest version of an add-on that is safe for tenants.
@@ -32,9 +31,9 @@ pub(super) fn floor(addon: &str) -> &'static str {
     FLOORS.iter().find(|(name, _)| *name == addon).map_or("v0.0.0", |(_, floor)| floor)
 }
 
-/// The version to bring a cluster to: never back, one minor at a time, and not
-/// before its node groups have the version that it runs (EKS,
-/// UpdateClusterVersion). `nodes` is the lowest of these.
+/// The version of a cluster after this run. It never goes back, and goes up by one minor version at a time, only after
+/// all node groups have the cluster's present version (EKS, UpdateClusterVersion). `nodes` is the lowest version of the
+/// node groups.
 pub(super) fn next_version(
     running: Option<KubernetesVersion>,
     nodes: Option<KubernetesVersion>,
@@ -94,8 +93,7 @@ impl Stack<'_> {
         if site.silo() {
             controls.insert(0, Control::SiloCluster);
         }
-        // Without its log group first, EKS makes one that is unencrypted and
-        // never expires.
+        // The log group comes first: otherwise EKS makes one without encryption and without retention.
         self.put(address, eks_cluster::NAME, &state, Terms::default().after([logs, eks]).controls(&controls))?;
         self.refuse_version(site);
 
@@ -108,7 +106,7 @@ impl Stack<'_> {
         self.system_nodes(site, network)
     }
 
-    /// Says where the version that the spec asks for isn't reached by this run.
+    /// Adds a refusal if this run doesn't reach the version that the spec asks for.
     fn refuse_version(&mut self, site: &Site<'_>) {
         let (address, wanted) = (site.at("cluster"), site.cluster.kubernetes_version);
         let Some(running) = self.facts.kubernetes.get(&address).copied().filter(|_| site.version != wanted) else {
@@ -144,8 +142,7 @@ impl Stack<'_> {
         self.desired.refusals.push(refusal);
     }
 
-    /// Node groups of an earlier version that the spec no longer has, and that
-    /// no run brings to another version.
+    /// Node groups of an earlier version that left the spec. No run upgrades them.
     fn left_behind(&self, site: &Site<'_>, running: KubernetesVersion) -> Vec<Address> {
         let tenants = self.tenants_of(site);
         let wanted = |address: &Address| {
@@ -155,11 +152,10 @@ impl Stack<'_> {
         groups.map(|(address, _)| address).filter(|address| !wanted(address)).cloned().collect()
     }
 
-    /// EKS takes a control plane back by one minor version within seven days of
-    /// its upgrade, if no node runs a later one; add-ons, objects and Fargate
-    /// pods of the later version are its owner's to judge (EKS user guide,
-    /// "Roll back a cluster to a previous Kubernetes version"). So that is left
-    /// to them.
+    /// EKS rolls a control plane back by one minor version within seven days of its upgrade, if no node runs a later
+    /// version. The owner must judge whether add-ons, objects and Fargate pods of the later version still work (EKS
+    /// user guide, "Roll back a cluster to a previous Kubernetes version"). So ringfence leaves a rollback to the
+    /// owner.
     fn refuse_lower(&self, site: &Site<'_>, address: &Address, running: KubernetesVersion) -> (String, String) {
         let (wanted, name, region) = (site.cluster.kubernetes_version, &site.name, &self.spec.region);
         let keep = format!("set kubernetesVersion to \"{running}\" or later");
@@ -185,7 +181,7 @@ impl Stack<'_> {
         let owner = site.cluster.owner;
         let address = site.at("key");
         let autoscaling = self.service_linked(ServiceLinked::Autoscaling)?;
-        // Flow logs that were kept when they were turned off need the key too.
+        // Log groups of flow logs that were turned off are kept, and still need the key.
         let groups = [self.names.cluster_log_group(owner), self.names.flow_log_group(owner)];
         let arns: Vec<String> = groups.iter().map(|g| self.arn("logs", format!("log-group:{g}"))).collect();
         let policy = self.document(
@@ -223,8 +219,8 @@ impl Stack<'_> {
             json!({"clusterArn": self.arn("eks", format!("cluster/{}", site.name))}),
         )?;
         let key = self.document("iam/cluster-policy.json", &address, json!({"keyArn": site.output("key", "arn")}))?;
-        // Without AmazonEKSVPCResourceController, which is for branch interfaces of pods on EC2 nodes and for Windows
-        // (EKS User Guide, "Assign security groups to individual Pods"): neither is ever turned on.
+        // AmazonEKSVPCResourceController is left out: it is for branch interfaces of pods on EC2 nodes and for Windows
+        // (EKS User Guide, "Assign security groups to individual Pods"), and ringfence never uses these features.
         let grants = Grants {
             attached: vec![self.managed_policy("AmazonEKSClusterPolicy")],
             inline: [("key".to_owned(), key)].into(),
@@ -232,7 +228,7 @@ impl Stack<'_> {
         self.role(address, self.names.role(site.cluster.owner, "cluster"), trust, grants)
     }
 
-    /// Pods on Fargate that act in AWS need the cluster's identity provider.
+    /// Whether the cluster needs its identity provider: for Fargate pods with an AWS role.
     fn needs_oidc(&self, site: &Site<'_>) -> bool {
         let irsa = |t: &&crate::spec::Tenant| {
             matches!(t.isolation, Isolation::Fargate { .. }) && !t.service_accounts.is_empty()
@@ -240,12 +236,13 @@ impl Stack<'_> {
         self.tenants_of(site).iter().any(irsa)
     }
 
-    /// `policies` are what lets the cluster's own pods speak.
+    /// `policies` are the network policies that the cluster's own pods need.
     fn addons(&mut self, site: &Site<'_>, policies: &[Address]) -> Result<()> {
         let role = site.at("role/vpc-cni");
         let trust = self.pod_identity_trust(site, &role, "kube-system", "aws-node")?;
         let name = self.names.role(site.cluster.owner, "vpc-cni");
-        // Instead of AmazonEKS_CNI_Policy, which is for every interface of the account: each node has these credentials.
+        // This replaces AmazonEKS_CNI_Policy, which allows every interface of the account: these credentials are on
+        // each node.
         let ec2 = |what: &str| self.arn("ec2", what);
         let network = self.document(
             "iam/cni-policy.json",
@@ -282,8 +279,7 @@ impl Stack<'_> {
                 terms = terms.controls(&[Control::NetworkPolicy]);
             }
             if !DAEMONS.contains(&name) {
-                // Pods of Deployments wait for nodes, and in strict mode for
-                // policies that let them speak.
+                // Pods of Deployments wait for nodes, and in strict mode also for their network policies.
                 terms = terms.after([site.at("node-group/system")]).after(policies.to_vec());
             }
             self.put(address, eks_addon::NAME, &state, terms)?;
@@ -291,12 +287,11 @@ impl Stack<'_> {
         Ok(())
     }
 
-    /// The version of an add-on: the pinned one; else what runs, while EKS
-    /// offers it and it isn't below the floor; else what EKS recommends, or
-    /// its newest where that is below the floor.
+    /// The version of an add-on. First the pinned version; else the running one, if EKS offers it and it isn't below
+    /// the floor; else the version that EKS recommends, or the newest one if that is below the floor.
     fn addon_version(&self, site: &Site<'_>, address: &Address, name: &str, addon: &Addon) -> Result<String> {
         let fits = |version: &str| at_least(version, floor(name));
-        // A pin below the floor needs a waiver, which the spec was checked for.
+        // A pin below the floor needs a waiver. The checks of the spec made sure of that.
         if let Some(pin) = &addon.version {
             return Ok(pin.clone());
         }
@@ -319,11 +314,11 @@ impl Stack<'_> {
     }
 }
 
-/// An add-on's settings: the profile's, under ours.
+/// An add-on's configuration: the profile's, overridden by ours.
 fn configuration(site: &Site<'_>, name: &str, addon: &Addon) -> Value {
     let profile = site.cluster.profile;
     let ours = match name {
-        // All values are strings, as the add-on's schema has them.
+        // All values are strings, because the add-on's schema requires that.
         "vpc-cni" => json!({
             "enableNetworkPolicy": if profile.network_policy == NetworkPolicyEngine::VpcCni { "true" } else { "false" },
             "env": {
@@ -341,7 +336,7 @@ fn configuration(site: &Site<'_>, name: &str, addon: &Addon) -> Value {
     all
 }
 
-/// Puts `over` over `under`, object by object.
+/// Merges `over` into `under`, object by object.
 fn merge(under: &mut Value, over: Value) {
     match (under, over) {
         (Value::Object(under), Value::Object(over)) => {

@@ -1,12 +1,10 @@
-//! From the spec to what should exist: [`build`] is pure, so the same spec and
-//! facts give the same [`Desired`], whatever the order of tenants.
+//! Turns a spec into desired resources. [`build`] is pure: the same spec and facts give the same [`Desired`], in any
+//! order of tenants.
 //!
-//! [`network`] cuts addresses and builds VPCs, [`cluster`] keys, logs, control
-//! planes and add-ons, [`nodes`] node groups, [`tenant`] what a tenant has for
-//! itself, [`access`] roles and access entries, [`baseline`] the objects
-//! inside of clusters, [`moved`] addresses of older forms. Resources name each other by references, so the order
-//! of making them follows from what they need; `after` adds an order that no
-//! value shows.
+//! [`network`] allocates CIDR blocks and builds VPCs; [`cluster`] builds keys, logs, control planes and add-ons;
+//! [`nodes`] node groups; [`tenant`] a tenant's own resources; [`access`] roles and access entries; [`baseline`] the
+//! objects inside of clusters. [`moved`] translates addresses of older forms. Resources refer to each other by
+//! references, which give the order of creation; `after` adds an order that no value shows.
 
 mod access;
 mod baseline;
@@ -41,65 +39,61 @@ pub use moved::{settle, settle_facts};
 pub use network::services_to_ask;
 pub use nodes::{images, old_images};
 
-/// What the stack needs to know of the account: what was decided before and
-/// stays, and what AWS offers.
+/// The facts that the stack needs of the account: earlier decisions that stay, and what AWS offers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
     /// Twelve digits.
     pub account: String,
     /// `aws`, `aws-cn`, `aws-us-gov` …
     pub partition: String,
-    /// The region's zones that EKS can use.
+    /// The region's zones in which EKS can run.
     pub zones: Vec<Zone>,
-    /// Blocks of the VPCs that exist, by address; those that are leaving too,
-    /// so that no new VPC gets their block.
+    /// CIDR blocks of existing VPCs, by address. VPCs that left the spec are included, so that no new VPC gets their
+    /// block.
     pub vpcs: BTreeMap<Address, Ipv4Net>,
-    /// Blocks of other VPCs of the account, by id, where one of ours is to be made.
+    /// CIDR blocks of other VPCs of the account, by id. Read only if a VPC of ours must be created.
     pub other_vpcs: BTreeMap<String, Vec<Ipv4Net>>,
-    /// Subnets that exist, by address.
+    /// Existing subnets, by address.
     pub subnets: BTreeMap<Address, Subnet>,
-    /// Subnets between which and the internet gateway nothing passes, with the
-    /// ids of their VPCs.
+    /// Subnets without traffic to and from the internet gateway (VPC Block Public Access), with the ids of their VPCs.
     pub walled: BTreeMap<Address, String>,
-    /// The zones that clusters were made in, by address: EKS puts their
-    /// interfaces in no others (EKS, UpdateClusterConfig).
+    /// The zones in which clusters were created, by address. EKS puts a cluster's interfaces only into these zones
+    /// (EKS, UpdateClusterConfig).
     pub cluster_zones: BTreeMap<Address, BTreeSet<String>>,
-    /// The blocks of clusters' services, by address: a cluster keeps its own.
+    /// The service CIDR blocks of clusters, by address. A cluster keeps its block.
     pub service_cidrs: BTreeMap<Address, Ipv4Net>,
-    /// `--allow-replace`: what of this differs from the spec isn't kept.
+    /// `--allow-replace`: for these addresses, facts that differ from the spec aren't kept.
     pub replacing: BTreeSet<Address>,
-    /// Interface endpoints that exist, by address.
+    /// Existing interface endpoints, by address.
     pub endpoints: BTreeMap<Address, Endpoint>,
-    /// Endpoint services by their whole names, of those that were asked for: [`services_to_ask`].
+    /// Endpoint services by full name. Only those of [`services_to_ask`] are read.
     pub services: BTreeMap<String, EndpointService>,
-    /// Versions that clusters run, by address, such as `1.36`.
+    /// Versions of clusters, by address, such as `1.36`.
     pub kubernetes: BTreeMap<Address, KubernetesVersion>,
     /// Our node groups, by address.
     pub node_groups: BTreeMap<Address, NodeGroup>,
-    /// Until when EKS can take clusters back to the version that the spec asks
-    /// for, by address.
+    /// The date until which EKS can roll clusters back to the version in the spec, by address.
     pub rollback: BTreeMap<Address, Date>,
-    /// The versions that clusters are to have after this run, where that was
-    /// decided already.
+    /// The versions of clusters after this run, if they were decided already.
     pub decided: BTreeMap<Address, KubernetesVersion>,
-    /// Versions that add-ons run, by address.
+    /// Versions of installed add-ons, by address.
     pub addons: BTreeMap<Address, String>,
-    /// Images that node groups run, by address.
+    /// Images of node groups, by address.
     pub images: BTreeMap<Address, Image>,
     /// The newest releases of images, by AMI type and Kubernetes version.
     pub releases: BTreeMap<(String, String), String>,
-    /// Why they couldn't be read, if so.
+    /// Why the releases couldn't be read. `None`: they were read.
     pub releases_unread: Option<String>,
-    /// What EKS offers.
+    /// Add-on versions that EKS offers, by Kubernetes version and add-on.
     pub offered: BTreeMap<KubernetesVersion, BTreeMap<String, Offer>>,
-    /// `--upgrade`: take what EKS offers even where what runs is supported.
+    /// `--upgrade`: install newer versions even if the running ones are supported.
     pub upgrade: bool,
-    /// The roles of principals that the spec writes as sessions, by
-    /// [`Principal::arn`](crate::spec::Principal::arn), with their paths.
+    /// ARNs of roles, with their paths, for principals that the spec writes as sessions, by
+    /// [`Principal::arn`](crate::spec::Principal::arn).
     pub roles: BTreeMap<String, String>,
 }
 
-/// Where a subnet lies.
+/// The block and zone of a subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subnet {
     pub cidr: Ipv4Net,
@@ -107,15 +101,15 @@ pub struct Subnet {
     pub zone: String,
 }
 
-/// An interface endpoint that exists.
+/// An existing interface endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     pub zones: BTreeSet<String>,
-    /// Whether its policy is one that a service without policies may have.
+    /// Whether its policy allows everything. Only that is possible for services without endpoint policies.
     pub open: bool,
 }
 
-/// A node group that exists.
+/// An existing node group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeGroup {
     /// The name of its cluster.
@@ -126,7 +120,7 @@ pub struct NodeGroup {
 /// Versions of an add-on for one Kubernetes version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
-    /// What EKS recommends.
+    /// The version that EKS recommends.
     pub default: Option<String>,
     pub versions: Vec<String>,
 }
@@ -141,8 +135,8 @@ impl Facts {
         self.decided.get(&address).copied().unwrap_or_else(next)
     }
 
-    /// Facts for output that is made without asking AWS: the region's first
-    /// zones, the oldest add-ons that are safe, the spec's account or zeros.
+    /// Facts for offline output: the region's first zones, the oldest safe add-on versions, and the spec's account or
+    /// zeros.
     pub fn assumed(spec: &Spec) -> Self {
         let zone = |c: char| Zone { name: format!("{}{c}", spec.region), id: String::new() };
         let mut offered: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
@@ -165,7 +159,7 @@ impl Facts {
     }
 }
 
-/// Everything that `spec` asks for.
+/// All resources that `spec` asks for.
 pub fn build(spec: &Spec, facts: &Facts, templates: &Templates) -> Result<Desired> {
     let mut stack = Stack {
         spec,
@@ -203,14 +197,14 @@ pub fn prefix(owner: Owner<'_>) -> Address {
     }
 }
 
-/// What is being built, with all that it is built from.
+/// The desired resources so far, and the inputs from which they are built.
 struct Stack<'a> {
     spec: &'a Spec,
     facts: &'a Facts,
     templates: &'a Templates,
     names: Names<'a>,
     desired: Desired,
-    /// Where each object of a cluster comes from.
+    /// The template of each object, to report two templates that make the same object.
     sources: BTreeMap<baseline::Identity, String>,
 }
 
@@ -221,7 +215,7 @@ struct Site<'a> {
     /// The cluster's name.
     name: String,
     version: KubernetesVersion,
-    /// As its nodes and pods must know it: the running cluster's.
+    /// The service CIDR of the running cluster, which its nodes and pods must use.
     service_cidr: Ipv4Net,
 }
 
@@ -252,7 +246,7 @@ impl<'a> Site<'a> {
     }
 }
 
-/// What a resource has beside its state.
+/// The order and the controls of a resource.
 #[derive(Default)]
 struct Terms {
     after: Vec<Address>,
@@ -280,7 +274,7 @@ impl<'a> Stack<'a> {
         self.desired.insert(Resource { address, kind, state, after, controls })
     }
 
-    /// The spec's tags, `Name`, and whose the resource is.
+    /// The spec's tags, `Name`, and the ownership tags.
     fn tags(&self, address: &Address, name: impl Into<String>) -> Tags {
         let mut tags = self.spec.tags.clone();
         tags.insert("Name".to_owned(), name.into());
@@ -299,8 +293,7 @@ impl<'a> Stack<'a> {
         format!("arn:{}:iam::aws:policy/{name}", self.facts.partition)
     }
 
-    /// A policy document from a template, in the form in which AWS's answer is
-    /// compared with it.
+    /// A policy document from a template, in canonical form, for the comparison with AWS's answer.
     fn document(&self, template: &str, subject: &Address, values: Value) -> Result<Value> {
         let mut context = json!({
             "account": self.facts.account,
@@ -314,7 +307,7 @@ impl<'a> Stack<'a> {
         Ok(policy::canonical(&self.templates.json(template, &context, subject)?))
     }
 
-    /// What the partition's host names end in (botocore, `partitions.json`).
+    /// The suffix of the partition's host names (botocore, `partitions.json`).
     fn dns_suffix(&self) -> &'static str {
         match self.facts.partition.as_str() {
             "aws-cn" => "amazonaws.com.cn",

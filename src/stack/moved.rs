@@ -1,5 +1,5 @@
-//! The table of moves: addresses that were written in another form once, as
-//! what exists may still carry them in its tags.
+//! The table of moves. Earlier versions wrote some addresses in another form,
+//! and tags of existing resources may still have it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +11,14 @@ use crate::engine::observe::Observed;
 use crate::spec::names::Names;
 use crate::spec::{self, Spec};
 
-/// What stood directly below `tenant/<id>/pool` and `tenant/<id>/fargate` as
-/// long as these didn't name their pool.
+/// The parts that were directly below `tenant/<id>/pool` and
+/// `tenant/<id>/fargate` in the old form, which didn't name the pool.
 const PARTS: [&str; 7] = ["k8s", "launch-template", "node-group", "pod-identity", "profile", "role", "security-group"];
 
-/// Gives what was found under `tenant/<id>/pool/node-group` the address
-/// `tenant/<id>/pool/<pool>/node-group`. Its tags are then a difference like
-/// any other. The pool is the one that what was found stands in, else the
-/// spec's; where neither is known it stays as it is.
+/// Gives a resource at `tenant/<id>/pool/node-group` the address
+/// `tenant/<id>/pool/<pool>/node-group`. Its tags are then an ordinary
+/// difference. The pool is that of the found resource, or else the spec's. If
+/// neither is known, the address stays.
 pub fn settle(spec: &Spec, observed: &mut Observed) {
     let clusters: BTreeMap<String, String> = observed
         .found
@@ -53,7 +53,7 @@ pub fn settle(spec: &Spec, observed: &mut Observed) {
     }
 }
 
-/// The same for what is known of node groups before the rest is read.
+/// The same for the facts about node groups, which are read before the rest.
 pub fn settle_facts(spec: &Spec, facts: &mut Facts) {
     let names = Names::new(spec);
     let known: BTreeSet<Address> = facts.images.keys().chain(facts.node_groups.keys()).cloned().collect();

@@ -1,4 +1,4 @@
-//! VPCs: address blocks, subnets, gateways, routes, endpoints, flow logs.
+//! VPCs: CIDR blocks, subnets, gateways, routes, endpoints, flow logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,12 +20,12 @@ use crate::spec::{Control, NatGateways, Spec, is_gateway_endpoint};
 /// The smallest subnet (EC2, CreateSubnet).
 const SMALLEST_SUBNET: u8 = 28;
 
-/// A public subnet is a 64th of its VPC, if AWS has subnets that small.
+/// A public subnet is a 64th of its VPC, if AWS allows subnets of that size.
 const PUBLIC_BITS: u8 = 6;
 
 const ANYWHERE: &str = "0.0.0.0/0";
 
-/// What the rest of a cluster needs to know of its VPC.
+/// The facts of a VPC that the rest of its cluster needs.
 pub(super) struct Network {
     pub cidr: Ipv4Net,
     /// Private subnets, in order of zone.
@@ -34,7 +34,7 @@ pub(super) struct Network {
     nodes: BTreeSet<String>,
     /// The zones of the control plane's interfaces.
     cluster: BTreeSet<String>,
-    /// Route tables and endpoints: nodes need them before they start.
+    /// Route tables and endpoints, which nodes need before they start.
     pub ways: Vec<Address>,
 }
 
@@ -46,12 +46,12 @@ pub(super) struct Placed {
 }
 
 impl Network {
-    /// Ids of the private subnets that nodes are in.
+    /// Ids of the private subnets of nodes.
     pub fn node_ids(&self) -> Vec<String> {
         self.ids(&self.nodes)
     }
 
-    /// Ids of the private subnets that the control plane reaches nodes from.
+    /// Ids of the private subnets with the control plane's interfaces.
     pub fn cluster_ids(&self) -> Vec<String> {
         self.ids(&self.cluster)
     }
@@ -60,15 +60,16 @@ impl Network {
         self.private.iter().filter(|s| zones.contains(&s.zone)).map(|s| reference(&s.address, "id")).collect()
     }
 
-    /// Ids of those of the nodes' subnets whose zones have something; of all where none has it, which is for AWS to refuse.
+    /// Ids of the nodes' subnets in zones for which `has` is true. If no zone qualifies, ids of all of them: AWS will
+    /// refuse.
     pub fn node_ids_in(&self, has: impl Fn(&str) -> bool) -> Vec<String> {
         let some: BTreeSet<String> = self.nodes.iter().filter(|zone| has(zone)).cloned().collect();
         if some.is_empty() { self.node_ids() } else { self.ids(&some) }
     }
 }
 
-/// The block of every VPC. Those that exist keep theirs; others get the lowest
-/// free block of the supernet, in order of address.
+/// The CIDR block of every VPC. Existing VPCs keep theirs. New ones get the lowest free block of the supernet, in the
+/// order of addresses.
 pub(super) fn blocks(spec: &Spec, facts: &Facts) -> Result<BTreeMap<Address, Ipv4Net>> {
     let wanted: BTreeSet<Address> = spec.clusters().map(|c| super::vpc(c.owner)).collect();
     let mut taken: Vec<Ipv4Net> = facts.vpcs.values().copied().collect();
@@ -90,7 +91,7 @@ pub(super) fn blocks(spec: &Spec, facts: &Facts) -> Result<BTreeMap<Address, Ipv
     Ok(blocks)
 }
 
-/// New VPCs that overlap others of the account.
+/// Notes about new VPCs that overlap other VPCs of the account.
 pub(super) fn overlaps(facts: &Facts, blocks: &BTreeMap<Address, Ipv4Net>) -> BTreeSet<String> {
     let new = blocks.iter().filter(|(address, _)| !facts.vpcs.contains_key(*address));
     let mut notes = BTreeSet::new();
@@ -105,7 +106,7 @@ pub(super) fn overlaps(facts: &Facts, blocks: &BTreeMap<Address, Ipv4Net>) -> BT
     notes
 }
 
-/// VPCs whose blocks aren't in the supernet: they can't be moved.
+/// Refusals for VPCs whose blocks aren't in the supernet: a VPC can't get another block.
 pub(super) fn refusals(spec: &Spec, facts: &Facts) -> Vec<Refusal> {
     let supernet = spec.network.supernet;
     let existing = spec.clusters().filter_map(|c| facts.vpcs.get_key_value(&super::vpc(c.owner)));
@@ -125,7 +126,7 @@ pub(super) fn refusals(spec: &Spec, facts: &Facts) -> Vec<Refusal> {
     outside.map(refusal).collect()
 }
 
-/// VPCs whose blocks have another size than new ones get.
+/// Notes about VPCs whose size differs from that of new ones.
 pub(super) fn other_sizes(spec: &Spec, facts: &Facts) -> BTreeSet<String> {
     let prefix = spec.network.vpc_prefix;
     let existing = spec.clusters().filter_map(|c| facts.vpcs.get_key_value(&super::vpc(c.owner)));
@@ -143,9 +144,8 @@ fn lowest_free(within: Ipv4Net, prefix: u8, taken: &[Ipv4Net]) -> Option<Ipv4Net
     within.subnets(prefix).ok()?.find(|block| !taken.iter().any(|t| overlaps(t, block)))
 }
 
-/// Endpoint services that EC2 must say more of, by the whole name: those of
-/// interface endpoints that aren't there yet, or not in every zone of their
-/// VPC, or that let everything through.
+/// Full names of the endpoint services about which EC2 must be asked: services of interface endpoints that don't exist
+/// yet, that aren't in every zone of their VPC, or whose policy allows everything.
 pub fn services_to_ask(spec: &Spec, facts: &Facts) -> BTreeSet<String> {
     let mut services = BTreeSet::new();
     for cluster in spec.clusters() {
@@ -226,8 +226,8 @@ impl Stack<'_> {
         Ok(network)
     }
 
-    /// The zones of a VPC's nodes, as (suffix, name): those that its cluster
-    /// was made in, then those of its subnets, then the region's first.
+    /// The zones of a VPC's nodes, as (suffix, name). First the zones in which its cluster was created, then those of
+    /// its subnets, then the region's first zones.
     fn zones(&self, site: &Site<'_>) -> Result<Vec<(String, String)>> {
         let wanted = usize::from(self.spec.network.zones);
         let cluster = self.facts.cluster_zones.get(&site.at("cluster")).into_iter().flatten().map(String::as_str);
@@ -250,7 +250,7 @@ impl Stack<'_> {
         Ok(zones.into_iter().collect())
     }
 
-    /// The subnets that a VPC has.
+    /// The existing subnets of a VPC.
     fn existing<'s>(&'s self, site: &Site<'_>) -> impl Iterator<Item = &'s Subnet> {
         let within = site.at("subnet/");
         let all = self.facts.subnets.iter();
@@ -300,8 +300,7 @@ impl Stack<'_> {
         Ok(placed)
     }
 
-    /// NAT gateways with their elastic IPs, by the suffix of the zone that
-    /// they serve.
+    /// Adds NAT gateways with their elastic IPs. Returns them by the suffix of their zone.
     fn nat_gateways(&mut self, site: &Site<'_>, zones: &[(String, String)]) -> Result<BTreeMap<String, Address>> {
         let homes = match site.cluster.network.nat_gateways {
             NatGateways::PerZone => zones,
@@ -337,8 +336,7 @@ impl Stack<'_> {
                     allocation: reference(&ip, "id"),
                     tags: self.tags(&gateway, &name),
                 },
-                // A public NAT gateway needs the VPC's way out (VPC User
-                // Guide, "NAT gateway basics").
+                // A public NAT gateway needs the VPC's internet gateway (VPC User Guide, "NAT gateway basics").
                 Terms::default().after([site.at("internet-gateway")]),
             )?;
             serving.insert(suffix.clone(), gateway);
@@ -365,7 +363,7 @@ impl Stack<'_> {
             public.iter().map(|(suffix, _)| subnet(Side::Public, suffix)).collect::<Vec<_>>(),
         )];
         for (suffix, _) in private {
-            // A zone that nodes have left may still have some for a while.
+            // A zone that leaves the spec may still have nodes for a while, so its route stays.
             let gateway = gateways.get(suffix).or_else(|| gateways.values().next());
             let routes = gateway.map(|g| to(reference(g, "id"))).unwrap_or_default();
             tables.push((format!("private-{suffix}"), routes, vec![subnet(Side::Private, suffix)]));
@@ -438,8 +436,8 @@ impl Stack<'_> {
         self.log_group(site, group.clone(), &name, retention)?;
 
         let role = site.at("role/flow-logs");
-        // The same principal in every partition (docs.amazonaws.cn, VPC User
-        // Guide, "IAM role for publishing flow logs").
+        // The service principal is the same in every partition (docs.amazonaws.cn, VPC User Guide, "IAM role for
+        // publishing flow logs").
         let trust =
             self.document("iam/flow-logs-trust.json", &role, json!({"flowLogArn": self.arn("ec2", "vpc-flow-log/*")}))?;
         let delivery = self.document(
@@ -463,7 +461,7 @@ impl Stack<'_> {
         self.put(address, flow_log::NAME, &state, Terms::default())
     }
 
-    /// A log group under the cluster's key. Audit logs outlive what they log.
+    /// Adds a log group that is encrypted with the cluster's key. Audit logs are kept after their cluster is deleted.
     pub(super) fn log_group(&mut self, site: &Site<'_>, address: Address, name: &str, days: u32) -> Result<()> {
         let state = log_group::State {
             name: name.to_owned(),
@@ -489,8 +487,8 @@ impl Side {
         }
     }
 
-    /// By which load balancer controllers find subnets (EKS User Guide,
-    /// "Subnet requirements for load balancers").
+    /// The tag by which load balancer controllers find subnets (EKS User Guide, "Subnet requirements for load
+    /// balancers").
     fn role_tag(self) -> &'static str {
         match self {
             Self::Private => "kubernetes.io/role/internal-elb",
@@ -498,9 +496,9 @@ impl Side {
         }
     }
 
-    /// The block of a new subnet. Private ones fill the first half of the
-    /// VPC with as many zones as a power of two holds, public ones share what
-    /// lies at its end. Blocks of zones that come later fit beside them.
+    /// The CIDR block of a new subnet. Private subnets divide the VPC's first half into parts, whose number is the
+    /// number of zones rounded up to a power of two. Public subnets are at the VPC's end. Blocks of later zones fit
+    /// beside them.
     fn place(self, vpc: Ipv4Net, zones: usize, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
         let bits = u8::try_from(zones.next_power_of_two().trailing_zeros()).ok()?;
         let private = vpc.prefix_len().checked_add(1)?.checked_add(bits)?;
@@ -519,8 +517,8 @@ fn suffix(zone: &str) -> String {
     zone.chars().rev().take_while(char::is_ascii_alphabetic).collect::<String>().chars().rev().collect()
 }
 
-/// Services whose endpoint names are written the other way round outside of
-/// the `aws` partition, by region (EC2, DescribeVpcEndpointServices).
+/// Services whose endpoint names have the reversed form outside of the `aws` partition, by region (EC2,
+/// DescribeVpcEndpointServices).
 const REVERSED: &[(&str, &str, &[&str])] = &[
     (
         "cn-",
@@ -574,8 +572,8 @@ const REVERSED: &[(&str, &str, &[&str])] = &[
     ("eu-isoe-", "uk.adc-e.cloud", &["ebs", "ecr.api", "ecr.dkr", "execute-api"]),
 ];
 
-/// A service's whole endpoint name, the likely one first. In China services come
-/// that the list doesn't know (`eks-auth`, `config`): there it may be either.
+/// The possible full endpoint names of a service, the likely one first. In China new services appear that the list
+/// doesn't have (`eks-auth`, `config`). Their names may have either form.
 pub(super) fn endpoint_services(region: &str, service: &str) -> Vec<String> {
     const USUAL: &str = "com.amazonaws";
     let here = REVERSED.iter().find(|(prefix, ..)| region.starts_with(prefix));

@@ -26,18 +26,18 @@ use crate::spec::{
 const HTTPS: u16 = 443;
 const DNS: u16 = 53;
 const KUBELET: u16 = 10250;
-/// Where the metrics-server add-on listens (EKS User Guide, "View resource
-/// usage with the Kubernetes Metrics Server").
+/// The port of the metrics-server add-on (EKS User Guide, "View resource usage
+/// with the Kubernetes Metrics Server").
 const METRICS: u16 = 10251;
-/// Where webhooks usually listen.
+/// The usual ports of webhooks.
 const WEBHOOKS: [u16; 4] = [HTTPS, 4443, 8443, 9443];
 
 /// The taint and the label of a tenant's nodes (rows NODE-1 and NODE-2).
 const TENANT_KEY: &str = "tenantID";
 
-/// One node group with all that it needs.
+/// A node group with the resources that it needs.
 struct NodeSet<'a> {
-    /// Of the instances, for people.
+    /// The name of the instances, for people.
     instances: String,
     role: Address,
     group: Address,
@@ -55,8 +55,8 @@ struct NodeSet<'a> {
 }
 
 impl Stack<'_> {
-    /// Beside EKS's own group, which lets the control plane out, on the
-    /// control plane's interfaces.
+    /// Adds the security group of the control plane's interfaces. They also
+    /// have EKS's own group, which allows egress.
     pub(super) fn control_plane_group(&mut self, site: &Site<'_>, network: &Network) -> Result<()> {
         let mut ingress = from_subnets(network, "tcp", HTTPS, "Kubernetes API from private subnets");
         let sources = self.spec.access.private_sources.iter();
@@ -66,7 +66,7 @@ impl Stack<'_> {
         self.security_group(site, group, site.cluster.owner, "Control plane", Rules::only(ingress), &[])
     }
 
-    /// The nodes that the cluster's own pods run on.
+    /// Adds the nodes for the cluster's own pods.
     pub(super) fn system_nodes(&mut self, site: &Site<'_>, network: &Network) -> Result<()> {
         let group = site.at("security-group/system-nodes");
         let mut ingress = self.node_ingress(site);
@@ -101,8 +101,8 @@ impl Stack<'_> {
         )
     }
 
-    /// A tenant's own nodes. Where it shares its cluster they are tainted, so
-    /// that nobody else's pods start or stay there.
+    /// Adds a tenant's own nodes. In a shared cluster they are tainted, so that
+    /// no pods of others start or stay there.
     pub(super) fn tenant_nodes(
         &mut self,
         site: &Site<'_>,
@@ -112,7 +112,7 @@ impl Stack<'_> {
     ) -> Result<()> {
         let owner = Owner::Tenant(&tenant.id);
         let group = home.join("security-group");
-        // In its own VPC it is the VPC that sets a tenant apart.
+        // In a silo, the VPC isolates the tenant. In a pool, the taint does.
         let apart = if site.silo() { Control::SiloSeparation } else { Control::NodeTaint };
         self.tenant_group(site, (group.clone(), "nodes"), tenant, "Nodes of one tenant", apart)?;
         let role = home.join("role/nodes");
@@ -143,8 +143,8 @@ impl Stack<'_> {
         )
     }
 
-    /// The group of a tenant's nodes or pods, instead of the cluster's own:
-    /// that one lets all its members reach each other.
+    /// Adds the security group of a tenant's nodes or pods. It replaces the
+    /// cluster's own group, which allows all traffic among its members.
     pub(super) fn tenant_group(
         &mut self,
         site: &Site<'_>,
@@ -165,7 +165,8 @@ impl Stack<'_> {
         site.output("security-group/control-plane", "id")
     }
 
-    /// What all nodes let in: their own kind, and the control plane.
+    /// Ingress of all nodes: from nodes of the same group, and from the control
+    /// plane.
     fn node_ingress(&self, site: &Site<'_>) -> Vec<Permission> {
         let own = Permission {
             protocol: "-1".to_owned(),
@@ -180,7 +181,7 @@ impl Stack<'_> {
         [own, kubelet].into_iter().chain(webhooks).collect()
     }
 
-    /// `purpose` is what the group is called in its name.
+    /// `purpose` is a part of the group's name.
     pub(super) fn security_group(
         &mut self,
         site: &Site<'_>,
@@ -275,17 +276,17 @@ impl Stack<'_> {
         let daemons = DAEMONS.map(|addon| site.at(&format!("addon/{addon}")));
         let mut controls = set.controls;
         controls.push(Control::Quota);
-        // A node that starts without its ways out, its network settings or
-        // its agents joins broken, or not at all (amazon-vpc-cni-k8s 3840).
+        // A node that starts before its routes, its network settings or its
+        // agents exist joins broken or not at all (amazon-vpc-cni-k8s 3840).
         let terms = Terms::default().after([linked]).after(daemons).after(network.ways.clone()).controls(&controls);
         self.put(set.address, node_group::NAME, &state, terms)
     }
 
-    /// The image's release: the pinned one; else what runs, while it is of the
-    /// cluster's version and isn't below the floor; else the newest. None where
-    /// AWS tells none: then EKS takes its newest.
-    /// A pinned one that is older than what runs is refused: EKS takes no group
-    /// back (EKS API, UpdateNodegroupVersion).
+    /// The image's release. First the pinned one; else the running one, if it
+    /// is for the cluster's version and isn't below the floor; else the newest.
+    /// `None` if AWS lists none: then EKS uses its newest. A pin that is older
+    /// than the running release is refused: EKS can't take a group back (EKS
+    /// API, UpdateNodegroupVersion).
     fn release(&mut self, site: &Site<'_>, set: &NodeSet<'_>) -> Option<String> {
         let ami_type = ami_type(set.nodes);
         let version = site.version.to_string();
@@ -293,11 +294,12 @@ impl Stack<'_> {
         let newest = facts.releases.get(&(ami_type.to_owned(), version.clone()));
         let running = facts.images.get(&set.address).filter(|i| i.ami_type == ami_type && i.version == version);
         let running = running.map(|i| &i.release);
-        // One that somebody took back keeps its image, too.
+        // A group that somebody rolled back keeps its image, too.
         if let Some(image) = facts.images.get(&set.address).filter(|_| self.went_back(site, &set.address).is_some()) {
             return Some(image.release.clone());
         }
-        // A pin below the floor needs a waiver, which the spec was checked for.
+        // A pin below the floor needs a waiver. The checks of the spec made
+        // sure of that.
         if let Some(pin) = set.nodes.release_version.as_ref().filter(|_| ami_type != "CUSTOM") {
             let Some(running) = running.filter(|running| compare_releases(pin, running) == Ordering::Less) else {
                 return Some(pin.clone());
@@ -321,15 +323,17 @@ impl Stack<'_> {
         running.filter(stays).or(newest).cloned()
     }
 
-    /// What the control plane runs, or is brought to before: in a run that
-    /// leaves the cluster alone, nodes must not get ahead of it. Where somebody
-    /// takes the control plane back, which EKS does after its nodes, a group
-    /// that went back stays where it is.
+    /// The version of a node group: the control plane's, after its upgrade in
+    /// this run. In a run that doesn't change the cluster, nodes must not get a
+    /// newer version than the control plane. For a rollback, EKS requires that
+    /// nodes go back before the control plane. So a group that somebody rolled
+    /// back keeps its version.
     fn node_version(&self, site: &Site<'_>, group: &Address) -> String {
         self.went_back(site, group).map_or_else(|| site.output("cluster", "version"), |version| version.to_string())
     }
 
-    /// The version of a group that somebody took back before its control plane.
+    /// The version of a group that somebody rolled back before its control
+    /// plane.
     fn went_back(&self, site: &Site<'_>, group: &Address) -> Option<KubernetesVersion> {
         let version = self.facts.node_groups.get(group)?.version;
         (version >= site.cluster.kubernetes_version && version < site.version)
@@ -337,8 +341,8 @@ impl Stack<'_> {
             .filter(|_| site.cluster.kubernetes_version < site.version)
     }
 
-    /// Tags of instances and volumes: for finding and billing. No address:
-    /// they aren't resources of ours.
+    /// Tags of instances and volumes, for finding and billing. They have no
+    /// address tag, because they aren't resources of the plan.
     fn instance_tags(&self, template: &Address, name: &str) -> BTreeMap<String, String> {
         let mut all = self.tags(template, name);
         all.remove(tags::ADDRESS);
@@ -350,8 +354,8 @@ impl Stack<'_> {
         match set.nodes.ami_family {
             AmiFamily::Bottlerocket => self.templates.toml("user-data/bottlerocket.toml", &context, &set.template),
             AmiFamily::Al2023 => self.node_config(&context, set),
-            // EKS adds nothing to the user data of a custom image: it must say
-            // what to join, and as what.
+            // EKS adds nothing to the user data of a custom image. So the user
+            // data must name the cluster, the labels and the taints.
             AmiFamily::Custom => {
                 context["cluster"] = json!({
                     "name": site.output("cluster", "name"),
@@ -365,9 +369,10 @@ impl Stack<'_> {
         }
     }
 
-    /// Whether AWS's FIPS endpoints answer: they are in the US and Canada, and
-    /// interface endpoints don't answer for their names (Bottlerocket's
-    /// settings reference, `settings.aws.config`; bottlerocket, issue 4372).
+    /// Whether nodes can reach AWS's FIPS endpoints. These exist only in the US
+    /// and Canada, and VPC interface endpoints don't resolve their names
+    /// (Bottlerocket's settings reference, `settings.aws.config`; bottlerocket,
+    /// issue 4372).
     fn fips_endpoints(&self, site: &Site<'_>) -> bool {
         let there = ["us-", "ca-"].iter().any(|place| self.spec.region.starts_with(place));
         there && site.cluster.network.nat_gateways != NatGateways::None
@@ -385,8 +390,8 @@ impl Stack<'_> {
     }
 }
 
-/// The images that the spec's nodes run now or next, by AMI type and Kubernetes
-/// version: to ask for the newest releases of.
+/// The images of the spec's nodes, now and after this run, by AMI type and
+/// Kubernetes version. Their newest releases are read.
 pub fn images(spec: &Spec, facts: &Facts) -> BTreeSet<(String, String)> {
     let mut wanted = BTreeSet::new();
     for cluster in spec.clusters() {
@@ -403,14 +408,14 @@ pub fn images(spec: &Spec, facts: &Facts) -> BTreeSet<(String, String)> {
     wanted
 }
 
-/// What there is to know of images that stay older than the newest.
+/// Notes about images that stay older than the newest release.
 pub fn old_images(desired: &Desired, facts: &Facts) -> Vec<String> {
     let mut old: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     let mut unknown: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for resource in desired.iter().filter(|r| r.kind == node_group::NAME) {
         let field = |name: &str| resource.state.get(name).unwrap_or(&Value::Null);
         let text = |name: &str| field(name).as_str().unwrap_or_default().to_owned();
-        // Nodes that follow their cluster have its version.
+        // Nodes whose version is a reference have their cluster's version.
         let cluster = references(field("version")).into_iter().find_map(|(address, _)| desired.get(&address));
         let version = match cluster {
             Some(cluster) => cluster.state.get("version").and_then(Value::as_str).unwrap_or_default().to_owned(),
@@ -445,7 +450,7 @@ pub fn old_images(desired: &Desired, facts: &Facts) -> Vec<String> {
 pub(super) struct Rules {
     ingress: Vec<Permission>,
     egress: Vec<Permission>,
-    /// Whether a controller's rules stay.
+    /// Whether rules of a load balancer controller stay.
     load_balancers: bool,
 }
 
@@ -454,13 +459,13 @@ impl Rules {
         Self { load_balancers, ..self }
     }
 
-    /// In, and nothing out.
+    /// Ingress only, no egress.
     pub fn only(mut ingress: Vec<Permission>) -> Self {
         ingress.sort();
         Self { ingress, egress: Vec::new(), load_balancers: false }
     }
 
-    /// In, and out to wherever a route leads: what is there has its own rules.
+    /// Ingress, and egress to everywhere: the targets have rules of their own.
     fn and_out(ingress: Vec<Permission>) -> Self {
         let egress = Permission {
             protocol: "-1".to_owned(),
@@ -478,14 +483,15 @@ fn from_group(peer: String, port: u16, description: &str) -> Permission {
     Permission { protocol: "tcp".to_owned(), from: port, to: port, peer, description: description.to_owned() }
 }
 
-/// One rule for each private subnet, whatever the number of tenants.
+/// One rule for each private subnet. The number doesn't depend on the number of
+/// tenants.
 pub(super) fn from_subnets(network: &Network, protocol: &str, port: u16, description: &str) -> Vec<Permission> {
     let rule = |peer| Permission { protocol: protocol.to_owned(), ..from_group(peer, port, description) };
     network.private.iter().map(|s| rule(s.cidr.to_string())).collect()
 }
 
-/// Bottlerocket keeps its system and its data apart; others have one volume
-/// (EKS User Guide, "Customize managed nodes with launch templates").
+/// Bottlerocket has separate volumes for system and data; other images have one
+/// volume (EKS User Guide, "Customize managed nodes with launch templates").
 fn volumes(site: &Site<'_>, nodes: &Nodes) -> Vec<launch_template::Volume> {
     let volume = |device: &str, of: Option<&Volume>| launch_template::Volume {
         device: device.to_owned(),
@@ -516,7 +522,7 @@ fn ami_type(nodes: &Nodes) -> &'static str {
     }
 }
 
-/// Labels and taints as the kubelet takes them.
+/// Labels and taints, as flags of the kubelet.
 fn kubelet_flags(set: &NodeSet<'_>) -> Vec<String> {
     let labels: Vec<String> = set.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let taints: Vec<String> = set

@@ -1,4 +1,4 @@
-//! What a tenant has for itself: nodes or a Fargate profile, roles, objects.
+//! A tenant's own resources: nodes or a Fargate profile, roles, objects.
 
 use serde_json::json;
 
@@ -42,8 +42,8 @@ impl<'a> Stack<'a> {
             &role,
             json!({"profileArn": self.arn("eks", format!("fargateprofile/{}/*", site.name))}),
         )?;
-        // Instead of AmazonEKSFargatePodExecutionRolePolicy, which allows the same on every repository of the account and
-        // nothing else (AWS Managed Policy Reference Guide).
+        // This replaces AmazonEKSFargatePodExecutionRolePolicy, which allows the same for every repository of the
+        // account and nothing else (AWS Managed Policy Reference Guide).
         let grants = Grants::none().and("images", self.images_policy(&role, &self.registries(tenant))?);
         self.role(role.clone(), self.names.home_role(tenant, "pod-execution"), trust, grants)?;
 
@@ -73,8 +73,7 @@ impl Stack<'_> {
     }
 }
 
-/// Where a tenant's own resources stand: the address says how it is kept apart
-/// and in which pool, so that a move can hold both homes.
+/// The address of a tenant's home. It has the isolation model and the pool, so that during a move both homes can exist.
 pub(super) fn home(tenant: &Tenant) -> Address {
     let id = &tenant.id;
     match &tenant.isolation {

@@ -37,7 +37,7 @@ fn built_with(spec: &Spec, facts: &Facts) -> Desired {
     build(spec, facts, &Templates::built_in().unwrap()).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// What would be observed of addresses after `desired` was applied.
+/// The facts about addresses after an apply of `desired`.
 fn observed(facts: &Facts, desired: &Desired) -> Facts {
     let mut facts = facts.clone();
     for r in desired.iter() {
@@ -68,7 +68,7 @@ fn blocks(desired: &Desired) -> BTreeMap<String, String> {
     desired.iter().filter(lies).map(cidr).collect()
 }
 
-/// `with` silos in this order, in a supernet of few blocks.
+/// A spec with silos in this order, in a supernet with few blocks.
 fn silos(ids: &[String]) -> Spec {
     let tenants: String =
         ids.iter().map(|id| format!("    - {{id: \"{id}\", name: t{id}, tier: premium}}\n")).collect();
@@ -103,7 +103,7 @@ fn three_tiers_in_full() {
     insta::assert_snapshot!(text);
 }
 
-/// References as `<address.output>`, also where one is the whole value.
+/// Writes references as `<address.output>`, also if a reference is the whole value.
 fn readable(line: &str) -> String {
     display(&format!("{line} ")).trim_end().to_owned()
 }
@@ -138,7 +138,7 @@ fn the_same_input_gives_the_same_bytes() {
     }
 }
 
-/// All that must be done before a resource.
+/// All resources that must be done before this one.
 fn before(desired: &Desired, address: &str) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     let mut next = vec![Address::new(address)];
@@ -204,7 +204,7 @@ fn no_arn_of_another_partition() {
         [("us-gov-west-1", "aws-us-gov", "amazonaws.com"), ("cn-north-1", "aws-cn", "amazonaws.com.cn")]
     {
         let text = text.replace("us-east-1", region).replace("arn:aws:", &format!("arn:{partition}:"));
-        // Where there is no Fargate.
+        // GovCloud has no Fargate.
         let text = if partition == "aws-us-gov" { text.replace("tier: serverless", "tier: standard") } else { text };
         let spec = spec(&text);
         let desired = built(&spec);
@@ -216,7 +216,8 @@ fn no_arn_of_another_partition() {
     }
 }
 
-/// IAM user guide, "IAM and STS quotas": white space isn't counted, and what stands for an id is longer than it.
+/// IAM user guide, "IAM and STS quotas": white space isn't counted. The placeholder of a reference is longer than the
+/// real id.
 #[test]
 fn every_role_fits_within_iams_quotas() {
     let length = |document: &Value| document.to_string().chars().count();
@@ -230,7 +231,7 @@ fn every_role_fits_within_iams_quotas() {
     }
 }
 
-/// The repositories that a tenant's nodes pull from, and EKS's.
+/// The repositories from which a tenant's nodes may pull, and those of EKS.
 fn repositories(spec: &Spec) -> (Value, Value) {
     let desired = built(spec);
     let policy = at(&desired, "tenant/23456/pool/shared-1/role/nodes")
@@ -286,7 +287,7 @@ fn images_of_eks_are_in_an_account_of_the_region() {
         ("ap-east-1", "arn:aws:ecr:ap-east-1:800184023465:repository/*"),
         ("us-gov-west-1", "arn:aws-us-gov:ecr:us-gov-west-1:013241004608:repository/*"),
         ("cn-northwest-1", "arn:aws-cn:ecr:cn-northwest-1:961992271922:repository/*"),
-        // Where the account isn't known: any, but for this one.
+        // If the account isn't known: any account except this one.
         ("eusc-de-east-1", "arn:aws-eusc:ecr:eusc-de-east-1:*:repository/*"),
     ] {
         let partition = crate::spec::arn::partition_of(region);
@@ -307,7 +308,7 @@ fn endpoint_names_by_region() {
     assert_eq!(names("cn-north-1", "s3")[0], "com.amazonaws.cn-north-1.s3");
 }
 
-/// In China a service's name has one of two forms, and not every one is known.
+/// In China an endpoint service's name has one of two forms. It isn't known for every service which one.
 #[test]
 fn endpoint_names_that_only_aws_knows() {
     let text = std::fs::read_to_string(
@@ -366,11 +367,11 @@ fn groups_of_a_pool_and_its_tenants() {
     }
     assert!(nodes.contains(&format!("tcp 10251-10251 {control}")));
 
-    // Instead of the cluster's own, which nothing writes or names.
+    // Nodes never use the cluster's own security group.
     for r in desired.iter() {
         assert!(references(&r.state).iter().all(|(_, output)| output != "security_group"), "{}", r.address);
     }
-    // No shared group knows a tenant.
+    // No shared security group has a rule about a tenant.
     let shared = desired.iter().filter(|r| r.kind == "aws.security-group" && r.address.as_str().starts_with("pool/"));
     for r in shared {
         assert!(references(&r.state).iter().all(|(a, _)| !a.as_str().starts_with("tenant/")), "{}", r.address);
@@ -413,7 +414,7 @@ fn nodes_of_a_pool_tenant() {
         assert_eq!(settings["kubernetes"]["seccomp-default"].as_bool(), Some(true));
         assert_eq!(settings["kubernetes"]["pod-pids-limit"].as_integer(), Some(1024));
         assert_eq!(settings["kernel"]["lockdown"].as_str(), Some("integrity"));
-        // What Bottlerocket's merge can't read (EKS User Guide, launch templates).
+        // Syntax that Bottlerocket's merge can't read (EKS User Guide, launch templates).
         assert!(!template.user_data.contains("[\"") && !template.user_data.contains("\\\""));
     }
 }
@@ -507,7 +508,7 @@ fn endpoint_policies_let_in_what_must_work() {
     assert_eq!(sts[1]["Action"], "sts:AssumeRoleWithWebIdentity");
     assert_eq!(statements("ecr.api").as_array().unwrap().len(), 1);
     assert_eq!(s3.as_array().unwrap().len(), 2);
-    // Where images of registry.k8s.io may run, they come through this endpoint.
+    // If images of registry.k8s.io may run, the S3 endpoint's policy allows them.
     let mut spec = example("three-tiers");
     let tenant = spec.tenants.iter_mut().find(|t| t.pool().is_some()).unwrap();
     tenant.profile.pods.allowed_registries.push("registry.k8s.io/sig-storage/".to_owned());
@@ -533,8 +534,7 @@ fn objects_say_whose_they_are() {
     assert_eq!(quota.state["object"]["spec"]["hard"]["pods"], "40");
 }
 
-/// Through Kubernetes' own types and back: what they don't know is lost, so a
-/// misspelt field shows.
+/// Converts each object to Kubernetes' own types and back. Unknown fields are lost, so a misspelt field shows.
 #[test]
 fn objects_have_only_fields_that_kubernetes_knows() {
     use k8s_openapi::api::{
@@ -593,7 +593,7 @@ fn hostile_names_stay_names() {
     }
 }
 
-/// All but what its texts say; user data as what it holds.
+/// The structure of a value without the content of its texts. User data is decoded first.
 fn skeleton(value: &Value) -> Value {
     match value {
         Value::String(_) => Value::Null,
@@ -622,8 +622,8 @@ fn texts(value: &Value, at: String, found: &mut Vec<String>) {
     }
 }
 
-/// Wherever a spec has a text: what would be YAML, TOML, JSON, a template or a command is refused, and what YAML takes
-/// for something else stays a text.
+/// For every text in a spec: a text with YAML, TOML, JSON, template or shell syntax is refused or stays text, and a
+/// text that YAML would read as another type stays a text.
 #[test]
 fn no_text_of_a_spec_becomes_anything_else() {
     const MARKUP: [&str; 4] = [
@@ -651,7 +651,7 @@ fn no_text_of_a_spec_becomes_anything_else() {
             assert!(loaded(place, text).is_none(), "{name}{place} = {text:?}");
             refused += 1;
         }
-        // Ids and names of pools and tenancies are in names of other things.
+        // Ids and names of pools and tenancies are parts of other names, so they aren't free texts.
         let free = |place: &&String| {
             place.starts_with("/spec/tags/")
                 || (place.starts_with("/spec/tenants/") && place.ends_with("/name") && place.matches('/').count() == 4)
@@ -685,8 +685,8 @@ fn a_template_that_makes_no_object_is_named() {
     }
 }
 
-/// Objects whose kinds, namespaces and names read alike with dashes between
-/// them, or but for characters that a tag can't hold, have addresses of their own.
+/// Different objects have different addresses, even if their kinds, namespaces and names are the same when joined with
+/// dashes, or after replacing characters that a tag can't have.
 #[test]
 fn objects_have_one_address_each() {
     let directory = tempfile::tempdir().unwrap();
@@ -764,7 +764,7 @@ fn clusters_go_one_minor_at_a_time_and_never_back() {
         (Some(34), Some(34), 36, 35),
         (Some(35), None, 36, 36),
         (Some(37), Some(37), 36, 37),
-        // EKS takes no control plane further than its nodes are.
+        // EKS upgrades no control plane whose nodes are behind it.
         (Some(35), Some(34), 36, 35),
         (Some(35), Some(34), 35, 35),
     ] {
@@ -778,10 +778,10 @@ fn zones_and_subnets_that_exist_stay() {
     let facts = Facts::assumed(&spec);
     let first = built_with(&spec, &facts);
     let mut later = observed(&facts, &first);
-    // A zone opens that would come before the others, and one closes.
+    // A new zone sorts before the others, and another zone is gone.
     later.zones.remove(0);
     assert_eq!(blocks(&built_with(&spec, &later)), blocks(&first));
-    // Another zone gets blocks beside those that are there.
+    // Another zone gets blocks beside the existing ones.
     spec.network.zones += 2;
     let grown = blocks(&built_with(&spec, &later));
     assert!(blocks(&first).iter().all(|(address, cidr)| grown.get(address) == Some(cidr)));
@@ -793,7 +793,7 @@ fn zones_and_subnets_that_exist_stay() {
     assert!(error.message.contains("zones"), "{error}");
 }
 
-/// Subnets lie in their VPC and overlap nobody.
+/// Asserts that subnets lie in their VPC and don't overlap.
 fn disjoint(blocks: &BTreeMap<String, String>) {
     let net = |cidr: &String| cidr.parse::<Ipv4Net>().unwrap();
     let subnets: Vec<(&String, Ipv4Net)> =
@@ -842,7 +842,7 @@ proptest! {
         let few = silos(stay);
         let facts = Facts::assumed(&few);
         let first = built_with(&few, &facts);
-        // Tenants come …
+        // New tenants are added …
         let all = silos(&ids);
         let facts = observed(&facts, &first);
         let second = built_with(&all, &facts);
@@ -850,7 +850,7 @@ proptest! {
             prop_assert_eq!(blocks(&second).get(&address).cloned(), Some(cidr));
         }
         disjoint(&blocks(&second));
-        // … and the first ones go, while their VPCs are still there.
+        // … and the first ones leave the spec, while their VPCs still exist.
         let facts = observed(&facts, &second);
         let rest = silos(change);
         if !change.is_empty() {
@@ -863,7 +863,7 @@ proptest! {
     }
 }
 
-/// Names that are too long are cut, and still known as this tenancy's.
+/// Names that are too long are cut, and are still recognised as this tenancy's.
 #[test]
 fn roles_are_known_by_their_names_however_long() {
     use crate::kinds::aws::access_entry::is_named_ours;
@@ -882,8 +882,8 @@ fn roles_are_known_by_their_names_however_long() {
     }
 }
 
-/// Nodes never get ahead of a control plane that a run leaves alone, and don't
-/// follow it where somebody takes it back.
+/// Nodes never get a newer version than a control plane that the run doesn't change. They aren't upgraded again while
+/// somebody rolls the control plane back.
 #[test]
 fn nodes_follow_their_control_plane() {
     let mut spec = example("three-tiers");
@@ -905,8 +905,7 @@ fn nodes_follow_their_control_plane() {
     assert_eq!(refusals, [(of, false)]);
 }
 
-/// No run brings a group that left the spec to another version: it is named,
-/// with what takes it out of the way.
+/// No run upgrades a node group that left the spec. It is named, with the command that removes it.
 #[test]
 fn a_node_group_that_left_the_spec_holds_up_upgrades() {
     let mut spec = example("three-tiers");
@@ -927,7 +926,7 @@ fn a_node_group_that_left_the_spec_holds_up_upgrades() {
     assert_eq!(refusals(&facts), [(false, help.to_owned())]);
 }
 
-/// Tags that ringfence leaves to controllers can't be the spec's.
+/// The spec can't have tags that ringfence leaves to controllers.
 #[test]
 fn controllers_tags_are_refused_in_a_spec() {
     for prefix in tags::CONTROLLERS {
