@@ -23,10 +23,11 @@ pub mod spec;
 pub mod stack;
 pub mod template;
 
-pub mod ui;
-
 /// Shares no types with the rest: they know each other by the wire alone, so
 /// that one mistake isn't made twice.
 pub mod sandbox;
+
+pub mod run;
+pub mod ui;
 
 pub mod cli;

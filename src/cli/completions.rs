@@ -3,7 +3,8 @@ use clap_complete::Shell;
 
 use super::{Cli, exit};
 use crate::engine::error::Error;
-use crate::ui::{Failure, Ui};
+use crate::run::Failure;
+use crate::ui::Ui;
 
 #[derive(Debug, Args)]
 pub struct Completions {

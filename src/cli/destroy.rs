@@ -1,9 +1,9 @@
 use clap::Args;
 
-use super::apply::{Approval, carry_out};
-use super::session::{Locked, Session};
-use super::{Global, Running, Selection};
-use crate::ui::{Failure, Ui};
+use super::apply::carry_out;
+use super::{Global, Running, Selection, host};
+use crate::run::{Failure, Manner, Request};
+use crate::ui::Ui;
 
 #[derive(Debug, Args)]
 pub struct Destroy {
@@ -15,22 +15,13 @@ pub struct Destroy {
 
 impl Destroy {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
-        let session = Session::open(global, ui).await?;
+        let session = host::open(global, ui).await?;
         let policy = self.selection.policy(true);
-        let running = &self.running;
-        let work = async |session: &Session, locked: &Locked| {
-            session.reading(ui);
-            let (look, plan) = session.plan(&policy, false).await?;
-            let mut allowed = Approval::allowed_by(&policy);
-            // To take everything down is to say what is lost. A tenant's id
-            // alone is soon mistyped.
-            if running.auto_approve && policy.tenants.is_empty() {
-                allowed.extend(plan.confirm.iter().map(|l| l.address.clone()));
-            }
-            let approval = Approval { auto: running.auto_approve, allowed };
-            carry_out(session, locked, ui, &policy, false, (look, plan), approval, running).await
-        };
-        let whole = policy.tenants.is_empty();
-        session.during(async |session| session.locked(ui, "destroy", running, whole, work).await).await
+        let manner = self.running.manner("destroy");
+        // To take everything down is to say what is lost. A tenant's id alone is soon mistyped.
+        let manner = Manner { losses_approved: manner.approved && policy.tenants.is_empty(), ..manner };
+        let allow_destroy = policy.allow_destroy.clone();
+        let request = Request { policy, upgrade: false, saved: None, allow_destroy };
+        session.during(async |session| carry_out(session, &request, &manner, ui).await).await
     }
 }

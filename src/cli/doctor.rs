@@ -7,8 +7,7 @@ use futures::future::join_all;
 use jiff::{SignedDuration, ToSpan};
 use serde_json::Value;
 
-use super::session::{self, Look, Session};
-use super::{Global, exit, preflight};
+use super::{Global, exit, host};
 use crate::aws::error::is_not_found;
 use crate::aws::{Access, simulate, skew};
 use crate::engine::clock::Clock;
@@ -19,7 +18,8 @@ use crate::kinds::aws::{eks_addon, quotas, service_linked_role};
 use crate::spec::Spec;
 use crate::stack::{self, Facts, permissions};
 use crate::template::Templates;
-use crate::ui::{Check, Failure, Format, Ui, Verdict};
+use crate::run::{Failure, Look, Session, preflight};
+use crate::ui::{Check, Format, Ui, Verdict};
 
 /// Further off than this, AWS refuses requests.
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
@@ -31,7 +31,7 @@ pub async fn run(global: &Global, ui: &Ui) -> std::result::Result<u8, Failure> {
         return Err(Error::input("`doctor` has no HTML page").help("use --format human, json or markdown").into());
     }
     // A wrong spec is shown as `validate` shows it.
-    let spec = session::load(global, ui)?;
+    let spec = host::load(global, ui)?;
     let mut found = Doctor { global, checks: Vec::new() };
     let next = found.examine(ui, &spec).await?;
     let worst = found.checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Good);
@@ -72,14 +72,13 @@ impl Doctor<'_> {
         if self.global.sandbox.is_none() {
             self.clock(spec).await;
         }
-        let session = match Session::open(self.global, ui).await {
+        let session = match host::open_on(self.global, spec.clone()).await {
             Ok(session) => session,
-            Err(Failure::Run(error)) => {
+            Err(error) => {
                 self.fail("credentials", &error);
                 return Ok("aws sts get-caller-identity; when that shows the account that you mean, ".to_owned()
                     + &self.global.command(&["doctor"]));
             }
-            Err(failure) => return Err(failure),
         };
         let scope = &session.aws.scope;
         let text = format!(

@@ -1,9 +1,9 @@
 use clap::Args;
 
-use super::session::Session;
-use super::{Global, Selection, exit};
+use super::{Global, Selection, exit, host};
 use crate::engine::drift;
-use crate::ui::{Failure, Subject, Ui};
+use crate::run::{Failure, Session};
+use crate::ui::{Subject, Ui};
 
 #[derive(Debug, Args)]
 pub struct Drift {
@@ -13,7 +13,7 @@ pub struct Drift {
 
 impl Drift {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
-        let session = Session::open(global, ui).await?;
+        let session = host::open(global, ui).await?;
         session.during(async |session| self.show(session, ui).await).await
     }
 
@@ -22,7 +22,7 @@ impl Drift {
         let policy = self.selection.policy(false);
         let (look, plan) = session.plan(&policy, false).await?;
         let plan = drift::of(plan, &look.desired, &look.observed, &session.kinds);
-        let subject = Subject { drift: true, ..session.subject(&policy) };
+        let subject = Subject { drift: true, ..host::subject(session, &policy) };
         ui.plan(&plan, &subject, &session.kinds, &session.calls())?;
         let missing = plan.drift.as_ref().is_some_and(|d| !d.missing.is_empty());
         let drifted = missing || !plan.steps.is_empty() || plan.blocked.iter().any(|b| !b.pending && !b.unmet);

@@ -1,12 +1,13 @@
-use super::{Global, exit, session};
+use super::{Global, exit, host};
 use crate::engine::graph;
 use crate::stack::{self, Facts};
 use crate::template::Templates;
-use crate::ui::{Failure, Ui};
+use crate::run::Failure;
+use crate::ui::Ui;
 
 /// Offline: zones and versions are assumed.
 pub async fn run(global: &Global, ui: &Ui) -> Result<u8, Failure> {
-    let spec = session::load(global, ui)?;
+    let spec = host::load(global, ui)?;
     let templates = Templates::load(global.templates.as_deref())?;
     let desired = stack::build(&spec, &Facts::assumed(&spec), &templates)?;
     let mut dot = String::from("digraph ringfence {\n  rankdir=LR;\n  node [shape=box];\n");

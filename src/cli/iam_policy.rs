@@ -1,9 +1,10 @@
 use clap::{Args, ValueEnum};
 
-use super::{Global, exit, session};
+use super::{Global, exit, host};
 use crate::stack::{self, Facts, permissions};
 use crate::template::Templates;
-use crate::ui::{Failure, Ui};
+use crate::run::Failure;
+use crate::ui::Ui;
 
 /// The document fits in a role's inline policy (10,240 characters, white space
 /// not counted): `aws iam put-role-policy --policy-document` takes it as it is.
@@ -30,7 +31,7 @@ enum Purpose {
 impl IamPolicy {
     /// Offline: what the zones and versions are doesn't matter.
     pub fn run(&self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
-        let spec = session::load(global, ui)?;
+        let spec = host::load(global, ui)?;
         let policy = match self.purpose {
             Purpose::Plan => permissions::reads(),
             Purpose::Apply => {

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::session::{Session, written};
-use super::{Global, exit, unwritten};
+use super::{Global, exit, host};
 use crate::engine::address::Address;
 use crate::engine::error::{Error, Result};
 use crate::engine::kind::{Found, Round};
 use crate::kinds::aws::eks_cluster;
-use crate::ui::{Failure, Ui};
+use crate::run::{Failure, Session, unwritten, written};
+use crate::ui::Ui;
 use crate::{files, stack, template};
 
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ impl Kubeconfig {
                 .help("name it: the pool's name or the silo tenant's id")
                 .into());
         }
-        let session = Session::open(global, ui).await?;
+        let session = host::open(global, ui).await?;
         let entries = session.during(async |session| Ok(self.entries(session, ui).await?)).await?;
         if self.print {
             let mut config = empty();

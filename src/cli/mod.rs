@@ -7,16 +7,14 @@ mod destroy;
 mod doctor;
 mod drift;
 mod graph;
+mod host;
 mod iam_policy;
 mod kubeconfig;
 mod output;
 mod plan;
-mod preflight;
 mod render;
 mod sandbox;
-mod saved;
 mod schema;
-pub mod session;
 mod stop;
 mod token;
 mod unlock;
@@ -34,7 +32,8 @@ use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::plan::Policy;
 use crate::engine::secret;
-use crate::ui::{self, Failure, Ui};
+use crate::run::Failure;
+use crate::ui::{self, Ui};
 
 /// Exit codes, as in the README.
 pub mod exit {
@@ -310,7 +309,12 @@ pub fn start(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Log).init();
     }
     match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime.block_on(cli.run()).into(),
+        Ok(runtime) => {
+            let code = runtime.block_on(cli.run());
+            // A thread that still waits for an answer to a question holds up nobody.
+            runtime.shutdown_background();
+            code.into()
+        }
         Err(error) => {
             let options = ui::Options { format: cli.global.format.into(), ..ui::Options::default() };
             let message = format!("the program can't start its threads: {error}");
@@ -411,16 +415,4 @@ fn positive(text: &str) -> Result<f64, String> {
         Ok(n) if n > 0.0 && n.is_finite() => Ok(n),
         _ => Err("a number above 0".to_owned()),
     }
-}
-
-/// `error` if the command can't write what it was asked to.
-fn unwritten(what: &str, error: &std::io::Error) -> Error {
-    let help = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => {
-            "free some space, then run the same command; nothing half-written is left"
-        }
-        std::io::ErrorKind::PermissionDenied => "choose a directory that you may write to",
-        _ => "check the path",
-    };
-    Error::input(format!("{what} can't be written: {error}")).help(help)
 }

@@ -2,11 +2,11 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use super::session::Session;
-use super::{Global, exit};
+use super::{Global, exit, host};
 use crate::engine::error::Error;
 use crate::engine::plan::Policy;
-use crate::ui::{Failure, Ui};
+use crate::run::{Failure, Session};
+use crate::ui::Ui;
 
 #[derive(Debug, Args)]
 pub struct Output {
@@ -16,7 +16,7 @@ pub struct Output {
 
 impl Output {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
-        let session = Session::open(global, ui).await?;
+        let session = host::open(global, ui).await?;
         session.during(async |session| self.show(session, ui).await).await
     }
 

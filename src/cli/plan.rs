@@ -1,12 +1,12 @@
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::apply::Approval;
-use super::preflight::Findings;
-use super::session::Session;
-use super::{Global, Selection, exit, preflight, saved};
-use crate::ui::{Failure, Subject, Ui};
+use super::{Global, Selection, exit, host};
+use crate::run::preflight::Findings;
+use crate::run::{Failure, Session, preflight, saved};
+use crate::ui::{Subject, Ui};
 
 #[derive(Debug, Args)]
 pub struct Plan {
@@ -28,7 +28,7 @@ pub struct Plan {
 
 impl Plan {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
-        let session = Session::open(global, ui).await?;
+        let session = host::open(global, ui).await?;
         session.during(async |session| self.show(global, session, ui).await).await
     }
 
@@ -37,14 +37,14 @@ impl Plan {
         let policy = self.selection.policy(self.destroy);
         let (look, plan) = session.plan(&policy, self.upgrade).await?;
         if let Some(file) = &self.out {
-            saved::write(file, global, session, &policy, self.upgrade, &plan)?;
+            saved::write(file, session, &policy, self.upgrade, &plan)?;
         }
         let Findings { wrong, notes } = preflight::offers(session, &look, &plan).await;
         let impossible = !wrong.is_empty();
-        let subject = Subject { wrong, notes, ..session.subject(&policy) };
+        let subject = Subject { wrong, notes, ..host::subject(session, &policy) };
         ui.plan(&plan, &subject, &session.kinds, &session.calls())?;
         if let Some(file) = &self.out {
-            let allowed = Approval::allowed_by(&policy);
+            let allowed: BTreeSet<_> = policy.allow_destroy.union(&policy.allow_replace).collect();
             let mut args = vec!["apply".to_owned(), file.display().to_string()];
             for loss in plan.confirm.iter().filter(|loss| !allowed.contains(&loss.address)) {
                 args.extend(["--allow-destroy".to_owned(), loss.address.to_string()]);

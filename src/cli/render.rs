@@ -7,14 +7,15 @@ use clap::Args;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Global, exit, session, unwritten};
+use super::{Global, exit, host};
 use crate::engine::error::{Error, Result};
 use crate::engine::value;
 use crate::files;
 use crate::kinds::k8s::manifest;
 use crate::stack::{self, Facts};
 use crate::template::{self, Templates};
-use crate::ui::{Failure, Ui};
+use crate::run::{Failure, unwritten};
+use crate::ui::Ui;
 
 /// What was rendered into the same directory before and is wanted no more is
 /// taken out, unless somebody has changed it: DIR/.ringfence-TENANCY.sha256
@@ -34,7 +35,7 @@ type Written = BTreeSet<(String, String)>;
 impl Render {
     /// Offline: what refers to ids that AWS gives is left as `<address.output>`.
     pub async fn run(self, global: &Global, ui: &Ui) -> std::result::Result<u8, Failure> {
-        let spec = session::load(global, ui)?;
+        let spec = host::load(global, ui)?;
         let templates = Templates::load(global.templates.as_deref())?;
         let desired = stack::build(&spec, &Facts::assumed(&spec), &templates)?;
         let mut texts: BTreeMap<String, String> = BTreeMap::new();

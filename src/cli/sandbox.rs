@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::{Global, exit, session, stop, unwritten};
+use super::{Global, exit, host, stop};
 use crate::aws::probe::{self, Difference, Outcome};
 use crate::engine::error::Error;
 use crate::sandbox::{Options, Script, Server, fresh_quotas};
-use crate::ui::{self, Failure, Ui};
+use crate::run::{self, Failure, unwritten};
+use crate::ui::{self, Ui};
 
 #[derive(Debug, Args)]
 pub struct Sandbox {
@@ -69,11 +70,11 @@ impl Sandbox {
             .into());
         }
         let faults = faults.as_deref().map(script).transpose()?.unwrap_or_default();
-        let spec = global.has_spec().then(|| session::load(global, ui)).transpose()?;
+        let spec = global.has_spec().then(|| host::load(global, ui)).transpose()?;
         let options = Options {
             faults,
-            principals: spec.as_ref().map(session::named).unwrap_or_default(),
-            account: spec.as_ref().map_or_else(|| Options::default().account, session::account),
+            principals: spec.as_ref().map(run::named).unwrap_or_default(),
+            account: spec.as_ref().map_or_else(|| Options::default().account, run::account),
             speed,
             state_dir: state,
             quotas: quotas(account, quota),

@@ -7,7 +7,8 @@ use crate::engine::clock::Clock;
 use crate::engine::error::{Error, Result};
 use crate::k8s;
 use crate::spec::arn::partition_of;
-use crate::ui::{Failure, Ui};
+use crate::run::Failure;
+use crate::ui::Ui;
 
 /// The versions of kubectl's protocol that are spoken, the default first.
 const VERSIONS: [&str; 2] = ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];

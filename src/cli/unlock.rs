@@ -2,10 +2,10 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 
-use super::session::Session;
-use super::{Global, exit};
+use super::{Global, exit, host};
 use crate::engine::error::Error;
-use crate::ui::{Failure, Ui};
+use crate::run::{Failure, Session};
+use crate::ui::Ui;
 
 #[derive(Debug, Args)]
 pub struct Unlock {
@@ -16,7 +16,7 @@ pub struct Unlock {
 
 impl Unlock {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
-        let session = Session::open(global, ui).await?;
+        let session = host::open(global, ui).await?;
         session.during(async |session| self.release(session, ui).await).await?;
         Ok(exit::DONE)
     }
@@ -35,7 +35,7 @@ impl Unlock {
             holder.holder()
         ));
         let question = "Release it? If that run is still alive, it stops before its next write.";
-        if !self.auto_approve && !ui.confirm(question, &BTreeSet::new())? {
+        if !self.auto_approve && !ui.confirm(question, &BTreeSet::new()).await? {
             return Err(Error::input("not confirmed; nothing was changed").into());
         }
         store.free(holder).await?;

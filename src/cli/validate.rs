@@ -1,12 +1,13 @@
-use super::{Global, exit, session};
+use super::{Global, exit, host};
 use crate::stack::{self, Facts};
 use crate::template::Templates;
-use crate::ui::{Failure, Ui};
+use crate::run::Failure;
+use crate::ui::Ui;
 
 /// Offline: also builds all resources with assumed facts, so that a template
 /// that can't be rendered is found here.
 pub fn run(global: &Global, ui: &Ui) -> Result<u8, Failure> {
-    let spec = session::load(global, ui)?;
+    let spec = host::load(global, ui)?;
     let templates = Templates::load(global.templates.as_deref())?;
     stack::build(&spec, &Facts::assumed(&spec), &templates)?;
     ui.valid(&spec)?;

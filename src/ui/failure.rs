@@ -1,6 +1,5 @@
 //! The one place where failures become text.
 
-use std::fmt;
 use std::io;
 
 use serde_json::{Value, json};
@@ -8,48 +7,8 @@ use serde_json::{Value, json};
 use super::human::Layout;
 use super::text::{count, hang, plain, width};
 use crate::engine::error::{Class, Error};
+use crate::run::Failure;
 use crate::spec::error::{Excerpt, SpecError, SpecErrors};
-
-/// Why a command ends without having done what it was asked for.
-#[derive(Debug)]
-pub enum Failure {
-    /// The spec is wrong.
-    Spec(SpecErrors),
-    /// Anything else.
-    Run(Error),
-    /// Several at once, all of them known before anything was done.
-    Many(Vec<Failure>),
-}
-
-impl Failure {
-    /// # Errors
-    /// There are any.
-    pub fn all(mut failures: Vec<Self>) -> Result<(), Self> {
-        match failures.len() {
-            0 => Ok(()),
-            1 => failures.pop().map_or(Ok(()), Err),
-            _ => Err(Self::Many(failures)),
-        }
-    }
-}
-
-impl From<SpecErrors> for Failure {
-    fn from(errors: SpecErrors) -> Self {
-        Self::Spec(errors)
-    }
-}
-
-impl From<SpecError> for Failure {
-    fn from(error: SpecError) -> Self {
-        Self::Spec(SpecErrors(vec![error]))
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Run(error)
-    }
-}
 
 /// Output couldn't be written.
 impl From<io::Error> for Failure {
@@ -61,18 +20,6 @@ impl From<io::Error> for Failure {
         Self::Run(Error::input(format!("the output can't be written: {error}")).help(help))
     }
 }
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Spec(errors) => errors.fmt(f),
-            Self::Run(error) => error.fmt(f),
-            Self::Many(failures) => failures.iter().try_for_each(|failure| writeln!(f, "{failure}")),
-        }
-    }
-}
-
-impl std::error::Error for Failure {}
 
 /// A failure for people.
 pub(super) fn human(failure: &Failure, layout: Layout) -> String {

@@ -31,7 +31,6 @@ use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 pub use doctor::{Check, Verdict};
-pub use failure::Failure;
 pub use terminal::{Color, Terminal};
 
 use crate::engine::address::{Address, Owner};
@@ -41,6 +40,7 @@ use crate::engine::event::Event;
 use crate::engine::kind::Registry;
 use crate::engine::plan::{Plan, Policy};
 use crate::engine::report::Report;
+use crate::run::Failure;
 use crate::spec::{Spec, SpecError};
 use human::Layout;
 use progress::{Board, Live};
@@ -124,7 +124,7 @@ pub struct Ending<'a> {
 pub struct Ui {
     options: Options,
     terminal: Terminal,
-    input: Mutex<Box<dyn BufRead + Send>>,
+    input: Arc<Mutex<Box<dyn BufRead + Send>>>,
     out: Mutex<Box<dyn Write + Send>>,
     err: Arc<Mutex<Box<dyn Write + Send>>>,
     /// The process's own stderr, whose size may change.
@@ -147,7 +147,7 @@ impl Ui {
         Self {
             options,
             terminal,
-            input: Mutex::new(streams.input),
+            input: Arc::new(Mutex::new(streams.input)),
             out: Mutex::new(streams.out),
             err: Arc::new(Mutex::new(streams.err)),
             own: false,
@@ -330,7 +330,7 @@ impl Ui {
 
     /// Asks for a `yes`, then for each of `whole` to be typed. Where nobody can
     /// be asked, an error that says how to confirm otherwise.
-    pub fn confirm(&self, question: &str, whole: &BTreeSet<Address>) -> Result<bool, Failure> {
+    pub async fn confirm(&self, question: &str, whole: &BTreeSet<Address>) -> Result<bool, Failure> {
         if !self.terminal.input || !self.terminal.err {
             let mut how = "add --auto-approve".to_owned();
             if !whole.is_empty() {
@@ -342,27 +342,31 @@ impl Ui {
                 .into());
         }
         self.clear();
-        if self.answer(&format!("{} Only `yes` goes on: ", plain(question)))? != "yes" {
+        if self.answer(&format!("{} Only `yes` goes on: ", plain(question))).await? != "yes" {
             return Ok(false);
         }
         for address in whole {
             let text = format!("{address} is deleted, with what the plan says is lost. Type its address to go on: ");
-            if self.answer(&text)? != address.as_str() {
+            if self.answer(&text).await? != address.as_str() {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn answer(&self, question: &str) -> io::Result<String> {
+    /// A thread of its own reads, so that whoever wants to be out isn't held up by a question.
+    async fn answer(&self, question: &str) -> io::Result<String> {
         {
             let mut err = lock(&self.err);
             err.write_all(format!("\n{}", Paint(self.terminal.color_err).bold(question)).as_bytes())?;
             err.flush()?;
         }
-        let mut line = String::new();
-        lock(&self.input).read_line(&mut line)?;
-        Ok(line.trim().to_owned())
+        let input = self.input.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            lock(&input).read_line(&mut line).map(|_| line.trim().to_owned())
+        });
+        read.await.map_err(io::Error::other)?
     }
 
     fn calls(&self, calls: &BTreeMap<String, u64>) {

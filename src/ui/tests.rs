@@ -1421,28 +1421,28 @@ async fn a_reader_that_goes_away_is_no_error_a_full_disk_is() {
     assert_eq!(full.run(receive, &Clock::real(), None).await.unwrap_err().kind(), io::ErrorKind::StorageFull);
 }
 
-#[test]
-fn a_yes_and_the_address_of_what_is_deleted_as_a_whole() {
+#[tokio::test]
+async fn a_yes_and_the_address_of_what_is_deleted_as_a_whole() {
     let whole = BTreeSet::from([Address::new("tenant/99/silo")]);
-    let ask = |input: &str, terminal, whole: &BTreeSet<Address>| {
+    let ask = async |input: &str, terminal, whole: &BTreeSet<Address>| {
         let face = face(Format::Human, false, terminal, input);
-        let answer = face.ui.confirm("Apply this plan?", whole);
+        let answer = face.ui.confirm("Apply this plan?", whole).await;
         assert_eq!(face.out.text(), "");
         (answer.map_err(|f| f.to_string() + &format!("{f:?}")), face.err.text())
     };
     let nothing = BTreeSet::new();
-    assert_eq!(ask("yes\n", screen(), &nothing).0, Ok(true));
-    assert_eq!(ask("y\n", screen(), &nothing).0, Ok(false));
-    assert_eq!(ask("", screen(), &nothing).0, Ok(false));
-    assert_eq!(ask("yes\nyes\n", screen(), &whole).0, Ok(false));
-    let (answer, text) = ask("yes\ntenant/99/silo\n", screen(), &whole);
+    assert_eq!(ask("yes\n", screen(), &nothing).await.0, Ok(true));
+    assert_eq!(ask("y\n", screen(), &nothing).await.0, Ok(false));
+    assert_eq!(ask("", screen(), &nothing).await.0, Ok(false));
+    assert_eq!(ask("yes\nyes\n", screen(), &whole).await.0, Ok(false));
+    let (answer, text) = ask("yes\ntenant/99/silo\n", screen(), &whole).await;
     assert_eq!(answer, Ok(true));
     insta::assert_snapshot!(text, @r#"
 
     Apply this plan? Only `yes` goes on: 
     tenant/99/silo is deleted, with what the plan says is lost. Type its address to go on:
     "#);
-    let refusal = ask("yes\n", Terminal::none(), &whole).0.unwrap_err();
+    let refusal = ask("yes\n", Terminal::none(), &whole).await.0.unwrap_err();
     assert!(
         refusal.contains("--auto-approve; `apply` and `destroy --tenant` also want --allow-destroy tenant/99/silo"),
         "{refusal}"

@@ -14,8 +14,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("spec", &["files", "engine"]),
     ("template", &["files", "engine"]),
     ("stack", &["engine", "aws", "kinds", "spec", "template"]),
-    ("ui", &["engine", "spec"]),
     ("sandbox", &["files"]),
+    ("run", &["files", "engine", "aws", "k8s", "kinds", "spec", "template", "stack", "sandbox"]),
+    // What it renders: of `run` the failures alone.
+    ("ui", &["engine", "spec", "run"]),
 ];
 
 /// The Rust files of a module: those of its directory, or its one file.
@@ -98,6 +100,18 @@ fn every_module_stands_in_the_table() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let known = name == "cli" || LAYERS.iter().any(|(layer, _)| *layer == name);
         assert!(known, "src/{name} is in no layer: add it to the table and to lib.rs");
+    }
+}
+
+/// The application layer is called by more than a command line.
+#[test]
+fn run_prints_nothing_and_ends_no_process() {
+    for file in sources(&src().join("run")) {
+        let text = fs::read_to_string(&file).expect("a source file");
+        for what in ["print!", "println!", "eprintln!", "io::stdout", "io::stderr", "process::", "env::", "static ", "OnceLock"] {
+            let said = text.lines().find(|line| line.contains(what) && !line.trim_start().starts_with("//"));
+            assert_eq!(said, None, "{}: {what}", file.display());
+        }
     }
 }
 

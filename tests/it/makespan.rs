@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ringfence::aws::{Access, Aws};
-use ringfence::cli::session::Session;
+use ringfence::run::Session;
 use ringfence::engine::clock::{Clock, Hand};
 use ringfence::engine::error::{Error, Result};
 use ringfence::engine::event::Event;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
 use aws_sdk_eks::types::VpcConfigRequest;
 use ringfence::aws;
-use ringfence::cli::session::Session;
+use ringfence::run::Session;
 use ringfence::engine::clock::Clock;
 use ringfence::engine::error::{Class, Error};
 use ringfence::engine::kind::{Kind, Round};

@@ -31,6 +31,7 @@ impl Case {
 
     /// Asserts that the next run converges to the result of an undisturbed one.
     async fn goes_on(&self, ground: &Ground, from: &str) {
+        ground.unlock().await;
         ground.undisturbed(&self.policy).await;
         let differences = self.wanted.differences(&ground.estate());
         assert!(differences.is_empty(), "{}, {from}: {differences:#?}", self.name);

@@ -1,8 +1,8 @@
 //! Nothing lost: what is left of an apply that is killed at any call, that
 //! gets no answers, or that is throttled, is made whole by the next one.
 //!
-//! A run here is what a process is to AWS: connections, reads and writes, in
-//! this process, so that many can be tried. It dies by being dropped where it
+//! A run here is the product's own ([`ringfence::run::apply`]) without its command line, in this process, so that many can
+//! be tried: it takes the lock, reads, plans, writes, and reads again what it wrote. It dies by being dropped where it
 //! stands.
 
 mod blocked;
@@ -28,12 +28,12 @@ use std::time::Duration;
 use estate::Estate;
 use futures::StreamExt;
 use ringfence::aws::{Access, Aws};
-use ringfence::cli::session::Session;
 use ringfence::engine::clock::Clock;
 use ringfence::engine::error::Error;
 use ringfence::engine::execute::{Chance, Executor, Stop};
 use ringfence::engine::plan::{Plan, Policy};
 use ringfence::engine::report::Report;
+use ringfence::run::{self, Ended, Failure, Manner, Ran, Request, Session, Silent, Verdict};
 use ringfence::sandbox::{Options, Script, Server};
 use ringfence::spec::{self, LoadOptions, Spec};
 use ringfence::template::Templates;
@@ -105,11 +105,33 @@ impl Ground {
     }
 
     /// One run from its beginning to its end.
-    async fn run(&self, policy: &Policy) -> Result<Report, Error> {
+    async fn ran(&self, policy: &Policy) -> Result<Ran, Failure> {
         let session = self.session().await?;
-        let (_, plan) = session.plan(policy, false).await?;
-        assert!(plan.blocked.is_empty(), "{:?}", plan.blocked);
-        Ok(carry_out(&session, &plan).await)
+        let request = Request { policy: policy.clone(), ..Request::default() };
+        let (_sender, stop) = watch::channel(Stop::No);
+        match run::apply(&session, &request, &manner(), &Silent, stop).await? {
+            Ended::Ran(ran) => {
+                assert!(ran.plan.blocked.is_empty(), "{:?}", ran.plan.blocked);
+                Ok(*ran)
+            }
+            Ended::Stopped => panic!("nobody stopped it"),
+        }
+    }
+
+    async fn run(&self, policy: &Policy) -> Result<Report, Error> {
+        match self.ran(policy).await {
+            Ok(ran) => Ok(ran.report),
+            Err(Failure::Run(error)) => Err(error),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    /// Gives back the lock of a run that died, as `ringfence unlock` does: nobody waits here until its lease ends.
+    async fn unlock(&self) {
+        let store = self.session().await.unwrap().lock();
+        if let Some(holder) = store.list().await.unwrap().last().filter(|seen| !seen.released()) {
+            store.free(holder).await.unwrap();
+        }
     }
 
     /// A run in which everything goes well.
@@ -117,7 +139,8 @@ impl Ground {
     fn undisturbed(&self, policy: &Policy) -> impl Future<Output = ()> {
         let place = std::panic::Location::caller();
         async move {
-            let report = self.run(policy).await.unwrap_or_else(|e| panic!("{place}: {e} {:?}", e.help));
+            let ran = self.ran(policy).await.unwrap_or_else(|e| panic!("{place}: {e:?}"));
+            let report = &ran.report;
             let failed: Vec<_> = report.failed().map(|(line, e)| format!("{}: {e}", line.address)).collect();
             let left: Vec<_> = report.left().map(|line| line.address.to_string()).collect();
             let blocked: Vec<_> = report.blocked().map(|(line, e)| format!("{}: {e}", line.address)).collect();
@@ -125,6 +148,8 @@ impl Ground {
                 failed.is_empty() && left.is_empty() && blocked.is_empty(),
                 "{place}: {failed:#?} {left:?} {blocked:?}"
             );
+            let Report { differs, unconfirmed, .. } = report;
+            assert_eq!(ran.verdict(), Verdict::Done, "{place}: {differs:?} {unconfirmed:?} {:?}", ran.lost);
         }
     }
 
@@ -133,6 +158,20 @@ impl Ground {
     }
 }
 
+fn manner() -> Manner {
+    Manner {
+        command: "apply",
+        approved: true,
+        losses_approved: true,
+        parallelism: 16,
+        preflight: false,
+        lock_timeout: Duration::ZERO,
+        lock_lease: None,
+        chance: Chance(1),
+    }
+}
+
+/// A part of a plan that no command would carry out alone.
 pub async fn carry_out(session: &Session, plan: &Plan) -> Report {
     let (events, _unheard) = mpsc::unbounded_channel();
     let (_sender, stop) = watch::channel(Stop::No);

@@ -6,7 +6,7 @@ use futures::future::{join_all, try_join_all};
 use serde_json::Value;
 
 use crate::aws::Aws;
-use crate::cli::session::{Look, Session};
+use crate::run::{Look, Session};
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::plan::{Action, Plan, Step, refers_to};
 use crate::kinds::aws::quotas::{self, Counted, Quota};

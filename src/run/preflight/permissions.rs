@@ -3,21 +3,18 @@ use std::collections::BTreeMap;
 use futures::future::try_join_all;
 
 use crate::aws::simulate;
-use crate::cli::session::Session;
+use crate::run::{Host, Session};
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::plan::Plan;
 use crate::stack::permissions::{Question, questions};
-use crate::ui::Ui;
 
 /// Asks IAM whether the caller's own policies allow what the plan's steps can't do without. A help, not a gate: who may
 /// not ask, and who has no policies, goes on.
-pub async fn check(session: &Session, ui: &Ui, plan: &Plan) -> Result<()> {
+pub async fn check(session: &Session, host: &dyn Host, plan: &Plan) -> Result<()> {
     let questions = questions(&session.spec, &session.aws.scope.account, &plan.steps);
     let missing = missing(session, &questions).await.unwrap_or_else(|error| {
-        if ui.verbose() {
-            ui.note(&format!("What the caller may do shows when it is done: {error}"));
-        }
+        host.detail(&format!("What the caller may do shows when it is done: {error}"));
         BTreeMap::new()
     });
     if missing.is_empty() {

@@ -9,11 +9,10 @@ mod quotas;
 
 use serde_json::Value;
 
-use super::session::{Look, Session};
 use crate::engine::error::{Error, Result};
 use crate::engine::plan::{Plan, refers_to};
 use crate::spec::SpecErrors;
-use crate::ui::{Failure, Ui};
+use crate::run::{Failure, Host, Look, Session};
 
 pub use offers::{Findings, find as offers};
 
@@ -24,12 +23,12 @@ pub use offers::{Findings, find as offers};
 /// The plan can't be carried out as a whole.
 pub async fn check(
     session: &Session,
-    ui: &Ui,
+    host: &dyn Host,
     look: &Look,
     plan: &Plan,
     wrong: SpecErrors,
 ) -> std::result::Result<(), Failure> {
-    let (account, allowed) = tokio::join!(account(session, ui, look, plan), permissions::check(session, ui, plan));
+    let (account, allowed) = tokio::join!(account(session, host, look, plan), permissions::check(session, host, plan));
     let spec = (!wrong.0.is_empty()).then_some(Failure::Spec(wrong));
     let run = account.into_iter().chain(allowed.err()).map(Failure::Run);
     Failure::all(spec.into_iter().chain(run).collect())
@@ -37,9 +36,9 @@ pub async fn check(
 
 /// What is the account's alone, whoever the caller is: the account has no room
 /// for what `plan` makes, or lacks who gets access to it.
-pub async fn account(session: &Session, ui: &Ui, look: &Look, plan: &Plan) -> Vec<Error> {
-    let (room, known) = tokio::join!(quotas::find(session, look, plan), principals::check(session, ui, plan));
-    room.notes.iter().for_each(|note| ui.note(note));
+pub async fn account(session: &Session, host: &dyn Host, look: &Look, plan: &Plan) -> Vec<Error> {
+    let (room, known) = tokio::join!(quotas::find(session, look, plan), principals::check(session, host, plan));
+    room.notes.iter().for_each(|note| host.note(note));
     [room.result(&session.aws), known].into_iter().filter_map(Result::err).collect()
 }
 

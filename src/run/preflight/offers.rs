@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::cli::session::{Look, Session};
+use crate::run::{Look, Session};
 use crate::engine::address::{Address, Owner as Of};
 use crate::engine::error::Result;
 use crate::engine::plan::{Action, Plan, Step};

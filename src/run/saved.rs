@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::session::Session;
-use super::{Global, unwritten};
-use crate::aws::{self, Aws, Scope};
+use super::{Session, unwritten};
+use crate::aws::{self, Scope};
 use crate::engine::address::Address;
 use crate::engine::error::{Error, Result};
 use crate::engine::kind::Change;
@@ -19,7 +18,7 @@ use crate::{files, spec};
 
 const SCHEMA: &str = "ringfence.dev/saved-plan/v2";
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct File {
     schema: String,
     /// The version of ringfence that wrote it.
@@ -37,7 +36,7 @@ struct File {
 }
 
 /// What a plan is for. It is done nowhere else.
-#[derive(Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 struct Target {
     partition: String,
     account: String,
@@ -46,7 +45,7 @@ struct Target {
 }
 
 /// Where the calls of a run go.
-#[derive(Serialize, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 enum Reached {
     Aws,
@@ -57,15 +56,17 @@ enum Reached {
 }
 
 impl Reached {
-    /// The sandbox that the options name, if they name one.
-    fn sandbox(global: &Global) -> Option<Self> {
-        let dir = global.sandbox.as_ref()?;
-        Some(Self::Sandbox(std::path::absolute(dir).unwrap_or_else(|_| dir.clone())))
+    fn sandbox(dir: &Path) -> Self {
+        Self::Sandbox(std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()))
     }
 
-    fn of(global: &Global, aws: &Aws) -> Self {
-        let endpoints = aws::endpoints(&aws.config);
-        Self::sandbox(global).unwrap_or(if endpoints.is_empty() { Self::Aws } else { Self::Endpoints(endpoints) })
+    fn of(session: &Session) -> Self {
+        let endpoints = aws::endpoints(&session.aws.config);
+        match session.embedded() {
+            Some(embedded) => Self::sandbox(&embedded.dir),
+            None if endpoints.is_empty() => Self::Aws,
+            None => Self::Endpoints(endpoints),
+        }
     }
 }
 
@@ -80,9 +81,9 @@ impl fmt::Display for Reached {
 }
 
 impl Target {
-    fn of(global: &Global, aws: &Aws) -> Self {
-        let Scope { account, region, partition } = aws.scope.clone();
-        Self { partition, account, region, reached: Reached::of(global, aws) }
+    fn of(session: &Session) -> Self {
+        let Scope { account, region, partition } = session.aws.scope.clone();
+        Self { partition, account, region, reached: Reached::of(session) }
     }
 }
 
@@ -94,21 +95,17 @@ impl fmt::Display for Target {
 }
 
 /// Writes `plan` to `path`, whole or not at all.
-pub fn write(
-    path: &Path,
-    global: &Global,
-    session: &Session,
-    policy: &Policy,
-    upgrade: bool,
-    plan: &Plan,
-) -> Result<()> {
+///
+/// # Errors
+/// The file can't be written.
+pub fn write(path: &Path, session: &Session, policy: &Policy, upgrade: bool, plan: &Plan) -> Result<()> {
     let mut file = File {
         schema: SCHEMA.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         tenancy: session.spec.name.clone(),
-        target: Target::of(global, &session.aws),
+        target: Target::of(session),
         spec: spec::digest(&session.spec),
-        policy: Policy { aws_only: global.aws_only, ..policy.clone() },
+        policy: session.policy(policy),
         upgrade,
         steps: steps(plan)?,
         digest: String::new(),
@@ -119,6 +116,7 @@ pub fn write(
 }
 
 /// A saved plan: to be planned again before it is applied.
+#[derive(Debug)]
 pub struct Saved {
     file: File,
     /// The file's name, as it was given.
@@ -127,13 +125,14 @@ pub struct Saved {
     again: String,
 }
 
-/// Reads a saved plan and refuses it if it isn't whole, isn't ours, or was made
-/// by another version, for the sandbox where this run isn't, or the reverse.
-/// Calls nothing.
-pub fn read(path: &Path, global: &Global) -> Result<Saved> {
+/// Reads a saved plan. `sandbox`: the directory of the embedded sandbox, if this run works on one. `again`: the command
+/// that makes the plan anew. Calls nothing.
+///
+/// # Errors
+/// The plan isn't whole, isn't ours, was made by another version, or for the sandbox where this run isn't, or the reverse.
+pub fn read(path: &Path, sandbox: Option<&Path>, again: String) -> Result<Saved> {
     let shown = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|e| Error::input(format!("the saved plan {shown} can't be read: {e}")))?;
-    let again = global.command(&["plan", "--out", &shown]);
     let file: File = serde_json::from_slice(&bytes).map_err(|e| {
         Error::input(format!("{shown} is no saved plan, or is cut short: {e}")).help(format!("make it again: {again}"))
     })?;
@@ -146,7 +145,7 @@ pub fn read(path: &Path, global: &Global) -> Result<Saved> {
     if file.digest != digest(file)? {
         return Err(saved.refused("was edited or damaged".to_owned()));
     }
-    let (then, now) = (&file.target.reached, Reached::sandbox(global));
+    let (then, now) = (&file.target.reached, sandbox.map(Reached::sandbox));
     match (then, &now) {
         (Reached::Sandbox(_), None) => {
             Err(saved.elsewhere("AWS").help(format!("to do it there, add --sandbox={}", then.directory())))
@@ -180,9 +179,9 @@ impl Saved {
     }
 
     /// An error unless it was made for where `session` is, and for its spec.
-    pub fn fits(&self, global: &Global, session: &Session) -> Result<()> {
+    pub fn fits(&self, session: &Session) -> Result<()> {
         let File { target, tenancy, spec, policy, .. } = &self.file;
-        let now = Target::of(global, &session.aws);
+        let now = Target::of(session);
         if *target != now {
             return Err(self.elsewhere(&now).help(format!(
                 "to do it there, use the credentials, the region and the AWS_ENDPOINT_URL that it was made with; \
@@ -193,7 +192,7 @@ impl Saved {
         if *tenancy != session.spec.name || *spec != spec::digest(&session.spec) {
             return Err(self.refused("was made for another version of the spec".to_owned()));
         }
-        if policy.aws_only != global.aws_only {
+        if policy.aws_only != session.policy(policy).aws_only {
             let made = if policy.aws_only { "with" } else { "without" };
             return Err(self.refused(format!("was made {made} --aws-only, and this run is not")));
         }

@@ -4,16 +4,15 @@ use futures::future::join_all;
 
 use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
-use crate::cli::session::Session;
+use crate::run::{Host, Session};
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::plan::{Action, Plan, Step};
 use crate::kinds::aws::{access_entry, iam_role};
 use crate::spec::Spec;
-use crate::ui::Ui;
 
 /// Asks IAM whether the roles exist that get access to clusters, and the policies that roles are to have: EKS refuses a
 /// role that doesn't, and only once the cluster is made. Who may not ask goes on.
-pub async fn check(session: &Session, ui: &Ui, plan: &Plan) -> Result<()> {
+pub async fn check(session: &Session, host: &dyn Host, plan: &Plan) -> Result<()> {
     let aws = &session.aws;
     let named = roles(aws, plan).into_iter().chain(policies(&session.spec, plan));
     let asked = named.map(|(arn, address)| async move { (arn, address, wrong(aws, arn).await) });
@@ -22,7 +21,7 @@ pub async fn check(session: &Session, ui: &Ui, plan: &Plan) -> Result<()> {
         match wrong {
             Ok(None) => {}
             Ok(Some(wrong)) => lines.push(format!("\n  {arn}: {wrong} ({address})")),
-            Err(error) => ui.note(&format!("Whether {arn} exists shows when it is used: {error}")),
+            Err(error) => host.note(&format!("Whether {arn} exists shows when it is used: {error}")),
         }
     }
     if lines.is_empty() {

@@ -1,0 +1,97 @@
+//! The command line as the host of runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::Global;
+use crate::engine::address::Address;
+use crate::engine::clock::Clock;
+use crate::engine::event::Event;
+use crate::engine::plan::{Plan, Policy};
+use crate::run::{Embedded, Failure, Host, Options, Session, Stage};
+use crate::spec::{self, LoadOptions, Spec};
+use crate::template::Templates;
+use crate::ui::{Subject, Ui};
+
+/// Reads and checks the spec. Offline.
+pub fn load(global: &Global, ui: &Ui) -> Result<Spec, Failure> {
+    let options = LoadOptions { profiles_dir: global.profiles.clone(), today: Clock::today() };
+    let text = spec::read(&global.file).map_err(Failure::from)?;
+    let spec = spec::load(&global.file, &text, &options)?;
+    ui.warnings(&spec.warnings);
+    Ok(spec)
+}
+
+/// Opens a session as the options say.
+pub async fn open(global: &Global, ui: &Ui) -> Result<Session, Failure> {
+    let spec = load(global, ui)?;
+    Ok(open_on(global, spec).await?)
+}
+
+/// The same, with a spec that is loaded already.
+pub async fn open_on(global: &Global, spec: Spec) -> crate::engine::error::Result<Session> {
+    let templates = Templates::load(global.templates.as_deref())?;
+    let embedded = |dir: &std::path::PathBuf| Embedded {
+        dir: dir.clone(),
+        speed: global.sandbox_speed,
+        record: global.sandbox_record.clone(),
+    };
+    let options = Options {
+        sandbox: global.sandbox.as_ref().map(embedded),
+        kubeconfigs: global.kubeconfig.clone(),
+        aws_only: global.aws_only,
+    };
+    Session::open(spec, templates, &options).await
+}
+
+/// What there is to know about the sandbox, if `session` works on one.
+pub fn note(session: &Session) -> Option<String> {
+    let Embedded { dir, speed, .. } = session.embedded()?;
+    Some(format!(
+        "Sandbox in {}: nothing here is AWS. Its time passes {speed} times faster; its clusters store objects and admit everything.",
+        dir.display(),
+    ))
+}
+
+/// What a plan with this policy is about, for showing it.
+pub fn subject(session: &Session, policy: &Policy) -> Subject {
+    let Session { spec, aws, .. } = session;
+    Subject::new(spec, &aws.scope.account, &spec::digest(spec), &session.policy(policy), note(session).as_deref())
+}
+
+#[async_trait]
+impl Host for Ui {
+    fn stage(&self, stage: &Stage) {
+        match stage {
+            Stage::Reading { account, region } => self.status(&format!("Reading what exists in {account}/{region}")),
+            Stage::Waiting(text) => self.status(text),
+            Stage::ReadingAgain => self.status("Reading again: the answer took a while"),
+            Stage::Verifying => self.status("Reading what was written"),
+        }
+    }
+
+    fn note(&self, text: &str) {
+        Self::note(self, text);
+    }
+
+    fn detail(&self, text: &str) {
+        if self.verbose() {
+            Self::note(self, text);
+        }
+    }
+
+    fn plan(&self, session: &Session, plan: &Plan, policy: &Policy, notes: Vec<String>) -> Result<(), Failure> {
+        let subject = Subject { notes, ..subject(session, policy) };
+        Ok(Self::plan(self, plan, &subject, &session.kinds, &BTreeMap::new())?)
+    }
+
+    async fn confirm(&self, losses: &BTreeSet<Address>) -> Result<bool, Failure> {
+        Self::confirm(self, "Do these things?", losses).await
+    }
+
+    async fn follow(&self, events: UnboundedReceiver<Event>, clock: &Clock) -> Result<(), Failure> {
+        Ok(self.run(events, clock, None).await?)
+    }
+}

@@ -1,0 +1,337 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::locked::Locked;
+use super::preflight::Findings;
+use super::saved::Saved;
+use super::{Failure, Host, Session, Stage, preflight, saved};
+use crate::engine::address::Address;
+use crate::engine::error::{Class, Error};
+use crate::engine::execute::{Chance, Executor, Stop};
+use crate::engine::plan::{Action, Loss, Plan, Policy, Step};
+use crate::engine::report::{Outcome, Report, Unconfirmed};
+use crate::spec::{KubernetesVersion, SpecErrors};
+
+/// For how long what was read is taken to be still so.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub struct Request {
+    pub policy: Policy,
+    /// Take newer versions of add-ons and newer images of nodes.
+    pub upgrade: bool,
+    /// Do this saved plan, or nothing. `policy` and `upgrade` are its own then.
+    pub saved: Option<Saved>,
+    /// What this very run allows to be deleted, beside the policy.
+    pub allow_destroy: BTreeSet<Address>,
+}
+
+/// How it is done.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// By this name the lock calls the run.
+    pub command: &'static str,
+    /// Don't ask the host.
+    pub approved: bool,
+    /// All that the plan deletes is confirmed.
+    pub losses_approved: bool,
+    /// Steps of each kind that make calls at a time.
+    pub parallelism: usize,
+    /// Ask AWS whether all of it can be done before the first write.
+    pub preflight: bool,
+    /// How long to wait for another run that is alive.
+    pub lock_timeout: Duration,
+    /// How long the lock's holder may be silent; else the usual time.
+    pub lock_lease: Option<Duration>,
+    /// What pauses between tries depend on.
+    pub chance: Chance,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It was stopped before anything was changed.
+    Stopped,
+    Ran(Box<Ran>),
+}
+
+/// What a run did.
+#[derive(Debug)]
+pub struct Ran {
+    pub plan: Plan,
+    pub report: Report,
+    /// What was named for deletion and is gone whole: named again, it would be an error.
+    pub gone: Vec<Address>,
+    /// Why the lock was lost on the way.
+    pub lost: Option<Error>,
+    /// Why the host couldn't show the run.
+    pub unshown: Option<Failure>,
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Done,
+    /// Something failed, a control is unmet, or what was written isn't there.
+    Failed,
+    /// The rest waits, for a cluster's API server or for another run.
+    Waits,
+    /// It couldn't be read again whether it is so.
+    Unconfirmed,
+    Interrupted,
+}
+
+impl Ran {
+    /// Everything was done and shown.
+    fn is_whole(&self) -> bool {
+        self.lost.is_none() && self.unshown.is_none() && self.verdict() == Verdict::Done
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        let Self { plan, report, .. } = self;
+        if report.interrupted {
+            return Verdict::Interrupted;
+        }
+        if report.failed().chain(report.unmet()).next().is_some() || !report.differs.is_empty() {
+            return Verdict::Failed;
+        }
+        let clear = plan.blocked.is_empty() && plan.blocked_clusters.is_empty();
+        match plan.blocked.iter().all(|b| b.pending) {
+            false => Verdict::Failed,
+            true if !report.unconfirmed.is_empty() => Verdict::Unconfirmed,
+            true if !clear || report.blocked().next().is_some() => Verdict::Waits,
+            true => Verdict::Done,
+        }
+    }
+}
+
+/// Plans `request`, carries it out under the tenancy's lock, and reads again what was written.
+///
+/// # Errors
+/// Nothing was changed. What goes wrong later is in the report.
+pub async fn apply(
+    session: &Session,
+    request: &Request,
+    manner: &Manner,
+    host: &dyn Host,
+    stop: watch::Receiver<Stop>,
+) -> Result<Ended, Failure> {
+    let Some(locked) = session.take_lock(manner, host, stop).await? else { return Ok(Ended::Stopped) };
+    let run = Run { session, request, manner, host, locked: &locked };
+    let result = tokio::select! {
+        result = run.planned() => result,
+        () = locked.left() => Ok(Ended::Stopped),
+    };
+    let whole = request.policy.destroy && request.policy.tenants.is_empty();
+    let last = matches!(&result, Ok(Ended::Ran(ran)) if whole && ran.is_whole());
+    session.give_back(host, &locked, last).await;
+    result
+}
+
+/// A run that holds the lock.
+struct Run<'a> {
+    session: &'a Session,
+    request: &'a Request,
+    manner: &'a Manner,
+    host: &'a dyn Host,
+    locked: &'a Locked,
+}
+
+impl Run<'_> {
+    async fn planned(&self) -> Result<Ended, Failure> {
+        let Self { session, request, manner, host, locked: _ } = self;
+        session.reading(*host);
+        let (look, plan) = session.plan(&request.policy, request.upgrade).await?;
+        look.know(&Policy { allow_destroy: request.allow_destroy.clone(), ..Policy::default() })?;
+        if let Some(saved) = &request.saved {
+            saved.check(&plan)?;
+            deletes(&plan, &request.allow_destroy)?;
+        }
+        let Findings { wrong, notes } = match manner.preflight {
+            true => preflight::offers(session, &look, &plan).await,
+            false => Findings::default(),
+        };
+        host.plan(session, &plan, &request.policy, notes)?;
+        if plan.steps.is_empty() {
+            return Ok(Ended::ran(plan, Report::default()));
+        }
+        if manner.preflight {
+            preflight::check(session, *host, &look, &plan, SpecErrors(wrong)).await?;
+        }
+        let versions = look.versions.clone();
+        drop(look);
+        self.agreed(&plan).await?;
+        self.carried_out(plan, &versions).await
+    }
+
+    /// An error unless it is confirmed, and still what was shown.
+    async fn agreed(&self, plan: &Plan) -> Result<(), Failure> {
+        let Self { session, request, host, .. } = self;
+        let asked = session.aws.clock.elapsed();
+        if !self.confirmed(plan).await? {
+            return Err(Error::input("not confirmed; nothing was changed").into());
+        }
+        if session.aws.clock.elapsed().saturating_sub(asked) > FRESH {
+            host.stage(&Stage::ReadingAgain);
+            let (_, now) = session.plan(&request.policy, request.upgrade).await?;
+            if saved::steps(&now)? != saved::steps(plan)? {
+                return Err(Error::input("what exists has changed since the plan was shown; nothing was changed")
+                    .help("run the same command to see the new plan")
+                    .into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for what wasn't confirmed beforehand.
+    async fn confirmed(&self, plan: &Plan) -> Result<bool, Failure> {
+        let Self { request, manner, host, .. } = self;
+        let allowed = [&request.policy.allow_destroy, &request.policy.allow_replace, &request.allow_destroy];
+        let named = |loss: &&Loss| manner.losses_approved || allowed.iter().any(|all| all.contains(&loss.address));
+        let left: Vec<&Loss> = plan.confirm.iter().filter(|loss| !named(loss)).collect();
+        if !manner.approved {
+            return host.confirm(&left.into_iter().map(|loss| loss.address.clone()).collect()).await;
+        }
+        if left.is_empty() {
+            return Ok(true);
+        }
+        let losses = left.iter().map(|loss| format!("{} (lost: {})", loss.address, loss.lost.join("; ")));
+        let flags = left.iter().map(|loss| format!("--allow-destroy {}", loss.address)).collect::<Vec<_>>().join(" ");
+        Err(Error::input(format!("this deletes {}; nothing was changed", losses.collect::<Vec<_>>().join(", ")))
+            .help(format!("if that is meant, add {flags}"))
+            .into())
+    }
+
+    async fn carried_out(
+        &self,
+        plan: Plan,
+        versions: &BTreeMap<Address, KubernetesVersion>,
+    ) -> Result<Ended, Failure> {
+        let Self { session, request, manner, host, locked } = self;
+        let Some(stop) = locked.begin() else { return Ok(Ended::Stopped) };
+        let (events, listener) = mpsc::unbounded_channel();
+        let executor = Executor {
+            kinds: session.kinds.clone(),
+            tenancy: session.spec.name.clone(),
+            clock: session.aws.clock.clone(),
+            parallelism: manner.parallelism,
+            events,
+            stop,
+            guard: locked.lock.guard(),
+            chance: manner.chance,
+        };
+        let run = async {
+            let report = executor.execute(&plan).await;
+            // Dropping the executor closes the channel, which ends the display.
+            drop(executor);
+            report
+        };
+        let (mut report, shown) = tokio::join!(run, host.follow(listener, &session.aws.clock));
+        let lost = locked.lock.lost();
+        if lost.is_none() {
+            self.verify(versions, &plan, &mut report).await;
+        }
+        let gone = gone(&report, &request.policy);
+        Ok(Ended::Ran(Box::new(Ran { plan, report, gone, lost, unshown: shown.err() })))
+    }
+
+    /// What the run wrote is read again, in bulk, and must show no difference. AWS's reads may lag behind its writes for a
+    /// moment. What can't be read is unconfirmed.
+    async fn verify(&self, versions: &BTreeMap<Address, KubernetesVersion>, plan: &Plan, report: &mut Report) {
+        let Self { session, request, host, .. } = self;
+        let addresses = |done: bool| -> BTreeSet<Address> {
+            let lines = report.lines.iter().filter(|l| matches!(l.outcome, Outcome::Done) == done);
+            lines.map(|l| l.address.clone()).collect()
+        };
+        let undone = addresses(false);
+        let done: BTreeSet<Address> = addresses(true).difference(&undone).cloned().collect();
+        if done.is_empty() || report.interrupted {
+            return;
+        }
+        host.stage(&Stage::Verifying);
+        for pause in [1.0, 4.0, 0.0] {
+            let left = match session.left(&request.policy, request.upgrade, versions.clone()).await {
+                Ok(left) => left,
+                // The clients have tried it again already.
+                Err(error) => {
+                    report.unconfirmed = vec![Unconfirmed { addresses: done, error }];
+                    return;
+                }
+            };
+            report.differs = differences(&left, plan, &done);
+            report.unconfirmed = unread(&left, plan, &done);
+            if report.differs.is_empty() && report.unconfirmed.is_empty() {
+                return;
+            }
+            if pause > 0.0 {
+                session.aws.clock.sleep(Duration::from_secs_f64(pause)).await;
+            }
+        }
+    }
+}
+
+impl Ended {
+    fn ran(plan: Plan, report: Report) -> Self {
+        Self::Ran(Box::new(Ran { plan, report, gone: Vec::new(), lost: None, unshown: None }))
+    }
+}
+
+/// An error if something is named that a saved plan doesn't delete: that was
+/// decided when it was made.
+fn deletes(plan: &Plan, named: &BTreeSet<Address>) -> Result<(), Error> {
+    let known = |address: &&Address| plan.confirm.iter().any(|loss| loss.address == **address);
+    match named.iter().find(|address| !known(address)) {
+        None => Ok(()),
+        Some(address) => {
+            Err(Error::input(format!("the saved plan doesn't delete {address} (--allow-destroy); nothing was changed"))
+                .help(format!("make another one: `ringfence plan --allow-destroy {address} --out FILE`")))
+        }
+    }
+}
+
+fn gone(report: &Report, policy: &Policy) -> Vec<Address> {
+    let whole = |address: &&Address| {
+        let mut lines = report.lines.iter().filter(|l| l.address.is_within(address)).peekable();
+        lines.peek().is_some() && lines.all(|l| l.action == Action::Delete && matches!(l.outcome, Outcome::Done))
+    };
+    policy.allow_destroy.iter().filter(whole).cloned().collect()
+}
+
+/// What of `done` would be done again, or can't be any more though `plan`
+/// could.
+fn differences(left: &Plan, plan: &Plan, done: &BTreeSet<Address>) -> Vec<(Address, String)> {
+    let steps = left.steps.iter().map(|s| {
+        let fields = s.changes.iter().map(|c| c.path.as_str()).collect::<Vec<_>>().join(", ");
+        (&s.address, if fields.is_empty() { format!("{:?}", s.action).to_lowercase() } else { fields })
+    });
+    let known: BTreeSet<&Address> = plan.blocked.iter().map(|b| &b.address).collect();
+    let blocked = left.blocked.iter().filter(|b| b.cluster.is_none() && !known.contains(&b.address));
+    let blocked = blocked.map(|b| (&b.address, b.reason.clone()));
+    steps
+        .chain(blocked)
+        .filter(|(address, _)| done.contains(address))
+        .map(|(address, what)| (address.clone(), what))
+        .collect()
+}
+
+/// What of `done` stands in clusters that can't be read now, or stood there
+/// until `plan` deleted it.
+fn unread(left: &Plan, plan: &Plan, done: &BTreeSet<Address>) -> Vec<Unconfirmed> {
+    let clusters = left.blocked_clusters.iter().map(|cluster| {
+        let wanted = left.blocked.iter().filter(|b| b.cluster.as_ref() == Some(&cluster.cluster)).map(|b| &b.address);
+        let within = |step: &&Step| {
+            let state = step.found.as_ref().map(|f| &f.state);
+            let named = state.and_then(|s| s.get("cluster")).and_then(serde_json::Value::as_str);
+            step.action == Action::Delete && step.kind.starts_with("k8s.") && named == Some(cluster.cluster.as_str())
+        };
+        let deleted = plan.steps.iter().filter(within).map(|s| &s.address);
+        let message = format!("the inside of cluster {} can't be read: {}", cluster.cluster, cluster.reason);
+        let mut error = Error::new(Class::Unreachable, message);
+        error.help = cluster.help.clone();
+        Unconfirmed { addresses: wanted.chain(deleted).filter(|a| done.contains(a)).cloned().collect(), error }
+    });
+    clusters.filter(|one| !one.addresses.is_empty()).collect()
+}

@@ -1,0 +1,115 @@
+//! The tenancy's lock, held while a run works, and what a wish to stop does meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::{Host, Manner, Session, Stage};
+use crate::aws::lock::{self, Lock};
+use crate::engine::clock::Clock;
+use crate::engine::error::{Class, Error, Result};
+use crate::engine::execute::Stop;
+
+/// For how long somebody who wants to be out is kept waiting.
+const HURRY: Duration = Duration::from_secs(3);
+
+/// A run that holds the lock.
+pub(super) struct Locked {
+    pub lock: Arc<Lock>,
+    stop: watch::Receiver<Stop>,
+    begun: AtomicBool,
+}
+
+impl Locked {
+    /// From now on a wish to stop is the executor's: gives what tells it. `None` if there was one before, and the run is
+    /// over.
+    pub fn begin(&self) -> Option<watch::Receiver<Stop>> {
+        let free = *self.stop.borrow() == Stop::No;
+        self.begun.store(free, Ordering::Relaxed);
+        free.then(|| self.stop.clone())
+    }
+
+    fn begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Ends when the run is to be left as it stands: at the first wish as long as nothing has begun, so that not even an
+    /// unanswered question holds it up; later at the second, if what runs hasn't ended by itself.
+    pub async fn left(&self) {
+        let mut stop = self.stop.clone();
+        if wished(&mut stop).await && !self.begun() {
+            return;
+        }
+        let again = stop.wait_for(|s| *s == Stop::AtOnce).await.is_ok();
+        match again {
+            true => Clock::real().sleep(HURRY).await,
+            false => std::future::pending().await,
+        }
+    }
+}
+
+impl Session {
+    /// Takes the tenancy's lock. `None`: somebody wanted to be out before it was free.
+    pub(super) async fn take_lock(
+        &self,
+        manner: &Manner,
+        host: &dyn Host,
+        mut stop: watch::Receiver<Stop>,
+    ) -> Result<Option<Locked>> {
+        // Nobody else uses an embedded sandbox, so who died there is missed sooner.
+        let usual = if self.embedded().is_some() { lock::LEASE / 3 } else { lock::LEASE };
+        let lease = manner.lock_lease.unwrap_or(usual);
+        let store = self.lock();
+        let say = |text: &str| host.stage(&Stage::Waiting(text.to_owned()));
+        let taken = tokio::select! {
+            taken = store.take(manner.command, lease, manner.lock_timeout, &say) => taken?,
+            true = wished(&mut stop) => return Ok(None),
+        };
+        self.aws.fence.set(taken.guard());
+        Ok(Some(Locked { lock: Arc::new(taken), stop, begun: AtomicBool::new(false) }))
+    }
+
+    /// Gives the lock back, and says so where that isn't sure. `last`: the tenancy ended with the run, and so does the lock.
+    pub(super) async fn give_back(&self, host: &dyn Host, locked: &Locked, last: bool) {
+        let lock = &locked.lock;
+        let wish = *locked.stop.borrow();
+        // Before anything has begun, whoever wants to be out waits for nothing but this.
+        let hurried = wish == Stop::AtOnce || (wish != Stop::No && !locked.begun());
+        if locked.begun() && hurried && self.aws.fence.cut() > 0 && lock.lost().is_none() {
+            return host.note(&format!(
+                "A change was being asked for and may still be made, so the lock stays: the next run waits until its lease has ended, {} s from now.",
+                lock.left().as_secs()
+            ));
+        }
+        let released = async {
+            match last {
+                true => lock.remove().await,
+                false => lock.release().await,
+            }
+        };
+        let released = match hurried {
+            true => within(released, HURRY).await,
+            false => released.await,
+        };
+        match released {
+            Ok(()) if wish == Stop::AtOnce => host.note("The lock is released."),
+            Ok(()) => {}
+            Err(error) => host.note(&format!(
+                "The lock couldn't be released ({error}): the next run waits until its lease has ended, {} s from now.",
+                lock.left().as_secs()
+            )),
+        }
+    }
+}
+
+/// Waits until somebody wants to be out. False if nobody can any more.
+async fn wished(stop: &mut watch::Receiver<Stop>) -> bool {
+    stop.wait_for(|s| *s != Stop::No).await.is_ok()
+}
+
+async fn within<T>(work: impl Future<Output = Result<T>>, limit: Duration) -> Result<T> {
+    let late = |_| Err(Error::new(Class::Timeout, format!("no answer within {} s", limit.as_secs())));
+    tokio::time::timeout(limit, work).await.unwrap_or_else(late)
+}

@@ -1,0 +1,33 @@
+//! The application layer: what the command line, a controller and tests call.
+//!
+//! It opens a session, reads what exists, plans, looks ahead ([`preflight`]), carries out under the tenancy's lock, and
+//! reads again what was written. It prints nothing, ends no process and keeps no global state. What there is to say or to
+//! ask goes to a [`Host`].
+
+mod apply;
+mod facts;
+mod failure;
+mod host;
+mod locked;
+pub mod preflight;
+pub mod saved;
+mod session;
+
+pub use apply::{Ended, Manner, Ran, Request, Verdict, apply};
+pub use failure::Failure;
+pub use host::{Host, Silent, Stage};
+pub use session::{Embedded, Look, Options, Session, account, named, written};
+
+use crate::engine::error::Error;
+
+/// An error about `what` that can't be written, and what to do.
+pub fn unwritten(what: &str, error: &std::io::Error) -> Error {
+    let help = match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => {
+            "free some space, then run the same command; nothing half-written is left"
+        }
+        std::io::ErrorKind::PermissionDenied => "choose a directory that you may write to",
+        _ => "check the path",
+    };
+    Error::input(format!("{what} can't be written: {error}")).help(help)
+}

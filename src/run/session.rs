@@ -1,0 +1,412 @@
+//! What most commands begin with: the spec, the connection, and a look at
+//! what exists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::{Failure, Host, Stage, unwritten};
+use crate::aws::lock::Store;
+use crate::aws::tags::Ignored;
+use crate::aws::{Access, Aws};
+use crate::engine::address::{Address, Owner};
+use crate::engine::clock::Clock;
+use crate::engine::desired::Desired;
+use crate::engine::error::{Class, Error, Result};
+use crate::engine::kind::{Registry, Round};
+use crate::engine::observe::{self, Observed};
+use crate::engine::plan::{self, Plan, Policy};
+use crate::k8s::Clusters;
+use crate::kinds;
+use crate::kinds::aws::eks_cluster;
+use crate::sandbox;
+use crate::spec::{self, KubernetesVersion, Spec};
+use crate::stack::{self, Facts};
+use crate::template::Templates;
+
+/// An AWS stand-in inside this process, instead of AWS.
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    /// Where it keeps its state.
+    pub dir: PathBuf,
+    /// How much faster than the wall its time passes.
+    pub speed: f64,
+    /// Each call is appended to this file, as a line of JSON.
+    pub record: Option<PathBuf>,
+}
+
+/// How a session reaches what it works on.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub sandbox: Option<Embedded>,
+    /// Ways to clusters: a pool's name or a silo tenant's id, and a kubeconfig.
+    pub kubeconfigs: Vec<(String, PathBuf)>,
+    /// The clusters' insides are left alone.
+    pub aws_only: bool,
+}
+
+/// A spec, and the account that it is about.
+pub struct Session {
+    pub spec: Spec,
+    pub aws: Arc<Aws>,
+    pub kinds: Registry,
+    clusters: Arc<Clusters>,
+    templates: Templates,
+    in_cluster: bool,
+    /// The clusters of `--kubeconfig`, as they are written there.
+    named: Vec<String>,
+    /// Kept alive as long as the session.
+    sandbox: Option<(Embedded, sandbox::Server)>,
+}
+
+/// What should exist, and what does.
+pub struct Look {
+    pub facts: Facts,
+    pub desired: Desired,
+    pub observed: Observed,
+    /// False if the inside of some cluster wasn't read.
+    read_all: bool,
+    /// The version that each cluster is brought to, by address.
+    pub versions: BTreeMap<Address, KubernetesVersion>,
+}
+
+impl Session {
+    /// # Errors
+    /// There are no credentials, they are for another account than the spec, or the sandbox can't start.
+    pub async fn open(spec: Spec, templates: Templates, options: &Options) -> Result<Self> {
+        let sandbox = match &options.sandbox {
+            None => None,
+            Some(embedded) => Some((embedded.clone(), start_sandbox(&spec, embedded)?)),
+        };
+        match connect(&spec, sandbox.as_ref()).await {
+            Ok(aws) => {
+                let ways = options.kubeconfigs.iter();
+                let ways = ways.flat_map(|(called, file)| {
+                    cluster_names(&spec, called).into_iter().map(move |name| (name, file.clone()))
+                });
+                let ways = ways.collect();
+                let named = options.kubeconfigs.iter().map(|(cluster, _)| cluster.clone()).collect();
+                Ok(Self { sandbox, in_cluster: !options.aws_only, named, ..Self::on(spec, aws, ways, templates) })
+            }
+            Err(error) => {
+                shut(sandbox).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// A session on `aws`. `kubeconfigs`: ways to clusters, by their names.
+    pub fn on(spec: Spec, aws: Arc<Aws>, kubeconfigs: BTreeMap<String, PathBuf>, templates: Templates) -> Self {
+        let aws = Arc::new(Aws { ignored: ignored(&spec), ..Aws::clone(&aws) });
+        let clusters = Arc::new(Clusters::new(aws.clone(), kubeconfigs));
+        let kinds = kinds::registry(&aws, &clusters);
+        Self { spec, aws, kinds, clusters, templates, in_cluster: true, named: Vec::new(), sandbox: None }
+    }
+
+    /// Reads what exists and builds what should: two rounds of bulk reads, of
+    /// which the first tells the stack what was decided before.
+    pub async fn look(&self, policy: &Policy, upgrade: bool) -> Result<Look> {
+        let look = self.look_for(policy, upgrade, BTreeMap::new()).await?;
+        self.know_clusters(&look.observed)?;
+        Ok(look)
+    }
+
+    /// The same, with these versions of clusters to reach.
+    async fn look_for(
+        &self,
+        policy: &Policy,
+        upgrade: bool,
+        versions: BTreeMap<Address, KubernetesVersion>,
+    ) -> Result<Look> {
+        let round = Round::default();
+        let known = self.decided(&round).await?;
+        let facts = self.facts(&round, &known, upgrade, versions).await?;
+        let facts = Facts { replacing: policy.allow_replace.clone(), ..facts };
+        let desired = stack::build(&self.spec, &facts, &self.templates)?;
+        let mut observed = observe::observe(&self.kinds, &desired, &round, known, self.in_cluster).await;
+        observed.notes.extend(stack::old_images(&desired, &facts));
+        stack::settle(&self.spec, &mut observed);
+        let read_all = self.in_cluster && observed.unread.is_empty();
+        let next =
+            |c: spec::ClusterOf<'_>| (stack::prefix(c.owner).join("cluster"), facts.next_version(&self.spec, &c));
+        let versions = self.spec.clusters().map(next).collect();
+        Ok(Look { facts, desired, observed, read_all, versions })
+    }
+
+    /// An error if `--kubeconfig` names a cluster that neither the spec nor
+    /// anything that exists is about.
+    fn know_clusters(&self, observed: &Observed) -> Result<()> {
+        let mut known: BTreeSet<String> = self.spec.clusters().map(|c| written(c.owner).to_owned()).collect();
+        let found = observed.kinds.iter().filter(|(_, kind)| **kind == eks_cluster::NAME).map(|(a, _)| a);
+        known.extend(found.filter_map(|a| match a.owner() {
+            Owner::Tenant(id) => Some(id),
+            Owner::Pool(name) => Some(name),
+            Owner::Tenancy => None,
+        }));
+        let Some(wrong) = self.named.iter().find(|n| !known.contains(*n)) else { return Ok(()) };
+        let help = match spec::nearest(wrong, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!(
+                "clusters are called by the pool's name or the silo tenant's id: {}",
+                known.into_iter().collect::<Vec<_>>().join(", ")
+            ),
+        };
+        Err(Error::input(format!("no cluster is called `{wrong}` (--kubeconfig); nothing was changed")).help(help))
+    }
+
+    /// The sandbox that it works on, if it is one.
+    pub fn embedded(&self) -> Option<&Embedded> {
+        self.sandbox.as_ref().map(|(embedded, _)| embedded)
+    }
+
+    /// `policy`, and whether the clusters' insides are left alone.
+    pub fn policy(&self, policy: &Policy) -> Policy {
+        Policy { aws_only: !self.in_cluster, ..policy.clone() }
+    }
+
+    /// Calls so far by action, to AWS and to the clusters.
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        let mut calls = self.aws.calls.counts();
+        calls.extend(self.clusters.counts());
+        calls
+    }
+
+    /// Says that reading begins: the first thing that a person sees.
+    pub fn reading(&self, host: &dyn Host) {
+        let scope = &self.aws.scope;
+        host.stage(&Stage::Reading { account: scope.account.clone(), region: scope.region.clone() });
+    }
+
+    pub async fn plan(&self, policy: &Policy, upgrade: bool) -> Result<(Look, Plan)> {
+        let look = self.look(policy, upgrade).await?;
+        look.observed.readable()?;
+        for id in &policy.tenants {
+            let known = self.spec.tenant(id).is_some()
+                || look.observed.found.keys().any(|a| a.as_str().starts_with(&format!("tenant/{id}/")));
+            if !known {
+                let ids: Vec<&str> = self.spec.tenants.iter().map(|t| t.id.as_str()).collect();
+                return Err(Error::input(format!("no tenant has the id `{id}`"))
+                    .help(format!("the spec's tenants are {}", ids.join(", "))));
+            }
+        }
+        look.know(policy)?;
+        let plan = self.plan_of(&look, policy)?;
+        Ok((look, plan))
+    }
+
+    /// What is left of a run that is over and that brought clusters to these
+    /// versions. What the policy names may be gone by now.
+    pub async fn left(
+        &self,
+        policy: &Policy,
+        upgrade: bool,
+        versions: BTreeMap<Address, KubernetesVersion>,
+    ) -> Result<Plan> {
+        let look = self.look_for(policy, upgrade, versions).await?;
+        self.plan_of(&look, policy)
+    }
+
+    fn plan_of(&self, look: &Look, policy: &Policy) -> Result<Plan> {
+        plan::plan(&look.desired, &look.observed, &self.kinds, &self.policy(policy))
+    }
+
+    /// The tenancy's lock. Its lease is measured on the wall: a fast sandbox
+    /// must not make a busy computer miss it.
+    pub fn lock(&self) -> Store {
+        Store::new(&self.aws, &self.spec.tags, Clock::real())
+    }
+
+    /// Does `work`, and then ends the sandbox, if there is one, and keeps what it holds, however the work ended.
+    pub async fn during<T>(
+        self,
+        work: impl AsyncFnOnce(&Self) -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<T, Failure> {
+        let result = work(&self).await;
+        let closed = self.close().await;
+        let done = result?;
+        closed?;
+        Ok(done)
+    }
+
+    async fn close(self) -> Result<()> {
+        shut(self.sandbox).await
+    }
+}
+
+async fn shut(sandbox: Option<(Embedded, sandbox::Server)>) -> Result<()> {
+    match sandbox {
+        None => Ok(()),
+        Some((_, server)) => server.shutdown().await.map_err(|e| unwritten("the sandbox's state", &e)),
+    }
+}
+
+async fn connect(spec: &Spec, sandbox: Option<&(Embedded, sandbox::Server)>) -> Result<Arc<Aws>> {
+    let access = Access {
+        region: spec.region.clone(),
+        sandbox: sandbox.map(|(_, server)| (format!("http://{}", server.addr()), account(spec))),
+        patience: None,
+    };
+    let clock = sandbox.map_or_else(Clock::real, |(embedded, _)| Clock::scaled(embedded.speed));
+    let aws = Aws::connect(&access, &spec.name, clock).await?;
+    right_account(spec, &aws)?;
+    Ok(aws)
+}
+
+impl Look {
+    /// An error if `policy` allows something for an address that nothing has.
+    pub fn know(&self, policy: &Policy) -> Result<()> {
+        let found = self.observed.found.keys();
+        let exist: BTreeSet<Address> = found.flat_map(|a| [a.clone(), a.place()]).collect();
+        // What is in a cluster that wasn't read may be there or not.
+        let unread = |a: &Address| !self.read_all && a.as_str().contains("/k8s/") && exist.contains(&a.place());
+        for (flag, given) in [("--allow-destroy", &policy.allow_destroy), ("--allow-replace", &policy.allow_replace)] {
+            for address in given {
+                if exist.contains(address) || unread(address) {
+                    continue;
+                }
+                let near = spec::nearest(address.as_str(), exist.iter().map(Address::as_str));
+                let places: BTreeSet<Address> = exist.iter().map(Address::place).collect();
+                let help = match near {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!(
+                        "what exists is in {}; `ringfence plan` and `ringfence plan --destroy` show the addresses",
+                        places.iter().map(Address::as_str).collect::<Vec<_>>().join(", ")
+                    ),
+                };
+                return Err(Error::input(format!(
+                    "nothing that exists has the address {address} ({flag}); nothing was changed"
+                ))
+                .help(help));
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of everything that was found, by address: for `output`.
+    pub fn outputs(&self) -> BTreeMap<Address, BTreeMap<String, String>> {
+        self.observed.outputs()
+    }
+}
+
+/// Starts the stand-in on the loopback interface, on the same port for the same
+/// directory if that is free: clusters' endpoints are in saved plans.
+fn start_sandbox(spec: &Spec, embedded: &Embedded) -> Result<sandbox::Server> {
+    let Embedded { dir, speed, record } = embedded;
+    let options = sandbox::Options {
+        account: account(spec),
+        principals: named(spec),
+        speed: *speed,
+        state_dir: Some(dir.clone()),
+        record: record.clone(),
+        ..sandbox::Options::default()
+    };
+    let start = |port| sandbox::Server::start(options.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let server = match start(port_for(dir)) {
+        Err(e) if e.kind() == ErrorKind::AddrInUse => start(0),
+        server => server,
+    };
+    server.map_err(|e| {
+        let help = match e.kind() {
+            ErrorKind::ResourceBusy => "wait until that process ends, or name another directory with --sandbox=DIR",
+            _ => "free some space, name another directory with --sandbox=DIR, or move what is there away",
+        };
+        Error::input(format!("the sandbox can't start in {}: {e}", dir.display())).help(help)
+    })
+}
+
+/// Below those that systems give to whoever asks for any.
+fn port_for(dir: &Path) -> u16 {
+    // The same in every release: the standard library's hashes may change.
+    let digest = Sha256::digest(dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).as_os_str().as_encoded_bytes());
+    let number = digest.iter().fold(0_u32, |number, byte| (number * 256 + u32::from(*byte)) % 10_000);
+    20_000 + u16::try_from(number).unwrap_or_default()
+}
+
+/// What the spec leaves to others.
+fn ignored(spec: &Spec) -> Ignored {
+    let set = |all: &[String]| all.iter().cloned().collect();
+    Ignored {
+        keys: set(&spec.ignore_tags.keys),
+        prefixes: spec.ignore_tags.key_prefixes.clone(),
+        blocks: set(&spec.network.ignore.cidr_blocks),
+        routes: set(&spec.network.ignore.routes),
+    }
+}
+
+/// The principals and policies that the spec names and somebody else made.
+pub fn named(spec: &Spec) -> Vec<String> {
+    let people = spec.access.admins.iter().chain(&spec.access.operators).map(|p| &p.arn);
+    let workloads = spec.tenants.iter().flat_map(|t| &t.service_accounts).flat_map(|s| &s.policies);
+    people.chain(workloads).chain(&spec.iam.permissions_boundary).cloned().collect()
+}
+
+pub fn account(spec: &Spec) -> String {
+    spec.account_id.clone().unwrap_or_else(|| "123456789012".to_owned())
+}
+
+fn right_account(spec: &Spec, aws: &Aws) -> Result<()> {
+    match &spec.account_id {
+        Some(wanted) if *wanted != aws.scope.account => Err(Error::new(
+            Class::Input,
+            format!("the credentials are for account {}, but the spec is for {wanted}", aws.scope.account),
+        )
+        .help("nothing was changed; set AWS_PROFILE to the right account, or mend spec.accountId")),
+        _ if spec.partition() != aws.scope.partition => Err(Error::new(
+            Class::Input,
+            format!(
+                "the credentials are for the partition {}, but the region {} is in {}",
+                aws.scope.partition,
+                spec.region,
+                spec.partition()
+            ),
+        )
+        .help("nothing was changed; set AWS_PROFILE to an account of that partition, or mend spec.region")),
+        _ => Ok(()),
+    }
+}
+
+/// The cluster's own name, for a pool's name or a silo tenant's id; both that
+/// it may have, where it has left the spec.
+fn cluster_names(spec: &Spec, called: &str) -> Vec<String> {
+    let names = spec::names::Names::new(spec);
+    match spec.clusters().map(|c| c.owner).find(|owner| written(*owner) == called) {
+        Some(owner) => vec![names.cluster(owner)],
+        None => [spec::Owner::Pool(called), spec::Owner::Tenant(called)].map(|o| names.cluster(o)).into(),
+    }
+}
+
+/// What a cluster is called on the command line.
+pub fn written(owner: spec::Owner<'_>) -> &str {
+    match owner {
+        spec::Owner::Tenant(id) => id,
+        spec::Owner::Pool(name) => name,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sandbox_ends_in_order_though_the_work_failed() {
+        let server = sandbox::Server::start(sandbox::Options::default(), ([127, 0, 0, 1], 0).into()).unwrap();
+        let address = server.addr();
+        let text = include_str!("../../examples/single-silo/tenancy.yaml");
+        let options = spec::LoadOptions { profiles_dir: None, today: Clock::today() };
+        let spec = spec::load(Path::new("tenancy.yaml"), text, &options).unwrap();
+        let sandbox = Some((format!("http://{address}"), account(&spec)));
+        let access = Access { region: spec.region.clone(), sandbox, patience: None };
+        let aws = Aws::connect(&access, &spec.name, Clock::real()).await.unwrap();
+        let session = Session::on(spec, aws, BTreeMap::new(), Templates::load(None).unwrap());
+        let embedded = Embedded { dir: PathBuf::new(), speed: 1.0, record: None };
+        let session = Session { sandbox: Some((embedded, server)), ..session };
+        let failed = session.during(async |_| Err::<(), _>(Error::input("it fails").into())).await;
+        assert!(matches!(failed, Err(Failure::Run(error)) if error.message == "it fails"));
+        std::net::TcpListener::bind(address).unwrap();
+    }
+}
