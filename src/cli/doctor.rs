@@ -15,10 +15,10 @@ use crate::engine::error::{Class, Error, Result};
 use crate::engine::plan::{Plan, Policy};
 use crate::kinds::aws::versions::{self, BOTTLEROCKET_FLOOR, ClusterVersion, FLOORS};
 use crate::kinds::aws::{eks_addon, quotas, service_linked_role};
+use crate::run::{Failure, Look, Session, preflight};
 use crate::spec::Spec;
 use crate::stack::{self, Facts, permissions};
 use crate::template::Templates;
-use crate::run::{Failure, Look, Session, preflight};
 use crate::ui::{Check, Format, Ui, Verdict};
 
 /// Further off than this, AWS refuses requests.

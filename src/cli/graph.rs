@@ -1,8 +1,8 @@
 use super::{Global, exit, host};
 use crate::engine::graph;
+use crate::run::Failure;
 use crate::stack::{self, Facts};
 use crate::template::Templates;
-use crate::run::Failure;
 use crate::ui::Ui;
 
 /// Offline: zones and versions are assumed.

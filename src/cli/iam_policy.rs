@@ -1,9 +1,9 @@
 use clap::{Args, ValueEnum};
 
 use super::{Global, exit, host};
+use crate::run::Failure;
 use crate::stack::{self, Facts, permissions};
 use crate::template::Templates;
-use crate::run::Failure;
 use crate::ui::Ui;
 
 /// The document fits in a role's inline policy (10,240 characters, white space

@@ -12,9 +12,9 @@ use crate::engine::error::{Error, Result};
 use crate::engine::value;
 use crate::files;
 use crate::kinds::k8s::manifest;
+use crate::run::{Failure, unwritten};
 use crate::stack::{self, Facts};
 use crate::template::{self, Templates};
-use crate::run::{Failure, unwritten};
 use crate::ui::Ui;
 
 /// What was rendered into the same directory before and is wanted no more is

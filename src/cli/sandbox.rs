@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 use super::{Global, exit, host, stop};
 use crate::aws::probe::{self, Difference, Outcome};
 use crate::engine::error::Error;
-use crate::sandbox::{Options, Script, Server, fresh_quotas};
 use crate::run::{self, Failure, unwritten};
+use crate::sandbox::{Options, Script, Server, fresh_quotas};
 use crate::ui::{self, Ui};
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 use super::exit;
-use crate::spec;
 use crate::run::Failure;
+use crate::spec;
 use crate::ui::Ui;
 
 pub fn run(ui: &Ui) -> Result<u8, Failure> {

@@ -6,8 +6,8 @@ use crate::aws::{self, Access, Scope};
 use crate::engine::clock::Clock;
 use crate::engine::error::{Error, Result};
 use crate::k8s;
-use crate::spec::arn::partition_of;
 use crate::run::Failure;
+use crate::spec::arn::partition_of;
 use crate::ui::Ui;
 
 /// The versions of kubectl's protocol that are spoken, the default first.

@@ -1,7 +1,7 @@
 use super::{Global, exit, host};
+use crate::run::Failure;
 use crate::stack::{self, Facts};
 use crate::template::Templates;
-use crate::run::Failure;
 use crate::ui::Ui;
 
 /// Offline: also builds all resources with assumed facts, so that a template

@@ -205,11 +205,7 @@ impl Run<'_> {
             .into())
     }
 
-    async fn carried_out(
-        &self,
-        plan: Plan,
-        versions: &BTreeMap<Address, KubernetesVersion>,
-    ) -> Result<Ended, Failure> {
+    async fn carried_out(&self, plan: Plan, versions: &BTreeMap<Address, KubernetesVersion>) -> Result<Ended, Failure> {
         let Self { session, request, manner, host, locked } = self;
         let Some(stop) = locked.begin() else { return Ok(Ended::Stopped) };
         let (events, listener) = mpsc::unbounded_channel();

@@ -195,7 +195,6 @@ impl Session {
     }
 }
 
-
 fn unreadable(kind: &str, mut error: Error) -> Error {
     error.message = format!("{kind} can't be read, so what exists is unknown: {}", error.message);
     error
@@ -204,4 +203,3 @@ fn unreadable(kind: &str, mut error: Error) -> Error {
 fn text<'a>(state: &'a Value, field: &str) -> Option<&'a str> {
     state.get(field).and_then(Value::as_str)
 }
-

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ringfence::aws::{Access, Aws};
-use ringfence::run::Session;
 use ringfence::engine::clock::{Clock, Hand};
 use ringfence::engine::error::{Error, Result};
 use ringfence::engine::event::Event;
@@ -17,6 +16,7 @@ use ringfence::engine::execute::{Chance, Executor, Stop};
 use ringfence::engine::kind::*;
 use ringfence::engine::plan::{Plan, Policy};
 use ringfence::engine::value::{Outputs, references};
+use ringfence::run::Session;
 use ringfence::sandbox::{Options, Server};
 use ringfence::spec::{self, LoadOptions};
 use ringfence::template::Templates;

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::engine::error::{Error, Result};
 use crate::engine::plan::{Plan, refers_to};
-use crate::spec::SpecErrors;
 use crate::run::{Failure, Host, Look, Session};
+use crate::spec::SpecErrors;
 
 pub use offers::{Findings, find as offers};
 

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::run::{Look, Session};
 use crate::engine::address::{Address, Owner as Of};
 use crate::engine::error::Result;
 use crate::engine::plan::{Action, Plan, Step};
 use crate::kinds::aws::offers::{self, Details};
 use crate::kinds::aws::{eks_addon, fargate_profile, node_group, versions, vpc_endpoint};
+use crate::run::{Look, Session};
 use crate::spec::{
     AmiFamily, Architecture, CapacityType, KubernetesVersion, Nodes, Owner, Related, Spec, SpecError, in_order, list,
     nearest, quote,

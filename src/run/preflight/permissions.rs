@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 use futures::future::try_join_all;
 
 use crate::aws::simulate;
-use crate::run::{Host, Session};
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::plan::Plan;
+use crate::run::{Host, Session};
 use crate::stack::permissions::{Question, questions};
 
 /// Asks IAM whether the caller's own policies allow what the plan's steps can't do without. A help, not a gate: who may

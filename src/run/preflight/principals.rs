@@ -4,10 +4,10 @@ use futures::future::join_all;
 
 use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
-use crate::run::{Host, Session};
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::plan::{Action, Plan, Step};
 use crate::kinds::aws::{access_entry, iam_role};
+use crate::run::{Host, Session};
 use crate::spec::Spec;
 
 /// Asks IAM whether the roles exist that get access to clusters, and the policies that roles are to have: EKS refuses a

@@ -6,7 +6,6 @@ use futures::future::{join_all, try_join_all};
 use serde_json::Value;
 
 use crate::aws::Aws;
-use crate::run::{Look, Session};
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::plan::{Action, Plan, Step, refers_to};
 use crate::kinds::aws::quotas::{self, Counted, Quota};
@@ -14,6 +13,7 @@ use crate::kinds::aws::{
     eks_cluster, elastic_ip, fargate_profile, iam_role, internet_gateway, nat_gateway, node_group, oidc_provider,
     route_table, security_group, service_linked_role, subnet, vpc, vpc_endpoint,
 };
+use crate::run::{Look, Session};
 
 /// Where a quota is counted.
 #[derive(Clone, Copy, Debug)]
