@@ -3,9 +3,10 @@
 //! `Spec → Desired + Observed → Plan → Event* → Report`: it reads one tenancy
 //! spec ([`spec`]), works out what should exist ([`stack`]), reads what does
 //! ([`kinds`], in bulk), compares the two ([`engine`]'s planner, which is pure)
-//! and carries the difference out ([`engine`]'s executor). There is no state
-//! file: AWS and the clusters are the only truth, and ownership is written in
-//! tags by the call that creates.
+//! and carries the difference out ([`engine`]'s executor). [`run`] puts these
+//! together for whoever calls: the command line ([`cli`]), tests, a controller.
+//! There is no state file: AWS and the clusters are the only truth, and
+//! ownership is written in tags by the call that creates.
 //!
 //! The modules, in reading order; each imports only what stands above it:
 
