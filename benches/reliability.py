@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Tries what docs/reliability.md tells of, and writes it.
+"""Runs the reliability tests, and writes docs/reliability.md from their results.
 
     benches/reliability.py [--seeds N | --notes FILE]
 
-Runs the tests of `tests/it/reliability`, with N seeds where there is chance, and makes a table of what they note; or makes
-it of what an earlier run noted in the file that `RINGFENCE_RELIABILITY` named.
+Runs the tests of `tests/it/reliability`, with N seeds for tests with random faults, and makes a table of their notes. With
+--notes, it makes the table from the notes of an earlier run (the file that `RINGFENCE_RELIABILITY` named).
 """
 
 import argparse
@@ -22,15 +22,15 @@ HEAD = """# Reliability
 
 Written by `benches/reliability.py`; don't edit it by hand.
 
-An apply that is killed, gets no answers or wrong ones, is throttled, or reads what is no longer true, and what is left of
-it. Each line is a test of `tests/it/reliability`, against the sandbox (docs/faults.md). *As undisturbed*: once the next run
-has ended (for faults, the same run), the sandbox holds what an undisturbed run leaves, compared member by member, ids
-replaced by the addresses in our tags: nothing twice, nothing orphaned, nothing missing.
+Each line is a test of `tests/it/reliability` against the sandbox (docs/faults.md): a run is killed, gets no answers or wrong
+ones, is throttled, or reads old data. *As undisturbed*: after the next run (for faults, after the same run), the sandbox holds
+the same resources as after an undisturbed run. They are compared member by member, with ids replaced by the addresses in our
+tags: no duplicate, no orphan, no missing resource.
 
-- *around every change*: what the sandbox held was kept as each change left it; from each of these, which is what a process
-  leaves that dies right after that change or right before the next, a new run goes on.
-- *runs dropped*: the run ends in this process at that call, with all that was under way.
-- *SIGKILL*: the program itself, killed when the sandbox had done a change and its answer was still to come.
+- *around every change*: a snapshot was taken after each change. A process that dies directly after that change, or directly
+  before the next one, leaves this state. A new run goes on from each snapshot.
+- *runs dropped*: the run's future is dropped at that call, with all its running steps.
+- *SIGKILL*: the program itself is killed after the sandbox has made a change and before it answers.
 - Terraform, for comparison: eleven kills, none left its estate clean.
 
 """

@@ -1,6 +1,6 @@
-"""Stands in front of a server on loopback, until stdin ends: `front.py tls PORT CA_FILE` ends TLS with a certificate of
-a CA of its own, written to CA_FILE; `front.py proxy PORT` is an HTTP proxy that sends everything there. Prints its port,
-then, as a proxy, the host of each request."""
+"""A proxy in front of a server on loopback. It runs until stdin closes. `front.py tls PORT CA_FILE` terminates TLS with a
+certificate of its own CA, which it writes to CA_FILE. `front.py proxy PORT` is an HTTP proxy that sends everything to PORT.
+It prints its own port, and as a proxy also the host of each request."""
 
 import datetime
 import ipaddress

@@ -1,9 +1,9 @@
-"""Runs a command in a terminal, and answers once it asks whether to do these things.
+"""Runs a command in a terminal, and answers its confirmation prompt.
 
     terminal.py ANSWER GROUP COMMAND...
 
-Prints what the terminal showed; exits as the command did. With GROUP, that log group's retention is changed in the
-command's own sandbox first. ANSWER `later` is a `yes` after two minutes of a sandbox that is 150 times faster.
+Prints the output of the terminal, and exits with the command's exit code. With GROUP, it first changes that log group's
+retention in the command's own sandbox. ANSWER `later` means `yes` after two simulated minutes, in a sandbox at speed 150.
 """
 
 import http.client

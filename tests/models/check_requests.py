@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Checks requests that the sandbox recorded against AWS's published service models, which botocore carries.
+"""Checks requests that the sandbox recorded against AWS's published service models, which are part of botocore.
 
-    check_requests.py RECORD...      (what `ringfence sandbox --record FILE` writes)
+    check_requests.py RECORD...      (files that `ringfence sandbox --record FILE` writes)
 
-Checked are operations, unknown and required members, types, patterns, lengths, ranges, enums, and that of a union one
-member is given. Exits 1 if a request breaks a rule, or if nothing was recorded.
+It checks operations, unknown and required members, types, patterns, lengths, ranges, enums, and that a union has exactly one
+member. It exits with 1 if a request breaks a rule, or if nothing was recorded.
 """
 
 import base64
@@ -51,7 +51,7 @@ def category(name):
 
 @cache
 def compiled(pattern):
-    """The models' patterns are Java's: the same as Python's but for Unicode categories and ASCII-only classes."""
+    """Converts a pattern. The models have Java's syntax, which differs in Unicode categories and ASCII-only classes."""
     out, inside, at = [], False, 0
     while at < len(pattern):
         named = re.match(r"\\p\{(?:Is)?(\w+)\}", pattern[at:])
@@ -71,7 +71,7 @@ def compiled(pattern):
 
 
 def wire_name(protocol, name, shape):
-    """What a member is called in a recorded request."""
+    """The name of a member in a recorded request."""
     serialized = shape.serialization
     if serialized.get("location") == "uri":
         # A path has no member names. The sandbox records the names of the API reference.
@@ -85,7 +85,7 @@ def wire_name(protocol, name, shape):
 
 
 class Check:
-    """One request. `violations` are pairs of where and what."""
+    """Checks one request. `violations` are pairs of place and message."""
 
     def __init__(self, service, operation, params):
         self.violations = []
@@ -105,7 +105,7 @@ class Check:
         self.violations.append((where, what))
 
     def value(self, where, shape, value, text):
-        """`text`: leaves are strings on the wire, whatever their type."""
+        """With `text`, all leaves are strings on the wire, whatever their type."""
         if value is None:
             return self.report(where, "null")
         getattr(self, f"_{shape.type_name}")(where, shape, value, text)

@@ -1,6 +1,6 @@
-"""The other end of `tests/it/walks.rs`: it holds the sandbox, whose clock stands still until it is told to move on.
+"""Talks to `tests/it/walks.rs`, which runs the sandbox with a manual clock.
 
-Usage of a walk: python walk_ec2.py URL, with commands on stdout and their answers on stdin."""
+Usage of a walk: python walk_ec2.py URL. The walk writes commands to stdout and reads their answers from stdin."""
 
 import json
 import sys
@@ -14,10 +14,10 @@ def tell(command):
 
 
 def advance(seconds):
-    """Moves the sandbox's clock on."""
+    """Moves the sandbox's clock forward."""
     assert tell(f"advance {seconds}") == "ok"
 
 
 def dump():
-    """All that the sandbox holds."""
+    """The whole state of the sandbox."""
     return json.loads(tell("dump"))

@@ -1,4 +1,4 @@
-"""Walks the EC2 and STS operations of the sandbox with boto3, as AWS answers them, errors included."""
+"""Calls the EC2 and STS operations of the sandbox with boto3, and expects AWS's answers, including errors."""
 
 import json, urllib.request, urllib.error
 import boto3, botocore

@@ -1,4 +1,4 @@
-"""Walks IAM, KMS, Logs, SSM, Service Quotas, EKS and the Kubernetes API of the sandbox with boto3."""
+"""Calls IAM, KMS, Logs, SSM, Service Quotas, EKS and the Kubernetes API of the sandbox with boto3."""
 
 import base64, itertools, json, sys, urllib.parse, urllib.request, urllib.error
 import boto3
