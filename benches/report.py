@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures ringfence against its sandbox and writes docs/benchmarks.md.
 
-    cargo build --release && benches/report.py [--check] [--only CASE | --makespan]... [--bin PATH]
+    cargo build --release && benches/report.py [--check] [--only CASE | --makespan | --scale [TENANTS]...]... [--bin PATH]
 
 For each case an estate is applied from nothing, planned without a change, changed in one node group's maximum, and
 destroyed. The sandbox runs in a process of its own, so that what it costs isn't counted, and fast enough that nothing
@@ -9,6 +9,9 @@ takes time. Calls are what arrives there. With --check the exit code is 1 if a b
 
 How long an apply takes is measured apart, at a speed at which the computer isn't what it waits for; --makespan measures
 that alone and writes that section anew.
+
+What many tenants cost is measured apart, too: --scale measures that alone and writes that section anew. With numbers of
+tenants it measures these and prints the section instead.
 """
 
 import argparse
@@ -16,9 +19,11 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -85,6 +90,22 @@ MAKESPAN_CASES, MAKESPAN_SPEED = (1, 10, 20, 50), 20
 # An apply may take so much longer than its longest chain, and be off by so much from what it foretold.
 LONGER, FORETOLD = 1.05, 0.1
 
+# Numbers of tenants. Of 1,000, 12 are silos and the others are in 38 pools: 24 with nodes and two on Fargate in each.
+SCALE_CASES = (10, 100, 1000)
+SILOS, IN_POOL, FARGATE_EVERY = 0.012, 26, 13
+SCALE_PHASES = {
+    "validate": ["validate"],
+    "first": ["plan"],
+    "apply": ["apply", "--auto-approve"],
+    "plan": ["plan", "--detailed-exitcode"],
+}
+# Roles in the account, and vCPUs of its instances.
+SCALE_QUOTAS = {"L-FE177D64": 5000, "L-1216C47A": 20000}
+# The most for 1,000 tenants: CPU seconds, peak megabytes.
+SCALE_BUDGETS = {"validate": (0.5, 60), "apply": (40, 350), "plan": (5, 250)}
+# An apply is stopped after so many seconds, and what it did by then is told.
+SCALE_LIMIT = 1800
+
 
 def of_the_baseline(action, case):
     """Whether terraform's estate has resources that this call is for."""
@@ -120,14 +141,38 @@ def spec(case, shape, larger):
     return "\n".join(lines) + "\n"
 
 
+def many(tenants):
+    """The spec of an estate with this many tenants: clusters that are shared as far as the quotas of EKS go, and a few silos."""
+    silos = max(1, round(tenants * SILOS))
+    pools = -(-(tenants - silos) // IN_POOL)
+    lines = [
+        "apiVersion: ringfence.dev/v1alpha1",
+        "kind: Tenancy",
+        "metadata: {name: scale}",
+        "spec:",
+        "  region: us-east-1",
+        '  kubernetesVersion: "1.36"',
+        f"  network: {SHAPES['everything']['network'].replace('per-zone', 'single').replace('vpcPrefix: 16', 'vpcPrefix: 18')}",
+        f"  access: {{endpoint: private, admins: {SHAPES['everything']['admins']}}}",
+        "  pools:",
+        *(f"    - {{name: pool-{n:02}}}" for n in range(pools)),
+        "  tenants:",
+        *(f"    - {{id: s{n:04}, name: silo-{n:04}, tier: premium}}" for n in range(silos)),
+    ]
+    for n in range(tenants - silos):
+        tier = "serverless" if n % FARGATE_EVERY == FARGATE_EVERY - 1 else "standard"
+        lines.append(f"    - {{id: t{n:04}, name: tenant-{n:04}, tier: {tier}, pool: pool-{n // IN_POOL:02}}}")
+    return "\n".join(lines) + "\n"
+
+
 class Sandbox:
     """In a process of its own, with a record of its calls."""
 
-    def __init__(self, binary, home):
+    def __init__(self, binary, home, more=None):
         self.record = home / "calls"
         self.record.touch()
         self.read = 0
-        quotas = [f"--quota={code}={value}" for code, value in QUOTAS.items()]
+        quotas = [f"--quota={code}={value}" for code, value in (QUOTAS | (more or {})).items()]
         command = [binary, "sandbox", "--listen=127.0.0.1:0", "--speed=100000", f"--record={self.record}", *quotas]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.url = re.search(r"http://127\.0\.0\.1:\d+", self.process.stdout.readline())[0]
@@ -173,12 +218,19 @@ class Sandbox:
         self.process.wait()
 
 
-def run(command, environment, home):
-    """Exit code, CPU seconds, peak megabytes, seconds until the first output and until the end, and the output."""
+def run(command, environment, home, limit=None):
+    """
+    Exit code, CPU seconds, peak megabytes, seconds until the first output and until the end, and the output. After `limit`
+    seconds it is interrupted.
+    """
     started = time.monotonic()
     process = subprocess.Popen(
         command, env=environment, cwd=home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
+    if limit:
+        timer = threading.Timer(limit, process.send_signal, [signal.SIGINT])
+        timer.daemon = True
+        timer.start()
     output = process.stdout.read1(65536)
     first = time.monotonic() - started
     output += process.stdout.read()
@@ -305,6 +357,80 @@ def waiting(rows, alone, build):
             f"| {'kept' if off <= FORETOLD else '**missed**'} | {row['busy']:.1f} |"
         )
     return lines
+
+
+def scale(binary, sizes):
+    """What each number of tenants takes, phase by phase."""
+    rows = []
+    for tenants in sizes:
+        with tempfile.TemporaryDirectory() as home:
+            home = Path(home)
+            (home / "tenancy.yaml").write_text(many(tenants))
+            sandbox = Sandbox(binary, home, SCALE_QUOTAS)
+            try:
+                sandbox.make_admin()
+                found = {}
+                for phase, command in SCALE_PHASES.items():
+                    limit = SCALE_LIMIT if phase == "apply" else None
+                    result = run([binary, *command], sandbox.environment, home, limit)
+                    steps = re.findall(r"^\[(\d+)/(\d+)\]", result["output"], re.MULTILINE)
+                    result["steps"] = tuple(map(int, steps[-1])) if steps else None
+                    stopped = phase == "apply" and result["code"] == 130
+                    if result["code"] != 0 and not stopped:
+                        sys.exit(f"{tenants} tenants, {phase}: exit {result['code']}\n{result['output'][-6000:]}")
+                    found[phase] = result
+                    print(
+                        f"{tenants} tenants, {phase}: {result['cpu']:.2f} CPU s, {result['megabytes']:.0f} MB, "
+                        f"{result['took']:.1f} s, steps {result['steps']}",
+                        flush=True,
+                    )
+                    # Of half an estate, a plan isn't one without a change.
+                    if stopped:
+                        break
+            finally:
+                sandbox.stop()
+            rows.append((tenants, found))
+    return rows
+
+
+def crowds(rows, build):
+    """The section about many tenants."""
+    lines = [
+        "",
+        "## Scale",
+        "",
+        "What ringfence takes for many tenants: CPU seconds and peak megabytes of its own process; the sandbox is another "
+        "one. Of 1,000 tenants 12 are silos, and the others are in 38 pools, 24 on nodes and two on Fargate in each; 10 and "
+        "100 tenants are divided in proportion. Shape *everything*, with smaller VPCs and one NAT gateway for each. Beside the figures for 1,000 tenants "
+        f"stands what they should be at most. Build: {build}.",
+        "",
+        "| tenants | steps | validate | first plan | apply | plan, no change |",
+        "|---|---|---|---|---|---|",
+    ]
+
+    def cell(tenants, phase, result):
+        if result is None:
+            return "not measured"
+        text = f"{result['cpu']:.2f} s, {result['megabytes']:.0f} MB"
+        if phase == "apply" and result["code"] == 130:
+            text += f" for {result['steps'][0]:,} steps, then stopped"
+        if tenants == max(SCALE_CASES) and phase in SCALE_BUDGETS:
+            seconds, megabytes = SCALE_BUDGETS[phase]
+            kept = result["cpu"] <= seconds and result["megabytes"] <= megabytes and result["code"] == 0
+            text += f" (at most {seconds} s, {megabytes} MB: {'kept' if kept else '**missed**'})"
+        return text
+
+    for tenants, phases in rows:
+        steps = phases["apply"]["steps"]
+        cells = [cell(tenants, phase, phases.get(phase)) for phase in SCALE_PHASES]
+        lines.append(f"| {tenants:,} | {steps[1] if steps else 0:,} | {' | '.join(cells)} |")
+    return lines
+
+
+def section(page, title):
+    """The lines of one section of `page`; none if there is no such section."""
+    found = [part for part in re.split(r"(?m)^(?=## )", page) if part.startswith(title + "\n")]
+    return found[0].splitlines() if found else []
 
 
 def with_section(page, lines):
@@ -483,6 +609,9 @@ def main():
     parser.add_argument("--check", action="store_true", help="exit 1 if a budget for calls is missed")
     parser.add_argument("--only", action="append", choices=CASES, help="only this case, and print instead of writing")
     parser.add_argument("--makespan", action="store_true", help="measure how long applies take, and write that section")
+    parser.add_argument(
+        "--scale", nargs="*", type=int, metavar="TENANTS", help="measure many tenants, and write that section or print it"
+    )
     parser.add_argument("--bin", type=Path, help="the program; else the release build, else the debug build")
     args = parser.parse_args()
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -494,11 +623,21 @@ def main():
     if args.makespan:
         PAGE.write_text(with_section(PAGE.read_text(), waiting(*makespan(binary), build)))
         return 0
+    if args.scale is not None:
+        section = crowds(scale(binary, args.scale or SCALE_CASES), build)
+        if args.scale:
+            print("\n".join(section))
+        else:
+            PAGE.write_text(with_section(PAGE.read_text(), section))
+        return 0
     results = {(case, shape): measure(binary, case, shape) for case in args.only or CASES for shape in SHAPES}
     if args.only:
         print(page(results, build, None))
     else:
         text = page(results, build, many_tenants(binary))
+        # What many tenants cost is measured apart.
+        kept = section(PAGE.read_text(), "## Scale")
+        text = with_section(text, kept) if kept else text
         PAGE.write_text(with_section(text, waiting(*makespan(binary), build)))
     missed = [row for row in judged(results) if row[2] is not None and row[2] > row[1]]
     for what, most, found, unit in missed:

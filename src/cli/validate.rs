@@ -9,7 +9,7 @@ use crate::ui::Ui;
 pub fn run(global: &Global, ui: &Ui) -> Result<u8, Failure> {
     let spec = host::load(global, ui)?;
     let templates = Templates::load(global.templates.as_deref())?;
-    stack::build(&spec, &Facts::assumed(&spec), &templates)?;
+    stack::check(&spec, &Facts::assumed(&spec), &templates)?;
     ui.valid(&spec)?;
     Ok(exit::DONE)
 }

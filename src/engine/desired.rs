@@ -69,6 +69,19 @@ impl Desired {
         self.resources.contains_key(address)
     }
 
+    /// Those whose addresses begin with `prefix`, whether a part of them ends there or not.
+    pub fn beginning_with(&self, prefix: &Address) -> impl Iterator<Item = &Resource> {
+        let begins = |(address, _): &(&Address, &Resource)| address.as_str().starts_with(prefix.as_str());
+        self.resources.range(prefix..).take_while(begins).map(|(_, resource)| resource)
+    }
+
+    /// What stands at `place` and below it.
+    pub fn within(&self, place: &Address) -> impl Iterator<Item = &Resource> {
+        let below = self.resources.range(place.join("")..);
+        let below = below.map(|(_, resource)| resource).take_while(|r| r.address.is_within(place));
+        self.get(place).into_iter().chain(below)
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Resource> {
         self.resources.values()
     }

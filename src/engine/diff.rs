@@ -21,6 +21,9 @@ pub fn masked(value: &Value, rules: &[(&str, Rule)]) -> Value {
 }
 
 fn compare(path: &mut Vec<String>, desired: &Value, observed: &Value, rules: &[(&str, Rule)], out: &mut Vec<Change>) {
+    if desired == observed {
+        return;
+    }
     if has(path, rules, Rule::CreateOnly) || (desired.is_null() && has(path, rules, Rule::ServerDefault)) {
         return;
     }
@@ -46,7 +49,6 @@ fn compare(path: &mut Vec<String>, desired: &Value, observed: &Value, rules: &[(
                 path.pop();
             }
         }
-        _ if desired == observed => {}
         _ => out.push(change(path, desired, observed, rules)),
     }
 }
@@ -103,10 +105,8 @@ pub fn depends_on(state: &Value, rules: &[(&str, Rule)], visit: &mut impl FnMut(
 /// True if `rule` is given for `path` or for something that it lies in.
 fn has(path: &[String], rules: &[(&str, Rule)], rule: Rule) -> bool {
     rules.iter().any(|(pattern, r)| {
-        *r == rule && {
-            let parts: Vec<&str> = pattern.split('.').collect();
-            parts.len() <= path.len() && parts.iter().zip(path).all(|(p, s)| *p == "*" || p == s)
-        }
+        let mut steps = path.iter();
+        *r == rule && pattern.split('.').all(|part| steps.next().is_some_and(|step| part == "*" || part == step))
     })
 }
 

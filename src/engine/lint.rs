@@ -73,8 +73,10 @@ impl<'a> Lint<'a> {
                 return Err(refused(step, "the same is done twice"));
             }
         }
+        let creations = plan.steps.iter().enumerate().filter(|(_, s)| s.action == Action::Create).rev();
+        let makers: BTreeMap<&Address, usize> = creations.map(|(i, step)| (&step.address, i)).collect();
         for (i, step) in plan.steps.iter().enumerate().filter(|(_, s)| s.action == Action::Delete) {
-            let maker = plan.steps.iter().position(|s| s.action == Action::Create && s.address == step.address);
+            let maker = makers.get(&step.address).copied();
             if maker.is_some_and(|maker| !comes_after(plan, i, maker) && !comes_after(plan, maker, i)) {
                 return Err(refused(step, "its successor is made at the same time"));
             }
@@ -212,8 +214,9 @@ impl<'a> Lint<'a> {
             }
         }
         let makes = |s: &Step| matches!(s.action, Action::Create | Action::Update) && s.state.is_some();
-        for (i, step) in plan.steps.iter().enumerate().filter(|(_, s)| makes(s)) {
-            let Some(resource) = self.desired.get(&step.address).filter(|_| !prepares(plan, i)) else { continue };
+        let prepares = preparing(plan);
+        for (i, step) in plan.steps.iter().enumerate().filter(|(i, s)| makes(s) && !prepares.contains(i)) {
+            let Some(resource) = self.desired.get(&step.address) else { continue };
             for need in graph::needs(resource) {
                 let Some(maker) = makers.get(&need).copied() else { continue };
                 if !comes_after(plan, i, maker) {
@@ -238,7 +241,7 @@ impl<'a> Lint<'a> {
     }
 
     fn keeps_homes_until_replaced(&self, plan: &Plan) -> Result<()> {
-        let lives = |place: &Address| self.desired.iter().any(|r| r.address.is_within(place));
+        let lives = |place: &Address| self.desired.within(place).next().is_some();
         // Logs that were kept, and their key, are no home.
         let is_home = |place: &Address| {
             let mut found = self.observed.found.keys().filter(|a| a.is_within(place)).filter_map(|a| self.kind_at(a));
@@ -256,6 +259,9 @@ impl<'a> Lint<'a> {
                 let own = self.desired.iter().filter(|r| gone && r.address.owner() == place.owner());
                 own.map(|r| r.address.place()).filter(|home| !going.contains(home)).collect()
             });
+            if next.is_empty() {
+                continue;
+            }
             let within = |a: &Address| next.iter().any(|home| a.is_within(home));
             // What is there and works is a part of the home, whatever can't be changed of it.
             let works = |a: &Address| self.observed.current(a).is_some_and(|f| f.status == Status::Ready);
@@ -356,11 +362,12 @@ pub(super) fn is_tag(change: &Change) -> bool {
     change.path == "tags" || change.path.starts_with("tags.") || change.path.starts_with("tags[")
 }
 
-/// True if step `i` is there to make the deletion of the same possible.
-fn prepares(plan: &Plan, i: usize) -> bool {
+/// The steps that only make the deletion of the same resource possible.
+fn preparing(plan: &Plan) -> BTreeSet<usize> {
+    let deletions = plan.steps.iter().filter(|s| s.action == Action::Delete);
+    let needs = deletions.flat_map(|step| step.needs.iter().map(move |need| (step, *need)));
     let same = |s: &Step, t: &Step| s.address == t.address && s.generation == t.generation;
-    let delete = |s: &&Step| s.action == Action::Delete && s.needs.contains(&i);
-    plan.steps.get(i).is_some_and(|step| plan.steps.iter().filter(delete).any(|s| same(s, step)))
+    needs.filter(|(step, need)| plan.steps.get(*need).is_some_and(|s| same(s, step))).map(|(_, need)| need).collect()
 }
 
 /// True if step `i` begins only when step `other` is done.

@@ -226,6 +226,7 @@ fn draft(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Poli
         held,
         outputs: observed.outputs(),
         plan: Plan { notes: observed.notes.union(&desired.notes).cloned().collect(), ..Plan::default() },
+        blocked: BTreeMap::new(),
         making: BTreeMap::new(),
         deleting: BTreeMap::new(),
         narrowing: BTreeSet::new(),
@@ -253,6 +254,8 @@ struct Planner<'a> {
     /// Known outputs, as they will be: of what stays, and predicted ones.
     outputs: BTreeMap<Address, Outputs>,
     plan: Plan,
+    /// The indices of each address in `plan.blocked`.
+    blocked: BTreeMap<Address, Vec<usize>>,
     /// The step that makes an address what it should be.
     making: BTreeMap<Address, usize>,
     /// Steps that delete, with what they delete.
@@ -324,7 +327,7 @@ impl<'a> Planner<'a> {
 
     /// The places that tenants of the spec move out of, of what has left it.
     fn moves(&self, gone: &[Address]) -> BTreeMap<Address, Move> {
-        let lives = |place: &Address| self.desired.iter().any(|r| r.address.is_within(place));
+        let lives = |place: &Address| self.desired.within(place).next().is_some();
         // Logs that were kept, and their key, are no home any more.
         let kind = |a: &&Address| self.observed.kinds.get(*a).and_then(|k| self.kinds.get(k).ok());
         let left = |a: &&Address| kind(a).is_some_and(|k| !k.keeps_data() && k.name() != "aws.kms-key");
@@ -480,7 +483,7 @@ impl<'a> Planner<'a> {
     /// Says what is lost, of all that is deleted. What is in a cluster that
     /// goes with the same place goes without saying.
     fn name_losses(&mut self, dying: &BTreeSet<String>) -> Result<()> {
-        let lives = |place: &Address| !self.policy.destroy && self.desired.iter().any(|r| r.address.is_within(place));
+        let lives = |place: &Address| !self.policy.destroy && self.desired.within(place).next().is_some();
         let cluster = |i: &usize| self.plan.steps.get(*i).is_some_and(|s| s.kind == "aws.eks-cluster");
         let homes_of_dying: BTreeSet<Address> =
             self.deleting.iter().filter(|(i, _)| cluster(i)).map(|(_, f)| f.address.place()).collect();
@@ -580,7 +583,7 @@ impl<'a> Planner<'a> {
         if let Some(unread) = self.observed.unread.iter().find(|u| u.wanted.contains(address)) {
             let blocked = blocked(resource, format!("cluster {} can't be read", unread.cluster), "", vec![]);
             let cluster = Some(unread.cluster.clone());
-            self.plan.blocked.push(Blocked { pending: true, cluster, ..blocked });
+            self.hold_up(Blocked { pending: true, cluster, ..blocked });
             return Ok(());
         }
         if let Some(error) = self.observed.unserved.get(address) {
@@ -599,7 +602,7 @@ impl<'a> Planner<'a> {
                 };
                 let help = error.help.as_deref().unwrap_or_default();
                 let blocked = blocked(resource, format!("{}{unmet}", error.message), help, vec![]);
-                self.plan.blocked.push(Blocked { unmet: true, ..blocked });
+                self.hold_up(Blocked { unmet: true, ..blocked });
                 return Ok(());
             } else {
                 self.plan.notes.insert(format!("{address}: {}; it waits for the add-on", error.message));
@@ -637,7 +640,7 @@ impl<'a> Planner<'a> {
                 return Ok(());
             }
             if let Some((reason, pending)) = self.lacks(resource) {
-                self.plan.blocked.push(Blocked { pending, ..blocked(resource, reason, "", vec![]) });
+                self.hold_up(Blocked { pending, ..blocked(resource, reason, "", vec![]) });
                 return Ok(());
             }
             self.create(resource, &*kind, state, 1, false, None);
@@ -691,9 +694,9 @@ impl<'a> Planner<'a> {
             }
         }
         if let Some(cause) = self.unmade(&state) {
-            let pending = self.plan.blocked.iter().any(|b| b.address == cause && b.pending);
+            let pending = self.blocked_at(&cause).any(|b| b.pending);
             let reason = format!("it needs {cause}, which is blocked");
-            self.plan.blocked.push(Blocked { pending, ..blocked(resource, reason, "", changes) });
+            self.hold_up(Blocked { pending, ..blocked(resource, reason, "", changes) });
             return Ok(());
         }
         if changes.iter().any(|c| c.replaces) {
@@ -727,14 +730,14 @@ impl<'a> Planner<'a> {
                 let field = change.path.split(['.', '[']).next().unwrap_or_default();
                 put(&mut state, field, found.state.get(field).cloned().unwrap_or_default());
             }
-            self.plan.blocked.push(Blocked { pending, ..blocked(resource, reason, &help, held) });
+            self.hold_up(Blocked { pending, ..blocked(resource, reason, &help, held) });
             changes = diff::changes(&state, &found.state, kind.rules());
         }
         if let Some(cause) = self.holds_up_switch(address).filter(|_| !changes.is_empty()) {
             let reason =
                 format!("it is shared with the old home until the new one stands, and {} is blocked", cause.address);
             let pending = cause.pending;
-            self.plan.blocked.push(Blocked { pending, ..blocked(resource, reason, "", changes) });
+            self.hold_up(Blocked { pending, ..blocked(resource, reason, "", changes) });
             return Ok(());
         }
         match (&found.status, changes.is_empty()) {
@@ -752,7 +755,7 @@ impl<'a> Planner<'a> {
                     vec![],
                 );
             }
-            _ if self.plan.blocked.iter().any(|b| b.address == *address) => {}
+            _ if self.blocked.contains_key(address) => {}
             _ => self.plan.unchanged += 1,
         }
         Ok(())
@@ -775,8 +778,11 @@ impl<'a> Planner<'a> {
             let found = self.observed.current(address).filter(|_| !self.observed.is_twice(address));
             found.is_some_and(|found| matches!(found.status, Status::Ready | Status::Pending(_)))
         };
-        let mut causes = self.plan.blocked.iter().filter(|b| !b.unmet && needs.contains(&b.address));
-        let cause = causes.find(|b| !usable(&b.address))?;
+        // In the order in which they were blocked.
+        let causes: BTreeSet<usize> =
+            needs.iter().filter_map(|need| self.blocked.get(need)).flatten().copied().collect();
+        let mut causes = causes.into_iter().filter_map(|i| self.plan.blocked.get(i));
+        let cause = causes.find(|b| !b.unmet && !usable(&b.address))?;
         Some((format!("it needs {}, which is blocked", cause.address), cause.pending))
     }
 
@@ -792,7 +798,7 @@ impl<'a> Planner<'a> {
         let own = |value: &Value| references(value).into_iter().find(|(to, _)| *to == resource.address);
         let place = resource.address.place();
         // A tenant's own may be on its way from another pool.
-        self.desired.iter().filter(|user| user.address.place() == place).find_map(|user| {
+        self.desired.within(&place).find_map(|user| {
             let (_, output) = own(user.state.get(field)?)?;
             let id = self.observed.current(&user.address)?.state.get(field)?.as_str()?;
             // It carries our tags, as another's.
@@ -921,7 +927,16 @@ impl<'a> Planner<'a> {
     }
 
     fn block(&mut self, resource: &Resource, reason: String, help: &str, changes: Vec<Change>) {
-        self.plan.blocked.push(blocked(resource, reason, help, changes));
+        self.hold_up(blocked(resource, reason, help, changes));
+    }
+
+    fn hold_up(&mut self, blocked: Blocked) {
+        self.blocked.entry(blocked.address.clone()).or_default().push(self.plan.blocked.len());
+        self.plan.blocked.push(blocked);
+    }
+
+    fn blocked_at(&self, address: &Address) -> impl Iterator<Item = &Blocked> {
+        self.blocked.get(address).into_iter().flatten().filter_map(|i| self.plan.blocked.get(*i))
     }
 
     /// True if a step ahead of `resource` may bring APIs to its cluster.
@@ -955,7 +970,7 @@ impl<'a> Planner<'a> {
                 secret: false,
             };
             let blocked = blocked_at(&refusal.address, refusal.kind, refusal.reason.clone(), &refusal.help);
-            self.plan.blocked.push(Blocked { pending: refusal.pending, changes: vec![change], ..blocked });
+            self.hold_up(Blocked { pending: refusal.pending, changes: vec![change], ..blocked });
         }
     }
 
@@ -996,12 +1011,12 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         if self.observed.is_twice(address) {
-            self.plan.blocked.push(blocked_at(address, kind_name, twice(&all), TWICE));
+            self.hold_up(blocked_at(address, kind_name, twice(&all), TWICE));
             return Ok(());
         }
         for found in &all {
             if let Some((reason, help)) = self.held(found) {
-                self.plan.blocked.push(blocked_at(address, kind_name, reason, help));
+                self.hold_up(blocked_at(address, kind_name, reason, help));
                 continue;
             }
             // Whoever is left in a silo or pool needs all of it.
@@ -1162,22 +1177,23 @@ impl<'a> Planner<'a> {
             }
         }
         // Kinds that must go first though no reference says so.
+        let mut of_kind: BTreeMap<&str, Vec<(&usize, &Found)>> = BTreeMap::new();
+        for one in &self.deleting {
+            of_kind.entry(self.plan.steps.get(*one.0).map_or("", |s| s.kind)).or_default().push(one);
+        }
         for (i, found) in &self.deleting {
             let Some(kind) = self.plan.steps.get(*i).and_then(|s| self.kinds.get(s.kind).ok()) else { continue };
-            if kind.deleted_after().is_empty() {
-                continue;
-            }
-            for (j, other) in &self.deleting {
+            let before = kind.deleted_after().iter().filter_map(|kind| of_kind.get(kind)).flatten();
+            for (j, other) in before {
                 // What is only replaced waits for nothing that goes for good.
                 let only = |i: &usize| self.plan.steps.get(*i).is_some_and(|s| s.replaces);
-                let first = self.plan.steps.get(*j).is_some_and(|s| kind.deleted_after().contains(&s.kind))
-                    && (!only(i) || only(j));
+                let first = !only(i) || only(j);
                 let together = || match (found.state.get("cluster"), other.state.get("cluster")) {
                     (Some(one), Some(two)) => one == two,
-                    _ => self.within(&found.address.place(), *j, other, &index),
+                    _ => self.within(&found.address.place(), **j, other, &index),
                 };
                 if first && together() {
-                    needs.push((*i, *j));
+                    needs.push((*i, **j));
                 }
             }
         }
@@ -1475,7 +1491,6 @@ fn order(plan: Plan) -> Result<Plan> {
         .collect();
     let left: BTreeSet<usize> =
         (0..plan.steps.len()).filter(|i| !dropped.contains(i) && !prepared.contains(i)).collect();
-    let rank = |i: usize| plan.steps.get(i).map(|s| (s.action == Action::Delete, s.address.clone(), s.generation, i));
     let mut waiting: BTreeMap<usize, usize> = BTreeMap::new();
     let mut users: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (i, step) in left.iter().filter_map(|i| Some((*i, plan.steps.get(*i)?))) {
@@ -1485,12 +1500,18 @@ fn order(plan: Plan) -> Result<Plan> {
             users.entry(need).or_default().push(i);
         }
     }
-    let mut ready: BTreeSet<_> = waiting.iter().filter(|(_, n)| **n == 0).filter_map(|(i, _)| rank(*i)).collect();
+    // Steps are moved from here one by one, because a copy of all takes much memory.
+    let mut rest: Vec<Option<Step>> = plan.steps.into_iter().map(Some).collect();
+    let rank = |rest: &[Option<Step>], i: usize| {
+        let step = rest.get(i)?.as_ref()?;
+        Some((step.action == Action::Delete, step.address.clone(), step.generation, i))
+    };
+    let ready = waiting.iter().filter(|(_, n)| **n == 0).filter_map(|(i, _)| rank(&rest, *i));
+    let mut ready: BTreeSet<_> = ready.collect();
     let mut done: BTreeMap<usize, usize> = BTreeMap::new();
     let mut steps: Vec<Step> = Vec::with_capacity(left.len());
     while let Some((_, _, _, i)) = ready.pop_first() {
-        let Some(step) = plan.steps.get(i) else { continue };
-        let mut step = step.clone();
+        let Some(mut step) = rest.get_mut(i).and_then(Option::take) else { continue };
         step.needs = step.needs.iter().filter_map(|n| done.get(n).copied()).collect();
         done.insert(i, steps.len());
         steps.push(step);
@@ -1498,23 +1519,24 @@ fn order(plan: Plan) -> Result<Plan> {
             if let Some(count) = waiting.get_mut(user) {
                 *count -= 1;
                 if *count == 0 {
-                    ready.extend(rank(*user));
+                    ready.extend(rank(&rest, *user));
                 }
             }
         }
     }
     if done.len() < left.len() {
-        return Err(Error::new(Class::Bug, format!("steps wait for each other: {}", circle(&plan, &left, &done))));
+        return Err(Error::new(Class::Bug, format!("steps wait for each other: {}", circle(&rest, &left))));
     }
     Ok(Plan { steps, ..plan })
 }
 
 /// One circle of needs, for the report of the bug that it is.
-fn circle(plan: &Plan, left: &BTreeSet<usize>, done: &BTreeMap<usize, usize>) -> String {
-    let waits = |i: &usize| left.contains(i) && !done.contains_key(i);
+fn circle(rest: &[Option<Step>], left: &BTreeSet<usize>) -> String {
+    let step = |i: usize| rest.get(i).and_then(Option::as_ref).filter(|_| left.contains(&i));
+    let waits = |i: &usize| step(*i).is_some();
     let mut path: Vec<usize> = left.iter().copied().find(waits).into_iter().collect();
     while let Some(last) = path.last() {
-        let needs = plan.steps.get(*last).map(|s| &s.needs);
+        let needs = step(*last).map(|s| &s.needs);
         let Some(next) = needs.into_iter().flatten().copied().find(waits) else { break };
         if let Some(start) = path.iter().position(|i| *i == next) {
             path.drain(..start);
@@ -1523,7 +1545,7 @@ fn circle(plan: &Plan, left: &BTreeSet<usize>, done: &BTreeMap<usize, usize>) ->
         }
         path.push(next);
     }
-    let name = |i: &usize| plan.steps.get(*i).map(|s| format!("{:?} {}", s.action, s.address).to_lowercase());
+    let name = |i: &usize| step(*i).map(|s| format!("{:?} {}", s.action, s.address).to_lowercase());
     path.iter().filter_map(name).collect::<Vec<_>>().join(" → ")
 }
 

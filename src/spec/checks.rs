@@ -3,6 +3,7 @@
 //! wrong shape was taken out before, and is passed over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use jiff::ToSpan;
@@ -17,7 +18,7 @@ use super::model::{IsolationModel, KubernetesVersion, Profile};
 use super::network;
 use super::places::Places;
 use super::profile::{self, Loaded, Profiles};
-use super::rules::{self, Verdict};
+use super::rules::{self, Objection, Verdict};
 use super::schema;
 use super::structure;
 use super::tree::{Entry, Mark, Node, Value};
@@ -50,21 +51,31 @@ const CLUSTERS: usize = 100;
 /// A pool or a tenant, with its profile and overrides merged.
 pub struct Member<'a> {
     node: &'a Node,
-    path: String,
     /// `tenant `12345``.
     what: String,
-    /// Where its profile is named, or the name that stands for it.
-    anchor: Mark,
-    anchor_path: String,
+    said: Said,
     loaded: Option<&'a Loaded>,
-    /// What the tier leaves open of its overrides.
-    overrides: Option<Node>,
-    settings: Option<Node>,
-    pub profile: Option<Profile>,
+    /// The tier's own where nothing is overridden.
+    pub profile: Option<Arc<Profile>>,
     /// Controls that it has a waiver for, good or bad.
     waived: BTreeSet<Control>,
     /// Those that something needs.
     used: BTreeSet<Control>,
+}
+
+/// The settings of one pool or tenant, with their places in the spec and in its profile.
+#[derive(Clone, Debug)]
+pub struct Said {
+    node: Node,
+    path: String,
+    /// Where its profile is named, or the name that stands for it.
+    anchor: Mark,
+    anchor_path: String,
+    isolation: Option<IsolationModel>,
+    /// What the tier leaves open of its overrides.
+    overrides: Option<Node>,
+    /// The tier's own where nothing is overridden.
+    settings: Option<Arc<Node>>,
 }
 
 /// Checks the whole document; the members hold the merged profiles.
@@ -76,22 +87,37 @@ pub struct Checked<'a> {
 impl Checked<'_> {
     /// Where the document says what only AWS can judge.
     pub fn places(&self, root: &Node) -> Places {
-        let mut places = Places::default();
+        let mut places = Places::new(tenancy(root, &ENDPOINTS));
         for (kind, key, members) in [("pool", "name", &self.pools), ("tenant", "id", &self.tenants)] {
             for member in members {
                 let Some(name) = member.node.get(key).and_then(Node::text) else { continue };
-                member.places(root, &mut |setting, place| {
-                    places.add(format!("{kind}/{name}"), setting, place.error(Code::NotOffered, String::new()));
-                });
+                places.add(format!("{kind}/{name}"), member.said.clone());
             }
         }
         places
     }
 }
 
+/// The endpoints of a VPC, in a pool and in a profile alike.
+const ENDPOINTS: [&str; 2] = ["network", "endpoints"];
+
+/// What the tenancy says for all clusters.
+fn tenancy<'n>(root: &'n Node, at: &[&str]) -> Option<&'n Node> {
+    root.get("spec")?.at(at)
+}
+
 pub fn check<'a>(root: &'a Node, profiles: &'a Profiles, today: Date, findings: &mut Findings) -> Checked<'a> {
     let spec = root.get("spec");
-    let mut checker = Checker { root, profiles, today, findings };
+    let pools = spec.and_then(|s| s.get("pools")).map(Node::items).unwrap_or_default();
+    let judged = |l: &'a Loaded| l.profile.as_ref().map(|p| (l.name.as_str(), rules::check(p, p)));
+    let mut checker = Checker {
+        root,
+        profiles,
+        today,
+        findings,
+        pools: pools.iter().map(|p| p.get("name").and_then(Node::text)).collect(),
+        tiers: Arc::new(profiles.iter().filter_map(judged).collect()),
+    };
     checker.name();
     checker.region_and_account();
     checker.access();
@@ -120,6 +146,10 @@ struct Checker<'a, 'f> {
     profiles: &'a Profiles,
     today: Date,
     findings: &'f mut Findings,
+    /// The names of the pools, as far as they can be read.
+    pools: BTreeSet<Option<&'a str>>,
+    /// The objections to each profile itself, by its name.
+    tiers: Arc<BTreeMap<&'a str, Vec<Objection>>>,
 }
 
 impl<'a> Checker<'a, '_> {
@@ -514,11 +544,10 @@ impl<'a> Checker<'a, '_> {
     /// The profile of this name, if it can be a tenant's tier or a pool's profile.
     fn loaded(&mut self, name: &str, node: &Node, path: &str, for_pool: bool) -> Option<&'a Loaded> {
         let profiles = self.profiles;
-        let names = profiles.names(for_pool);
-        let help = one_of(name, &names);
+        let help = || one_of(name, &profiles.names(for_pool));
         let kind = if for_pool { "profile for pools" } else { "tier" };
         let Some(loaded) = profiles.get(name) else {
-            self.error(Code::UnknownName, path, &node.mark, format!("there is no {kind} {}", quote(name)), help);
+            self.error(Code::UnknownName, path, &node.mark, format!("there is no {kind} {}", quote(name)), help());
             return None;
         };
         if loaded.broken {
@@ -531,16 +560,17 @@ impl<'a> Checker<'a, '_> {
             }
             Some(_) => return Some(loaded),
         };
-        self.error(Code::BadValue, path, &node.mark, message, help);
+        self.error(Code::BadValue, path, &node.mark, message, help());
         None
     }
 
     /// Tiers that share a cluster need a pool; others can't have one.
     fn tenants_pool(&mut self, node: &Node, path: &str, loaded: Option<&Loaded>, anchor: &Mark) {
-        let pools = self.at("spec.pools").map(Node::items).unwrap_or_default();
-        let names: Vec<&str> = pools.iter().filter_map(|p| p.get("name").and_then(Node::text)).collect();
-        // Where a pool's own name couldn't be read, it may be the one that is meant.
-        let all_known = names.len() == pools.len();
+        // In the order of the file.
+        let names = |checker: &Self| -> Vec<&'a str> {
+            let pools = checker.at("spec.pools").map(Node::items).unwrap_or_default();
+            pools.iter().filter_map(|p| p.get("name").and_then(Node::text)).collect()
+        };
         let shares =
             loaded.and_then(|l| l.profile.as_ref().map(|p| (l.name.as_str(), p.isolation != IsolationModel::Silo)));
         let here = format!("{path}.pool");
@@ -550,8 +580,11 @@ impl<'a> Checker<'a, '_> {
                 self.error(Code::BadValue, &here, &pool.mark, message, "leave out `pool`, or choose another tier");
             }
             (Some(pool), _) => {
-                if let Some(text) = pool.text().filter(|t| all_known && !names.contains(t)) {
+                // Where a pool's own name couldn't be read, it may be the one that is meant.
+                let known = |text: &str| self.pools.contains(&None) || self.pools.contains(&Some(text));
+                if let Some(text) = pool.text().filter(|text| !known(text)) {
                     let message = format!("there is no pool {}", quote(text));
+                    let names = names(self);
                     let help =
                         if names.is_empty() { "add it under `spec.pools`".to_owned() } else { one_of(text, &names) };
                     self.error(Code::UnknownName, &here, &pool.mark, message, help);
@@ -559,7 +592,7 @@ impl<'a> Checker<'a, '_> {
             }
             (None, Some((tier, true))) => {
                 let message = format!("the tier {} shares a cluster, and no pool is named", quote(tier));
-                let help = match names.first() {
+                let help = match names(self).first() {
                     Some(first) => format!("add `pool: {first}`"),
                     None => "add a pool under `spec.pools`, and name it here".to_owned(),
                 };
@@ -620,34 +653,28 @@ impl<'a> Checker<'a, '_> {
     ) -> Member<'a> {
         let waived = self.waivers(node, &path);
         let anchor_path = format!("{path}.{anchor_key}");
-        let mut member = Member {
-            node,
-            path,
-            what,
-            anchor,
-            anchor_path,
-            loaded,
-            overrides: None,
-            settings: None,
-            profile: None,
-            waived,
-            used: BTreeSet::new(),
+        let sound = loaded.and_then(|l| l.profile.as_ref().map(|p| (l, p)));
+        let isolation = sound.map(|(_, tier)| tier.isolation);
+        let said = Said { node: node.clone(), path, anchor, anchor_path, isolation, overrides: None, settings: None };
+        let mut member = Member { node, what, said, loaded, profile: None, waived, used: BTreeSet::new() };
+        let Some((loaded, tier)) = sound else { return member };
+        let Some(overrides) = node.get("overrides").map(Node::pruned) else {
+            member.profile = Some(tier.clone());
+            member.said.settings = Some(loaded.settings.clone());
+            return member;
         };
-        let Some((loaded, tier)) = loaded.and_then(|l| l.profile.as_ref().map(|p| (l, p))) else { return member };
-        let mut settings = loaded.settings.clone();
-        let here = format!("{}.overrides", member.path);
+        let mut settings = Node::clone(&loaded.settings);
+        let here = format!("{}.overrides", member.said.path);
         let before = self.findings.errors.len();
-        if let Some(overrides) = node.get("overrides").map(Node::pruned) {
-            let open: Vec<Vec<&str>> = loaded.overridable.iter().map(|o| o.split('.').collect()).collect();
-            let allowed = self.overridable(&overrides, &here, loaded, tier.isolation, &open, &mut Vec::new());
-            profile::merge(&mut settings, &allowed);
-            structure::check(&schema::PROFILE, &mut settings, &here, self.findings);
-            member.overrides = Some(allowed);
-        }
+        let open: Vec<Vec<&str>> = loaded.overridable.iter().map(|o| o.split('.').collect()).collect();
+        let allowed = self.overridable(&overrides, &here, loaded, tier.isolation, &open, &mut Vec::new());
+        profile::merge(&mut settings, &allowed);
+        structure::check(&schema::PROFILE, &mut settings, &here, self.findings);
+        member.said.overrides = Some(allowed);
         // With a mistake in the overrides, the rest of them can still be judged.
         let told = self.findings.errors.len() > before;
-        member.profile = profile::typed(&settings, &here, told, self.findings);
-        member.settings = Some(settings);
+        member.profile = profile::typed(&settings, &here, told, self.findings).map(Arc::new);
+        member.said.settings = Some(Arc::new(settings));
         member
     }
 
@@ -739,19 +766,21 @@ impl<'a> Checker<'a, '_> {
 
     /// What the rules say about a member's profile.
     fn objections(&mut self, member: &mut Member<'a>) {
-        if let Some(node) = member.settings.as_ref().and_then(|s| s.at(&["cluster", "kubernetesVersion"])) {
-            let path = format!("{}.overrides.cluster.kubernetesVersion", member.path);
+        let settings = member.said.settings.as_ref();
+        if let Some(node) = settings.and_then(|s| s.at(&["cluster", "kubernetesVersion"])) {
+            let path = format!("{}.overrides.cluster.kubernetesVersion", member.said.path);
             if node.mark.is_in(self.root.mark.source()) {
                 self.version(node, &path);
             }
         }
-        let Some((profile, tier)) = member.profile.as_ref().zip(member.loaded.and_then(|l| l.profile.as_ref())) else {
-            return;
-        };
-        // What is wrong in the tier itself is told once, at its own place, by `profiles`.
-        let of_tier: Vec<String> = rules::check(tier, tier).into_iter().map(|o| o.message).collect();
-        for objection in rules::check(profile, tier) {
-            let place = member.place(&objection.at);
+        let (Some(profile), Some(loaded)) = (&member.profile, member.loaded) else { return };
+        let Some(tier) = &loaded.profile else { return };
+        let tiers = self.tiers.clone();
+        let of_tier = tiers.get(loaded.name.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let own = (!Arc::ptr_eq(profile, tier)).then(|| rules::check(profile, tier));
+        for objection in own.as_deref().unwrap_or(of_tier) {
+            let place = member.said.place(&objection.at);
+            let (message, help) = (objection.message.clone(), objection.help.clone());
             let (code, help) = match objection.verdict {
                 Verdict::Weakens(control) => {
                     member.used.insert(control);
@@ -760,20 +789,21 @@ impl<'a> Checker<'a, '_> {
                     }
                     let until = self.today.saturating_add(6.months());
                     let waiver = format!("{{control: {control}, reason: …, until: {until}}}");
-                    let help = format!("{}; or, under `{}.waivers`, `- {waiver}`", objection.help, member.path);
+                    let help = format!("{help}; or, under `{}.waivers`, `- {waiver}`", member.said.path);
                     (Code::WeakenedControl, help)
                 }
-                Verdict::Refused(_) if of_tier.contains(&objection.message) => continue,
-                Verdict::Refused(code) => (code, objection.help),
+                // What is wrong in the tier itself is told once, at its own place, by `profiles`.
+                Verdict::Refused(_) if of_tier.iter().any(|o| o.message == message) => continue,
+                Verdict::Refused(code) => (code, help),
                 Verdict::Noted => {
-                    let warning = place.error(Code::BadValue, objection.message).help(objection.help);
+                    let warning = place.error(Code::BadValue, message).help(help);
                     self.findings.warn(warning);
                     continue;
                 }
             };
             let message = match objection.verdict {
-                Verdict::Weakens(control) => format!("{} ({control}, {})", objection.message, control.title()),
-                _ => objection.message,
+                Verdict::Weakens(control) => format!("{message} ({control}, {})", control.title()),
+                _ => message,
             };
             self.findings.error(place.error(code, message).help(help));
         }
@@ -781,13 +811,13 @@ impl<'a> Checker<'a, '_> {
 
     /// What no waiver helps against is wrong in the profile itself.
     fn profiles(&mut self) {
+        let tiers = self.tiers.clone();
         for loaded in self.profiles.iter() {
-            let Some(profile) = &loaded.profile else { continue };
-            for objection in rules::check(profile, profile) {
+            for objection in tiers.get(loaded.name.as_str()).into_iter().flatten() {
                 let Verdict::Refused(code) = objection.verdict else { continue };
                 let Some(at) = objection.at.first() else { continue };
                 let mark = &loaded.settings.nearest(at).mark;
-                self.error(code, &at.join("."), mark, objection.message, objection.help);
+                self.error(code, &at.join("."), mark, objection.message.clone(), objection.help.clone());
             }
             if let Some(version) = loaded.settings.at(&["cluster", "kubernetesVersion"]) {
                 self.version(version, "cluster.kubernetesVersion");
@@ -803,7 +833,7 @@ impl<'a> Checker<'a, '_> {
             let Some(control) = waiver.get("control") else { continue };
             let Some(id) = control.text().and_then(|t| t.parse::<Control>().ok()) else { continue };
             if !member.used.contains(&id) {
-                let path = format!("{}.waivers[{i}]", member.path);
+                let path = format!("{}.waivers[{i}]", member.said.path);
                 let message = format!("{} weakens nothing of {id}, so the waiver isn't needed", member.what);
                 let warning = SpecError::new(Code::Waiver, path, &control.mark, message);
                 self.findings.warn(warning.help("remove it, so that it can't excuse anything later"));
@@ -876,22 +906,27 @@ impl<'a> Checker<'a, '_> {
         }
         if let Some(region) = self.region().filter(|region| !arn::has_fargate(region)) {
             for (i, tenant) in tenants.iter().enumerate() {
-                let tier = tenant.node.get("tier").filter(|_| tenant.isolation() == Some(IsolationModel::Fargate));
+                let tier = tenant.node.get("tier").filter(|_| tenant.said.isolation == Some(IsolationModel::Fargate));
                 let Some(tier) = tier else { continue };
                 let message = format!("EKS has no Fargate in {region}");
                 let help = "a tier whose isolation is `pool` or `silo`, such as `standard` or `premium`";
                 self.error(Code::Forbidden, &format!("spec.tenants[{i}].tier"), &tier.mark, message, help);
             }
         }
+        // On nodes and on Fargate, by the pool's name.
+        let mut living: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for tenant in tenants {
+            let Some(pool) = tenant.node.get("pool").and_then(Node::text) else { continue };
+            let (on_nodes, on_fargate) = living.entry(pool).or_default();
+            *on_nodes += usize::from(tenant.said.isolation == Some(IsolationModel::Pool));
+            *on_fargate += usize::from(tenant.said.isolation == Some(IsolationModel::Fargate));
+        }
         for (i, pool) in pools.iter().enumerate() {
             let Some((node, name)) = pool.node.get("name").and_then(Node::with_text) else { continue };
-            let count = |isolation| {
-                let here = |t: &&Member| t.node.get("pool").and_then(Node::text) == Some(name);
-                tenants.iter().filter(here).filter(|t| t.isolation() == Some(isolation)).count()
-            };
+            let (on_nodes, on_fargate) = living.get(name).copied().unwrap_or_default();
             let counts = [
-                ("managed node groups", count(IsolationModel::Pool) + 1, NODE_GROUPS),
-                ("Fargate profiles", count(IsolationModel::Fargate), FARGATE_PROFILES),
+                ("managed node groups", on_nodes + 1, NODE_GROUPS),
+                ("Fargate profiles", on_fargate, FARGATE_PROFILES),
             ];
             for (what, count, quota) in counts.into_iter().filter(|(_, count, quota)| count > quota) {
                 self.over_quota(
@@ -903,7 +938,7 @@ impl<'a> Checker<'a, '_> {
                 );
             }
         }
-        let silos = tenants.iter().filter(|t| t.isolation() == Some(IsolationModel::Silo)).count();
+        let silos = tenants.iter().filter(|t| t.said.isolation == Some(IsolationModel::Silo)).count();
         if let Some(region) = self.at("spec.region").filter(|_| pools.len() + silos > CLUSTERS) {
             self.over_quota("spec", &region.mark, "EKS clusters in one region", pools.len() + silos, CLUSTERS);
         }
@@ -917,7 +952,7 @@ impl<'a> Checker<'a, '_> {
 
     /// What each silo's and pool's cluster and VPC need.
     fn clusters(&mut self, pools: &mut [Member<'a>], tenants: &mut [Member<'a>]) {
-        let is_silo = |t: &&mut Member| t.isolation() == Some(IsolationModel::Silo);
+        let is_silo = |t: &&mut Member| t.said.isolation == Some(IsolationModel::Silo);
         let mut clusters: Vec<&mut Member> = pools.iter_mut().chain(tenants.iter_mut().filter(is_silo)).collect();
         if let Some(node) = self.at("spec.network") {
             network::check(node, clusters.len(), self.findings);
@@ -930,11 +965,15 @@ impl<'a> Checker<'a, '_> {
         self.open_endpoints(&mut clusters);
     }
 
+    fn effective<'n>(&'n self, cluster: &'n Member<'a>, at: &[&str]) -> Option<(&'n Node, String)> {
+        cluster.said.effective(at, tenancy(self.root, at))
+    }
+
     /// Without NAT gateways, nodes reach AWS by endpoints only.
     fn way_out(&mut self, cluster: &Member<'a>) {
-        let nat = cluster.effective(&["network", "natGateways"], self.root);
+        let nat = self.effective(cluster, &["network", "natGateways"]);
         let Some((nat, path)) = nat.filter(|(n, _)| n.text() == Some("none")) else { return };
-        let endpoints = cluster.effective(&["network", "endpoints"], self.root);
+        let endpoints = self.effective(cluster, &ENDPOINTS);
         let has: Vec<&str> = endpoints.iter().flat_map(|(n, _)| n.items()).filter_map(Node::text).collect();
         let missing: Vec<&str> = network::WITHOUT_NAT.iter().copied().filter(|e| !has.contains(e)).collect();
         if missing.is_empty() {
@@ -942,16 +981,15 @@ impl<'a> Checker<'a, '_> {
         }
         let message = format!("without NAT gateways, nodes can't reach {}", list(missing.iter().copied()));
         let help = format!("add {} to `endpoints`, or have NAT gateways", list(missing.iter().copied()));
-        let place = cluster.place_of(nat, path);
+        let place = cluster.said.place_of(nat, path);
         self.findings.error(place.error(Code::Network, message).help(help));
     }
 
     /// A profile's endpoints stand instead of the tenancy's, not beside them.
     fn replaced_endpoints(&mut self, cluster: &Member<'a>) {
-        let at = ["network", "endpoints"];
-        let said = self.root.get("spec").and_then(|spec| spec.at(&at));
-        let (Some(said), Some((node, path))) = (said, cluster.effective(&at, self.root)) else { return };
-        let place = cluster.place_of(node, path);
+        let said = tenancy(self.root, &ENDPOINTS);
+        let (Some(said), Some((node, path))) = (said, self.effective(cluster, &ENDPOINTS)) else { return };
+        let place = cluster.said.place_of(node, path);
         let all = |node: &Node| -> BTreeSet<String> {
             node.items().iter().filter_map(Node::text).map(str::to_owned).collect()
         };
@@ -972,11 +1010,11 @@ impl<'a> Checker<'a, '_> {
 
     /// Versions whose standard support ends, where the cluster doesn't pay for more.
     fn support(&mut self, cluster: &Member<'a>) {
-        let settings = cluster.settings.as_ref();
+        let settings = cluster.said.settings.as_ref();
         if settings.and_then(|s| s.at(&["cluster", "upgradePolicy"])).and_then(Node::text) != Some("standard") {
             return;
         }
-        let Some((node, path)) = cluster.effective(&["kubernetesVersion"], self.root) else { return };
+        let Some((node, path)) = self.effective(cluster, &["kubernetesVersion"]) else { return };
         let Some(version) = node.text().and_then(KubernetesVersion::parse) else { return };
         let Some(end) = release(version).and_then(|r| r.standard_until) else { return };
         if end > self.today.saturating_add(SOON_DAYS.days()) {
@@ -986,7 +1024,7 @@ impl<'a> Checker<'a, '_> {
         let message = format!(
             "standard support of Kubernetes {version} {verb} on {end}: EKS then upgrades the cluster by itself"
         );
-        let place = cluster.place_of(node, path);
+        let place = cluster.said.place_of(node, path);
         let help = "choose a later version, or a profile with `cluster.upgradePolicy: extended`";
         self.findings.warn(place.error(Code::UnsupportedVersion, message).help(help));
     }
@@ -1033,17 +1071,26 @@ impl Place {
     }
 }
 
-impl Member<'_> {
-    fn isolation(&self) -> Option<IsolationModel> {
-        self.loaded.and_then(|l| l.profile.as_ref()).map(|p| p.isolation)
+impl Said {
+    /// An error without its words, at the place of the setting or of the nearest above it that is known. `endpoints` are the
+    /// tenancy's.
+    pub fn error(&self, setting: &[&str], endpoints: Option<&Node>) -> SpecError {
+        let mut places: BTreeMap<Vec<String>, Place> = BTreeMap::new();
+        self.places(endpoints, &mut |setting, place| drop(places.insert(setting, place)));
+        let steps = |n: usize| setting.iter().take(n).map(|step| (*step).to_owned()).collect::<Vec<_>>();
+        let known = (1..=setting.len()).rev().find_map(|n| places.remove(&steps(n)));
+        known.unwrap_or_else(|| self.whole()).error(Code::NotOffered, String::new())
+    }
+
+    fn whole(&self) -> Place {
+        Place { mark: self.anchor.clone(), path: self.anchor_path.clone(), related: None }
     }
 
     /// Tells each setting that only AWS can judge, by its path in the profile with a list's value as the last step, and
     /// its place.
-    fn places(&self, root: &Node, tell: &mut impl FnMut(Vec<String>, Place)) {
-        tell(Vec::new(), Place { mark: self.anchor.clone(), path: self.anchor_path.clone(), related: None });
+    fn places(&self, endpoints: Option<&Node>, tell: &mut impl FnMut(Vec<String>, Place)) {
         let path = |steps: &[&str]| steps.iter().map(|step| (*step).to_owned()).collect::<Vec<_>>();
-        let Some((settings, isolation)) = self.settings.as_ref().zip(self.isolation()) else { return };
+        let Some((settings, isolation)) = self.settings.as_ref().zip(self.isolation) else { return };
         for section in ["nodes", "systemNodes"].into_iter().filter(|section| profile::uses(isolation, section)) {
             let types = settings.at(&[section, "instanceTypes"]).map(Node::items).unwrap_or_default();
             for (i, name) in types.iter().enumerate().filter_map(|(i, node)| Some((i, node.text()?))) {
@@ -1055,7 +1102,7 @@ impl Member<'_> {
             let at = path(&["addons", &addon.key, "version"]);
             tell(at.clone(), self.place(&[at]));
         }
-        if let Some((endpoints, at)) = self.effective(&["network", "endpoints"], root) {
+        if let Some((endpoints, at)) = self.effective(&ENDPOINTS, endpoints) {
             for (i, node) in endpoints.items().iter().enumerate() {
                 let Some(service) = node.text() else { continue };
                 tell(path(&["network", "endpoints", service]), self.place_of(node, format!("{at}[{i}]")));
@@ -1091,7 +1138,7 @@ impl Member<'_> {
 
     /// What holds for a cluster, and its path: the pool's own word, its profile's (with a silo's
     /// overrides), or the tenancy's.
-    fn effective<'n>(&'n self, at: &[&str], root: &'n Node) -> Option<(&'n Node, String)> {
+    fn effective<'n>(&'n self, at: &[&str], tenancy: Option<&'n Node>) -> Option<(&'n Node, String)> {
         let path = at.join(".");
         let in_profile: Vec<&str> =
             if at.len() == 1 { ["cluster"].iter().chain(at).copied().collect() } else { at.to_vec() };
@@ -1100,8 +1147,7 @@ impl Member<'_> {
             let node = self.settings.as_ref()?.at(&in_profile)?;
             Some((node, format!("{}.overrides.{}", self.path, in_profile.join("."))))
         };
-        let tenancy = || Some((root.get("spec")?.at(at)?, format!("spec.{path}")));
-        own.or_else(profile).or_else(tenancy)
+        own.or_else(profile).or_else(|| Some((tenancy?, format!("spec.{path}"))))
     }
 
     /// The place of a value that may be in the spec or in the member's profile.

@@ -1,6 +1,8 @@
 //! From a file's text to a [`Spec`], and from a [`Spec`] to the bytes that stand for it in a saved plan.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use jiff::civil::Date;
@@ -117,15 +119,16 @@ fn resolve(file: &Path, document: Document, pools: Vec<Member>, tenants: Vec<Mem
         tenants: tenant_specs,
     } = spec;
     let kubernetes_version = KubernetesVersion::parse(&kubernetes_version)?;
-    let mut resolved = Vec::new();
-    for (spec, member) in pool_specs.into_iter().zip(pools) {
-        resolved.push(pool(spec, member.profile?, &network, kubernetes_version)?);
-    }
-    let mut pools = resolved;
+    let mut normal = Normal::default();
+    let mut pools = pool_specs
+        .into_iter()
+        .zip(pools)
+        .map(|(spec, member)| pool(spec, member.profile?, &network, kubernetes_version, &mut normal))
+        .collect::<Option<Vec<Pool>>>()?;
     let mut tenants = tenant_specs
         .into_iter()
         .zip(tenants)
-        .map(|(spec, member)| tenant(spec, member.profile?, &network, kubernetes_version))
+        .map(|(spec, member)| tenant(spec, member.profile?, &network, kubernetes_version, &mut normal))
         .collect::<Option<Vec<Tenant>>>()?;
     pools.sort_by(|a, b| a.name.cmp(&b.name));
     tenants.sort_by(|a, b| a.id.cmp(&b.id));
@@ -173,7 +176,13 @@ fn resolve(file: &Path, document: Document, pools: Vec<Member>, tenants: Vec<Mem
     })
 }
 
-fn pool(spec: PoolSpec, profile: Profile, network: &NetworkSpec, default: KubernetesVersion) -> Option<Pool> {
+fn pool(
+    spec: PoolSpec,
+    profile: Arc<Profile>,
+    network: &NetworkSpec,
+    default: KubernetesVersion,
+    normal: &mut Normal,
+) -> Option<Pool> {
     let PoolSpec { name, profile: profile_name, kubernetes_version, network: own, waivers } = spec;
     let own = ProfileNetwork {
         nat_gateways: own.nat_gateways.or(profile.network.nat_gateways),
@@ -187,12 +196,18 @@ fn pool(spec: PoolSpec, profile: Profile, network: &NetworkSpec, default: Kubern
         kubernetes_version: version.map_or(Some(default), |v| KubernetesVersion::parse(v))?,
         network: cluster_network(&own, network),
         profile_name: profile_name.unwrap_or_else(|| "shared".to_owned()),
-        profile: normalized(profile),
+        profile: normal.of(profile),
         waivers: by_control(waivers),
     })
 }
 
-fn tenant(spec: TenantSpec, profile: Profile, network: &NetworkSpec, default: KubernetesVersion) -> Option<Tenant> {
+fn tenant(
+    spec: TenantSpec,
+    profile: Arc<Profile>,
+    network: &NetworkSpec,
+    default: KubernetesVersion,
+    normal: &mut Normal,
+) -> Option<Tenant> {
     let TenantSpec { id, name, tier, pool, service_accounts, overrides: _, waivers } = spec;
     let isolation = match profile.isolation {
         IsolationModel::Silo => Isolation::Silo,
@@ -215,7 +230,7 @@ fn tenant(spec: TenantSpec, profile: Profile, network: &NetworkSpec, default: Ku
         name,
         tier,
         isolation,
-        profile: normalized(profile),
+        profile: normal.of(profile),
         silo,
         service_accounts,
         waivers: by_control(waivers),
@@ -229,6 +244,18 @@ fn cluster_network(own: &ProfileNetwork, tenancy: &NetworkSpec) -> ClusterNetwor
         endpoints: sorted(endpoints.clone().unwrap_or_else(|| tenancy.endpoints.clone())),
         flow_logs: flow_logs.unwrap_or(tenancy.flow_logs),
         flow_log_retention_days: *flow_log_retention_days,
+    }
+}
+
+/// Normalized profiles. Tenants that share a profile share its normalized form.
+#[derive(Default)]
+struct Normal(BTreeMap<*const Profile, (Arc<Profile>, Arc<Profile>)>);
+
+impl Normal {
+    fn of(&mut self, profile: Arc<Profile>) -> Arc<Profile> {
+        let made = || (profile.clone(), Arc::new(normalized(Profile::clone(&profile))));
+        // The original is kept, so that no other profile gets its address in memory.
+        self.0.entry(Arc::as_ptr(&profile)).or_insert_with(made).1.clone()
     }
 }
 

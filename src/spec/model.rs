@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use jiff::civil::Date;
@@ -154,7 +155,9 @@ pub struct Pool {
     pub kubernetes_version: KubernetesVersion,
     pub network: ClusterNetwork,
     pub profile_name: String,
-    pub profile: Profile,
+    /// Shared by all that override nothing of it.
+    #[serde(serialize_with = "shared")]
+    pub profile: Arc<Profile>,
     pub waivers: Vec<Waiver>,
 }
 
@@ -168,8 +171,9 @@ pub struct Tenant {
     pub isolation: Isolation,
     /// In the sections that belong to a cluster (`systemNodes`, `cluster`, `network`, `addons`,
     /// `networkPolicy`, `networkPolicyMode`, `policyEngine`) a pool's or Fargate tenant's profile
-    /// says nothing: ask [`Spec::cluster_of`].
-    pub profile: Profile,
+    /// says nothing: ask [`Spec::cluster_of`]. Shared by all that override nothing of it.
+    #[serde(serialize_with = "shared")]
+    pub profile: Arc<Profile>,
     /// Silo only: what the tenant's own cluster runs and is connected to.
     pub silo: Option<Silo>,
     /// Sorted by name.
@@ -192,6 +196,10 @@ impl Tenant {
             Isolation::Pool { pool } | Isolation::Fargate { pool } => Some(pool),
         }
     }
+}
+
+fn shared<S: serde::Serializer>(profile: &Arc<Profile>, serializer: S) -> Result<S::Ok, S::Error> {
+    profile.as_ref().serialize(serializer)
 }
 
 /// What a silo's cluster has in common with a pool's.

@@ -2,17 +2,26 @@
 
 use std::collections::BTreeMap;
 
+use super::checks::Said;
 use super::error::SpecError;
 use super::model::{Owner, Spec};
-use super::tree::whole_file;
+use super::tree::{Node, whole_file};
 
-/// Errors without their words, by `tenant/<id>` or `pool/<name>` and the setting's path in the profile.
+/// The settings of pools and tenants, by `tenant/<id>` or `pool/<name>`. A place is looked up only when an error needs it.
 #[derive(Clone, Debug, Default)]
-pub struct Places(BTreeMap<(String, Vec<String>), SpecError>);
+pub struct Places {
+    owners: BTreeMap<String, Said>,
+    /// The tenancy's `network.endpoints`.
+    endpoints: Option<Node>,
+}
 
 impl Places {
-    pub(super) fn add(&mut self, owner: String, setting: Vec<String>, place: SpecError) {
-        self.0.insert((owner, setting), place);
+    pub(super) fn new(endpoints: Option<&Node>) -> Self {
+        Self { owners: BTreeMap::new(), endpoints: endpoints.cloned() }
+    }
+
+    pub(super) fn add(&mut self, owner: String, said: Said) {
+        self.owners.insert(owner, said);
     }
 }
 
@@ -23,10 +32,10 @@ impl Spec {
             Owner::Tenant(id) => format!("tenant/{id}"),
             Owner::Pool(name) => format!("pool/{name}"),
         };
-        let steps = |n: usize| setting.iter().take(n).map(|step| (*step).to_owned()).collect::<Vec<_>>();
-        let known = (0..=setting.len()).rev().find_map(|n| self.places.0.get(&(owner.clone(), steps(n))).cloned());
-        match known {
-            Some(place) => SpecError { message, help: Some(help), ..place },
+        match self.places.owners.get(&owner) {
+            Some(said) => {
+                SpecError { message, help: Some(help), ..said.error(setting, self.places.endpoints.as_ref()) }
+            }
             None => whole_file(&self.source, message, &help),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 
@@ -36,10 +37,10 @@ pub struct Profiles(BTreeMap<String, Loaded>);
 pub struct Loaded {
     pub name: String,
     /// The settings alone.
-    pub settings: Node,
+    pub settings: Arc<Node>,
     pub overridable: Vec<String>,
     /// `None` for a base of others, and where the profile isn't sound.
-    pub profile: Option<Profile>,
+    pub profile: Option<Arc<Profile>>,
     /// Whether mistakes in it, or in what it extends, have been reported.
     pub broken: bool,
 }
@@ -151,7 +152,8 @@ impl Sources {
             useless(profile.isolation, written, findings);
         }
         let overridable = overridable.unwrap_or_default();
-        Some(Loaded { name: name.to_owned(), settings, overridable, profile, broken })
+        let profile = profile.map(Arc::new);
+        Some(Loaded { name: name.to_owned(), settings: Arc::new(settings), overridable, profile, broken })
     }
 }
 

@@ -62,9 +62,9 @@ struct Object {
 
 impl Stack<'_> {
     /// Adds the objects of a cluster. Returns the addresses of the objects that the cluster's own pods need before they
-    /// start.
-    pub(super) fn cluster_objects(&mut self, site: &Site<'_>, network: &Network) -> Result<Vec<Address>> {
-        let context = json!({"tenancy": self.tenancy(), "cluster": self.cluster_values(site, network)?});
+    /// start. `values` are the cluster's values for templates.
+    pub(super) fn cluster_objects(&mut self, site: &Site<'_>, values: &Value) -> Result<Vec<Address>> {
+        let context = json!({"tenancy": self.tenancy(), "cluster": values});
         let objects = self.objects(site, "manifests/cluster/", &context, &site.prefix, None)?;
         let policies = objects.iter().filter(|o| o.phase <= Phase::Policy).map(|o| o.address.clone()).collect();
         let entries = self.addresses_under(&access_entries(site));
@@ -72,23 +72,29 @@ impl Stack<'_> {
         Ok(policies)
     }
 
-    /// Adds the objects of a tenant, after all of its cluster's.
+    /// The addresses that a tenant's objects come after: all objects of the cluster, and its access entries.
+    pub(super) fn before_tenants(&self, site: &Site<'_>) -> Vec<Address> {
+        let mut before = self.addresses_under(&site.at("k8s/"));
+        before.extend(self.addresses_under(&access_entries(site)));
+        before
+    }
+
+    /// Adds the objects of a tenant.
     pub(super) fn tenant_objects(
         &mut self,
         site: &Site<'_>,
-        network: &Network,
+        values: &Value,
+        before: &[Address],
         tenant: &Tenant,
         home: &Address,
     ) -> Result<()> {
         let context = json!({
             "tenancy": self.tenancy(),
-            "cluster": self.cluster_values(site, network)?,
+            "cluster": values,
             "tenant": self.tenant_values(tenant, home)?,
         });
         let objects = self.objects(site, "manifests/tenant/", &context, home, Some(tenant))?;
-        let mut before = self.addresses_under(&site.at("k8s/"));
-        before.extend(self.addresses_under(&access_entries(site)));
-        self.put_in_phases(site, objects, &before)
+        self.put_in_phases(site, objects, before)
     }
 
     /// Adds the objects phase by phase. Each phase comes after the last phase with objects, and the first phase after
@@ -112,8 +118,7 @@ impl Stack<'_> {
     }
 
     fn addresses_under(&self, prefix: &Address) -> Vec<Address> {
-        let below = |a: &&Address| a.as_str().starts_with(prefix.as_str());
-        self.desired.iter().map(|r| &r.address).filter(below).cloned().collect()
+        self.desired.beginning_with(prefix).map(|r| r.address.clone()).collect()
     }
 
     fn objects(
@@ -126,8 +131,9 @@ impl Stack<'_> {
     ) -> Result<Vec<Object>> {
         let mut objects = Vec::new();
         let templates = self.templates;
-        for template in templates.names(folder) {
-            for document in templates.yaml(template, context, home)? {
+        for rendered in templates.documents(folder, context, home)? {
+            let (template, documents) = rendered?;
+            for document in documents {
                 let object = self.object(site, document, home, tenant).map_err(|what| {
                     Error::input(format!("template {template}, for {home}: {what}"))
                         .help("each document is one Kubernetes object with apiVersion, kind and metadata.name")
@@ -212,7 +218,8 @@ impl Stack<'_> {
         })
     }
 
-    fn cluster_values(&self, site: &Site<'_>, network: &Network) -> Result<Value> {
+    /// The cluster's values for templates.
+    pub(super) fn cluster_values(&self, site: &Site<'_>, network: &Network) -> Result<Value> {
         let classes: BTreeSet<(String, i32)> =
             self.tenants_of(site).into_iter().map(|t| (t.tier.clone(), t.profile.priority_class.value)).collect();
         let classes: Vec<Value> = classes
@@ -268,7 +275,7 @@ impl Stack<'_> {
             "namespace": tenant.namespace(),
             "group": format!("tenant:{}", tenant.id),
             "priorityClass": priority_class(&tenant.tier, tenant.profile.priority_class.value),
-            "profile": tenant.profile,
+            "profile": *tenant.profile,
             "podSecurity": pod_security(&tenant.profile.pods),
             "fargateProfile": names::fargate_profile(&tenant.id),
             "serviceAccounts": accounts,

@@ -49,7 +49,7 @@ pub(super) fn next_version(
 }
 
 impl Stack<'_> {
-    pub(super) fn cluster(&mut self, site: &Site<'_>, network: &Network) -> Result<()> {
+    pub(super) fn cluster(&mut self, site: &Site<'_>, network: &Network, values: &Value) -> Result<()> {
         let owner = site.cluster.owner;
         let profile = site.cluster.profile;
         self.key(site)?;
@@ -101,7 +101,7 @@ impl Stack<'_> {
         if self.needs_oidc(site) {
             self.oidc_provider(site)?;
         }
-        let policies = self.cluster_objects(site, network)?;
+        let policies = self.cluster_objects(site, values)?;
         self.addons(site, &policies)?;
         self.system_nodes(site, network)
     }

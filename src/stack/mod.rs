@@ -29,7 +29,7 @@ use crate::engine::error::{Result, untyped};
 use crate::engine::value::reference;
 use crate::kinds::aws::policy;
 use crate::spec::names::Names;
-use crate::spec::{ClusterOf, Control, KubernetesVersion, Owner, Spec};
+use crate::spec::{ClusterOf, Control, KubernetesVersion, Owner, Spec, Tenant};
 use crate::template::Templates;
 
 pub use crate::kinds::aws::node_group::Image;
@@ -161,11 +161,27 @@ impl Facts {
 
 /// All resources that `spec` asks for.
 pub fn build(spec: &Spec, facts: &Facts, templates: &Templates) -> Result<Desired> {
+    build_and(spec, facts, templates, |_| {})
+}
+
+/// Builds the same resources as [`build`], cluster by cluster, and drops them. Fails where [`build`] fails.
+pub fn check(spec: &Spec, facts: &Facts, templates: &Templates) -> Result<()> {
+    build_and(spec, facts, templates, |desired| *desired = Desired::default()).map(drop)
+}
+
+/// Calls `then` after each cluster, with the resources that were built so far.
+fn build_and(spec: &Spec, facts: &Facts, templates: &Templates, then: impl Fn(&mut Desired)) -> Result<Desired> {
+    let mut tenants: BTreeMap<Owner<'_>, Vec<&Tenant>> = BTreeMap::new();
+    for tenant in &spec.tenants {
+        let owner = tenant.pool().map_or(Owner::Tenant(&tenant.id), Owner::Pool);
+        tenants.entry(owner).or_default().push(tenant);
+    }
     let mut stack = Stack {
         spec,
         facts,
         templates,
         names: Names::new(spec),
+        tenants,
         desired: Desired::default(),
         sources: BTreeMap::new(),
     };
@@ -176,10 +192,14 @@ pub fn build(spec: &Spec, facts: &Facts, templates: &Templates) -> Result<Desire
     for cluster in spec.clusters() {
         let site = Site::new(&stack, cluster);
         let network = stack.network(&site, &blocks)?;
-        stack.cluster(&site, &network)?;
+        stack.sources.clear();
+        let values = stack.cluster_values(&site, &network)?;
+        stack.cluster(&site, &network, &values)?;
+        let before = stack.before_tenants(&site);
         for tenant in stack.tenants_of(&site) {
-            stack.tenant(&site, &network, tenant)?;
+            stack.tenant(&site, &network, &values, &before, tenant)?;
         }
+        then(&mut stack.desired);
     }
     Ok(stack.desired)
 }
@@ -203,8 +223,10 @@ struct Stack<'a> {
     facts: &'a Facts,
     templates: &'a Templates,
     names: Names<'a>,
+    /// The tenants of each cluster, sorted by id.
+    tenants: BTreeMap<Owner<'a>, Vec<&'a Tenant>>,
     desired: Desired,
-    /// The template of each object, to report two templates that make the same object.
+    /// The template of each object of the present cluster, to report two templates that make the same object.
     sources: BTreeMap<baseline::Identity, String>,
 }
 

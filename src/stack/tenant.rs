@@ -1,6 +1,6 @@
 //! A tenant's own resources: nodes or a Fargate profile, roles, objects.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::access::{Grants, ServiceLinked};
 use super::network::Network;
@@ -9,27 +9,30 @@ use crate::engine::address::Address;
 use crate::engine::error::Result;
 use crate::engine::value::reference;
 use crate::kinds::aws::{fargate_profile, versions};
-use crate::spec::{Control, Isolation, Owner, Tenant, names};
+use crate::spec::{Control, Isolation, Tenant, names};
 
 impl<'a> Stack<'a> {
     /// The tenants whose pods run in a cluster.
     pub(super) fn tenants_of(&self, site: &Site<'_>) -> Vec<&'a Tenant> {
-        let lives_here = |tenant: &&Tenant| match (site.cluster.owner, tenant.pool()) {
-            (Owner::Tenant(id), None) => tenant.id == id,
-            (Owner::Pool(name), Some(pool)) => name == pool,
-            _ => false,
-        };
-        self.spec.tenants.iter().filter(lives_here).collect()
+        self.tenants.get(&site.cluster.owner).cloned().unwrap_or_default()
     }
 
-    pub(super) fn tenant(&mut self, site: &Site<'_>, network: &Network, tenant: &Tenant) -> Result<()> {
+    /// `values` are the cluster's values for templates. A tenant's objects come after `before`.
+    pub(super) fn tenant(
+        &mut self,
+        site: &Site<'_>,
+        network: &Network,
+        values: &Value,
+        before: &[Address],
+        tenant: &Tenant,
+    ) -> Result<()> {
         let home = home(tenant);
         match tenant.isolation {
             Isolation::Silo | Isolation::Pool { .. } => self.tenant_nodes(site, network, tenant, &home)?,
             Isolation::Fargate { .. } => self.fargate(site, network, tenant, &home)?,
         }
         self.workload_roles(site, tenant, &home)?;
-        self.tenant_objects(site, network, tenant, &home)
+        self.tenant_objects(site, values, before, tenant, &home)
     }
 
     fn fargate(&mut self, site: &Site<'_>, network: &Network, tenant: &Tenant, home: &Address) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -258,7 +259,8 @@ fn nodes_pull_from_the_registries_that_their_tenant_may_use() {
     ];
     assert_eq!(repositories(&spec).0, json!(moved));
     let mut with = |registries: &[&str]| {
-        spec.tenants[1].profile.pods.allowed_registries = registries.iter().map(|r| (*r).to_owned()).collect();
+        Arc::make_mut(&mut spec.tenants[1].profile).pods.allowed_registries =
+            registries.iter().map(|r| (*r).to_owned()).collect();
         repositories(&spec).0
     };
     assert_eq!(
@@ -423,7 +425,7 @@ fn nodes_of_a_pool_tenant() {
 fn a_custom_image_is_told_what_to_join() {
     use crate::kinds::aws::{launch_template, node_group};
     let mut spec = example("three-tiers");
-    let nodes = &mut spec.tenants[1].profile.nodes;
+    let nodes = &mut Arc::make_mut(&mut spec.tenants[1].profile).nodes;
     (nodes.ami_family, nodes.ami_id) = (crate::spec::AmiFamily::Custom, Some("ami-0123456789abcdef0".to_owned()));
     let desired = built(&spec);
     let template: launch_template::State = state(&desired, "tenant/23456/pool/shared-1/launch-template");
@@ -441,8 +443,9 @@ fn a_custom_image_is_told_what_to_join() {
 #[test]
 fn a_weakened_launch_template_carries_no_control() {
     let mut spec = example("three-tiers");
-    spec.tenants[1].profile.imds.hop_limit = 2;
-    spec.tenants[1].profile.nodes.ami_family = crate::spec::AmiFamily::Al2023;
+    let profile = Arc::make_mut(&mut spec.tenants[1].profile);
+    profile.imds.hop_limit = 2;
+    profile.nodes.ami_family = crate::spec::AmiFamily::Al2023;
     let desired = built(&spec);
     let controls = &at(&desired, "tenant/23456/pool/shared-1/launch-template").controls;
     assert!(!controls.contains(&"NET-2") && !controls.contains(&"HOST-1"), "{controls:?}");
@@ -511,7 +514,7 @@ fn endpoint_policies_let_in_what_must_work() {
     // If images of registry.k8s.io may run, the S3 endpoint's policy allows them.
     let mut spec = example("three-tiers");
     let tenant = spec.tenants.iter_mut().find(|t| t.pool().is_some()).unwrap();
-    tenant.profile.pods.allowed_registries.push("registry.k8s.io/sig-storage/".to_owned());
+    Arc::make_mut(&mut tenant.profile).pods.allowed_registries.push("registry.k8s.io/sig-storage/".to_owned());
     let desired = built(&spec);
     let s3 = &at(&desired, "pool/shared-1/endpoint/s3").state["policy"]["Statement"];
     assert_eq!(s3[2]["Resource"], "arn:aws:s3:::prod-registry-k8s-io-us-east-1/*");

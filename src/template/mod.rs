@@ -112,16 +112,23 @@ impl Templates {
         Ok(templates)
     }
 
-    /// The names of all templates in a folder, such as `manifests/tenant/`,
-    /// sorted.
-    pub fn names<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = &'a str> {
-        self.files.keys().map(String::as_str).filter(move |name| name.starts_with(folder))
+    /// Renders all templates in a folder, such as `manifests/tenant/`, as YAML. Each item is a template's name and its
+    /// documents. Names are sorted.
+    pub fn documents<'a>(
+        &'a self,
+        folder: &'a str,
+        context: &Value,
+        subject: &'a impl Display,
+    ) -> Result<impl Iterator<Item = Result<(&'a str, Vec<Value>)>>> {
+        let names = self.files.keys().map(String::as_str).filter(move |name| name.starts_with(folder));
+        let context = self.context(context, folder, subject)?;
+        Ok(names.map(move |name| Ok((name, self.documents_of(name, &context, subject)?))))
     }
 
     /// Renders a JSON document. Errors name the `subject` for which it is
     /// rendered.
     pub fn json(&self, name: &str, context: &Value, subject: impl Display) -> Result<Value> {
-        let text = self.render(name, context, &subject)?;
+        let text = self.render(name, &self.context(context, name, &subject)?, &subject)?;
         let value =
             serde_json::from_str(&text).map_err(|e| self.unparsable(name, &text, e.line(), &subject, "JSON", &e))?;
         Ok(sorted(value))
@@ -129,17 +136,21 @@ impl Templates {
 
     /// Renders YAML documents. Empty documents are left out.
     pub fn yaml(&self, name: &str, context: &Value, subject: impl Display) -> Result<Vec<Value>> {
-        let text = self.render(name, context, &subject)?;
+        self.documents_of(name, &self.context(context, name, &subject)?, &subject)
+    }
+
+    fn documents_of(&self, name: &str, context: &Context, subject: &impl Display) -> Result<Vec<Value>> {
+        let text = self.render(name, context, subject)?;
         let documents: Vec<Value> = serde_yaml::from_multiple(&text).map_err(|e| {
             let line = e.location().map_or(0, |l| usize::try_from(l.line()).unwrap_or(0));
-            self.unparsable(name, &text, line, &subject, "YAML", e.without_snippet())
+            self.unparsable(name, &text, line, subject, "YAML", e.without_snippet())
         })?;
         Ok(documents.into_iter().filter(|d| !d.is_null()).map(sorted).collect())
     }
 
     /// Renders TOML. Returns the text, which was parsed as a check.
     pub fn toml(&self, name: &str, context: &Value, subject: impl Display) -> Result<String> {
-        let text = self.render(name, context, &subject)?;
+        let text = self.render(name, &self.context(context, name, &subject)?, &subject)?;
         if let Err(e) = toml::from_str::<toml::Table>(&text) {
             let start = e.span().map_or(0, |s| s.start);
             let line = text.char_indices().take_while(|(i, _)| *i < start).filter(|(_, c)| *c == '\n').count() + 1;
@@ -148,10 +159,12 @@ impl Templates {
         Ok(text)
     }
 
-    fn render(&self, name: &str, context: &Value, subject: &impl Display) -> Result<String> {
-        let broken = |e| self.broken(&e, name, &subject.to_string());
-        let context = Context::from_serialize(context).map_err(broken)?;
-        let text = self.tera.render(name, &context).map_err(broken)?;
+    fn context(&self, values: &Value, name: &str, subject: &impl Display) -> Result<Context> {
+        Context::from_serialize(values).map_err(|e| self.broken(&e, name, &subject.to_string()))
+    }
+
+    fn render(&self, name: &str, context: &Context, subject: &impl Display) -> Result<String> {
+        let text = self.tera.render(name, context).map_err(|e| self.broken(&e, name, &subject.to_string()))?;
         match text.lines().enumerate().find(|(_, line)| line.contains(REFUSED)) {
             None => Ok(text),
             Some((i, line)) => Err(self.fails(
