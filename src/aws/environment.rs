@@ -112,7 +112,7 @@ pub async fn explained(error: Error) -> Error {
         return error;
     };
     Error { message, ..error }.help(format!(
-        "let the AWS CLI get a session, and hand it on: eval \"$(aws configure export-credentials --profile {name} --format \
+        "let the AWS CLI get a session, and pass it on: eval \"$(aws configure export-credentials --profile {name} --format \
          env)\""
     ))
 }

@@ -236,13 +236,13 @@ fn help(code: &str, message: &str) -> Option<String> {
             "the credentials have expired: sign in again, then run the same command".to_owned()
         }
         Class::Denied if UNKNOWN_KEYS.contains(&code) => {
-            "AWS doesn't take these keys here: check AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SESSION_TOKEN; a region that \
-             the account hasn't enabled answers the same (`aws account list-regions` shows which are)"
+            "AWS refuses these access keys: check AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SESSION_TOKEN; AWS says the same \
+             if the account hasn't enabled the region (`aws account list-regions` shows the enabled ones)"
                 .to_owned()
         }
         Class::Denied if WRONG_SIGNATURES.contains(&code) => {
-            "the secret key doesn't belong to the key id, or this computer's clock is wrong; something in between may have \
-             changed the request"
+            "the secret key doesn't belong to the key id, or this computer's clock is wrong; a proxy may also have changed the \
+             request"
                 .to_owned()
         }
         Class::Denied if code == "OptInRequired" => {

@@ -447,8 +447,11 @@ impl Store {
         let record = Record { released: true, ..Record::new("unlock", &self.caller, LEASE) };
         let same = all.last().is_some_and(|s| s.generation == holder.generation);
         if !same || self.claim(&all, &record).await?.is_none() {
-            return Err(Error::new(Class::Conflict, "the lock has changed hands meanwhile; nothing was changed")
-                .help("run `ringfence unlock` again to see who holds it now"));
+            return Err(Error::new(
+                Class::Conflict,
+                "the lock was taken or released in the meantime; nothing was changed",
+            )
+            .help("run `ringfence unlock` again to see who holds it now"));
         }
         Ok(())
     }

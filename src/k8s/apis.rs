@@ -149,7 +149,7 @@ impl Apis {
 
     fn add_aggregated(&mut self, answer: Value, cluster: &str) -> Result<()> {
         let list: APIGroupDiscoveryList = serde_json::from_value(answer).map_err(|e| {
-            Error::new(Class::Unreachable, format!("cluster {cluster} lists its APIs in a way that can't be read: {e}"))
+            Error::new(Class::Unreachable, format!("the API list of cluster {cluster} can't be read: {e}"))
         })?;
         for group in list.items {
             let name = group.metadata.and_then(|m| m.name).unwrap_or_default();

@@ -249,7 +249,7 @@ impl Cluster {
         match &self.kubeconfig {
             Some(file) => {
                 format!(
-                    "see that what {} leads to is running: the tunnel, the bastion, the VPN; or leave the in-cluster part to GitOps with the files that `ringfence render` writes",
+                    "check that the way in {} works: the tunnel, the bastion, the VPN; or leave the in-cluster part to GitOps with the files that `ringfence render` writes",
                     file.display()
                 )
             }
@@ -264,7 +264,7 @@ impl Cluster {
         match &self.kubeconfig {
             Some(file) => format!("the user in {} needs cluster-admin", file.display()),
             None => format!(
-                "name {} under access.operators in the spec and apply: its access entry lets it into the cluster; a clock that is off by minutes makes its tokens invalid, too",
+                "name {} under access.operators in the spec and apply: its access entry gives it access to the cluster; a clock that is off by minutes makes its tokens invalid, too",
                 self.aws.caller
             ),
         }
@@ -284,7 +284,7 @@ fn from_eks(target: Target<'_>) -> Result<Config> {
         return Err(Error::input(format!(
             "the API server of cluster {name} is at {url}: a token sent there could be read on its way"
         ))
-        .help("only https is spoken, but with an address of this very machine"));
+        .help("use an https URL; plain http is allowed only for addresses of this machine"));
     }
     let mut config = Config::new(url);
     if config.cluster_url.scheme_str() == Some("http") {

@@ -15,8 +15,8 @@ pub fn transport(error: &kube::Error, cluster: &str, help: &str) -> Error {
     // The error text of a credential plugin contains its output, which may be a
     // token.
     if links.iter().any(|l| l.is::<kube::client::AuthError>()) || matches!(error, kube::Error::Auth(_)) {
-        return Error::new(Class::Denied, format!("the kubeconfig's credentials for cluster {cluster} can't be had"))
-            .help("try the same kubeconfig with kubectl: it shows what its credential plugin says");
+        return Error::new(Class::Denied, format!("the kubeconfig gives no credentials for cluster {cluster}"))
+            .help("try the same kubeconfig with kubectl, which shows the error of its credential plugin");
     }
     let connecting = links.iter().any(|l| {
         l.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(hyper_util::client::legacy::Error::is_connect)
@@ -27,7 +27,7 @@ pub fn transport(error: &kube::Error, cluster: &str, help: &str) -> Error {
     };
     if connecting && cause.contains("certificate") {
         Error::new(Class::Unreachable, format!("the API server of cluster {cluster} isn't trusted: {cause}"))
-            .help("something on the way may open TLS, such as a company's proxy; or the kubeconfig names an authority that is no longer the cluster's")
+            .help("a proxy on the way may decrypt TLS, such as a company's; or the kubeconfig has a certificate authority that is no longer the cluster's")
     } else if connecting {
         Error::new(Class::Unreachable, format!("the API server of cluster {cluster} can't be reached: {cause}"))
             .help(help)

@@ -221,7 +221,7 @@ impl Side {
             }
             Answer::Refused(_) => return answer,
             Answer::Lost(why) if !call.keep.is_empty() => {
-                self.unclear.push(format!("perhaps what {} made: {why}", call.name()));
+                self.unclear.push(format!("perhaps a resource that {} made: {why}", call.name()));
             }
             Answer::Lost(_) => {}
         }
