@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::text::{count, cut, plain, plain_lines, width};
+use super::text::{count, cut, past, plain, plain_lines, width};
 use crate::engine::kind::Change;
 use crate::engine::value::display;
 
@@ -160,17 +160,17 @@ fn pair(before: &str, after: &str, room: usize) -> String {
     if width(before) + width(after) + 3 <= room {
         return format!("{before} → {after}");
     }
-    let common: Vec<char> = before.chars().zip(after.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
+    let common: String = before.chars().zip(after.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
     let half = room.saturating_sub(3) / 2;
     // As much of the end as fits, but nothing that differs is cut while what
     // is the same stays.
     let end = |text: &str| {
-        let skip = (width(text) + 2).saturating_sub(half).min(common.len());
+        let skip = (width(text) + 2).saturating_sub(half).min(width(&common));
         match (skip > 2, text.starts_with('"')) {
             (false, _) => cut(text, half),
             (true, quoted) => {
-                let rest: String = text.chars().skip(skip).collect();
-                cut(&format!("{}…{rest}", if quoted { "\"" } else { "" }), half)
+                let quote = if quoted { "\"" } else { "" };
+                cut(&format!("{quote}…{}", past(text, skip)), half)
             }
         }
     };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Subject;
 use super::detail::{Detail, Mark};
-use super::text::{Paint, count, duration, hang, hang_list, plain, width};
+use super::text::{Paint, count, duration, hang, hang_list, padded, plain, width};
 use super::view::{self, Depth, Group, Line, Symbol};
 use crate::engine::address::{Address, Owner};
 use crate::engine::drift::Drift;
@@ -149,13 +149,13 @@ fn group(out: &mut String, group: &Group, layout: Layout) {
 fn line(out: &mut String, line: &Line, pad: usize, layout: Layout) {
     let Layout { paint, width: room, .. } = layout;
     out.push_str(&symbol(line.symbol, paint));
-    out.push_str(&line.title);
     let controls = line.controls.join(" ");
     let taken = 4 + width(&line.title).max(pad) + 2;
     let left = room.saturating_sub(taken + if controls.is_empty() { 0 } else { width(&controls) + 2 });
     let summary = line.summary(left);
-    if !summary.is_empty() || !controls.is_empty() {
-        out.extend(std::iter::repeat_n(' ', pad.saturating_sub(width(&line.title)) + 2));
+    match summary.is_empty() && controls.is_empty() {
+        true => out.push_str(&line.title),
+        false => out.push_str(&format!("{}  ", padded(&line.title, pad))),
     }
     out.push_str(&summary);
     if !controls.is_empty() {

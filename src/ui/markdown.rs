@@ -4,7 +4,7 @@
 use super::Subject;
 use super::detail::Mark;
 use super::human::{self, MISSING, MISSING_HELP, how_confirmed, verdict};
-use super::text::{count, escaped, plain, prose, width};
+use super::text::{count, escaped, padded, plain, prose, width};
 use super::view::{self, Depth, Group, Symbol};
 use crate::engine::kind::Registry;
 use crate::engine::plan::{Loss, Plan, Summary};
@@ -136,7 +136,7 @@ fn section(group: &Group) -> String {
             other => format!("{} ", other.text()),
         };
         let title = format!("{sign}{}", line.title);
-        let text = format!("{title:pad$}  {}  {}", line.summary(60), line.controls.join(" "));
+        let text = format!("{}  {}  {}", padded(&title, pad), line.summary(60), line.controls.join(" "));
         body += &format!("{symbol} {}\n", plain(text.trim_end()));
         for detail in &line.details {
             let first = match detail.mark {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::human::done;
-use super::text::{Paint, count, cut, duration, plain, prose, width};
+use super::text::{Paint, count, cut, duration, padded, plain, prose, width};
 use crate::engine::address::Address;
 use crate::engine::event::Event;
 use crate::engine::plan::Action;
@@ -219,8 +219,12 @@ impl Board {
         let mut out = vec![bar];
         for thing in things {
             let took = now.saturating_sub(thing.since);
-            let mut text =
-                format!("  {:pad$}  {}  {}", plain(thing.address.as_str()), doing(thing.action), duration(took));
+            let mut text = format!(
+                "  {}  {}  {}",
+                padded(&plain(thing.address.as_str()), pad),
+                doing(thing.action),
+                duration(took)
+            );
             if thing.expected >= SLOW {
                 let _ = write!(text, " of about {}", rough(thing.expected));
             }

@@ -1191,6 +1191,29 @@ fn several_spec_errors_at_once() {
 }
 
 #[test]
+fn a_mark_stands_under_what_is_wide() {
+    let SpecErrors(mut errors) = spec_errors();
+    errors.truncate(1);
+    if let [error] = errors.as_mut_slice() {
+        let text = "  {name: 株式会社🚀, tier: 標準}";
+        error.at = Excerpt { text: text.into(), text_column: 23, length: 2, ..error.at.clone() };
+    }
+    let shown = face(Format::Human, false, screen(), "");
+    shown.ui.failure(&SpecErrors(errors).into());
+    insta::assert_snapshot!(shown.err.text(), @"
+    error: `tenents` isn't a field of spec
+      --> tenancy.yaml:12:3
+       |
+    12 |   {name: 株式会社🚀, tier: 標準}
+       |                            ^^^^
+       = at spec.tenents
+       = help: did you mean `tenants`?
+
+    error: 1 error in the spec; nothing was changed
+    ");
+}
+
+#[test]
 fn warnings_are_for_people() {
     let shown = face(Format::Human, false, screen(), "");
     shown.ui.warnings(&spec_errors().0[..1]);

@@ -3,6 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use console::{Alignment, measure_text_width, pad_str, truncate_str};
+use textwrap::core::Word;
+use textwrap::wrap_algorithms::wrap_first_fit;
+
 /// Puts colours around text, or doesn't.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paint(pub bool);
@@ -76,38 +80,40 @@ pub(super) fn prose(text: &str) -> String {
     plain(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Width in columns, near enough: one for each character.
+/// The columns that `text` takes on a terminal. An East Asian character or an
+/// emoji takes two, a combining mark none.
 pub(super) fn width(text: &str) -> usize {
-    text.chars().count()
+    measure_text_width(text)
 }
 
 /// `text` in at most `room` columns; a cut is shown by `…`.
 pub(super) fn cut(text: &str, room: usize) -> String {
-    if width(text) <= room {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(room.saturating_sub(1)).collect();
-    short.push('…');
-    short
+    truncate_str(text, room, "…").into_owned()
+}
+
+/// `text` without its first `columns` columns.
+pub(super) fn past(text: &str, columns: usize) -> &str {
+    let mut passed = 0;
+    text.trim_start_matches(|c: char| {
+        let inside = passed < columns;
+        passed += width(c.encode_utf8(&mut [0; 4]));
+        inside
+    })
+}
+
+/// `text`, filled up with spaces to `to` columns.
+pub(super) fn padded(text: &str, to: usize) -> String {
+    pad_str(text, to, Alignment::Left, None).into_owned()
 }
 
 /// `words` in lines of at most `room` columns; a longer word stays whole.
 fn wrap<'a>(words: impl Iterator<Item = &'a str>, room: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut line = String::new();
-    for word in words {
-        if !line.is_empty() && width(&line) + 1 + width(word) > room {
-            lines.push(std::mem::take(&mut line));
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    if !line.is_empty() {
-        lines.push(line);
-    }
-    lines
+    let words: Vec<Word> = words.map(|word| Word { word, whitespace: " ", penalty: "", width: width(word) }).collect();
+    #[expect(clippy::cast_precision_loss, reason = "a terminal is narrower than 2^52 columns")]
+    let lines = wrap_first_fit(&words, &[room as f64]);
+    // textwrap makes one empty line of no words.
+    let lines = lines.into_iter().filter(|line| !line.is_empty());
+    lines.map(|line| line.iter().map(|word| word.word).collect::<Vec<_>>().join(" ")).collect()
 }
 
 /// Adds `text` to `out`, wrapped at spaces: the first line after `first`, the
@@ -175,4 +181,39 @@ pub(super) fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn east_asian_characters_and_emoji_take_two_columns() {
+        for (text, columns) in
+            [("acme", 4), ("株式会社", 8), ("ｱｸﾒ", 3), ("🚀 Acme", 7), ("Cafe\u{301}", 4), ("→…✗", 3)]
+        {
+            assert_eq!(width(text), columns, "{text}");
+        }
+        assert_eq!(cut("株式会社アクメ", 8), "株式会…");
+        assert_eq!(cut("株式会社アクメ", 7), "株式会…");
+        assert_eq!(cut("株式会社", 8), "株式会社");
+        assert_eq!(past("株式会社", 3), "会社");
+        assert_eq!(past("a🚀b", 1), "🚀b");
+        assert_eq!(padded("会社", 6), "会社  ");
+    }
+
+    #[test]
+    fn lines_are_as_wide_as_the_room() {
+        let mut out = String::new();
+        hang(&mut out, "  会社: ", "東京の 株式会社 アクメ 🚀🚀🚀 end  of\n\nit", 28);
+        let items = ["株式会社アクメ", "大阪 支店", "b"].map(str::to_owned);
+        hang_list(&mut out, "- ", &items, 22);
+        insta::assert_snapshot!(out, @"
+          会社: 東京の 株式会社
+                アクメ 🚀🚀🚀 end of
+                it
+        - 株式会社アクメ,
+          大阪 支店, b
+        ");
+    }
 }
