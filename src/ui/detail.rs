@@ -1,6 +1,7 @@
 //! Attributes and changes as lines of text, the same for every format.
 
 use serde_json::Value;
+use similar::{Algorithm, ChangeTag, capture_diff_slices, group_diff_ops};
 
 use super::text::{count, cut, past, plain, plain_lines, width};
 use crate::engine::kind::Change;
@@ -222,97 +223,27 @@ fn pretty(value: &Value) -> Vec<String> {
 
 /// Removed and added lines, with `context` equal ones around them.
 fn difference(before: &[String], after: &[String], context: usize) -> Vec<Detail> {
-    let mut all: Vec<(Mark, &str)> = Vec::new();
-    let head = before.iter().zip(after).take_while(|(a, b)| a == b).count();
-    let (a, b) = (before.get(head..).unwrap_or_default(), after.get(head..).unwrap_or_default());
-    let tail = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x == y).count();
-    let (a, rest) = a.split_at(a.len() - tail);
-    let (b, _) = b.split_at(b.len() - tail);
-    all.extend(before.iter().take(head).map(|l| (Mark::Dim, l.as_str())));
-    all.extend(middle(a, b));
-    all.extend(rest.iter().map(|l| (Mark::Dim, l.as_str())));
-
-    let changed: Vec<usize> = all.iter().enumerate().filter(|(_, (m, _))| *m != Mark::Dim).map(|(i, _)| i).collect();
-    let near = |i: usize| {
-        let next = changed.partition_point(|c| *c < i);
-        let after = changed.get(next).is_some_and(|c| c - i <= context);
-        after || next.checked_sub(1).and_then(|p| changed.get(p)).is_some_and(|c| i - c <= context)
+    let gap = |lines: usize| {
+        let text = format!("… {} unchanged", count(lines, "line"));
+        (lines > 0).then(|| Detail::new(0, Mark::Dim, text))
     };
     let mut out = Vec::new();
-    let mut gap = 0;
-    for (i, (mark, text)) in all.iter().enumerate() {
-        if !near(i) {
-            gap += 1;
-            continue;
-        }
-        if gap > 0 {
-            out.push(Detail::new(0, Mark::Dim, format!("… {} unchanged", count(gap, "line"))));
-            gap = 0;
-        }
-        let lead = match mark {
-            Mark::Added => "+ ",
-            Mark::Removed => "- ",
-            _ => "  ",
-        };
-        out.push(Detail::new(0, *mark, format!("{lead}{text}")));
-    }
-    if gap > 0 {
-        out.push(Detail::new(0, Mark::Dim, format!("… {} unchanged", count(gap, "line"))));
-    }
-    out
-}
-
-/// The longest common subsequence, unless that would take too long.
-fn middle<'a>(a: &'a [String], b: &'a [String]) -> Vec<(Mark, &'a str)> {
-    const CELLS: usize = 1 << 20;
-    let removed = |l: &'a String| (Mark::Removed, l.as_str());
-    let added = |l: &'a String| (Mark::Added, l.as_str());
-    if a.len().saturating_mul(b.len()) > CELLS {
-        return a.iter().map(removed).chain(b.iter().map(added)).collect();
-    }
-    // Row i holds the lengths for a[i..] against each b[j..].
-    let mut rows = vec![vec![0_usize; b.len() + 1]];
-    for line in a.iter().rev() {
-        let below = rows.last().cloned().unwrap_or_default();
-        let mut row = vec![0; b.len() + 1];
-        for (j, other) in b.iter().enumerate().rev() {
-            let at = |r: &[usize], j: usize| r.get(j).copied().unwrap_or_default();
-            let best = match line == other {
-                true => at(&below, j + 1) + 1,
-                false => at(&below, j).max(at(&row, j + 1)),
+    let mut shown = 0;
+    for group in group_diff_ops(capture_diff_slices(Algorithm::Myers, before, after), context) {
+        let start = group.first().map_or(shown, |op| op.old_range().start);
+        out.extend(gap(start - shown));
+        for line in group.iter().flat_map(|op| op.iter_changes(before, after)) {
+            let (lead, mark) = match line.tag() {
+                ChangeTag::Insert => ("+", Mark::Added),
+                ChangeTag::Delete => ("-", Mark::Removed),
+                ChangeTag::Equal => (" ", Mark::Dim),
             };
-            if let Some(cell) = row.get_mut(j) {
-                *cell = best;
-            }
+            out.push(Detail::new(0, mark, format!("{lead} {}", line.value_ref())));
         }
-        rows.push(row);
+        shown = group.last().map_or(start, |op| op.old_range().end);
     }
-    rows.reverse();
-    let at = |i: usize, j: usize| rows.get(i).and_then(|r| r.get(j)).copied().unwrap_or_default();
-    let mut out = Vec::new();
-    let (mut i, mut j) = (0, 0);
-    loop {
-        match (a.get(i), b.get(j)) {
-            (Some(x), Some(y)) if x == y => {
-                out.push((Mark::Dim, x.as_str()));
-                i += 1;
-                j += 1;
-            }
-            (Some(x), Some(_)) if at(i + 1, j) >= at(i, j + 1) => {
-                out.push(removed(x));
-                i += 1;
-            }
-            (Some(x), None) => {
-                out.push(removed(x));
-                i += 1;
-            }
-            (_, Some(y)) => {
-                out.push(added(y));
-                j += 1;
-            }
-            (None, None) => return out,
-        }
-    }
+    out.extend(gap(before.len() - shown));
+    out
 }
 
 #[cfg(test)]
