@@ -14,6 +14,10 @@
 /// use it.
 pub mod files;
 
+/// Imports nothing of the rest. Neither does [`version`].
+pub mod arn;
+pub mod version;
+
 pub mod engine;
 
 pub mod aws;

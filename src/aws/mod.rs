@@ -27,6 +27,7 @@ use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::service_config::ServiceConfigKey;
 
+use crate::arn::{Arn, role_of};
 use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::secret;
@@ -108,7 +109,7 @@ impl Aws {
         };
         let account = identity.account().unwrap_or_default().to_owned();
         let arn = identity.arn().unwrap_or_default();
-        let partition = arn.split(':').nth(1).unwrap_or("aws").to_owned();
+        let partition = Arn::parse(arn).map_or("aws", |arn| arn.partition).to_owned();
         if account.len() != 12 {
             return Err(Error::new(
                 Class::Unreachable,
@@ -148,21 +149,6 @@ pub fn endpoints(config: &SdkConfig) -> BTreeSet<String> {
     });
     let all = own.chain(config.endpoint_url().map(str::to_owned));
     all.map(|url| url.trim_end_matches('/').to_owned()).collect()
-}
-
-/// Turns `arn:aws:sts::1:assumed-role/Name/session` into
-/// `arn:aws:iam::1:role/Name`. Other ARNs stay as they are. An assumed-role ARN
-/// doesn't have the role's path.
-pub fn role_of(arn: &str) -> String {
-    let parts: Vec<&str> = arn.splitn(6, ':').collect();
-    let [prefix, partition, "sts", _, account, resource] = parts.as_slice() else {
-        return arn.to_owned();
-    };
-    let mut names = resource.split('/');
-    match (names.next(), names.next()) {
-        (Some("assumed-role"), Some(role)) => format!("{prefix}:{partition}:iam::{account}:role/{role}"),
-        _ => arn.to_owned(),
-    }
 }
 
 /// The environment's configuration with credentials of a session of `role`.

@@ -6,17 +6,17 @@ use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, EvaluationResult, Pol
 
 use super::Aws;
 use super::error::failed;
+use crate::arn::{Arn, name_in};
 use crate::engine::error::{Class, Error, Result};
 
 /// The ARN of the user or role whose policies apply. For a session, IAM is asked for the role, because a session's ARN
 /// doesn't have the role's path. `None` for the account's root and for federated users.
 pub async fn principal(aws: &Aws) -> Result<Option<String>> {
-    let resource = aws.caller.splitn(6, ':').nth(5).unwrap_or_default();
-    match resource.split_once('/') {
+    match Arn::parse(&aws.caller).map(|caller| caller.typed()) {
         Some(("user", _)) => Ok(Some(aws.caller.clone())),
-        Some(("role", path)) => {
-            let name = path.rsplit('/').next().unwrap_or_default();
-            let role = aws.iam.get_role().role_name(name).send().await.map_err(failed("iam:GetRole"))?.role;
+        Some(("role", _)) => {
+            let role =
+                aws.iam.get_role().role_name(name_in(&aws.caller)).send().await.map_err(failed("iam:GetRole"))?.role;
             Ok(role.map(|role| role.arn))
         }
         _ => Ok(None),

@@ -13,13 +13,14 @@ use crate::aws::{Access, simulate, skew};
 use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::plan::{Plan, Policy};
-use crate::kinds::aws::versions::{self, BOTTLEROCKET_FLOOR, ClusterVersion, FLOORS};
+use crate::kinds::aws::versions::{self, ClusterVersion};
 use crate::kinds::aws::{eks_addon, quotas, service_linked_role};
 use crate::run::{Failure, Look, Session, preflight};
 use crate::spec::Spec;
 use crate::stack::{self, Facts, permissions};
 use crate::template::Templates;
 use crate::ui::{Check, Format, Ui, Verdict};
+use crate::version;
 
 /// Further off than this, AWS refuses requests.
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
@@ -242,17 +243,20 @@ impl Doctor<'_> {
             let addon = look.observed.kinds.get(address) == Some(&eks_addon::NAME);
             for found in all.iter().filter(|_| addon) {
                 let (name, version) = (found.state["name"].as_str(), found.state["version"].as_str());
-                let floor = FLOORS.iter().find(|(addon, _)| Some(*addon) == name);
-                if let (Some((_, floor)), Some(version)) = (floor, version)
-                    && !versions::at_least(version, floor)
+                if let (Some(floor), Some(version)) = (name.and_then(version::floor), version)
+                    && !version::at_least(version, floor)
                 {
                     below.push(format!("{address} is {version}, below {floor}"));
                 }
             }
         }
         for (address, image) in &look.facts.images {
-            if !versions::is_safe_release(&image.ami_type, &image.release) {
-                below.push(format!("{address} runs image release {}, below {BOTTLEROCKET_FLOOR}", image.release));
+            if !version::is_safe_release(&image.ami_type, &image.release) {
+                below.push(format!(
+                    "{address} runs image release {}, below {}",
+                    image.release,
+                    version::BOTTLEROCKET_FLOOR
+                ));
             }
         }
         match below.is_empty() {

@@ -133,5 +133,5 @@ fn listed(written: &Written) -> String {
 }
 
 fn digest(text: &[u8]) -> String {
-    Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
+    hex::encode(Sha256::digest(text))
 }

@@ -295,9 +295,8 @@ fn public(req: &Request, name: &str) -> Option<Value> {
 /// An AMI's id, the same for the same image.
 fn image_id(image: &str) -> String {
     use sha2::{Digest, Sha256};
-    let digest = Sha256::digest(image);
-    let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("ami-0{hex}")
+    let digits: String = hex::encode(Sha256::digest(image)).chars().take(16).collect();
+    format!("ami-0{digits}")
 }
 
 fn check_name(name: &str) -> Result<(), Fault> {

@@ -1,6 +1,7 @@
 //! Regions, and Amazon Resource Names as far as a spec holds them.
 
 use super::model::Principal;
+use crate::arn::{Arn, role_of};
 
 /// The regions of all partitions at the time of this release (botocore 1.44.8, `partitions.json`).
 pub const REGIONS: &[&str] = &[
@@ -99,32 +100,23 @@ pub fn is_account(text: &str) -> bool {
 /// What is wrong with an ARN, and what would be right.
 pub type Problem = (String, String);
 
-/// `arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE`, of IAM or STS, which have no region.
-struct Arn<'a> {
-    partition: &'a str,
-    service: &'a str,
-    account: &'a str,
-    resource: &'a str,
-}
-
-/// Without a region, any partition will do.
+/// An ARN of IAM or STS, which have no region. Without a region, any partition will do.
 fn parse<'a>(text: &'a str, region: Option<&str>, like: &str) -> Result<Arn<'a>, Problem> {
     let example = format!("it has the form `{like}`");
-    let parts: Vec<&str> = text.splitn(6, ':').collect();
-    let [prefix, its_partition, service, its_region, account, resource] = parts.as_slice() else {
+    let Some(arn) = Arn::parse(text) else {
         return Err(("this is no ARN".to_owned(), example));
     };
-    if *prefix != "arn" || text.contains(char::is_whitespace) || text.contains(['*', '?']) {
+    if text.contains(char::is_whitespace) || text.contains(['*', '?']) {
         return Err(("this is no ARN of one thing".to_owned(), example));
     }
-    if let Some(region) = region.filter(|region| partition_of(region) != *its_partition) {
-        let message = format!("the partition is `{its_partition}`, and {region} is in `{}`", partition_of(region));
+    if let Some(region) = region.filter(|region| partition_of(region) != arn.partition) {
+        let message = format!("the partition is `{}`, and {region} is in `{}`", arn.partition, partition_of(region));
         return Err((message, example));
     }
-    if !matches!(*service, "iam" | "sts") || !its_region.is_empty() {
+    if !matches!(arn.service, "iam" | "sts") || !arn.region.is_empty() {
         return Err(("this is no ARN of IAM".to_owned(), example));
     }
-    Ok(Arn { partition: its_partition, service, account, resource })
+    Ok(arn)
 }
 
 /// An IAM role, user or session that can have an EKS access entry in the region's partition.
@@ -138,7 +130,7 @@ pub fn principal(text: &str, region: Option<&str>) -> Result<Principal, Problem>
             format!("it has the form `{like}`"),
         ));
     }
-    let (kind, name) = arn.resource.split_once('/').unwrap_or((arn.resource, ""));
+    let (kind, name) = arn.typed();
     match (arn.service, kind) {
         // EKS user guide, "Create access entries"; hashicorp/terraform-provider-aws issue 36447.
         ("iam", "role") if name.starts_with("aws-service-role/") => Err((
@@ -148,7 +140,7 @@ pub fn principal(text: &str, region: Option<&str>) -> Result<Principal, Problem>
         ("iam", "role" | "user") if is_path_and_name(name) => Ok(Principal { arn: text.to_owned(), session: false }),
         ("sts", "assumed-role") => match name.split_once('/') {
             Some((role, session)) if is_name(role) && !session.is_empty() && !session.contains('/') => {
-                Ok(Principal { arn: format!("arn:{}:iam::{}:role/{role}", arn.partition, arn.account), session: true })
+                Ok(Principal { arn: role_of(text), session: true })
             }
             _ => {
                 let like = format!("arn:{partition}:sts::{}:assumed-role/ROLE/SESSION", arn.account);

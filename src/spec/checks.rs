@@ -14,7 +14,7 @@ use super::catalog::{KUBERNETES, Release};
 use super::control::Control;
 use super::error::{Code, SpecError};
 use super::findings::{Findings, join, list, one_of, quote};
-use super::model::{IsolationModel, KubernetesVersion, Profile};
+use super::model::{IsolationModel, Profile};
 use super::network;
 use super::places::Places;
 use super::profile::{self, Loaded, Profiles};
@@ -23,6 +23,7 @@ use super::schema;
 use super::structure;
 use super::tree::{Entry, Mark, Node, Value};
 use super::uid::uid_range;
+use crate::version::KubernetesVersion;
 
 /// Keys of tags that ringfence writes, beside those of the spec.
 const OWN_TAGS: &[&str] = &[

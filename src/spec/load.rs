@@ -20,6 +20,7 @@ use super::schema;
 use super::structure;
 use super::tree;
 use super::uid::uid_range;
+use crate::version::KubernetesVersion;
 
 /// What a spec is read with.
 #[derive(Clone, Debug)]
@@ -69,7 +70,7 @@ pub fn canonical(spec: &Spec) -> String {
 
 /// SHA-256 of [`canonical`], in hexadecimal: what a saved plan keeps of its spec.
 pub fn digest(spec: &Spec) -> String {
-    Sha256::digest(canonical(spec).as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+    hex::encode(Sha256::digest(canonical(spec)))
 }
 
 fn sort_keys(json: &mut Json) {

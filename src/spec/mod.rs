@@ -34,6 +34,8 @@ pub use rules::BASELINE_CAPABILITIES;
 pub use schema::{profile_schema, schema};
 pub use uid::uid_range;
 
+pub use crate::version::KubernetesVersion;
+
 /// Reads a file that may be a spec: a bounded number of bytes, as UTF-8.
 pub fn read(file: &Path) -> Result<String, SpecErrors> {
     let wrong = |message: String, help: &str| SpecErrors(vec![tree::whole_file(file, message, help)]);

@@ -3,7 +3,6 @@
 //! of the crate reads, with tiers merged, defaults filled in and tenants sorted by id.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::control::Control;
 use super::error::SpecError;
 use super::places::Places;
+use crate::version::KubernetesVersion;
 
 // ---------------------------------------------------------------------------------------
 // The resolved spec
@@ -116,7 +116,7 @@ pub struct Principal {
 impl Principal {
     /// The role's or user's name, without path.
     pub fn name(&self) -> &str {
-        self.arn.rsplit('/').next().unwrap_or(&self.arn)
+        crate::arn::name_in(&self.arn)
     }
 }
 
@@ -308,37 +308,6 @@ impl Tenant {
             profile: &self.profile,
             waivers: &self.waivers,
         })
-    }
-}
-
-/// A Kubernetes minor version. Written `"1.36"`, in quotes: YAML reads `1.30` as the number 1.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KubernetesVersion {
-    pub major: u16,
-    pub minor: u16,
-}
-
-impl KubernetesVersion {
-    /// `MAJOR.MINOR` without leading zeros or anything else.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (major, minor) = text.split_once('.')?;
-        let number = |s: &str| {
-            let plain = s.bytes().all(|b| b.is_ascii_digit()) && (s == "0" || !s.starts_with('0'));
-            plain.then(|| s.parse().ok()).flatten()
-        };
-        Some(Self { major: number(major)?, minor: number(minor)? })
-    }
-}
-
-impl fmt::Display for KubernetesVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
-
-impl Serialize for KubernetesVersion {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 

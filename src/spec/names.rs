@@ -140,9 +140,7 @@ fn fit(stem: &str, suffix: &str, max: usize) -> String {
     if whole.chars().count() <= max {
         return whole;
     }
-    let digest = Sha256::digest(whole.as_bytes());
-    let hash: String =
-        digest.iter().map(|b| format!("{b:02x}")).collect::<String>().chars().take(HASH_DIGITS).collect();
+    let hash: String = hex::encode(Sha256::digest(&whole)).chars().take(HASH_DIGITS).collect();
     let room = max.saturating_sub(HASH_DIGITS + 1 + suffix.chars().count());
     let cut: String = stem.chars().take(room).collect();
     format!("{}-{hash}{suffix}", cut.trim_end_matches('-'))

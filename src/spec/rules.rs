@@ -11,6 +11,7 @@ use super::model::{
     NetworkPolicyEngine, NetworkPolicyMode, Nodes, Pods, PolicyEngine, Profile, Quantity, Volume,
 };
 use super::profile::uses;
+use crate::version;
 
 /// Something that a profile says and shouldn't.
 #[derive(Debug)]
@@ -31,11 +32,6 @@ pub enum Verdict {
     /// Allowed, but worth knowing.
     Noted,
 }
-
-/// The first VPC CNI version without the two known ways from one namespace to another
-/// (network policy agent 1.4.0).
-const BOTTLEROCKET_FLOOR: [u32; 3] = [1, 62, 1];
-const VPC_CNI_FLOOR: [u32; 3] = [1, 22, 4];
 
 /// What confines a tenant in a namespace (QUOTA-1).
 const QUOTA: &[&str] = &[
@@ -219,13 +215,8 @@ fn nodes(section: &str, nodes: &Nodes, found: &mut Objections) {
         _ => {}
     }
     if let Some(release) = release_version {
-        let number = release.split_once('-').and_then(|(number, build)| {
-            let numbers: Vec<u32> = number.split('.').map(|n| n.parse().ok()).collect::<Option<_>>()?;
-            let hex = build.len() == 8 && build.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-            <[u32; 3]>::try_from(numbers).ok().filter(|_| hex)
-        });
         let here = at("releaseVersion");
-        match (ami_family, number) {
+        match (ami_family, version::is_release(release)) {
             (AmiFamily::Custom, _) => {
                 let message = "an image of your own has no release of AWS's".to_owned();
                 found.refuse(
@@ -234,7 +225,7 @@ fn nodes(section: &str, nodes: &Nodes, found: &mut Objections) {
                     "leave out `releaseVersion`; `amiId` says which it is",
                 );
             }
-            (_, None) => {
+            (_, false) => {
                 let message = format!("{} is no image release", quote(release));
                 found.refuse(
                     &[&here],
@@ -242,7 +233,7 @@ fn nodes(section: &str, nodes: &Nodes, found: &mut Objections) {
                     "such as `1.66.0-2d3f4b6c` (Bottlerocket) or `1.36.3-20261110` (Amazon Linux 2023)",
                 );
             }
-            (AmiFamily::Bottlerocket, Some(number)) if number < BOTTLEROCKET_FLOOR => {
+            (AmiFamily::Bottlerocket, true) if !version::at_least(release, version::BOTTLEROCKET_FLOOR) => {
                 let message =
                     format!("an image's labels can run commands on nodes with Bottlerocket {}", quote(release));
                 found.weakens(Control::HostOs, &[&here], message, "1.62.1 or later");
@@ -376,24 +367,16 @@ fn pinned(addons: &Addons, found: &mut Objections) {
     for (name, addon) in addons.iter() {
         let Some(version) = &addon.version else { continue };
         let at = format!("addons.{name}.version");
-        let Some(numbers) = addon_version(version) else {
+        if !version::is_addon(version) {
             let message = format!("{} is no add-on version", quote(version));
             found.refuse(&[&at], message, "such as `v1.23.1-eksbuild.1`");
             continue;
-        };
-        if name == "vpc-cni" && numbers < VPC_CNI_FLOOR {
+        }
+        if name == "vpc-cni" && version::floor(name).is_some_and(|floor| !version::at_least(version, floor)) {
             let message = format!("the VPC CNI's network policies leak between namespaces in {}", quote(version));
             found.weakens(Control::NetworkPolicy, &[&at], message, "v1.22.4 or later");
         }
     }
-}
-
-/// `vMAJOR.MINOR.PATCH-eksbuild.N`.
-fn addon_version(text: &str) -> Option<[u32; 3]> {
-    let (version, build) = text.strip_prefix('v')?.split_once("-eksbuild.")?;
-    build.parse::<u32>().ok()?;
-    let numbers: Vec<u32> = version.split('.').map(|n| n.parse().ok()).collect::<Option<_>>()?;
-    numbers.try_into().ok()
 }
 
 fn cluster(profile: &Profile, found: &mut Objections) {

@@ -12,12 +12,12 @@ use crate::engine::address::Address;
 use crate::engine::desired::Refusal;
 use crate::engine::error::{Error, Result};
 use crate::engine::value::reference;
-use crate::kinds::aws::versions::{FLOORS, at_least, compare};
 use crate::kinds::aws::{eks_addon, eks_cluster, kms_key};
 use crate::spec::{
     Addon, Control, EndpointAccess, Isolation, KubernetesVersion, LogType, NetworkPolicyEngine, NetworkPolicyMode,
     UpgradePolicy,
 };
+use crate::version::{self, at_least, compare};
 
 /// Add-ons that run on every node (DaemonSets). They come before nodes: the CNI needs the agent for its credentials
 /// (amazon-vpc-cni-k8s 3840).
@@ -28,7 +28,7 @@ pub(super) const ROLE_LABEL: (&str, &str) = ("ringfence.dev/role", "system");
 
 /// The oldest version of an add-on that is safe for tenants.
 pub(super) fn floor(addon: &str) -> &'static str {
-    FLOORS.iter().find(|(name, _)| *name == addon).map_or("v0.0.0", |(_, floor)| floor)
+    version::floor(addon).unwrap_or("v0.0.0")
 }
 
 /// The version of a cluster after this run. It never goes back, and goes up by one minor version at a time, only after

@@ -15,13 +15,13 @@ use crate::engine::desired::{Desired, Refusal};
 use crate::engine::error::{Error, Result};
 use crate::engine::value::{reference, references};
 use crate::kinds::aws::security_group::Permission;
-use crate::kinds::aws::versions::{compare_releases, is_safe_release};
 use crate::kinds::aws::{launch_template, node_group, security_group};
 use crate::spec::names::{self, SYSTEM_NODE_GROUP};
 use crate::spec::{
     AmiFamily, Architecture, CapacityType, Control, Imds, ImdsTokens, Isolation, KubernetesVersion, NatGateways, Nodes,
     Owner, Spec, Volume,
 };
+use crate::version::{compare_releases, is_safe_release};
 
 const HTTPS: u16 = 443;
 const DNS: u16 = 53;

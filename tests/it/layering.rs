@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("files", &[]),
     ("engine", &[]),
-    ("aws", &["engine"]),
+    ("arn", &[]),
+    ("version", &[]),
+    ("aws", &["engine", "arn"]),
     ("k8s", &["engine", "aws"]),
-    ("kinds", &["engine", "aws", "k8s"]),
-    ("spec", &["files", "engine"]),
+    ("kinds", &["engine", "arn", "version", "aws", "k8s"]),
+    ("spec", &["files", "engine", "arn", "version"]),
     ("template", &["files", "engine"]),
-    ("stack", &["engine", "aws", "kinds", "spec", "template"]),
+    ("stack", &["engine", "version", "aws", "kinds", "spec", "template"]),
     ("sandbox", &["files"]),
     ("run", &["files", "engine", "aws", "k8s", "kinds", "spec", "template", "stack", "sandbox"]),
     // What it renders: of `run` the failures alone.

@@ -14,9 +14,10 @@ use super::fargate_profile::FargateProfile;
 use super::foreign::claim;
 use super::iam_role::{self, roles};
 use super::node_group;
+use crate::arn::{Arn, name_in, role_of};
+use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
-use crate::aws::{Aws, role_of};
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Result, typed, untyped};
 use crate::engine::kind::{
@@ -63,10 +64,9 @@ pub struct AccessPolicy {
 /// and the same whoever asks.
 pub fn entry_address(cluster: &Address, principal: &str) -> Address {
     let principal = role_of(principal);
-    let name = principal.rsplit(['/', ':']).next().unwrap_or_default().to_ascii_lowercase();
+    let name = name_in(&principal).to_ascii_lowercase();
     let name = name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "-");
-    let digest = Sha256::digest(principal.as_bytes());
-    let hash: String = digest.iter().take(3).map(|b| format!("{b:02x}")).collect();
+    let hash: String = hex::encode(Sha256::digest(&principal)).chars().take(6).collect();
     cluster.join(format!("access-entry/{name}-{hash}"))
 }
 
@@ -78,7 +78,7 @@ const KEPT: usize = 24;
 /// have.
 pub fn is_named_ours(tenancy: &str, region: &str, principal: &str) -> bool {
     let prefix: String = format!("{tenancy}-{region}-").chars().take(KEPT).collect();
-    principal.rsplit('/').next().is_some_and(|name| name.starts_with(&prefix))
+    name_in(principal).starts_with(&prefix)
 }
 
 pub struct AccessEntry {
@@ -378,8 +378,7 @@ pub(super) async fn forget_stale(aws: &Aws, cluster: &str, role: &str) -> Result
         Err(error) if error.class == Class::Unreachable => return Ok(()),
         Err(error) => return Err(error),
     };
-    let name = role.rsplit('/').next().unwrap_or_default();
-    let answer = aws.iam.get_role().role_name(name).send().await.map_err(failed("iam:GetRole"));
+    let answer = aws.iam.get_role().role_name(name_in(role)).send().await.map_err(failed("iam:GetRole"));
     let made = optional(answer)?.and_then(|o| o.role).map(|r| r.create_date);
     if made.is_some_and(|made| is_stale(&entry, &made)) {
         let call = aws.eks.delete_access_entry().cluster_name(cluster).principal_arn(role);
@@ -402,11 +401,10 @@ fn is_stale(entry: &Entry, made: &DateTime) -> bool {
 /// The Kubernetes user name that EKS gives to a principal by itself (EKS user
 /// guide, "Create access entries").
 fn user_of(principal: &str) -> String {
-    let parts: Vec<&str> = principal.splitn(6, ':').collect();
-    match parts.as_slice() {
-        [arn, partition, "iam", _, account, resource] if resource.starts_with("role/") => {
-            let role = resource.rsplit('/').next().unwrap_or_default();
-            format!("{arn}:{partition}:sts::{account}:assumed-role/{role}/{{{{SessionName}}}}")
+    match Arn::parse(principal) {
+        Some(arn) if arn.service == "iam" && arn.typed().0 == "role" => {
+            let session = format!("assumed-role/{}/{{{{SessionName}}}}", name_in(principal));
+            Arn { service: "sts", resource: &session, ..arn }.to_string()
         }
         _ => principal.to_owned(),
     }
@@ -417,8 +415,8 @@ fn user_of(principal: &str) -> String {
 fn same_principal(a: &str, b: &str) -> bool {
     let role = |arn: &str| {
         let arn = role_of(arn);
-        let (head, path) = arn.split_once(":role/")?;
-        Some((head.to_owned(), path.rsplit('/').next()?.to_owned()))
+        let role = Arn::parse(&arn).filter(|role| role.typed().0 == "role")?;
+        Some([role.partition, role.account, name_in(&arn)].map(str::to_owned))
     };
     a == b || role(a).is_some_and(|a| Some(a) == role(b))
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::eks::{built, gather, issues, live, optional, retag, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
 use super::pod_identity;
+use crate::arn::name_in;
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
@@ -90,8 +91,7 @@ impl EksAddon {
             return Ok(roles);
         }
         for arn in addon.pod_identity_associations() {
-            let id = arn.rsplit('/').next().unwrap_or_default();
-            if let Some(association) = pod_identity::describe(&self.aws, cluster, id).await? {
+            if let Some(association) = pod_identity::describe(&self.aws, cluster, name_in(arn)).await? {
                 roles.insert(association.service_account.unwrap_or_default(), association.role_arn.unwrap_or_default());
             }
         }

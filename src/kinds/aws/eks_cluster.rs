@@ -23,6 +23,7 @@ use crate::engine::kind::{
     Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
 use crate::engine::value::Outputs;
+use crate::version::KubernetesVersion;
 
 pub const NAME: &str = "aws.eks-cluster";
 
@@ -142,18 +143,24 @@ impl EksCluster {
 
     /// One minor version after the other, as EKS demands.
     async fn upgrade(&self, name: &str, from: &str, to: &str) -> Result<()> {
-        let (Some((major, minor)), Some((to_major, to_minor))) = (minor(from), minor(to)) else {
+        let versions = (KubernetesVersion::parse(from), KubernetesVersion::parse(to));
+        let (Some(runs), Some(wanted)) = versions else {
             return Err(Error::new(Class::Invalid, format!("`{from}` or `{to}` isn't a Kubernetes version")));
         };
-        if to_major != major || to_minor < minor {
+        if wanted.major != runs.major || wanted < runs {
             return Err(Error::new(
                 Class::Invalid,
                 format!("cluster `{name}` runs Kubernetes {from}; EKS doesn't lower that to {to}"),
             )
             .help(format!("set kubernetesVersion to \"{from}\" or a later one")));
         }
-        for next in minor + 1..=to_minor {
-            let call = self.aws.eks.update_cluster_version().name(name).version(format!("{major}.{next}"));
+        for minor in runs.minor + 1..=wanted.minor {
+            let call = self
+                .aws
+                .eks
+                .update_cluster_version()
+                .name(name)
+                .version(KubernetesVersion { minor, ..runs }.to_string());
             update(&self.aws, name, None, UPDATE_LIMIT, || {
                 let call = call.clone();
                 async move { call.send().await.map(|o| o.update).map_err(failed("eks:UpdateClusterVersion")) }
@@ -470,12 +477,6 @@ fn sorted(items: &[String]) -> Vec<String> {
     let mut items = items.to_vec();
     items.sort();
     items
-}
-
-/// `1.36` as numbers.
-fn minor(version: &str) -> Option<(u32, u32)> {
-    let (major, minor) = version.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn endpoint(state: &State) -> aws_sdk_eks::types::builders::VpcConfigRequestBuilder {

@@ -1,7 +1,6 @@
 //! What AWS offers: Kubernetes versions, add-on versions, node images and zones,
 //! asked for rather than kept in tables.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types::Filter;
@@ -13,15 +12,7 @@ use jiff::tz::TimeZone;
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::Result;
-
-/// The oldest versions of add-ons that are safe for tenants, by add-on.
-/// vpc-cni: below it, network policies of one namespace can be bypassed from
-/// another (aws-network-policy-agent, commits bc504a4 and d145d20).
-pub const FLOORS: &[(&str, &str)] = &[("vpc-cni", "v1.22.4")];
-
-/// The oldest Bottlerocket that is safe for tenants: in older ones an image's
-/// labels can run commands on the node (CVE-2026-53488).
-pub const BOTTLEROCKET_FLOOR: &str = "1.62.1";
+use crate::version::compare;
 
 /// Parameters that one call gives (Systems Manager API, GetParameters).
 const PARAMETERS: usize = 10;
@@ -174,23 +165,6 @@ fn release_parameter(ami_type: &str, kubernetes_version: &str) -> Option<String>
     }
 }
 
-/// True if an image's release is one that is safe for tenants.
-pub fn is_safe_release(ami_type: &str, release: &str) -> bool {
-    !ami_type.starts_with("BOTTLEROCKET") || compare_releases(release, BOTTLEROCKET_FLOOR) != Ordering::Less
-}
-
-/// The order of an image's releases: `1.66.0-2d3f4b6c`, where a commit follows
-/// (Bottlerocket), or `1.36.3-20261110`, where a day does (Amazon Linux).
-pub fn compare_releases(a: &str, b: &str) -> Ordering {
-    let parts = |release: &str| {
-        let (number, build) = release.split_once('-').unwrap_or((release, ""));
-        let day = build.parse::<u32>().ok().filter(|_| build.len() == 8);
-        (numbers(number), day)
-    };
-    let ((a, on), (b, at)) = (parts(a), parts(b));
-    a.cmp(&b).then(if on.is_some() && at.is_some() { on.cmp(&at) } else { Ordering::Equal })
-}
-
 /// When cluster `name` came to the version that it runs, if an update brought
 /// it there.
 pub async fn upgraded(aws: &Aws, name: &str, running: &str) -> Result<Option<Timestamp>> {
@@ -233,29 +207,6 @@ pub async fn zones(aws: &Aws) -> Result<Vec<Zone>> {
     Ok(zones)
 }
 
-/// True if `version` is `floor` or later. Only the numbers count: a floor
-/// without a build is met by every build of it, and a missing number is 0.
-pub fn at_least(version: &str, floor: &str) -> bool {
-    compare(version, floor) != Ordering::Less
-}
-
-/// The order of versions such as `v1.22.4-eksbuild.1`.
-pub fn compare(a: &str, b: &str) -> Ordering {
-    let (mut a, mut b) = (numbers(a), numbers(b));
-    let length = a.len().max(b.len());
-    a.resize(length, 0);
-    b.resize(length, 0);
-    a.cmp(&b)
-}
-
-fn numbers(version: &str) -> Vec<u64> {
-    version
-        .split(|c: char| !c.is_ascii_digit())
-        .filter(|n| !n.is_empty())
-        .map(|n| n.parse().unwrap_or(u64::MAX))
-        .collect()
-}
-
 fn date(seconds: i64) -> Option<Date> {
     Timestamp::from_second(seconds).ok().map(|t| t.to_zoned(TimeZone::UTC).date())
 }
@@ -263,19 +214,6 @@ fn date(seconds: i64) -> Option<Date> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn releases_compare_by_number_and_day_and_not_by_commit() {
-        let order = |a, b| compare_releases(a, b);
-        assert_eq!(order("1.66.0-2d3f4b6c", "1.61.0-5ce1a8b6"), Ordering::Greater);
-        assert_eq!(order("1.100.0-2d3f4b6c", "1.66.0-5ce1a8b6"), Ordering::Greater);
-        assert_eq!(order("1.66.0-2d3f4b6c", "1.66.0-9aaaaaaa"), Ordering::Equal);
-        assert_eq!(order("1.36.3-20261110", "1.36.3-20261024"), Ordering::Greater);
-        assert_eq!(order("1.36.2-20261110", "1.36.3-20261024"), Ordering::Less);
-        assert!(is_safe_release("BOTTLEROCKET_x86_64", "1.62.1-e1d1c9a5"));
-        assert!(!is_safe_release("BOTTLEROCKET_ARM_64_FIPS", "1.62.0-e1d1c9a5"));
-        assert!(is_safe_release("AL2023_x86_64_STANDARD", "1.32.1-20250101"));
-    }
 
     #[test]
     fn each_image_has_its_parameter() {
@@ -290,18 +228,5 @@ mod tests {
         assert_eq!(of("AL2023_ARM_64_STANDARD"), format!("{linux}/arm64/standard/recommended/release_version"));
         assert_eq!(of("AL2023_x86_64_NVIDIA"), format!("{linux}/x86_64/nvidia/recommended/release_version"));
         assert_eq!(of("CUSTOM"), "");
-    }
-
-    #[test]
-    fn versions_compare_by_their_numbers() {
-        assert!(at_least("v1.22.4-eksbuild.1", "v1.22.4"));
-        assert!(at_least("v1.22.4", "v1.22.4"));
-        assert!(at_least("v1.100.0-eksbuild.1", "v1.22.4"));
-        assert!(at_least("v2", "v1.22.4"));
-        assert!(!at_least("v1.22.3-eksbuild.9", "v1.22.4"));
-        assert!(!at_least("v1.9.4", "v1.22.4"));
-        assert!(!at_least("", "v1.22.4"));
-        assert_eq!(compare("1.36", "1.9"), Ordering::Greater);
-        assert_eq!(compare("v1.2.3-eksbuild.10", "v1.2.3-eksbuild.9"), Ordering::Greater);
     }
 }

@@ -27,6 +27,7 @@ use ringfence::kinds::aws::security_group::{self, Permission, SecurityGroup};
 use ringfence::kinds::aws::subnet::{self, Subnet};
 use ringfence::kinds::aws::versions;
 use ringfence::kinds::aws::vpc::{self, Vpc};
+use ringfence::version::compare;
 use serde::Serialize;
 use serde_json::json;
 
@@ -1021,7 +1022,7 @@ async fn offers(ground: &Ground) {
     let aws = &ground.aws;
     let all = versions::cluster_versions(aws).await.unwrap();
     assert_eq!(all.iter().filter(|v| v.default).count(), 1);
-    assert!(all.windows(2).all(|w| versions::compare(&w[0].version, &w[1].version).is_gt()));
+    assert!(all.windows(2).all(|w| compare(&w[0].version, &w[1].version).is_gt()));
     assert!(all.iter().all(|v| v.standard_until < v.extended_until));
 
     let names = ["vpc-cni", "coredns", "metrics-server", "no-such-add-on"];
@@ -1029,7 +1030,7 @@ async fn offers(ground: &Ground) {
     assert_eq!(addons.keys().collect::<Vec<_>>(), ["coredns", "metrics-server", "vpc-cni"]);
     for (name, offered) in &addons {
         assert_eq!(offered.iter().filter(|v| v.default).count(), 1, "{name}");
-        assert!(offered.windows(2).all(|w| versions::compare(&w[0].version, &w[1].version).is_gt()), "{name}");
+        assert!(offered.windows(2).all(|w| compare(&w[0].version, &w[1].version).is_gt()), "{name}");
     }
     let one = versions::addon_versions(aws, "1.36", &["vpc-cni"]).await.unwrap();
     assert_eq!(one["vpc-cni"], addons["vpc-cni"]);

@@ -7,7 +7,6 @@
 //! `tests/kubernetes`, which takes about five minutes.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -82,10 +81,7 @@ fn built() -> PathBuf {
             recipe.update(fs::read(modules().join(module).join(file)).unwrap_or_default());
         }
     }
-    let digest = recipe.finalize().iter().take(6).fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+    let digest: String = hex::encode(recipe.finalize()).chars().take(12).collect();
     let cache = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
         (Some(cache), _) => PathBuf::from(cache),
         (None, Some(home)) => PathBuf::from(home).join(".cache"),

@@ -1,0 +1,85 @@
+//! Amazon Resource Names, taken apart and put together.
+
+use std::fmt;
+
+/// `arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arn<'a> {
+    pub partition: &'a str,
+    pub service: &'a str,
+    /// Empty for what is in no region, such as everything of IAM.
+    pub region: &'a str,
+    pub account: &'a str,
+    /// Such as `role/PATH/NAME`. It may hold colons.
+    pub resource: &'a str,
+}
+
+impl<'a> Arn<'a> {
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.strip_prefix("arn:")?.splitn(5, ':');
+        Some(Self {
+            partition: parts.next()?,
+            service: parts.next()?,
+            region: parts.next()?,
+            account: parts.next()?,
+            resource: parts.next()?,
+        })
+    }
+
+    /// The type of the resource and what follows it: `role` and `PATH/NAME`.
+    pub fn typed(&self) -> (&'a str, &'a str) {
+        self.resource.split_once('/').unwrap_or((self.resource, ""))
+    }
+}
+
+impl fmt::Display for Arn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { partition, service, region, account, resource } = self;
+        write!(f, "arn:{partition}:{service}:{region}:{account}:{resource}")
+    }
+}
+
+/// The last part of an ARN: a role's or user's name without its path, an id.
+pub fn name_in(arn: &str) -> &str {
+    arn.rsplit(['/', ':']).next().unwrap_or_default()
+}
+
+/// Turns `arn:aws:sts::1:assumed-role/Name/session` into
+/// `arn:aws:iam::1:role/Name`. Other ARNs stay as they are. An assumed-role ARN
+/// doesn't have the role's path.
+pub fn role_of(arn: &str) -> String {
+    let Some(session) = Arn::parse(arn).filter(|arn| arn.service == "sts") else { return arn.to_owned() };
+    match session.typed() {
+        ("assumed-role", rest) if !rest.is_empty() => {
+            let name = rest.split('/').next().unwrap_or_default();
+            Arn { service: "iam", region: "", resource: &format!("role/{name}"), ..session }.to_string()
+        }
+        _ => arn.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arn_is_the_text_that_it_was_read_from() {
+        let text = "arn:aws-cn:logs:cn-north-1:123456789012:log-group:/aws/eks/acme/cluster:*";
+        let arn = Arn::parse(text);
+        assert_eq!(arn.map(|arn| arn.to_string()).as_deref(), Some(text));
+        assert_eq!(arn.map(|arn| arn.resource), Some("log-group:/aws/eks/acme/cluster:*"));
+        for other in ["", "arn", "arn:aws:iam::1", "urn:aws:iam::1:role/x", "role/x"] {
+            assert_eq!(Arn::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_session_is_one_of_its_role() {
+        assert_eq!(role_of("arn:aws:sts::1:assumed-role/Admin/me"), "arn:aws:iam::1:role/Admin");
+        for same in ["arn:aws:iam::1:role/a/Admin", "arn:aws:sts::1:federated-user/me", "arn:aws:sts::1:assumed-role"] {
+            assert_eq!(role_of(same), same);
+        }
+        assert_eq!(name_in("arn:aws:iam::1:role/a/b/Admin"), "Admin");
+        assert_eq!(name_in("arn:aws:iam::1:root"), "root");
+    }
+}
