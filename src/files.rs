@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// # Errors
@@ -77,12 +77,11 @@ fn replace(file: &Path, former: Option<&Metadata>, bytes: &[u8], mode: u32) -> i
     let mut prefix = OsString::from(".");
     prefix.push(file.file_name().ok_or(ErrorKind::InvalidInput)?);
     prefix.push(".");
-    let mut options = OpenOptions::new();
     // Nobody reads what the former file kept from them.
-    options.write(true).create_new(true).mode(former.map_or(mode, |_| 0o600));
+    let permissions = Permissions::from_mode(former.map_or(mode, |_| 0o600));
     // It is removed wherever this ends early.
     let mut next =
-        tempfile::Builder::new().prefix(&prefix).suffix(".new").make_in(folder(file), |path| options.open(path))?;
+        tempfile::Builder::new().prefix(&prefix).suffix(".new").permissions(permissions).tempfile_in(folder(file))?;
     next.as_file_mut().write_all(bytes)?;
     let kept = former.is_none_or(|former| keep(next.as_file(), former).is_ok());
     next.as_file().sync_all()?;

@@ -8,6 +8,8 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 
 use crate::engine::error::{Error, Result};
 
@@ -42,7 +44,7 @@ fn tls() -> Result<TlsContext> {
             Error::input(format!("AWS_CA_BUNDLE names `{shown}`, which can't be read: {e}"))
                 .help("point it at a PEM file, or unset it")
         })?;
-        if !pem.windows(10).any(|w| w == b"-----BEGIN") {
+        if CertificateDer::pem_slice_iter(&pem).next().is_none() {
             return Err(Error::input(format!("AWS_CA_BUNDLE names `{shown}`, which holds no PEM certificate"))
                 .help("point it at a PEM file, or unset it"));
         }

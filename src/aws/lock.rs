@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use aws_sdk_ssm::types::{ParameterTier, ParameterType, Tag};
 use aws_smithy_types::timeout::TimeoutConfig;
+use gethostname::gethostname;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -74,14 +75,10 @@ impl Record {
 }
 
 fn host() -> String {
-    let file = |path| std::fs::read_to_string(path).ok();
-    let variable = |name| std::env::var(name).ok();
-    [file("/proc/sys/kernel/hostname"), file("/etc/hostname"), variable("HOSTNAME"), variable("COMPUTERNAME")]
-        .into_iter()
-        .flatten()
-        .map(|name| name.trim().to_owned())
-        .find(|name| !name.is_empty())
-        .unwrap_or_else(|| "an unnamed host".to_owned())
+    match gethostname().to_string_lossy().trim() {
+        "" => "an unnamed host".to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 /// One generation, as read from SSM.

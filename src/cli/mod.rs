@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
 
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result};
@@ -399,15 +400,8 @@ fn pair(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "write it as 90s, 5m or 1h".to_owned();
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err(wrong()),
-    };
-    number.parse::<u32>().map(|n| Duration::from_secs(u64::from(n) * seconds)).map_err(|_| wrong())
+    let length = text.parse::<SignedDuration>().ok().and_then(|length| length.try_into().ok());
+    length.ok_or_else(|| "write it as 90s, 5m or 1h".to_owned())
 }
 
 fn positive(text: &str) -> Result<f64, String> {

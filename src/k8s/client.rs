@@ -16,6 +16,8 @@ use http_body_util::BodyExt;
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::client::Body;
 use kube::config::{Config, ExecAuthCluster, Kubeconfig};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
 
 use super::apis::Apis;
@@ -399,14 +401,7 @@ fn certificates(base64: &str) -> Option<Vec<Vec<u8>>> {
 }
 
 fn pem_certificates(pem: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let pem = std::str::from_utf8(pem).ok()?;
-    let blocks = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
-    let all = blocks
-        .map(|block| {
-            let (base64, _) = block.split_once("-----END CERTIFICATE-----")?;
-            STANDARD.decode(base64.split_whitespace().collect::<String>()).ok()
-        })
-        .collect::<Option<Vec<_>>>()?;
+    let all = CertificateDer::pem_slice_iter(pem).map(|one| Some(one.ok()?.to_vec())).collect::<Option<Vec<_>>>()?;
     (!all.is_empty()).then_some(all)
 }
 

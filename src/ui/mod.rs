@@ -236,7 +236,7 @@ impl Ui {
             Format::Human => human::plan(plan, subject, kinds, self.layout()),
             Format::Json => format!("{}\n", json::plan(plan, subject, kinds, verbose.then_some(calls))),
             Format::Markdown => markdown::plan(plan, subject, kinds, verbose),
-            Format::Html => html::plan(plan, subject, kinds),
+            Format::Html => html::plan(plan, subject, kinds)?,
         })?;
         self.calls(calls);
         Ok(())
@@ -306,7 +306,7 @@ impl Ui {
                 format!("{}\n", json::report(report, plan, ending, self.options.verbose.then_some(calls)))
             }
             Format::Markdown => markdown::report(&human::report(report, plan, ending, flat)),
-            Format::Html => html::report("ringfence apply", &human::report(report, plan, ending, flat)),
+            Format::Html => html::report("ringfence apply", &human::report(report, plan, ending, flat))?,
         })?;
         self.calls(calls);
         Ok(())
@@ -320,7 +320,7 @@ impl Ui {
             Format::Human => Ok(()),
             Format::Json => self.put(&format!("{}\n", failure::json(failure))),
             Format::Markdown => self.put(&markdown::report(&flat())),
-            Format::Html => self.put(&html::report("ringfence: error", &flat())),
+            Format::Html => html::report("ringfence: error", &flat()).and_then(|page| self.put(&page)),
         };
         // Where stdout takes nothing, JSON's readers have nothing else.
         if self.options.format != Format::Json || written.is_err() {

@@ -31,6 +31,18 @@ fn they_exit_with_a_code_of_their_own() {
 }
 
 #[test]
+fn durations() {
+    let with = |length| run(&["apply", "-f", "missing.yaml", &format!("--lock-timeout={length}")]);
+    for length in ["0s", "90s", "5m", "1h", "1h 30m", "500ms"] {
+        assert!(with(length).exits(1).err.contains("missing.yaml"), "{length}");
+    }
+    for length in ["", "90", "m", "-5s", "1x", "5m ago", "1d", "99999999999999999999s"] {
+        let run = with(length).exits(64);
+        assert!(run.err.contains("write it as 90s, 5m or 1h"), "{length}: {run:?}");
+    }
+}
+
+#[test]
 fn help_and_version_are_no_errors() {
     for args in [&["--help"][..], &["--version"], &["plan", "--help"], &["help", "apply"], &["--format", "json", "-h"]]
     {
