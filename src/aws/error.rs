@@ -97,31 +97,33 @@ where
     }
 }
 
+/// Texts in the messages of errors that go away after some time: a new role or key isn't known everywhere at once.
+const NOT_YET: &[&str] = &[
+    "does not exist",
+    "Error in role params",
+    "Role could not be assumed",
+    "doesn't have the Amazon EKS Managed Policies",
+    "IAM role's policy must include",
+    "Misconfigured PodExecutionRole Trust Policy",
+    "service principals",
+    // EKS, about an access entry whose role is new (terraform-provider-aws,
+    // `internal/service/eks/access_entry.go`).
+    "invalid principal",
+    "Invalid principal",
+    "Access Denied for LogDestination",
+    "cannot be assumed",
+    "Unable to assume",
+    // EKS, about a new key, or a role whose policy is new (terraform-provider-aws 49247).
+    "Access denied to KMS key",
+    // EKS Pod Identity, after a change of a trust policy (terraform-provider-aws 41483, aws-cdk 31522).
+    "Trust policy of the role provided is invalid",
+    // CloudWatch Logs, about a new key (terraform-provider-aws 29282).
+    "KMS Key Id could not be found",
+];
+
 /// The class of a service's error code. If one code has several meanings, `message` decides. Sources of the texts:
 /// hashicorp/terraform-provider-aws `internal/service/eks` and the services' API references.
 fn class(code: &str, message: &str) -> Class {
-    let not_yet = [
-        "does not exist",
-        "Error in role params",
-        "Role could not be assumed",
-        "doesn't have the Amazon EKS Managed Policies",
-        "IAM role's policy must include",
-        "Misconfigured PodExecutionRole Trust Policy",
-        "service principals",
-        // EKS, about an access entry whose role is new (terraform-provider-aws,
-        // `internal/service/eks/access_entry.go`).
-        "invalid principal",
-        "Invalid principal",
-        "Access Denied for LogDestination",
-        "cannot be assumed",
-        "Unable to assume",
-        // EKS, about a new key, or a role whose policy is new (terraform-provider-aws 49247).
-        "Access denied to KMS key",
-        // EKS Pod Identity, after a change of a trust policy (terraform-provider-aws 41483, aws-cdk 31522).
-        "Trust policy of the role provided is invalid",
-        // CloudWatch Logs, about a new key (terraform-provider-aws 29282).
-        "KMS Key Id could not be found",
-    ];
     match code {
         // EKS uses a key with the caller's permissions. Permissions that depend on the tags of a new key may take up to
         // five minutes to take effect (KMS Developer Guide, "ABAC for AWS KMS"; cluster-api-provider-aws 2432,
@@ -194,7 +196,7 @@ fn class(code: &str, message: &str) -> Class {
         | "MalformedPolicyDocument"
         | "MalformedPolicyDocumentException"
         | "InvalidParameter"
-            if not_yet.iter().any(|text| message.contains(text)) =>
+            if NOT_YET.iter().any(|text| message.contains(text)) =>
         {
             Class::NotYet
         }

@@ -175,12 +175,12 @@ impl Objections {
 
 fn nodes(section: &str, nodes: &Nodes, found: &mut Objections) {
     let Nodes {
-        ami_family,
-        ami_id,
-        release_version,
-        fips,
-        architecture,
-        instance_types,
+        ami_family: _,
+        ami_id: _,
+        release_version: _,
+        fips: _,
+        architecture: _,
+        instance_types: _,
         capacity_type: _,
         min,
         max,
@@ -192,6 +192,36 @@ fn nodes(section: &str, nodes: &Nodes, found: &mut Objections) {
         pod_pids_limit,
         kernel_lockdown,
     } = nodes;
+    let at = |field: &str| format!("{section}.{field}");
+    image(section, nodes, found);
+    if *kernel_lockdown == KernelLockdown::None {
+        let message = "without lockdown, root on a node can change its kernel".to_owned();
+        found.weakens(Control::HostOs, &[&at("kernelLockdown")], message, "`kernelLockdown: integrity`");
+    }
+    instances(section, nodes, found);
+    if min > max {
+        let message = format!("at least {min} nodes and at most {max} can't both be");
+        found.refuse(&[&at("min"), &at("max")], message, "`min` up to `max`");
+    } else if desired < min || desired > max {
+        let message = format!("{desired} nodes to begin with is not within {min} to {max}");
+        found.refuse(
+            &[&at("desired"), &at("min"), &at("max")],
+            message,
+            &format!("`desired: {}`", (*desired).clamp(*min, *max)),
+        );
+    }
+    for (name, volume) in root_volume.iter().map(|v| ("rootVolume", v)).chain([("dataVolume", data_volume)]) {
+        volume_limits(&at(name), volume, found);
+    }
+    if pod_pids_limit.is_none() {
+        let message = "one pod could use up the node's processes".to_owned();
+        found.weakens(Control::Quota, &[&at("podPidsLimit")], message, "`podPidsLimit: 1024`");
+    }
+}
+
+/// Which image nodes start from.
+fn image(section: &str, nodes: &Nodes, found: &mut Objections) {
+    let Nodes { ami_family, ami_id, release_version, fips, .. } = nodes;
     let at = |field: &str| format!("{section}.{field}");
     if *ami_family == AmiFamily::Al2023 {
         let message = "Amazon Linux 2023 doesn't confine containers with SELinux".to_owned();
@@ -245,10 +275,12 @@ fn nodes(section: &str, nodes: &Nodes, found: &mut Objections) {
         let message = "EKS has FIPS images of Bottlerocket only".to_owned();
         found.refuse(&[&at("fips"), &at("amiFamily")], message, "`amiFamily: bottlerocket`, or `fips: false`");
     }
-    if *kernel_lockdown == KernelLockdown::None {
-        let message = "without lockdown, root on a node can change its kernel".to_owned();
-        found.weakens(Control::HostOs, &[&at("kernelLockdown")], message, "`kernelLockdown: integrity`");
-    }
+}
+
+/// Which types of instances nodes are.
+fn instances(section: &str, nodes: &Nodes, found: &mut Objections) {
+    let Nodes { architecture, instance_types, .. } = nodes;
+    let at = |field: &str| format!("{section}.{field}");
     for (i, instance_type) in instance_types.iter().enumerate() {
         let here = format!("{}.{i}", at("instanceTypes"));
         let Some((family, size)) = instance_type.split_once('.').filter(|(f, s)| is_word(f) && is_word(s)) else {
@@ -277,24 +309,6 @@ fn nodes(section: &str, nodes: &Nodes, found: &mut Objections) {
         if instance_types.iter().take(i).any(|other| other == instance_type) {
             found.refuse(&[&here], format!("{} is given twice", quote(instance_type)), "keep one of the two");
         }
-    }
-    if min > max {
-        let message = format!("at least {min} nodes and at most {max} can't both be");
-        found.refuse(&[&at("min"), &at("max")], message, "`min` up to `max`");
-    } else if desired < min || desired > max {
-        let message = format!("{desired} nodes to begin with is not within {min} to {max}");
-        found.refuse(
-            &[&at("desired"), &at("min"), &at("max")],
-            message,
-            &format!("`desired: {}`", (*desired).clamp(*min, *max)),
-        );
-    }
-    for (name, volume) in root_volume.iter().map(|v| ("rootVolume", v)).chain([("dataVolume", data_volume)]) {
-        volume_limits(&at(name), volume, found);
-    }
-    if pod_pids_limit.is_none() {
-        let message = "one pod could use up the node's processes".to_owned();
-        found.weakens(Control::Quota, &[&at("podPidsLimit")], message, "`podPidsLimit: 1024`");
     }
 }
 
