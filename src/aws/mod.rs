@@ -32,19 +32,10 @@ use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::secret;
 
+pub use crate::engine::kind::Scope;
 pub use calls::Calls;
 pub use fence::Fence;
 use wire::Wire;
-
-/// The account and region of a resource. Clients are looked up by it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Scope {
-    /// Twelve digits.
-    pub account: String,
-    pub region: String,
-    /// `aws`, `aws-cn`, `aws-us-gov` …: the second part of every ARN.
-    pub partition: String,
-}
 
 /// How to reach AWS.
 #[derive(Clone, Debug, Default)]

@@ -96,8 +96,8 @@ impl Kubeconfig {
                     .help(format!("the spec's clusters are {names}")));
             }
         }
-        let kind = session.kinds.get(eks_cluster::NAME)?;
-        let found = kind.observe(&Round::default(), &[]).await?.found;
+        let clusters = session.kinds.handlers(eks_cluster::NAME, &session.aws.scope)?;
+        let found = clusters.observe(&Round::default(), &[]).await?.found;
         let mut entries = Vec::new();
         let mut missing = Vec::new();
         for (name, prefix) in known {

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::address::Address;
 use super::error::{Error, Result};
+use super::kind::Scope;
 
 /// One resource that should exist.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -44,6 +45,9 @@ pub struct Refusal {
 #[serde(transparent)]
 pub struct Desired {
     resources: BTreeMap<Address, Resource>,
+    /// Where all of them are.
+    #[serde(skip)]
+    pub scope: Scope,
     #[serde(skip)]
     pub refusals: Vec<Refusal>,
     /// What the spec asks for and is kept otherwise, for good reason.
@@ -52,6 +56,11 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// Nothing yet, in `scope`.
+    pub fn new(scope: Scope) -> Self {
+        Self { scope, ..Self::default() }
+    }
+
     /// Adds a resource. A second one at the same address is a bug.
     pub fn insert(&mut self, resource: Resource) -> Result<()> {
         let address = resource.address.clone();

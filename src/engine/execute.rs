@@ -21,7 +21,7 @@ use super::address::Address;
 use super::clock::Clock;
 use super::error::{Class, Error, Result};
 use super::event::{Event, Events};
-use super::kind::{Found, Handle, Kind, Made, New, Registry, Status};
+use super::kind::{Connected, Found, Handle, Handlers, Kind, Made, New, Scope, Status};
 use super::plan::{Action, Plan, Step, is_known, next_token, refers_to, token, verb};
 use super::report::{Outcome, Report};
 use super::schedule::{Job, Schedule};
@@ -70,7 +70,7 @@ impl Chance {
 }
 
 pub struct Executor {
-    pub kinds: Registry,
+    pub kinds: Connected,
     pub tenancy: String,
     pub clock: Clock,
     /// Steps of each kind that make calls at a time. Those that only wait don't
@@ -98,6 +98,8 @@ fn is_closed(error: &Error) -> bool {
 
 /// What the steps of one run share.
 struct Shared {
+    /// Where all that the plan is about is.
+    scope: Scope,
     pollers: Pollers,
     slots: Arc<Slots>,
     /// By the cluster's name.
@@ -177,6 +179,7 @@ impl<'a> Run<'a> {
             outputs: plan.outputs.clone(),
             clusters: plan.steps.iter().map(|step| executor.cluster(step)).collect(),
             shared: Arc::new(Shared {
+                scope: plan.scope.clone(),
                 pollers: Pollers::default(),
                 slots: Slots::new(executor.parallelism),
                 contacts: Mutex::default(),
@@ -394,8 +397,10 @@ impl Executor {
         limit: Duration,
     ) -> Result<(String, Outputs)> {
         let kind = self.kinds.get(step.kind)?;
+        let handlers = self.kinds.handlers(step.kind, &shared.scope)?;
         let cluster = self.cluster(step);
-        let wait = Wait { executor: self, i, step, kind, shared, cluster: cluster.as_deref(), limit, ours: true };
+        let wait =
+            Wait { executor: self, i, step, kind, handlers, shared, cluster: cluster.as_deref(), limit, ours: true };
         let before = Wait { ours: false, ..wait };
         match (step.action, &step.found) {
             (Action::Create, _) => {
@@ -429,11 +434,11 @@ impl Executor {
             }
             (Action::Delete, Some(found)) => {
                 let deleting = found.status == Status::Deleting;
-                let gone = !deleting && wait.retried(|| kind.delete(found)).await?;
+                let gone = !deleting && wait.retried(|| handlers.delete(found)).await?;
                 if !gone {
                     wait.gone(found).await?;
                 }
-                wait.retried(|| kind.deleted(found)).await?;
+                wait.retried(|| handlers.deleted(found)).await?;
                 Ok((found.id.clone(), Outputs::new()))
             }
             _ => Err(Error::bug(format!("{} has nothing to be changed", step.address))),
@@ -446,7 +451,7 @@ impl Executor {
         let mut tries = Tries::default();
         loop {
             self.guard.allows()?;
-            let error = match wait.kind.create(new).await {
+            let error = match wait.handlers.create(new).await {
                 Ok(made) => return Ok(made),
                 Err(error) => error,
             };
@@ -482,7 +487,7 @@ impl Executor {
                 return Ok(Made { id: found.id, outputs: found.outputs, ready: true });
             }
             self.guard.allows()?;
-            let error = match wait.kind.update(&found, new, &changes).await {
+            let error = match wait.handlers.update(&found, new, &changes).await {
                 Ok(made) => return Ok(Made { outputs: merged(&found.outputs, made.outputs), ..made }),
                 Err(error) => error,
             };
@@ -640,6 +645,7 @@ struct Wait<'a> {
     i: usize,
     step: &'a Step,
     kind: &'a Arc<dyn Kind>,
+    handlers: &'a Arc<dyn Handlers>,
     shared: &'a Shared,
     /// The cluster that the step works inside of.
     cluster: Option<&'a str>,
@@ -781,7 +787,7 @@ impl Wait<'_> {
     async fn find(&self, handle: &Handle) -> Result<Option<Found>> {
         let mut tries = Tries { through: self.ours, ..Tries::default() };
         loop {
-            match self.shared.pollers.find(self.kind, handle).await {
+            match self.shared.pollers.find(self.kind, self.handlers, handle).await {
                 Ok(found) => {
                     self.heard();
                     return Ok(found);
@@ -866,9 +872,9 @@ struct Queue {
 }
 
 impl Pollers {
-    async fn find(&self, kind: &Arc<dyn Kind>, handle: &Handle) -> Result<Option<Found>> {
+    async fn find(&self, kind: &Arc<dyn Kind>, handlers: &Arc<dyn Handlers>, handle: &Handle) -> Result<Option<Found>> {
         if kind.finds_one_by_one() {
-            return Ok(kind.find(slice::from_ref(handle)).await?.into_iter().next().flatten());
+            return Ok(handlers.find(slice::from_ref(handle)).await?.into_iter().next().flatten());
         }
         let (sender, mut answer) = oneshot::channel();
         let leads = self.with(kind.name(), |queue| {
@@ -891,7 +897,7 @@ impl Pollers {
                 return answer.try_recv().unwrap_or_else(|_| Err(Error::bug("nobody answered")));
             }
             let handles: Vec<Handle> = batch.iter().map(|(h, _)| h.clone()).collect();
-            match kind.find(&handles).await {
+            match handlers.find(&handles).await {
                 Ok(found) => {
                     let mut found = found.into_iter();
                     for (_, answer) in batch {

@@ -1,9 +1,11 @@
-//! What the engine asks of a resource kind. A new kind is one file under
-//! `kinds/` and one line in its registry.
+//! What the engine asks of a resource kind: facts ([`Kind`]), which need no
+//! client, and calls ([`Handlers`]). A new kind is one file under `kinds/` and
+//! one line in its registry.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +17,17 @@ use tokio::sync::OnceCell;
 use super::address::Address;
 use super::error::{Error, Result};
 use super::value::Outputs;
+
+/// Where a resource lives. Handlers are looked up by it; what its parts mean is
+/// the kinds' business.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Scope {
+    /// Twelve digits.
+    pub account: String,
+    pub region: String,
+    /// `aws`, `aws-cn`, `aws-us-gov` …: the second part of every ARN.
+    pub partition: String,
+}
 
 /// How one field of a state behaves. A rule is given for a path: object keys
 /// joined with dots, `*` for any key or list element, such as `taints.*.key`.
@@ -138,11 +151,11 @@ pub struct Made {
     pub id: String,
     /// Known at once; when `ready` is false they are read when it is.
     pub outputs: Outputs,
-    /// False: [`Kind::find`] is asked until it says `Ready`.
+    /// False: [`Handlers::find`] is asked until it says `Ready`.
     pub ready: bool,
 }
 
-/// What [`Kind::find`] is asked about.
+/// What [`Handlers::find`] is asked about.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub address: Address,
@@ -223,9 +236,8 @@ impl Round {
     }
 }
 
-/// One resource kind: how to read it in bulk, make, change and delete it.
-/// Implementations hold their own clients.
-#[async_trait]
+/// What is known of one resource kind without asking anybody: the planner, the
+/// checks and the user interface need no more.
 pub trait Kind: Send + Sync {
     /// Such as `aws.vpc`; also the name in plans and schemas.
     fn name(&self) -> &'static str;
@@ -252,8 +264,9 @@ pub trait Kind: Send + Sync {
         true
     }
 
-    /// Outputs that follow from the desired state alone, such as a role's ARN.
-    fn predict(&self, _new: &New) -> Outputs {
+    /// Outputs that follow from the desired state and from where it will be,
+    /// such as a role's ARN.
+    fn predict(&self, _new: &New, _scope: &Scope) -> Outputs {
         Outputs::new()
     }
 
@@ -354,6 +367,17 @@ pub trait Kind: Send + Sync {
         false
     }
 
+    /// True where [`find`](Handlers::find) costs a call for each all the same: then
+    /// each is asked for by itself, and trouble with one isn't the others'.
+    fn finds_one_by_one(&self) -> bool {
+        false
+    }
+}
+
+/// The calls of one resource kind in one scope: how to read it in bulk, make,
+/// change and delete it. Implementations hold their own clients.
+#[async_trait]
+pub trait Handlers: Send + Sync {
     /// Everything of this kind that carries the tenancy's tags, in as few
     /// calls as the API allows, whether wanted or not; and what stands under a
     /// wanted name without them.
@@ -364,19 +388,13 @@ pub trait Kind: Send + Sync {
     /// by `handle.address` when `handle.id` is empty.
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>>;
 
-    /// True where [`find`](Kind::find) costs a call for each all the same: then
-    /// each is asked for by itself, and trouble with one isn't the others'.
-    fn finds_one_by_one(&self) -> bool {
-        false
-    }
-
     async fn create(&self, new: &New) -> Result<Made>;
 
     /// Brings `from` to `to`. `changes` says what differs.
     async fn update(&self, from: &Found, to: &New, changes: &[Change]) -> Result<Made>;
 
     /// Deletes; absent already is success. True if it is gone at once, false
-    /// if [`Kind::find`] is to be asked until it is.
+    /// if [`Handlers::find`] is to be asked until it is.
     async fn delete(&self, found: &Found) -> Result<bool>;
 
     /// Clears up what the service leaves behind for `found`, which is gone by
@@ -386,13 +404,13 @@ pub trait Kind: Send + Sync {
     }
 }
 
-/// All kinds by name.
+/// All kinds by name. Planning needs no more.
 #[derive(Clone, Default)]
 pub struct Registry(BTreeMap<&'static str, Arc<dyn Kind>>);
 
 impl Registry {
-    pub fn add(&mut self, kind: impl Kind + 'static) {
-        self.0.insert(kind.name(), Arc::new(kind));
+    pub fn add(&mut self, kind: Arc<dyn Kind>) {
+        self.0.insert(kind.name(), kind);
     }
 
     pub fn get(&self, name: &str) -> Result<&Arc<dyn Kind>> {
@@ -401,5 +419,40 @@ impl Registry {
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Kind>> {
         self.0.values()
+    }
+}
+
+/// All kinds, with their handlers in each scope. It stands for its
+/// [`Registry`] where only that is asked for.
+#[derive(Clone, Default)]
+pub struct Connected {
+    kinds: Registry,
+    handlers: BTreeMap<(Scope, &'static str), Arc<dyn Handlers>>,
+}
+
+impl Connected {
+    pub fn add(&mut self, scope: &Scope, kind: Arc<dyn Kind>, handlers: Arc<dyn Handlers>) {
+        self.handlers.insert((scope.clone(), kind.name()), handlers);
+        self.kinds.add(kind);
+    }
+
+    /// The handlers of the kind `name` for what is in `scope`.
+    pub fn handlers(&self, name: &'static str, scope: &Scope) -> Result<&Arc<dyn Handlers>> {
+        self.handlers.get(&(scope.clone(), name)).ok_or_else(|| {
+            Error::bug(format!("nothing handles `{name}` in account {}, {}", scope.account, scope.region))
+        })
+    }
+
+    /// Every kind, with its handlers in every scope.
+    pub fn all(&self) -> impl Iterator<Item = (&Arc<dyn Kind>, &Arc<dyn Handlers>)> {
+        self.handlers.iter().filter_map(|((_, name), handlers)| Some((self.kinds.get(name).ok()?, handlers)))
+    }
+}
+
+impl Deref for Connected {
+    type Target = Registry;
+
+    fn deref(&self) -> &Registry {
+        &self.kinds
     }
 }

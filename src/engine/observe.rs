@@ -9,7 +9,7 @@ use futures::future::join_all;
 use super::address::Address;
 use super::desired::Desired;
 use super::error::Error;
-use super::kind::{Foreign, Found, New, Observation, Registry, Round, Status, Stuck, Unread, Wanted};
+use super::kind::{Connected, Foreign, Found, New, Observation, Registry, Round, Status, Stuck, Unread, Wanted};
 use super::value::{Outputs, resolve};
 
 /// Everything that was read. An address that isn't here is absent only if its
@@ -83,21 +83,21 @@ impl Observed {
 /// Reads all kinds. `known` holds what was read already in this round, by
 /// kind; `in_cluster` false leaves the clusters' insides alone.
 pub async fn observe(
-    kinds: &Registry,
+    kinds: &Connected,
     desired: &Desired,
     round: &Round,
     known: BTreeMap<&'static str, Observation>,
     in_cluster: bool,
 ) -> Observed {
     let mut observed = Observed::default();
-    let missing: Vec<_> = kinds.iter().filter(|k| !k.in_cluster() && !known.contains_key(k.name())).collect();
+    let missing: Vec<_> = kinds.all().filter(|(k, _)| !k.in_cluster() && !known.contains_key(k.name())).collect();
     for (name, observation) in known {
         observed.add(name, observation);
     }
     let predicted = predicted(kinds, desired);
-    let reads = missing.into_iter().map(|kind| {
+    let reads = missing.into_iter().map(|(kind, handlers)| {
         let wanted = wanted(desired, kind.name(), &predicted);
-        async move { (kind.name(), kind.observe(round, &wanted).await) }
+        async move { (kind.name(), handlers.observe(round, &wanted).await) }
     });
     for (name, result) in join_all(reads).await {
         take(&mut observed, name, result);
@@ -105,8 +105,8 @@ pub async fn observe(
     if in_cluster {
         let mut outputs = predicted;
         outputs.extend(observed.outputs());
-        for kind in kinds.iter().filter(|k| k.in_cluster()) {
-            let result = kind.observe(round, &wanted(desired, kind.name(), &outputs)).await;
+        for (kind, handlers) in kinds.all().filter(|(k, _)| k.in_cluster()) {
+            let result = handlers.observe(round, &wanted(desired, kind.name(), &outputs)).await;
             take(&mut observed, kind.name(), result);
         }
     }
@@ -129,7 +129,7 @@ fn predicted(kinds: &Registry, desired: &Desired) -> BTreeMap<Address, Outputs> 
         .filter_map(|r| {
             let kind = kinds.get(r.kind).ok()?;
             let new = New { address: r.address.clone(), generation: 1, state: r.state.clone(), token: String::new() };
-            Some((r.address.clone(), kind.predict(&new)))
+            Some((r.address.clone(), kind.predict(&new, &desired.scope)))
         })
         .collect()
 }

@@ -15,7 +15,7 @@ use super::diff;
 use super::drift::Drift;
 use super::error::{Class, Error, Result};
 use super::graph;
-use super::kind::{Change, Found, Kind, New, Registry, Repair, Rule, Status, Verb};
+use super::kind::{Change, Found, Kind, New, Registry, Repair, Rule, Scope, Status, Verb};
 use super::lint::{self, Lint, Taken};
 use super::observe::Observed;
 use super::value::{Outputs, has_references, references, resolve, walk};
@@ -157,6 +157,9 @@ pub struct Plan {
     /// Outputs of what exists: the executor starts from them.
     #[serde(skip)]
     pub outputs: BTreeMap<Address, Outputs>,
+    /// Where all of its resources are.
+    #[serde(skip)]
+    pub scope: Scope,
     /// Of what differs by somebody's hand, what isn't a change: set by
     /// [`super::drift::of`] alone.
     #[serde(skip)]
@@ -242,6 +245,7 @@ fn draft(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Poli
         format!("{cluster}: this step brings APIs that the cluster doesn't serve yet ({apis}); their objects are made after it")
     }));
     plan.outputs = observed.outputs();
+    plan.scope = desired.scope.clone();
     order(plan)
 }
 
@@ -859,7 +863,7 @@ impl<'a> Planner<'a> {
         // replaced resource must not be taken for the new one's. Where the old
         // one goes first, even the same name means another.
         let beside = !replaces || kind.create_before_destroy();
-        let outputs = if beside { kind.predict(&new) } else { Outputs::new() };
+        let outputs = if beside { kind.predict(&new, &self.desired.scope) } else { Outputs::new() };
         self.outputs.insert(resource.address.clone(), outputs);
         self.push(resource, kind, Action::Create, generation, state, reason, None, vec![]);
         if let Some(step) = self.plan.steps.last_mut() {
@@ -886,7 +890,7 @@ impl<'a> Planner<'a> {
             outputs.retain(|name, _| !moving.contains(&name.as_str()));
             if let Some(state) = self.plan.steps.last().and_then(|s| s.state.clone()).filter(|_| !moving.is_empty()) {
                 let new = New { address: resource.address.clone(), generation, state, token: String::new() };
-                outputs.extend(kind.predict(&new));
+                outputs.extend(kind.predict(&new, &self.desired.scope));
             }
         }
     }

@@ -79,7 +79,6 @@ impl Toy {
     }
 }
 
-#[async_trait]
 impl Kind for Toy {
     fn name(&self) -> &'static str {
         self.name
@@ -115,13 +114,17 @@ impl Kind for Toy {
             state
         })
     }
+    fn finds_one_by_one(&self) -> bool {
+        self.one_by_one
+    }
+}
+
+#[async_trait]
+impl Handlers for Toy {
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         let cloud = self.cloud.lock().unwrap();
         let found = cloud.items.iter().filter(|(_, i)| i.kind == self.name).map(|(id, i)| self.found(id, i)).collect();
         Ok(Observation { found, ..Observation::default() })
-    }
-    fn finds_one_by_one(&self) -> bool {
-        self.one_by_one
     }
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         let mut cloud = self.cloud.lock().unwrap();
@@ -225,25 +228,30 @@ impl Kind for Toy {
 
 struct World {
     cloud: Arc<Mutex<Cloud>>,
-    kinds: Registry,
+    kinds: Connected,
 }
 
 impl World {
     fn new() -> Self {
         let cloud = Arc::new(Mutex::new(Cloud::default()));
-        let mut kinds = Registry::default();
+        let mut kinds = Connected::default();
         let toy = |name, side_by_side, foundation, keeps| {
             let one_by_one = name == "toy.each";
             let (gate, pods) = (name == "toy.gate", name == "toy.pods");
             Toy { name, cloud: cloud.clone(), side_by_side, foundation, keeps, one_by_one, gate, pods }
         };
-        kinds.add(toy("toy.net", false, true, false));
-        kinds.add(toy("toy.box", false, false, false));
-        kinds.add(toy("toy.twin", true, false, false));
-        kinds.add(toy("toy.log", false, false, true));
-        kinds.add(toy("toy.each", false, false, false));
-        kinds.add(toy("toy.gate", false, false, false));
-        kinds.add(toy("toy.pods", true, false, false));
+        for toy in [
+            toy("toy.net", false, true, false),
+            toy("toy.box", false, false, false),
+            toy("toy.twin", true, false, false),
+            toy("toy.log", false, false, true),
+            toy("toy.each", false, false, false),
+            toy("toy.gate", false, false, false),
+            toy("toy.pods", true, false, false),
+        ] {
+            let toy = Arc::new(toy);
+            kinds.add(&Scope::default(), toy.clone(), toy);
+        }
         Self { cloud, kinds }
     }
 

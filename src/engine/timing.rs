@@ -35,7 +35,6 @@ struct Timed {
     closed: Option<(&'static str, Class)>,
 }
 
-#[async_trait]
 impl Kind for Timed {
     fn name(&self) -> &'static str {
         self.name
@@ -49,6 +48,10 @@ impl Kind for Timed {
     fn finds_one_by_one(&self) -> bool {
         true
     }
+}
+
+#[async_trait]
+impl Handlers for Timed {
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         Ok(Observation::default())
     }
@@ -138,7 +141,7 @@ impl World {
 
     fn execute(&self, steps: Vec<Step>) -> Told {
         let clock = self.hand.clock();
-        let mut kinds = Registry::default();
+        let mut kinds = Connected::default();
         for (name, seconds, in_cluster) in [
             ("quick", 1, false),
             ("net", 2, false),
@@ -150,7 +153,8 @@ impl World {
             ("slow-object", 200, true),
         ] {
             let (ready, closed) = (Mutex::default(), self.closed);
-            kinds.add(Timed { name, seconds, in_cluster, clock: clock.clone(), ready, closed });
+            let timed = Arc::new(Timed { name, seconds, in_cluster, clock: clock.clone(), ready, closed });
+            kinds.add(&Scope::default(), timed.clone(), timed);
         }
         let (events, mut listener) = mpsc::unbounded_channel();
         let first = self.stops.first().filter(|(at, _)| *at == 0).map(|(_, stop)| *stop);

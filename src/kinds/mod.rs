@@ -1,4 +1,4 @@
-//! Resource kinds. A new kind is one file and one line in [`registry`].
+//! Resource kinds. A new kind is one file and one line in [`all`].
 
 pub mod aws;
 pub mod k8s;
@@ -6,38 +6,63 @@ pub mod k8s;
 use std::sync::Arc;
 
 use crate::aws::Aws;
-use crate::engine::kind::Registry;
+use crate::engine::kind::{Connected, Handlers, Kind, Registry};
 use crate::k8s::Clusters;
 
-/// All kinds, on these clients.
-pub fn registry(clients: &Arc<Aws>, clusters: &Arc<Clusters>) -> Registry {
+/// What the calls of all kinds in one scope are made with.
+pub struct Clients {
+    pub aws: Arc<Aws>,
+    pub clusters: Arc<Clusters>,
+}
+
+/// What the file of a kind gives beside what the engine asks.
+pub trait ResourceKind: Kind {
+    /// The calls, made with these clients.
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers>;
+}
+
+/// One line for each kind.
+pub fn all() -> Vec<Arc<dyn ResourceKind>> {
+    vec![
+        Arc::new(aws::vpc::Vpc),
+        Arc::new(aws::subnet::Subnet),
+        Arc::new(aws::internet_gateway::InternetGateway),
+        Arc::new(aws::elastic_ip::ElasticIp),
+        Arc::new(aws::nat_gateway::NatGateway),
+        Arc::new(aws::route_table::RouteTable),
+        Arc::new(aws::vpc_endpoint::VpcEndpoint),
+        Arc::new(aws::security_group::SecurityGroup),
+        Arc::new(aws::flow_log::FlowLog),
+        Arc::new(aws::kms_key::KmsKey),
+        Arc::new(aws::log_group::LogGroup),
+        Arc::new(aws::iam_role::IamRole),
+        Arc::new(aws::service_linked_role::ServiceLinkedRole),
+        Arc::new(aws::oidc_provider::OidcProvider),
+        Arc::new(aws::eks_cluster::EksCluster),
+        Arc::new(aws::access_entry::AccessEntry),
+        Arc::new(aws::eks_addon::EksAddon),
+        Arc::new(aws::pod_identity::PodIdentity),
+        Arc::new(aws::launch_template::LaunchTemplate),
+        Arc::new(aws::fargate_profile::FargateProfile),
+        Arc::new(aws::node_group::NodeGroup),
+        Arc::new(k8s::manifest::Manifest),
+    ]
+}
+
+/// All kinds, without clients: enough to plan.
+pub fn facts() -> Registry {
     let mut kinds = Registry::default();
-    macro_rules! aws {
-        ($($file:ident::$kind:ident),+ $(,)?) => { $(kinds.add(aws::$file::$kind::new(clients.clone()));)+ };
+    all().into_iter().for_each(|kind| kinds.add(kind));
+    kinds
+}
+
+/// All kinds, with their calls in the scope of these clients.
+pub fn registry(aws: &Arc<Aws>, clusters: &Arc<Clusters>) -> Connected {
+    let clients = Clients { aws: aws.clone(), clusters: clusters.clone() };
+    let mut kinds = Connected::default();
+    for kind in all() {
+        let handlers = kind.handlers(&clients);
+        kinds.add(&clients.aws.scope, kind, handlers);
     }
-    aws!(
-        vpc::Vpc,
-        subnet::Subnet,
-        internet_gateway::InternetGateway,
-        elastic_ip::ElasticIp,
-        nat_gateway::NatGateway,
-        route_table::RouteTable,
-        vpc_endpoint::VpcEndpoint,
-        security_group::SecurityGroup,
-        flow_log::FlowLog,
-        kms_key::KmsKey,
-        log_group::LogGroup,
-        iam_role::IamRole,
-        service_linked_role::ServiceLinkedRole,
-        oidc_provider::OidcProvider,
-        eks_cluster::EksCluster,
-        access_entry::AccessEntry,
-        eks_addon::EksAddon,
-        pod_identity::PodIdentity,
-        launch_template::LaunchTemplate,
-        fargate_profile::FargateProfile,
-    );
-    kinds.add(aws::node_group::NodeGroup::new(clients.clone(), clusters.clone()));
-    kinds.add(k8s::manifest::Manifest::new(clients.clone(), clusters.clone()));
     kinds
 }

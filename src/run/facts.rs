@@ -30,7 +30,7 @@ impl Session {
     }
 
     async fn decisions(&self, name: &'static str, round: &Round) -> Result<Observation> {
-        self.kinds.get(name)?.observe(round, &[]).await.map_err(|e| unreadable(name, e))
+        self.kinds.handlers(name, &self.aws.scope)?.observe(round, &[]).await.map_err(|e| unreadable(name, e))
     }
 
     pub(super) async fn facts(
@@ -141,7 +141,7 @@ impl Session {
         if moving.is_empty() {
             return Ok(());
         }
-        let groups = self.kinds.get(node_group::NAME)?.observe(round, &[]).await;
+        let groups = self.kinds.handlers(node_group::NAME, &self.aws.scope)?.observe(round, &[]).await;
         for one in groups.map_err(|e| unreadable(node_group::NAME, e))?.found {
             let version = text(&one.state, "version").and_then(KubernetesVersion::parse);
             if let (Some(cluster), Some(version)) = (text(&one.state, "cluster"), version) {

@@ -17,7 +17,7 @@ use crate::engine::address::{Address, Owner};
 use crate::engine::clock::Clock;
 use crate::engine::desired::Desired;
 use crate::engine::error::{Class, Error, Result};
-use crate::engine::kind::{Registry, Round};
+use crate::engine::kind::{Connected, Round};
 use crate::engine::observe::{self, Observed};
 use crate::engine::plan::{self, Plan, Policy};
 use crate::k8s::Clusters;
@@ -53,7 +53,7 @@ pub struct Options {
 pub struct Session {
     pub spec: Spec,
     pub aws: Arc<Aws>,
-    pub kinds: Registry,
+    pub kinds: Connected,
     clusters: Arc<Clusters>,
     templates: Templates,
     in_cluster: bool,

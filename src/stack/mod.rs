@@ -26,6 +26,7 @@ use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
 use crate::engine::desired::{Desired, Resource};
 use crate::engine::error::{Result, untyped};
+use crate::engine::kind::Scope;
 use crate::engine::value::reference;
 use crate::kinds::aws::policy;
 use crate::spec::names::Names;
@@ -126,6 +127,11 @@ pub struct Offer {
 }
 
 impl Facts {
+    /// Where everything of `spec` is.
+    fn scope(&self, spec: &Spec) -> Scope {
+        Scope { account: self.account.clone(), region: spec.region.clone(), partition: self.partition.clone() }
+    }
+
     /// The version that a cluster has after this run.
     pub fn next_version(&self, spec: &Spec, cluster: &ClusterOf<'_>) -> KubernetesVersion {
         let (address, name) = (prefix(cluster.owner).join("cluster"), Names::new(spec).cluster(cluster.owner));
@@ -182,7 +188,7 @@ fn build_and(spec: &Spec, facts: &Facts, templates: &Templates, then: impl Fn(&m
         templates,
         names: Names::new(spec),
         tenants,
-        desired: Desired::default(),
+        desired: Desired::new(facts.scope(spec)),
         sources: BTreeMap::new(),
     };
     let blocks = network::blocks(spec, facts)?;

@@ -6,7 +6,6 @@ use std::io::{self, Cursor, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -78,7 +77,6 @@ fn screen() -> Terminal {
 
 struct Keys;
 
-#[async_trait]
 impl Kind for Keys {
     fn name(&self) -> &'static str {
         "aws.secretive"
@@ -86,26 +84,11 @@ impl Kind for Keys {
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[("password", Rule::Secret)]
     }
-    async fn observe(&self, _: &Round, _: &[Wanted]) -> crate::engine::error::Result<Observation> {
-        Ok(Observation::default())
-    }
-    async fn find(&self, _: &[Handle]) -> crate::engine::error::Result<Vec<Option<Found>>> {
-        Ok(vec![])
-    }
-    async fn create(&self, _: &New) -> crate::engine::error::Result<Made> {
-        Ok(Made::default())
-    }
-    async fn update(&self, _: &Found, _: &New, _: &[Change]) -> crate::engine::error::Result<Made> {
-        Ok(Made::default())
-    }
-    async fn delete(&self, _: &Found) -> crate::engine::error::Result<bool> {
-        Ok(true)
-    }
 }
 
 fn kinds() -> Registry {
     let mut kinds = Registry::default();
-    kinds.add(Keys);
+    kinds.add(Arc::new(Keys));
     kinds
 }
 

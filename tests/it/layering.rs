@@ -4,6 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ringfence::engine::clock::Clock;
+use ringfence::engine::observe::Observed;
+use ringfence::engine::plan::{Policy, plan};
+use ringfence::kinds;
+use ringfence::spec::{self, LoadOptions};
+use ringfence::stack::{self, Facts};
+use ringfence::template::Templates;
+
 /// Each module and what it may import.
 const LAYERS: &[(&str, &[&str])] = &[
     ("files", &[]),
@@ -131,4 +139,46 @@ fn the_aws_sdk_is_named_in_two_places_only() {
         let text = fs::read_to_string(&file).expect("a source file");
         assert!(!text.contains("aws_sdk_"), "{} names an AWS SDK crate", file.display());
     }
+}
+
+/// Whoever decides or shows has facts of kinds alone; whoever reads or carries
+/// out has their calls.
+#[test]
+fn planner_and_interface_have_no_clients() {
+    for file in ["engine/plan", "engine/lint", "engine/drift", "engine/graph", "engine/diff", "stack", "ui"] {
+        for source in sources(&src().join(file)) {
+            let text = fs::read_to_string(&source).expect("a source file");
+            let calls = ["Handlers", "Connected"].into_iter().find(|word| text.contains(word));
+            assert_eq!(calls, None, "{} has more than facts", source.display());
+        }
+    }
+}
+
+#[test]
+fn planning_needs_no_client() {
+    let text = include_str!("../../examples/three-tiers/tenancy.yaml");
+    let options = LoadOptions { profiles_dir: None, today: Clock::today() };
+    let spec = spec::load(Path::new("tenancy.yaml"), text, &options).expect("a spec");
+    let desired = stack::build(&spec, &Facts::assumed(&spec), &Templates::load(None).expect("templates"));
+    let desired = desired.expect("what should exist");
+    let kinds = kinds::facts();
+    let plan = plan(&desired, &Observed::default(), &kinds, &Policy::default()).expect("a plan");
+    assert!(plan.blocked.is_empty(), "{:?}", plan.blocked);
+    assert_eq!(plan.summary().add, desired.len());
+}
+
+/// A new kind is one file and one line.
+#[test]
+fn every_kind_is_a_file_and_a_line() {
+    let list = fs::read_to_string(src().join("kinds/mod.rs")).expect("the list of kinds");
+    let mut kinds = 0;
+    for file in sources(&src().join("kinds")) {
+        let text = fs::read_to_string(&file).expect("a source file");
+        for name in text.lines().filter_map(|line| line.strip_prefix("impl Kind for ")?.strip_suffix(" {")) {
+            assert!(text.contains(&format!("pub struct {name};\n")), "{}: {name} holds something", file.display());
+            assert!(list.contains(&format!("::{name}),\n")), "{}: {name} isn't in kinds::all", file.display());
+            kinds += 1;
+        }
+    }
+    assert_eq!(kinds::facts().iter().count(), kinds);
 }

@@ -16,11 +16,11 @@ use ringfence::engine::execute::{Chance, Executor, Stop};
 use ringfence::engine::kind::*;
 use ringfence::engine::plan::{Plan, Policy};
 use ringfence::engine::value::{Outputs, references};
+use ringfence::kinds;
 use ringfence::run::Session;
 use ringfence::sandbox::{Options, Server};
 use ringfence::spec::{self, LoadOptions};
 use ringfence::template::Templates;
-use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use crate::support::{ACCOUNT, REGION};
@@ -30,7 +30,7 @@ const CALL: Duration = Duration::from_secs(1);
 
 /// A kind like `kind` that only takes the time.
 struct Timed {
-    kind: Arc<dyn Kind>,
+    pace: Pace,
     clock: Clock,
     /// Outputs by address, for references of other resources.
     outputs: BTreeMap<String, Outputs>,
@@ -38,22 +38,7 @@ struct Timed {
 }
 
 #[async_trait]
-impl Kind for Timed {
-    fn name(&self) -> &'static str {
-        self.kind.name()
-    }
-    fn lane(&self, state: &Value) -> Option<String> {
-        self.kind.lane(state)
-    }
-    fn pace(&self, verb: Verb) -> Pace {
-        self.kind.pace(verb)
-    }
-    fn in_cluster(&self) -> bool {
-        self.kind.in_cluster()
-    }
-    fn finds_one_by_one(&self) -> bool {
-        self.kind.finds_one_by_one()
-    }
+impl Handlers for Timed {
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         Err(Error::bug("nothing is read here"))
     }
@@ -75,7 +60,7 @@ impl Kind for Timed {
     }
     async fn create(&self, new: &New) -> Result<Made> {
         self.clock.sleep(CALL).await;
-        let left = self.pace(Verb::Create).expected.saturating_sub(CALL);
+        let left = self.pace.expected.saturating_sub(CALL);
         self.ready.lock().unwrap().insert(new.address.to_string(), self.clock.elapsed() + left);
         let outputs = self.outputs.get(new.address.as_str()).cloned().unwrap_or_default();
         Ok(Made { id: new.address.to_string(), outputs, ready: left.is_zero() })
@@ -108,7 +93,7 @@ spec:
 }
 
 /// The plan for this number of silos in an empty account, and the real kinds.
-async fn planned(silos: usize) -> (Registry, Plan) {
+async fn planned(silos: usize) -> Plan {
     let server = Server::start(Options::default(), ([127, 0, 0, 1], 0).into()).unwrap();
     let options = LoadOptions { profiles_dir: None, today: Clock::today() };
     let spec = spec::load(Path::new("tenancy.yaml"), &spec(silos), &options).unwrap();
@@ -118,7 +103,7 @@ async fn planned(silos: usize) -> (Registry, Plan) {
     let session = Session::on(spec, aws, BTreeMap::new(), Templates::load(None).unwrap());
     let (_, plan) = session.plan(&Policy::default(), false).await.unwrap();
     assert!(plan.blocked.is_empty(), "{:?}", plan.blocked);
-    (session.kinds.clone(), plan)
+    plan
 }
 
 /// The longest chain of dependent steps, by their expected durations.
@@ -139,10 +124,10 @@ fn took(kinds: &Registry, plan: &Plan) -> (Duration, Duration) {
         let value = format!("{address}.{name}");
         outputs.entry(address.to_string()).or_default().insert(name, value);
     }
-    let mut timed = Registry::default();
+    let mut timed = Connected::default();
     for kind in kinds.iter() {
-        let (kind, clock, ready) = (kind.clone(), hand.clock(), Mutex::default());
-        timed.add(Timed { kind, clock, outputs: outputs.clone(), ready });
+        let (pace, clock, ready) = (kind.pace(Verb::Create), hand.clock(), Mutex::default());
+        timed.add(&plan.scope, kind.clone(), Arc::new(Timed { pace, clock, outputs: outputs.clone(), ready }));
     }
     let (events, mut listener) = mpsc::unbounded_channel();
     let (_stopper, stop) = watch::channel(Stop::No);
@@ -168,7 +153,7 @@ fn took(kinds: &Registry, plan: &Plan) -> (Duration, Duration) {
 async fn many_silos_take_as_long_as_one() {
     let mut alone = None;
     for silos in [1, 10, 50] {
-        let (kinds, plan) = planned(silos).await;
+        let (kinds, plan) = (kinds::facts(), planned(silos).await);
         let chain = chain(&kinds, &plan).as_secs_f64();
         assert_eq!(*alone.get_or_insert(chain), chain, "silos don't wait for each other");
         let (took, foretold) = took(&kinds, &plan);

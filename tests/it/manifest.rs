@@ -13,11 +13,11 @@ use ringfence::engine::address::Address;
 use ringfence::engine::clock::Clock;
 use ringfence::engine::diff;
 use ringfence::engine::error::Class;
-use ringfence::engine::kind::{Change, Found, Handle, Kind, New, Observation, Round, Status, Unread, Wanted};
+use ringfence::engine::kind::{Change, Found, Handle, Handlers, Kind, New, Observation, Round, Status, Unread, Wanted};
 use ringfence::engine::value::reference;
 use ringfence::k8s::client::Call;
 use ringfence::k8s::{Clusters, Target};
-use ringfence::kinds::k8s::manifest::{Manifest, State, own};
+use ringfence::kinds::k8s::manifest::{Manifest, ManifestHandlers, State, own};
 use ringfence::sandbox::{Options, Server};
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ use crate::support;
 pub struct Ground {
     pub aws: Arc<Aws>,
     pub clusters: Arc<Clusters>,
-    pub kind: Manifest,
+    pub kind: ManifestHandlers,
     pub cluster: String,
     pub endpoint: String,
     pub tenant: String,
@@ -38,7 +38,7 @@ impl Ground {
         static TENANTS: AtomicUsize = AtomicUsize::new(1);
         let clusters = Arc::new(clusters);
         Self {
-            kind: Manifest::new(aws.clone(), clusters.clone()),
+            kind: ManifestHandlers::new(aws.clone(), clusters.clone()),
             aws,
             clusters,
             cluster: cluster.to_owned(),
@@ -114,7 +114,7 @@ impl Ground {
         let seen = self.observe(&[&self.the_namespace(), wanted]).await;
         let found = seen.found.into_iter().find(|f| f.address == wanted.address);
         let found = found.unwrap_or_else(|| panic!("{} isn't found", wanted.address));
-        let changes = diff::changes(&wanted.state, &found.state, self.kind.rules());
+        let changes = diff::changes(&wanted.state, &found.state, Manifest.rules());
         (found, changes)
     }
 
@@ -193,7 +193,7 @@ pub async fn objects_are_made_read_changed_and_deleted(ground: &Ground) {
     assert_eq!(seen.found.len(), 3, "{:?}", seen.found);
     for found in &seen.found {
         let wanted = [&namespace, &config, &policy].into_iter().find(|w| w.address == found.address).unwrap();
-        assert_eq!(diff::changes(&wanted.state, &found.state, ground.kind.rules()), []);
+        assert_eq!(diff::changes(&wanted.state, &found.state, Manifest.rules()), []);
         assert_eq!((found.generation, &found.status), (1, &Status::Ready));
     }
     assert_eq!(ground.count("k8s:dry-run"), dry, "what is as it was applied is known from the lists");

@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::eks::{adopted, gather, is_of_nodes, live, optional, retag, tag_map, tags_of};
-use super::fargate_profile::FargateProfile;
+use super::fargate_profile::FargateProfileHandlers;
 use super::foreign::claim;
 use super::iam_role::{self, roles};
 use super::node_group;
@@ -21,9 +21,10 @@ use crate::aws::tags;
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
 };
 use crate::engine::value::Outputs;
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.access-entry";
 
@@ -81,11 +82,13 @@ pub fn is_named_ours(tenancy: &str, region: &str, principal: &str) -> bool {
     name_in(principal).starts_with(&prefix)
 }
 
-pub struct AccessEntry {
+pub struct AccessEntry;
+
+pub struct AccessEntryHandlers {
     aws: Arc<Aws>,
 }
 
-impl AccessEntry {
+impl AccessEntryHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -203,7 +206,7 @@ impl AccessEntry {
 
     /// Clusters, each with a role that nodes of it have.
     async fn roles_of_nodes(&self, round: &Round) -> Result<BTreeSet<(String, String)>> {
-        let profiles = FargateProfile::new(self.aws.clone());
+        let profiles = FargateProfileHandlers::new(self.aws.clone());
         let (groups, profiles) = futures::try_join!(node_group::all(&self.aws, round), profiles.all(round))?;
         let groups = groups.iter().map(|(_, group)| (group.cluster_name(), group.node_role()));
         let profiles = profiles.iter().map(|profile| (profile.cluster_name(), profile.pod_execution_role_arn()));
@@ -226,7 +229,6 @@ impl AccessEntry {
     }
 }
 
-#[async_trait]
 impl Kind for AccessEntry {
     fn name(&self) -> &'static str {
         NAME
@@ -256,6 +258,19 @@ impl Kind for AccessEntry {
         Pace::secs(3, 180)
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+}
+
+impl ResourceKind for AccessEntry {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(AccessEntryHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for AccessEntryHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let mut named = BTreeMap::new();
         for Wanted { address, state } in wanted {
@@ -289,10 +304,6 @@ impl Kind for AccessEntry {
             self.read(&cluster, &principal, (&address, 1), made, left_over).await
         });
         Ok(Observation { found: found.await?.into_iter().flatten().collect(), ..Observation::default() })
-    }
-
-    fn finds_one_by_one(&self) -> bool {
-        true
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {

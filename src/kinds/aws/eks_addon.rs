@@ -15,9 +15,10 @@ use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::engine::error::{Class, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
 use crate::engine::value::Outputs;
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.eks-addon";
 
@@ -40,11 +41,13 @@ pub struct State {
 /// Role ARNs by service account.
 type Roles = BTreeMap<String, String>;
 
-pub struct EksAddon {
+pub struct EksAddon;
+
+pub struct EksAddonHandlers {
     aws: Arc<Aws>,
 }
 
-impl EksAddon {
+impl EksAddonHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -129,7 +132,6 @@ impl EksAddon {
     }
 }
 
-#[async_trait]
 impl Kind for EksAddon {
     fn name(&self) -> &'static str {
         NAME
@@ -161,6 +163,19 @@ impl Kind for EksAddon {
         }
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+}
+
+impl ResourceKind for EksAddon {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(EksAddonHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for EksAddonHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let mut named = BTreeMap::new();
         for Wanted { address, state } in wanted {
@@ -184,10 +199,6 @@ impl Kind for EksAddon {
             }
         }
         Ok(seen)
-    }
-
-    fn finds_one_by_one(&self) -> bool {
-        true
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {

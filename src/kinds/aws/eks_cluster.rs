@@ -20,9 +20,11 @@ use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Scope, Status, Verb,
+    Wanted,
 };
 use crate::engine::value::Outputs;
+use crate::kinds::{Clients, ResourceKind};
 use crate::version::KubernetesVersion;
 
 pub const NAME: &str = "aws.eks-cluster";
@@ -61,11 +63,13 @@ pub struct State {
     pub tags: BTreeMap<String, String>,
 }
 
-pub struct EksCluster {
+pub struct EksCluster;
+
+pub struct EksClusterHandlers {
     aws: Arc<Aws>,
 }
 
-impl EksCluster {
+impl EksClusterHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -85,11 +89,6 @@ impl EksCluster {
         // An update of the cluster is over some time.
         let class = if held.is_empty() { Class::Conflict } else { Class::Held };
         Ok(Error { class, ..holders(error, held) })
-    }
-
-    fn arn(&self, name: &str) -> String {
-        let scope = &self.aws.scope;
-        format!("arn:{}:eks:{}:{}:cluster/{name}", scope.partition, scope.region, scope.account)
     }
 
     fn found(&self, cluster: &Cluster) -> Result<Option<Found>> {
@@ -188,7 +187,10 @@ impl EksCluster {
     }
 }
 
-#[async_trait]
+fn arn(scope: &Scope, name: &str) -> String {
+    format!("arn:{}:eks:{}:{}:cluster/{name}", scope.partition, scope.region, scope.account)
+}
+
 impl Kind for EksCluster {
     fn name(&self) -> &'static str {
         NAME
@@ -242,11 +244,11 @@ impl Kind for EksCluster {
         typed::<State>(state).ok().map(|s| format!("eks:{}", s.name))
     }
 
-    fn predict(&self, new: &New) -> Outputs {
+    fn predict(&self, new: &New, scope: &Scope) -> Outputs {
         let Ok(State { name, version, .. }) = typed(&new.state) else {
             return Outputs::new();
         };
-        [("arn", self.arn(&name)), ("name", name), ("version", version)]
+        [("arn", arn(scope, &name)), ("name", name), ("version", version)]
             .map(|(output, value)| (output.to_owned(), value))
             .into()
     }
@@ -278,6 +280,19 @@ impl Kind for EksCluster {
         Repair::Replace
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+}
+
+impl ResourceKind for EksCluster {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(EksClusterHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for EksClusterHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let all = clusters(&self.aws, round).await?;
         let mut seen = Observation::default();
@@ -296,16 +311,12 @@ impl Kind for EksCluster {
                 && let has = tags_of(cluster.tags())
                 && self.aws.owned(&has).is_none()
             {
-                let command = format!("aws eks tag-resource --resource-arn {}", self.arn(&name));
+                let command = format!("aws eks tag-resource --resource-arn {}", arn(&self.aws.scope, &name));
                 let what = format!("the EKS cluster `{name}`");
                 seen.foreign.push(foreign(&self.aws, address, &name, &what, &has, &command, TagStyle::Map));
             }
         }
         Ok(seen)
-    }
-
-    fn finds_one_by_one(&self) -> bool {
-        true
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
@@ -367,7 +378,7 @@ impl Kind for EksCluster {
             }
             other => drop(other?),
         }
-        Ok(Made { id: name.to_owned(), outputs: self.predict(new), ready: false })
+        Ok(Made { id: name.to_owned(), outputs: EksCluster.predict(new, &self.aws.scope), ready: false })
     }
 
     /// What differs is read again first: an update that was cut short goes on
@@ -380,7 +391,7 @@ impl Kind for EksCluster {
         let now = observed(&self.aws, &cluster(&self.aws, name).await?.ok_or_else(gone)?);
         let config = || self.aws.eks.update_cluster_config().name(name);
 
-        retag(&self.aws, &self.arn(name), &now.tags, &to.tags).await?;
+        retag(&self.aws, &arn(&self.aws.scope, name), &now.tags, &to.tags).await?;
         if now.version != to.version {
             self.upgrade(name, &now.version, &to.version).await?;
         }

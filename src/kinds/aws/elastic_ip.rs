@@ -9,7 +9,10 @@ use super::ec2;
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Status, Verb, Wanted};
+use crate::engine::kind::{
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Status, Verb, Wanted,
+};
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.elastic-ip";
 
@@ -19,11 +22,13 @@ pub struct State {
     pub tags: BTreeMap<String, String>,
 }
 
-pub struct ElasticIp {
+pub struct ElasticIp;
+
+pub struct ElasticIpHandlers {
     aws: Arc<Aws>,
 }
 
-impl ElasticIp {
+impl ElasticIpHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -54,7 +59,6 @@ impl ElasticIp {
     }
 }
 
-#[async_trait]
 impl Kind for ElasticIp {
     fn name(&self) -> &'static str {
         NAME
@@ -67,7 +71,16 @@ impl Kind for ElasticIp {
     fn pace(&self, verb: Verb) -> Pace {
         ec2::held_pace(verb)
     }
+}
 
+impl ResourceKind for ElasticIp {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(ElasticIpHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for ElasticIpHandlers {
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         let found = self.read(vec![ec2::ours(&self.aws)]).await?;
         Ok(Observation { found, ..Observation::default() })

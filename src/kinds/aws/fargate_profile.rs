@@ -15,9 +15,11 @@ use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::engine::error::{Class, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Scope, Status, Verb,
+    Wanted,
 };
 use crate::engine::value::Outputs;
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.fargate-profile";
 
@@ -41,11 +43,13 @@ pub struct Selector {
     pub labels: BTreeMap<String, String>,
 }
 
-pub struct FargateProfile {
+pub struct FargateProfile;
+
+pub struct FargateProfileHandlers {
     aws: Arc<Aws>,
 }
 
-impl FargateProfile {
+impl FargateProfileHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -117,7 +121,6 @@ impl FargateProfile {
     }
 }
 
-#[async_trait]
 impl Kind for FargateProfile {
     fn name(&self) -> &'static str {
         NAME
@@ -160,7 +163,7 @@ impl Kind for FargateProfile {
         typed::<State>(state).ok().map(|s| format!("fargate:{}", s.cluster))
     }
 
-    fn predict(&self, new: &New) -> Outputs {
+    fn predict(&self, new: &New, _scope: &Scope) -> Outputs {
         typed::<State>(&new.state)
             .map(|s| Outputs::from([("name".to_owned(), physical(&s.name, new.generation))]))
             .unwrap_or_default()
@@ -187,6 +190,19 @@ impl Kind for FargateProfile {
         }
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+}
+
+impl ResourceKind for FargateProfile {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(FargateProfileHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for FargateProfileHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let mut named = BTreeMap::new();
         for Wanted { address, state } in wanted {
@@ -208,10 +224,6 @@ impl Kind for FargateProfile {
             }
         }
         Ok(seen)
-    }
-
-    fn finds_one_by_one(&self) -> bool {
-        true
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {

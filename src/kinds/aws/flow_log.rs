@@ -10,7 +10,8 @@ use super::ec2;
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::engine::kind::{Change, Found, Handle, Handlers, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.flow-log";
 
@@ -30,11 +31,13 @@ pub struct State {
     pub tags: BTreeMap<String, String>,
 }
 
-pub struct FlowLog {
+pub struct FlowLog;
+
+pub struct FlowLogHandlers {
     aws: Arc<Aws>,
 }
 
-impl FlowLog {
+impl FlowLogHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -77,7 +80,6 @@ impl FlowLog {
     }
 }
 
-#[async_trait]
 impl Kind for FlowLog {
     fn name(&self) -> &'static str {
         NAME
@@ -96,7 +98,16 @@ impl Kind for FlowLog {
     fn summary(&self, state: &Value) -> String {
         ec2::summary(state, |s: &State| format!("{} to {}", s.traffic, s.log_group))
     }
+}
 
+impl ResourceKind for FlowLog {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(FlowLogHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for FlowLogHandlers {
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         let mut observation = Observation::default();
         for log in self.logs(vec![ec2::ours(&self.aws)]).await? {

@@ -15,9 +15,10 @@ use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Rule, Scope, Status, Verb, Wanted,
 };
 use crate::engine::value::Outputs;
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.iam-role";
 
@@ -40,19 +41,15 @@ pub struct State {
     pub tags: BTreeMap<String, String>,
 }
 
-pub struct IamRole {
+pub struct IamRole;
+
+pub struct IamRoleHandlers {
     aws: Arc<Aws>,
 }
 
-impl IamRole {
+impl IamRoleHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
-    }
-
-    fn outputs(&self, path: &str, name: &str) -> Outputs {
-        let scope = &self.aws.scope;
-        let arn = format!("arn:{}:iam::{}:role{path}{name}", scope.partition, scope.account);
-        Outputs::from([("name".to_owned(), name.to_owned()), ("arn".to_owned(), arn)])
     }
 
     fn found(&self, role: &RoleDetail) -> Result<Option<Found>> {
@@ -80,7 +77,7 @@ impl IamRole {
             address,
             generation,
             id: name.to_owned(),
-            outputs: self.outputs(&state.path, name),
+            outputs: outputs(&self.aws.scope, &state.path, name),
             state: untyped(&state)?,
             status: Status::Ready,
             refs: Vec::new(),
@@ -217,7 +214,11 @@ impl IamRole {
     }
 }
 
-#[async_trait]
+fn outputs(scope: &Scope, path: &str, name: &str) -> Outputs {
+    let arn = format!("arn:{}:iam::{}:role{path}{name}", scope.partition, scope.account);
+    Outputs::from([("name".to_owned(), name.to_owned()), ("arn".to_owned(), arn)])
+}
+
 impl Kind for IamRole {
     fn name(&self) -> &'static str {
         NAME
@@ -237,9 +238,9 @@ impl Kind for IamRole {
         true
     }
 
-    fn predict(&self, new: &New) -> Outputs {
+    fn predict(&self, new: &New, scope: &Scope) -> Outputs {
         typed::<State>(&new.state)
-            .map(|state| self.outputs(&state.path, &physical(&state.name, new.generation)))
+            .map(|state| outputs(scope, &state.path, &physical(&state.name, new.generation)))
             .unwrap_or_default()
     }
 
@@ -250,7 +251,16 @@ impl Kind for IamRole {
     fn pace(&self, _verb: Verb) -> Pace {
         Pace::secs(2, 120)
     }
+}
 
+impl ResourceKind for IamRole {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(IamRoleHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for IamRoleHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let all = roles(&self.aws, round).await?;
         let mut seen = Observation::default();
@@ -306,7 +316,7 @@ impl Kind for IamRole {
         }
         let bare = State { attached: Vec::new(), inline: BTreeMap::new(), ..state.clone() };
         self.sync(&name, &bare, &state).await?;
-        Ok(Made { outputs: self.outputs(&state.path, &name), id: name, ready: true })
+        Ok(Made { outputs: outputs(&self.aws.scope, &state.path, &name), id: name, ready: true })
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {

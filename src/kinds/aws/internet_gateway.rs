@@ -9,7 +9,10 @@ use super::ec2;
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Status, Verb, Wanted};
+use crate::engine::kind::{
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Status, Verb, Wanted,
+};
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.internet-gateway";
 
@@ -22,11 +25,13 @@ pub struct State {
     pub tags: BTreeMap<String, String>,
 }
 
-pub struct InternetGateway {
+pub struct InternetGateway;
+
+pub struct InternetGatewayHandlers {
     aws: Arc<Aws>,
 }
 
-impl InternetGateway {
+impl InternetGatewayHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -84,7 +89,6 @@ impl InternetGateway {
     }
 }
 
-#[async_trait]
 impl Kind for InternetGateway {
     fn name(&self) -> &'static str {
         NAME
@@ -101,7 +105,16 @@ impl Kind for InternetGateway {
     fn pace(&self, verb: Verb) -> Pace {
         ec2::held_pace(verb)
     }
+}
 
+impl ResourceKind for InternetGateway {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(InternetGatewayHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for InternetGatewayHandlers {
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         let found = self.read(vec![ec2::ours(&self.aws)]).await?;
         Ok(Observation { found, ..Observation::default() })

@@ -16,8 +16,11 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Repair, Round, Rule, Status, Wanted};
+use crate::engine::kind::{
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Repair, Round, Rule, Scope, Status, Wanted,
+};
 use crate::engine::value::Outputs;
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.kms-key";
 
@@ -51,7 +54,9 @@ pub struct State {
     pub tags: BTreeMap<String, String>,
 }
 
-pub struct KmsKey {
+pub struct KmsKey;
+
+pub struct KmsKeyHandlers {
     aws: Arc<Aws>,
     /// Ids of the keys made in this run by token: a creation that failed after
     /// CreateKey goes on with the key that it made, since KMS has neither
@@ -59,7 +64,7 @@ pub struct KmsKey {
     made: Mutex<BTreeMap<String, String>>,
 }
 
-impl KmsKey {
+impl KmsKeyHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws, made: Mutex::default() }
     }
@@ -254,7 +259,6 @@ impl KmsKey {
     }
 }
 
-#[async_trait]
 impl Kind for KmsKey {
     fn name(&self) -> &'static str {
         NAME
@@ -276,7 +280,7 @@ impl Kind for KmsKey {
         &[("policy", Rule::Mentions)]
     }
 
-    fn predict(&self, new: &New) -> Outputs {
+    fn predict(&self, new: &New, _scope: &Scope) -> Outputs {
         typed::<State>(&new.state).map(|s| Outputs::from([("alias".to_owned(), s.alias)])).unwrap_or_default()
     }
 
@@ -294,7 +298,16 @@ impl Kind for KmsKey {
             _ => Repair::Manual,
         }
     }
+}
 
+impl ResourceKind for KmsKey {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(KmsKeyHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for KmsKeyHandlers {
     async fn observe(&self, _round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         self.read(wanted).await
     }
@@ -357,7 +370,7 @@ impl Kind for KmsKey {
             // Aliases may be read late: it may be gone.
             self.name_key(&before.alias, key, to).await?;
         }
-        if self.repair(from) == Repair::Update {
+        if KmsKey.repair(from) == Repair::Update {
             kms.enable_key().key_id(key).send().await.map_err(failed("kms:EnableKey")).map_err(not_yet)?;
         }
         if before.policy != after.policy {
@@ -426,7 +439,7 @@ impl Kind for KmsKey {
     }
 }
 
-impl KmsKey {
+impl KmsKeyHandlers {
     /// Leaves the key disabled.
     async fn call_off(&self, key: &str) -> Result<()> {
         let answer = self.aws.kms.cancel_key_deletion().key_id(key).send().await;

@@ -17,8 +17,9 @@ use crate::aws::error::{failed, is_not_found};
 use crate::aws::{Aws, tags};
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::engine::kind::{Change, Found, Handle, Handlers, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
 use crate::engine::value::Outputs;
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.launch-template";
 
@@ -246,11 +247,13 @@ fn unset(mapping: &LaunchTemplateBlockDeviceMapping) -> impl Iterator<Item = (St
         .chain(ebs.into_iter().flat_map(|e| fields!(e, snapshot_id, volume_initialization_rate, ebs_card_index)))
 }
 
-pub struct LaunchTemplate {
+pub struct LaunchTemplate;
+
+pub struct LaunchTemplateHandlers {
     aws: Arc<Aws>,
 }
 
-impl LaunchTemplate {
+impl LaunchTemplateHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -416,7 +419,6 @@ fn outputs(template: &Template) -> Outputs {
     ec2::outputs([("id", template.launch_template_id().unwrap_or_default()), ("version", &version)])
 }
 
-#[async_trait]
 impl Kind for LaunchTemplate {
     fn name(&self) -> &'static str {
         NAME
@@ -440,7 +442,16 @@ impl Kind for LaunchTemplate {
     fn summary(&self, state: &Value) -> String {
         ec2::summary(state, |s: &State| s.name.clone())
     }
+}
 
+impl ResourceKind for LaunchTemplate {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(LaunchTemplateHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for LaunchTemplateHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let (ours, foreign) = futures::try_join!(ours(&self.aws, round), self.foreign(wanted))?;
         Ok(Observation { found: ours.iter().map(|one| one.found(&self.aws)).collect::<Result<_>>()?, ..foreign })

@@ -13,8 +13,11 @@ use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::engine::kind::{
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Round, Rule, Scope, Status, Wanted,
+};
 use crate::engine::value::Outputs;
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.log-group";
 
@@ -37,23 +40,15 @@ enum Descent {
     None,
 }
 
-pub struct LogGroup {
+pub struct LogGroup;
+
+pub struct LogGroupHandlers {
     aws: Arc<Aws>,
 }
 
-impl LogGroup {
+impl LogGroupHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
-    }
-
-    /// Without `:*`, as the calls about tags take it (CloudWatch Logs API, "ListTagsForResource").
-    fn arn(&self, name: &str) -> String {
-        let scope = &self.aws.scope;
-        format!("arn:{}:logs:{}:{}:log-group:{name}", scope.partition, scope.region, scope.account)
-    }
-
-    fn outputs(&self, name: &str) -> Outputs {
-        Outputs::from([("name".to_owned(), name.to_owned()), ("arn".to_owned(), self.arn(name))])
     }
 
     /// The groups whose names begin with `prefix`, with their tags.
@@ -72,7 +67,7 @@ impl LogGroup {
     }
 
     async fn tags(&self, name: &str) -> Result<Option<Tags>> {
-        let call = self.aws.logs.list_tags_for_resource().resource_arn(self.arn(name));
+        let call = self.aws.logs.list_tags_for_resource().resource_arn(arn(&self.aws.scope, name));
         let answer = optional(call.send().await.map_err(failed("logs:ListTagsForResource")))?;
         Ok(answer.map(|o| tags_of(o.tags())))
     }
@@ -98,7 +93,7 @@ impl LogGroup {
             address,
             generation,
             id: name.to_owned(),
-            outputs: self.outputs(name),
+            outputs: outputs(&self.aws.scope, name),
             state: untyped(&state)?,
             status: Status::Ready,
             refs: Vec::new(),
@@ -121,7 +116,7 @@ impl LogGroup {
         error.help(format!(
             "log group `{name}` is protected from deletion; if its logs may go, run `aws logs put-log-group-deletion-protection \
              --log-group-identifier {} --no-deletion-protection-enabled`, then the same command",
-            self.arn(name),
+            arn(&self.aws.scope, name),
         ))
     }
 
@@ -140,7 +135,15 @@ impl LogGroup {
     }
 }
 
-#[async_trait]
+/// Without `:*`, as the calls about tags take it (CloudWatch Logs API, "ListTagsForResource").
+fn arn(scope: &Scope, name: &str) -> String {
+    format!("arn:{}:logs:{}:{}:log-group:{name}", scope.partition, scope.region, scope.account)
+}
+
+fn outputs(scope: &Scope, name: &str) -> Outputs {
+    Outputs::from([("name".to_owned(), name.to_owned()), ("arn".to_owned(), arn(scope, name))])
+}
+
 impl Kind for LogGroup {
     fn name(&self) -> &'static str {
         NAME
@@ -162,14 +165,27 @@ impl Kind for LogGroup {
         &[("name", Rule::Replace)]
     }
 
-    fn predict(&self, new: &New) -> Outputs {
-        typed::<State>(&new.state).map(|s| self.outputs(&s.name)).unwrap_or_default()
+    fn predict(&self, new: &New, scope: &Scope) -> Outputs {
+        typed::<State>(&new.state).map(|s| outputs(scope, &s.name)).unwrap_or_default()
     }
 
     fn summary(&self, state: &Value) -> String {
         typed::<State>(state).map(|s| s.name).unwrap_or_default()
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+}
+
+impl ResourceKind for LogGroup {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(LogGroupHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for LogGroupHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let mut named = BTreeMap::new();
         for Wanted { address, state } in wanted {
@@ -215,7 +231,7 @@ impl Kind for LogGroup {
                     seen.found.push(self.found(cluster.join("log-group"), 1, (&group, &has), None)?);
                 }
                 (_, Some((address, _))) => {
-                    let command = format!("aws logs tag-resource --resource-arn {}", self.arn(name));
+                    let command = format!("aws logs tag-resource --resource-arn {}", arn(&self.aws.scope, name));
                     let what = format!("the log group `{name}`");
                     seen.foreign.push(foreign(&self.aws, address, name, &what, &has, &command, TagStyle::Map));
                 }
@@ -223,10 +239,6 @@ impl Kind for LogGroup {
             }
         }
         Ok(seen)
-    }
-
-    fn finds_one_by_one(&self) -> bool {
-        true
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
@@ -268,7 +280,7 @@ impl Kind for LogGroup {
         if state.retention_days.is_some() {
             self.retain(&state.name, state.retention_days).await?;
         }
-        Ok(Made { outputs: self.outputs(&state.name), id: state.name, ready: true })
+        Ok(Made { outputs: outputs(&self.aws.scope, &state.name), id: state.name, ready: true })
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
@@ -292,11 +304,11 @@ impl Kind for LogGroup {
         let to_tags = adopted(&self.aws, &before.tags, &after.tags, from.generation);
         let (write, remove) = tags::difference(&before.tags, &to_tags);
         if !write.is_empty() {
-            let call = logs.tag_resource().resource_arn(self.arn(name)).set_tags(Some(tag_map(&write)));
+            let call = logs.tag_resource().resource_arn(arn(&self.aws.scope, name)).set_tags(Some(tag_map(&write)));
             call.send().await.map_err(failed("logs:TagResource"))?;
         }
         if !remove.is_empty() {
-            let call = logs.untag_resource().resource_arn(self.arn(name)).set_tag_keys(Some(remove));
+            let call = logs.untag_resource().resource_arn(arn(&self.aws.scope, name)).set_tag_keys(Some(remove));
             call.send().await.map_err(failed("logs:UntagResource"))?;
         }
         Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })

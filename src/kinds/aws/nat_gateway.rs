@@ -10,8 +10,9 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.nat-gateway";
 
@@ -24,11 +25,13 @@ pub struct State {
     pub tags: BTreeMap<String, String>,
 }
 
-pub struct NatGateway {
+pub struct NatGateway;
+
+pub struct NatGatewayHandlers {
     aws: Arc<Aws>,
 }
 
-impl NatGateway {
+impl NatGatewayHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -84,7 +87,6 @@ impl NatGateway {
     }
 }
 
-#[async_trait]
 impl Kind for NatGateway {
     fn name(&self) -> &'static str {
         NAME
@@ -110,7 +112,16 @@ impl Kind for NatGateway {
     fn repair(&self, _found: &Found) -> Repair {
         Repair::Replace
     }
+}
 
+impl ResourceKind for NatGateway {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(NatGatewayHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for NatGatewayHandlers {
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         let found = self.read(vec![ec2::ours(&self.aws)]).await?;
         Ok(Observation { found, ..Observation::default() })

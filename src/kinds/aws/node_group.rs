@@ -22,11 +22,13 @@ use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Scope, Status, Verb,
+    Wanted,
 };
 use crate::engine::value::Outputs;
 use crate::k8s::client::Call;
 use crate::k8s::{Clusters, Target};
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.node-group";
 
@@ -112,12 +114,14 @@ pub struct Taint {
     pub effect: String,
 }
 
-pub struct NodeGroup {
+pub struct NodeGroup;
+
+pub struct NodeGroupHandlers {
     aws: Arc<Aws>,
     clusters: Arc<Clusters>,
 }
 
-impl NodeGroup {
+impl NodeGroupHandlers {
     pub fn new(aws: Arc<Aws>, clusters: Arc<Clusters>) -> Self {
         Self { aws, clusters }
     }
@@ -248,7 +252,6 @@ impl NodeGroup {
     }
 }
 
-#[async_trait]
 impl Kind for NodeGroup {
     fn name(&self) -> &'static str {
         NAME
@@ -292,7 +295,7 @@ impl Kind for NodeGroup {
         true
     }
 
-    fn predict(&self, new: &New) -> Outputs {
+    fn predict(&self, new: &New, _scope: &Scope) -> Outputs {
         typed::<State>(&new.state)
             .map(|s| Outputs::from([("name".to_owned(), physical(&s.name, new.generation))]))
             .unwrap_or_default()
@@ -320,6 +323,48 @@ impl Kind for NodeGroup {
         }
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+
+    /// EKS drains a node that leaves its group, whatever the reason
+    /// (UpdateNodegroupVersion, API reference).
+    fn disturbs(&self, from: &Found, changes: &[Change]) -> Vec<String> {
+        let mut all = Vec::new();
+        if changes.iter().any(|c| c.replaces) {
+            all.push("a new group takes its place, and what runs on the nodes of the old one is evicted".to_owned());
+        } else if changes.iter().any(|c| ROLLING.contains(&c.path.as_str())) {
+            all.push("the update replaces every node, a few at a time, and evicts what runs on it".to_owned());
+        }
+        let nodes = from.state.get("desired").and_then(Value::as_i64).unwrap_or_default();
+        let bound = |path: &str| changes.iter().find(|c| c.path == path).and_then(|c| c.after.as_i64());
+        let count = |n: i64| if n == 1 { "1 node".to_owned() } else { format!("{n} nodes") };
+        if let Some(max) = bound("max").filter(|max| *max < nodes) {
+            all.push(format!(
+                "the group has {}, and {max} may be at most: {} will go, and what runs there is evicted",
+                count(nodes),
+                count(nodes - max)
+            ));
+        }
+        if let Some(min) = bound("min").filter(|min| *min > nodes) {
+            all.push(format!(
+                "the group has {}, and {min} must be at least: {} will start",
+                count(nodes),
+                count(min - nodes)
+            ));
+        }
+        all
+    }
+}
+
+impl ResourceKind for NodeGroup {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(NodeGroupHandlers::new(clients.aws.clone(), clients.clusters.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for NodeGroupHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let (mut named, mut sizes, mut tagged) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for Wanted { address, state } in wanted {
@@ -365,10 +410,6 @@ impl Kind for NodeGroup {
             ));
         }
         Ok(seen)
-    }
-
-    fn finds_one_by_one(&self) -> bool {
-        true
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
@@ -429,35 +470,6 @@ impl Kind for NodeGroup {
         };
         let arn = group.and_then(|g| g.nodegroup_arn).unwrap_or_default();
         Ok(Made { outputs: outputs(&name, &arn), id: arn, ready: false })
-    }
-
-    /// EKS drains a node that leaves its group, whatever the reason
-    /// (UpdateNodegroupVersion, API reference).
-    fn disturbs(&self, from: &Found, changes: &[Change]) -> Vec<String> {
-        let mut all = Vec::new();
-        if changes.iter().any(|c| c.replaces) {
-            all.push("a new group takes its place, and what runs on the nodes of the old one is evicted".to_owned());
-        } else if changes.iter().any(|c| ROLLING.contains(&c.path.as_str())) {
-            all.push("the update replaces every node, a few at a time, and evicts what runs on it".to_owned());
-        }
-        let nodes = from.state.get("desired").and_then(Value::as_i64).unwrap_or_default();
-        let bound = |path: &str| changes.iter().find(|c| c.path == path).and_then(|c| c.after.as_i64());
-        let count = |n: i64| if n == 1 { "1 node".to_owned() } else { format!("{n} nodes") };
-        if let Some(max) = bound("max").filter(|max| *max < nodes) {
-            all.push(format!(
-                "the group has {}, and {max} may be at most: {} will go, and what runs there is evicted",
-                count(nodes),
-                count(nodes - max)
-            ));
-        }
-        if let Some(min) = bound("min").filter(|min| *min > nodes) {
-            all.push(format!(
-                "the group has {}, and {min} must be at least: {} will start",
-                count(nodes),
-                count(min - nodes)
-            ));
-        }
-        all
     }
 
     /// What differs is read again first, so that an update that was cut short

@@ -13,8 +13,11 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::engine::error::{Class, Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::engine::kind::{
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Round, Rule, Scope, Status, Wanted,
+};
 use crate::engine::value::{Outputs, has_references};
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.oidc-provider";
 
@@ -28,19 +31,15 @@ pub struct State {
     pub tags: BTreeMap<String, String>,
 }
 
-pub struct OidcProvider {
+pub struct OidcProvider;
+
+pub struct OidcProviderHandlers {
     aws: Arc<Aws>,
 }
 
-impl OidcProvider {
+impl OidcProviderHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
-    }
-
-    /// IAM names a provider by its URL.
-    fn arn(&self, url: &str) -> String {
-        let scope = &self.aws.scope;
-        format!("arn:{}:iam::{}:oidc-provider/{}", scope.partition, scope.account, bare(url))
     }
 
     /// The region's providers for EKS clusters. An account has at most a
@@ -124,7 +123,11 @@ impl OidcProvider {
     }
 }
 
-#[async_trait]
+/// IAM names a provider by its URL.
+fn arn(scope: &Scope, url: &str) -> String {
+    format!("arn:{}:iam::{}:oidc-provider/{}", scope.partition, scope.account, bare(url))
+}
+
 impl Kind for OidcProvider {
     fn name(&self) -> &'static str {
         NAME
@@ -134,15 +137,28 @@ impl Kind for OidcProvider {
         &[("url", Rule::Replace), ("clients", Rule::Unordered)]
     }
 
-    fn predict(&self, new: &New) -> Outputs {
+    fn predict(&self, new: &New, scope: &Scope) -> Outputs {
         match typed::<State>(&new.state) {
             Ok(state) if !has_references(&Value::String(state.url.clone())) => {
-                outputs(&self.arn(&state.url), &state.url)
+                outputs(&arn(scope, &state.url), &state.url)
             }
             _ => Outputs::new(),
         }
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+}
+
+impl ResourceKind for OidcProvider {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(OidcProviderHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for OidcProviderHandlers {
     async fn observe(&self, _round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let candidates = self.candidates().await?;
         let mut seen = Observation::default();
@@ -150,7 +166,7 @@ impl Kind for OidcProvider {
             seen.found.extend(self.found(arn, provider)?);
         }
         for Wanted { address, state } in wanted {
-            let arn = self.arn(&typed::<State>(state)?.url);
+            let arn = arn(&self.aws.scope, &typed::<State>(state)?.url);
             if let Some((_, provider)) = candidates.iter().find(|(a, _)| *a == arn)
                 && let has = tags_of(provider.tags())
                 && self.aws.owned(&has).is_none()
@@ -163,13 +179,9 @@ impl Kind for OidcProvider {
         Ok(seen)
     }
 
-    fn finds_one_by_one(&self) -> bool {
-        true
-    }
-
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         gather(handles, |handle| async move {
-            let arn = self.arn(&typed::<State>(&handle.state)?.url);
+            let arn = arn(&self.aws.scope, &typed::<State>(&handle.state)?.url);
             let found = self.get(&arn).await?.map(|p| self.found(&arn, &p)).transpose()?.flatten();
             Ok(found.filter(|f| f.address == handle.address))
         })
@@ -178,7 +190,7 @@ impl Kind for OidcProvider {
 
     async fn create(&self, new: &New) -> Result<Made> {
         let state: State = typed(&new.state)?;
-        let arn = self.arn(&state.url);
+        let arn = arn(&self.aws.scope, &state.url);
         // Without thumbprints IAM takes the issuer's own (IAM API, CreateOpenIDConnectProvider, "ThumbprintList").
         let call = self
             .aws

@@ -15,9 +15,10 @@ use crate::aws::tags;
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
 };
 use crate::engine::value::Outputs;
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.pod-identity";
 
@@ -44,11 +45,13 @@ pub fn association_address(cluster: &Address, namespace: &str, service_account: 
     cluster.join(format!("pod-identity/{namespace}.{service_account}"))
 }
 
-pub struct PodIdentity {
+pub struct PodIdentity;
+
+pub struct PodIdentityHandlers {
     aws: Arc<Aws>,
 }
 
-impl PodIdentity {
+impl PodIdentityHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -115,7 +118,6 @@ impl PodIdentity {
     }
 }
 
-#[async_trait]
 impl Kind for PodIdentity {
     fn name(&self) -> &'static str {
         NAME
@@ -140,6 +142,19 @@ impl Kind for PodIdentity {
         Pace::secs(3, 180)
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+}
+
+impl ResourceKind for PodIdentity {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(PodIdentityHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for PodIdentityHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let mut named = BTreeMap::new();
         for Wanted { address, state } in wanted {
@@ -161,10 +176,6 @@ impl Kind for PodIdentity {
             one.map(|one| self.found(&one, &address, 1)).transpose()
         });
         Ok(Observation { found: found.await?.into_iter().flatten().collect(), ..Observation::default() })
-    }
-
-    fn finds_one_by_one(&self) -> bool {
-        true
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {

@@ -11,7 +11,8 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::engine::kind::{Change, Found, Handle, Handlers, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.route-table";
 
@@ -73,11 +74,13 @@ macro_rules! along {
     }};
 }
 
-pub struct RouteTable {
+pub struct RouteTable;
+
+pub struct RouteTableHandlers {
     aws: Arc<Aws>,
 }
 
-impl RouteTable {
+impl RouteTableHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -310,7 +313,6 @@ fn associations(table: &Table) -> BTreeMap<String, String> {
         .collect()
 }
 
-#[async_trait]
 impl Kind for RouteTable {
     fn name(&self) -> &'static str {
         NAME
@@ -340,7 +342,16 @@ impl Kind for RouteTable {
             format!("{routes}, {} subnet{}", s.subnets.len(), if s.subnets.len() == 1 { "" } else { "s" })
         })
     }
+}
 
+impl ResourceKind for RouteTable {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(RouteTableHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for RouteTableHandlers {
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         let found = self.read(vec![ec2::ours(&self.aws)]).await?;
         // They are ways that nobody here asked for: to be seen.

@@ -14,9 +14,10 @@ use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
 };
 use crate::engine::value::is_reserved;
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.security-group";
 
@@ -267,13 +268,15 @@ async fn read(aws: &Aws, filters: Vec<Filter>) -> Result<Vec<Group>> {
         .map_err(failed("ec2:DescribeSecurityGroups"))
 }
 
-pub struct SecurityGroup {
+pub struct SecurityGroup;
+
+pub struct SecurityGroupHandlers {
     aws: Arc<Aws>,
     /// VPCs in which new groups are let out by IPv4 alone.
     without_ipv6: Mutex<BTreeSet<String>>,
 }
 
-impl SecurityGroup {
+impl SecurityGroupHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws, without_ipv6: Mutex::default() }
     }
@@ -409,7 +412,6 @@ impl SecurityGroup {
     }
 }
 
-#[async_trait]
 impl Kind for SecurityGroup {
     fn name(&self) -> &'static str {
         NAME
@@ -460,7 +462,16 @@ impl Kind for SecurityGroup {
     fn pace(&self, verb: Verb) -> Pace {
         ec2::held_pace(verb)
     }
+}
 
+impl ResourceKind for SecurityGroup {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(SecurityGroupHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for SecurityGroupHandlers {
     async fn observe(&self, _round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let (found, foreign) = futures::try_join!(self.read(vec![ec2::ours(&self.aws)]), self.foreign(wanted))?;
         Ok(Observation { notes: self.notes(&found, wanted), found, ..foreign })

@@ -10,8 +10,11 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Result, typed, untyped};
-use crate::engine::kind::{Change, Found, Handle, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::engine::kind::{
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Round, Rule, Scope, Status, Wanted,
+};
 use crate::engine::value::Outputs;
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.service-linked-role";
 
@@ -24,11 +27,13 @@ pub struct State {
     pub service: String,
 }
 
-pub struct ServiceLinkedRole {
+pub struct ServiceLinkedRole;
+
+pub struct ServiceLinkedRoleHandlers {
     aws: Arc<Aws>,
 }
 
-impl ServiceLinkedRole {
+impl ServiceLinkedRoleHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -59,7 +64,6 @@ impl ServiceLinkedRole {
     }
 }
 
-#[async_trait]
 impl Kind for ServiceLinkedRole {
     fn name(&self) -> &'static str {
         NAME
@@ -73,14 +77,13 @@ impl Kind for ServiceLinkedRole {
         &[("service", Rule::Replace)]
     }
 
-    fn predict(&self, new: &New) -> Outputs {
+    fn predict(&self, new: &New, scope: &Scope) -> Outputs {
         let Ok(State { service }) = typed(&new.state) else {
             return Outputs::new();
         };
         let Some(name) = role_name(&service) else {
             return Outputs::new();
         };
-        let scope = &self.aws.scope;
         outputs(name, &format!("arn:{}:iam::{}:role{}{name}", scope.partition, scope.account, path(&service)))
     }
 
@@ -88,6 +91,19 @@ impl Kind for ServiceLinkedRole {
         typed::<State>(state).map(|s| s.service).unwrap_or_default()
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+}
+
+impl ResourceKind for ServiceLinkedRole {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(ServiceLinkedRoleHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for ServiceLinkedRoleHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let all = roles(&self.aws, round).await?;
         let mut seen = Observation::default();
@@ -102,10 +118,6 @@ impl Kind for ServiceLinkedRole {
             }
         }
         Ok(seen)
-    }
-
-    fn finds_one_by_one(&self) -> bool {
-        true
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {

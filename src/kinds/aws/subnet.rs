@@ -11,8 +11,9 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
 };
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.subnet";
 
@@ -31,11 +32,13 @@ pub struct State {
     pub tags: BTreeMap<String, String>,
 }
 
-pub struct Subnet {
+pub struct Subnet;
+
+pub struct SubnetHandlers {
     aws: Arc<Aws>,
 }
 
-impl Subnet {
+impl SubnetHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -107,7 +110,6 @@ fn outputs(subnet: &aws_sdk_ec2::types::Subnet) -> crate::engine::value::Outputs
     ec2::outputs([("id", subnet.subnet_id().unwrap_or_default()), ("arn", subnet.subnet_arn().unwrap_or_default())])
 }
 
-#[async_trait]
 impl Kind for Subnet {
     fn name(&self) -> &'static str {
         NAME
@@ -124,7 +126,16 @@ impl Kind for Subnet {
     fn pace(&self, verb: Verb) -> Pace {
         ec2::held_pace(verb)
     }
+}
 
+impl ResourceKind for Subnet {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(SubnetHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for SubnetHandlers {
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         let found = self.read(vec![ec2::ours(&self.aws)]).await?;
         Ok(Observation { found, ..Observation::default() })

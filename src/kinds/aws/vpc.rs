@@ -18,8 +18,9 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Stuck, Verb, Wanted,
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Rule, Status, Stuck, Verb, Wanted,
 };
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.vpc";
 
@@ -45,7 +46,9 @@ pub struct State {
     pub tags: BTreeMap<String, String>,
 }
 
-pub struct Vpc {
+pub struct Vpc;
+
+pub struct VpcHandlers {
     aws: Arc<Aws>,
 }
 
@@ -61,7 +64,7 @@ pub async fn others(aws: &Aws) -> Result<BTreeMap<String, Vec<String>>> {
     Ok(theirs.filter_map(|vpc| Some((vpc.vpc_id()?.to_owned(), blocks(vpc)))).collect())
 }
 
-impl Vpc {
+impl VpcHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -309,7 +312,6 @@ fn no_default_group(vpc: &str) -> Error {
         .operation("ec2:DescribeSecurityGroups")
 }
 
-#[async_trait]
 impl Kind for Vpc {
     fn name(&self) -> &'static str {
         NAME
@@ -353,7 +355,16 @@ impl Kind for Vpc {
     fn pace(&self, verb: Verb) -> Pace {
         ec2::held_pace(verb)
     }
+}
 
+impl ResourceKind for Vpc {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(VpcHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for VpcHandlers {
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         let found = self.read(vec![ec2::ours(&self.aws)]).await?;
         let stuck = self.stuck(&found).await?;

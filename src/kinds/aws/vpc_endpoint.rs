@@ -11,8 +11,9 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.vpc-endpoint";
 
@@ -51,11 +52,13 @@ pub fn is_open(policy: &Value) -> bool {
     policy.is_null() || (!bound && all("Principal") && all("Action") && all("Resource"))
 }
 
-pub struct VpcEndpoint {
+pub struct VpcEndpoint;
+
+pub struct VpcEndpointHandlers {
     aws: Arc<Aws>,
 }
 
-impl VpcEndpoint {
+impl VpcEndpointHandlers {
     pub fn new(aws: Arc<Aws>) -> Self {
         Self { aws }
     }
@@ -133,7 +136,6 @@ fn minus(these: &[String], others: &[String]) -> Option<Vec<String>> {
     Some(left).filter(|left| !left.is_empty())
 }
 
-#[async_trait]
 impl Kind for VpcEndpoint {
     fn name(&self) -> &'static str {
         NAME
@@ -179,7 +181,16 @@ impl Kind for VpcEndpoint {
     fn repair(&self, _found: &Found) -> Repair {
         Repair::Replace
     }
+}
 
+impl ResourceKind for VpcEndpoint {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(VpcEndpointHandlers::new(clients.aws.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for VpcEndpointHandlers {
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         let found = self.read(vec![ec2::ours(&self.aws)]).await?;
         Ok(Observation { found, ..Observation::default() })

@@ -20,12 +20,14 @@ use crate::aws::tags::{ADDRESS, GENERATION, TENANCY, TENANT};
 use crate::engine::address::{Address, Owner};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Foreign, Found, Handle, Kind, Made, New, Observation, Pace, Round, Rule, Status, Unread, Verb, Wanted,
+    Change, Foreign, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Rule, Status, Unread, Verb,
+    Wanted,
 };
 use crate::engine::value::{Outputs, has_references};
 use crate::k8s::apis::group_of;
 use crate::k8s::client::Call;
 use crate::k8s::{Api, Apis, Cluster, Clusters, Target, apply};
+use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "k8s.manifest";
 
@@ -74,7 +76,9 @@ pub fn own(object: &mut Value, tenancy: &str, address: &Address) {
     }
 }
 
-pub struct Manifest {
+pub struct Manifest;
+
+pub struct ManifestHandlers {
     aws: Arc<Aws>,
     clusters: Arc<Clusters>,
     /// What is wanted in clusters that nothing was written to yet, by the
@@ -125,7 +129,7 @@ struct Item {
 
 type Absent<'a> = (&'a Item, &'a Api);
 
-impl Manifest {
+impl ManifestHandlers {
     pub fn new(aws: Arc<Aws>, clusters: Arc<Clusters>) -> Self {
         Self { aws, clusters, unchecked: Mutex::default(), namespaces: Mutex::default() }
     }
@@ -537,7 +541,6 @@ impl Manifest {
     }
 }
 
-#[async_trait]
 impl Kind for Manifest {
     fn name(&self) -> &'static str {
         NAME
@@ -601,6 +604,19 @@ impl Kind for Manifest {
         true
     }
 
+    fn finds_one_by_one(&self) -> bool {
+        true
+    }
+}
+
+impl ResourceKind for Manifest {
+    fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
+        Arc::new(ManifestHandlers::new(clients.aws.clone(), clients.clusters.clone()))
+    }
+}
+
+#[async_trait]
+impl Handlers for ManifestHandlers {
     async fn observe(&self, _round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let mut clusters: BTreeMap<String, Vec<Item>> = BTreeMap::new();
         self.unchecked().clear();
@@ -655,10 +671,6 @@ impl Kind for Manifest {
             all.unserved.extend(one.unserved);
         }
         Ok(all)
-    }
-
-    fn finds_one_by_one(&self) -> bool {
-        true
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {

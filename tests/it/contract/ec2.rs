@@ -8,7 +8,7 @@ use aws_sdk_ec2::types::{
 };
 use ringfence::engine::address::Address;
 use ringfence::engine::error::Class;
-use ringfence::engine::kind::{Found, Kind, New, Round, Wanted};
+use ringfence::engine::kind::{Found, New, Round, Wanted};
 use ringfence::kinds::aws::elastic_ip::{self, ElasticIp};
 use ringfence::kinds::aws::flow_log::{self, FlowLog};
 use ringfence::kinds::aws::internet_gateway::{self, InternetGateway};
@@ -23,7 +23,7 @@ use ringfence::kinds::aws::vpc_endpoint::{self, VpcEndpoint};
 use serde_json::json;
 
 use super::iam::retagged;
-use super::{Contract, Ground, Lack, contracts, new};
+use super::{Contract, Ground, Lack, Subject, contracts, new, on};
 
 const TEMPLATE_TAGS: &str = "aws.launch-template: tags changed";
 const GROUP_RULE_DESCRIPTION: &str = "aws.security-group: description of a group's rule changed";
@@ -109,11 +109,11 @@ fn vpc_state(ground: &Ground, name: &str) -> vpc::State {
 }
 
 async fn a_vpc(ground: &Ground) -> Found {
-    ground.make(&Vpc::new(ground.aws.clone()), &at("vpc"), &vpc_state(ground, "vpc")).await
+    ground.make(&on(Vpc, &ground.aws), &at("vpc"), &vpc_state(ground, "vpc")).await
 }
 
 async fn no_vpc(ground: &Ground, vpc: &Found) {
-    ground.unmake(&Vpc::new(ground.aws.clone()), vpc).await;
+    ground.unmake(&on(Vpc, &ground.aws), vpc).await;
 }
 
 fn subnet_state(ground: &Ground, vpc: &str, number: u8) -> subnet::State {
@@ -129,18 +129,18 @@ fn subnet_state(ground: &Ground, vpc: &str, number: u8) -> subnet::State {
 
 async fn a_subnet(ground: &Ground, vpc: &str, number: u8) -> Found {
     let state = subnet_state(ground, vpc, number);
-    ground.make(&Subnet::new(ground.aws.clone()), &at(&format!("subnet-{number}")), &state).await
+    ground.make(&on(Subnet, &ground.aws), &at(&format!("subnet-{number}")), &state).await
 }
 
 async fn no_subnets(ground: &Ground, subnets: &[Found]) {
     for subnet in subnets {
-        ground.unmake(&Subnet::new(ground.aws.clone()), subnet).await;
+        ground.unmake(&on(Subnet, &ground.aws), subnet).await;
     }
 }
 
 async fn a_group(ground: &Ground, vpc: &str, name: &str) -> Found {
     let state = group_state(ground, vpc, name);
-    ground.make(&SecurityGroup::new(ground.aws.clone()), &at(name), &state).await
+    ground.make(&on(SecurityGroup, &ground.aws), &at(name), &state).await
 }
 
 fn group_state(ground: &Ground, vpc: &str, name: &str) -> security_group::State {
@@ -170,7 +170,7 @@ async fn tag_by_hand(aws: std::sync::Arc<ringfence::aws::Aws>, found: Found) {
 }
 
 async fn vpc(ground: &Ground) {
-    let kind = Vpc::new(ground.aws.clone());
+    let kind = on(Vpc, &ground.aws);
     let state = vpc_state(ground, "vpc");
     let plain = vpc::State { dns_support: false, dns_hostnames: false, ..state.clone() };
     Contract::new(ground, &kind, &at("vpc"), &state)
@@ -204,8 +204,8 @@ async fn vpc(ground: &Ground) {
 
 /// Routes that somebody adds to the VPC's original route table, or to a table of their own that they make the main one.
 async fn main_table(ground: &Ground) {
-    let kind = Vpc::new(ground.aws.clone());
-    let gateways = InternetGateway::new(ground.aws.clone());
+    let kind = on(Vpc, &ground.aws);
+    let gateways = on(InternetGateway, &ground.aws);
     let vpc = a_vpc(ground).await;
     let gateway = internet_gateway::State { vpc: vpc.id.clone(), tags: ground.tags(&at("gateway")) };
     let gateway = ground.make(&gateways, &at("gateway"), &gateway).await;
@@ -265,7 +265,7 @@ async fn make_main(ground: &Ground, vpc: &str, table: &str) {
 
 /// A table of ours is the main one and must be deleted, and the VPC's original table doesn't exist any more.
 async fn main_table_of_ours(ground: &Ground) {
-    let kind = RouteTable::new(ground.aws.clone());
+    let kind = on(RouteTable, &ground.aws);
     let vpc = a_vpc(ground).await;
     let own = main_of(ground, &vpc.id).await;
     let state = table_state(ground, &vpc, "routes");
@@ -290,7 +290,7 @@ fn table_state(ground: &Ground, vpc: &Found, name: &str) -> route_table::State {
 
 /// A CIDR block that was added by hand stays while subnets use it.
 async fn block_in_use(ground: &Ground) {
-    let kind = Vpc::new(ground.aws.clone());
+    let kind = on(Vpc, &ground.aws);
     let vpc = a_vpc(ground).await;
     let ec2 = &ground.aws.ec2;
     ec2.associate_vpc_cidr_block().vpc_id(&vpc.id).cidr_block("100.64.0.0/16").send().await.unwrap();
@@ -320,7 +320,7 @@ async fn default_group(aws: &ringfence::aws::Aws, vpc: &str) -> String {
 }
 
 async fn subnet(ground: &Ground) {
-    let kind = Subnet::new(ground.aws.clone());
+    let kind = on(Subnet, &ground.aws);
     let vpc = a_vpc(ground).await;
     let state = subnet_state(ground, &vpc.id, 0);
     Contract::new(ground, &kind, &at("subnet-0"), &state)
@@ -338,7 +338,7 @@ async fn subnet(ground: &Ground) {
 }
 
 async fn internet_gateway(ground: &Ground) {
-    let kind = InternetGateway::new(ground.aws.clone());
+    let kind = on(InternetGateway, &ground.aws);
     let vpc = a_vpc(ground).await;
     let state = internet_gateway::State { vpc: vpc.id.clone(), tags: ground.tags(&at("gateway")) };
     Contract::new(ground, &kind, &at("gateway"), &state)
@@ -354,7 +354,7 @@ async fn internet_gateway(ground: &Ground) {
 }
 
 async fn elastic_ip(ground: &Ground) {
-    let kind = ElasticIp::new(ground.aws.clone());
+    let kind = on(ElasticIp, &ground.aws);
     let state = elastic_ip::State { tags: ground.tags(&at("ip")) };
     Contract::new(ground, &kind, &at("ip"), &state)
         .update("tags", &elastic_ip::State { tags: retagged(&state.tags) })
@@ -364,8 +364,8 @@ async fn elastic_ip(ground: &Ground) {
 }
 
 async fn nat_gateway(ground: &Ground) {
-    let (kind, ips) = (NatGateway::new(ground.aws.clone()), ElasticIp::new(ground.aws.clone()));
-    let gateways = InternetGateway::new(ground.aws.clone());
+    let (kind, ips) = (on(NatGateway, &ground.aws), on(ElasticIp, &ground.aws));
+    let gateways = on(InternetGateway, &ground.aws);
     let vpc = a_vpc(ground).await;
     let way_out = internet_gateway::State { vpc: vpc.id.clone(), tags: ground.tags(&at("gateway")) };
     let way_out = ground.make(&gateways, &at("gateway"), &way_out).await;
@@ -385,10 +385,10 @@ async fn nat_gateway(ground: &Ground) {
 }
 
 async fn route_table(ground: &Ground) {
-    let kind = RouteTable::new(ground.aws.clone());
-    let gateways = InternetGateway::new(ground.aws.clone());
-    let nats = NatGateway::new(ground.aws.clone());
-    let ips = ElasticIp::new(ground.aws.clone());
+    let kind = on(RouteTable, &ground.aws);
+    let gateways = on(InternetGateway, &ground.aws);
+    let nats = on(NatGateway, &ground.aws);
+    let ips = on(ElasticIp, &ground.aws);
     let vpc = a_vpc(ground).await;
     let gateway = internet_gateway::State { vpc: vpc.id.clone(), tags: ground.tags(&at("gateway")) };
     let gateway = ground.make(&gateways, &at("gateway"), &gateway).await;
@@ -469,9 +469,9 @@ async fn route_table(ground: &Ground) {
 }
 
 async fn vpc_endpoint(ground: &Ground) {
-    let kind = VpcEndpoint::new(ground.aws.clone());
-    let tables = RouteTable::new(ground.aws.clone());
-    let groups = SecurityGroup::new(ground.aws.clone());
+    let kind = on(VpcEndpoint, &ground.aws);
+    let tables = on(RouteTable, &ground.aws);
+    let groups = on(SecurityGroup, &ground.aws);
     let vpc = a_vpc(ground).await;
     let subnets = [a_subnet(ground, &vpc.id, 0).await, a_subnet(ground, &vpc.id, 1).await];
     let (group, other_group) = (a_group(ground, &vpc.id, "one").await, a_group(ground, &vpc.id, "two").await);
@@ -566,7 +566,7 @@ async fn vpc_endpoint(ground: &Ground) {
 }
 
 async fn security_group(ground: &Ground) {
-    let kind = SecurityGroup::new(ground.aws.clone());
+    let kind = on(SecurityGroup, &ground.aws);
     let vpc = a_vpc(ground).await;
     let peer = a_group(ground, &vpc.id, "peer").await;
     let state = security_group::State {
@@ -619,7 +619,7 @@ async fn security_group(ground: &Ground) {
 }
 
 async fn flow_log(ground: &Ground) {
-    let kind = FlowLog::new(ground.aws.clone());
+    let kind = on(FlowLog, &ground.aws);
     let vpc = a_vpc(ground).await;
     let group = format!("/ringfence/{}/flow", ground.aws.tenancy);
     let role = format!("flow-{}", ground.aws.tenancy);
@@ -684,7 +684,7 @@ fn volume(device: &str, size: Option<i32>) -> launch_template::Volume {
 }
 
 async fn launch_template(ground: &Ground) {
-    let kind = LaunchTemplate::new(ground.aws.clone());
+    let kind = on(LaunchTemplate, &ground.aws);
     let vpc = a_vpc(ground).await;
     let (group, other) = (a_group(ground, &vpc.id, "one").await, a_group(ground, &vpc.id, "two").await);
     let state = template_state(ground, "nodes", &[&group]);
@@ -745,7 +745,7 @@ async fn launch_template(ground: &Ground) {
         assert_eq!(found.state, serde_json::to_value(state).unwrap());
         ground.unmake(&kind, made).await;
     }
-    let groups = SecurityGroup::new(ground.aws.clone());
+    let groups = on(SecurityGroup, &ground.aws);
     ground.unmake(&groups, &group).await;
     ground.unmake(&groups, &other).await;
     no_vpc(ground, &vpc).await;
@@ -754,8 +754,8 @@ async fn launch_template(ground: &Ground) {
 /// If a run crashes right after the create call, the next update completes the resource.
 async fn half_made(ground: &Ground) {
     let ec2 = &ground.aws.ec2;
-    let (vpcs, groups) = (Vpc::new(ground.aws.clone()), SecurityGroup::new(ground.aws.clone()));
-    let (gateways, tables) = (InternetGateway::new(ground.aws.clone()), RouteTable::new(ground.aws.clone()));
+    let (vpcs, groups) = (on(Vpc, &ground.aws), on(SecurityGroup, &ground.aws));
+    let (gateways, tables) = (on(InternetGateway, &ground.aws), on(RouteTable, &ground.aws));
     let tagged = |resource: ResourceType, name: &str| {
         let tags = ringfence::aws::tags::with_generation(&ground.tags(&at(name)), 1);
         let tags = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
@@ -800,7 +800,7 @@ async fn half_made(ground: &Ground) {
     no_vpc(ground, &vpc).await;
 }
 
-async fn completed(ground: &Ground, kind: &dyn Kind, name: &str, state: &impl serde::Serialize) -> Found {
+async fn completed(ground: &Ground, kind: &Subject, name: &str, state: &impl serde::Serialize) -> Found {
     let want = new(&at(name), state);
     let half = super::only(ground, kind, &want.address).await;
     let changes = super::changes(kind, &want, &half);
@@ -811,12 +811,12 @@ async fn completed(ground: &Ground, kind: &dyn Kind, name: &str, state: &impl se
 
 /// The next generation exists beside the one that it replaces.
 async fn replacement(ground: &Ground) {
-    let (groups, templates) = (SecurityGroup::new(ground.aws.clone()), LaunchTemplate::new(ground.aws.clone()));
+    let (groups, templates) = (on(SecurityGroup, &ground.aws), on(LaunchTemplate, &ground.aws));
     let vpc = a_vpc(ground).await;
     let group = serde_json::to_value(group_state(ground, &vpc.id, "group")).unwrap();
     let template = serde_json::to_value(template_state(ground, "nodes", &[])).unwrap();
-    for (kind, name, state) in [(&groups as &dyn Kind, "group", group), (&templates, "nodes", template)] {
-        assert!(kind.create_before_destroy());
+    for (kind, name, state) in [(&groups, "group", group), (&templates, "nodes", template)] {
+        assert!(kind.facts.create_before_destroy());
         let first = new(&at(name), &state);
         let second = New { generation: 2, ..new(&at(name), &state) };
         kind.create(&first).await.unwrap();
@@ -835,9 +835,9 @@ async fn replacement(ground: &Ground) {
 
 /// For APIs with client tokens, a repeated create call makes no second resource.
 async fn same_token(ground: &Ground) {
-    let (nats, tables) = (NatGateway::new(ground.aws.clone()), RouteTable::new(ground.aws.clone()));
-    let (endpoints, templates) = (VpcEndpoint::new(ground.aws.clone()), LaunchTemplate::new(ground.aws.clone()));
-    let (gateways, ips) = (InternetGateway::new(ground.aws.clone()), ElasticIp::new(ground.aws.clone()));
+    let (nats, tables) = (on(NatGateway, &ground.aws), on(RouteTable, &ground.aws));
+    let (endpoints, templates) = (on(VpcEndpoint, &ground.aws), on(LaunchTemplate, &ground.aws));
+    let (gateways, ips) = (on(InternetGateway, &ground.aws), on(ElasticIp, &ground.aws));
     let vpc = a_vpc(ground).await;
     let gateway = internet_gateway::State { vpc: vpc.id.clone(), tags: ground.tags(&at("gateway")) };
     let gateway = ground.make(&gateways, &at("gateway"), &gateway).await;
@@ -883,7 +883,7 @@ async fn same_token(ground: &Ground) {
     no_vpc(ground, &vpc).await;
 }
 
-async fn twice(ground: &Ground, kind: &dyn Kind, name: &str, state: &impl serde::Serialize) -> Found {
+async fn twice(ground: &Ground, kind: &Subject, name: &str, state: &impl serde::Serialize) -> Found {
     let want = new(&at(name), state);
     let first = kind.create(&want).await.unwrap();
     let second = kind.create(&want).await.unwrap_or_else(|e| panic!("{name} is made twice: {e}"));
@@ -894,8 +894,8 @@ async fn twice(ground: &Ground, kind: &dyn Kind, name: &str, state: &impl serde:
 
 /// The release of an address that is still in use is tried again later.
 async fn ip_in_use(ground: &Ground) {
-    let (nats, ips) = (NatGateway::new(ground.aws.clone()), ElasticIp::new(ground.aws.clone()));
-    let gateways = InternetGateway::new(ground.aws.clone());
+    let (nats, ips) = (on(NatGateway, &ground.aws), on(ElasticIp, &ground.aws));
+    let gateways = on(InternetGateway, &ground.aws);
     let vpc = a_vpc(ground).await;
     let gateway = internet_gateway::State { vpc: vpc.id.clone(), tags: ground.tags(&at("gateway")) };
     let gateway = ground.make(&gateways, &at("gateway"), &gateway).await;
@@ -918,7 +918,7 @@ async fn ip_in_use(ground: &Ground) {
 
 /// The error of a deletion names the resource that blocks it. Leftovers of our own clusters don't block it.
 async fn held_by_others(ground: &Ground) {
-    let (groups, subnets) = (SecurityGroup::new(ground.aws.clone()), Subnet::new(ground.aws.clone()));
+    let (groups, subnets) = (on(SecurityGroup, &ground.aws), on(Subnet, &ground.aws));
     let vpc = a_vpc(ground).await;
     let subnet = a_subnet(ground, &vpc.id, 0).await;
     let group = a_group(ground, &vpc.id, "group").await;
@@ -929,7 +929,7 @@ async fn held_by_others(ground: &Ground) {
     };
     let (left_over, holding) = (interface("aws-K8S-i-0123456789abcdef0").await, interface("of the shop").await);
 
-    for (kind, found) in [(&groups as &dyn Kind, &group), (&subnets, &subnet)] {
+    for (kind, found) in [(&groups, &group), (&subnets, &subnet)] {
         let error = kind.delete(found).await.expect_err("it is in use").to_string();
         assert!(error.contains(&holding) && error.contains("of the shop"), "{error}");
         assert!(!error.contains(&left_over), "{error}");
@@ -953,7 +953,7 @@ async fn held_by_others(ground: &Ground) {
 /// A resource with a name of ours but without our tags is named, with the command to adopt it. After that command it is
 /// ours.
 async fn foreign_names(ground: &Ground) {
-    let (groups, templates) = (SecurityGroup::new(ground.aws.clone()), LaunchTemplate::new(ground.aws.clone()));
+    let (groups, templates) = (on(SecurityGroup, &ground.aws), on(LaunchTemplate, &ground.aws));
     let vpc = a_vpc(ground).await;
     let group = group_state(ground, &vpc.id, "group");
     let template = template_state(ground, "nodes", &[]);
@@ -969,7 +969,7 @@ async fn foreign_names(ground: &Ground) {
     let template_id = made.launch_template().unwrap().launch_template_id().unwrap().to_owned();
 
     let cases = [
-        (&groups as &dyn Kind, "group", serde_json::to_value(&group).unwrap(), &group_id),
+        (&groups, "group", serde_json::to_value(&group).unwrap(), &group_id),
         (&templates, "nodes", serde_json::to_value(&template).unwrap(), &template_id),
     ];
     for (kind, name, state, id) in cases {
@@ -979,7 +979,7 @@ async fn foreign_names(ground: &Ground) {
         let [foreign] = observation.foreign.as_slice() else { panic!("{:#?}", observation.foreign) };
         assert_eq!((&foreign.id, foreign.address.as_str()), (id, at(name).as_str()));
 
-        if !ground.has(TEMPLATE_TAGS) && kind.name() == launch_template::NAME {
+        if !ground.has(TEMPLATE_TAGS) && kind.facts.name() == launch_template::NAME {
             continue;
         }
         let words = foreign.message.split([' ', '`']).filter(|w| w.starts_with("Key="));

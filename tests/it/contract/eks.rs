@@ -11,8 +11,7 @@ use aws_sdk_eks::types::{
 use ringfence::aws::Aws;
 use ringfence::engine::address::Address;
 use ringfence::engine::error::Class;
-use ringfence::engine::kind::{Found, Handle, Kind, New, Repair, Round, Status, Wanted};
-use ringfence::k8s::Clusters;
+use ringfence::engine::kind::{Found, Handle, New, Repair, Round, Status, Wanted};
 use ringfence::kinds::aws::access_entry::{self, AccessEntry, AccessPolicy, entry_address};
 use ringfence::kinds::aws::eks_addon::{self, EksAddon};
 use ringfence::kinds::aws::eks_cluster::{self, EksCluster};
@@ -32,7 +31,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::iam::{is_foreign, key_state, managed, retagged, role_state, trust};
-use super::{Contract, Ground, Lack, contracts, new};
+use super::{Contract, Ground, Lack, Subject, contracts, new, on};
 
 const PROFILE_TAGS: &str = "aws.fargate-profile: tags changed";
 
@@ -117,7 +116,7 @@ impl<'a> Site<'a> {
             main_others: None,
             tags: ground.tags(&at("vpc")),
         };
-        let vpc = ground.make(&Vpc::new(aws.clone()), &at("vpc"), &vpc).await.id;
+        let vpc = ground.make(&on(Vpc, &aws), &at("vpc"), &vpc).await.id;
         let mut subnets = Vec::new();
         for (number, zone) in ["us-east-1a", "us-east-1b", "us-east-1b"].into_iter().enumerate() {
             let address = at(&format!("subnet-{number}"));
@@ -129,7 +128,7 @@ impl<'a> Site<'a> {
                 walled: None,
                 tags: ground.tags(&address),
             };
-            subnets.push(ground.make(&Subnet::new(aws.clone()), &address, &state).await.id);
+            subnets.push(ground.make(&on(Subnet, &aws), &address, &state).await.id);
         }
         subnets[..2].sort();
         let mut groups = Vec::new();
@@ -151,7 +150,7 @@ impl<'a> Site<'a> {
                 controller_tags: None,
                 tags: ground.tags(&at(name)),
             };
-            groups.push(ground.make(&SecurityGroup::new(aws.clone()), &at(name), &state).await.id);
+            groups.push(ground.make(&on(SecurityGroup, &aws), &at(name), &state).await.id);
         }
         let mut site = Self { ground, vpc, subnets, groups, role: String::new() };
         site.role = site.role("cluster", "eks.amazonaws.com", &["AmazonEKSClusterPolicy"]).await;
@@ -167,7 +166,7 @@ impl<'a> Site<'a> {
             inline: BTreeMap::new(),
             ..role_state(self.ground, &name)
         };
-        let role = self.ground.make(&IamRole::new(self.ground.aws.clone()), &at(&name), &state).await;
+        let role = self.ground.make(&on(IamRole, &self.ground.aws), &at(&name), &state).await;
         role.outputs["arn"].clone()
     }
 
@@ -192,7 +191,7 @@ impl<'a> Site<'a> {
     }
 
     async fn cluster(&self) -> Found {
-        self.ground.make(&EksCluster::new(self.ground.aws.clone()), &at("cluster"), &self.state()).await
+        self.ground.make(&on(EksCluster, &self.ground.aws), &at("cluster"), &self.state()).await
     }
 
     /// A cluster whose nodes can join, and their role.
@@ -202,14 +201,14 @@ impl<'a> Site<'a> {
         let role = self.role("nodes", "ec2.amazonaws.com", &policies).await;
         if self.ground.has(eks_addon::NAME) {
             let cni = addon_state(self.ground, &cluster, "vpc-cni");
-            self.ground.make(&EksAddon::new(self.ground.aws.clone()), &at("vpc-cni"), &cni).await;
+            self.ground.make(&on(EksAddon, &self.ground.aws), &at("vpc-cni"), &cni).await;
         }
         (cluster, role)
     }
 }
 
 async fn eks_cluster(ground: &Ground) {
-    let kind = EksCluster::new(ground.aws.clone());
+    let kind = on(EksCluster, &ground.aws);
     let site = Site::new(ground).await;
     let state = site.state();
     let with = |change: fn(&mut eks_cluster::State)| {
@@ -312,14 +311,14 @@ async fn done(aws: &Aws, cluster: &str, update: &str) {
 
 /// A cluster's lifecycle, as far as moto supports it.
 async fn cluster_life(ground: &Ground) {
-    let kind = EksCluster::new(ground.aws.clone());
+    let kind = on(EksCluster, &ground.aws);
     let site = Site::new(ground).await;
     let want = new(&at("cluster"), &site.state());
     let made = kind.create(&want).await.unwrap();
     let again = kind.create(&want).await.unwrap();
     assert_eq!(made.id, again.id, "the same creation again is the same cluster");
     let found = site.cluster().await;
-    assert_eq!(kind.predict(&want)["arn"], found.outputs["arn"]);
+    assert_eq!(kind.facts.predict(&want, &ground.aws.scope)["arn"], found.outputs["arn"]);
     for output in ["endpoint", "certificate_authority", "issuer", "version"] {
         assert!(!found.outputs[output].is_empty(), "{output}");
     }
@@ -334,10 +333,10 @@ async fn cluster_life(ground: &Ground) {
 }
 
 async fn cluster_key(ground: &Ground) {
-    let kind = EksCluster::new(ground.aws.clone());
+    let kind = on(EksCluster, &ground.aws);
     let site = Site::new(ground).await;
     let found = site.cluster().await;
-    let keys = KmsKey::new(ground.aws.clone());
+    let keys = on(KmsKey, &ground.aws);
     let key = ground.make(&keys, &at("key"), &key_state(ground, "key")).await.outputs["arn"].clone();
     let state = eks_cluster::State { key: Some(key), ..site.state() };
     let replaced = |want: &eks_cluster::State, found: &Found| {
@@ -357,7 +356,7 @@ async fn cluster_key(ground: &Ground) {
 /// A cluster accepts one update at a time: an update of somebody else is waited
 /// for.
 async fn cluster_busy(ground: &Ground) {
-    let kind = EksCluster::new(ground.aws.clone());
+    let kind = on(EksCluster, &ground.aws);
     let site = Site::new(ground).await;
     let found = site.cluster().await;
     let call = ground.aws.eks.update_cluster_config().name(&found.id).deletion_protection(true);
@@ -369,7 +368,7 @@ async fn cluster_busy(ground: &Ground) {
 }
 
 async fn cluster_upgrade(ground: &Ground) {
-    let kind = EksCluster::new(ground.aws.clone());
+    let kind = on(EksCluster, &ground.aws);
     let site = Site::new(ground).await;
     let found = site.cluster().await;
     let at_version =
@@ -383,16 +382,16 @@ async fn cluster_upgrade(ground: &Ground) {
 }
 
 async fn cluster_protected(ground: &Ground) {
-    let kind = EksCluster::new(ground.aws.clone());
+    let kind = on(EksCluster, &ground.aws);
     let site = Site::new(ground).await;
     let state = eks_cluster::State { deletion_protection: true, ..site.state() };
     let found = ground.make(&kind, &at("cluster"), &state).await;
     let error = kind.delete(&found).await.unwrap_err();
     assert!(error.message.contains("protected"), "{error}");
-    let lifted = New { state: kind.before_delete(&found).unwrap(), ..new(&at("cluster"), &state) };
+    let lifted = New { state: kind.facts.before_delete(&found).unwrap(), ..new(&at("cluster"), &state) };
     kind.update(&found, &lifted, &[]).await.unwrap();
     let found = ground.observed(&kind, &found.address).await.remove(0);
-    assert_eq!(kind.before_delete(&found), None);
+    assert_eq!(kind.facts.before_delete(&found), None);
     ground.unmake(&kind, &found).await;
 }
 
@@ -416,7 +415,7 @@ fn entry_state(ground: &Ground, cluster: &Found, principal: &str) -> access_entr
 }
 
 async fn access_entry(ground: &Ground) {
-    let kind = AccessEntry::new(ground.aws.clone());
+    let kind = on(AccessEntry, &ground.aws);
     let site = Site::new(ground).await;
     let cluster = site.cluster().await;
     let role = site.role("admin", "ec2.amazonaws.com", &[]).await;
@@ -471,7 +470,7 @@ async fn entries_by_hand(ground: &Ground) {
     // A session's ARN doesn't have the path of its role.
     let caller = runner.replace(&format!("ringfence/{}/", ground.aws.tenancy), "");
     let aws = &Arc::new(Aws { caller, ..(*ground.aws).clone() });
-    let kind = AccessEntry::new(aws.clone());
+    let kind = on(AccessEntry, &aws);
     let make = |principal: &str| aws.eks.create_access_entry().cluster_name(&cluster.id).principal_arn(principal);
     let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
     let other = aws.iam.create_role().role_name("karpenter").assume_role_policy_document(trust).send().await.unwrap();
@@ -510,7 +509,7 @@ async fn entries_by_hand(ground: &Ground) {
 /// later role with the same name.
 async fn stale_entries(ground: &Ground) {
     let aws = &ground.aws;
-    let (kind, roles) = (AccessEntry::new(aws.clone()), IamRole::new(aws.clone()));
+    let (kind, roles) = (on(AccessEntry, &aws), on(IamRole, &aws));
     let site = Site::new(ground).await;
     let (cluster, nodes) = site.with_nodes().await;
     let admin = site.role("admin", "ec2.amazonaws.com", &[]).await;
@@ -527,7 +526,8 @@ async fn stale_entries(ground: &Ground) {
         ground.make(&roles, &at(name), &old.state).await;
     }
     let found = ground.observed(&kind, &address).await.remove(0);
-    let changes = ringfence::engine::diff::changes(&serde_json::to_value(&state).unwrap(), &found.state, kind.rules());
+    let changes =
+        ringfence::engine::diff::changes(&serde_json::to_value(&state).unwrap(), &found.state, kind.facts.rules());
     assert!(matches!(changes.as_slice(), [c] if c.path == "stale" && c.replaces), "{changes:?}");
 
     // The node group with the new role gets a new entry, and its nodes join.
@@ -551,7 +551,7 @@ fn addon_state(ground: &Ground, cluster: &Found, name: &str) -> eks_addon::State
 }
 
 async fn eks_addon(ground: &Ground) {
-    let kind = EksAddon::new(ground.aws.clone());
+    let kind = on(EksAddon, &ground.aws);
     let site = Site::new(ground).await;
     let cluster = site.cluster().await;
     let one = site.role("cni", "pods.eks.amazonaws.com", &["AmazonEKS_CNI_Policy"]).await;
@@ -584,12 +584,12 @@ async fn eks_addon(ground: &Ground) {
         })
         .run()
         .await;
-    let identities = PodIdentity::new(ground.aws.clone());
+    let identities = on(PodIdentity, &ground.aws);
     assert!(identities.observe(&Round::default(), &[]).await.unwrap().found.is_empty(), "an add-on's are its own");
 }
 
 async fn addon_degraded(ground: &Ground) {
-    let kind = EksAddon::new(ground.aws.clone());
+    let kind = on(EksAddon, &ground.aws);
     let site = Site::new(ground).await;
     let cluster = site.cluster().await;
     let state = addon_state(ground, &cluster, "vpc-cni");
@@ -603,7 +603,7 @@ async fn addon_degraded(ground: &Ground) {
         "{:?}",
         found.status
     );
-    assert_eq!(kind.repair(&found), Repair::Update);
+    assert_eq!(kind.facts.repair(&found), Repair::Update);
     kind.update(&found, &want, &[]).await.unwrap();
     assert_eq!(settled(ground, &kind, &want).await.status, Status::Ready);
 
@@ -619,7 +619,7 @@ async fn addon_degraded(ground: &Ground) {
     assert!(matches!(&found.status, Status::Failed(why) if why.contains("InsufficientNumberOfReplicas")), "{found:?}");
 }
 
-async fn found_by(kind: &dyn Kind, want: &New) -> Found {
+async fn found_by(kind: &Subject, want: &New) -> Found {
     let handle = Handle {
         address: want.address.clone(),
         generation: want.generation,
@@ -630,7 +630,7 @@ async fn found_by(kind: &dyn Kind, want: &New) -> Found {
 }
 
 /// Waits until a resource is made or changed, and returns it.
-async fn settled(ground: &Ground, kind: &dyn Kind, want: &New) -> Found {
+async fn settled(ground: &Ground, kind: &Subject, want: &New) -> Found {
     loop {
         let found = found_by(kind, want).await;
         if !matches!(found.status, Status::Pending(_)) {
@@ -641,7 +641,7 @@ async fn settled(ground: &Ground, kind: &dyn Kind, want: &New) -> Found {
 }
 
 async fn pod_identity(ground: &Ground) {
-    let kind = PodIdentity::new(ground.aws.clone());
+    let kind = on(PodIdentity, &ground.aws);
     let site = Site::new(ground).await;
     let cluster = site.cluster().await;
     let one = site.role("one", "pods.eks.amazonaws.com", &[]).await;
@@ -672,7 +672,7 @@ async fn pod_identity(ground: &Ground) {
 
 async fn associations_by_hand(ground: &Ground) {
     let aws = &ground.aws;
-    let kind = PodIdentity::new(aws.clone());
+    let kind = on(PodIdentity, &aws);
     let site = Site::new(ground).await;
     let cluster = site.cluster().await;
     let role = site.role("hand", "pods.eks.amazonaws.com", &[]).await;
@@ -692,7 +692,7 @@ async fn associations_by_hand(ground: &Ground) {
     let seen = kind.observe(&Round::default(), &[wanted(&at("wanted"), &state)]).await.unwrap();
     assert_eq!(seen.found[0].address, Address::new(at("wanted")));
     let want = serde_json::to_value(&state).unwrap();
-    let changes = ringfence::engine::diff::changes(&want, &seen.found[0].state, kind.rules());
+    let changes = ringfence::engine::diff::changes(&want, &seen.found[0].state, kind.facts.rules());
     for path in ["session_tags", "target_role"] {
         assert!(changes.iter().any(|c| c.path == path && c.replaces), "{path}: {changes:?}");
     }
@@ -730,7 +730,7 @@ fn template_state(ground: &Ground, site: &Site<'_>) -> launch_template::State {
 }
 
 async fn group_state(site: &Site<'_>, cluster: &Found, role: &str, name: &str) -> node_group::State {
-    let (ground, templates) = (site.ground, LaunchTemplate::new(site.ground.aws.clone()));
+    let (ground, templates) = (site.ground, on(LaunchTemplate, &site.ground.aws));
     let address = Address::new(at("template"));
     let template = match ground.observed(&templates, &address).await.pop() {
         Some(template) => template,
@@ -761,8 +761,8 @@ async fn group_state(site: &Site<'_>, cluster: &Found, role: &str, name: &str) -
     }
 }
 
-fn node_groups(aws: &Arc<Aws>) -> NodeGroup {
-    NodeGroup::new(aws.clone(), Arc::new(Clusters::new(aws.clone(), BTreeMap::new())))
+fn node_groups(aws: &Arc<Aws>) -> Subject {
+    on(NodeGroup, aws)
 }
 
 /// A node group whose nodes have joined.
@@ -772,7 +772,7 @@ async fn group(site: &Site<'_>, cluster: &Found, role: &str, name: &str) -> Foun
 }
 
 async fn node_group(ground: &Ground) {
-    let (kind, templates) = (node_groups(&ground.aws), LaunchTemplate::new(ground.aws.clone()));
+    let (kind, templates) = (node_groups(&ground.aws), on(LaunchTemplate, &ground.aws));
     let site = Site::new(ground).await;
     let (cluster, role) = site.with_nodes().await;
     let state = group_state(&site, &cluster, &role, "t-1").await;
@@ -822,8 +822,8 @@ async fn node_group(ground: &Ground) {
 /// A node group follows its cluster's version, except if its launch template
 /// names an image: then the image decides.
 async fn group_follows_cluster(ground: &Ground) {
-    let (kind, clusters) = (node_groups(&ground.aws), EksCluster::new(ground.aws.clone()));
-    let templates = LaunchTemplate::new(ground.aws.clone());
+    let (kind, clusters) = (node_groups(&ground.aws), on(EksCluster, &ground.aws));
+    let templates = on(LaunchTemplate, &ground.aws);
     let site = Site::new(ground).await;
     let (cluster, role) = site.with_nodes().await;
     let plain = group_state(&site, &cluster, &role, "t-1").await;
@@ -854,7 +854,7 @@ async fn group_follows_cluster(ground: &Ground) {
         let state = node_group::State { version: "1.36".to_owned(), ..state };
         let want = new(&at(&state.name), &state);
         let found = ground.observed(&kind, &want.address).await.remove(0);
-        let changes = ringfence::engine::diff::changes(&want.state, &found.state, kind.rules());
+        let changes = ringfence::engine::diff::changes(&want.state, &found.state, kind.facts.rules());
         let paths: Vec<&str> = changes.iter().map(|c| c.path.as_str()).collect();
         assert_eq!(paths, if state.ami_type == "CUSTOM" { vec![] } else { vec!["version"] });
         kind.update(&found, &want, &changes).await.unwrap();
@@ -882,8 +882,8 @@ async fn group_life(ground: &Ground) {
     assert_eq!(made.id, again.id, "the same creation again is the same group");
     let first = settled(ground, &kind, &want).await;
     assert_eq!((&first.status, &first.id), (&Status::Ready, &made.id));
-    assert_eq!(kind.predict(&want)["name"], first.outputs["name"]);
-    let changes = ringfence::engine::diff::changes(&want.state, &first.state, kind.rules());
+    assert_eq!(kind.facts.predict(&want, &ground.aws.scope)["name"], first.outputs["name"]);
+    let changes = ringfence::engine::diff::changes(&want.state, &first.state, kind.facts.rules());
     let lost = |path: &str| ["max_unavailable", "repair"].contains(&path) && !ground.has(node_group::NAME);
     assert!(changes.iter().all(|c| lost(&c.path)), "{changes:?}");
 
@@ -908,7 +908,7 @@ async fn node_group_failed(ground: &Ground) {
     kind.create(&want).await.unwrap();
     let found = settled(ground, &kind, &want).await;
     assert!(matches!(&found.status, Status::Failed(why) if why.contains("AsgInstanceLaunchFailures")), "{found:?}");
-    assert_eq!(kind.repair(&found), Repair::Replace);
+    assert_eq!(kind.facts.repair(&found), Repair::Replace);
     ground.unmake(&kind, &found).await;
 }
 
@@ -931,7 +931,7 @@ async fn profile_state(site: &Site<'_>, cluster: &Found, name: &str) -> fargate_
 }
 
 async fn fargate_profile(ground: &Ground) {
-    let kind = FargateProfile::new(ground.aws.clone());
+    let kind = on(FargateProfile, &ground.aws);
     let site = Site::new(ground).await;
     let cluster = site.cluster().await;
     let state = profile_state(&site, &cluster, "t-1").await;
@@ -951,7 +951,7 @@ async fn fargate_profile(ground: &Ground) {
 /// While one profile changes, EKS refuses a change of another one. That error
 /// is tried again.
 async fn profiles_one_at_a_time(ground: &Ground) {
-    let kind = FargateProfile::new(ground.aws.clone());
+    let kind = on(FargateProfile, &ground.aws);
     let site = Site::new(ground).await;
     let cluster = site.cluster().await;
     let one = profile_state(&site, &cluster, "t-1").await;
@@ -959,13 +959,13 @@ async fn profiles_one_at_a_time(ground: &Ground) {
     let one = ground.make(&kind, &at("t-1"), &one).await;
     assert!(!kind.delete(&one).await.unwrap());
     assert_eq!(kind.create(&two).await.unwrap_err().class, Class::Conflict);
-    assert_eq!(kind.lane(&one.state), kind.lane(&two.state));
+    assert_eq!(kind.facts.lane(&one.state), kind.facts.lane(&two.state));
 }
 
 /// The log group of our cluster is ours. Log groups of other clusters aren't.
 async fn logs_of_clusters(ground: &Ground) {
     let aws = &ground.aws;
-    let kind = LogGroup::new(aws.clone());
+    let kind = on(LogGroup, &aws);
     let site = Site::new(ground).await;
     let cluster = site.cluster().await;
     let theirs = format!("{}-theirs", aws.tenancy);
@@ -1003,17 +1003,17 @@ async fn foreign_names(ground: &Ground) {
     let selector = aws_sdk_eks::types::FargateProfileSelector::builder().namespace("t-9").build();
     let call = call.pod_execution_role_arn(&profile.role).selectors(selector);
     call.set_subnets(Some(profile.subnets.clone())).send().await.unwrap();
-    is_foreign(ground, &FargateProfile::new(aws.clone()), &profile, command).await;
+    is_foreign(ground, &on(FargateProfile, &aws), &profile, command).await;
 
     let addon = addon_state(ground, &cluster, "eks-pod-identity-agent");
     aws.eks.create_addon().cluster_name(&cluster.id).addon_name(&addon.name).send().await.unwrap();
-    is_foreign(ground, &EksAddon::new(aws.clone()), &addon, command).await;
+    is_foreign(ground, &on(EksAddon, &aws), &addon, command).await;
 
     let other = eks_cluster::State { name: format!("{}-t-9", aws.tenancy), ..site.state() };
     let vpc = VpcConfigRequest::builder().set_subnet_ids(Some(other.subnets.clone())).build();
     let call = aws.eks.create_cluster().name(&other.name).role_arn(&other.role).resources_vpc_config(vpc);
     call.send().await.unwrap();
-    is_foreign(ground, &EksCluster::new(aws.clone()), &other, command).await;
+    is_foreign(ground, &on(EksCluster, &aws), &other, command).await;
     assert!(!site.vpc.is_empty());
 }
 

@@ -7,7 +7,7 @@ use aws_sdk_kms::types::Tag as KmsTag;
 use ringfence::aws::Aws;
 use ringfence::engine::address::Address;
 use ringfence::engine::error::Class;
-use ringfence::engine::kind::{Found, Kind, Repair, Round, Status, Verb, Wanted};
+use ringfence::engine::kind::{Found, Repair, Round, Status, Verb, Wanted};
 use ringfence::kinds::aws::iam_role::{self, IamRole};
 use ringfence::kinds::aws::kms_key::{self, KmsKey};
 use ringfence::kinds::aws::log_group::{self, LogGroup};
@@ -17,7 +17,7 @@ use ringfence::kinds::aws::service_linked_role::{self, ServiceLinkedRole};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Contract, Ground, Lack, contracts, new};
+use super::{Contract, Ground, Lack, Subject, contracts, new, on};
 
 const CLIENTS: &str = "aws.oidc-provider: clients changed";
 const ROTATION_PERIOD: &str = "aws.kms-key: rotation period changed";
@@ -114,7 +114,7 @@ pub fn role_state(ground: &Ground, name: &str) -> iam_role::State {
 }
 
 async fn iam_role(ground: &Ground) {
-    let kind = IamRole::new(ground.aws.clone());
+    let kind = on(IamRole, &ground.aws);
     let state = role_state(ground, "role");
     let inline = |policies: &[(&str, &[&str])]| iam_role::State {
         inline: policies.iter().map(|(name, actions)| ((*name).to_owned(), allow(actions))).collect(),
@@ -169,7 +169,7 @@ async fn iam_role(ground: &Ground) {
 
 /// A creation that stopped after CreateRole is completed. A second generation gets a name of its own.
 async fn role_half_made(ground: &Ground) {
-    let kind = IamRole::new(ground.aws.clone());
+    let kind = on(IamRole, &ground.aws);
     let state = role_state(ground, "half");
     let first = new(&at("half"), &state);
     let bare = iam_role::State { attached: vec![], inline: [].into(), ..state.clone() };
@@ -194,7 +194,7 @@ async fn role_half_made(ground: &Ground) {
 }
 
 async fn role_in_use(ground: &Ground) {
-    let kind = IamRole::new(ground.aws.clone());
+    let kind = on(IamRole, &ground.aws);
     let role = ground.make(&kind, &at("busy"), &role_state(ground, "busy")).await;
     let (iam, profile) = (&ground.aws.iam, format!("{}-profile", ground.aws.tenancy));
     iam.create_instance_profile().instance_profile_name(&profile).send().await.unwrap();
@@ -209,13 +209,13 @@ async fn role_in_use(ground: &Ground) {
 }
 
 async fn service_linked_role(ground: &Ground) {
-    let kind = ServiceLinkedRole::new(ground.aws.clone());
+    let kind = on(ServiceLinkedRole, &ground.aws);
     // The name of the role must match exactly. moto makes up most service-linked role names; only Auto Scaling's is the
     // same as AWS's.
     let service = if ground.has(LINKED_NAME) { "eks-nodegroup" } else { "autoscaling" };
     let state = service_linked_role::State { service: format!("{service}.amazonaws.com") };
     let new = new("tenancy/service-linked-role/linked", &state);
-    let predicted = kind.predict(&new);
+    let predicted = kind.facts.predict(&new, &ground.aws.scope);
     let made = kind.create(&new).await.unwrap();
     let again = kind.create(&new).await.unwrap();
     assert_eq!(made.outputs, again.outputs, "it has been made already, whoever made it");
@@ -233,7 +233,7 @@ async fn service_linked_role(ground: &Ground) {
 }
 
 async fn oidc_provider(ground: &Ground) {
-    let kind = OidcProvider::new(ground.aws.clone());
+    let kind = on(OidcProvider, &ground.aws);
     let state = oidc_provider::State {
         url: format!("https://oidc.eks.us-east-1.amazonaws.com/id/{:A>32}", ground.aws.tenancy.to_uppercase()),
         clients: vec!["sts.amazonaws.com".to_owned()],
@@ -277,7 +277,7 @@ pub fn key_state(ground: &Ground, name: &str) -> kms_key::State {
 }
 
 async fn kms_key(ground: &Ground) {
-    let kind = KmsKey::new(ground.aws.clone());
+    let kind = on(KmsKey, &ground.aws);
     let state = key_state(ground, "key");
     let mut open = state.policy.clone();
     open["Statement"].as_array_mut().unwrap().push(json!({
@@ -317,7 +317,7 @@ async fn kms_key(ground: &Ground) {
 
 /// A key without its alias is found again. A creation that failed in between goes on with the key that it made.
 async fn key_half_made(ground: &Ground) {
-    let kind = KmsKey::new(ground.aws.clone());
+    let kind = on(KmsKey, &ground.aws);
     let state = key_state(ground, "half");
     let new = new(&at("half"), &state);
     let squatter = ground.aws.kms.create_key().send().await.unwrap();
@@ -342,13 +342,13 @@ async fn key_half_made(ground: &Ground) {
 }
 
 async fn key_disabled(ground: &Ground) {
-    let kind = KmsKey::new(ground.aws.clone());
+    let kind = on(KmsKey, &ground.aws);
     let want = new(&at("off"), &key_state(ground, "off"));
     let key = ground.make(&kind, &at("off"), &want.state).await;
     ground.aws.kms.disable_key().key_id(&key.id).send().await.unwrap();
     let found = ground.observed(&kind, &want.address).await;
     assert!(matches!(&found[0].status, Status::Failed(why) if why.contains("disabled")), "{:?}", found[0].status);
-    assert_eq!(kind.repair(&found[0]), Repair::Update);
+    assert_eq!(kind.facts.repair(&found[0]), Repair::Update);
     kind.update(&found[0], &want, &[]).await.unwrap();
     let found = ground.observed(&kind, &want.address).await;
     assert_eq!((&found[0].status, &found[0].state), (&Status::Ready, &want.state));
@@ -357,13 +357,13 @@ async fn key_disabled(ground: &Ground) {
 
 /// A deletion that somebody else scheduled is cancelled. After our own deletion, the key counts as absent.
 async fn key_pending_deletion(ground: &Ground) {
-    let kind = KmsKey::new(ground.aws.clone());
+    let kind = on(KmsKey, &ground.aws);
     let want = new(&at("lost"), &key_state(ground, "lost"));
     let key = ground.make(&kind, &at("lost"), &want.state).await;
     ground.aws.kms.schedule_key_deletion().key_id(&key.id).send().await.unwrap();
     let found = ground.observed(&kind, &want.address).await;
     assert!(matches!(&found[0].status, Status::Failed(why) if why.contains("scheduled")), "{:?}", found[0].status);
-    assert_eq!(kind.repair(&found[0]), Repair::Update);
+    assert_eq!(kind.facts.repair(&found[0]), Repair::Update);
     kind.update(&found[0], &want, &[]).await.unwrap();
     let found = ground.observed(&kind, &want.address).await;
     assert_eq!((&found[0].status, &found[0].state), (&Status::Ready, &want.state));
@@ -388,7 +388,7 @@ fn group_state(ground: &Ground, name: &str) -> log_group::State {
 }
 
 async fn log_group(ground: &Ground) {
-    let (kind, keys) = (LogGroup::new(ground.aws.clone()), KmsKey::new(ground.aws.clone()));
+    let (kind, keys) = (on(LogGroup, &ground.aws), on(KmsKey, &ground.aws));
     let mut key = key_state(ground, "logs-key");
     key.policy["Statement"].as_array_mut().unwrap().push(json!({
         "Sid": "Logs", "Effect": "Allow", "Principal": {"Service": "logs.us-east-1.amazonaws.com"},
@@ -422,7 +422,7 @@ async fn log_group(ground: &Ground) {
 
 /// A key whose policy doesn't allow CloudWatch Logs, or doesn't allow it yet.
 async fn log_group_key_refused(ground: &Ground) {
-    let (kind, keys) = (LogGroup::new(ground.aws.clone()), KmsKey::new(ground.aws.clone()));
+    let (kind, keys) = (on(LogGroup, &ground.aws), on(KmsKey, &ground.aws));
     let key = ground.make(&keys, &at("closed"), &key_state(ground, "closed")).await;
     let state = log_group::State { key: Some(key.outputs["arn"].clone()), ..group_state(ground, "closed") };
     let error = kind.create(&new(&at("closed"), &state)).await.unwrap_err();
@@ -432,7 +432,7 @@ async fn log_group_key_refused(ground: &Ground) {
 
 /// EKS itself makes the log group of a cluster, without tags. It counts as ours.
 async fn log_group_by_descent(ground: &Ground) {
-    let kind = LogGroup::new(ground.aws.clone());
+    let kind = on(LogGroup, &ground.aws);
     let state = log_group::State {
         name: format!("/aws/eks/{}-t-1/cluster", ground.aws.tenancy),
         ..group_state(ground, "cluster")
@@ -460,11 +460,11 @@ async fn foreign_names(ground: &Ground) {
         .send()
         .await
         .unwrap();
-    is_foreign(ground, &IamRole::new(aws.clone()), &role, "aws iam tag-role --role-name").await;
+    is_foreign(ground, &on(IamRole, &aws), &role, "aws iam tag-role --role-name").await;
     let tag = |key: &str, value: &str| IamTag::builder().key(key).value(value).build().unwrap();
     let call = aws.iam.tag_role().role_name(&role.name).tags(tag("ringfence.dev/tenancy", "another"));
     call.tags(tag("ringfence.dev/region", "eu-west-1")).send().await.unwrap();
-    let seen = IamRole::new(aws.clone()).observe(&Round::default(), &[wanted(&at("foreign"), &role)]).await.unwrap();
+    let seen = on(IamRole, &aws).observe(&Round::default(), &[wanted(&at("foreign"), &role)]).await.unwrap();
     assert!(
         seen.foreign[0].message.contains("belongs to tenancy `another` in region `eu-west-1`"),
         "{:?}",
@@ -474,13 +474,13 @@ async fn foreign_names(ground: &Ground) {
 
     let group = group_state(ground, "foreign");
     aws.logs.create_log_group().log_group_name(&group.name).tags("owner", "me").send().await.unwrap();
-    is_foreign(ground, &LogGroup::new(aws.clone()), &group, "aws logs tag-resource --resource-arn").await;
+    is_foreign(ground, &on(LogGroup, &aws), &group, "aws logs tag-resource --resource-arn").await;
     aws.logs.delete_log_group().log_group_name(&group.name).send().await.unwrap();
 
     let key = key_state(ground, "foreign");
     let id = aws.kms.create_key().send().await.unwrap().key_metadata().unwrap().key_id().to_owned();
     aws.kms.create_alias().alias_name(&key.alias).target_key_id(&id).send().await.unwrap();
-    is_foreign(ground, &KmsKey::new(aws.clone()), &key, "aws kms tag-resource --key-id").await;
+    is_foreign(ground, &on(KmsKey, &aws), &key, "aws kms tag-resource --key-id").await;
     aws.kms.delete_alias().alias_name(&key.alias).send().await.unwrap();
     aws.kms.schedule_key_deletion().key_id(&id).send().await.unwrap();
 
@@ -492,22 +492,22 @@ async fn foreign_names(ground: &Ground) {
     let call = aws.iam.create_open_id_connect_provider().url(&provider.url).client_id_list("sts.amazonaws.com");
     let arn = call.send().await.unwrap().open_id_connect_provider_arn().unwrap().to_owned();
     let command = "aws iam tag-open-id-connect-provider --open-id-connect-provider-arn";
-    is_foreign(ground, &OidcProvider::new(aws.clone()), &provider, command).await;
+    is_foreign(ground, &on(OidcProvider, &aws), &provider, command).await;
     aws.iam.delete_open_id_connect_provider().open_id_connect_provider_arn(arn).send().await.unwrap();
 }
 
 /// Asserts that the kind reports the resource as foreign, says how to adopt it, and doesn't treat it as created.
-pub async fn is_foreign(ground: &Ground, kind: &dyn Kind, state: &impl Serialize, command: &str) {
+pub async fn is_foreign(ground: &Ground, kind: &Subject, state: &impl Serialize, command: &str) {
     let want = new(&at("foreign"), state);
     let seen = kind.observe(&Round::default(), &[wanted(want.address.as_str(), state)]).await.unwrap();
-    let name = kind.name();
+    let name = kind.facts.name();
     assert!(!seen.found.iter().any(|f| f.address == want.address), "{name}: {:?}", seen.found);
     let [foreign] = seen.foreign.as_slice() else { panic!("{name}: {:?}", seen.foreign) };
     assert_eq!(foreign.address, want.address);
     for part in [command, "ringfence.dev/tenancy", "ringfence.dev/address", &ground.aws.tenancy, &at("foreign")] {
         assert!(foreign.message.contains(part), "{name}: `{part}` isn't in: {}", foreign.message);
     }
-    assert!(kind.pace(Verb::Create).limit > kind.pace(Verb::Create).expected);
+    assert!(kind.facts.pace(Verb::Create).limit > kind.facts.pace(Verb::Create).expected);
     if name != "aws.kms-key" {
         kind.create(&want).await.unwrap_err();
     }

@@ -10,6 +10,7 @@ mod iam;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,9 +20,9 @@ use ringfence::aws::{Aws, tags};
 use ringfence::engine::address::Address;
 use ringfence::engine::clock::Clock;
 use ringfence::engine::diff;
-use ringfence::engine::kind::{Change, Found, Handle, Kind, New, Round, Status};
+use ringfence::engine::kind::{Change, Found, Handle, Handlers, Kind, New, Round, Status};
 use ringfence::k8s::Clusters;
-use ringfence::kinds;
+use ringfence::kinds::{self, Clients, ResourceKind};
 use ringfence::sandbox::{Options, Server};
 use serde::Serialize;
 use serde_json::Value;
@@ -56,11 +57,9 @@ fn lacks() -> impl Iterator<Item = &'static Lack> {
 }
 
 /// A kind's contract has the name of the kind.
-#[tokio::test]
-async fn every_kind_has_its_contract() {
-    let aws = Ground::moto().await.aws;
-    let clusters = Arc::new(Clusters::new(aws.clone(), BTreeMap::new()));
-    for kind in kinds::registry(&aws, &clusters).iter().filter(|k| !k.in_cluster()) {
+#[test]
+fn every_kind_has_its_contract() {
+    for kind in kinds::facts().iter().filter(|k| !k.in_cluster()) {
         let name = kind.name().trim_start_matches("aws.").replace('-', "_");
         let on = |list: fn(&Contracts) -> &[&str]| ALL.iter().any(|(c, _)| list(c).contains(&name.as_str()));
         assert!(on(|c| c.sandbox), "{name} isn't tried on the sandbox");
@@ -152,26 +151,26 @@ impl Ground {
     }
 
     /// Makes a resource that a contract needs, and waits until it is ready.
-    pub async fn make(&self, kind: &dyn Kind, address: &str, state: &impl Serialize) -> Found {
+    pub async fn make(&self, kind: &Subject, address: &str, state: &impl Serialize) -> Found {
         let new = new(address, state);
         let made = kind.create(&new).await.unwrap_or_else(|e| panic!("{address}: create: {e}"));
         self.ready(kind, &new, &made.id).await
     }
 
     /// Deletes a resource, and waits until it is gone.
-    pub async fn unmake(&self, kind: &dyn Kind, found: &Found) {
+    pub async fn unmake(&self, kind: &Subject, found: &Found) {
         kind.delete(found).await.unwrap_or_else(|e| panic!("{}: delete: {e}", found.address));
         self.gone(kind, found).await;
     }
 
     /// All resources at `address` that `observe` returns.
-    pub async fn observed(&self, kind: &dyn Kind, address: &Address) -> Vec<Found> {
+    pub async fn observed(&self, kind: &Subject, address: &Address) -> Vec<Found> {
         let observation = kind.observe(&Round::default(), &[]).await;
         let observation = observation.unwrap_or_else(|e| panic!("{address}: observe: {e}"));
         observation.found.into_iter().filter(|f| f.address == *address).collect()
     }
 
-    async fn ready(&self, kind: &dyn Kind, new: &New, id: &str) -> Found {
+    async fn ready(&self, kind: &Subject, new: &New, id: &str) -> Found {
         let handle = handle(new, id);
         let start = self.aws.clock.wall();
         loop {
@@ -184,7 +183,7 @@ impl Ground {
         }
     }
 
-    async fn gone(&self, kind: &dyn Kind, found: &Found) {
+    async fn gone(&self, kind: &Subject, found: &Found) {
         let handle = Handle {
             address: found.address.clone(),
             generation: found.generation,
@@ -205,10 +204,31 @@ impl Ground {
     }
 }
 
+/// A kind with its calls.
+pub struct Subject {
+    pub facts: Arc<dyn Kind>,
+    handlers: Arc<dyn Handlers>,
+}
+
+impl Deref for Subject {
+    type Target = dyn Handlers;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.handlers
+    }
+}
+
+/// `kind`, with its calls made by these clients.
+pub fn on(kind: impl ResourceKind + 'static, aws: &Arc<Aws>) -> Subject {
+    let clusters = Arc::new(Clusters::new(aws.clone(), BTreeMap::new()));
+    let handlers = kind.handlers(&Clients { aws: aws.clone(), clusters });
+    Subject { facts: Arc::new(kind), handlers }
+}
+
 /// One kind's contract.
 pub struct Contract<'a> {
     ground: &'a Ground,
-    kind: &'a dyn Kind,
+    kind: &'a Subject,
     address: &'a str,
     state: Value,
     trials: Vec<(&'a str, Trial<'a>)>,
@@ -222,7 +242,7 @@ enum Trial<'a> {
 }
 
 impl<'a> Contract<'a> {
-    pub fn new(ground: &'a Ground, kind: &'a dyn Kind, address: &'a str, state: &impl Serialize) -> Self {
+    pub fn new(ground: &'a Ground, kind: &'a Subject, address: &'a str, state: &impl Serialize) -> Self {
         let state = serde_json::to_value(state).unwrap();
         Self { ground, kind, address, state, trials: Vec::new() }
     }
@@ -251,15 +271,18 @@ impl<'a> Contract<'a> {
 
     pub async fn run(self) {
         let Self { ground, kind, address, state, trials } = self;
-        let name = kind.name();
+        let name = kind.facts.name();
         let mut want = new(address, &state);
         assert!(find(kind, &handle(&want, "")).await.is_none(), "{name}: found before it was made");
 
         let made = kind.create(&want).await.unwrap_or_else(|e| panic!("{name}: create: {e}"));
         let found = ground.ready(kind, &want, &made.id).await;
         assert_eq!(found.id, made.id, "{name}");
-        for (output, value) in
-            kind.predict(&want).iter().chain(made.ready.then_some(&made.outputs).into_iter().flatten())
+        for (output, value) in kind
+            .facts
+            .predict(&want, &ground.aws.scope)
+            .iter()
+            .chain(made.ready.then_some(&made.outputs).into_iter().flatten())
         {
             assert_eq!(found.outputs.get(output), Some(value), "{name}: output `{output}`");
         }
@@ -300,26 +323,26 @@ impl<'a> Contract<'a> {
 }
 
 /// The only resource at the address.
-async fn only(ground: &Ground, kind: &dyn Kind, address: &Address) -> Found {
+async fn only(ground: &Ground, kind: &Subject, address: &Address) -> Found {
     let mut all = ground.observed(kind, address).await;
-    assert_eq!(all.len(), 1, "{}: listed once: {all:#?}", kind.name());
+    assert_eq!(all.len(), 1, "{}: listed once: {all:#?}", kind.facts.name());
     all.remove(0)
 }
 
 /// The only resource at the address. Asserts that it is as wanted.
-async fn same(ground: &Ground, kind: &dyn Kind, want: &New) -> Found {
+async fn same(ground: &Ground, kind: &Subject, want: &New) -> Found {
     let found = only(ground, kind, &want.address).await;
-    assert_eq!(found.generation, want.generation, "{}", kind.name());
+    assert_eq!(found.generation, want.generation, "{}", kind.facts.name());
     let changes = changes(kind, want, &found);
-    assert!(changes.is_empty(), "{}: not as wanted: {changes:#?}", kind.name());
+    assert!(changes.is_empty(), "{}: not as wanted: {changes:#?}", kind.facts.name());
     found
 }
 
-fn changes(kind: &dyn Kind, want: &New, found: &Found) -> Vec<Change> {
-    diff::changes(&want.state, &found.state, kind.rules())
+fn changes(kind: &Subject, want: &New, found: &Found) -> Vec<Change> {
+    diff::changes(&want.state, &found.state, kind.facts.rules())
 }
 
-async fn find(kind: &dyn Kind, handle: &Handle) -> Option<Found> {
+async fn find(kind: &Subject, handle: &Handle) -> Option<Found> {
     let found = kind.find(std::slice::from_ref(handle)).await;
     let mut found = found.unwrap_or_else(|e| panic!("{}: find: {e}", handle.address));
     assert_eq!(found.len(), 1, "{}: one answer for each handle", handle.address);
