@@ -251,7 +251,7 @@ impl Cluster {
         match &self.kubeconfig {
             Some(file) => {
                 format!(
-                    "check that the way in {} works: the tunnel, the bastion, the VPN; or leave the in-cluster part to GitOps with the files that `ringfence render` writes",
+                    "check that what {} leads to is running: the tunnel, the bastion, the VPN; or leave the in-cluster part to GitOps with the files that `ringfence render` writes",
                     file.display()
                 )
             }
