@@ -322,6 +322,7 @@ fn narrow_terminals_cut_what_matters_least() {
 }
 
 /// An update, a replacement, a deletion, waiting, blocked things, left-overs.
+#[expect(clippy::too_many_lines, reason = "one plan with everything that a plan can hold")]
 fn changes() -> Plan {
     let at = "tenant/12345/silo";
     let vpc = reference(&Address::new(format!("{at}/vpc")), "id");
@@ -667,6 +668,7 @@ fn secrets_are_masked_everywhere() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "the snapshot of a whole document")]
 fn the_json_plan_is_one_line_with_everything() {
     let mut plan = changes();
     plan.steps.truncate(2);

@@ -72,6 +72,7 @@ pub async fn quotas(aws: &Aws, service: &str, codes: &BTreeSet<&str>) -> Result<
 }
 
 /// How many there are, whoever made them.
+#[expect(clippy::cognitive_complexity, reason = "a macro writes the same loop over pages for each call")]
 pub async fn used(aws: &Aws, what: Counted<'_>) -> Result<usize> {
     macro_rules! pages {
         ($call:expr, $operation:literal) => {{

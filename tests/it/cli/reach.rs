@@ -425,6 +425,7 @@ mystery: 1.50
 ";
 
 #[test]
+#[expect(clippy::cognitive_complexity, reason = "assertions count as branches")]
 fn kubeconfigs_are_merged() {
     let estate = Estate::applied(&THREE_TIERS);
     let served = Served::start(&estate, None);
