@@ -103,3 +103,25 @@ impl Desired {
         self.resources.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_is_within_a_place_is_no_neighbour_of_it() {
+        let mut desired = Desired::default();
+        let all = ["pool/a", "pool/a-b/vpc", "pool/a/k8s-x", "pool/a/k8s/role", "pool/a/vpc", "pool/a0/vpc"];
+        for address in all {
+            let (address, state) = (Address::new(address), Value::Null);
+            desired.insert(Resource { address, kind: "", state, after: vec![], controls: vec![] }).unwrap();
+        }
+        let names = |found: Vec<&Resource>| -> Vec<String> { found.iter().map(|r| r.address.to_string()).collect() };
+        let within = names(desired.within(&Address::new("pool/a")).collect());
+        assert_eq!(within, ["pool/a", "pool/a/k8s-x", "pool/a/k8s/role", "pool/a/vpc"]);
+        assert!(desired.within(&Address::new("pool/b")).next().is_none());
+        assert_eq!(names(desired.beginning_with(&Address::new("pool/a/k8s/")).collect()), ["pool/a/k8s/role"]);
+    }
+}

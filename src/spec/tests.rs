@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::civil::{Date, date};
 use proptest::prelude::*;
@@ -740,6 +741,15 @@ fn kubernetes_versions_are_alive() {
 // ---------------------------------------------------------------------------------------
 // Overrides, controls and waivers
 // ---------------------------------------------------------------------------------------
+
+#[test]
+fn tenants_that_override_nothing_share_their_profile() {
+    let more = "      pool: shared-1\n    - {id: \"45678\", name: hooli, tier: serverless, pool: shared-1}\n";
+    let spec = loaded(&format!("{}{more}", BASE.strip_suffix("      pool: shared-1\n").unwrap()));
+    let profile = |id: &str| &spec.tenant(id).unwrap().profile;
+    assert!(Arc::ptr_eq(profile("34567"), profile("45678")));
+    assert!(!Arc::ptr_eq(profile("34567"), profile("23456")));
+}
 
 #[test]
 fn overrides_change_what_the_tier_leaves_open() {

@@ -24,6 +24,7 @@ use super::route_table;
 use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
 use crate::aws::tags::{self, Tags};
+use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result, typed};
 use crate::engine::kind::{Foreign, Found, Handle, Made, Pace, Status, Verb, Wanted};
 use crate::engine::plan::next_token;
@@ -95,19 +96,22 @@ pub fn selections(aws: &Aws, handles: &[Handle]) -> Vec<Vec<Filter>> {
         .collect()
 }
 
-/// What was found for each handle: by id, or where that isn't known by address
-/// and generation. One on its way out is taken only if there is no other.
+/// What was found for each handle: by id, or by address and generation where the id isn't known. A resource that is being
+/// deleted counts only if there is no other.
 pub fn matched(handles: &[Handle], found: &[Found]) -> Vec<Option<Found>> {
-    handles
-        .iter()
-        .map(|handle| {
-            let fits = |f: &&Found| match handle.id.as_str() {
-                "" => f.address == handle.address && f.generation == handle.generation,
-                id => f.id == id,
-            };
-            found.iter().filter(fits).min_by_key(|f| f.status == Status::Deleting).cloned()
-        })
-        .collect()
+    let mut by_id: BTreeMap<&str, &Found> = BTreeMap::new();
+    let mut by_address: BTreeMap<(&Address, u32), &Found> = BTreeMap::new();
+    // The last one that is inserted wins: the first that isn't being deleted.
+    let (leaving, staying): (Vec<_>, Vec<_>) = found.iter().rev().partition(|f| f.status == Status::Deleting);
+    for one in leaving.into_iter().chain(staying) {
+        by_id.insert(&one.id, one);
+        by_address.insert((&one.address, one.generation), one);
+    }
+    let of = |handle: &Handle| match handle.id.as_str() {
+        "" => by_address.get(&(&handle.address, handle.generation)).copied(),
+        id => by_id.get(id).copied(),
+    };
+    handles.iter().map(|handle| of(handle).cloned()).collect()
 }
 
 pub fn outputs<const N: usize>(outputs: [(&str, &str); N]) -> Outputs {

@@ -57,6 +57,16 @@ pub struct State {
 }
 
 impl State {
+    /// As [`untyped`], without a copy of the object.
+    fn into_value(mut self) -> Result<Value> {
+        let object = self.object.take();
+        let mut state = untyped(&self)?;
+        if let Some(field) = state.get_mut("object") {
+            *field = object;
+        }
+        Ok(state)
+    }
+
     fn target(&self) -> Target<'_> {
         Target { cluster: &self.cluster, endpoint: &self.endpoint, certificate_authority: &self.certificate_authority }
     }
@@ -120,14 +130,36 @@ impl Key {
 }
 
 /// A wanted object and where it goes.
-struct Item {
-    address: Address,
-    state: State,
+struct Item<'a> {
+    address: &'a Address,
+    /// The state, with no more of the object than [`identity`]: a copy of each whole object takes much memory.
+    head: State,
+    object: &'a Value,
     /// As wanted; `None` while the API that it requires isn't served.
     api: Option<Api>,
 }
 
-type Absent<'a> = (&'a Item, &'a Api);
+impl<'a> Item<'a> {
+    fn new(wanted: &'a Wanted) -> Result<Self> {
+        let field = |name: &str| wanted.state.get(name).unwrap_or(&Value::Null);
+        let object = field("object");
+        let head = typed(&json!({
+            "cluster": field("cluster"),
+            "endpoint": field("endpoint"),
+            "certificate_authority": field("certificate_authority"),
+            "requires": field("requires"),
+            "object": identity(object),
+        }))?;
+        Ok(Self { address: &wanted.address, head, object, api: None })
+    }
+
+    /// The state with this object.
+    fn with(&self, object: Value) -> State {
+        State { object, ..self.head.clone() }
+    }
+}
+
+type Absent<'a> = (&'a Item<'a>, &'a Api);
 
 impl ManifestHandlers {
     pub fn new(aws: Arc<Aws>, clusters: Arc<Clusters>) -> Self {
@@ -141,26 +173,31 @@ impl ManifestHandlers {
         Ok((cluster, apis))
     }
 
-    async fn observe_cluster(&self, cluster: Arc<Cluster>, apis: Arc<Apis>, items: Vec<Item>) -> Result<Observation> {
+    async fn observe_cluster(
+        &self,
+        cluster: Arc<Cluster>,
+        apis: Arc<Apis>,
+        items: Vec<Item<'_>>,
+    ) -> Result<Observation> {
         let Some(first) = items.first() else { return Ok(Observation::default()) };
-        let (state, mut seen) = (first.state.clone(), Observation::default());
+        let (state, mut seen) = (first.head.clone(), Observation::default());
         let items = items
             .into_iter()
-            .map(|item| match locate(&apis, &item.state) {
+            .map(|item| match locate(&apis, &item.head) {
                 Ok(api) => Ok(Item { api: api.cloned(), ..item }),
                 // Wrong, unless the cluster's next version brings it.
-                Err(e) if served(&apis, &item.state.object).is_none() => {
-                    seen.unserved.push((item.address.clone(), at(&item.address, e)));
+                Err(e) if served(&apis, &item.head.object).is_none() => {
+                    seen.unserved.push((item.address.clone(), at(item.address, e)));
                     Ok(item)
                 }
-                Err(e) => Err(at(&item.address, e)),
+                Err(e) => Err(at(item.address, e)),
             })
             .collect::<Result<Vec<_>>>()?;
         // What a definition among the wanted objects brings will be there.
-        let coming: BTreeSet<&str> = items.iter().filter_map(|i| defined_group(&i.state.object)).collect();
-        for item in items.iter().filter(|i| i.api.is_none() && i.state.requires.is_some()) {
-            if !coming.contains(group_of(item.state.requires.as_deref().unwrap_or_default())) {
-                seen.unserved.push((item.address.clone(), unserved(&item.state)));
+        let coming: BTreeSet<&str> = items.iter().filter_map(|i| defined_group(i.object)).collect();
+        for item in items.iter().filter(|i| i.api.is_none() && i.head.requires.is_some()) {
+            if !coming.contains(group_of(item.head.requires.as_deref().unwrap_or_default())) {
+                seen.unserved.push((item.address.clone(), unserved(&item.head)));
             }
         }
         let mut ours = self.list_ours(&cluster, &apis, &items, &mut seen.notes).await?;
@@ -171,7 +208,7 @@ impl ManifestHandlers {
         let mut absent = Vec::new();
         for item in &items {
             let Some(api) = &item.api else { continue };
-            match ours.remove(&Key::new(api, &item.state.object)) {
+            match ours.remove(&Key::new(api, item.object)) {
                 Some(live) => present.push((item, api, live)),
                 None => absent.push((item, api)),
             }
@@ -183,7 +220,7 @@ impl ManifestHandlers {
         seen.found = stream::iter(compared.collect::<Vec<_>>()).buffered(PARALLEL).try_collect().await?;
 
         // What a namespace of ours was given is ours by descent.
-        absent.retain(|(item, _)| !is_given(&item.state.object, |n| namespaces.contains_key(n)));
+        absent.retain(|(item, _)| !is_given(item.object, |n| namespaces.contains_key(n)));
         seen.foreign = self.find_foreign(&cluster, &absent).await?;
         seen.found.extend(self.leftovers(&state, ours, &mut seen.notes));
         Ok(seen)
@@ -194,7 +231,7 @@ impl ManifestHandlers {
         &self,
         cluster: &Cluster,
         apis: &Apis,
-        items: &[Item],
+        items: &[Item<'_>],
         notes: &mut Vec<String>,
     ) -> Result<HashMap<Key, Value>> {
         let mut seen = BTreeSet::new();
@@ -235,8 +272,15 @@ impl ManifestHandlers {
 
     /// A wanted object that exists: as desired, but for what an apply would
     /// change. `doomed`: its namespace is being deleted, and takes no applies.
-    async fn compare(&self, cluster: &Cluster, api: &Api, item: &Item, live: &Value, doomed: bool) -> Result<Found> {
-        let desired = self.sent(&item.address, generation(live), &item.state.object);
+    async fn compare(
+        &self,
+        cluster: &Cluster,
+        api: &Api,
+        item: &Item<'_>,
+        live: &Value,
+        doomed: bool,
+    ) -> Result<Found> {
+        let desired = self.sent(item.address, generation(live), item.object);
         // Another wanted object is of this kind in another version.
         let converted = match live.get("apiVersion") == desired.get("apiVersion") {
             true => None,
@@ -246,12 +290,12 @@ impl ManifestHandlers {
         let mut status = Status::Ready;
         let object = if doomed || deleting(live) {
             status = Status::Deleting;
-            item.state.object.clone()
+            item.object.clone()
         } else if apply::is_settled(&desired, live) {
-            item.state.object.clone()
+            item.object.clone()
         } else if has_references(&desired) {
             apply::projected(
-                &item.state.object,
+                item.object,
                 &apply::normalised(live),
                 &apply::overlaid(&apply::normalised(live), &desired),
             )
@@ -263,23 +307,22 @@ impl ManifestHandlers {
                 Err(e) if is_immutable(&e) => apply::overlaid(live, &desired),
                 // Together with what others have added it may be wrong.
                 Err(e) if e.class == Class::Invalid && added => apply::overlaid(live, &desired),
-                Err(e) => return Err(at(&item.address, e)),
+                Err(e) => return Err(at(item.address, e)),
             };
             let applied = apply::without_additions(&applied).unwrap_or(applied);
-            apply::projected(&item.state.object, &apply::normalised(live), &apply::normalised(&applied))
+            apply::projected(item.object, &apply::normalised(live), &apply::normalised(&applied))
         };
-        let state = State { object, ..item.state.clone() };
-        Ok(Found { status, ..found(item.address.clone(), live, &state)? })
+        Ok(Found { status, ..found(item.address.clone(), live, item.with(object))? })
     }
 
     /// What stands under the names of absent objects without our label: one
     /// list for each kind and namespace, but for namespaces that are absent
     /// themselves.
     async fn find_foreign(&self, cluster: &Cluster, absent: &[Absent<'_>]) -> Result<Vec<Foreign>> {
-        let missing: BTreeSet<&str> = absent.iter().filter_map(|(i, _)| namespace_name(&i.state.object)).collect();
+        let missing: BTreeSet<&str> = absent.iter().filter_map(|(i, _)| namespace_name(i.object)).collect();
         let mut places: BTreeMap<(String, Option<String>), Vec<Absent<'_>>> = BTreeMap::new();
         for (item, api) in absent {
-            let key = Key::new(api, &item.state.object);
+            let key = Key::new(api, item.object);
             if key.namespace.as_deref().is_some_and(|n| missing.contains(n)) {
                 continue;
             }
@@ -294,8 +337,8 @@ impl ManifestHandlers {
             let there: HashMap<Key, &Value> = there.iter().map(|o| (Key::new(api, o), o)).collect();
             let taken = items.iter().filter_map(|(item, api)| {
                 // One of ours came into being since ours were listed.
-                let live = there.get(&Key::new(api, &item.state.object)).filter(|live| !self.is_ours(live))?;
-                Some(self.foreign(cluster, api, &item.address, live))
+                let live = there.get(&Key::new(api, item.object)).filter(|live| !self.is_ours(live))?;
+                Some(self.foreign(cluster, api, item.address, live))
             });
             Ok(taken.collect())
         });
@@ -367,9 +410,9 @@ impl ManifestHandlers {
                 if key.kind == "Secret" {
                     object = identity(&object);
                 }
-                let state = State { requires: None, object, ..state.clone() };
+                let as_found = State { requires: None, object, ..state.clone() };
                 let address = text(live, &format!("/metadata/annotations/{}", pointer(ADDRESS)))?;
-                let mut found = match found(Address::new(address), live, &state) {
+                let mut found = match found(Address::new(address), live, as_found) {
                     Ok(found) => found,
                     Err(error) => {
                         notes.push(format!(
@@ -537,7 +580,7 @@ impl ManifestHandlers {
             let live = apply::normalised(&live);
             apply::projected(&state.object, &live, &apply::overlaid(&live, &desired))
         };
-        found(handle.address.clone(), &live, &State { object, ..state }).map(Some)
+        found(handle.address.clone(), &live, State { object, ..state }).map(Some)
     }
 }
 
@@ -618,21 +661,27 @@ impl ResourceKind for Manifest {
 #[async_trait]
 impl Handlers for ManifestHandlers {
     async fn observe(&self, _round: &Round, wanted: &[Wanted]) -> Result<Observation> {
-        let mut clusters: BTreeMap<String, Vec<Item>> = BTreeMap::new();
+        let mut clusters: BTreeMap<String, Vec<Item<'_>>> = BTreeMap::new();
         self.unchecked().clear();
         for one in wanted {
-            let state: State = typed(&one.state)?;
-            let known = State { object: identity(&state.object), ..state.clone() };
-            self.unchecked().entry(state.cluster.clone()).or_default().push((one.address.clone(), known));
-            let place = json!([state.cluster, state.endpoint, state.certificate_authority]);
-            if !has_references(&place) && self.clusters.locates(state.target()) {
-                let item = Item { address: one.address.clone(), state, api: None };
+            let item = Item::new(one)?;
+            let State { cluster, endpoint, certificate_authority, requires, object } = &item.head;
+            let known = State {
+                cluster: cluster.clone(),
+                endpoint: String::new(),
+                certificate_authority: String::new(),
+                requires: requires.clone(),
+                object: object.clone(),
+            };
+            self.unchecked().entry(cluster.clone()).or_default().push((one.address.clone(), known));
+            let place = json!([cluster, endpoint, certificate_authority]);
+            if !has_references(&place) && self.clusters.locates(item.head.target()) {
                 clusters.entry(place.to_string()).or_default().push(item);
             }
         }
         // Each first contact may take the whole time limit: all at once.
         let probes = clusters.into_values().map(|items| async move {
-            let first = items.first().map(|i| i.state.clone());
+            let first = items.first().map(|i| i.head.clone());
             let answer = match &first {
                 Some(state) => self.probe(state.target()).await,
                 None => Err(Error::bug("a cluster without objects")),
@@ -641,7 +690,7 @@ impl Handlers for ManifestHandlers {
         });
         let mut reads = Vec::new();
         for (items, answer) in join_all(probes).await {
-            let cluster = items.first().map(|i| i.state.cluster.clone()).unwrap_or_default();
+            let cluster = items.first().map(|i| i.head.cluster.clone()).unwrap_or_default();
             let wanted: BTreeSet<Address> = items.iter().map(|i| i.address.clone()).collect();
             reads.push(async move {
                 let seen = match answer {
@@ -844,13 +893,13 @@ async fn get(cluster: &Cluster, api: &Api, object: &Value) -> Result<Option<Valu
     }
 }
 
-fn found(address: Address, live: &Value, state: &State) -> Result<Found> {
+fn found(address: Address, live: &Value, state: State) -> Result<Found> {
     Ok(Found {
         address,
         generation: generation(live),
         id: id(&state.cluster, live),
         outputs: Outputs::new(),
-        state: untyped(state)?,
+        state: state.into_value()?,
         status: if deleting(live) { Status::Deleting } else { Status::Ready },
         refs: Vec::new(),
     })
