@@ -116,7 +116,7 @@ impl<'a> Site<'a> {
             main_others: None,
             tags: ground.tags(&at("vpc")),
         };
-        let vpc = ground.make(&on(Vpc, &aws), &at("vpc"), &vpc).await.id;
+        let vpc = ground.make(&on(Vpc, aws), &at("vpc"), &vpc).await.id;
         let mut subnets = Vec::new();
         for (number, zone) in ["us-east-1a", "us-east-1b", "us-east-1b"].into_iter().enumerate() {
             let address = at(&format!("subnet-{number}"));
@@ -128,7 +128,7 @@ impl<'a> Site<'a> {
                 walled: None,
                 tags: ground.tags(&address),
             };
-            subnets.push(ground.make(&on(Subnet, &aws), &address, &state).await.id);
+            subnets.push(ground.make(&on(Subnet, aws), &address, &state).await.id);
         }
         subnets[..2].sort();
         let mut groups = Vec::new();
@@ -150,7 +150,7 @@ impl<'a> Site<'a> {
                 controller_tags: None,
                 tags: ground.tags(&at(name)),
             };
-            groups.push(ground.make(&on(SecurityGroup, &aws), &at(name), &state).await.id);
+            groups.push(ground.make(&on(SecurityGroup, aws), &at(name), &state).await.id);
         }
         let mut site = Self { ground, vpc, subnets, groups, role: String::new() };
         site.role = site.role("cluster", "eks.amazonaws.com", &["AmazonEKSClusterPolicy"]).await;
@@ -470,7 +470,7 @@ async fn entries_by_hand(ground: &Ground) {
     // A session's ARN doesn't have the path of its role.
     let caller = runner.replace(&format!("ringfence/{}/", ground.aws.tenancy), "");
     let aws = &Arc::new(Aws { caller, ..(*ground.aws).clone() });
-    let kind = on(AccessEntry, &aws);
+    let kind = on(AccessEntry, aws);
     let make = |principal: &str| aws.eks.create_access_entry().cluster_name(&cluster.id).principal_arn(principal);
     let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
     let other = aws.iam.create_role().role_name("karpenter").assume_role_policy_document(trust).send().await.unwrap();
@@ -509,7 +509,7 @@ async fn entries_by_hand(ground: &Ground) {
 /// later role with the same name.
 async fn stale_entries(ground: &Ground) {
     let aws = &ground.aws;
-    let (kind, roles) = (on(AccessEntry, &aws), on(IamRole, &aws));
+    let (kind, roles) = (on(AccessEntry, aws), on(IamRole, aws));
     let site = Site::new(ground).await;
     let (cluster, nodes) = site.with_nodes().await;
     let admin = site.role("admin", "ec2.amazonaws.com", &[]).await;
@@ -672,7 +672,7 @@ async fn pod_identity(ground: &Ground) {
 
 async fn associations_by_hand(ground: &Ground) {
     let aws = &ground.aws;
-    let kind = on(PodIdentity, &aws);
+    let kind = on(PodIdentity, aws);
     let site = Site::new(ground).await;
     let cluster = site.cluster().await;
     let role = site.role("hand", "pods.eks.amazonaws.com", &[]).await;
@@ -965,7 +965,7 @@ async fn profiles_one_at_a_time(ground: &Ground) {
 /// The log group of our cluster is ours. Log groups of other clusters aren't.
 async fn logs_of_clusters(ground: &Ground) {
     let aws = &ground.aws;
-    let kind = on(LogGroup, &aws);
+    let kind = on(LogGroup, aws);
     let site = Site::new(ground).await;
     let cluster = site.cluster().await;
     let theirs = format!("{}-theirs", aws.tenancy);
@@ -1003,17 +1003,17 @@ async fn foreign_names(ground: &Ground) {
     let selector = aws_sdk_eks::types::FargateProfileSelector::builder().namespace("t-9").build();
     let call = call.pod_execution_role_arn(&profile.role).selectors(selector);
     call.set_subnets(Some(profile.subnets.clone())).send().await.unwrap();
-    is_foreign(ground, &on(FargateProfile, &aws), &profile, command).await;
+    is_foreign(ground, &on(FargateProfile, aws), &profile, command).await;
 
     let addon = addon_state(ground, &cluster, "eks-pod-identity-agent");
     aws.eks.create_addon().cluster_name(&cluster.id).addon_name(&addon.name).send().await.unwrap();
-    is_foreign(ground, &on(EksAddon, &aws), &addon, command).await;
+    is_foreign(ground, &on(EksAddon, aws), &addon, command).await;
 
     let other = eks_cluster::State { name: format!("{}-t-9", aws.tenancy), ..site.state() };
     let vpc = VpcConfigRequest::builder().set_subnet_ids(Some(other.subnets.clone())).build();
     let call = aws.eks.create_cluster().name(&other.name).role_arn(&other.role).resources_vpc_config(vpc);
     call.send().await.unwrap();
-    is_foreign(ground, &on(EksCluster, &aws), &other, command).await;
+    is_foreign(ground, &on(EksCluster, aws), &other, command).await;
     assert!(!site.vpc.is_empty());
 }
 

@@ -460,11 +460,11 @@ async fn foreign_names(ground: &Ground) {
         .send()
         .await
         .unwrap();
-    is_foreign(ground, &on(IamRole, &aws), &role, "aws iam tag-role --role-name").await;
+    is_foreign(ground, &on(IamRole, aws), &role, "aws iam tag-role --role-name").await;
     let tag = |key: &str, value: &str| IamTag::builder().key(key).value(value).build().unwrap();
     let call = aws.iam.tag_role().role_name(&role.name).tags(tag("ringfence.dev/tenancy", "another"));
     call.tags(tag("ringfence.dev/region", "eu-west-1")).send().await.unwrap();
-    let seen = on(IamRole, &aws).observe(&Round::default(), &[wanted(&at("foreign"), &role)]).await.unwrap();
+    let seen = on(IamRole, aws).observe(&Round::default(), &[wanted(&at("foreign"), &role)]).await.unwrap();
     assert!(
         seen.foreign[0].message.contains("belongs to tenancy `another` in region `eu-west-1`"),
         "{:?}",
@@ -474,13 +474,13 @@ async fn foreign_names(ground: &Ground) {
 
     let group = group_state(ground, "foreign");
     aws.logs.create_log_group().log_group_name(&group.name).tags("owner", "me").send().await.unwrap();
-    is_foreign(ground, &on(LogGroup, &aws), &group, "aws logs tag-resource --resource-arn").await;
+    is_foreign(ground, &on(LogGroup, aws), &group, "aws logs tag-resource --resource-arn").await;
     aws.logs.delete_log_group().log_group_name(&group.name).send().await.unwrap();
 
     let key = key_state(ground, "foreign");
     let id = aws.kms.create_key().send().await.unwrap().key_metadata().unwrap().key_id().to_owned();
     aws.kms.create_alias().alias_name(&key.alias).target_key_id(&id).send().await.unwrap();
-    is_foreign(ground, &on(KmsKey, &aws), &key, "aws kms tag-resource --key-id").await;
+    is_foreign(ground, &on(KmsKey, aws), &key, "aws kms tag-resource --key-id").await;
     aws.kms.delete_alias().alias_name(&key.alias).send().await.unwrap();
     aws.kms.schedule_key_deletion().key_id(&id).send().await.unwrap();
 
@@ -492,7 +492,7 @@ async fn foreign_names(ground: &Ground) {
     let call = aws.iam.create_open_id_connect_provider().url(&provider.url).client_id_list("sts.amazonaws.com");
     let arn = call.send().await.unwrap().open_id_connect_provider_arn().unwrap().to_owned();
     let command = "aws iam tag-open-id-connect-provider --open-id-connect-provider-arn";
-    is_foreign(ground, &on(OidcProvider, &aws), &provider, command).await;
+    is_foreign(ground, &on(OidcProvider, aws), &provider, command).await;
     aws.iam.delete_open_id_connect_provider().open_id_connect_provider_arn(arn).send().await.unwrap();
 }
 
