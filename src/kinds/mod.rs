@@ -5,6 +5,7 @@ pub mod k8s;
 
 use std::sync::Arc;
 
+use self::aws::permission::Permission;
 use crate::aws::Aws;
 use crate::engine::kind::{Connected, Handlers, Kind, Registry};
 use crate::k8s::Clusters;
@@ -19,6 +20,21 @@ pub struct Clients {
 pub trait ResourceKind: Kind {
     /// The calls, made with these clients.
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers>;
+
+    /// The calls that read it.
+    fn reads(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What its changes call, with what AWS asks for in the caller's name.
+    fn permissions(&self) -> &'static [Permission] {
+        &[]
+    }
+
+    /// The services that it hands roles of ours to.
+    fn passes_roles_to(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// One line for each kind.

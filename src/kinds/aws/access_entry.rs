@@ -14,6 +14,7 @@ use super::fargate_profile::FargateProfileHandlers;
 use super::foreign::claim;
 use super::iam_role::{self, roles};
 use super::node_group;
+use super::permission::{self, On, When};
 use crate::arn::{Arn, name_in, role_of};
 use crate::aws::Aws;
 use crate::aws::error::failed;
@@ -266,6 +267,22 @@ impl Kind for AccessEntry {
 impl ResourceKind for AccessEntry {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(AccessEntryHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["eks:DescribeAccessEntry", "eks:ListAccessEntries", "eks:ListAssociatedAccessPolicies", "iam:GetRole"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::Clusters, When::Made, &["eks:CreateAccessEntry", "eks:TagResource"]),
+            (On::Clusters, When::Gone, &["eks:DeleteAccessEntry"]),
+            (
+                On::Clusters,
+                When::Perhaps,
+                &["eks:AssociateAccessPolicy", "eks:DisassociateAccessPolicy", "eks:UpdateAccessEntry"],
+            ),
+        ]
     }
 }
 

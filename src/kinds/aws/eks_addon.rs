@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::eks::{built, gather, issues, live, optional, retag, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
+use super::permission::{self, On, When};
 use super::pod_identity;
 use crate::arn::name_in;
 use crate::aws::Aws;
@@ -171,6 +172,22 @@ impl Kind for EksAddon {
 impl ResourceKind for EksAddon {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(EksAddonHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["eks:DescribeAddon", "eks:ListAddons"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::Clusters, When::Made, &["eks:CreateAddon", "eks:TagResource"]),
+            (On::Clusters, When::Gone, &["eks:DeleteAddon"]),
+            (On::Clusters, When::Perhaps, &["eks:UpdateAddon"]),
+        ]
+    }
+
+    fn passes_roles_to(&self) -> &'static [&'static str] {
+        &["eks.amazonaws.com", "pods.eks.amazonaws.com"]
     }
 }
 

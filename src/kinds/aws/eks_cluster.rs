@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::ec2::holders;
 use super::eks::{cluster, clusters, gather, issues, optional, retag, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
+use super::permission::{self, On, When};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
@@ -288,6 +289,38 @@ impl Kind for EksCluster {
 impl ResourceKind for EksCluster {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(EksClusterHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["eks:DescribeCluster", "eks:ListClusters", "eks:ListFargateProfiles", "eks:ListNodegroups"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::Clusters, When::Made, &["eks:CreateCluster", "eks:TagResource"]),
+            // Of the cluster's key, in the caller's name. EKS User Guide, "Encrypt Kubernetes secrets with KMS on existing
+            // clusters" and "Security considerations for Kubernetes": `kms:GrantIsForAWSResource` isn't supported for
+            // CreateCluster, so the key's tags are what limits it (KMS Developer Guide, "ABAC for AWS KMS").
+            (On::Grants, When::Made, &["kms:CreateGrant"]),
+            (On::Clusters, When::Gone, &["eks:DeleteCluster"]),
+            (On::Clusters, When::Tagged, &["eks:TagResource"]),
+            (
+                On::Clusters,
+                When::Perhaps,
+                &[
+                    "eks:AssociateEncryptionConfig",
+                    "eks:UntagResource",
+                    "eks:UpdateClusterConfig",
+                    "eks:UpdateClusterVersion",
+                    // EKS makes entries for nodes' roles, which go with the roles.
+                    "eks:DeleteAccessEntry",
+                ],
+            ),
+        ]
+    }
+
+    fn passes_roles_to(&self) -> &'static [&'static str] {
+        &["eks.amazonaws.com"]
     }
 }
 

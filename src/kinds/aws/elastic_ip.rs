@@ -6,6 +6,7 @@ use aws_sdk_ec2::types::{Address, DomainType, Filter, ResourceType};
 use serde::{Deserialize, Serialize};
 
 use super::ec2;
+use super::permission::{self, On, When};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
@@ -76,6 +77,14 @@ impl Kind for ElasticIp {
 impl ResourceKind for ElasticIp {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(ElasticIpHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["ec2:DescribeAddresses"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[(On::New, When::Made, &["ec2:AllocateAddress"]), (On::Ours, When::Gone, &["ec2:ReleaseAddress"])]
     }
 }
 

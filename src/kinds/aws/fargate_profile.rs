@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::access_entry::forget_stale;
 use super::eks::{delete_node_entry, gather, issues, live, optional, retag, siblings, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
+use super::permission::{self, On, When};
 use super::{logical, physical};
 use crate::aws::Aws;
 use crate::aws::error::failed;
@@ -198,6 +199,22 @@ impl Kind for FargateProfile {
 impl ResourceKind for FargateProfile {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(FargateProfileHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["eks:DescribeFargateProfile", "eks:ListFargateProfiles"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::Clusters, When::Made, &["eks:CreateFargateProfile", "eks:TagResource"]),
+            (On::Clusters, When::Gone, &["eks:DeleteFargateProfile"]),
+        ]
+    }
+
+    fn passes_roles_to(&self) -> &'static [&'static str] {
+        // Which of the two is asked for isn't written anywhere: the role trusts the first, the second is who is called.
+        &["eks-fargate-pods.amazonaws.com", "eks.amazonaws.com"]
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ec2;
+use super::permission::{self, On, When};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
@@ -103,6 +104,22 @@ impl Kind for FlowLog {
 impl ResourceKind for FlowLog {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(FlowLogHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["ec2:DescribeFlowLogs"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::New, When::Made, &["ec2:CreateFlowLogs"]),
+            (On::Ours, When::Made, &["ec2:CreateFlowLogs"]),
+            (On::Ours, When::Gone, &["ec2:DeleteFlowLogs"]),
+        ]
+    }
+
+    fn passes_roles_to(&self) -> &'static [&'static str] {
+        &["vpc-flow-logs.amazonaws.com"]
     }
 }
 

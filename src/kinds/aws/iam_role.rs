@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::eks::{built, optional};
 use super::foreign::{TagStyle, claim, foreign};
+use super::permission::{self, On, When};
 use super::{logical, physical, policy};
 use crate::aws::Aws;
 use crate::aws::error::failed;
@@ -256,6 +257,27 @@ impl Kind for IamRole {
 impl ResourceKind for IamRole {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(IamRoleHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["iam:GetAccountAuthorizationDetails", "iam:GetRole"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::Bounded, When::Made, &["iam:CreateRole"]),
+            (On::Roles, When::Made, &["iam:TagRole"]),
+            (On::Roles, When::Gone, &["iam:DeleteRole"]),
+            (On::Roles, When::Tagged, &["iam:TagRole"]),
+            // What only takes rights away needs no condition: policies that were attached by hand go too.
+            (
+                On::Roles,
+                When::Perhaps,
+                &["iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:UntagRole", "iam:UpdateAssumeRolePolicy"],
+            ),
+            (On::Bounded, When::Perhaps, &["iam:PutRolePolicy"]),
+            (On::Attached, When::Perhaps, &["iam:AttachRolePolicy"]),
+        ]
     }
 }
 

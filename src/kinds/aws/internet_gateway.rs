@@ -6,6 +6,7 @@ use aws_sdk_ec2::types::{Filter, ResourceType};
 use serde::{Deserialize, Serialize};
 
 use super::ec2;
+use super::permission::{self, On, When};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
@@ -110,6 +111,19 @@ impl Kind for InternetGateway {
 impl ResourceKind for InternetGateway {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(InternetGatewayHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["ec2:DescribeInternetGateways"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::New, When::Made, &["ec2:CreateInternetGateway"]),
+            (On::Ours, When::Made, &["ec2:AttachInternetGateway"]),
+            (On::Ours, When::Gone, &["ec2:DeleteInternetGateway"]),
+            (On::Ours, When::Perhaps, &["ec2:DetachInternetGateway"]),
+        ]
     }
 }
 

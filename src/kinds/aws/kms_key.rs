@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::eks::{built, gather, optional};
 use super::foreign::{TagStyle, claim, foreign};
+use super::permission::{self, On, When};
 use super::policy;
 use crate::aws::Aws;
 use crate::aws::error::failed;
@@ -303,6 +304,45 @@ impl Kind for KmsKey {
 impl ResourceKind for KmsKey {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(KmsKeyHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &[
+            "kms:DescribeKey",
+            "kms:GetKeyPolicy",
+            "kms:GetKeyRotationStatus",
+            "kms:ListAliases",
+            "kms:ListKeys",
+            "kms:ListResourceTags",
+        ]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::New, When::Made, &["kms:CreateKey", "kms:TagResource"]),
+            // Tags may count for access minutes after they are written (KMS Developer
+            // Guide, ABAC), and these are called as soon as the key exists.
+            (On::Keys, When::Made, &["kms:CreateAlias"]),
+            (On::Keys, When::Perhaps, &["kms:EnableKeyRotation"]),
+            (On::Aliases, When::Made, &["kms:CreateAlias"]),
+            (On::Aliases, When::Perhaps, &["kms:DeleteAlias", "kms:UpdateAlias"]),
+            (On::Ours, When::Gone, &["kms:ScheduleKeyDeletion"]),
+            (On::Ours, When::Tagged, &["kms:TagResource"]),
+            (
+                On::Ours,
+                When::Perhaps,
+                &[
+                    "kms:CancelKeyDeletion",
+                    "kms:DeleteAlias",
+                    "kms:DisableKeyRotation",
+                    "kms:EnableKey",
+                    "kms:PutKeyPolicy",
+                    "kms:UntagResource",
+                    "kms:UpdateAlias",
+                    "kms:UpdateKeyDescription",
+                ],
+            ),
+        ]
     }
 }
 

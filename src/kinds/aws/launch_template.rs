@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::permission::{self, On, When};
 use super::{ec2, logical, physical};
 use crate::aws::error::{failed, is_not_found};
 use crate::aws::{Aws, tags};
@@ -447,6 +448,18 @@ impl Kind for LaunchTemplate {
 impl ResourceKind for LaunchTemplate {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(LaunchTemplateHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["ec2:DescribeLaunchTemplateVersions", "ec2:DescribeLaunchTemplates"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::New, When::Made, &["ec2:CreateLaunchTemplate"]),
+            (On::Ours, When::Gone, &["ec2:DeleteLaunchTemplate"]),
+            (On::Ours, When::Perhaps, &["ec2:CreateLaunchTemplateVersion", "ec2:ModifyLaunchTemplate"]),
+        ]
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::eks::{adopted, clusters, gather, optional, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
+use super::permission::{self, On, When};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
@@ -181,6 +182,29 @@ impl Kind for LogGroup {
 impl ResourceKind for LogGroup {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(LogGroupHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["logs:DescribeLogGroups", "logs:ListTagsForResource"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::Logs, When::Made, &["logs:CreateLogGroup", "logs:TagResource"]),
+            (On::Logs, When::Gone, &["logs:DeleteLogGroup"]),
+            (On::Logs, When::Tagged, &["logs:TagResource"]),
+            (
+                On::Logs,
+                When::Perhaps,
+                &[
+                    "logs:AssociateKmsKey",
+                    "logs:DeleteRetentionPolicy",
+                    "logs:DisassociateKmsKey",
+                    "logs:PutRetentionPolicy",
+                    "logs:UntagResource",
+                ],
+            ),
+        ]
     }
 }
 

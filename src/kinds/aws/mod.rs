@@ -19,6 +19,7 @@ pub mod nat_gateway;
 pub mod node_group;
 pub mod offers;
 pub mod oidc_provider;
+pub mod permission;
 pub mod pod_identity;
 pub mod policy;
 pub mod quotas;

@@ -6,6 +6,7 @@ use aws_sdk_ec2::types::{Filter, NatGatewayState, ResourceType};
 use serde::{Deserialize, Serialize};
 
 use super::ec2;
+use super::permission::{self, On, When};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
@@ -117,6 +118,18 @@ impl Kind for NatGateway {
 impl ResourceKind for NatGateway {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(NatGatewayHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["ec2:DescribeNatGateways"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::New, When::Made, &["ec2:CreateNatGateway"]),
+            (On::Ours, When::Made, &["ec2:CreateNatGateway"]),
+            (On::Ours, When::Gone, &["ec2:DeleteNatGateway"]),
+        ]
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::access_entry::forget_stale;
 use super::eks::{Live, delete_node_entry, gather, issues, live, optional, retag, siblings, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
+use super::permission::{self, On, When};
 use super::{ec2, launch_template, logical, physical};
 use crate::aws::Aws;
 use crate::aws::error::failed;
@@ -360,6 +361,26 @@ impl Kind for NodeGroup {
 impl ResourceKind for NodeGroup {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(NodeGroupHandlers::new(clients.aws.clone(), clients.clusters.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["ec2:DescribeInstances", "eks:DescribeNodegroup", "eks:ListNodegroups"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::Clusters, When::Made, &["eks:CreateNodegroup", "eks:TagResource"]),
+            (On::Clusters, When::Gone, &["eks:DeleteNodegroup"]),
+            (On::Clusters, When::Perhaps, &["eks:UpdateNodegroupConfig", "eks:UpdateNodegroupVersion"]),
+            // EKS checks that the caller could start the template's instances itself (Auto Scaling User Guide, "Launch template
+            // support"), and looks at the node role as the caller (aws-controllers-k8s/community, issue 2164).
+            (On::Anything, When::Made, &["ec2:RunInstances"]),
+            (On::Roles, When::Made, &["iam:ListAttachedRolePolicies"]),
+        ]
+    }
+
+    fn passes_roles_to(&self) -> &'static [&'static str] {
+        &["ec2.amazonaws.com", "eks.amazonaws.com"]
     }
 }
 

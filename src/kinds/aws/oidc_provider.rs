@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::eks::{gather, optional};
 use super::foreign::{TagStyle, claim, foreign};
 use super::iam_role::{sdk_tags, tags_of};
+use super::permission::{self, On, When};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
@@ -154,6 +155,27 @@ impl Kind for OidcProvider {
 impl ResourceKind for OidcProvider {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(OidcProviderHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["iam:GetOpenIDConnectProvider", "iam:ListOpenIDConnectProviders"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::Issuers, When::Made, &["iam:CreateOpenIDConnectProvider", "iam:TagOpenIDConnectProvider"]),
+            (On::Issuers, When::Gone, &["iam:DeleteOpenIDConnectProvider"]),
+            (On::Issuers, When::Tagged, &["iam:TagOpenIDConnectProvider"]),
+            (
+                On::Issuers,
+                When::Perhaps,
+                &[
+                    "iam:AddClientIDToOpenIDConnectProvider",
+                    "iam:RemoveClientIDFromOpenIDConnectProvider",
+                    "iam:UntagOpenIDConnectProvider",
+                ],
+            ),
+        ]
     }
 }
 

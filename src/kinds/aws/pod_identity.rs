@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::eks::{adopted, gather, live, optional, retag, tag_map, tags_of};
 use super::foreign::claim;
+use super::permission::{self, On, When};
 use super::policy;
 use crate::aws::Aws;
 use crate::aws::error::failed;
@@ -150,6 +151,22 @@ impl Kind for PodIdentity {
 impl ResourceKind for PodIdentity {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(PodIdentityHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["eks:DescribePodIdentityAssociation", "eks:ListPodIdentityAssociations"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::Clusters, When::Made, &["eks:CreatePodIdentityAssociation", "eks:TagResource"]),
+            (On::Clusters, When::Gone, &["eks:DeletePodIdentityAssociation"]),
+            (On::Clusters, When::Perhaps, &["eks:UpdatePodIdentityAssociation"]),
+        ]
+    }
+
+    fn passes_roles_to(&self) -> &'static [&'static str] {
+        &["pods.eks.amazonaws.com"]
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ec2;
+use super::permission::{self, On, When};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
@@ -347,6 +348,31 @@ impl Kind for RouteTable {
 impl ResourceKind for RouteTable {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(RouteTableHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["ec2:DescribeRouteTables"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::New, When::Made, &["ec2:CreateRouteTable"]),
+            (On::Ours, When::Made, &["ec2:CreateRouteTable"]),
+            (On::Ours, When::Gone, &["ec2:DeleteRouteTable"]),
+            (
+                On::Ours,
+                When::Perhaps,
+                &[
+                    "ec2:AssociateRouteTable",
+                    "ec2:CreateRoute",
+                    "ec2:DeleteRoute",
+                    "ec2:DisassociateRouteTable",
+                    "ec2:ReplaceRoute",
+                    "ec2:ReplaceRouteTableAssociation",
+                ],
+            ),
+            (On::MainTables, When::Perhaps, &["ec2:DeleteRoute", "ec2:ReplaceRouteTableAssociation"]),
+        ]
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
+use super::permission::{self, On, When};
 use super::{ec2, logical, physical};
 use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
@@ -467,6 +468,18 @@ impl Kind for SecurityGroup {
 impl ResourceKind for SecurityGroup {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(SecurityGroupHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["ec2:DescribeSecurityGroups"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::New, When::Made, &["ec2:CreateSecurityGroup"]),
+            (On::Ours, When::Made, &["ec2:CreateSecurityGroup"]),
+            (On::Ours, When::Gone, &["ec2:DeleteSecurityGroup"]),
+        ]
     }
 }
 

@@ -100,6 +100,10 @@ impl ResourceKind for ServiceLinkedRole {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(ServiceLinkedRoleHandlers::new(clients.aws.clone()))
     }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["iam:ListRoles"]
+    }
 }
 
 #[async_trait]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ec2;
+use super::permission::{self, On, When};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
@@ -131,6 +132,23 @@ impl Kind for Subnet {
 impl ResourceKind for Subnet {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(SubnetHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["ec2:DescribeSubnets"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::New, When::Made, &["ec2:CreateSubnet"]),
+            (On::Ours, When::Made, &["ec2:CreateSubnet"]),
+            (On::Ours, When::Gone, &["ec2:DeleteSubnet"]),
+            // The second for an endpoint of GuardDuty's that leaves the subnet.
+            (On::Ours, When::Perhaps, &["ec2:ModifySubnetAttribute", "ec2:ModifyVpcEndpoint"]),
+            (On::GuardDuty, When::Perhaps, &["ec2:ModifyVpcEndpoint"]),
+            // Interfaces that EKS and the CNI left behind have their tags, not ours.
+            (On::Anything, When::Perhaps, &["ec2:DeleteNetworkInterface"]),
+        ]
     }
 }
 

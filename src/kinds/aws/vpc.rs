@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ec2;
+use super::permission::{self, On, When};
 use super::route_table::{self, Route};
 use super::security_group::{Direction, Permission, permissions, set_rules};
 use crate::aws::Aws;
@@ -360,6 +361,34 @@ impl Kind for Vpc {
 impl ResourceKind for Vpc {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(VpcHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcAttribute", "ec2:DescribeVpcs"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            (On::New, When::Made, &["ec2:CreateVpc"]),
+            (On::TaggedWhenMade, When::Made, &["ec2:CreateTags"]),
+            (On::Ours, When::Tagged, &["ec2:CreateTags"]),
+            (On::Ours, When::Gone, &["ec2:DeleteVpc"]),
+            (On::Ours, When::Perhaps, &["ec2:DeleteTags", "ec2:DisassociateVpcCidrBlock", "ec2:ModifyVpcAttribute"]),
+            // The VPC's default group, which no call that makes it can tag, loses its rules too.
+            (
+                On::Anything,
+                When::Perhaps,
+                &[
+                    "ec2:AuthorizeSecurityGroupEgress",
+                    "ec2:AuthorizeSecurityGroupIngress",
+                    "ec2:RevokeSecurityGroupEgress",
+                    "ec2:RevokeSecurityGroupIngress",
+                    "ec2:UpdateSecurityGroupRuleDescriptionsEgress",
+                    "ec2:UpdateSecurityGroupRuleDescriptionsIngress",
+                ],
+            ),
+            (On::GuardDuty, When::Perhaps, &["ec2:DeleteSecurityGroup", "ec2:DeleteVpcEndpoints"]),
+        ]
     }
 }
 

@@ -6,6 +6,7 @@ use aws_sdk_ec2::types::{Filter, ResourceType, VpcEndpoint as Endpoint, VpcEndpo
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::permission::{self, On, When};
 use super::{ec2, policy};
 use crate::aws::Aws;
 use crate::aws::error::failed;
@@ -186,6 +187,21 @@ impl Kind for VpcEndpoint {
 impl ResourceKind for VpcEndpoint {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(VpcEndpointHandlers::new(clients.aws.clone()))
+    }
+
+    fn reads(&self) -> &'static [&'static str] {
+        &["ec2:DescribeVpcEndpoints"]
+    }
+
+    fn permissions(&self) -> &'static [permission::Permission] {
+        &[
+            // Without route53:AssociateVPCWithHostedZone, which the reference lists beside it: AmazonVPCFullAccess, AWS's own
+            // policy for making any endpoint, does without, too.
+            (On::New, When::Made, &["ec2:CreateVpcEndpoint"]),
+            (On::Ours, When::Made, &["ec2:CreateVpcEndpoint"]),
+            (On::Ours, When::Gone, &["ec2:DeleteVpcEndpoints"]),
+            (On::Ours, When::Perhaps, &["ec2:ModifyVpcEndpoint"]),
+        ]
     }
 }
 
