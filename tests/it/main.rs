@@ -12,6 +12,7 @@ mod layering;
 mod makespan;
 mod manifest;
 mod models;
+mod new_kind;
 mod permissions;
 mod reliability;
 mod roles;
