@@ -3,11 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::Aws;
 use crate::engine::address::{Address, Owner};
 
 pub type Tags = BTreeMap<String, String>;
 
+const PREFIX: &str = "ringfence.dev/";
 pub const TENANCY: &str = "ringfence.dev/tenancy";
 pub const REGION: &str = "ringfence.dev/region";
 pub const TENANT: &str = "ringfence.dev/tenant";
@@ -26,6 +29,13 @@ pub fn ownership(tenancy: &str, region: &str, address: &Address) -> Tags {
         tags.insert(TENANT.to_owned(), id);
     }
     tags
+}
+
+/// The ownership tags of a state, each as `key=value`.
+pub fn ownership_of(state: &Value) -> Vec<String> {
+    let tags = state.get("tags").and_then(Value::as_object).into_iter().flatten();
+    let tags = tags.filter(|(key, _)| key.starts_with(PREFIX));
+    tags.filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?))).collect()
 }
 
 /// The tags of a create call: the tags of the state, and the generation.

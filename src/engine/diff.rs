@@ -110,7 +110,7 @@ fn has(path: &[String], rules: &[(&str, Rule)], rule: Rule) -> bool {
     })
 }
 
-/// `tags["ringfence.dev/tenant"]`: keys that hold dots or slashes are quoted.
+/// `tags["example.com/team"]`: keys that hold dots or slashes are quoted.
 fn join(path: &[String]) -> String {
     let mut text = String::new();
     for part in path {

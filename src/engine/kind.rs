@@ -356,6 +356,29 @@ pub trait Kind: Send + Sync {
         &[]
     }
 
+    /// True for what kept data can't be read without, such as an encryption
+    /// key: it stays as long as the data.
+    fn unlocks_data(&self) -> bool {
+        false
+    }
+
+    /// For a kind that hosts objects, such as a cluster: the field whose change
+    /// changes the APIs that it serves.
+    fn serves_by(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// True if a new one may bring APIs to a cluster, as an add-on does.
+    fn brings_apis(&self) -> bool {
+        self.serves_by().is_some()
+    }
+
+    /// The tags in `state` that make a resource ours, each as `key=value`: for
+    /// people who must put them back.
+    fn ownership(&self, _state: &Value) -> Vec<String> {
+        Vec::new()
+    }
+
     /// True for what runs a tenant's work: nodes, or pods without nodes.
     fn runs_pods(&self) -> bool {
         false

@@ -245,7 +245,7 @@ impl<'a> Lint<'a> {
         // Logs that were kept, and their key, are no home.
         let is_home = |place: &Address| {
             let mut found = self.observed.found.keys().filter(|a| a.is_within(place)).filter_map(|a| self.kind_at(a));
-            found.any(|kind| !kind.keeps_data() && kind.name() != "aws.kms-key")
+            found.any(|kind| !kind.keeps_data() && !kind.unlocks_data())
         };
         // Where all goes, nothing takes the place of anything.
         let goes = |s: &Step| s.action == Action::Delete && !s.replaces && self.desired.contains(&s.address);

@@ -334,7 +334,7 @@ impl<'a> Planner<'a> {
         let lives = |place: &Address| self.desired.within(place).next().is_some();
         // Logs that were kept, and their key, are no home any more.
         let kind = |a: &&Address| self.observed.kinds.get(*a).and_then(|k| self.kinds.get(k).ok());
-        let left = |a: &&Address| kind(a).is_some_and(|k| !k.keeps_data() && k.name() != "aws.kms-key");
+        let left = |a: &&Address| kind(a).is_some_and(|k| !k.keeps_data() && !k.unlocks_data());
         let places: BTreeSet<Address> = gone.iter().filter(left).map(Address::place).filter(|p| !lives(p)).collect();
         let homes: BTreeSet<Address> = self.desired.iter().map(|r| r.address.place()).collect();
         let mut moves: BTreeMap<Address, Move> = BTreeMap::new();
@@ -488,9 +488,8 @@ impl<'a> Planner<'a> {
     /// goes with the same place goes without saying.
     fn name_losses(&mut self, dying: &BTreeSet<String>) -> Result<()> {
         let lives = |place: &Address| !self.policy.destroy && self.desired.within(place).next().is_some();
-        let cluster = |i: &usize| self.plan.steps.get(*i).is_some_and(|s| s.kind == "aws.eks-cluster");
         let homes_of_dying: BTreeSet<Address> =
-            self.deleting.iter().filter(|(i, _)| cluster(i)).map(|(_, f)| f.address.place()).collect();
+            self.deleting.iter().filter(|(i, _)| self.is_host(**i)).map(|(_, f)| f.address.place()).collect();
         let mut losses: BTreeMap<Address, Vec<String>> = BTreeMap::new();
         let mut logs: BTreeMap<Address, Vec<String>> = BTreeMap::new();
         for (i, found) in &self.deleting {
@@ -631,9 +630,7 @@ impl<'a> Planner<'a> {
                 return Ok(());
             }
             if let Some((user, output, id)) = self.used_by(resource, &*kind) {
-                let tags = state.get("tags").and_then(Value::as_object).into_iter().flatten();
-                let tags = tags.filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)));
-                let tags = tags.filter(|tag| tag.starts_with("ringfence.dev/")).collect::<Vec<_>>().join(", ");
+                let tags = kind.ownership(&state).join(", ");
                 self.block(
                     resource,
                     format!("{id}, which {user} is in, has lost the tags that make it ours"),
@@ -947,17 +944,30 @@ impl<'a> Planner<'a> {
     /// True if a step ahead of `resource` may bring APIs to its cluster.
     fn brings_apis(&self, resource: &Resource) -> Result<bool> {
         let ahead = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
-        let mut kinds = ahead.filter_map(|i| self.plan.steps.get(*i)).map(|s| s.kind);
-        Ok(kinds.any(|k| matches!(k, "aws.eks-addon" | "aws.eks-cluster")))
+        for step in ahead.filter_map(|i| self.plan.steps.get(*i)) {
+            if self.kinds.get(step.kind)?.brings_apis() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The cluster of `resource`, if a step ahead brings it to another version:
     /// what that serves, nobody can tell before.
     fn upgrade_ahead(&self, resource: &Resource) -> Option<Address> {
         let ahead = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
-        let mut clusters = ahead.filter_map(|i| self.plan.steps.get(*i)).filter(|s| s.kind == "aws.eks-cluster");
-        let upgraded = clusters.find(|s| s.action == Action::Create || s.changes.iter().any(|c| c.path == "version"));
+        let mut ahead = ahead.filter_map(|i| self.plan.steps.get(*i));
+        let upgraded = ahead.find(|s| {
+            let field = self.kinds.get(s.kind).ok().and_then(|kind| kind.serves_by());
+            field.is_some_and(|field| s.action == Action::Create || s.changes.iter().any(|c| c.path == field))
+        });
         upgraded.map(|s| s.address.clone())
+    }
+
+    /// True if step `i` is about what hosts objects: a cluster.
+    fn is_host(&self, i: usize) -> bool {
+        let step = self.plan.steps.get(i);
+        step.and_then(|s| self.kinds.get(s.kind).ok()).is_some_and(|kind| kind.serves_by().is_some())
     }
 
     /// Shows what the spec asks and can't be. What needs these addresses goes
@@ -1002,7 +1012,7 @@ impl<'a> Planner<'a> {
     fn dying_clusters(&self) -> BTreeSet<String> {
         self.deleting
             .iter()
-            .filter(|(i, _)| self.plan.steps.get(**i).is_some_and(|s| s.kind == "aws.eks-cluster"))
+            .filter(|(i, _)| self.is_host(**i))
             .filter_map(|(_, found)| found.outputs.get("name").cloned())
             .collect()
     }
@@ -1105,7 +1115,8 @@ impl<'a> Planner<'a> {
                 });
             }
         }
-        let is_key = |i: usize| self.plan.steps.get(i).is_some_and(|s| s.kind == "aws.kms-key");
+        let kind = |i: usize| self.plan.steps.get(i).and_then(|s| self.kinds.get(s.kind).ok());
+        let is_key = |i: usize| kind(i).is_some_and(|kind| kind.unlocks_data());
         let is_used = |found: &Found| found.outputs.get("arn").is_some_and(|arn| used.contains(arn));
         let kept = self.deleting.iter().filter(|(i, found)| is_key(**i) && is_used(found));
         let kept: Vec<usize> = kept.map(|(i, _)| *i).collect();

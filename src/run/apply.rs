@@ -10,6 +10,7 @@ use super::{Failure, Host, Session, Stage, preflight, saved};
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Error};
 use crate::engine::execute::{Chance, Executor, Stop};
+use crate::engine::kind::Registry;
 use crate::engine::plan::{Action, Loss, Plan, Policy, Step};
 use crate::engine::report::{Outcome, Report, Unconfirmed};
 use crate::spec::{KubernetesVersion, SpecErrors};
@@ -258,7 +259,7 @@ impl Run<'_> {
                 }
             };
             report.differs = differences(&left, plan, &done);
-            report.unconfirmed = unread(&left, plan, &done);
+            report.unconfirmed = unread(&left, plan, &done, &session.kinds);
             if report.differs.is_empty() && report.unconfirmed.is_empty() {
                 return;
             }
@@ -315,13 +316,14 @@ fn differences(left: &Plan, plan: &Plan, done: &BTreeSet<Address>) -> Vec<(Addre
 
 /// What of `done` stands in clusters that can't be read now, or stood there
 /// until `plan` deleted it.
-fn unread(left: &Plan, plan: &Plan, done: &BTreeSet<Address>) -> Vec<Unconfirmed> {
+fn unread(left: &Plan, plan: &Plan, done: &BTreeSet<Address>, kinds: &Registry) -> Vec<Unconfirmed> {
+    let in_cluster = |step: &Step| kinds.get(step.kind).is_ok_and(|kind| kind.in_cluster());
     let clusters = left.blocked_clusters.iter().map(|cluster| {
         let wanted = left.blocked.iter().filter(|b| b.cluster.as_ref() == Some(&cluster.cluster)).map(|b| &b.address);
         let within = |step: &&Step| {
             let state = step.found.as_ref().map(|f| &f.state);
             let named = state.and_then(|s| s.get("cluster")).and_then(serde_json::Value::as_str);
-            step.action == Action::Delete && step.kind.starts_with("k8s.") && named == Some(cluster.cluster.as_str())
+            step.action == Action::Delete && in_cluster(step) && named == Some(cluster.cluster.as_str())
         };
         let deleted = plan.steps.iter().filter(within).map(|s| &s.address);
         let message = format!("the inside of cluster {} can't be read: {}", cluster.cluster, cluster.reason);

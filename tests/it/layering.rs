@@ -113,6 +113,22 @@ fn every_module_stands_in_the_table() {
     }
 }
 
+/// What the engine must know of AWS and Kubernetes, it asks the kinds.
+#[test]
+fn the_engine_names_no_kind_of_aws() {
+    for file in sources(&src().join("engine")) {
+        let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if ["tests.rs", "timing.rs"].contains(&name.as_str()) {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("a source file");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for what in ["\"aws.", "\"k8s.", "ringfence.dev/", "aws_sdk"] {
+            assert_eq!(code.lines().find(|line| line.contains(what)), None, "{}: {what}", file.display());
+        }
+    }
+}
+
 /// The application layer is called by more than a command line.
 #[test]
 fn run_prints_nothing_and_ends_no_process() {

@@ -138,6 +138,10 @@ impl Kind for EksAddon {
         NAME
     }
 
+    fn brings_apis(&self) -> bool {
+        true
+    }
+
     fn deleted_after(&self) -> &'static [&'static str] {
         &[super::node_group::NAME, super::fargate_profile::NAME]
     }

@@ -197,6 +197,10 @@ impl Kind for EksCluster {
         NAME
     }
 
+    fn serves_by(&self) -> Option<&'static str> {
+        Some("version")
+    }
+
     fn known_as(&self) -> &'static [&'static str] {
         &["name", "arn"]
     }

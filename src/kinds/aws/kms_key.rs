@@ -265,6 +265,10 @@ impl Kind for KmsKey {
         NAME
     }
 
+    fn unlocks_data(&self) -> bool {
+        true
+    }
+
     fn creates_once(&self) -> bool {
         false
     }

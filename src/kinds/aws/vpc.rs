@@ -15,7 +15,7 @@ use super::ec2;
 use super::permission::{self, On, When};
 use super::route_table::{self, Route};
 use super::security_group::{Direction, Permission, permissions, set_rules};
-use crate::aws::Aws;
+use crate::aws::{Aws, tags};
 use crate::aws::error::failed;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
@@ -333,6 +333,10 @@ impl Kind for Vpc {
 
     fn holds_by(&self) -> Option<&'static str> {
         Some("vpc")
+    }
+
+    fn ownership(&self, state: &Value) -> Vec<String> {
+        tags::ownership_of(state)
     }
 
     fn rules(&self) -> &'static [(&'static str, Rule)] {
