@@ -741,7 +741,7 @@ impl Wait<'_> {
                         )
                         .help("wait until it is gone, then run the same command"));
                     }
-                    Status::Failed(why) => {
+                    Status::Failed { why, .. } => {
                         return Err(Error::new(Class::Failed, format!("{} failed: {why}", found.id))
                             .help("mend the cause, then run the same command: it will be repaired or made again"));
                     }
@@ -771,7 +771,7 @@ impl Wait<'_> {
             match self.find(&handle).await? {
                 None => return Ok(()),
                 Some(left) => match left.status {
-                    Status::Failed(why) => {
+                    Status::Failed { why, .. } => {
                         return Err(Error::new(Class::Failed, format!("{} can't be deleted: {why}", left.id))
                             .help("remove what holds it, then run the same command"));
                     }

@@ -58,8 +58,11 @@ pub enum Status {
     Ready,
     /// Being made or changed; the text is the service's own word for it.
     Pending(String),
-    /// Broken; the text says how, in the service's words.
-    Failed(String),
+    /// Broken. `why` is in the service's words.
+    Failed {
+        why: String,
+        repair: Repair,
+    },
     /// On its way out.
     Deleting,
 }
@@ -177,7 +180,8 @@ pub struct Change {
 }
 
 /// What helps a resource that was found in a failed state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Repair {
     /// Delete it and make it again.
     Replace,
@@ -293,10 +297,6 @@ pub trait Kind: Send + Sync {
 
     fn pace(&self, _verb: Verb) -> Pace {
         Pace::secs(2, 120)
-    }
-
-    fn repair(&self, _found: &Found) -> Repair {
-        Repair::Manual
     }
 
     /// True for what holds data that must outlive the spec, such as audit

@@ -652,7 +652,7 @@ impl<'a> Planner<'a> {
             Status::Deleting => {
                 return self.replace(resource, &*kind, found, state, vec![], "it is being deleted".to_owned());
             }
-            Status::Failed(why) => match kind.repair(found) {
+            Status::Failed { why, repair } => match repair {
                 Repair::Replace => {
                     if let Some((reason, help)) = self.held(found) {
                         self.block(resource, format!("it failed: {why}; {reason}"), help, vec![]);

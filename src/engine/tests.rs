@@ -104,9 +104,6 @@ impl Kind for Toy {
     fn lane(&self, state: &Value) -> Option<String> {
         state.get("lane").and_then(Value::as_str).map(str::to_owned)
     }
-    fn repair(&self, _found: &Found) -> Repair {
-        Repair::Replace
-    }
     fn before_delete(&self, found: &Found) -> Option<Value> {
         let mut state = found.state.clone();
         (state.get("locked") == Some(&json!(true))).then(|| {
@@ -670,7 +667,7 @@ async fn a_failed_resource_is_made_again() {
     world.log();
     for item in world.cloud.lock().unwrap().items.values_mut() {
         if item.address.as_str() == "tenant/a/silo/nodes" {
-            item.status = Status::Failed("CREATE_FAILED: no capacity".to_owned());
+            item.status = Status::Failed { why: "CREATE_FAILED: no capacity".to_owned(), repair: Repair::Replace };
         }
     }
     world.apply(&estate()).await;

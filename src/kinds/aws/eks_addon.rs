@@ -161,13 +161,6 @@ impl Kind for EksAddon {
         }
     }
 
-    fn repair(&self, found: &Found) -> Repair {
-        match &found.status {
-            Status::Failed(text) if text.starts_with(AddonStatus::CreateFailed.as_str()) => Repair::Replace,
-            _ => Repair::Update,
-        }
-    }
-
     fn finds_one_by_one(&self) -> bool {
         true
     }
@@ -316,7 +309,8 @@ fn status(addon: &Addon, waiting: bool) -> Status {
         }
         Some(s @ (AddonStatus::Creating | AddonStatus::Updating)) => Status::Pending(text(s)),
         Some(s @ AddonStatus::Degraded) if waiting && starting => Status::Pending(text(s)),
-        Some(s) => Status::Failed(text(s)),
+        Some(s @ AddonStatus::CreateFailed) => Status::Failed { why: text(s), repair: Repair::Replace },
+        Some(s) => Status::Failed { why: text(s), repair: Repair::Update },
         None => Status::Pending("no status".to_owned()),
     }
 }

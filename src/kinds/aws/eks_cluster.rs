@@ -99,7 +99,7 @@ impl EksClusterHandlers {
         let status = match cluster.status() {
             Some(ClusterStatus::Active) => Status::Ready,
             Some(ClusterStatus::Deleting) => Status::Deleting,
-            Some(ClusterStatus::Failed) => Status::Failed(health(cluster)),
+            Some(ClusterStatus::Failed) => Status::Failed { why: health(cluster), repair: Repair::Replace },
             Some(other) => Status::Pending(other.as_str().to_owned()),
             None => Status::Pending("no status".to_owned()),
         };
@@ -219,7 +219,7 @@ impl Kind for EksCluster {
     fn before_delete(&self, found: &Found) -> Option<Value> {
         // Only active clusters are protected, and no other can be updated (EKS user guide, "Protect EKS clusters from
         // accidental deletion").
-        if matches!(found.status, Status::Failed(_)) {
+        if matches!(found.status, Status::Failed { .. }) {
             return None;
         }
         let mut state = found.state.clone();
@@ -281,10 +281,6 @@ impl Kind for EksCluster {
     }
 
     /// A cluster fails while it is made; EKS can't mend it.
-    fn repair(&self, _found: &Found) -> Repair {
-        Repair::Replace
-    }
-
     fn finds_one_by_one(&self) -> bool {
         true
     }
@@ -473,7 +469,7 @@ impl Handlers for EksClusterHandlers {
 
     async fn delete(&self, found: &Found) -> Result<bool> {
         let state: State = typed(&found.state)?;
-        if state.deletion_protection && !matches!(found.status, Status::Failed(_)) {
+        if state.deletion_protection && !matches!(found.status, Status::Failed { .. }) {
             return Err(Error::new(Class::Invalid, format!("cluster `{}` is protected against deletion", state.name))
                 .operation("eks:DeleteCluster")
                 .help("lift the protection first: it is a step of its own in the plan"));

@@ -184,13 +184,6 @@ impl Kind for FargateProfile {
         }
     }
 
-    fn repair(&self, found: &Found) -> Repair {
-        match found.status {
-            Status::Failed(_) => Repair::Replace,
-            _ => Repair::Manual,
-        }
-    }
-
     fn finds_one_by_one(&self) -> bool {
         true
     }
@@ -337,7 +330,7 @@ fn status(profile: &Profile) -> Status {
         Some(FargateProfileStatus::Active) => Status::Ready,
         Some(FargateProfileStatus::Deleting) => Status::Deleting,
         Some(FargateProfileStatus::Creating) => Status::Pending("CREATING".to_owned()),
-        Some(s) => Status::Failed(text(s)),
+        Some(s) => Status::Failed { why: text(s), repair: Repair::Replace },
         None => Status::Pending("no status".to_owned()),
     }
 }

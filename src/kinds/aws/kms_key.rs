@@ -31,9 +31,6 @@ const WINDOW: &str = "ringfence.dev/deletion-window";
 const DEFAULT_WINDOW: i32 = 30;
 /// KMS's own default, in days (EnableKeyRotation).
 const DEFAULT_ROTATION: i32 = 365;
-/// What is wrong with a key that somebody else wants to be rid of, and then the
-/// date.
-const SCHEDULED: &str = "it is scheduled for deletion on";
 
 /// A symmetric key with its alias, rotation and policy. A key pending deletion
 /// counts as absent, unless its alias is there: a deletion by this kind takes
@@ -144,12 +141,17 @@ impl KmsKeyHandlers {
         let status = match metadata.key_state() {
             Some(KeyState::Enabled) | None => Status::Ready,
             Some(s @ (KeyState::Creating | KeyState::Updating)) => Status::Pending(s.as_str().to_owned()),
-            Some(KeyState::Disabled) => Status::Failed("the key is disabled".to_owned()),
-            Some(KeyState::PendingDeletion) => Status::Failed(match metadata.deletion_date() {
-                Some(date) => format!("{SCHEDULED} {}", date.fmt(Format::DateTime).unwrap_or_default()),
-                None => format!("{SCHEDULED} a day that KMS doesn't tell"),
-            }),
-            Some(other) => Status::Failed(format!("the key's state is {}", other.as_str())),
+            Some(KeyState::Disabled) => {
+                Status::Failed { why: "the key is disabled".to_owned(), repair: Repair::Update }
+            }
+            Some(KeyState::PendingDeletion) => {
+                let date = metadata.deletion_date().map(|date| date.fmt(Format::DateTime).unwrap_or_default());
+                let date = date.unwrap_or_else(|| "a day that KMS doesn't tell".to_owned());
+                Status::Failed { why: format!("it is scheduled for deletion on {date}"), repair: Repair::Update }
+            }
+            Some(other) => {
+                Status::Failed { why: format!("the key's state is {}", other.as_str()), repair: Repair::Manual }
+            }
         };
         Ok(Some(Found {
             address,
@@ -296,13 +298,6 @@ impl Kind for KmsKey {
     fn summary(&self, state: &Value) -> String {
         typed::<State>(state).map(|s| s.alias).unwrap_or_default()
     }
-
-    fn repair(&self, found: &Found) -> Repair {
-        match &found.status {
-            Status::Failed(text) if text.ends_with("disabled") || is_scheduled(found) => Repair::Update,
-            _ => Repair::Manual,
-        }
-    }
 }
 
 impl ResourceKind for KmsKey {
@@ -409,12 +404,13 @@ impl Handlers for KmsKeyHandlers {
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
         let (kms, key) = (&self.aws.kms, from.id.as_str());
-        if is_scheduled(from) {
-            self.call_off(key).await?;
-            // Aliases may be read late: it may be gone.
-            self.name_key(&before.alias, key, to).await?;
-        }
-        if KmsKey.repair(from) == Repair::Update {
+        if matches!(from.status, Status::Failed { repair: Repair::Update, .. }) {
+            // Somebody else has disabled it, or wants to be rid of it.
+            if self.describe(key).await?.is_some_and(|metadata| is_leaving(&metadata)) {
+                self.call_off(key).await?;
+                // Aliases may be read late: it may be gone.
+                self.name_key(&before.alias, key, to).await?;
+            }
             kms.enable_key().key_id(key).send().await.map_err(failed("kms:EnableKey")).map_err(not_yet)?;
         }
         if before.policy != after.policy {
@@ -506,11 +502,6 @@ impl KmsKeyHandlers {
 
 fn is_leaving(key: &KeyMetadata) -> bool {
     matches!(key.key_state(), Some(KeyState::PendingDeletion | KeyState::PendingReplicaDeletion))
-}
-
-/// By somebody else.
-fn is_scheduled(found: &Found) -> bool {
-    matches!(&found.status, Status::Failed(text) if text.starts_with(SCHEDULED))
 }
 
 fn is_invalid_state(error: &Error) -> bool {

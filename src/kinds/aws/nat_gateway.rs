@@ -74,11 +74,14 @@ impl NatGatewayHandlers {
                 status: match gateway.state() {
                     Some(NatGatewayState::Pending) => Status::Pending("pending".to_owned()),
                     Some(NatGatewayState::Deleting) => Status::Deleting,
-                    Some(NatGatewayState::Failed) => Status::Failed(format!(
-                        "{}: {}",
-                        gateway.failure_code().unwrap_or("failed"),
-                        gateway.failure_message().unwrap_or("AWS gives no reason")
-                    )),
+                    Some(NatGatewayState::Failed) => Status::Failed {
+                        why: format!(
+                            "{}: {}",
+                            gateway.failure_code().unwrap_or("failed"),
+                            gateway.failure_message().unwrap_or("AWS gives no reason")
+                        ),
+                        repair: Repair::Replace,
+                    },
                     _ => Status::Ready,
                 },
                 refs: vec![],
@@ -108,10 +111,6 @@ impl Kind for NatGateway {
             Verb::Update => Pace::secs(2, 120),
             Verb::Delete => Pace::secs(60, 1800),
         }
-    }
-
-    fn repair(&self, _found: &Found) -> Repair {
-        Repair::Replace
     }
 }
 

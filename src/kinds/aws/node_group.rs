@@ -316,14 +316,6 @@ impl Kind for NodeGroup {
         }
     }
 
-    fn repair(&self, found: &Found) -> Repair {
-        let failed = [NodegroupStatus::CreateFailed, NodegroupStatus::DeleteFailed];
-        match &found.status {
-            Status::Failed(text) if failed.iter().any(|s| text.starts_with(s.as_str())) => Repair::Replace,
-            _ => Repair::Manual,
-        }
-    }
-
     fn finds_one_by_one(&self) -> bool {
         true
     }
@@ -666,7 +658,10 @@ fn status(group: &Nodegroup) -> Status {
         Some(NodegroupStatus::Active) => Status::Ready,
         Some(NodegroupStatus::Deleting) => Status::Deleting,
         Some(s @ (NodegroupStatus::Creating | NodegroupStatus::Updating)) => Status::Pending(text(s)),
-        Some(s) => Status::Failed(text(s)),
+        Some(s @ (NodegroupStatus::CreateFailed | NodegroupStatus::DeleteFailed)) => {
+            Status::Failed { why: text(s), repair: Repair::Replace }
+        }
+        Some(s) => Status::Failed { why: text(s), repair: Repair::Manual },
         None => Status::Pending("no status".to_owned()),
     }
 }

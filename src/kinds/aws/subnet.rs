@@ -12,7 +12,7 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
+    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
 use crate::kinds::{Clients, ResourceKind};
 
@@ -79,7 +79,7 @@ impl SubnetHandlers {
                 status: match subnet.state().map(|s| s.as_str()) {
                     Some("available") | None => Status::Ready,
                     Some("pending") => Status::Pending("pending".to_owned()),
-                    Some(other) => Status::Failed(other.to_owned()),
+                    Some(other) => Status::Failed { why: other.to_owned(), repair: Repair::Manual },
                 },
                 refs: vec![],
             });

@@ -15,8 +15,8 @@ use super::ec2;
 use super::permission::{self, On, When};
 use super::route_table::{self, Route};
 use super::security_group::{Direction, Permission, permissions, set_rules};
-use crate::aws::{Aws, tags};
 use crate::aws::error::failed;
+use crate::aws::{Aws, tags};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Rule, Status, Stuck, Verb, Wanted,

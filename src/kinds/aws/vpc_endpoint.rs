@@ -125,7 +125,8 @@ pub(super) fn status(endpoint: &Endpoint) -> Option<Status> {
         "pending" | "pendingacceptance" => Status::Pending(state),
         "failed" | "rejected" | "expired" => {
             let said = endpoint.last_error().and_then(|e| e.message()).or(endpoint.failure_reason());
-            Status::Failed(said.map_or(state.clone(), |said| format!("{state}: {said}")))
+            let why = said.map_or(state.clone(), |said| format!("{state}: {said}"));
+            Status::Failed { why, repair: Repair::Replace }
         }
         _ => Status::Ready,
     })
@@ -177,10 +178,6 @@ impl Kind for VpcEndpoint {
             // (hashicorp/terraform-provider-aws, `waitVPCEndpointDeleted`).
             Verb::Delete => Pace::secs(120, 1800),
         }
-    }
-
-    fn repair(&self, _found: &Found) -> Repair {
-        Repair::Replace
     }
 }
 

@@ -599,11 +599,11 @@ async fn addon_degraded(ground: &Ground) {
     kind.create(&broken).await.unwrap();
     let found = settled(ground, &kind, &broken).await;
     assert!(
-        matches!(&found.status, Status::Failed(why) if why.contains("ConfigurationConflict")),
+        matches!(&found.status, Status::Failed { why, .. } if why.contains("ConfigurationConflict")),
         "{:?}",
         found.status
     );
-    assert_eq!(kind.facts.repair(&found), Repair::Update);
+    assert!(matches!(found.status, Status::Failed { repair: Repair::Update, .. }), "{:?}", found.status);
     kind.update(&found, &want, &[]).await.unwrap();
     assert_eq!(settled(ground, &kind, &want).await.status, Status::Ready);
 
@@ -616,7 +616,10 @@ async fn addon_degraded(ground: &Ground) {
     let found = found_by(&kind, &want).await;
     assert!(matches!(&found.status, Status::Pending(why) if why.contains("InsufficientNumberOfReplicas")), "{found:?}");
     let found = ground.observed(&kind, &want.address).await.remove(0);
-    assert!(matches!(&found.status, Status::Failed(why) if why.contains("InsufficientNumberOfReplicas")), "{found:?}");
+    assert!(
+        matches!(&found.status, Status::Failed { why, .. } if why.contains("InsufficientNumberOfReplicas")),
+        "{found:?}"
+    );
 }
 
 async fn found_by(kind: &Subject, want: &New) -> Found {
@@ -907,8 +910,11 @@ async fn node_group_failed(ground: &Ground) {
     let want = new(&at("t-1"), &state);
     kind.create(&want).await.unwrap();
     let found = settled(ground, &kind, &want).await;
-    assert!(matches!(&found.status, Status::Failed(why) if why.contains("AsgInstanceLaunchFailures")), "{found:?}");
-    assert_eq!(kind.facts.repair(&found), Repair::Replace);
+    assert!(
+        matches!(&found.status, Status::Failed { why, .. } if why.contains("AsgInstanceLaunchFailures")),
+        "{found:?}"
+    );
+    assert!(matches!(found.status, Status::Failed { repair: Repair::Replace, .. }), "{:?}", found.status);
     ground.unmake(&kind, &found).await;
 }
 

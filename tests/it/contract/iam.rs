@@ -347,8 +347,12 @@ async fn key_disabled(ground: &Ground) {
     let key = ground.make(&kind, &at("off"), &want.state).await;
     ground.aws.kms.disable_key().key_id(&key.id).send().await.unwrap();
     let found = ground.observed(&kind, &want.address).await;
-    assert!(matches!(&found[0].status, Status::Failed(why) if why.contains("disabled")), "{:?}", found[0].status);
-    assert_eq!(kind.facts.repair(&found[0]), Repair::Update);
+    assert!(
+        matches!(&found[0].status, Status::Failed { why, .. } if why.contains("disabled")),
+        "{:?}",
+        found[0].status
+    );
+    assert!(matches!(found[0].status, Status::Failed { repair: Repair::Update, .. }), "{:?}", found[0].status);
     kind.update(&found[0], &want, &[]).await.unwrap();
     let found = ground.observed(&kind, &want.address).await;
     assert_eq!((&found[0].status, &found[0].state), (&Status::Ready, &want.state));
@@ -362,8 +366,12 @@ async fn key_pending_deletion(ground: &Ground) {
     let key = ground.make(&kind, &at("lost"), &want.state).await;
     ground.aws.kms.schedule_key_deletion().key_id(&key.id).send().await.unwrap();
     let found = ground.observed(&kind, &want.address).await;
-    assert!(matches!(&found[0].status, Status::Failed(why) if why.contains("scheduled")), "{:?}", found[0].status);
-    assert_eq!(kind.facts.repair(&found[0]), Repair::Update);
+    assert!(
+        matches!(&found[0].status, Status::Failed { why, .. } if why.contains("scheduled")),
+        "{:?}",
+        found[0].status
+    );
+    assert!(matches!(found[0].status, Status::Failed { repair: Repair::Update, .. }), "{:?}", found[0].status);
     kind.update(&found[0], &want, &[]).await.unwrap();
     let found = ground.observed(&kind, &want.address).await;
     assert_eq!((&found[0].status, &found[0].state), (&Status::Ready, &want.state));

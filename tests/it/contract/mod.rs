@@ -177,7 +177,7 @@ impl Ground {
             let found = find(kind, &handle).await;
             match found.as_ref().map(|f| &f.status) {
                 Some(Status::Ready) => return found.unwrap(),
-                Some(Status::Failed(why)) => panic!("{}: failed: {why}", new.address),
+                Some(Status::Failed { why, .. }) => panic!("{}: failed: {why}", new.address),
                 status => self.again(start, &format!("{}: {status:?}", new.address)).await,
             }
         }
