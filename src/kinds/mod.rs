@@ -6,6 +6,7 @@ pub mod k8s;
 use std::sync::Arc;
 
 use self::aws::permission::Permission;
+use self::aws::quotas::Counts;
 use crate::aws::Aws;
 use crate::engine::kind::{Connected, Handlers, Kind, Registry};
 use crate::k8s::Clusters;
@@ -29,6 +30,11 @@ pub trait ResourceKind: Kind {
     /// What its changes call, with what AWS asks for in the caller's name.
     fn permissions(&self) -> &'static [Permission] {
         &[]
+    }
+
+    /// The quotas that it counts against.
+    fn quotas(&self) -> Vec<Counts> {
+        Vec::new()
     }
 
     /// The services that it hands roles of ours to.

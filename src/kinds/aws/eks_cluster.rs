@@ -16,6 +16,7 @@ use super::ec2::holders;
 use super::eks::{cluster, clusters, gather, issues, optional, retag, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
+use super::quotas::{Counted, Counts, Per};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
@@ -289,6 +290,14 @@ impl Kind for EksCluster {
 impl ResourceKind for EksCluster {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(EksClusterHandlers::new(clients.aws.clone()))
+    }
+
+    fn quotas(&self) -> Vec<Counts> {
+        vec![
+            Counts::all("eks", "L-1194D53C", Per::Account(Counted::Clusters)),
+            // EKS makes one for each.
+            Counts::all("vpc", "L-E79EC296", Per::Account(Counted::SecurityGroups)),
+        ]
     }
 
     fn reads(&self) -> &'static [&'static str] {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ec2;
 use super::permission::{self, On, When};
+use super::quotas::{Counted, Counts, Per};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
@@ -77,6 +78,10 @@ impl Kind for ElasticIp {
 impl ResourceKind for ElasticIp {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(ElasticIpHandlers::new(clients.aws.clone()))
+    }
+
+    fn quotas(&self) -> Vec<Counts> {
+        vec![Counts::all("ec2", "L-0263D0A3", Per::Account(Counted::ElasticIps))]
     }
 
     fn reads(&self) -> &'static [&'static str] {

@@ -10,6 +10,7 @@ use super::access_entry::forget_stale;
 use super::eks::{delete_node_entry, gather, issues, live, optional, retag, siblings, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
+use super::quotas::{Counted, Counts, Per};
 use super::{logical, physical};
 use crate::aws::Aws;
 use crate::aws::error::failed;
@@ -192,6 +193,10 @@ impl Kind for FargateProfile {
 impl ResourceKind for FargateProfile {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(FargateProfileHandlers::new(clients.aws.clone()))
+    }
+
+    fn quotas(&self) -> Vec<Counts> {
+        vec![Counts::all("eks", "L-23414FF3", Per::Cluster(|name| Counted::FargateProfiles(name)))]
     }
 
     fn reads(&self) -> &'static [&'static str] {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::eks::{built, optional};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
+use super::quotas::{Counted, Counts, Per};
 use super::{logical, physical, policy};
 use crate::aws::Aws;
 use crate::aws::error::failed;
@@ -257,6 +258,10 @@ impl Kind for IamRole {
 impl ResourceKind for IamRole {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(IamRoleHandlers::new(clients.aws.clone()))
+    }
+
+    fn quotas(&self) -> Vec<Counts> {
+        vec![Counts::all("iam", "L-FE177D64", Per::Account(Counted::Roles))]
     }
 
     fn reads(&self) -> &'static [&'static str] {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ec2;
 use super::permission::{self, On, When};
+use super::quotas::{Counted, Counts, Per};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
@@ -111,6 +112,10 @@ impl Kind for InternetGateway {
 impl ResourceKind for InternetGateway {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(InternetGatewayHandlers::new(clients.aws.clone()))
+    }
+
+    fn quotas(&self) -> Vec<Counts> {
+        vec![Counts::all("vpc", "L-A4707A72", Per::Account(Counted::InternetGateways))]
     }
 
     fn reads(&self) -> &'static [&'static str] {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ec2;
 use super::permission::{self, On, When};
+use super::quotas::{Counts, Per};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
@@ -117,6 +118,10 @@ impl Kind for NatGateway {
 impl ResourceKind for NatGateway {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(NatGatewayHandlers::new(clients.aws.clone()))
+    }
+
+    fn quotas(&self) -> Vec<Counts> {
+        vec![Counts::all("vpc", "L-FE5A380F", Per::Zone)]
     }
 
     fn reads(&self) -> &'static [&'static str] {

@@ -16,6 +16,7 @@ use super::access_entry::forget_stale;
 use super::eks::{Live, delete_node_entry, gather, issues, live, optional, retag, siblings, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
+use super::quotas::{Counted, Counts, Per};
 use super::{ec2, launch_template, logical, physical};
 use crate::aws::Aws;
 use crate::aws::error::failed;
@@ -353,6 +354,10 @@ impl Kind for NodeGroup {
 impl ResourceKind for NodeGroup {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(NodeGroupHandlers::new(clients.aws.clone(), clients.clusters.clone()))
+    }
+
+    fn quotas(&self) -> Vec<Counts> {
+        vec![Counts::all("eks", "L-6D54EA21", Per::Cluster(|name| Counted::NodeGroups(name)))]
     }
 
     fn reads(&self) -> &'static [&'static str] {

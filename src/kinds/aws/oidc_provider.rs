@@ -10,6 +10,7 @@ use super::eks::{gather, optional};
 use super::foreign::{TagStyle, claim, foreign};
 use super::iam_role::{sdk_tags, tags_of};
 use super::permission::{self, On, When};
+use super::quotas::{Counted, Counts, Per};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
@@ -155,6 +156,10 @@ impl Kind for OidcProvider {
 impl ResourceKind for OidcProvider {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(OidcProviderHandlers::new(clients.aws.clone()))
+    }
+
+    fn quotas(&self) -> Vec<Counts> {
+        vec![Counts::all("iam", "L-858F3967", Per::Account(Counted::OidcProviders))]
     }
 
     fn reads(&self) -> &'static [&'static str] {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types::NatGateway;
 use aws_sdk_servicequotas::config::{Builder, Region};
+use serde_json::Value;
 
 use super::ec2::{FILTER_VALUES, filter};
 use crate::aws::Aws;
@@ -32,6 +33,38 @@ pub enum Counted<'a> {
     FargateProfiles(&'a str),
     Roles,
     OidcProviders,
+}
+
+/// Where a quota is counted.
+#[derive(Clone, Copy, Debug)]
+pub enum Per {
+    /// The account, in one region or in all.
+    Account(Counted<'static>),
+    Zone,
+    /// The cluster that the state names.
+    Cluster(fn(&str) -> Counted<'_>),
+    /// The VPC that the state names, in which everything is ours.
+    Vpc,
+}
+
+/// That resources of a kind count against a quota.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    pub service: &'static str,
+    /// Of Service Quotas.
+    pub code: &'static str,
+    pub per: Per,
+    /// Which resources of the kind count.
+    pub which: fn(&Value) -> bool,
+    /// How many each place has by itself.
+    pub own: usize,
+}
+
+impl Counts {
+    /// All resources of the kind count.
+    pub fn all(service: &'static str, code: &'static str, per: Per) -> Self {
+        Self { service, code, per, which: |_| true, own: 0 }
+    }
 }
 
 /// Where a service's quotas are kept, and raised.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::ec2;
 use super::permission::{self, On, When};
+use super::quotas::{Counts, Per};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
@@ -348,6 +349,13 @@ impl Kind for RouteTable {
 impl ResourceKind for RouteTable {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(RouteTableHandlers::new(clients.aws.clone()))
+    }
+
+    fn quotas(&self) -> Vec<Counts> {
+        vec![
+            // The main table counts.
+            Counts { own: 1, ..Counts::all("vpc", "L-589F43AA", Per::Vpc) },
+        ]
     }
 
     fn reads(&self) -> &'static [&'static str] {

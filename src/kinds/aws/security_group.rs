@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::permission::{self, On, When};
+use super::quotas::{Counted, Counts, Per};
 use super::{ec2, logical, physical};
 use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
@@ -468,6 +469,10 @@ impl Kind for SecurityGroup {
 impl ResourceKind for SecurityGroup {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(SecurityGroupHandlers::new(clients.aws.clone()))
+    }
+
+    fn quotas(&self) -> Vec<Counts> {
+        vec![Counts::all("vpc", "L-E79EC296", Per::Account(Counted::SecurityGroups))]
     }
 
     fn reads(&self) -> &'static [&'static str] {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::iam_role::roles;
+use super::quotas::{Counted, Counts, Per};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::address::Address;
@@ -99,6 +100,10 @@ impl Kind for ServiceLinkedRole {
 impl ResourceKind for ServiceLinkedRole {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(ServiceLinkedRoleHandlers::new(clients.aws.clone()))
+    }
+
+    fn quotas(&self) -> Vec<Counts> {
+        vec![Counts::all("iam", "L-FE177D64", Per::Account(Counted::Roles))]
     }
 
     fn reads(&self) -> &'static [&'static str] {

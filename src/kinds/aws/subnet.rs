@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::ec2;
 use super::permission::{self, On, When};
+use super::quotas::{Counts, Per};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
@@ -132,6 +133,10 @@ impl Kind for Subnet {
 impl ResourceKind for Subnet {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(SubnetHandlers::new(clients.aws.clone()))
+    }
+
+    fn quotas(&self) -> Vec<Counts> {
+        vec![Counts::all("vpc", "L-407747CB", Per::Vpc)]
     }
 
     fn reads(&self) -> &'static [&'static str] {

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::ec2;
 use super::permission::{self, On, When};
+use super::quotas::{Counted, Counts, Per};
 use super::route_table::{self, Route};
 use super::security_group::{Direction, Permission, permissions, set_rules};
 use crate::aws::error::failed;
@@ -365,6 +366,14 @@ impl Kind for Vpc {
 impl ResourceKind for Vpc {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(VpcHandlers::new(clients.aws.clone()))
+    }
+
+    fn quotas(&self) -> Vec<Counts> {
+        vec![
+            Counts::all("vpc", "L-F678F1CE", Per::Account(Counted::Vpcs)),
+            // Each comes with a default security group.
+            Counts::all("vpc", "L-E79EC296", Per::Account(Counted::SecurityGroups)),
+        ]
     }
 
     fn reads(&self) -> &'static [&'static str] {

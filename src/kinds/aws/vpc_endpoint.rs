@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::permission::{self, On, When};
+use super::quotas::{Counted, Counts, Per};
 use super::{ec2, policy};
 use crate::aws::Aws;
 use crate::aws::error::failed;
@@ -184,6 +185,16 @@ impl Kind for VpcEndpoint {
 impl ResourceKind for VpcEndpoint {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(VpcEndpointHandlers::new(clients.aws.clone()))
+    }
+
+    fn quotas(&self) -> Vec<Counts> {
+        vec![
+            Counts { which: |state| state["type"] == "Interface", ..Counts::all("vpc", "L-29B6F2EB", Per::Vpc) },
+            Counts {
+                which: |state| state["type"] == "Gateway",
+                ..Counts::all("vpc", "L-1B52E74A", Per::Account(Counted::GatewayEndpoints))
+            },
+        ]
     }
 
     fn reads(&self) -> &'static [&'static str] {

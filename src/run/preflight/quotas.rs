@@ -8,71 +8,37 @@ use serde_json::Value;
 use crate::aws::Aws;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::plan::{Action, Plan, Step, refers_to};
-use crate::kinds::aws::quotas::{self, Counted, Quota};
-use crate::kinds::aws::{
-    eks_cluster, elastic_ip, fargate_profile, iam_role, internet_gateway, nat_gateway, node_group, oidc_provider,
-    route_table, security_group, service_linked_role, subnet, vpc, vpc_endpoint,
-};
+use crate::kinds;
+use crate::kinds::aws::quotas::{self, Counts, Per, Quota};
+use crate::kinds::aws::{eks_cluster, nat_gateway, node_group, security_group, vpc_endpoint};
 use crate::run::{Look, Session};
 
-/// Where a quota is counted.
-#[derive(Clone, Copy, Debug)]
-enum Per {
-    /// The account, in one region or in all.
-    Account(Counted<'static>),
-    Zone,
-    /// What this field of the state names: a cluster.
-    Cluster(fn(&str) -> Counted<'_>),
-    /// What this field names, in which everything is ours.
-    Vpc,
-}
-
+/// A quota, and the kinds that count against it.
 struct Known {
-    /// What counts: what AWS makes along with a resource, too.
-    kinds: &'static [&'static str],
-    service: &'static str,
-    code: &'static str,
-    per: Per,
-    /// Which resources of the kinds count.
-    counts: fn(&Value) -> bool,
-    /// How many each place has by itself.
-    own: usize,
+    counts: Counts,
+    kinds: Vec<(&'static str, Counts)>,
 }
 
-const fn known(kinds: &'static [&'static str], service: &'static str, code: &'static str, per: Per) -> Known {
-    Known { kinds, service, code, per, counts: |_| true, own: 0 }
-}
+impl Known {
+    /// Those of all kinds, each once.
+    fn all() -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for kind in kinds::all() {
+            for counts in kind.quotas() {
+                match all.iter_mut().find(|known| known.counts.code == counts.code) {
+                    Some(known) => known.kinds.push((kind.name(), counts)),
+                    None => all.push(Self { counts, kinds: vec![(kind.name(), counts)] }),
+                }
+            }
+        }
+        all
+    }
 
-/// Codes: Service Quotas.
-const KNOWN: &[Known] = &[
-    known(&[vpc::NAME], "vpc", "L-F678F1CE", Per::Account(Counted::Vpcs)),
-    known(&[internet_gateway::NAME], "vpc", "L-A4707A72", Per::Account(Counted::InternetGateways)),
-    // VPCs come with a default one, and clusters with EKS's.
-    known(
-        &[security_group::NAME, vpc::NAME, eks_cluster::NAME],
-        "vpc",
-        "L-E79EC296",
-        Per::Account(Counted::SecurityGroups),
-    ),
-    known(&[elastic_ip::NAME], "ec2", "L-0263D0A3", Per::Account(Counted::ElasticIps)),
-    known(&[nat_gateway::NAME], "vpc", "L-FE5A380F", Per::Zone),
-    known(&[subnet::NAME], "vpc", "L-407747CB", Per::Vpc),
-    // The main table counts.
-    Known { own: 1, ..known(&[route_table::NAME], "vpc", "L-589F43AA", Per::Vpc) },
-    Known {
-        counts: |endpoint| endpoint["type"] == "Interface",
-        ..known(&[vpc_endpoint::NAME], "vpc", "L-29B6F2EB", Per::Vpc)
-    },
-    Known {
-        counts: |endpoint| endpoint["type"] == "Gateway",
-        ..known(&[vpc_endpoint::NAME], "vpc", "L-1B52E74A", Per::Account(Counted::GatewayEndpoints))
-    },
-    known(&[eks_cluster::NAME], "eks", "L-1194D53C", Per::Account(Counted::Clusters)),
-    known(&[node_group::NAME], "eks", "L-6D54EA21", Per::Cluster(|name| Counted::NodeGroups(name))),
-    known(&[fargate_profile::NAME], "eks", "L-23414FF3", Per::Cluster(|name| Counted::FargateProfiles(name))),
-    known(&[iam_role::NAME, service_linked_role::NAME], "iam", "L-FE177D64", Per::Account(Counted::Roles)),
-    known(&[oidc_provider::NAME], "iam", "L-858F3967", Per::Account(Counted::OidcProviders)),
-];
+    /// True if a resource of this kind and state counts.
+    fn has(&self, kind: &str, state: &Value) -> bool {
+        self.kinds.iter().any(|(name, counts)| *name == kind && (counts.which)(state))
+    }
+}
 
 /// "Inbound or outbound rules per security group".
 const RULES: (&str, &str) = ("vpc", "L-0EA8095F");
@@ -145,16 +111,19 @@ impl Findings {
 /// Reads the quotas that `plan` touches, and what there is.
 pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
     let mut findings = Findings::default();
-    let concerned: Vec<(&Known, BTreeMap<String, Moves>)> = KNOWN
-        .iter()
-        .map(|known| (known, moves(known, look, plan)))
+    let concerned: Vec<(Known, BTreeMap<String, Moves>)> = Known::all()
+        .into_iter()
+        .map(|known| {
+            let moves = moves(&known, look, plan);
+            (known, moves)
+        })
         .filter(|(_, moves)| moves.values().any(|m| !m.made.is_empty()))
         .collect();
     let rules = rules(plan);
     let vcpus = vcpus(look, plan);
     let mut services: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (known, _) in &concerned {
-        services.entry(known.service).or_default().insert(known.code);
+        services.entry(known.counts.service).or_default().insert(known.counts.code);
     }
     if !rules.is_empty() {
         services.entry(RULES.0).or_default().insert(RULES.1);
@@ -175,13 +144,15 @@ pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
             .push(format!("what this plan makes may exceed the account's quotas, which can't be read: {error}"));
     }
     let limit = |service: &str, code: &str| limits.get(service)?.as_ref().ok()?.get(code);
-    let counts = concerned.iter().filter_map(|(known, moves)| Some((*known, moves, limit(known.service, known.code)?)));
+    let counts = concerned
+        .iter()
+        .filter_map(|(known, moves)| Some((known, moves, limit(known.counts.service, known.counts.code)?)));
     let counts = counts
         .map(|(known, moves, quota)| async move { (known, moves, quota, used(session, look, known, moves).await) });
     for (known, moves, quota, used) in join_all(counts).await {
         match used {
             Ok(used) => moves.iter().for_each(|(place, moves)| {
-                let used = used.get(place).copied().unwrap_or_default() + known.own;
+                let used = used.get(place).copied().unwrap_or_default() + known.counts.own;
                 compare(&mut findings, known, place, moves, quota, used);
             }),
             Err(error) => findings.notes.push(format!("{}: what there is can't be read: {error}", quota.name)),
@@ -213,16 +184,17 @@ fn compare(findings: &mut Findings, known: &Known, place: &str, moves: &Moves, q
     if made == 0 || peak as f64 <= value {
         return;
     }
-    let at = match known.per {
+    let Counts { service, code, per, .. } = known.counts;
+    let at = match per {
         Per::Account(_) => String::new(),
         Per::Zone => format!(" in {place}"),
         Per::Cluster(_) | Per::Vpc => format!(" of {place}"),
     };
-    let what = format!("{} ({}){at}: {used} of {value} in use", quota.name, known.code);
+    let what = format!("{} ({code}){at}: {used} of {value} in use", quota.name);
     let shown = some(&moves.made);
     if peak.saturating_sub(moves.gone) as f64 > value {
         let what = format!("{what}, {made} to be made: {shown}");
-        findings.short.push(Short { what, ask: Some((known.service, known.code, peak)) });
+        findings.short.push(Short { what, ask: Some((service, code, peak)) });
     } else {
         let gone = moves.gone;
         findings.notes.push(format!(
@@ -242,16 +214,16 @@ fn some(all: &[String]) -> String {
 /// What `plan` adds to each count of a quota, by where it is counted.
 fn moves(known: &Known, look: &Look, plan: &Plan) -> BTreeMap<String, Moves> {
     let mut all: BTreeMap<String, Moves> = BTreeMap::new();
-    for step in plan.steps.iter().filter(|s| known.kinds.contains(&s.kind)) {
+    for step in &plan.steps {
         let (state, made) = match (step.action, &step.state, &step.found) {
             (Action::Create, Some(state), _) => (state, true),
             (Action::Delete, _, Some(found)) => (&found.state, false),
             _ => continue,
         };
-        if !(known.counts)(state) {
+        if !known.has(step.kind, state) {
             continue;
         }
-        let moves = all.entry(place(known.per, look, state)).or_default();
+        let moves = all.entry(place(known.counts.per, look, state)).or_default();
         match made {
             true => moves.made.push(step.address.to_string()),
             false => moves.gone += 1,
@@ -283,7 +255,7 @@ async fn used(
     moves: &BTreeMap<String, Moves>,
 ) -> Result<BTreeMap<String, usize>> {
     let aws = &session.aws;
-    Ok(match known.per {
+    Ok(match known.counts.per {
         Per::Account(what) => BTreeMap::from([(String::new(), quotas::used(aws, what).await?)]),
         Per::Zone => quotas::nat_gateways(aws).await?,
         Per::Cluster(what) => {
@@ -294,13 +266,11 @@ async fn used(
         }
         Per::Vpc => {
             let mut all = BTreeMap::new();
-            let of_kind = look
-                .observed
-                .found
-                .iter()
-                .filter(|(a, _)| look.observed.kinds.get(*a).is_some_and(|k| known.kinds.contains(k)));
-            for found in of_kind.flat_map(|(_, all)| all).filter(|found| (known.counts)(&found.state)) {
-                *all.entry(place(known.per, look, &found.state)).or_default() += 1;
+            for (address, found) in &look.observed.found {
+                let Some(kind) = look.observed.kinds.get(address) else { continue };
+                for one in found.iter().filter(|one| known.has(kind, &one.state)) {
+                    *all.entry(place(known.counts.per, look, &one.state)).or_default() += 1;
+                }
             }
             all
         }
