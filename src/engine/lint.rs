@@ -366,8 +366,8 @@ pub(super) fn is_tag(change: &Change) -> bool {
 fn preparing(plan: &Plan) -> BTreeSet<usize> {
     let deletions = plan.steps.iter().filter(|s| s.action == Action::Delete);
     let needs = deletions.flat_map(|step| step.needs.iter().map(move |need| (step, *need)));
-    let same = |s: &Step, t: &Step| s.address == t.address && s.generation == t.generation;
-    needs.filter(|(step, need)| plan.steps.get(*need).is_some_and(|s| same(s, step))).map(|(_, need)| need).collect()
+    let prepares = |(step, need): &(&Step, usize)| plan.steps.get(*need).is_some_and(|s| s.prepares(step));
+    needs.filter(prepares).map(|(_, need)| need).collect()
 }
 
 /// True if step `i` begins only when step `other` is done.

@@ -1,0 +1,391 @@
+//! What brings one resource from observed to desired.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{Action, Blocked, Held, Planner, TWICE, blocked, blocked_at, put, stays, twice};
+use crate::engine::address::Address;
+use crate::engine::desired::Resource;
+use crate::engine::error::{Class, Result};
+use crate::engine::kind::{Change, Found, Kind, New, Repair, Status};
+use crate::engine::value::{Outputs, has_references, references, resolve};
+use crate::engine::{diff, graph};
+
+impl<'a> Planner<'a> {
+    /// Plans one desired resource.
+    pub(super) fn converge(&mut self, resource: &Resource) -> Result<()> {
+        let kind = self.kinds.get(resource.kind)?.clone();
+        if !self.is_readable(resource)? {
+            return Ok(());
+        }
+        let address = &resource.address;
+        let all = self.observed.found.get(address).map(Vec::as_slice).unwrap_or_default();
+        if self.observed.is_twice(address) {
+            self.block(resource, twice(all), TWICE, vec![]);
+            return Ok(());
+        }
+        for old in all.iter().skip(1) {
+            match self.held(old) {
+                Some((reason, help)) => self.block(resource, reason, help, vec![]),
+                None => self.push_delete(resource.kind, old, true, "left from a replacement")?,
+            }
+        }
+        let state = resolve(&resource.state, &|a, o| self.outputs.get(a)?.get(o).cloned());
+        match all.first() {
+            None => {
+                self.make(resource, &*kind, state);
+                Ok(())
+            }
+            Some(found) if matches!(found.status, Status::Deleting | Status::Failed { .. }) => {
+                self.recover(resource, &*kind, found, state)
+            }
+            Some(found) => self.change(resource, &*kind, found, state),
+        }
+    }
+
+    /// False if it isn't known whether it is there, or if nothing will serve
+    /// it: that is said, and nothing is done about it.
+    fn is_readable(&mut self, resource: &Resource) -> Result<bool> {
+        let address = &resource.address;
+        if let Some(unread) = self.observed.unread.iter().find(|u| u.wanted.contains(address)) {
+            let blocked = blocked(resource, format!("cluster {} can't be read", unread.cluster), "", vec![]);
+            let cluster = Some(unread.cluster.clone());
+            self.hold_up(Blocked { pending: true, cluster, ..blocked });
+            return Ok(false);
+        }
+        let Some(error) = self.observed.unserved.get(address) else { return Ok(true) };
+        if let Some(cluster) = self.upgrade_ahead(resource) {
+            let part = |name: &str| resource.state.pointer(name).and_then(Value::as_str).unwrap_or_default();
+            let api = format!("{} {}", part("/object/apiVersion"), part("/object/kind"));
+            self.upgraded.entry(cluster).or_default().insert(api);
+        } else if error.class == Class::Invalid {
+            // Nothing brings it: the template is wrong.
+            return Err(error.clone());
+        } else if self.brings_apis(resource)? {
+            self.plan.notes.insert(format!("{address}: {}; it waits for the add-on", error.message));
+        } else {
+            let unmet = match resource.controls.as_slice() {
+                [] => String::new(),
+                [one] => format!("; control {one} is unmet"),
+                many => format!("; controls {} are unmet", many.join(", ")),
+            };
+            let help = error.help.as_deref().unwrap_or_default();
+            let blocked = blocked(resource, format!("{}{unmet}", error.message), help, vec![]);
+            self.hold_up(Blocked { unmet: true, ..blocked });
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Plans one that isn't there.
+    fn make(&mut self, resource: &Resource, kind: &dyn Kind, state: Value) {
+        let address = &resource.address;
+        if let Some(foreign) = self.observed.foreign.get(address) {
+            self.block(resource, foreign.message.clone(), "", vec![]);
+        } else if let Some((user, output, id)) = self.used_by(resource, kind) {
+            let tags = kind.ownership(&state).join(", ");
+            self.block(
+                resource,
+                format!("{id}, which {user} is in, has lost the tags that make it ours"),
+                &format!("if nobody else has it now, put them back: {tags}"),
+                vec![],
+            );
+            // What is in it is as it should be.
+            self.outputs.insert(address.clone(), Outputs::from([(output, id)]));
+        } else if let Some((reason, pending)) = self.lacks(resource) {
+            self.hold_up(Blocked { pending, ..blocked(resource, reason, "", vec![]) });
+        } else {
+            self.create(resource, kind, state, 1, false, None);
+        }
+    }
+
+    /// Plans one that can't be used as it is: on its way out, or broken.
+    fn recover(&mut self, resource: &Resource, kind: &dyn Kind, found: &Found, state: Value) -> Result<()> {
+        let Status::Failed { why, repair } = &found.status else {
+            return self.replace(resource, kind, found, state, vec![], "it is being deleted".to_owned());
+        };
+        match (repair, self.held(found)) {
+            (Repair::Replace, Some((reason, help))) => {
+                self.block(resource, format!("it failed: {why}; {reason}"), help, vec![]);
+            }
+            (Repair::Replace, None) => {
+                return self.replace(resource, kind, found, state, vec![], format!("it failed: {why}"));
+            }
+            (Repair::Update, _) => {
+                let changes = diff::changes(&state, &found.state, kind.rules());
+                self.update(resource, kind, found, state, changes, Some(format!("it failed: {why}")));
+            }
+            (Repair::Manual, _) => self.block(
+                resource,
+                format!("{} failed: {why}", found.id),
+                "mend what it says by hand, then run the same command",
+                vec![],
+            ),
+        }
+        Ok(())
+    }
+
+    /// Plans what differs of one that is there.
+    fn change(&mut self, resource: &Resource, kind: &dyn Kind, found: &Found, mut state: Value) -> Result<()> {
+        let address = &resource.address;
+        let mut changes = diff::changes(&state, &found.state, kind.rules());
+        // It may differ only because it belongs to the other one.
+        let unclear = || graph::needs(resource).into_iter().find(|n| self.observed.is_twice(n));
+        if let Some(cause) = (!changes.is_empty()).then(unclear).flatten() {
+            self.block(resource, format!("it needs {cause}, which exists more than once"), "", changes);
+            return Ok(());
+        }
+        // What others hold stays for now; the rest is put right all the same.
+        let observed = self.observed;
+        for stuck in observed.stuck.get(address).into_iter().flatten() {
+            let (held, rest): (Vec<_>, Vec<_>) = changes.into_iter().partition(|c| c.path == stuck.field);
+            changes = rest;
+            if !held.is_empty() {
+                self.block(resource, stuck.reason.clone(), &stuck.help, held);
+                put(&mut state, &stuck.field, stuck.keep.clone());
+                changes = diff::changes(&state, &found.state, kind.rules());
+            }
+        }
+        if let Some(cause) = self.unmade(&state) {
+            let pending = self.blocked_at(&cause).any(|b| b.pending);
+            let reason = format!("it needs {cause}, which is blocked");
+            self.hold_up(Blocked { pending, ..blocked(resource, reason, "", changes) });
+            return Ok(());
+        }
+        if changes.iter().any(|c| c.replaces) {
+            let fields = changes.iter().filter(|c| c.replaces).map(|c| c.path.as_str()).collect::<Vec<_>>().join(", ");
+            let Some((reason, help, pending)) = self.not_replaced(resource, kind, found, &changes, &fields) else {
+                let why = format!("{fields} can't be changed in place");
+                return self.replace(resource, kind, found, state, changes, why);
+            };
+            // What can be changed in place is: it may be what protects it.
+            let (held, _): (Vec<_>, Vec<_>) = changes.into_iter().partition(|c| c.replaces);
+            for change in &held {
+                let field = change.path.split(['.', '[']).next().unwrap_or_default();
+                put(&mut state, field, found.state.get(field).cloned().unwrap_or_default());
+            }
+            self.hold_up(Blocked { pending, ..blocked(resource, reason, &help, held) });
+            changes = diff::changes(&state, &found.state, kind.rules());
+        }
+        if let Some(cause) = self.holds_up_switch(address).filter(|_| !changes.is_empty()) {
+            let reason =
+                format!("it is shared with the old home until the new one stands, and {} is blocked", cause.address);
+            let pending = cause.pending;
+            self.hold_up(Blocked { pending, ..blocked(resource, reason, "", changes) });
+            return Ok(());
+        }
+        match (&found.status, changes.is_empty()) {
+            (_, false) => self.update(resource, kind, found, state, changes, None),
+            (Status::Pending(what), true) => {
+                let reason = Some(format!("it is {}", what.to_lowercase()));
+                self.push(resource, kind, Action::Wait, found.generation, state, reason, Some(found.clone()), vec![]);
+            }
+            _ if self.blocked.contains_key(address) => {}
+            _ => self.plan.unchanged += 1,
+        }
+        Ok(())
+    }
+
+    /// Why one that needs a replacement for `changes` gets none, what helps,
+    /// and whether that is only for now.
+    fn not_replaced(
+        &self,
+        resource: &Resource,
+        kind: &dyn Kind,
+        found: &Found,
+        changes: &[Change],
+        fields: &str,
+    ) -> Option<(String, String, bool)> {
+        let address = &resource.address;
+        if let Some((reason, help)) = self.held(found) {
+            return Some((format!("a change of {fields} needs a new one, and {reason}"), help.to_owned(), false));
+        }
+        // What is in a cluster that is replaced, which was allowed, goes with it.
+        let follows = || kind.in_cluster() && changes.iter().filter(|c| c.replaces).all(|c| has_references(&c.after));
+        let allowed = self.policy.allow_replace.contains(address);
+        if let Some(loss) = kind.loses(found, true).filter(|_| !allowed && !follows()) {
+            let reason = format!("a change of {fields} needs a new one, and with the old one this is lost: {loss}");
+            return Some((reason, format!("if that is meant, add --allow-replace {address}"), false));
+        }
+        self.lacks(resource).map(|(reason, pending)| (reason, String::new(), pending))
+    }
+
+    /// Why `found` may be neither replaced nor deleted, if it may not, and what
+    /// helps.
+    pub(super) fn held(&self, found: &Found) -> Option<(String, &'a str)> {
+        let held: &'a Held = self.held;
+        let (user, help) = held.get(&(found.address.clone(), found.generation))?;
+        Some((stays(&found.id, user.as_str()), help))
+    }
+
+    /// Why `resource` can't be made: something that it needs is blocked and
+    /// isn't there, or isn't usable. What a cluster will never take holds up
+    /// nothing else.
+    fn lacks(&self, resource: &Resource) -> Option<(String, bool)> {
+        let needs = graph::needs(resource);
+        let usable = |address: &Address| {
+            let found = self.observed.current(address).filter(|_| !self.observed.is_twice(address));
+            found.is_some_and(|found| matches!(found.status, Status::Ready | Status::Pending(_)))
+        };
+        // In the order in which they were blocked.
+        let causes: BTreeSet<usize> =
+            needs.iter().filter_map(|need| self.blocked.get(need)).flatten().copied().collect();
+        let mut causes = causes.into_iter().filter_map(|i| self.plan.blocked.get(i));
+        let cause = causes.find(|b| !b.unmet && !usable(&b.address))?;
+        Some((format!("it needs {}, which is blocked", cause.address), cause.pending))
+    }
+
+    /// What `state` refers to and no step makes.
+    fn unmade(&self, state: &Value) -> Option<Address> {
+        references(state).into_iter().map(|(address, _)| address).find(|address| !self.making.contains_key(address))
+    }
+
+    /// For what AWS keeps while something is in it, and isn't found: what is in
+    /// it, and the output by which that names it.
+    fn used_by(&self, resource: &Resource, kind: &dyn Kind) -> Option<(Address, String, String)> {
+        let field = kind.holds_by()?;
+        let own = |value: &Value| references(value).into_iter().find(|(to, _)| *to == resource.address);
+        let place = resource.address.place();
+        // A tenant's own may be on its way from another pool.
+        self.desired.within(&place).find_map(|user| {
+            let (_, output) = own(user.state.get(field)?)?;
+            let id = self.observed.current(&user.address)?.state.get(field)?.as_str()?;
+            // It carries our tags, as another's.
+            let known = self.observed.found.values().flatten().any(|found| found.id == id);
+            (!known).then(|| (user.address.clone(), output, id.to_owned()))
+        })
+    }
+
+    /// Says what a teardown doesn't take because it isn't known to be ours.
+    pub(super) fn note_what_stays(&mut self) -> Result<()> {
+        let desired = self.desired;
+        for resource in desired.iter() {
+            let kind = self.kinds.get(resource.kind)?;
+            if !self.selects(&resource.address) || self.observed.current(&resource.address).is_some() {
+                continue;
+            }
+            if let Some((user, _, id)) = self.used_by(resource, &**kind) {
+                let address = &resource.address;
+                self.plan.notes.insert(format!(
+                    "{address}: {id}, which {user} is in, has lost the tags that make it ours, so it stays"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn replace(
+        &mut self,
+        resource: &Resource,
+        kind: &dyn Kind,
+        found: &Found,
+        state: Value,
+        changes: Vec<Change>,
+        reason: String,
+    ) -> Result<()> {
+        self.disturb(kind, found, &changes);
+        self.push_delete(resource.kind, found, true, &reason)?;
+        let mut state = state;
+        kind.carry(found, &mut state);
+        self.create(resource, kind, state, found.generation + 1, true, Some(reason));
+        if let Some(step) = self.plan.steps.last_mut() {
+            step.changes = changes;
+        }
+        Ok(())
+    }
+
+    fn create(
+        &mut self,
+        resource: &Resource,
+        kind: &dyn Kind,
+        state: Value,
+        generation: u32,
+        replaces: bool,
+        reason: Option<String>,
+    ) {
+        let new = New { address: resource.address.clone(), generation, state: state.clone(), token: String::new() };
+        // What isn't predicted is known after apply: the old outputs of a
+        // replaced resource must not be taken for the new one's. Where the old
+        // one goes first, even the same name means another.
+        let beside = !replaces || kind.create_before_destroy();
+        let outputs = if beside { kind.predict(&new, &self.desired.scope) } else { Outputs::new() };
+        self.outputs.insert(resource.address.clone(), outputs);
+        self.push(resource, kind, Action::Create, generation, state, reason, None, vec![]);
+        if let Some(step) = self.plan.steps.last_mut() {
+            step.replaces = replaces;
+        }
+    }
+
+    pub(super) fn update(
+        &mut self,
+        resource: &Resource,
+        kind: &dyn Kind,
+        found: &Found,
+        state: Value,
+        changes: Vec<Change>,
+        reason: Option<String>,
+    ) {
+        let generation = found.generation;
+        self.disturb(kind, found, &changes);
+        self.push(resource, kind, Action::Update, generation, state, reason, Some(found.clone()), changes);
+        // An update may change outputs, such as a launch template's version:
+        // the kind predicts those that stay.
+        let moving = kind.moves(&self.plan.steps.last().map(|s| s.changes.clone()).unwrap_or_default());
+        if let Some(outputs) = self.outputs.get_mut(&resource.address) {
+            outputs.retain(|name, _| !moving.contains(&name.as_str()));
+            if let Some(state) = self.plan.steps.last().and_then(|s| s.state.clone()).filter(|_| !moving.is_empty()) {
+                let new = New { address: resource.address.clone(), generation, state, token: String::new() };
+                outputs.extend(kind.predict(&new, &self.desired.scope));
+            }
+        }
+    }
+
+    fn disturb(&mut self, kind: &dyn Kind, found: &Found, changes: &[Change]) {
+        for how in kind.disturbs(found, changes) {
+            self.disturbed.entry(how).or_default().push(found.address.to_string());
+        }
+    }
+
+    /// True if a step ahead of `resource` may bring APIs to its cluster.
+    fn brings_apis(&self, resource: &Resource) -> Result<bool> {
+        let ahead = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
+        for step in ahead.filter_map(|i| self.plan.steps.get(*i)) {
+            if self.kinds.get(step.kind)?.brings_apis() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The cluster of `resource`, if a step ahead brings it to another version:
+    /// what that serves, nobody can tell before.
+    fn upgrade_ahead(&self, resource: &Resource) -> Option<Address> {
+        let ahead = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
+        let mut ahead = ahead.filter_map(|i| self.plan.steps.get(*i));
+        let upgraded = ahead.find(|s| {
+            let field = self.kinds.get(s.kind).ok().and_then(|kind| kind.serves_by());
+            field.is_some_and(|field| s.action == Action::Create || s.changes.iter().any(|c| c.path == field))
+        });
+        upgraded.map(|s| s.address.clone())
+    }
+
+    /// Shows what the spec asks and can't be. What needs these addresses goes
+    /// on: they stay as they are.
+    pub(super) fn refuse(&mut self, selected: &BTreeSet<Address>) {
+        if self.policy.destroy {
+            return;
+        }
+        for refusal in self.desired.refusals.iter().filter(|r| selected.contains(&r.address)) {
+            let change = Change {
+                path: refusal.path.to_owned(),
+                before: refusal.is.clone().into(),
+                after: refusal.asked.clone().into(),
+                replaces: false,
+                secret: false,
+            };
+            let blocked = blocked_at(&refusal.address, refusal.kind, refusal.reason.clone(), &refusal.help);
+            self.hold_up(Blocked { pending: refusal.pending, changes: vec![change], ..blocked });
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Tenants that move: the new home stands before the old one goes, and what is lost is named.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::{Blocked, HOME, Kept, Loss, Planner};
+use crate::engine::address::{Address, Owner};
+use crate::engine::error::Result;
+use crate::engine::kind::{Found, Status};
+use crate::engine::value::walk;
+
+/// What is left behind by tenants that have another home now.
+pub(super) struct Move {
+    pub(super) tenants: BTreeSet<String>,
+    /// Their new homes, and the pools that those stand in.
+    pub(super) to: BTreeSet<Address>,
+    /// Why the old place stays, if it does.
+    stays: Option<String>,
+}
+
+impl Planner<'_> {
+    /// The places that tenants of the spec move out of, of what has left it.
+    pub(super) fn moves(&self, gone: &[Address]) -> BTreeMap<Address, Move> {
+        let lives = |place: &Address| self.desired.within(place).next().is_some();
+        // Logs that were kept, and their key, are no home any more.
+        let kind = |a: &&Address| self.observed.kinds.get(*a).and_then(|k| self.kinds.get(k).ok());
+        let left = |a: &&Address| kind(a).is_some_and(|k| !k.keeps_data() && !k.unlocks_data());
+        let places: BTreeSet<Address> = gone.iter().filter(left).map(Address::place).filter(|p| !lives(p)).collect();
+        let homes: BTreeSet<Address> = self.desired.iter().map(|r| r.address.place()).collect();
+        let mut moves: BTreeMap<Address, Move> = BTreeMap::new();
+        for place in &places {
+            let Owner::Tenant(id) = place.owner() else { continue };
+            let to: BTreeSet<Address> = homes.iter().filter(|h| h.owner() == place.owner()).cloned().collect();
+            if to.is_empty() {
+                continue;
+            }
+            let to: BTreeSet<Address> = to.iter().cloned().chain(to.iter().filter_map(Address::pool)).collect();
+            for left in [Some(place.clone()), place.pool().filter(|p| places.contains(p))].into_iter().flatten() {
+                let one = moves.entry(left).or_insert_with(|| Move {
+                    tenants: BTreeSet::new(),
+                    to: BTreeSet::new(),
+                    stays: None,
+                });
+                one.tenants.insert(id.clone());
+                one.to.extend(to.clone());
+            }
+        }
+        moves
+    }
+
+    /// True for what is in the cluster of a tenant's new home. It comes last:
+    /// where both homes are in one cluster they share it, and until the rest
+    /// of the new home stands, the old one needs it as it is.
+    pub(super) fn switches(&self, address: &Address) -> bool {
+        let inside = || {
+            let kind = self.desired.get(address).and_then(|r| self.kinds.get(r.kind).ok());
+            kind.is_some_and(|k| k.in_cluster())
+        };
+        address.pool().is_some() && self.moves.values().any(|m| m.to.contains(&address.place())) && inside()
+    }
+
+    /// What of a tenant's new home is blocked, though not in the cluster.
+    pub(super) fn holds_up_switch(&self, address: &Address) -> Option<&Blocked> {
+        if !self.switches(address) {
+            return None;
+        }
+        let place = address.place();
+        self.plan.blocked.iter().find(|b| b.address.is_within(&place) && !self.switches(&b.address))
+    }
+
+    /// An old home goes only when the new one is whole by then, and when that
+    /// was asked for by its address.
+    pub(super) fn decide_moves(&mut self) {
+        let mut moves = std::mem::take(&mut self.moves);
+        // Homes before the pools that they are in: `pool/…` sorts first.
+        let mut staying: BTreeSet<Address> = BTreeSet::new();
+        for (place, one) in moves.iter_mut().rev() {
+            let who = match one.tenants.len() {
+                1 => format!("tenant {}", one.tenants.iter().cloned().collect::<String>()),
+                _ => format!("tenants {}", one.tenants.iter().cloned().collect::<Vec<_>>().join(", ")),
+            };
+            let homes: Vec<String> =
+                one.to.iter().filter(|a| matches!(a.owner(), Owner::Tenant(_))).map(ToString::to_string).collect();
+            let new = homes.join(", ");
+            let allowed = self.policy.allow_destroy.contains(place);
+            let within = |a: &Address| one.to.iter().any(|to| a.is_within(to));
+            // What a pool's cluster will never take is no part of a home.
+            let never = |b: &Blocked| b.unmet && !matches!(b.address.owner(), Owner::Tenant(_));
+            let blocked = self.plan.blocked.iter().find(|b| within(&b.address) && !never(b));
+            let left = staying.iter().find(|home| home.pool().as_ref() == Some(place));
+            one.stays = if let Some(home) = left {
+                Some(format!("{home} stands in it, and stays"))
+            } else if let (true, Some(blocked)) = (allowed, blocked) {
+                Some(format!(
+                    "{who}: the new home, {new}, can't be completed, because {} is blocked; so this one stays as it is",
+                    blocked.address
+                ))
+            } else if allowed && self.policy.aws_only {
+                Some(format!(
+                    "{who}: the new home, {new}, isn't whole while --aws-only leaves the inside of its cluster alone; so this one stays as it is"
+                ))
+            } else if !allowed {
+                Some(format!(
+                    "{who} moved out of it, to {new}; it stays, with what runs and is stored in it, until its deletion is confirmed: --allow-destroy {place}"
+                ))
+            } else {
+                None
+            };
+            if let Some(reason) = &one.stays {
+                staying.insert(place.clone());
+                let all = self.observed.found.iter().filter(|(a, _)| a.is_within(place)).flat_map(|(_, all)| all);
+                let cluster = all.clone().find_map(|f| f.state.get("cluster").and_then(Value::as_str));
+                let first = all.clone().next().map(|f| f.id.as_str()).unwrap_or_default();
+                self.plan.kept.push(Kept {
+                    address: place.clone(),
+                    kind: HOME,
+                    id: cluster.unwrap_or(first).to_owned(),
+                    reason: reason.clone(),
+                });
+            }
+        }
+        self.moves = moves;
+    }
+
+    /// True for what is in a home or pool that stays because of a move.
+    pub(super) fn is_kept_home(&self, address: &Address) -> bool {
+        self.moves.get(&address.place()).is_some_and(|m| m.stays.is_some())
+    }
+
+    /// Ids, names and ARNs that stand in the states of what is in `places`.
+    pub(super) fn named_by(&self, within: impl Fn(&Address) -> bool) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for found in self.observed.found.iter().filter(|(a, _)| within(a)).flat_map(|(_, all)| all) {
+            walk(&found.state, &mut |text| {
+                names.insert(text.to_owned());
+            });
+        }
+        names
+    }
+
+    /// True if `found`, which step `i` deletes, is known by one of `names`: by
+    /// an output, or as an object of a cluster that is among them too.
+    pub(super) fn is_named(&self, i: usize, found: &Found, names: &BTreeSet<String>) -> bool {
+        let Some(kind) = self.plan.steps.get(i).and_then(|s| self.kinds.get(s.kind).ok()) else { return false };
+        let text = |pointer: &str| found.state.pointer(pointer).and_then(Value::as_str);
+        let object = text("/object/metadata/name").filter(|_| text("/object/metadata/namespace").is_none());
+        kind.known_as().iter().filter_map(|o| found.outputs.get(*o)).any(|name| names.contains(name))
+            || object.zip(text("/cluster")).is_some_and(|(o, c)| names.contains(o) && names.contains(c))
+    }
+
+    /// What a kept home names stays with it, such as its pool's identity
+    /// provider and its pods' priority class.
+    pub(super) fn keep_what_kept_homes_use(&mut self) {
+        let names = self.named_by(|a| self.is_kept_home(a));
+        // A replacement has two halves: one alone isn't kept.
+        let whole = |i: usize| self.plan.steps.get(i).is_some_and(|s| !s.replaces);
+        let kept = self.deleting.iter().filter(|(i, found)| whole(**i) && self.is_named(**i, found, &names));
+        let kept: Vec<usize> = kept.map(|(i, _)| *i).collect();
+        self.keep(kept, "an old home that stays uses it");
+    }
+
+    /// Says what is lost, of all that is deleted. What is in a cluster that
+    /// goes with the same place goes without saying.
+    pub(super) fn name_losses(&mut self, dying: &BTreeSet<String>) -> Result<()> {
+        let lives = |place: &Address| !self.policy.destroy && self.desired.within(place).next().is_some();
+        let homes_of_dying: BTreeSet<Address> =
+            self.deleting.iter().filter(|(i, _)| self.is_host(**i)).map(|(_, f)| f.address.place()).collect();
+        let mut losses: BTreeMap<Address, Vec<String>> = BTreeMap::new();
+        let mut logs: BTreeMap<Address, Vec<String>> = BTreeMap::new();
+        for (i, found) in &self.deleting {
+            let Some(step) = self.plan.steps.get(*i) else { continue };
+            let kind = self.kinds.get(step.kind)?;
+            // What failed or is being deleted already holds nothing any more.
+            let replaced = step.replaces;
+            if replaced && !matches!(found.status, Status::Ready | Status::Pending(_)) {
+                continue;
+            }
+            let Some(loss) = kind.loses(found, replaced) else { continue };
+            let place = found.address.place();
+            let inside = kind.in_cluster()
+                && (replaced || homes_of_dying.contains(&place))
+                && found.state.get("cluster").and_then(Value::as_str).is_some_and(|c| dying.contains(c));
+            if inside {
+                continue;
+            }
+            let at = if replaced || lives(&place) { found.address.clone() } else { place };
+            match kind.keeps_data() {
+                true => logs.entry(at).or_default().push(loss),
+                false => losses.entry(at).or_default().push(loss),
+            }
+        }
+        for (address, mut lost) in losses {
+            lost.extend(logs.remove(&address).unwrap_or_default());
+            lost.dedup();
+            let kept = self.plan.kept.iter().filter(|k| k.address.is_within(&address));
+            let kept = kept.map(|k| k.address.clone()).collect();
+            self.plan.confirm.push(Loss { address, lost, kept });
+        }
+        Ok(())
+    }
+}

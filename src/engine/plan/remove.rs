@@ -1,0 +1,199 @@
+//! What left the spec goes, unless somebody needs it or it holds data.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{Action, BlockedCluster, Kept, Planner, Step, TWICE, blocked_at, twice};
+use crate::engine::address::{Address, Owner};
+use crate::engine::diff;
+use crate::engine::error::Result;
+use crate::engine::kind::Found;
+use crate::engine::value::walk;
+
+impl Planner<'_> {
+    /// Takes these deletions out of the plan, and says why what they delete stays.
+    pub(super) fn keep(&mut self, deletions: Vec<usize>, reason: &str) {
+        for i in deletions {
+            if let (Some(step), Some(found)) = (self.plan.steps.get(i), self.deleting.get(&i)) {
+                self.plan.kept.push(Kept {
+                    address: found.address.clone(),
+                    kind: step.kind,
+                    id: found.id.clone(),
+                    reason: reason.to_owned(),
+                });
+            }
+            self.drop_step(i);
+        }
+    }
+
+    /// Names the clusters that couldn't be read and that the selection is
+    /// about, but for those that go.
+    pub(super) fn block_clusters(&mut self) {
+        let dying = self.dying_clusters();
+        for unread in &self.observed.unread {
+            let blocks = self.plan.blocked.iter().any(|b| b.cluster.as_ref() == Some(&unread.cluster));
+            // Where a tenant was that is no longer in the spec, nobody knows.
+            let gone = |id: &String| !self.desired.iter().any(|r| r.address.owner() == Owner::Tenant(id.clone()));
+            let concerned = || unread.wanted.iter().any(|a| self.selects(a)) || self.policy.tenants.iter().any(gone);
+            if blocks || (!dying.contains(&unread.cluster) && concerned()) {
+                self.plan.blocked_clusters.push(BlockedCluster {
+                    cluster: unread.cluster.clone(),
+                    reason: unread.error.message.clone(),
+                    help: unread.error.help.clone(),
+                    objects: unread.wanted.len(),
+                });
+            }
+        }
+    }
+
+    pub(super) fn dying_clusters(&self) -> BTreeSet<String> {
+        self.deleting
+            .iter()
+            .filter(|(i, _)| self.is_host(**i))
+            .filter_map(|(_, found)| found.outputs.get("name").cloned())
+            .collect()
+    }
+
+    /// Plans the deletion of everything at `address`.
+    pub(super) fn remove(&mut self, address: &Address) -> Result<()> {
+        let Some(kind_name) = self.observed.kinds.get(address).copied() else { return Ok(()) };
+        let kind = self.kinds.get(kind_name)?.clone();
+        let all = self.observed.found.get(address).cloned().unwrap_or_default();
+        if kind.belongs_to_account() {
+            return Ok(());
+        }
+        if self.observed.is_twice(address) {
+            self.hold_up(blocked_at(address, kind_name, twice(&all), TWICE));
+            return Ok(());
+        }
+        for found in &all {
+            if let Some((reason, help)) = self.held(found) {
+                self.hold_up(blocked_at(address, kind_name, reason, help));
+                continue;
+            }
+            // Whoever is left in a silo or pool needs all of it.
+            if self.stays_whole(address) {
+                continue;
+            }
+            if kind.keeps_data() && !self.policy.delete_logs {
+                self.plan.kept.push(Kept {
+                    address: address.clone(),
+                    kind: kind_name,
+                    id: found.id.clone(),
+                    reason: "audit logs stay; --delete-logs deletes them".to_owned(),
+                });
+                continue;
+            }
+            self.push_delete(kind_name, found, false, "")?;
+        }
+        Ok(())
+    }
+
+    /// True if the cluster or VPC that left the spec with `address` must stay.
+    fn stays_whole(&self, address: &Address) -> bool {
+        let place = address.place();
+        let foundation = |held: &Address| {
+            let kind = self.observed.kinds.get(held).and_then(|kind| self.kinds.get(kind).ok());
+            self.observed.current(held).zip(kind).is_some_and(|(found, kind)| kind.loses(found, true).is_some())
+        };
+        let gone = |held: &Address| !self.desired.contains(held) && held.place() == place;
+        self.held.keys().any(|(held, _)| gone(held) && foundation(held))
+    }
+
+    pub(super) fn push_delete(
+        &mut self,
+        kind_name: &'static str,
+        found: &Found,
+        replaces: bool,
+        reason: &str,
+    ) -> Result<()> {
+        let kind = self.kinds.get(kind_name)?.clone();
+        let mut needs = BTreeSet::new();
+        let mut found = found.clone();
+        if let Some(state) = kind.before_delete(&found) {
+            needs.insert(self.plan.steps.len());
+            let changes = diff::changes(&state, &found.state, kind.rules());
+            self.plan.steps.push(Step {
+                address: found.address.clone(),
+                kind: kind_name,
+                action: Action::Update,
+                replaces,
+                generation: found.generation,
+                reason: Some("so that it can be deleted".to_owned()),
+                summary: kind.summary(&found.state),
+                controls: vec![],
+                changes,
+                state: Some(state.clone()),
+                found: Some(found.clone()),
+                needs: BTreeSet::new(),
+            });
+            found.state = state;
+        }
+        self.deleting.insert(self.plan.steps.len(), found.clone());
+        self.plan.steps.push(Step {
+            address: found.address.clone(),
+            kind: kind_name,
+            action: Action::Delete,
+            replaces,
+            generation: found.generation,
+            reason: (!reason.is_empty()).then(|| reason.to_owned()),
+            summary: kind.summary(&found.state),
+            controls: vec![],
+            changes: vec![],
+            state: None,
+            found: Some(found),
+            needs,
+        });
+        Ok(())
+    }
+
+    /// A key that kept logs are encrypted with must stay, or the logs would be
+    /// kept unreadable.
+    pub(super) fn keep_keys_of_kept(&mut self) -> Result<()> {
+        let mut used = BTreeSet::new();
+        for kept in &self.plan.kept {
+            for found in self.observed.found.get(&kept.address).into_iter().flatten() {
+                walk(&found.state, &mut |text| {
+                    used.insert(text.to_owned());
+                });
+            }
+        }
+        let kind = |i: usize| self.plan.steps.get(i).and_then(|s| self.kinds.get(s.kind).ok());
+        let is_key = |i: usize| kind(i).is_some_and(|kind| kind.unlocks_data());
+        let is_used = |found: &Found| found.outputs.get("arn").is_some_and(|arn| used.contains(arn));
+        let kept = self.deleting.iter().filter(|(i, found)| is_key(**i) && is_used(found));
+        let kept: Vec<usize> = kept.map(|(i, _)| *i).collect();
+        self.keep(kept, "the logs that stay are encrypted with it");
+        Ok(())
+    }
+
+    /// Objects in a cluster that is deleted go with it.
+    pub(super) fn drop_what_dies_with_its_cluster(&mut self) {
+        let clusters = self.dying_clusters();
+        let gone: Vec<usize> = self
+            .deleting
+            .iter()
+            .filter(|(i, found)| {
+                let inside =
+                    self.plan.steps.get(**i).and_then(|s| self.kinds.get(s.kind).ok()).is_some_and(|k| k.in_cluster());
+                inside && found.state.get("cluster").and_then(Value::as_str).is_some_and(|c| clusters.contains(c))
+            })
+            .map(|(i, _)| *i)
+            .collect();
+        if !gone.is_empty() {
+            self.plan.notes.insert(format!("{} objects go with their clusters", gone.len()));
+        }
+        for i in gone {
+            self.drop_step(i);
+        }
+    }
+
+    /// Takes out a step on what exists; `order` leaves it out.
+    pub(super) fn drop_step(&mut self, index: usize) {
+        self.deleting.remove(&index);
+        if let Some(step) = self.plan.steps.get_mut(index) {
+            step.found = None;
+        }
+    }
+}
