@@ -13,23 +13,49 @@ use crate::engine::{diff, graph, lint};
 
 impl Planner<'_> {
     /// Adds the needs between steps.
-    #[expect(clippy::too_many_lines, reason = "each rule of the order once; to be split with the planner")]
     pub(super) fn connect(&mut self) {
-        let mut needs: Vec<(usize, usize)> = Vec::new();
-        // Makers need what they refer to.
-        for (address, i) in &self.making {
-            let Some(resource) = self.desired.get(address) else { continue };
-            let made = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
-            needs.extend(made.filter(|need| self.matters(**need)).map(|need| (*i, *need)));
-        }
-        for i in &self.narrowing {
-            let resource = self.plan.steps.get(*i).and_then(|step| self.desired.get(&step.address));
-            let made = resource.map(graph::needs).into_iter().flatten().filter_map(|need| self.making.get(&need));
-            needs.extend(made.filter(|need| self.matters(**need)).map(|need| (*i, *need)));
-        }
-        // Deleters wait for everything that depends on what they delete.
         let index = Names::new(self);
         let gone_first = self.gone_first(&index);
+        let mut needs = self.makers_need();
+        needs.extend(self.deleters_wait(&index, &gone_first));
+        needs.extend(self.kinds_go_first(&index));
+        needs.extend(self.homes_stand_first());
+        needs.extend(self.halves(&gone_first));
+        // Whoever has the former version of what a deleter waits for has moved on, too.
+        let mut followers: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut at = 0;
+        while let Some((i, j)) = needs.get(at).copied() {
+            at += 1;
+            if self.deleting.contains_key(&i) {
+                let users = followers.entry(j).or_insert_with(|| self.followers(j));
+                needs.extend(users.iter().map(|user| (i, *user)));
+            }
+        }
+        for (i, need) in needs {
+            if let Some(step) = self.plan.steps.get_mut(i)
+                && i != need
+            {
+                step.needs.insert(need);
+            }
+        }
+    }
+
+    /// Makers need what they refer to.
+    fn makers_need(&self) -> Vec<(usize, usize)> {
+        let makers = self.making.iter().map(|(address, i)| (Some(address), *i));
+        let narrowing = self.narrowing.iter().map(|i| (self.plan.steps.get(*i).map(|step| &step.address), *i));
+        let mut needs = Vec::new();
+        for (address, i) in makers.chain(narrowing) {
+            let Some(resource) = address.and_then(|address| self.desired.get(address)) else { continue };
+            let made = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
+            needs.extend(made.filter(|need| self.matters(**need)).map(|need| (i, *need)));
+        }
+        needs
+    }
+
+    /// Deleters wait for everything that depends on what they delete.
+    fn deleters_wait(&self, index: &Names, gone_first: &BTreeSet<Address>) -> Vec<(usize, usize)> {
+        let mut needs = Vec::new();
         let makers: BTreeSet<usize> = self.making.values().copied().collect();
         for (j, found) in self.found_steps() {
             for i in index.named_in(&found, self.rules(j)) {
@@ -52,7 +78,12 @@ impl Planner<'_> {
                 }
             }
         }
-        // Kinds that must go first though no reference says so.
+        needs
+    }
+
+    /// Kinds that must go first though no reference says so.
+    fn kinds_go_first(&self, index: &Names) -> Vec<(usize, usize)> {
+        let mut needs = Vec::new();
         let mut of_kind: BTreeMap<&str, Vec<(&usize, &Found)>> = BTreeMap::new();
         for one in &self.deleting {
             of_kind.entry(self.plan.steps.get(*one.0).map_or("", |s| s.kind)).or_default().push(one);
@@ -66,21 +97,24 @@ impl Planner<'_> {
                 let first = !only(i) || only(j);
                 let together = || match (found.state.get("cluster"), other.state.get("cluster")) {
                     (Some(one), Some(two)) => one == two,
-                    _ => self.within(&found.address.place(), **j, other, &index),
+                    _ => self.within(&found.address.place(), **j, other, index),
                 };
                 if first && together() {
                     needs.push((*i, **j));
                 }
             }
         }
-        // A new home before the inside of its cluster, which it may share with
-        // the old one, and all of it before anything of the old one goes.
-        for (address, i) in &self.making {
-            if self.switches(address) {
-                let place = address.place();
-                let rest = self.making.iter().filter(|(a, _)| a.is_within(&place) && !self.switches(a));
-                needs.extend(rest.map(|(_, j)| (*i, *j)));
-            }
+        needs
+    }
+
+    /// A new home before the inside of its cluster, which it may share with the
+    /// old one, and all of it before anything of the old one goes.
+    fn homes_stand_first(&self) -> Vec<(usize, usize)> {
+        let mut needs = Vec::new();
+        for (address, i) in self.making.iter().filter(|(address, _)| self.switches(address)) {
+            let place = address.place();
+            let rest = self.making.iter().filter(|(a, _)| a.is_within(&place) && !self.switches(a));
+            needs.extend(rest.map(|(_, j)| (*i, *j)));
         }
         for (place, one) in &self.moves {
             let names = self.named_by(|a| a.is_within(place) || self.switches(a));
@@ -93,39 +127,25 @@ impl Planner<'_> {
                 }
             }
         }
-        // The two halves of a replacement.
+        needs
+    }
+
+    /// The two halves of a replacement.
+    fn halves(&self, gone_first: &BTreeSet<Address>) -> Vec<(usize, usize)> {
+        let mut needs = Vec::new();
         for i in self.deleting.keys() {
             let Some(deleter) = self.plan.steps.get(*i).filter(|s| s.replaces) else { continue };
             let Some(maker) = self.making.get(&deleter.address) else { continue };
-            if !gone_first.contains(&deleter.address) {
-                needs.push((*i, *maker));
-                // Those who use the old one must have moved to the new one.
-                let users = self
-                    .making
-                    .iter()
-                    .filter(|(a, _)| self.desired.get(a).is_some_and(|r| graph::needs(r).contains(&deleter.address)));
-                needs.extend(users.map(|(_, user)| (*i, *user)));
-            } else {
+            if gone_first.contains(&deleter.address) {
                 needs.push((*maker, *i));
+                continue;
             }
+            needs.push((*i, *maker));
+            // Those who use the old one must have moved to the new one.
+            let uses = |a: &Address| self.desired.get(a).is_some_and(|r| graph::needs(r).contains(&deleter.address));
+            needs.extend(self.making.iter().filter(|(a, _)| uses(a)).map(|(_, user)| (*i, *user)));
         }
-        // Whoever has the former version of what a deleter waits for has moved on, too.
-        let mut followers: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        let mut at = 0;
-        while let Some((i, j)) = needs.get(at).copied() {
-            at += 1;
-            if self.deleting.contains_key(&i) {
-                let users = followers.entry(j).or_insert_with(|| self.followers(j));
-                needs.extend(users.iter().map(|user| (i, *user)));
-            }
-        }
-        for (i, need) in needs {
-            if let Some(step) = self.plan.steps.get_mut(i)
-                && i != need
-            {
-                step.needs.insert(need);
-            }
-        }
+        needs
     }
 
     /// The makers that hold the former version of what `step` changes until
