@@ -35,7 +35,7 @@ fn called() -> BTreeSet<String> {
     for dir in ["aws", "kinds/aws"] {
         for file in fs::read_dir(src.join(dir)).expect("a source directory").flatten() {
             let text = fs::read_to_string(file.path()).unwrap_or_default();
-            for literal in text.split('"').skip(1).step_by(2) {
+            for literal in without_tables(&text).split('"').skip(1).step_by(2) {
                 let Some((service, action)) = literal.split_once(':') else { continue };
                 let word = action.chars().all(char::is_alphanumeric) && action.starts_with(char::is_uppercase);
                 if SERVICES.contains(&service) && word && !matches!(literal, "sts:AssumeRole" | "sts:TagSession") {
@@ -45,6 +45,19 @@ fn called() -> BTreeSet<String> {
         }
     }
     actions
+}
+
+/// The code of a kind without the tables that the policy is made from: some of their actions AWS asks for in the caller's
+/// name, and ringfence calls none because it stands there.
+fn without_tables(text: &str) -> String {
+    let mut code = text.to_owned();
+    for table in ["    fn reads(&self)", "    fn permissions(&self)"] {
+        while let Some(begin) = code.find(table) {
+            let end = code[begin..].find("\n    }\n").map_or(code.len(), |end| begin + end);
+            code.replace_range(begin..end, "");
+        }
+    }
+    code
 }
 
 fn actions(policy: &Value) -> BTreeSet<String> {
@@ -61,6 +74,7 @@ fn is_read(action: &str) -> bool {
 #[test]
 fn the_printed_policies_name_every_action_that_the_code_calls() {
     let apply: BTreeSet<String> = examples().iter().flat_map(|spec| actions(&printed(spec, "apply"))).collect();
+    assert!(called().len() > 100, "calls are found: {:?}", called());
     let missing: Vec<String> = called().difference(&apply).cloned().collect();
     assert!(missing.is_empty(), "src/stack/permissions.rs lacks {missing:?}");
     let plan = actions(&printed(&example("three-tiers"), "plan"));
