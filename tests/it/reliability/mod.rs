@@ -148,8 +148,11 @@ impl Ground {
                 failed.is_empty() && left.is_empty() && blocked.is_empty(),
                 "{place}: {failed:#?} {left:?} {blocked:?}"
             );
+            // Where answers are wrong by chance, the reading after the run may get none: then the run says so.
+            let rough = self.server.struck().0 > 0;
+            let well = ran.verdict() == Verdict::Done || rough && ran.verdict() == Verdict::Unconfirmed;
             let Report { differs, unconfirmed, .. } = report;
-            assert_eq!(ran.verdict(), Verdict::Done, "{place}: {differs:?} {unconfirmed:?} {:?}", ran.lost);
+            assert!(well, "{place}: {differs:?} {unconfirmed:?} {:?}", ran.lost);
         }
     }
 
