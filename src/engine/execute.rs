@@ -22,6 +22,7 @@ use super::clock::Clock;
 use super::error::{Class, Error, Result};
 use super::event::{Event, Events};
 use super::kind::{Connected, Found, Handle, Handlers, Kind, Made, New, Scope, Status};
+use super::pause::{FEWEST_TRIES, LONGEST, Pauses};
 use super::plan::{Action, Plan, Step, is_known, next_token, refers_to, token, verb};
 use super::report::{Outcome, Report};
 use super::schedule::{Job, Schedule};
@@ -551,9 +552,6 @@ const LAG: Duration = Duration::from_secs(60);
 /// is dead, so that a run after a crash comes by the same.
 const DEAD_TRIES: usize = 5;
 
-/// A slow answer uses up time, not tries.
-const FEWEST_TRIES: u32 = 6;
-
 /// Attempts at one call.
 #[derive(Default)]
 struct Tries {
@@ -837,10 +835,10 @@ impl Wait<'_> {
     }
 }
 
-/// From 0.5 s, growing by half to 15 s. Where it is known when the end is expected, the pauses are short around then.
+/// Where it is known when the end is expected, the pauses are short around then.
 #[derive(Default)]
 struct Pause {
-    seconds: f64,
+    pauses: Pauses,
     count: u32,
     /// The beginning, and the expected end.
     around: Option<(Duration, Duration)>,
@@ -849,12 +847,9 @@ struct Pause {
 impl Pause {
     fn next(&mut self, now: Duration) -> Duration {
         self.count += 1;
-        if let Some((begun, end)) = self.around {
-            let nearest = now.abs_diff(begun).min(now.abs_diff(end));
-            return (nearest / 2).clamp(Duration::from_secs(2), Duration::from_secs(15));
-        }
-        self.seconds = if self.count == 1 { 0.5 } else { (self.seconds * 1.5).min(15.0) };
-        Duration::from_secs_f64(self.seconds)
+        let Some((begun, end)) = self.around else { return self.pauses.next_length() };
+        let nearest = now.abs_diff(begun).min(now.abs_diff(end));
+        (nearest / 2).clamp(Duration::from_secs(2), LONGEST)
     }
 }
 

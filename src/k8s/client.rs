@@ -27,6 +27,7 @@ use crate::aws::Aws;
 use crate::aws::fence::Attempt;
 use crate::engine::clock::Clock;
 use crate::engine::error::{Error, Result};
+use crate::engine::pause::Pauses;
 use crate::engine::secret;
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -184,7 +185,7 @@ impl Cluster {
     /// way to give the caller access; and errors of the server.
     pub async fn call(&self, call: &Call) -> Result<Value> {
         let named = |e: Error| e.operation(format!("k8s:{}", call.action));
-        let mut wait = Duration::from_millis(250);
+        let mut pauses = Pauses::doubling(Duration::from_millis(250));
         for attempt in 1.. {
             let request = self.request(call).await.map_err(named)?;
             self.count(call.action);
@@ -194,8 +195,8 @@ impl Cluster {
             passed.into_iter().for_each(Attempt::over);
             let (status, asked, body) = answer.unwrap_or_else(|_| Err(error::no_answer(&self.name))).map_err(named)?;
             if matches!(status, 429 | 503 | 504) && attempt < TRIES {
-                self.aws.clock.sleep(asked.unwrap_or(wait)).await;
-                wait *= 2;
+                let pause = pauses.next_length();
+                self.aws.clock.sleep(asked.unwrap_or(pause)).await;
                 continue;
             }
             if !(200..300).contains(&status) {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Session;
 use crate::engine::address::Address;
 use crate::engine::clock::Clock;
-use crate::engine::error::{Error, Result};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{Observation, Round, Status};
 use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, node_group, offers, subnet, versions, vpc, vpc_endpoint};
 use crate::spec::{self, KubernetesVersion};
@@ -196,6 +196,9 @@ impl Session {
 }
 
 fn unreadable(kind: &str, mut error: Error) -> Error {
+    if error.class == Class::NotFound {
+        error.class = Class::NotYet;
+    }
     error.message = format!("{kind} can't be read, so what exists is unknown: {}", error.message);
     error
 }

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -19,6 +20,7 @@ use crate::engine::desired::Desired;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{Connected, Round};
 use crate::engine::observe::{self, Observed};
+use crate::engine::pause::Patience;
 use crate::engine::plan::{self, Plan, Policy};
 use crate::k8s::Clusters;
 use crate::kinds;
@@ -27,6 +29,9 @@ use crate::sandbox;
 use crate::spec::{self, KubernetesVersion, Spec};
 use crate::stack::{self, Facts};
 use crate::template::Templates;
+
+/// For so long AWS's reads may lag behind its writes and behind each other.
+const LAG: Duration = Duration::from_secs(60);
 
 /// An AWS stand-in inside this process, instead of AWS.
 #[derive(Clone, Debug)]
@@ -115,8 +120,28 @@ impl Session {
         Ok(look)
     }
 
-    /// The same, with these versions of clusters to reach.
+    /// The same, with these versions of clusters to reach. A list may name what the next call doesn't know: it is new, and
+    /// AWS's reads lag behind, or it is gone since. So all is read again until the answers agree.
     async fn look_for(
+        &self,
+        policy: &Policy,
+        upgrade: bool,
+        versions: BTreeMap<Address, KubernetesVersion>,
+    ) -> Result<Look> {
+        let mut patience = Patience::new(&self.aws.clock, LAG);
+        loop {
+            let look = self.look_once(policy, upgrade, versions.clone()).await;
+            let unsettled = match &look {
+                Ok(look) => look.observed.unreadable.values().any(is_unsettled),
+                Err(error) => error.class == Class::NotYet,
+            };
+            if !unsettled || !patience.wait().await {
+                return look;
+            }
+        }
+    }
+
+    async fn look_once(
         &self,
         policy: &Policy,
         upgrade: bool,
@@ -235,6 +260,11 @@ impl Session {
     async fn close(self) -> Result<()> {
         shut(self.sandbox).await
     }
+}
+
+/// What was read names something that a later call didn't find.
+fn is_unsettled(error: &Error) -> bool {
+    matches!(error.class, Class::NotYet | Class::NotFound)
 }
 
 async fn shut(sandbox: Option<(Embedded, sandbox::Server)>) -> Result<()> {

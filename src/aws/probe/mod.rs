@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
+use crate::engine::pause::{Patience, Pauses};
 pub use compare::Difference;
 use compare::{Kept, Row, differences};
 use wire::{Answer, Endpoint, REGION, encoded};
@@ -230,8 +231,8 @@ impl Side {
     }
 
     async fn answered(&self, call: &Call, asked: &Call) -> Answer {
-        let start = self.clock.elapsed();
-        let mut pause = Duration::from_millis(20);
+        let clock = self.clock.clone();
+        let mut patience = Patience::new(&clock, self.patience()).with(Pauses::doubling(Duration::from_millis(20)));
         loop {
             let answer = self.endpoint.ask(asked).await;
             let Some((path, wanted)) = &call.until else { return answer };
@@ -240,11 +241,9 @@ impl Side {
                 // An error stays an error: waiting doesn't help.
                 Answer::Refused(_) | Answer::Lost(_) => true,
             };
-            if there || self.clock.elapsed() - start > self.patience() {
+            if there || !patience.wait().await {
                 return answer;
             }
-            self.clock.sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(15));
         }
     }
 
@@ -254,8 +253,8 @@ impl Side {
 
     /// Deletes the resources that the calls made. Returns those that couldn't be deleted.
     async fn clean_up(&mut self) -> Vec<String> {
-        let start = self.clock.elapsed();
-        let mut pause = Duration::from_millis(100);
+        let clock = self.clock.clone();
+        let mut patience = Patience::new(&clock, self.patience()).with(Pauses::doubling(Duration::from_millis(100)));
         loop {
             let mut left = self.unclear.clone();
             for call in std::mem::take(&mut self.undo).into_iter().rev() {
@@ -268,11 +267,9 @@ impl Side {
                 self.undo.insert(0, call);
             }
             // Resources may block each other's deletion, or take some time to be deleted. So the rest is tried again.
-            if self.undo.is_empty() || self.clock.elapsed() - start > self.patience() {
+            if self.undo.is_empty() || !patience.wait().await {
                 return left;
             }
-            self.clock.sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(15));
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::eks::{adopted, gather, is_of_nodes, live, optional, retag, tag_map, tags_of};
+use super::eks::{adopted, gather, is_of_nodes, listed, live, optional, retag, tag_map, tags_of};
 use super::fargate_profile::FargateProfileHandlers;
 use super::foreign::claim;
 use super::iam_role::{self, roles};
@@ -129,15 +129,12 @@ impl AccessEntryHandlers {
     /// tags don't say whose it is; `made` is when its role was.
     async fn read(
         &self,
-        cluster: &str,
-        principal: &str,
+        entry: Entry,
+        (cluster, principal): (&str, &str),
         (address, generation): (&Address, u32),
         made: Option<&DateTime>,
         left_over: bool,
     ) -> Result<Option<Found>> {
-        let Some(entry) = entry(&self.aws, cluster, principal).await? else {
-            return Ok(None);
-        };
         if entry.r#type() != Some(STANDARD) && !(left_over && entry.r#type().is_some_and(is_of_nodes)) {
             return Ok(None);
         }
@@ -318,7 +315,9 @@ impl Handlers for AccessEntryHandlers {
             (role.and_then(|r| r.create_date()), left_over, key, address)
         });
         let found = gather(entries, |(made, left_over, (cluster, principal), address)| async move {
-            self.read(&cluster, &principal, (&address, 1), made, left_over).await
+            let entry = entry(&self.aws, &cluster, &principal).await?;
+            let entry = listed(entry, "eks:DescribeAccessEntry", &principal)?;
+            self.read(entry, (&cluster, &principal), (&address, 1), made, left_over).await
         });
         Ok(Observation { found: found.await?.into_iter().flatten().collect(), ..Observation::default() })
     }
@@ -327,7 +326,8 @@ impl Handlers for AccessEntryHandlers {
         gather(handles, |handle| async move {
             let state: State = typed(&handle.state)?;
             let whose = (&handle.address, handle.generation);
-            let found = self.read(&state.cluster, &state.principal, whose, None, false).await?;
+            let Some(entry) = entry(&self.aws, &state.cluster, &state.principal).await? else { return Ok(None) };
+            let found = self.read(entry, (&state.cluster, &state.principal), whose, None, false).await?;
             Ok(found.filter(|f| f.address == handle.address))
         })
         .await

@@ -27,6 +27,7 @@ use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result, typed};
 use crate::engine::kind::{Foreign, Found, Handle, Made, Pace, Status, Verb, Wanted};
+use crate::engine::pause::Patience;
 use crate::engine::plan::next_token;
 use crate::engine::value::Outputs;
 
@@ -169,13 +170,10 @@ pub fn all_done(operation: &'static str, unsuccessful: &[UnsuccessfulItem]) -> R
 /// Repeats a call that completes what was just made until EC2 knows it, for
 /// half a minute.
 pub async fn completing<T, F: Future<Output = Result<T>>>(aws: &Aws, call: impl Fn() -> F) -> Result<T> {
-    let mut pause = Duration::from_millis(500);
+    let mut patience = Patience::new(&aws.clock, Duration::from_secs(30));
     loop {
         match call().await {
-            Err(error) if error.class == Class::NotYet && pause < Duration::from_secs(15) => {
-                aws.clock.sleep(pause).await;
-                pause = pause.mul_f64(1.5);
-            }
+            Err(error) if error.class == Class::NotYet && patience.wait().await => {}
             result => return result,
         }
     }

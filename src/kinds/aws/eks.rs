@@ -14,10 +14,9 @@ use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
 use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
-use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::Round;
-use crate::engine::slots;
+use crate::engine::pause::Patience;
 
 /// Calls under way at once where an API has no bulk read. AWS publishes no
 /// rates for EKS; five at a time stays below what others were throttled at.
@@ -40,6 +39,16 @@ pub(super) fn optional<T>(answer: Result<T>) -> Result<Option<T>> {
         Err(error) if is_not_found(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// What `call` knows of `name`, which a list has just named. Unless it knows it, reads lag behind each other, or somebody
+/// deleted it since: whether it exists is unknown.
+pub(super) fn listed<T>(one: Option<T>, call: &str, name: &str) -> Result<T> {
+    one.ok_or_else(|| {
+        Error::new(Class::NotYet, format!("a list names `{name}`, and the call for its details doesn't find it"))
+            .operation(call)
+            .help("run the same command again")
+    })
 }
 
 /// A request's part whose required members are all set.
@@ -100,8 +109,9 @@ pub(super) async fn clusters(aws: &Aws, round: &Round) -> Result<Arc<Vec<Cluster
                     names.push(name);
                 }
             }
-            let clusters = gather(names, |name| async move { cluster(aws, &name).await }).await?;
-            Ok(clusters.into_iter().flatten().collect())
+            let clusters =
+                gather(names, |name| async move { listed(cluster(aws, &name).await?, "eks:DescribeCluster", &name) });
+            clusters.await
         })
         .await
 }
@@ -141,30 +151,6 @@ pub(super) async fn live(aws: &Aws, round: &Round) -> Result<Vec<Live>> {
         .collect())
 }
 
-/// Waits that grow from half a second by half to fifteen seconds.
-pub(super) struct Pause<'a> {
-    clock: &'a Clock,
-    until: Duration,
-    next: Duration,
-}
-
-impl<'a> Pause<'a> {
-    pub fn new(clock: &'a Clock, limit: Duration) -> Self {
-        Self { clock, until: clock.elapsed() + limit, next: Duration::from_millis(500) }
-    }
-
-    /// False, at once, when the time is up.
-    pub async fn wait(&mut self) -> bool {
-        if self.clock.elapsed() >= self.until {
-            return false;
-        }
-        slots::give_back();
-        self.clock.sleep(self.next).await;
-        self.next = self.next.mul_f64(1.5).min(Duration::from_secs(15));
-        true
-    }
-}
-
 /// Starts an update and waits for its end. A cluster takes one update at a
 /// time, and one that is under way may not show in its status yet (EKS user
 /// guide, "Update cluster"): a conflict is waited out within `limit`.
@@ -179,7 +165,7 @@ where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<Option<Update>>>,
 {
-    let mut pause = Pause::new(&aws.clock, limit);
+    let mut pause = Patience::new(&aws.clock, limit);
     let update = loop {
         match start().await {
             Err(error) if error.class == Class::Conflict && pause.wait().await => {}
@@ -189,7 +175,7 @@ where
     let Some(id) = update.and_then(|u| u.id) else {
         return Ok(());
     };
-    let mut pause = Pause::new(&aws.clock, limit);
+    let mut pause = Patience::new(&aws.clock, limit);
     let what = node_group
         .map_or_else(|| format!("cluster `{cluster}`"), |group| format!("node group `{group}` of `{cluster}`"));
     loop {

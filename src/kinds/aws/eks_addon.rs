@@ -6,7 +6,7 @@ use aws_sdk_eks::types::{Addon, AddonIssueCode, AddonPodIdentityAssociations, Ad
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::eks::{built, gather, issues, live, optional, retag, tag_map, tags_of};
+use super::eks::{built, gather, issues, listed, live, optional, retag, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
 use super::pod_identity;
@@ -78,11 +78,11 @@ impl EksAddonHandlers {
                     Ok(names.into_iter().map(move |name| (cluster.name.clone(), name)).collect::<Vec<_>>())
                 });
                 let addons = gather(names.await?.into_iter().flatten(), |(cluster, name)| async move {
-                    let Some(addon) = self.addon(&cluster, &name).await? else { return Ok(None) };
+                    let addon = listed(self.addon(&cluster, &name).await?, "eks:DescribeAddon", &name)?;
                     let roles = self.roles(&addon).await?;
-                    Ok(Some((addon, roles)))
+                    Ok((addon, roles))
                 });
-                Ok(addons.await?.into_iter().flatten().collect())
+                addons.await
             })
             .await
     }
@@ -95,9 +95,10 @@ impl EksAddonHandlers {
             return Ok(roles);
         }
         for arn in addon.pod_identity_associations() {
-            if let Some(association) = pod_identity::describe(&self.aws, cluster, name_in(arn)).await? {
-                roles.insert(association.service_account.unwrap_or_default(), association.role_arn.unwrap_or_default());
-            }
+            let id = name_in(arn);
+            let association = pod_identity::describe(&self.aws, cluster, id).await?;
+            let association = listed(association, "eks:DescribePodIdentityAssociation", id)?;
+            roles.insert(association.service_account.unwrap_or_default(), association.role_arn.unwrap_or_default());
         }
         Ok(roles)
     }

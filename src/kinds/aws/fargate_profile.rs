@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access_entry::forget_stale;
-use super::eks::{delete_node_entry, gather, issues, live, optional, retag, siblings, tag_map, tags_of};
+use super::eks::{delete_node_entry, gather, issues, listed, live, optional, retag, siblings, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
@@ -74,9 +74,9 @@ impl FargateProfileHandlers {
                     Ok(names.into_iter().map(move |name| (cluster.name.clone(), name)).collect::<Vec<_>>())
                 });
                 let profiles = gather(names.await?.into_iter().flatten(), |(cluster, name)| async move {
-                    self.profile(&cluster, &name).await
+                    listed(self.profile(&cluster, &name).await?, "eks:DescribeFargateProfile", &name)
                 });
-                Ok(profiles.await?.into_iter().flatten().collect())
+                profiles.await
             })
             .await
     }

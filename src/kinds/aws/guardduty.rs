@@ -10,12 +10,12 @@ use std::time::Duration;
 use aws_sdk_ec2::types::{Filter, VpcEndpoint};
 
 use super::ec2::{absent, all_done, filter, interfaces, left_in};
-use super::eks::Pause;
 use super::vpc_endpoint::{self, status};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::Status;
+use crate::engine::pause::Patience;
 
 /// GuardDuty User Guide, "How Runtime Monitoring works".
 const TAG: &str = "tag:GuardDutyManaged";
@@ -80,7 +80,7 @@ async fn leave_vpc(aws: &Aws, vpc: &str) -> Result<bool> {
     if left_in(aws, vpc).await?.keys().any(|id| !own.contains(id.as_str())) {
         return Ok(false);
     }
-    let mut pause = Pause::new(&aws.clock, LIMIT);
+    let mut pause = Patience::new(&aws.clock, LIMIT);
     while found.iter().any(|e| status(e).is_some()) {
         let there = found.iter().filter(|e| !matches!(status(e), None | Some(Status::Deleting)));
         let ids: Vec<String> = there.filter_map(|e| e.vpc_endpoint_id.clone()).collect();

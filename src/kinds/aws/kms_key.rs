@@ -9,7 +9,7 @@ use aws_smithy_types::date_time::Format;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::eks::{built, gather, optional};
+use super::eks::{built, gather, listed, optional};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
 use super::policy;
@@ -121,9 +121,10 @@ impl KmsKeyHandlers {
             kms.get_key_rotation_status().key_id(key).send(),
         );
         let leaves = |m: &KeyMetadata| alias.is_none() && is_leaving(m);
-        let Some(metadata) = metadata?.filter(|m| !leaves(m)) else {
+        let metadata = listed(metadata?, "kms:DescribeKey", key)?;
+        if leaves(&metadata) {
             return Ok(None);
-        };
+        }
         let policy = policy.map_err(failed("kms:GetKeyPolicy"))?;
         let rotation = rotation.map_err(failed("kms:GetKeyRotationStatus"))?;
         let alias = alias.unwrap_or_default();

@@ -6,7 +6,7 @@ use aws_sdk_cloudwatchlogs::types::LogGroup as Group;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::eks::{adopted, clusters, gather, optional, tag_map, tags_of};
+use super::eks::{adopted, clusters, gather, listed, optional, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
 use crate::aws::Aws;
@@ -61,10 +61,11 @@ impl LogGroupHandlers {
             groups.push(group.map_err(failed("logs:DescribeLogGroups"))?);
         }
         let tagged = gather(groups, |group| async move {
-            let tags = self.tags(group.log_group_name().unwrap_or_default()).await?;
-            Ok(tags.map(|tags| (group, tags)))
+            let name = group.log_group_name().unwrap_or_default();
+            let tags = listed(self.tags(name).await?, "logs:ListTagsForResource", name)?;
+            Ok((group, tags))
         });
-        Ok(tagged.await?.into_iter().flatten().collect())
+        tagged.await
     }
 
     async fn tags(&self, name: &str) -> Result<Option<Tags>> {

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::access_entry::forget_stale;
-use super::eks::{Live, delete_node_entry, gather, issues, live, optional, retag, siblings, tag_map, tags_of, update};
+use super::eks::{
+    Live, delete_node_entry, gather, issues, listed, live, optional, retag, siblings, tag_map, tags_of, update,
+};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
@@ -602,9 +604,10 @@ pub(super) async fn all(aws: &Aws, round: &Round) -> Result<Arc<Vec<(Live, Nodeg
                 Ok(names.into_iter().map(move |name| (cluster.clone(), name)).collect::<Vec<_>>())
             });
             let groups = gather(names.await?.into_iter().flatten(), |(cluster, name)| async move {
-                Ok(group(aws, &cluster.name, &name).await?.map(|group| (cluster, group)))
+                let group = listed(group(aws, &cluster.name, &name).await?, "eks:DescribeNodegroup", &name)?;
+                Ok((cluster, group))
             });
-            Ok(groups.await?.into_iter().flatten().collect())
+            groups.await
         })
         .await
 }

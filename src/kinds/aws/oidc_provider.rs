@@ -6,7 +6,7 @@ use aws_sdk_iam::operation::get_open_id_connect_provider::GetOpenIdConnectProvid
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::eks::{gather, optional};
+use super::eks::{gather, listed, optional};
 use super::foreign::{TagStyle, claim, foreign};
 use super::iam_role::{sdk_tags, tags_of};
 use super::permission::{self, On, When};
@@ -61,10 +61,10 @@ impl OidcProviderHandlers {
             .filter_map(|p| p.arn().filter(|a| a.contains(&host)).map(str::to_owned))
             .collect();
         let read = gather(arns, |arn| async move {
-            let provider = self.get(&arn).await?;
-            Ok(provider.map(|p| (arn, p)))
+            let provider = listed(self.get(&arn).await?, "iam:GetOpenIDConnectProvider", &arn)?;
+            Ok((arn, provider))
         });
-        Ok(read.await?.into_iter().flatten().collect())
+        read.await
     }
 
     async fn get(&self, arn: &str) -> Result<Option<GetOpenIdConnectProviderOutput>> {

@@ -6,7 +6,7 @@ use aws_sdk_eks::types::{PodIdentityAssociation, PodIdentityAssociationSummary};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::eks::{adopted, gather, live, optional, retag, tag_map, tags_of};
+use super::eks::{adopted, gather, listed, live, optional, retag, tag_map, tags_of};
 use super::foreign::claim;
 use super::permission::{self, On, When};
 use super::policy;
@@ -178,21 +178,21 @@ impl Handlers for PodIdentityHandlers {
             let state: State = typed(state)?;
             named.insert((state.cluster, state.namespace, state.service_account), address);
         }
-        let listed = gather(live(&self.aws, round).await?, |cluster| async move {
+        let all = gather(live(&self.aws, round).await?, |cluster| async move {
             let all = self.list(&cluster.name, None).await?;
             Ok(all.into_iter().map(move |one| (cluster.clone(), one)).collect::<Vec<_>>())
         });
-        let listed = listed.await?.into_iter().flatten().map(|(cluster, one)| {
+        let all = all.await?.into_iter().flatten().map(|(cluster, one)| {
             let (namespace, account) = (one.namespace.unwrap_or_default(), one.service_account.unwrap_or_default());
             let derived = association_address(&cluster.address, &namespace, &account);
             let address = named.get(&(cluster.name.clone(), namespace, account)).map_or(derived, |a| (*a).clone());
             (cluster.name, one.association_id.unwrap_or_default(), address)
         });
-        let found = gather(listed, |(cluster, id, address)| async move {
+        let found = gather(all, |(cluster, id, address)| async move {
             let one = describe(&self.aws, &cluster, &id).await?;
-            one.map(|one| self.found(&one, &address, 1)).transpose()
+            self.found(&listed(one, "eks:DescribePodIdentityAssociation", &id)?, &address, 1)
         });
-        Ok(Observation { found: found.await?.into_iter().flatten().collect(), ..Observation::default() })
+        Ok(Observation { found: found.await?, ..Observation::default() })
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
