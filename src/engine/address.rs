@@ -4,19 +4,17 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A resource's public name, such as `tenant/12345/silo/vpc` or
-/// `pool/shared-1/cluster`: parts with slashes between them, each of letters,
-/// digits and `-._:+@`. Any other character is written as `=` and the two
-/// hexadecimal digits of each of its bytes, so that no two names become one.
+/// A resource's public name, such as `tenant/12345/silo/vpc` or `pool/shared-1/cluster`. It consists of parts with
+/// slashes between them. A part has letters, digits and `-._:+@`. Any other character is written as `=` and the two
+/// hexadecimal digits of each of its bytes, so that different names stay different.
 ///
-/// The first two parts are the [`Owner`]. Addresses are written into tags,
-/// whose values EKS and IAM hold to these characters; they are shown to people.
-/// A change of their form needs a table of moves.
+/// The first two parts are the [`Owner`]. Addresses are written into tags, and EKS and IAM allow only these
+/// characters in tag values. Users see addresses. A change of the format needs a table of moved addresses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Address(String);
 
-/// What a resource belongs to: the unit of selection, grouping and counting.
+/// The owner of a resource: the unit of selection, grouping and counting.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Owner {
@@ -29,7 +27,7 @@ pub enum Owner {
 }
 
 impl Address {
-    /// An address from its text. [`part`] makes a part of any name.
+    /// An address from its text. [`part`] encodes any name as a part.
     pub fn new(text: impl AsRef<str>) -> Self {
         Self(escaped(text.as_ref(), |c| matches!(c, '/' | '=')))
     }
@@ -62,9 +60,8 @@ impl Address {
 }
 
 impl Address {
-    /// The place that the resource stands in: a pool (`pool/shared-1`), or one
-    /// of the homes that a tenant may have (`tenant/12345/silo`,
-    /// `tenant/23456/pool/shared-1`). A tenant that moves has two.
+    /// The place of the resource: a pool (`pool/shared-1`), or a placement of a tenant (`tenant/12345/silo`,
+    /// `tenant/23456/pool/shared-1`). A tenant that moves has two placements.
     pub fn place(&self) -> Self {
         let Owner::Tenant(id) = self.owner() else { return Self::new(self.owner().to_string()) };
         let mut parts = self.local().split('/');
@@ -74,7 +71,7 @@ impl Address {
         }
     }
 
-    /// The pool that a tenant's home stands in.
+    /// The pool of a tenant's placement. `None` for other addresses.
     pub fn pool(&self) -> Option<Self> {
         let mut parts = self.local().split('/');
         match (self.owner(), parts.next(), parts.next()) {
@@ -83,7 +80,7 @@ impl Address {
         }
     }
 
-    /// True for `other` itself and for everything below it.
+    /// True for `other` itself and for addresses below it.
     pub fn is_within(&self, other: &Self) -> bool {
         self.0.strip_prefix(&other.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }

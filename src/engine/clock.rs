@@ -1,4 +1,4 @@
-//! The only place that knows time. Everything else is handed a [`Clock`].
+//! The only module that reads the time. All other code gets a [`Clock`].
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-/// Time as the run sees it: monotonic, and faster than the wall in a sandbox.
+/// The time of a run. It is monotonic, and in a sandbox faster than real time.
 #[derive(Clone, Debug)]
 pub struct Clock {
     start: Instant,
@@ -17,18 +17,18 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The wall's own pace.
+    /// A clock in real time.
     #[allow(clippy::disallowed_methods)]
     pub fn real() -> Self {
         Self { start: Instant::now(), speed: 1.0, hand: None }
     }
 
-    /// A clock on which `speed` seconds pass in one of the wall's.
+    /// A clock that runs `speed` times faster than real time.
     pub fn scaled(speed: f64) -> Self {
         Self { speed: speed.max(f64::MIN_POSITIVE), ..Self::real() }
     }
 
-    /// Time since the run began, on this clock.
+    /// The time since the start of the run, on this clock.
     pub fn elapsed(&self) -> Duration {
         match &self.hand {
             Some(hand) => hand.face().now,
@@ -36,12 +36,12 @@ impl Clock {
         }
     }
 
-    /// Time since the run began, on the wall.
+    /// The time since the start of the run, in real time.
     pub fn wall(&self) -> Duration {
         self.elapsed().div_f64(self.speed)
     }
 
-    /// How much faster than the wall this clock is.
+    /// How many times faster than real time this clock runs.
     pub fn speed(&self) -> f64 {
         self.speed
     }
@@ -55,7 +55,7 @@ impl Clock {
         }
     }
 
-    /// This moment, for what another computer checks by its own clock.
+    /// The current moment, for a value that another computer checks against its own clock.
     #[allow(clippy::disallowed_methods)]
     pub fn timestamp() -> jiff::Timestamp {
         jiff::Timestamp::now()
@@ -68,20 +68,20 @@ impl Clock {
     }
 }
 
-/// Moves a clock from one sleeper's end to the next, so that hours of waiting
-/// take no time and a busy computer changes nothing: for tests.
+/// A clock for tests. It advances from the end of one sleep to the end of the next, so that hours of waiting take no
+/// time and the computer's load changes nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Hand(Arc<Mutex<Face>>);
 
 #[derive(Debug, Default)]
 struct Face {
     now: Duration,
-    /// By when they end, and in the order in which they began.
+    /// The sleepers by the end of their sleep, and then by the order of their start.
     sleepers: BTreeMap<(Duration, u64), Waker>,
     slept: u64,
 }
 
-/// Whether there is anything to do before time goes on.
+/// True if a task can run before the time advances.
 struct Due(AtomicBool);
 
 impl Wake for Due {
@@ -117,10 +117,9 @@ impl Hand {
         .await;
     }
 
-    /// Runs `work`, which waits for nothing but this clock, to its end. `None`
-    /// if it waits and nobody sleeps.
+    /// Runs `work`, which waits only for this clock, to its end. `None` if it waits without a sleeper.
     pub fn run<F: Future>(&self, work: F) -> Option<F::Output> {
-        // Within a runtime's task nothing could be polled for as long.
+        // A task of a runtime must not poll for that long.
         let mut work = pin!(tokio::task::unconstrained(work));
         let due = Arc::new(Due(AtomicBool::new(true)));
         let waker = Waker::from(due.clone());

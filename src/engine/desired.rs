@@ -1,4 +1,4 @@
-//! What should exist: every resource by its address.
+//! The desired state: every resource by its address.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,28 +15,28 @@ pub struct Resource {
     pub address: Address,
     /// The kind's name, such as `aws.vpc`.
     pub kind: &'static str,
-    /// In the shape of the kind's `State`; strings in it may hold references.
+    /// The state in the format of the kind's `State`. Its strings may contain references.
     pub state: Value,
-    /// What must be done before this, where no reference shows it.
+    /// Dependencies that no reference shows.
     pub after: Vec<Address>,
-    /// IDs of the controls that it carries, such as `NET-2`.
+    /// IDs of the controls that the resource implements, such as `NET-2`.
     pub controls: Vec<&'static str>,
 }
 
-/// Something that the spec asks of what exists already, and that can't be: a
-/// plan shows it as blocked beside what it does about the rest of the resource.
+/// An impossible change of an existing resource that the spec asks for. A plan shows it as blocked, and plans the
+/// other changes of the resource.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     pub address: Address,
     /// The kind's name.
     pub kind: &'static str,
-    /// The field that it is about: what it is, and what the spec asks for.
+    /// The affected field: its current value and the desired value.
     pub path: &'static str,
     pub is: String,
     pub asked: String,
     pub reason: String,
     pub help: String,
-    /// True: nothing is wrong, another run can do it.
+    /// True if nothing is wrong and a later run can make the change.
     pub pending: bool,
 }
 
@@ -45,23 +45,23 @@ pub struct Refusal {
 #[serde(transparent)]
 pub struct Desired {
     resources: BTreeMap<Address, Resource>,
-    /// Where all of them are.
+    /// The scope of all resources.
     #[serde(skip)]
     pub scope: Scope,
     #[serde(skip)]
     pub refusals: Vec<Refusal>,
-    /// What the spec asks for and is kept otherwise, for good reason.
+    /// Wishes of the spec that are deliberately not followed.
     #[serde(skip)]
     pub notes: BTreeSet<String>,
 }
 
 impl Desired {
-    /// Nothing yet, in `scope`.
+    /// An empty desired state in `scope`.
     pub fn new(scope: Scope) -> Self {
         Self { scope, ..Self::default() }
     }
 
-    /// Adds a resource. A second one at the same address is a bug.
+    /// Adds a resource. Two resources with one address are a bug.
     pub fn insert(&mut self, resource: Resource) -> Result<()> {
         let address = resource.address.clone();
         match self.resources.insert(address.clone(), resource) {
@@ -78,13 +78,13 @@ impl Desired {
         self.resources.contains_key(address)
     }
 
-    /// Those whose addresses begin with `prefix`, whether a part of them ends there or not.
+    /// Resources whose addresses start with `prefix`, even in the middle of a part.
     pub fn beginning_with(&self, prefix: &Address) -> impl Iterator<Item = &Resource> {
         let begins = |(address, _): &(&Address, &Resource)| address.as_str().starts_with(prefix.as_str());
         self.resources.range(prefix..).take_while(begins).map(|(_, resource)| resource)
     }
 
-    /// What stands at `place` and below it.
+    /// The resource at `place` and all below it.
     pub fn within(&self, place: &Address) -> impl Iterator<Item = &Resource> {
         let below = self.resources.range(place.join("")..);
         let below = below.map(|(_, resource)| resource).take_while(|r| r.address.is_within(place));

@@ -1,4 +1,4 @@
-//! Desired against observed, field by field.
+//! Compares desired and observed state, field by field.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::kind::{Change, Rule};
 use super::value::walk;
 
-/// What differs, in the order of the fields' names. `desired` may hold
-/// references: those differ from everything.
+/// The differences, in the order of the fields' names. `desired` may contain references. A reference differs from
+/// every value.
 pub fn changes(desired: &Value, observed: &Value, rules: &[(&str, Rule)]) -> Vec<Change> {
     let mut found = Vec::new();
     compare(&mut Vec::new(), desired, observed, rules, &mut found);
@@ -90,8 +90,8 @@ fn sorted(items: &[Value]) -> Vec<String> {
     texts
 }
 
-/// Every string in `state` that may be the id of something it depends on: not
-/// in its tags, and not where a rule says that it only mentions.
+/// Every string in `state` that may be the id of a dependency. Tags don't count, nor do fields whose rule says that
+/// they only mention other resources.
 pub fn depends_on(state: &Value, rules: &[(&str, Rule)], visit: &mut impl FnMut(&str)) {
     let Value::Object(fields) = state else { return };
     for (name, value) in fields {
@@ -102,7 +102,7 @@ pub fn depends_on(state: &Value, rules: &[(&str, Rule)], visit: &mut impl FnMut(
     }
 }
 
-/// True if `rule` is given for `path` or for something that it lies in.
+/// True if `rule` is given for `path` or for a parent of `path`.
 fn has(path: &[String], rules: &[(&str, Rule)], rule: Rule) -> bool {
     rules.iter().any(|(pattern, r)| {
         let mut steps = path.iter();
@@ -110,7 +110,7 @@ fn has(path: &[String], rules: &[(&str, Rule)], rule: Rule) -> bool {
     })
 }
 
-/// `tags["example.com/team"]`: keys that hold dots or slashes are quoted.
+/// `tags["example.com/team"]`: keys with dots or slashes are quoted.
 fn join(path: &[String]) -> String {
     let mut text = String::new();
     for part in path {

@@ -1,8 +1,7 @@
-//! What differs by somebody else's hand, of all that a plan would change.
+//! Drift: the differences in a plan that someone made outside of ringfence.
 //!
-//! Nothing is recorded of what was made, so whether something that is missing
-//! was deleted or never made is decided by what it lies in: a VPC, a cluster, a
-//! namespace, and the silo, pool or tenancy that it is a part of.
+//! There is no record of past applies. So the surroundings of a missing resource decide whether it was deleted or
+//! never created: its VPC, its cluster, its namespace, and other resources of the same silo, pool or tenancy.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,32 +14,31 @@ use super::observe::Observed;
 use super::plan::{Action, Blocked, Plan, Step};
 use super::value::references;
 
-/// What isn't as the spec says without being a change of the plan's.
+/// Drift that isn't a step of the plan.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Drift {
-    /// What is gone though what it lies in is there. What carries controls
-    /// comes first.
+    /// Missing resources whose surroundings exist. Resources with controls come first.
     pub missing: Vec<Missing>,
-    /// Silos, pools and tenants' places of which nothing is there: not made
-    /// yet, or deleted as a whole. Each with how many resources it wants.
+    /// Silos, pools and placements without any resource: not created yet, or deleted completely. Each with its number
+    /// of desired resources.
     pub absent: BTreeMap<Address, usize>,
-    /// How many resources left the spec and are still there.
+    /// The number of existing resources that have left the spec.
     pub left: usize,
 }
 
-/// Something that the spec asks for and that isn't there.
+/// A desired resource that doesn't exist.
 #[derive(Clone, Debug, Serialize)]
 pub struct Missing {
     pub address: Address,
     pub kind: &'static str,
     pub summary: String,
-    /// IDs of the controls that it carries, and that what was in it carries.
+    /// IDs of the controls of the resource and of the resources in it.
     pub controls: BTreeSet<&'static str>,
-    /// How many resources lie in it, and are gone with it.
+    /// The number of missing resources in it.
     pub within: usize,
 }
 
-/// Leaves in `plan` only what differs by somebody's hand.
+/// Removes from `plan` all steps that aren't drift.
 pub fn of(mut plan: Plan, desired: &Desired, observed: &Observed, kinds: &Registry) -> Plan {
     let mut drift = Drift::default();
     let there = homes(observed, kinds);
@@ -54,7 +52,7 @@ pub fn of(mut plan: Plan, desired: &Desired, observed: &Observed, kinds: &Regist
             *drift.absent.entry(home).or_default() += 1;
             continue;
         }
-        // What it lies in may lie in something that is gone, too.
+        // The surroundings may be missing, too.
         let mut root = step;
         let mut seen = BTreeSet::new();
         while seen.insert(&root.address)
@@ -85,12 +83,12 @@ pub fn of(mut plan: Plan, desired: &Desired, observed: &Observed, kinds: &Regist
     let deleted: BTreeSet<Address> = rest.iter().filter(left).map(|s| s.address.clone()).collect();
     plan.steps = rest
         .into_iter()
-        // What precedes a deletion belongs to it.
+        // An update that prepares a deletion is part of that deletion.
         .filter(|s| s.replaces || (s.action == Action::Update && !deleted.contains(&s.address)))
         .map(|s| Step { needs: BTreeSet::new(), ..s })
         .collect();
     plan.confirm.clear();
-    // What can't change is as it was made: only the spec is another one.
+    // Immutable fields are as they were created, so the spec has changed.
     let fixed = |b: &Blocked| {
         let of = |r: &&Refusal| r.address == b.address && r.reason == b.reason;
         let rules = |r: &Refusal| kinds.get(r.kind).is_ok_and(|kind| kind.rules().contains(&(r.path, Rule::Replace)));
@@ -103,7 +101,7 @@ pub fn of(mut plan: Plan, desired: &Desired, observed: &Observed, kinds: &Regist
     plan
 }
 
-/// The homes of which something is there that goes when they go.
+/// The places with at least one resource that belongs to the place alone.
 fn homes(observed: &Observed, kinds: &Registry) -> BTreeSet<Address> {
     let of_home = |kind: &str| kinds.get(kind).is_ok_and(|k| !k.keeps_data() && !k.belongs_to_account());
     let found = observed.kinds.iter().filter(|(_, kind)| of_home(kind)).map(|(address, _)| address);
@@ -114,8 +112,8 @@ fn homes(observed: &Observed, kinds: &Registry) -> BTreeSet<Address> {
     homes
 }
 
-/// What `step` lies in: the VPCs and clusters that it refers to, by way of
-/// others too, and an object's namespace.
+/// The surroundings of `step`: the VPCs and clusters that it refers to, directly or through other resources, and an
+/// object's namespace.
 fn holders(step: &Step, desired: &Desired, kinds: &Registry) -> BTreeSet<Address> {
     let Some(resource) = desired.get(&step.address) else { return BTreeSet::new() };
     let mut holders: BTreeSet<Address> = namespace_of(resource, desired).into_iter().collect();
@@ -133,7 +131,7 @@ fn holders(step: &Step, desired: &Desired, kinds: &Registry) -> BTreeSet<Address
     holders
 }
 
-/// The namespace that an object is in, if that is one of the spec's.
+/// The namespace of an object, if the spec has that namespace.
 fn namespace_of(resource: &Resource, desired: &Desired) -> Option<Address> {
     let name = resource.state.pointer("/object/metadata/namespace")?;
     let holds = |other: &&Resource| {

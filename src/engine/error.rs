@@ -1,45 +1,44 @@
-//! Failures as values: a class decides what the executor does about them, the
-//! rest is for people.
+//! Failures as values. The class decides what the executor does. The other fields are for people.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// What kind of failure this is. It decides retrying, and the words around it.
+/// The class of a failure. It decides about retries, and about the help text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// Credentials are missing, expired or lack a permission.
     Denied,
-    /// The API asks for fewer calls. Retried.
+    /// The API throttles calls. Retried.
     Throttled,
-    /// Something else works on the same resource. Retried for a while.
+    /// Another operation on the same resource is running. Retried for a limited time.
     Conflict,
-    /// The lock was lost, so nothing may be written any more.
+    /// The lock was lost, so no more writes are allowed.
     Lost,
-    /// Something that isn't ours uses it. Retried for a moment: what is being
-    /// taken down elsewhere may be gone then.
+    /// A resource that isn't ours uses the resource. Retried for a short time, because that resource may be being
+    /// deleted.
     Held,
-    /// What the call needs isn't visible yet (IAM propagation, read after
-    /// create). Retried for a while.
+    /// The call depends on something that isn't visible yet (IAM propagation, read after create). Retried for a
+    /// limited time.
     NotYet,
-    /// A permission is missing, or what gives it (such as tags of a new
-    /// resource) doesn't count yet. Retried for a while; then it is `Denied`.
+    /// A permission is missing, or its condition (such as the tags of a new resource) isn't effective yet. Retried
+    /// for a limited time, then it becomes `Denied`.
     NotYetAllowed,
-    /// What the call names doesn't exist.
+    /// The resource that the call names doesn't exist.
     NotFound,
-    /// A resource of this name exists already.
+    /// A resource with this name exists already.
     Exists,
-    /// AWS refuses the request as it is.
+    /// AWS refuses the request. A retry can't help.
     Invalid,
-    /// It didn't get ready in time.
+    /// The resource didn't become ready in time.
     Timeout,
-    /// A service quota is used up.
+    /// A service quota is exceeded.
     Quota,
-    /// The endpoint can't be reached, or the answer isn't AWS's.
+    /// The endpoint can't be reached, or the answer isn't from AWS.
     Unreachable,
-    /// The cluster doesn't serve the API that an object requires. Retried for
-    /// a moment: an add-on may bring it.
+    /// The cluster doesn't serve the API that an object requires. Retried for a short time, because an add-on may
+    /// provide the API.
     Unserved,
     /// The call may or may not have taken effect.
     Unclear,
@@ -47,15 +46,14 @@ pub enum Class {
     Failed,
     /// The user's input or environment is wrong.
     Input,
-    /// The command line is wrong by itself, whatever the spec says and
-    /// whatever exists.
+    /// The command line is wrong, independent of the spec and of what exists.
     Usage,
-    /// ringfence is wrong.
+    /// A bug in ringfence.
     Bug,
 }
 
 impl Class {
-    /// The same command gives the same answer until somebody has mended something.
+    /// True if the same command fails again until someone repairs the cause.
     pub fn is_for_good(self) -> bool {
         match self {
             Self::Denied | Self::Invalid | Self::Input | Self::Usage | Self::Bug => true,
@@ -77,11 +75,11 @@ impl Class {
     }
 }
 
-/// One failure, with what a person needs to go on.
+/// One failure, with what a user needs to continue.
 #[derive(Clone, Debug, Serialize)]
 pub struct Error {
     pub class: Class,
-    /// What failed, as a sentence without a full stop.
+    /// What failed, as a sentence without a period.
     pub message: String,
     /// The service's own code, such as `InvalidParameterException`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,8 +137,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Reads `value` as the typed state of a kind. A failure is a bug: states are
-/// built by the stack or by the kind itself.
+/// Parses `value` as the typed state of a kind. A failure is a bug, because the stack or the kind itself builds
+/// states.
 pub fn typed<T: serde::de::DeserializeOwned>(value: &serde_json::Value) -> Result<T> {
     T::deserialize(value).map_err(|e| Error::bug(format!("a resource's state has the wrong shape: {e}")))
 }

@@ -1,8 +1,7 @@
-//! The executor: carries out a plan. One loop owns the state; steps that are
-//! ready run in parallel and report back; everything is an [`Event`].
+//! The executor carries out a plan. One loop owns the state. Steps that are ready run in parallel and report back.
+//! Everything that happens is an [`Event`].
 //!
-//! It makes no choices about what to do, only about when: order, lanes,
-//! retries, waiting.
+//! The executor never decides what is done, only when: order, lanes, retries, waiting.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -29,40 +28,39 @@ use super::schedule::{Job, Schedule};
 use super::slots::{self, Slot, Slots};
 use super::value::{Outputs, resolve};
 
-/// How a run is stopped.
+/// How the user stops a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
     #[default]
     No,
-    /// Nothing new starts; what was begun is seen through.
+    /// No new step starts. Running steps are completed.
     Gently,
-    /// What was begun is left as it is.
+    /// Running steps are abandoned.
     AtOnce,
 }
 
-/// Whether the run may still write. Asked before each write, so it answers at
-/// once, from what it knows.
+/// Guards writes: decides whether the run may still write. It is asked before each write, so it answers at once and
+/// without a call.
 pub trait Guard: std::fmt::Debug + Send + Sync {
-    /// How long a write that begins now may take.
+    /// How long a write that starts now may take.
     ///
-    /// # Errors
-    /// [`Class::Lost`] if none may begin any more.
+    /// # Errors [`Class::Lost`] if no write may start.
     fn allows(&self) -> Result<Duration>;
 }
 
-/// Nobody else can write.
+/// For a run without other writers.
 impl Guard for () {
     fn allows(&self) -> Result<Duration> {
         Ok(Duration::MAX)
     }
 }
 
-/// Where the jitter between retries comes from: the same seed gives the same.
+/// The source of the jitter between retries. The same seed gives the same jitter.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Chance(pub u64);
 
 impl Chance {
-    /// From 0 to below 1, another for each try of each step.
+    /// A number from 0 to below 1, which depends on the step and the attempt.
     fn draw(self, address: &Address, tries: u32) -> f64 {
         let mut hash = DefaultHasher::new();
         (self.0, address, tries).hash(&mut hash);
@@ -74,36 +72,35 @@ pub struct Executor {
     pub kinds: Connected,
     pub tenancy: String,
     pub clock: Clock,
-    /// Steps of each kind that make calls at a time. Those that only wait don't
-    /// count.
+    /// How many steps of one kind may make calls at the same time. Steps that only wait don't count.
     pub parallelism: usize,
     pub events: Events,
     pub stop: watch::Receiver<Stop>,
-    /// When it fails, nothing new starts. Its error is for the caller to show.
+    /// If it fails, no new step starts. The caller shows its error.
     pub guard: Arc<dyn Guard>,
     pub chance: Chance,
 }
 
-/// What is known of a cluster's API server. Until it has answered one step, no
-/// other tries: each may wait for long.
+/// The state of a cluster's API server. Until the server has answered one step, no other step tries it, because each
+/// attempt may take long.
 enum Contact {
     Tried,
     Open,
     Closed(Error),
 }
 
-/// True if a cluster's API server can't be reached, or doesn't let us in.
+/// True if the cluster's API server can't be reached or denies access.
 fn is_closed(error: &Error) -> bool {
     matches!(error.class, Class::Unreachable | Class::Denied)
 }
 
-/// What the steps of one run share.
+/// Data shared by the steps of a run.
 struct Shared {
-    /// Where all that the plan is about is.
+    /// The scope of the plan's resources.
     scope: Scope,
     pollers: Pollers,
     slots: Arc<Slots>,
-    /// By the cluster's name.
+    /// By cluster name.
     contacts: Mutex<BTreeMap<String, Contact>>,
 }
 
@@ -112,17 +109,17 @@ impl Shared {
         self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True if a step may try `cluster`: nobody has, or it answered.
+    /// True if a step may call `cluster`: no step has tried it yet, or it has answered.
     fn may_try(&self, cluster: &str) -> bool {
         !matches!(self.contacts().get(cluster), Some(Contact::Tried | Contact::Closed(_)))
     }
 
-    /// A step tries `cluster`, as the only one if nobody has before.
+    /// Records that a step calls `cluster`. If no step has tried it before, this is the only one for now.
     fn tries(&self, cluster: &str) {
         self.contacts().entry(cluster.to_owned()).or_insert(Contact::Tried);
     }
 
-    /// `cluster` has answered a step.
+    /// Records that `cluster` has answered a step.
     fn heard(&self, cluster: &str) {
         if let Some(contact @ Contact::Tried) = self.contacts().get_mut(cluster) {
             *contact = Contact::Open;
@@ -130,14 +127,13 @@ impl Shared {
         }
     }
 
-    /// What the end of a step says about its cluster; the error if that is
-    /// closed to us now.
+    /// Updates the state of a step's cluster after the step. Returns the error if the cluster is closed to us now.
     fn learn(&self, cluster: &str, error: Option<&Error>) -> Option<Error> {
         let mut contacts = self.contacts();
         let contact = contacts.get_mut(cluster)?;
         *contact = match (error, &contact) {
             (Some(e), Contact::Tried) if is_closed(e) => Contact::Closed(e.clone()),
-            // A single refusal may be about a single object.
+            // One refusal may be about one object only.
             (Some(e), _) if e.class == Class::Unreachable => Contact::Closed(e.clone()),
             _ => Contact::Open,
         };
@@ -148,17 +144,17 @@ impl Shared {
     }
 }
 
-/// How a step ended: its id and outputs.
+/// The result of a step: its id and outputs.
 type Ended = (usize, Duration, Result<(String, Outputs)>);
 
-/// A run's bookkeeping.
+/// The bookkeeping of a run.
 struct Run<'a> {
     executor: &'a Executor,
     plan: &'a Plan,
     schedule: Schedule,
     outcomes: Vec<Option<Outcome>>,
     outputs: BTreeMap<Address, Outputs>,
-    /// The cluster that each step works inside of.
+    /// The cluster in which each step works, if any.
     clusters: Vec<Option<String>>,
     shared: Arc<Shared>,
 }
@@ -169,7 +165,7 @@ impl<'a> Run<'a> {
             needs: &step.needs,
             expected: executor.pace(step).0,
             lane: executor.lane(step),
-            // The slots are by kind, and whether an API server answers by cluster.
+            // A kind limits the slots, and a cluster's API server may be closed.
             group: format!("{} {}", step.kind, executor.cluster(step).unwrap_or_default()),
         });
         Self {
@@ -192,7 +188,7 @@ impl<'a> Run<'a> {
         self.clusters.get(i)?.as_deref()
     }
 
-    /// Takes slots for what may start now, and what it starts from.
+    /// Takes slots for the steps that may start now, and starts them.
     fn start(&mut self) -> Vec<(usize, &'a Step, Slot, Result<New>)> {
         let Self { schedule, clusters, shared, plan, .. } = self;
         let mut slots = BTreeMap::new();
@@ -223,7 +219,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// It can't run any more, because of something that it needs.
+    /// The step can't run, because a dependency failed.
     fn skip(&mut self, i: usize) {
         let Some(step) = self.plan.steps.get(i) else { return };
         let because = step.needs.iter().find(|n| {
@@ -242,7 +238,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Ends what is still to be done in a cluster that is closed to us.
+    /// Ends the remaining steps in a cluster that is closed to us.
     fn close(&mut self, cluster: &str, error: &Error) {
         let inside: Vec<usize> = (0..self.plan.steps.len())
             .filter(|i| self.cluster(*i) == Some(cluster) && self.schedule.drop(*i))
@@ -263,7 +259,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Takes in how a step ended.
+    /// Records the end of a step.
     fn take(&mut self, (i, took, result): Ended) {
         let Some(step) = self.plan.steps.get(i) else { return };
         let (address, action) = (step.address.clone(), step.action);
@@ -298,7 +294,7 @@ impl<'a> Run<'a> {
 }
 
 impl Executor {
-    /// Carries out `plan`. Failures are in the report, not an `Err`.
+    /// Executes `plan`. Failures are part of the report.
     pub async fn execute(&self, plan: &Plan) -> Report {
         let begun = self.clock.elapsed();
         let mut run = Run::new(self, plan);
@@ -339,7 +335,7 @@ impl Executor {
                 Ok(_) = stop.wait_for(|s| *s != stopped) => {}
             }
         }
-        // What is under way now is left as it is.
+        // Running steps are abandoned.
         drop(running);
         let took = self.clock.elapsed().saturating_sub(begun);
         self.send(Event::End { took });
@@ -355,7 +351,7 @@ impl Executor {
         }
     }
 
-    /// The cluster that a step works inside of.
+    /// The cluster in which a step works, if any.
     fn cluster(&self, step: &Step) -> Option<String> {
         self.kinds.get(step.kind).ok().filter(|k| k.in_cluster())?;
         let state = step.state.as_ref().or(step.found.as_ref().map(|f| &f.state))?;
@@ -371,7 +367,7 @@ impl Executor {
         self.kinds.get(step.kind).map(|k| k.pace(verb(step.action))).map(|p| (p.expected, p.limit)).unwrap_or_default()
     }
 
-    /// What a step makes, once all that it needs is there.
+    /// The desired state of a step, with the outputs of its dependencies.
     fn resolved(&self, step: &Step, outputs: &BTreeMap<Address, Outputs>) -> Result<New> {
         let state = step.state.as_ref().ok_or_else(|| Error::bug(format!("{} has no state to send", step.address)))?;
         let state = resolve(state, &|a, o| outputs.get(a)?.get(o).cloned());
@@ -421,7 +417,7 @@ impl Executor {
             }
             (Action::Update, Some(found)) => {
                 let new = new?;
-                // A step of this run may have left it otherwise than it was.
+                // A step of this run may have changed the resource.
                 let now = if is_known(&found.state) { None } else { wait.find(&handle(found)).await? };
                 let found = now.as_ref().unwrap_or(found);
                 if matches!(found.status, Status::Pending(_)) {
@@ -446,8 +442,7 @@ impl Executor {
         }
     }
 
-    /// Creates. After an unclear answer it looks for what may have been made
-    /// before it tries again.
+    /// Creates the resource. After an unclear answer it looks for the resource before it retries.
     async fn create(&self, wait: &Wait<'_>, new: &New) -> Result<Made> {
         let mut tries = Tries::default();
         loop {
@@ -460,11 +455,11 @@ impl Executor {
                 let taken = error.class == Class::Exists;
                 let twice = error.class == Class::Unclear && !wait.kind.creates_once();
                 if let Some(found) = wait.made(new, taken || twice).await? {
-                    // What the lost answer left half-made is made whole.
+                    // The lost answer may have left an incomplete resource, which is completed.
                     return self.update(wait, &found, new).await;
                 }
                 if taken {
-                    // The kind may know whose it is.
+                    // The kind may know the owner.
                     return Err(match error.help {
                         Some(_) => error,
                         None => error.help("something of this name exists that isn't ours; rename or remove it, or give it our tags to adopt it"),
@@ -475,14 +470,13 @@ impl Executor {
         }
     }
 
-    /// Brings `found` to `new`. What a failed call did all the same is looked
-    /// at before it is tried again: what it was about may not be there any
-    /// more.
+    /// Updates `found` to `new`. After a failed call the resource is read again before a retry, because the call may
+    /// have taken effect or the resource may be gone.
     async fn update(&self, wait: &Wait<'_>, found: &Found, new: &New) -> Result<Made> {
         let (mut tries, mut moves) = (Tries::default(), 0);
         let mut found = found.clone();
         loop {
-            // With references resolved, a change may turn out to be none.
+            // With references resolved, there may be no difference.
             let changes = super::diff::changes(&new.state, &found.state, wait.kind.rules());
             if changes.is_empty() && found.status == Status::Ready {
                 return Ok(Made { id: found.id, outputs: found.outputs, ready: true });
@@ -493,7 +487,8 @@ impl Executor {
                 Err(error) => error,
             };
             let now = match error.class {
-                // An update that failed fails again, and one that takes too long is still there: the next run may try.
+                // A failed update would fail again, and one that takes too long is still running. The next run may
+                // retry.
                 Class::Denied | Class::Input | Class::Usage | Class::Bug | Class::Failed | Class::Timeout => None,
                 _ => wait.find(&handle(&found)).await?,
             };
@@ -507,7 +502,7 @@ impl Executor {
         }
     }
 
-    /// Pauses; only `through` to the end if the user stops the run.
+    /// Pauses. If the user stops the run, only `through` continues to the end.
     async fn rest(&self, pause: Duration, through: bool) -> Rest {
         slots::give_back();
         if through {
@@ -522,7 +517,7 @@ impl Executor {
     }
 
     fn send(&self, event: Event) {
-        // Nobody listening is fine: the report has it all.
+        // A closed channel is no error, because the report has all results.
         let _ = self.events.send(event);
     }
 }
@@ -542,14 +537,12 @@ fn merged(old: &Outputs, new: Outputs) -> Outputs {
     all
 }
 
-/// For how long a read may not show what was just made (EC2 API, "Eventual
-/// consistency": some minutes at worst, seconds as a rule).
+/// How long a read may not show a new resource (EC2 API, "Eventual consistency": usually seconds, at worst minutes).
 const LAG: Duration = Duration::from_secs(60);
 
-/// A client token gives back what was made with it, even where somebody has
-/// deleted that since (EC2 Developer Guide, "Ensuring idempotency in Amazon EC2
-/// API requests"): so many such are passed by. The next token follows from what
-/// is dead, so that a run after a crash comes by the same.
+/// A client token returns the resource that it created, even if someone has deleted that resource since (EC2
+/// Developer Guide, "Ensuring idempotency in Amazon EC2 API requests"). This is how many deleted resources are
+/// skipped. The next token is derived from the deleted resource, so that a run after a crash uses the same token.
 const DEAD_TRIES: usize = 5;
 
 /// Attempts at one call.
@@ -557,13 +550,12 @@ const DEAD_TRIES: usize = 5;
 struct Tries {
     count: u32,
     since: Option<Duration>,
-    /// Goes on even when the user stops the run.
+    /// Continues even if the user stops the run.
     through: bool,
 }
 
 impl Tries {
-    /// Waits before the next attempt, or gives the error back if there is to
-    /// be none.
+    /// Waits before the next attempt. Returns the error if there is none.
     async fn again(&mut self, wait: &Wait<'_>, error: Error) -> Result<()> {
         if !is_closed(&error) {
             wait.heard();
@@ -571,22 +563,22 @@ impl Tries {
         let clock = &wait.executor.clock;
         let now = clock.elapsed();
         let since = *self.since.get_or_insert(now);
-        // IAM propagates within seconds, at worst minutes; another update of
-        // the same cluster may take as long as the step itself may.
+        // IAM propagates changes within seconds, at worst minutes. Another update of the same cluster may take as
+        // long as the step itself.
         let patience = match error.class {
             Class::NotYet => Duration::from_secs(180),
             // Up to five minutes (KMS Developer Guide, "ABAC for AWS KMS").
             Class::NotYetAllowed => Duration::from_secs(330),
-            // Reads and checks may not know yet what was just made.
+            // Reads and checks are eventually consistent after a creation.
             Class::NotFound => LAG,
             Class::Conflict => wait.limit,
-            // Load balancers take a minute or two to go.
+            // AWS takes one or two minutes to delete a load balancer.
             Class::Held => Duration::from_secs(120),
             Class::Throttled => Duration::from_secs(300),
             Class::Unclear => Duration::from_secs(60),
             Class::Unserved => Duration::from_secs(30),
-            // A new cluster's name and our way into it take a moment to be
-            // known everywhere; a network that isn't ours stays closed.
+            // The DNS name of a new cluster and our access to it take a moment to become effective. A network without
+            // a route to the cluster stays closed.
             Class::Unreachable if wait.kind.in_cluster() => Duration::from_secs(15),
             Class::Denied if wait.kind.in_cluster() => Duration::from_secs(180),
             _ => return Err(error),
@@ -595,8 +587,7 @@ impl Tries {
             return Err(given_up(error, now.saturating_sub(since)));
         }
         let address = wait.step.address.clone();
-        // Half of it by chance, so that those who failed together don't come
-        // back together.
+        // Half of the pause is random, so that steps that failed together don't retry together.
         let jitter = 0.5 + 0.5 * wait.executor.chance.draw(&address, self.count);
         let after = Duration::from_secs_f64((jitter * 1.7_f64.powi(self.count.min(12) as i32)).min(15.0));
         self.count += 1;
@@ -610,17 +601,17 @@ impl Tries {
     }
 }
 
-/// For what was still to be tried or waited for when the user stopped the run.
+/// The help for attempts that the user's stop prevented.
 const STOPPED: &str = "the run was stopped before this was tried again: the same command goes on from what it finds";
 
 /// How a pause ended.
 enum Rest {
     Over,
-    /// The user stopped the run, before the pause or during it.
+    /// The user stopped the run before the pause or during it.
     Stopped,
 }
 
-/// `error`, with how long it was tried.
+/// `error` with the time that was spent on attempts.
 fn given_up(mut error: Error, tried: Duration) -> Error {
     if error.class == Class::NotYetAllowed {
         error.class = Class::Denied;
@@ -636,7 +627,7 @@ fn given_up(mut error: Error, tried: Duration) -> Error {
     Error { message, ..error }.help(help)
 }
 
-/// Waiting on behalf of one step.
+/// Waits for one step.
 #[derive(Clone, Copy)]
 struct Wait<'a> {
     executor: &'a Executor,
@@ -645,23 +636,21 @@ struct Wait<'a> {
     kind: &'a Arc<dyn Kind>,
     handlers: &'a Arc<dyn Handlers>,
     shared: &'a Shared,
-    /// The cluster that the step works inside of.
+    /// The cluster in which the step works, if any.
     cluster: Option<&'a str>,
-    /// How long each of calling and waiting may take.
+    /// The time limits for calls and for waiting.
     limit: Duration,
-    /// What is waited for was begun by this run: it is seen through even when
-    /// the user stops the run.
+    /// This run started what is waited for, so it waits to the end even if the user stops the run.
     ours: bool,
 }
 
 impl Wait<'_> {
-    /// The step's cluster has answered: the others needn't wait for this one.
+    /// The step's cluster has answered, so the other steps may call it, too.
     fn heard(&self) {
         self.cluster.into_iter().for_each(|cluster| self.shared.heard(cluster));
     }
 
-    /// What a create call made whose answer was lost. `patiently`: as long as
-    /// reads may not show it yet.
+    /// Finds the resource of a create call whose answer was lost. `patiently`: as long as reads may not show it yet.
     async fn made(&self, new: &New, patiently: bool) -> Result<Option<Found>> {
         let handle = Handle {
             address: new.address.clone(),
@@ -685,7 +674,7 @@ impl Wait<'_> {
         }
     }
 
-    /// Writes until it succeeds or there is no point.
+    /// Retries a write until it succeeds or can't succeed.
     async fn retried<T, F: Future<Output = Result<T>>>(&self, call: impl Fn() -> F) -> Result<T> {
         let mut tries = Tries::default();
         loop {
@@ -700,7 +689,7 @@ impl Wait<'_> {
         }
     }
 
-    /// Polls until it is usable; gives its id and outputs.
+    /// Polls until the resource is ready. Returns its id and outputs.
     async fn ready(&self, made: Made, state: &serde_json::Value) -> Result<(String, Outputs)> {
         if made.ready {
             return Ok((made.id, made.outputs));
@@ -718,10 +707,10 @@ impl Wait<'_> {
         let mut shown = String::new();
         let mut pause = self.pauses();
         let mut seen = false;
-        // A read may not show yet what a create has just made.
+        // A read may not show a new resource yet.
         let visible_by = self.executor.clock.elapsed() + LAG;
         let deadline = self.executor.clock.elapsed() + self.limit;
-        // What takes minutes isn't there at once.
+        // An operation that takes minutes needs no immediate read.
         if self.ours && self.is_slow() {
             self.pause(&mut pause, deadline, "ready").await?;
         }
@@ -758,7 +747,7 @@ impl Wait<'_> {
         }
     }
 
-    /// Polls until it is gone.
+    /// Polls until the resource is deleted.
     async fn gone(&self, found: &Found) -> Result<()> {
         slots::give_back();
         let handle = handle(found);
@@ -780,8 +769,8 @@ impl Wait<'_> {
         }
     }
 
-    /// Asks together with whoever else waits for this kind. Trouble with the
-    /// asking isn't the resource's: it is tried again.
+    /// Reads together with other steps that wait for this kind. A failed read says nothing about the resource, so it
+    /// is retried.
     async fn find(&self, handle: &Handle) -> Result<Option<Found>> {
         let mut tries = Tries { through: self.ours, ..Tries::default() };
         loop {
@@ -817,14 +806,14 @@ impl Wait<'_> {
 
     async fn pause(&self, pause: &mut Pause, deadline: Duration, what: &str) -> Result<()> {
         let now = self.executor.clock.elapsed();
-        // A slow answer mustn't be taken for a slow resource.
+        // A slow answer must not count as a slow resource.
         if now >= deadline && pause.count >= FEWEST_TRIES {
             return Err(Error::new(Class::Timeout, format!("it isn't {what} in time"))
                 .help("it may still get there: run the same command, which goes on from what it finds"));
         }
         let left = deadline.saturating_sub(now).max(Duration::from_millis(500));
         let mut until = now + pause.next(now);
-        // Many that take minutes share their calls by asking at the same moments.
+        // Steps that wait for minutes read at the same moments, so that they share calls.
         if self.is_slow() {
             until = Duration::from_secs((until.as_secs() / 2 + 1) * 2);
         }
@@ -835,12 +824,12 @@ impl Wait<'_> {
     }
 }
 
-/// Where it is known when the end is expected, the pauses are short around then.
+/// Around the expected end, the pauses are short.
 #[derive(Default)]
 struct Pause {
     pauses: Pauses,
     count: u32,
-    /// The beginning, and the expected end.
+    /// The start, and the expected end.
     around: Option<(Duration, Duration)>,
 }
 
@@ -853,8 +842,7 @@ impl Pause {
     }
 }
 
-/// Gathers questions about resources of one kind, so that many who wait cost
-/// one call.
+/// Collects reads of resources of one kind, so that many waiting steps share one call.
 #[derive(Default)]
 struct Pollers(Mutex<BTreeMap<&'static str, Queue>>);
 
@@ -876,13 +864,13 @@ impl Pollers {
             queue.waiting.push((handle.clone(), sender));
             !std::mem::replace(&mut queue.busy, true)
         });
-        // Whoever finds the queue idle asks for all; those that come while it
-        // asks are asked for next.
+        // A step that finds the queue idle reads for all steps in it. Steps that come during that read are served by
+        // the next one.
         if !leads {
             return answer.await.unwrap_or_else(|_| Err(Error::bug("nobody answered")));
         }
         loop {
-            // Those who become ready to ask in the same moment join in.
+            // Steps that become ready at the same moment share the read.
             tokio::task::yield_now().await;
             let batch = self.with(kind.name(), |queue| {
                 queue.busy = !queue.waiting.is_empty();

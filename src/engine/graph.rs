@@ -1,4 +1,4 @@
-//! Order among desired resources.
+//! The order of desired resources.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,14 +7,14 @@ use super::desired::{Desired, Resource};
 use super::error::{Error, Result};
 use super::value::references;
 
-/// What `resource` needs before it: what its state refers to, and `after`.
+/// The dependencies of `resource`: the targets of its references, and `after`.
 pub fn needs(resource: &Resource) -> BTreeSet<Address> {
     let refs = references(&resource.state).into_iter().map(|(address, _)| address);
     refs.chain(resource.after.iter().cloned()).filter(|a| *a != resource.address).collect()
 }
 
-/// Every address after all that it needs; among equals by name. A need that
-/// isn't desired, and a circle, are bugs that are named.
+/// All addresses, each after its dependencies, otherwise by name. A missing dependency and a cycle are bugs, and the
+/// error names them.
 pub fn order(desired: &Desired) -> Result<Vec<Address>> {
     let mut waiting: BTreeMap<&Address, BTreeSet<Address>> = BTreeMap::new();
     for resource in desired.iter() {

@@ -1,6 +1,5 @@
-//! What the engine asks of a resource kind: facts ([`Kind`]), which need no
-//! client, and calls ([`Handlers`]). A new kind is one file under `kinds/` and
-//! one line in its registry.
+//! The engine's interface to resource kinds: facts ([`Kind`]), which need no client, and calls ([`Handlers`]). A new
+//! kind is one file under `kinds/` and one line in its registry.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,8 +17,7 @@ use super::address::Address;
 use super::error::{Error, Result};
 use super::value::Outputs;
 
-/// Where a resource lives. Handlers are looked up by it; what its parts mean is
-/// the kinds' business.
+/// Where a resource exists. Handlers are looked up by scope. Only kinds interpret its parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Scope {
     /// Twelve digits.
@@ -29,61 +27,59 @@ pub struct Scope {
     pub partition: String,
 }
 
-/// How one field of a state behaves. A rule is given for a path: object keys
-/// joined with dots, `*` for any key or list element, such as `taints.*.key`.
+/// How a field of a state behaves. A rule is given for a path: object keys joined by dots, with `*` for any key or
+/// list element, such as `taints.*.key`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A change needs a new resource.
+    /// A change needs a replacement.
     Replace,
-    /// Can be added where there is none; any other change needs a new
-    /// resource.
+    /// Can be added if it is missing. Any other change needs a replacement.
     AddOnly,
-    /// A list whose order means nothing.
+    /// A list without significant order.
     Unordered,
-    /// Never shown; only that it changed.
+    /// Never shown. A plan shows only that it changed.
     Secret,
-    /// Where desired says nothing (null or missing), what exists is right.
+    /// If the desired value is null or missing, any observed value is right.
     ServerDefault,
-    /// Names other resources without depending on them, as a policy document
-    /// does: what it names may be deleted before.
+    /// Names other resources without depending on them, as a policy document does. A named resource may be deleted
+    /// first.
     Mentions,
-    /// Sent at creation, then owned by someone else, such as the autoscaler.
+    /// Used at creation. Later another program owns the value, such as the autoscaler.
     CreateOnly,
 }
 
-/// Whether a resource can be used.
+/// Whether a resource is ready to use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "status", content = "detail")]
 pub enum Status {
     Ready,
-    /// Being made or changed; the text is the service's own word for it.
+    /// Being created or changed. The text is the service's own word for it.
     Pending(String),
-    /// Broken. `why` is in the service's words.
+    /// Failed. `why` is the service's text.
     Failed {
         why: String,
         repair: Repair,
     },
-    /// On its way out.
+    /// Being deleted.
     Deleting,
 }
 
-/// A resource of ours as it was found.
+/// An observed resource of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     pub address: Address,
     pub generation: u32,
-    /// AWS's own identifier: what `find` and `delete` need.
+    /// AWS's identifier, which `find` and `delete` need.
     pub id: String,
     pub outputs: Outputs,
-    /// In the shape of the desired state, whole, references resolved.
+    /// The complete state in the format of the desired state, without references.
     pub state: Value,
     pub status: Status,
-    /// Ids, ARNs or names of other resources that this one depends on and
-    /// that don't stand in `state`: they order deletion.
+    /// Ids, ARNs or names of dependencies that aren't part of `state`. They order deletions.
     pub refs: Vec<String>,
 }
 
-/// Something that stands where ours should, without our tags. Never touched.
+/// A resource with a wanted name and without our tags. It is never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Foreign {
     pub address: Address,
@@ -92,79 +88,78 @@ pub struct Foreign {
     pub message: String,
 }
 
-/// What reading one kind gave.
+/// The result of reading one kind.
 #[derive(Clone, Debug, Default)]
 pub struct Observation {
     pub found: Vec<Found>,
     pub foreign: Vec<Foreign>,
-    /// Things to know that change nothing, such as "a newer version exists".
+    /// Notes without an effect, such as "a newer version exists".
     pub notes: Vec<String>,
-    /// Clusters whose insides couldn't be read.
+    /// Clusters whose objects couldn't be read.
     pub unread: Vec<Unread>,
     /// Wanted objects whose cluster doesn't serve the API that they require.
     pub unserved: Vec<(Address, Error)>,
-    /// What can't be changed because of what others have there.
+    /// Changes that resources of other owners prevent.
     pub stuck: Vec<Stuck>,
 }
 
-/// A field that can't become what it should be, as long as others hold it.
+/// A field that can't be changed as long as resources of others use its value.
 #[derive(Clone, Debug)]
 pub struct Stuck {
     pub address: Address,
     /// A field of the state.
     pub field: String,
-    /// What it can be for now.
+    /// The value that it can have for now.
     pub keep: Value,
-    /// Who holds what.
+    /// Which resources use which value.
     pub reason: String,
     pub help: String,
 }
 
-/// A cluster that can't be reached, or doesn't let us in.
+/// A cluster that can't be reached or denies access.
 #[derive(Clone, Debug)]
 pub struct Unread {
     pub cluster: String,
     pub error: Error,
-    /// What is wanted in it: there or not, nobody knows.
+    /// The wanted objects in the cluster, which may or may not exist.
     pub wanted: BTreeSet<Address>,
 }
 
-/// A resource that the spec asks for, as far as it is known while reading:
-/// references to what doesn't exist yet are still in it.
+/// A desired resource during reading. It still has references to resources that don't exist yet.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub address: Address,
     pub state: Value,
 }
 
-/// What to create: the state with every reference resolved.
+/// The creation of a resource: its state without references.
 #[derive(Clone, Debug)]
 pub struct New {
     pub address: Address,
     pub generation: u32,
     pub state: Value,
-    /// A token that is the same whenever this very creation is tried again:
-    /// derived from tenancy, address, generation and state; 64 hex digits.
+    /// A token that is the same for each attempt at this creation. It is derived from tenancy, address, generation
+    /// and state, and has 64 hexadecimal digits.
     pub token: String,
 }
 
-/// What a create or update call left.
+/// The result of a create or update call.
 #[derive(Clone, Debug, Default)]
 pub struct Made {
     pub id: String,
-    /// Known at once; when `ready` is false they are read when it is.
+    /// The outputs known so far. If `ready` is false, they are read when the resource is ready.
     pub outputs: Outputs,
-    /// False: [`Handlers::find`] is asked until it says `Ready`.
+    /// False if [`Handlers::find`] must be polled until it returns `Ready`.
     pub ready: bool,
 }
 
-/// What [`Handlers::find`] is asked about.
+/// The resource that [`Handlers::find`] looks for.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub address: Address,
     pub generation: u32,
     pub id: String,
-    /// Desired (or last observed) state, references resolved: names of parents.
+    /// The desired or last observed state without references, for the names of parents.
     pub state: Value,
 }
 
@@ -173,25 +168,25 @@ pub struct Handle {
 pub struct Change {
     pub path: String,
     pub before: Value,
-    /// May still hold references: known after apply.
+    /// May contain references, which are known after apply.
     pub after: Value,
     pub replaces: bool,
     pub secret: bool,
 }
 
-/// What helps a resource that was found in a failed state.
+/// How a resource in a failed state is repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Repair {
-    /// Delete it and make it again.
+    /// Delete the resource and create it again.
     Replace,
     /// Send the desired state again.
     Update,
-    /// Nothing that a tool may do by itself.
+    /// Only a person can repair it.
     Manual,
 }
 
-/// How long a step is expected to take and may take at most.
+/// The expected and the maximum duration of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     pub expected: Duration,
@@ -211,8 +206,8 @@ pub enum Verb {
     Delete,
 }
 
-/// Memory of one round of reading: what several kinds need (an account's
-/// roles, the clusters) is fetched once.
+/// The cache of one round of reading. Data that several kinds need (an account's roles, the clusters) is fetched
+/// once.
 #[derive(Default)]
 pub struct Round {
     cells: Mutex<HashMap<String, Arc<Cell>>>,
@@ -221,8 +216,7 @@ pub struct Round {
 type Cell = OnceCell<Arc<dyn Any + Send + Sync>>;
 
 impl Round {
-    /// The value under `key`, fetched by the first who asks. A failure isn't
-    /// remembered.
+    /// The value under `key`, fetched at the first use. A failure isn't cached.
     pub async fn once<T, F, Fut>(&self, key: impl Into<String>, fetch: F) -> Result<Arc<T>>
     where
         T: Any + Send + Sync,
@@ -240,57 +234,54 @@ impl Round {
     }
 }
 
-/// What is known of one resource kind without asking anybody: the planner, the
-/// checks and the user interface need no more.
+/// The facts of a resource kind that need no call. They are enough for the planner, the checks and the user
+/// interface.
 pub trait Kind: Send + Sync {
-    /// Such as `aws.vpc`; also the name in plans and schemas.
+    /// Such as `aws.vpc`. It is also the name in plans and schemas.
     fn name(&self) -> &'static str;
 
-    /// Rules for fields that aren't compared plainly.
+    /// The rules for fields that need more than a plain comparison.
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[]
     }
 
-    /// True if a replacement can stand beside the old one for a while.
+    /// True if a replacement can exist beside the old resource for a while.
     fn create_before_destroy(&self) -> bool {
         false
     }
 
-    /// Steps with the same lane run one at a time.
+    /// Steps in the same lane run one after the other.
     fn lane(&self, _state: &Value) -> Option<String> {
         None
     }
 
-    /// True if creating again makes no second one: the call carries a client
-    /// token, or a name that can't be taken twice. Otherwise what an unclear
-    /// answer left is looked for until reads would show it.
+    /// True if a repeated creation makes no second resource, because the call has a client token or the name is
+    /// unique. Otherwise, after an unclear answer, the resource is searched until reads would show it.
     fn creates_once(&self) -> bool {
         true
     }
 
-    /// Outputs that follow from the desired state and from where it will be,
-    /// such as a role's ARN.
+    /// Outputs that can be predicted from the desired state and the scope, such as a role's ARN.
     fn predict(&self, _new: &New, _scope: &Scope) -> Outputs {
         Outputs::new()
     }
 
-    /// Puts into `state`, the desired one of a replacement of `found`, what
-    /// others have written to `found` and what must not be lost with it.
+    /// Copies into `state`, the desired state of a replacement of `found`, the values that other programs have
+    /// written to `found` and that must not be lost.
     fn carry(&self, _found: &Found, _state: &mut Value) {}
 
-    /// Outputs that an update with these changes may alter, such as a launch
-    /// template's `version`.
+    /// Outputs that an update with these changes may alter, such as a launch template's `version`.
     fn moves(&self, _changes: &[Change]) -> &'static [&'static str] {
         &[]
     }
 
-    /// What these changes of `from`, in place or by a replacement, do besides,
-    /// if people must know before: sentences that fit others of the kind too.
+    /// Side effects of these changes of `from`, in place or by a replacement, that users must know beforehand. The
+    /// sentences must also fit other resources of the kind.
     fn disturbs(&self, _from: &Found, _changes: &[Change]) -> Vec<String> {
         Vec::new()
     }
 
-    /// A few words for the plan's line, such as `10.64.0.0/16`.
+    /// A short text for the plan's line, such as `10.64.0.0/16`.
     fn summary(&self, _state: &Value) -> String {
         String::new()
     }
@@ -299,135 +290,124 @@ pub trait Kind: Send + Sync {
         Pace::secs(2, 120)
     }
 
-    /// True for what holds data that must outlive the spec, such as audit
-    /// logs: deleted only when asked for.
+    /// True for data that must outlive the spec, such as audit logs. It is deleted only on request.
     fn keeps_data(&self) -> bool {
         false
     }
 
-    /// True for what the whole account shares, such as service-linked roles:
-    /// made if missing, never deleted.
+    /// True for resources that the whole account shares, such as service-linked roles. They are created if missing,
+    /// and never deleted.
     fn belongs_to_account(&self) -> bool {
         false
     }
 
-    /// What is lost with `found`, in words, if it holds a tenant's work or
-    /// data: its deletion must be confirmed, its replacement allowed, by
-    /// address. `replaced`: a new one takes over what runs, but not what is
-    /// stored.
+    /// What is lost with `found`, in words, if it holds a tenant's work or data. Then its deletion must be confirmed
+    /// by address, and its replacement allowed by address. `replaced`: a new resource takes over the work, but not
+    /// the stored data.
     fn loses(&self, _found: &Found, _replaced: bool) -> Option<String> {
         None
     }
 
-    /// True for what others lie in: they are gone when it is.
+    /// True for containers of other resources, which are deleted with them.
     fn is_foundation(&self) -> bool {
         false
     }
 
-    /// The field by which others name this one that they lie in, if AWS keeps
-    /// it for as long as they do: where they are found and it isn't, it has
-    /// lost its tags.
+    /// The field by which other resources name their container of this kind, if AWS keeps the container as long as
+    /// they exist. If they are found and the container isn't, the container has lost its tags.
     fn holds_by(&self) -> Option<&'static str> {
         None
     }
 
-    /// The change that must be made before `found` can be deleted, such as
-    /// lifting deletion protection: the state that it must have first.
+    /// The state that `found` must have before it can be deleted, such as without deletion protection.
     fn before_delete(&self, _found: &Found) -> Option<Value> {
         None
     }
 
-    /// The outputs by which the states of others refer to this one. A plain
-    /// name belongs here only if nothing else can be called the same.
+    /// The outputs by which other states refer to the resource. A plain name is allowed only if it is unique.
     fn known_as(&self) -> &'static [&'static str] {
         &["id", "arn"]
     }
 
-    /// Kinds whose resources in the same cluster (or, outside of one, in the
-    /// same silo or pool) must be gone before one of this kind is deleted,
-    /// though no reference says so.
+    /// Kinds whose resources in the same cluster (or, outside of a cluster, in the same silo or pool) must be deleted
+    /// before one of this kind, although no reference shows it.
     fn deleted_after(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// The lists by which others reach something, such as a security group's
-    /// rules. What they say of somebody who goes is taken out after that.
+    /// The lists that allow access for other resources, such as a security group's rules. An entry is removed only
+    /// after the resource that needs it is gone.
     fn lets_in(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// True for what kept data can't be read without, such as an encryption
-    /// key: it stays as long as the data.
+    /// True for resources without which kept data can't be read, such as an encryption key. They are kept as long as
+    /// the data.
     fn unlocks_data(&self) -> bool {
         false
     }
 
-    /// For a kind that hosts objects, such as a cluster: the field whose change
-    /// changes the APIs that it serves.
+    /// For kinds that host objects, such as a cluster: the field whose change alters the served APIs.
     fn serves_by(&self) -> Option<&'static str> {
         None
     }
 
-    /// True if a new one may bring APIs to a cluster, as an add-on does.
+    /// True if a new resource may add APIs to a cluster, as an add-on does.
     fn brings_apis(&self) -> bool {
         self.serves_by().is_some()
     }
 
-    /// The tags in `state` that make a resource ours, each as `key=value`: for
-    /// people who must put them back.
+    /// The tags in `state` that mark a resource as ours, each as `key=value`, for users who must restore them.
     fn ownership(&self, _state: &Value) -> Vec<String> {
         Vec::new()
     }
 
-    /// True for what runs a tenant's work: nodes, or pods without nodes.
+    /// True for resources that run a tenant's work: nodes, or pods without nodes.
     fn runs_pods(&self) -> bool {
         false
     }
 
-    /// True for what lives in a cluster: read after AWS, when endpoints are
-    /// known; gone when the cluster is.
+    /// True for objects in a cluster. They are read after AWS resources, when endpoints are known, and deleted with
+    /// the cluster.
     fn in_cluster(&self) -> bool {
         false
     }
 
-    /// True where [`find`](Handlers::find) costs a call for each all the same: then
-    /// each is asked for by itself, and trouble with one isn't the others'.
+    /// True if [`find`](Handlers::find) needs one call for each resource anyway. Then each resource is read
+    /// separately, and a failure doesn't affect others.
     fn finds_one_by_one(&self) -> bool {
         false
     }
 }
 
-/// The calls of one resource kind in one scope: how to read it in bulk, make,
-/// change and delete it. Implementations hold their own clients.
+/// The calls of one resource kind in one scope: bulk read, create, change, delete. Implementations own their clients.
 #[async_trait]
 pub trait Handlers: Send + Sync {
-    /// Everything of this kind that carries the tenancy's tags, in as few
-    /// calls as the API allows, whether wanted or not; and what stands under a
-    /// wanted name without them.
+    /// All resources with the tenancy's tags, wanted or not, in as few calls as the API allows, and resources without
+    /// these tags that have a wanted name.
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation>;
 
-    /// These, now, in the order asked; `None` is absent (or terminally
-    /// deleted). Used while waiting and after unclear answers, so it must find
-    /// by `handle.address` when `handle.id` is empty.
+    /// The current state of these resources, in the order of `handles`. `None` means absent, or deleted for good. It
+    /// is used while waiting and after unclear answers, so it must find a resource by `handle.address` if `handle.id`
+    /// is empty.
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>>;
 
     async fn create(&self, new: &New) -> Result<Made>;
 
-    /// Brings `from` to `to`. `changes` says what differs.
+    /// Updates `from` to `to`. `changes` has the differences.
     async fn update(&self, from: &Found, to: &New, changes: &[Change]) -> Result<Made>;
 
-    /// Deletes; absent already is success. True if it is gone at once, false
-    /// if [`Handlers::find`] is to be asked until it is.
+    /// Deletes. A resource that is absent already is a success. Returns true if it is gone at once, and false if
+    /// [`Handlers::find`] must be polled.
     async fn delete(&self, found: &Found) -> Result<bool>;
 
-    /// Clears up what the service leaves behind for `found`, which is gone by
-    /// now.
+    /// Deletes leftovers of the service for `found`, which is already deleted.
     async fn deleted(&self, _found: &Found) -> Result<()> {
         Ok(())
     }
 }
 
-/// All kinds by name. Planning needs no more.
+/// All kinds by name. That is enough to plan.
 #[derive(Clone, Default)]
 pub struct Registry(BTreeMap<&'static str, Arc<dyn Kind>>);
 
@@ -445,8 +425,7 @@ impl Registry {
     }
 }
 
-/// All kinds, with their handlers in each scope. It stands for its
-/// [`Registry`] where only that is asked for.
+/// All kinds with their handlers in each scope. It can be used as its [`Registry`].
 #[derive(Clone, Default)]
 pub struct Connected {
     kinds: Registry,
@@ -459,7 +438,7 @@ impl Connected {
         self.kinds.add(kind);
     }
 
-    /// The handlers of the kind `name` for what is in `scope`.
+    /// The handlers of the kind `name` in `scope`.
     pub fn handlers(&self, name: &'static str, scope: &Scope) -> Result<&Arc<dyn Handlers>> {
         self.handlers.get(&(scope.clone(), name)).ok_or_else(|| {
             Error::bug(format!("nothing handles `{name}` in account {}, {}", scope.account, scope.region))

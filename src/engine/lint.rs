@@ -1,15 +1,14 @@
-//! What no plan may do, whatever the spec says: each finished plan is checked
-//! before it is shown or carried out. It is written apart from the planner's
-//! rules, so that a mistake there is refused here and isn't done.
+//! Rules that every plan must obey, whatever the spec says. Each plan is checked before it is shown or executed. The
+//! checks share no code with the planner, so that a mistake of the planner is refused and not executed.
 //!
 //! The rules:
-//! 1. Steps stand after all that they need, and nothing is done twice.
-//! 2. What stays loses nothing that it uses.
-//! 3. What is deleted goes after those who use it.
-//! 4. What is made or changed comes after what it refers to: an object in a
-//!    cluster after what brings its API.
-//! 5. A way is closed only after those who go by it are gone.
-//! 6. A tenant's home goes only after the whole of the one that takes its place.
+//! 1. A step comes after its dependencies, and no step is repeated.
+//! 2. A resource that stays keeps everything that it uses.
+//! 3. A resource is deleted after the resources that use it.
+//! 4. A resource is created or changed after those that it refers to, and an object in a cluster after the resource that
+//!    provides its API.
+//! 5. Network access is removed after the resources that need it are gone.
+//! 6. A tenant's placement is deleted after its complete successor exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +24,7 @@ use super::observe::Observed;
 use super::plan::{Action, Plan, Step};
 use super::value::walk;
 
-/// What a plan is checked against.
+/// The input of the check.
 #[derive(Clone, Copy)]
 pub struct Lint<'a> {
     pub desired: &'a Desired,
@@ -33,7 +32,7 @@ pub struct Lint<'a> {
     pub kinds: &'a Registry,
 }
 
-/// Something that a plan deletes, and who stays and uses it.
+/// A resource that a plan deletes, and a user of it that stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
     pub address: Address,
@@ -41,17 +40,17 @@ pub struct Taken {
     pub user: Address,
 }
 
-/// What an update takes from nodes and pods that leave with what they lie in.
+/// Access that an update removes from nodes and pods that are deleted together with their network.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Way {
-    /// What the update is for, without taking that away.
+    /// The update without the removal.
     pub wide: Value,
-    /// Who goes by it, with their generations.
+    /// The users of the access, with their generations.
     pub users: BTreeSet<(Address, u32)>,
 }
 
 impl<'a> Lint<'a> {
-    /// The first rule that `plan` breaks, as the bug that it is.
+    /// The first rule that `plan` violates, as an error about a bug.
     pub fn check(&self, plan: &Plan) -> Result<()> {
         Self::acts_in_order(plan)?;
         self.takes_nothing_in_use(plan)?;
@@ -68,7 +67,7 @@ impl<'a> Lint<'a> {
                 return Err(refused(step, "it stands before a step that it needs"));
             }
             let before = seen.insert((&step.address, step.generation, step.action), i);
-            // What an update takes away may be a step of its own.
+            // The removal of access may be a separate step.
             if before.is_some_and(|before| step.action != Action::Update || !comes_after(plan, i, before)) {
                 return Err(refused(step, "the same is done twice"));
             }
@@ -100,7 +99,7 @@ impl<'a> Lint<'a> {
         }
     }
 
-    /// What `plan` deletes though somebody who stays uses it.
+    /// Resources that `plan` deletes although a user of them stays.
     pub fn taken(&self, plan: &Plan) -> Vec<Taken> {
         let mut deleted: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
         let mut goes: BTreeSet<(&Address, u32)> = BTreeSet::new();
@@ -142,7 +141,7 @@ impl<'a> Lint<'a> {
             diff::depends_on(changed.get(&key).unwrap_or(&&found.state), kind.rules(), &mut look);
             found.refs.iter().for_each(|name| look(name));
         }
-        // Of what couldn't be read, only the spec tells what it uses.
+        // Of resources that couldn't be read, only the spec shows the dependencies.
         let replaced: Vec<&Step> = plan
             .steps
             .iter()
@@ -158,7 +157,7 @@ impl<'a> Lint<'a> {
         taken
     }
 
-    /// What is wanted and may be there unseen, or is there and isn't ours.
+    /// Desired resources that may exist unseen, or that exist and aren't ours.
     fn hidden(&self, plan: &Plan) -> Vec<&'a Resource> {
         let observed = self.observed;
         let unread: BTreeSet<&Address> = observed.unread.iter().flat_map(|unread| &unread.wanted).collect();
@@ -193,8 +192,7 @@ impl<'a> Lint<'a> {
             found.refs.iter().for_each(|name| look(name));
             for i in used.into_iter().filter(|i| *i != j) {
                 let Some(step) = plan.steps.get(i).filter(|s| s.address != user.address) else { continue };
-                // Its successor can be made only when it is gone, and its user
-                // is changed after that.
+                // The successor can be created only after the deletion, and the user is changed after that.
                 let first = makers.get(&step.address).is_some_and(|maker| comes_after(plan, *maker, i));
                 let waits = user.action == Action::Delete || (!first && user.action == Action::Update);
                 if waits && !comes_after(plan, i, j) {
@@ -242,12 +240,12 @@ impl<'a> Lint<'a> {
 
     fn keeps_homes_until_replaced(&self, plan: &Plan) -> Result<()> {
         let lives = |place: &Address| self.desired.within(place).next().is_some();
-        // Logs that were kept, and their key, are no home.
+        // Logs that were kept, and their key, aren't a placement.
         let is_home = |place: &Address| {
             let mut found = self.observed.found.keys().filter(|a| a.is_within(place)).filter_map(|a| self.kind_at(a));
             found.any(|kind| !kind.keeps_data() && !kind.unlocks_data())
         };
-        // Where all goes, nothing takes the place of anything.
+        // If everything is deleted, nothing has a successor.
         let goes = |s: &Step| s.action == Action::Delete && !s.replaces && self.desired.contains(&s.address);
         let going: BTreeSet<Address> = plan.steps.iter().filter(|s| goes(s)).map(|s| s.address.place()).collect();
         let mut homes: BTreeMap<Address, BTreeSet<Address>> = BTreeMap::new();
@@ -263,7 +261,7 @@ impl<'a> Lint<'a> {
                 continue;
             }
             let within = |a: &Address| next.iter().any(|home| a.is_within(home));
-            // What is there and works is a part of the home, whatever can't be changed of it.
+            // A resource that exists and works counts as part of the placement, even if a change of it is blocked.
             let works = |a: &Address| self.observed.current(a).is_some_and(|f| f.status == Status::Ready);
             if let Some(blocked) = plan.blocked.iter().find(|b| within(&b.address) && !works(&b.address)) {
                 return Err(refused(step, &format!("{} of the tenant's next home is blocked", blocked.address)));
@@ -281,8 +279,8 @@ impl<'a> Lint<'a> {
         Ok(())
     }
 
-    /// What `step` takes from nodes and pods that lie in something that has
-    /// left the spec, such as the subnet of a zone.
+    /// Access that `step` removes from nodes and pods in a network part that has left the spec, such as the subnet of
+    /// a zone.
     pub(super) fn way(&self, step: &Step) -> Option<Way> {
         let kind = self.kinds.get(step.kind).ok()?;
         let (Action::Update, Some(state), Some(found)) = (step.action, &step.state, &step.found) else { return None };
@@ -323,7 +321,7 @@ impl<'a> Lint<'a> {
         (!users.is_empty()).then_some(Way { wide, users })
     }
 
-    /// The ids and blocks of what has left the spec in a silo or pool.
+    /// The ids and CIDR blocks of resources of a silo or pool that have left the spec.
     fn left(&self, place: &Address) -> BTreeSet<&'a str> {
         let observed = self.observed;
         let left = observed.found.values().flatten();
@@ -335,7 +333,7 @@ impl<'a> Lint<'a> {
         .collect()
     }
 
-    /// By which others name `found`.
+    /// The ids and names by which other resources refer to `found`.
     fn names(&self, kind: &str, found: &'a Found) -> impl Iterator<Item = &'a str> {
         let outputs = self.kinds.get(kind).map(|kind| kind.known_as()).unwrap_or_default();
         outputs.iter().filter_map(|output| found.outputs.get(*output).map(String::as_str))
@@ -353,7 +351,7 @@ impl Taken {
     }
 }
 
-/// True if `step` changes nothing but tags.
+/// True if `step` changes only tags.
 pub(super) fn is_only_tags(step: &Step) -> bool {
     step.action == Action::Update && !step.changes.is_empty() && step.changes.iter().all(is_tag)
 }
@@ -362,7 +360,7 @@ pub(super) fn is_tag(change: &Change) -> bool {
     change.path == "tags" || change.path.starts_with("tags.") || change.path.starts_with("tags[")
 }
 
-/// The steps that only make the deletion of the same resource possible.
+/// The steps that only prepare the deletion of the same resource.
 fn preparing(plan: &Plan) -> BTreeSet<usize> {
     let deletions = plan.steps.iter().filter(|s| s.action == Action::Delete);
     let needs = deletions.flat_map(|step| step.needs.iter().map(move |need| (step, *need)));
@@ -370,7 +368,7 @@ fn preparing(plan: &Plan) -> BTreeSet<usize> {
     needs.filter(prepares).map(|(_, need)| need).collect()
 }
 
-/// True if step `i` begins only when step `other` is done.
+/// True if step `i` starts only after step `other` is done.
 fn comes_after(plan: &Plan, i: usize, other: usize) -> bool {
     let mut seen = BTreeSet::new();
     let mut queue = vec![i];
@@ -378,7 +376,7 @@ fn comes_after(plan: &Plan, i: usize, other: usize) -> bool {
         if step.needs.contains(&other) {
             return true;
         }
-        // Needs stand before those who need them.
+        // Dependencies come before the steps that depend on them.
         queue.extend(step.needs.iter().copied().filter(|need| *need > other && seen.insert(*need)));
     }
     false

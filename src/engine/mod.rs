@@ -1,5 +1,5 @@
-//! The engine: `Desired + Observed → Plan → Event* → Report`. It knows
-//! nothing of AWS or Kubernetes; [`kind`] is what it asks of resource kinds.
+//! The engine: `Desired + Observed → Plan → Event* → Report`. It has no knowledge of AWS or Kubernetes. [`kind`] is
+//! its interface to resource kinds.
 
 pub mod address;
 pub mod clock;

@@ -1,5 +1,4 @@
-//! Reading what exists: every kind in bulk, in parallel, AWS before what lives
-//! in clusters.
+//! Reads what exists: all kinds in bulk and in parallel, AWS resources before objects in clusters.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,13 +11,12 @@ use super::error::Error;
 use super::kind::{Connected, Foreign, Found, New, Observation, Registry, Round, Status, Stuck, Unread, Wanted};
 use super::value::{Outputs, resolve};
 
-/// Everything that was read. An address that isn't here is absent only if its
-/// kind isn't in `unreadable` and its cluster isn't in `unread`.
+/// The result of reading. An address that is missing here is absent only if its kind isn't in `unreadable` and its
+/// cluster isn't in `unread`.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// By address; several when a replacement was interrupted, or when
-    /// something was made twice. Newest generation first, and of these what is
-    /// on its way out last.
+    /// By address. There are several after an interrupted replacement or a double creation. The newest generation
+    /// comes first. Within a generation, a resource that is being deleted comes last.
     pub found: BTreeMap<Address, Vec<Found>>,
     pub kinds: BTreeMap<Address, &'static str>,
     pub foreign: BTreeMap<Address, Foreign>,
@@ -31,8 +29,7 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// # Errors
-    /// A kind couldn't be read: absent can't be told from hidden.
+    /// # Errors A kind couldn't be read: its resources may be absent or only unseen.
     pub fn readable(&self) -> Result<(), Error> {
         match self.unreadable.first_key_value() {
             None => Ok(()),
@@ -48,14 +45,14 @@ impl Observed {
         self.found.get(address).and_then(|all| all.first())
     }
 
-    /// True if nobody can tell which one at `address` is meant.
+    /// True if several resources have `address` and none of them is clearly the right one.
     pub fn is_twice(&self, address: &Address) -> bool {
         let all = self.found.get(address).into_iter().flatten().filter(|found| found.status != Status::Deleting);
         let mut generations = all.map(|found| found.generation);
         generations.next().is_some_and(|newest| generations.next() == Some(newest))
     }
 
-    /// Adds what one kind gave.
+    /// Adds the result of one kind.
     pub fn add(&mut self, kind: &'static str, observation: Observation) {
         let Observation { found, foreign, notes, unread, unserved, stuck } = observation;
         for one in found {
@@ -74,14 +71,14 @@ impl Observed {
         }
     }
 
-    /// Outputs of everything that exists.
+    /// The outputs of all existing resources.
     pub fn outputs(&self) -> BTreeMap<Address, Outputs> {
         self.found.iter().filter_map(|(address, all)| Some((address.clone(), all.first()?.outputs.clone()))).collect()
     }
 }
 
-/// Reads all kinds. `known` holds what was read already in this round, by
-/// kind; `in_cluster` false leaves the clusters' insides alone.
+/// Reads all kinds. `known`: kinds that this round has read already. If `in_cluster` is false, objects in clusters
+/// aren't read.
 pub async fn observe(
     kinds: &Connected,
     desired: &Desired,
@@ -122,7 +119,7 @@ fn take(observed: &mut Observed, kind: &'static str, result: Result<Observation,
     }
 }
 
-/// Outputs that follow from the spec alone, such as names.
+/// Outputs that the spec alone predicts, such as names.
 fn predicted(kinds: &Registry, desired: &Desired) -> BTreeMap<Address, Outputs> {
     desired
         .iter()

@@ -1,17 +1,17 @@
-//! Pauses between two looks at the same thing.
+//! Pauses between two reads of the same resource.
 
 use std::time::Duration;
 
 use super::clock::Clock;
 use super::slots;
 
-/// No pause is longer.
+/// The longest pause.
 pub const LONGEST: Duration = Duration::from_secs(15);
 
-/// A slow answer uses up time, not tries.
+/// The limit counts time, not attempts, so a slow answer uses it up, too.
 pub const FEWEST_TRIES: u32 = 6;
 
-/// The lengths of pauses. Each is longer than the one before.
+/// The lengths of pauses. Each is longer than its predecessor.
 #[derive(Clone, Copy, Debug)]
 pub struct Pauses {
     next: Duration,
@@ -19,14 +19,14 @@ pub struct Pauses {
 }
 
 impl Default for Pauses {
-    /// From half a second, growing by half.
+    /// Starts at half a second and grows by half.
     fn default() -> Self {
         Self { next: Duration::from_millis(500), factor: 1.5 }
     }
 }
 
 impl Pauses {
-    /// From `first`, doubling.
+    /// Starts at `first` and doubles.
     pub fn doubling(first: Duration) -> Self {
         Self { next: first, factor: 2.0 }
     }
@@ -55,7 +55,7 @@ impl<'a> Patience<'a> {
         Self { pauses, ..self }
     }
 
-    /// Waits a while. False, at once, when the time is up. A step that waits gives back its slot.
+    /// Waits for the next pause. Returns false at once if the time is up. A waiting step releases its slot.
     pub async fn wait(&mut self) -> bool {
         if self.clock.elapsed() >= self.until && self.count >= FEWEST_TRIES {
             return false;

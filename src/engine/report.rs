@@ -1,4 +1,4 @@
-//! What a run did, for the end of its output and for its exit code.
+//! The results of a run, for the end of its output and for its exit code.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::address::Address;
 use super::error::Error;
 use super::plan::{Action, Step, Summary};
 
-/// How one step ended.
+/// The result of one step.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome")]
 pub enum Outcome {
@@ -17,22 +17,21 @@ pub enum Outcome {
     Failed {
         error: Error,
     },
-    /// Its cluster can't be reached from here, or doesn't let us in.
+    /// Its cluster can't be reached or denies access.
     Blocked {
         error: Error,
     },
-    /// Its cluster doesn't serve the API that it requires, so its controls are
-    /// unmet.
+    /// Its cluster doesn't serve the API that the object requires, so its controls are unmet.
     Unmet {
         error: Error,
     },
-    /// Something that it needs failed, is blocked or was skipped.
+    /// A dependency failed, is blocked or was skipped.
     Skipped {
         because: Address,
     },
-    /// The user stopped the run before it started.
+    /// The user stopped the run before the step started.
     NotStarted,
-    /// The user left while it was under way: what came of it isn't known.
+    /// The user left while the step was running, so its result is unknown.
     Abandoned,
 }
 
@@ -42,7 +41,7 @@ pub struct Line {
     pub kind: &'static str,
     pub action: Action,
     pub replaces: bool,
-    /// IDs of the controls that it carries.
+    /// IDs of the controls that the resource implements.
     pub controls: Vec<&'static str>,
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -52,16 +51,15 @@ pub struct Line {
 pub struct Report {
     pub lines: Vec<Line>,
     pub took: Duration,
-    /// True if the user stopped it.
+    /// True if the user stopped the run.
     pub interrupted: bool,
-    /// What still differs after everything was done: bugs, by address.
+    /// Differences after all steps were done, by address. They are bugs.
     pub differs: Vec<(Address, String)>,
-    /// What was done and couldn't be read again, so nobody has seen that it is
-    /// so.
+    /// Steps that are done but couldn't be verified, because a read failed.
     pub unconfirmed: Vec<Unconfirmed>,
 }
 
-/// What couldn't be read again, and why.
+/// The unverified addresses, and the error of the read.
 #[derive(Clone, Debug, Serialize)]
 pub struct Unconfirmed {
     pub addresses: BTreeSet<Address>,
@@ -69,7 +67,7 @@ pub struct Unconfirmed {
 }
 
 impl Report {
-    /// What was really added, changed, replaced and destroyed.
+    /// The numbers of resources that were really added, changed, replaced and destroyed.
     pub fn done(&self) -> Summary {
         let mut summary = Summary::default();
         let mut changed = BTreeSet::new();
@@ -81,9 +79,9 @@ impl Report {
                 (Action::Create, false) => summary.add += 1,
                 (Action::Delete, false) => summary.destroy += 1,
                 (Action::Delete, true) => {}
-                // What precedes a deletion counts as part of it.
+                // An update that prepares a deletion counts as part of it.
                 (Action::Update | Action::Wait, _) if deleted.contains(&line.address) => {}
-                // Nor does one change in two steps count twice.
+                // A change in two steps counts once.
                 (Action::Update | Action::Wait, _) if !changed.insert(&line.address) => {}
                 (Action::Update | Action::Wait, _) => summary.change += 1,
             }
@@ -98,7 +96,7 @@ impl Report {
         })
     }
 
-    /// Steps that can't be done from here.
+    /// Steps that a cluster's API server blocked.
     pub fn blocked(&self) -> impl Iterator<Item = (&Line, &Error)> {
         self.lines.iter().filter_map(|l| match &l.outcome {
             Outcome::Blocked { error } => Some((l, error)),
@@ -106,7 +104,7 @@ impl Report {
         })
     }
 
-    /// Steps that their cluster has no API for.
+    /// Steps whose API the cluster doesn't serve.
     pub fn unmet(&self) -> impl Iterator<Item = (&Line, &Error)> {
         self.lines.iter().filter_map(|l| match &l.outcome {
             Outcome::Unmet { error } => Some((l, error)),
@@ -114,12 +112,12 @@ impl Report {
         })
     }
 
-    /// Steps that weren't carried out.
+    /// Steps that were not executed.
     pub fn left(&self) -> impl Iterator<Item = &Line> {
         self.lines.iter().filter(|l| matches!(l.outcome, Outcome::Skipped { .. } | Outcome::NotStarted))
     }
 
-    /// Steps that the user left while they were under way.
+    /// Steps that were running when the user left.
     pub fn abandoned(&self) -> impl Iterator<Item = &Line> {
         self.lines.iter().filter(|l| matches!(l.outcome, Outcome::Abandoned))
     }

@@ -1,5 +1,5 @@
-//! Which step comes next: bookkeeping without time or I/O. The executor drives
-//! it as steps end; [`Schedule::foretell`] drives it in no time.
+//! The schedule decides which step comes next. It is bookkeeping without time or I/O. The executor advances it when
+//! steps end. [`Schedule::foretell`] simulates it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -9,13 +9,13 @@ use std::time::Duration;
 pub(super) struct Job<'a> {
     pub needs: &'a BTreeSet<usize>,
     pub expected: Duration,
-    /// Jobs with the same lane run one at a time.
+    /// Jobs in the same lane run one at a time.
     pub lane: Option<String>,
-    /// Where one job of a group may not start, none of it may.
+    /// If one job of a group may not start, no job of the group may.
     pub group: String,
 }
 
-/// The one that holds up the most first.
+/// Among ready jobs, the one with the longest path of dependents starts first.
 type Rank = (Reverse<Duration>, usize);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,22 +25,22 @@ enum State {
     Over,
 }
 
-/// Jobs that need each other. Each is after all that it needs.
+/// Jobs with dependencies. Each job comes after its dependencies.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     states: Vec<State>,
-    /// How many needs of each aren't met yet.
+    /// The number of unmet dependencies of each job.
     unmet: Vec<usize>,
     users: Vec<Vec<usize>>,
     expected: Vec<Duration>,
-    /// From the start of each to the end of the last that it holds up.
+    /// The length of the longest path from the start of each job to the end of its last dependent.
     remaining: Vec<Duration>,
     lanes: Vec<Option<usize>>,
     busy: BTreeSet<usize>,
     groups: Vec<usize>,
-    /// Whose needs are met, by group.
+    /// Ready jobs, by group.
     ready: BTreeMap<usize, BTreeSet<Rank>>,
-    /// Whose needs are met and whose lane is busy, by lane.
+    /// Jobs whose dependencies are met and whose lane is busy, by lane.
     parked: BTreeMap<usize, BTreeSet<Rank>>,
 }
 
@@ -107,14 +107,13 @@ impl Schedule {
         self.is(i, State::Started)
     }
 
-    /// True if a job's needs are all met, its lane was free, and it hasn't
-    /// started.
+    /// True if all dependencies of a job are met, its lane was free, and it hasn't started.
     pub fn any_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Starts what is ready and `may`, in the order of what it holds up. Looks
-    /// at nothing else but at one more of each group.
+    /// Starts the jobs that are ready and that `may` allows, the longest path first. It looks at only one more job in
+    /// each group.
     pub fn start(&mut self, mut may: impl FnMut(usize) -> bool) -> Vec<usize> {
         let mut started = Vec::new();
         let mut next: BTreeSet<(Rank, usize)> =
@@ -146,7 +145,7 @@ impl Schedule {
         self.ready.entry(group).or_default().insert(rank(&self.remaining, i));
     }
 
-    /// `i` has ended, and what needs it may start.
+    /// Job `i` has ended, so its dependents may become ready.
     pub fn done(&mut self, i: usize) {
         self.end(i);
         for user in self.users.get(i).cloned().unwrap_or_default() {
@@ -158,7 +157,7 @@ impl Schedule {
         }
     }
 
-    /// `i` has ended, and what needs it can't start: gives that, in order.
+    /// Job `i` has ended and its dependents can't start. Returns these in order.
     pub fn failed(&mut self, i: usize) -> Vec<usize> {
         self.end(i);
         let mut todo: BTreeSet<usize> = self.users_of(i).iter().copied().collect();
@@ -172,7 +171,7 @@ impl Schedule {
         dropped
     }
 
-    /// Takes `i` out. False if it has started.
+    /// Removes `i`. Returns false if it has started.
     pub fn drop(&mut self, i: usize) -> bool {
         let waits = self.is(i, State::Waiting);
         if waits {
@@ -200,7 +199,7 @@ impl Schedule {
         }
     }
 
-    /// How long all of it takes if each takes what is expected of it.
+    /// The duration of all jobs if each takes its expected time.
     pub fn foretell(mut self) -> Duration {
         let mut now = Duration::ZERO;
         let mut running = BinaryHeap::new();
@@ -224,8 +223,7 @@ fn rank(remaining: &[Duration], i: usize) -> Rank {
 mod tests {
     use super::*;
 
-    /// Each job is its needs, its expected seconds and its lane; they are in
-    /// two groups by turns.
+    /// Each job has its dependencies, its expected seconds and its lane. Jobs belong to two groups alternately.
     fn schedule(jobs: &[(&[usize], u64, &str)]) -> Schedule {
         let needs: Vec<BTreeSet<usize>> = jobs.iter().map(|(needs, ..)| needs.iter().copied().collect()).collect();
         Schedule::new(jobs.iter().zip(&needs).enumerate().map(|(i, ((_, expected, lane), needs))| Job {

@@ -1,5 +1,4 @@
-//! The one place that hides credentials. A server, a proxy or a library may
-//! repeat in its text what it was sent.
+//! The only module that hides credentials. A server, a proxy or a library may quote in its messages what it was sent.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -8,23 +7,23 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 static KEPT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// What SigV4 encodes in a query.
+/// The characters that SigV4 encodes in a query.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 const HIDDEN: &str = "(hidden)";
 
-/// From now on, `secret` is in no error and in no log.
+/// From now on, no error and no log shows `secret`.
 pub fn keep(secret: &str) {
-    // Shorter ones are nobody's credentials, and stand in every text.
+    // A shorter text is no credential, and would match in ordinary text.
     if secret.len() >= 12 {
-        // Presigned URLs carry the session's token in the second form.
+        // Presigned URLs contain the session token in the encoded form.
         let forms = [secret.to_owned(), utf8_percent_encode(secret, RESERVED).to_string()];
         KEPT.lock().unwrap_or_else(PoisonError::into_inner).extend(forms);
     }
 }
 
-/// `text` without what was kept, signatures of requests, tokens made of them,
-/// and what URLs hold before their host.
+/// `text` without registered secrets, without signatures of requests and tokens made of them, and without user names
+/// and passwords in URLs.
 pub fn hide(text: &str) -> String {
     let mut text = text.to_owned();
     for secret in KEPT.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -33,7 +32,7 @@ pub fn hide(text: &str) -> String {
     for begins in ["Signature=", "k8s-aws-v1."] {
         text = after(&text, begins, |rest| rest.find(|c: char| !c.is_ascii_alphanumeric() && !"-_".contains(c)));
     }
-    // A credential plugin's, that nobody told us.
+    // A credential plugin's keys, which were never registered here.
     text = after(&text, "Bearer ", |rest| {
         let end = rest.find(|c: char| c.is_whitespace() || "\"'<`,".contains(c)).unwrap_or(rest.len());
         Some(if end < 20 { 0 } else { end })
@@ -44,7 +43,7 @@ pub fn hide(text: &str) -> String {
     })
 }
 
-/// Hides what follows each `begins`, as far as `end` says; all if it doesn't.
+/// Hides the text after each of `begins`, up to the end that `end` returns, or all of the rest.
 fn after(text: &str, begins: &str, end: impl Fn(&str) -> Option<usize>) -> String {
     let mut parts = text.split(begins);
     let mut out = parts.next().unwrap_or_default().to_owned();

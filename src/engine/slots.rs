@@ -1,6 +1,5 @@
-//! Who makes calls holds a slot; who only waits has given it back. So however
-//! many clusters are being made, none of them keeps another step from
-//! starting.
+//! Slots limit concurrent calls. A step that makes calls holds a slot. A step that waits has released its slot, so
+//! many clusters that are being created never keep another step from starting.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -9,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// So many slots for each kind.
+/// The number of slots for each kind.
 #[derive(Debug)]
 pub(super) struct Slots {
     each: usize,
     taken: Mutex<BTreeMap<&'static str, usize>>,
-    /// Told when a slot is given back.
+    /// Notified when a slot is released.
     pub news: Notify,
 }
 
@@ -39,7 +38,7 @@ impl Slots {
     }
 }
 
-/// Given back when dropped.
+/// Released on drop.
 #[derive(Debug)]
 pub(super) struct Slot {
     slots: Arc<Slots>,
@@ -60,15 +59,14 @@ tokio::task_local! {
 }
 
 impl Slot {
-    /// Does `work`, which holds it until it ends or gives it back.
+    /// Does `work` with a slot, which is held until `work` ends or releases it.
     pub async fn hold<F: Future>(self, work: F) -> F::Output {
         HELD.scope(Cell::new(Some(self)), work).await
     }
 }
 
-/// Gives back the slot of the step that calls this: to be called before
-/// anything that waits for longer than an answer takes. Elsewhere it does
-/// nothing.
+/// Releases the slot of the calling step. It is called before any wait that is longer than an answer. Outside of a
+/// step it does nothing.
 pub fn give_back() {
     let _ = HELD.try_with(Cell::take);
 }

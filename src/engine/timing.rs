@@ -1,5 +1,4 @@
-//! When steps start, on a clock that is moved by hand: hours in no time, and
-//! the same on a busy computer.
+//! Tests of when steps start. They use a test clock, so hours take no time and the computer's load changes nothing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -21,10 +20,10 @@ use super::plan::{Action, Plan, Step};
 use super::report::{Outcome, Report};
 use super::value::Outputs;
 
-/// How long a call takes to be answered.
+/// The duration of a call.
 const CALL: Duration = Duration::from_secs(1);
 
-/// Takes a call and then its time.
+/// The end of the error message of calls for a state with this cluster.
 struct Timed {
     name: &'static str,
     seconds: u64,
@@ -108,7 +107,7 @@ fn step(address: String, kind: &'static str, state: Value, needs: &[usize]) -> S
     }
 }
 
-/// What happened, each with when.
+/// The events with their times.
 struct Told {
     report: Report,
     expected: Duration,
@@ -130,7 +129,7 @@ struct World {
     parallelism: usize,
     closed: Option<(&'static str, Class)>,
     guard: Arc<dyn Guard>,
-    /// When the user stops the run, and how.
+    /// When and how the user stops the run.
     stops: Vec<(u64, Stop)>,
 }
 
@@ -169,7 +168,7 @@ impl World {
             guard: self.guard.clone(),
             chance: Chance::default(),
         };
-        // Asked for before the run begins.
+        // The stop was requested before the run starts.
         if let Some(stop) = first {
             stopper.send(stop).unwrap();
         }
@@ -202,8 +201,7 @@ impl World {
     }
 }
 
-/// A silo as it is: what a cluster stands on, the cluster, and what comes
-/// after it; and more beside it that nothing waits for.
+/// A silo with the resources below its cluster, the cluster, and those above it, and independent resources beside it.
 fn silo(n: usize, steps: &mut Vec<Step>) {
     let mut add = |name: &str, kind, needs: &[usize]| {
         let address = format!("tenant/{n:03}/silo/{name}");
@@ -214,7 +212,7 @@ fn silo(n: usize, steps: &mut Vec<Step>) {
         steps.push(step(address, kind, state, needs));
         steps.len() - 1
     };
-    // By name, what isn't urgent comes first.
+    // By name, the resources that aren't urgent come first.
     for i in 0..12 {
         add(&format!("a-role-{i}"), "quick", &[]);
     }
@@ -238,7 +236,7 @@ fn any_number_of_silos_takes_as_long_as_one() {
         (0..silos).for_each(|n| silo(n, &mut steps));
         let told = World::new().execute(steps);
         assert!(told.report.lines.iter().all(|l| matches!(l.outcome, Outcome::Done)), "{:?}", told.report);
-        // The longest chain: net, subnet, cluster, nodes, add-on.
+        // The longest path: net, subnet, cluster, nodes, add-on.
         let chain = 2.0 + 2.0 + 600.0 + 180.0 + 60.0;
         let took = told.report.took.as_secs_f64();
         assert!(took <= chain * 1.05, "{silos} silos: {took} s, the longest chain is {chain} s");
@@ -255,7 +253,7 @@ fn what_only_waits_keeps_nobody_from_starting() {
     let told = World { parallelism: 2, ..World::new() }.execute(steps);
     assert_eq!(told.start("pool/b/quick"), 0);
     assert!(told.report.took.as_secs() < 640, "{:?}", told.report.took);
-    // But calls are made by two at a time.
+    // Only two calls are made at the same time.
     let starts: Vec<u64> = (0..40).map(|n| told.start(&format!("pool/a/cluster-{n}"))).collect();
     let most = starts.iter().map(|at| starts.iter().filter(|other| *other == at).count()).max();
     assert_eq!(most, Some(2), "{starts:?}");
@@ -267,7 +265,7 @@ fn a_cluster_that_answers_is_open_to_all() {
     let steps = vec![object("slow", "slow-object"), object("one", "object"), object("two", "object")];
     let told = World::new().execute(steps);
     assert_eq!(told.start("pool/a/slow"), 0);
-    // They wait for its first answer, not for its end.
+    // They wait for the first answer of the server, not for the end of the first step.
     assert_eq!((told.start("pool/a/one"), told.start("pool/a/two")), (1, 1));
 }
 
@@ -283,7 +281,7 @@ fn a_closed_cluster_is_tried_by_one_step() {
     assert!(matches!(told.outcome("pool/a/four"), Outcome::Skipped { because } if because.as_str() == "pool/a/two"));
     assert!(matches!(told.outcome("pool/a/three"), Outcome::Done));
     let started: BTreeSet<&str> = told.starts.iter().map(|(a, _)| a.as_str()).collect();
-    // The one that holds up another.
+    // The step with a dependent.
     assert_eq!(started, ["pool/a/two", "pool/a/three"].into());
 }
 

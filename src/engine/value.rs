@@ -1,11 +1,9 @@
-//! References between resources, and outputs that satisfy them.
+//! References between resources, and the outputs that replace them.
 //!
-//! A desired state is plain JSON. Where it needs a fact of another resource
-//! that AWS decides (an id, an ARN), a string or an object key holds a
-//! *reference*: `\u{E000}address\u{E001}output\u{E002}`, possibly inside a
-//! longer string (a policy's condition key, a line of user data). The three
-//! characters are from Unicode's private use area; the spec refuses them, so
-//! no input can forge a reference.
+//! A desired state is plain JSON. For a value that AWS assigns to another resource (an id, an ARN), a string or an
+//! object key contains a *reference*: `\u{E000}address\u{E001}output\u{E002}`, possibly inside of a longer string (a
+//! policy's condition key, a line of user data). The three characters are from Unicode's private use area. The spec
+//! refuses them, so no input can forge a reference.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,10 +15,10 @@ const OPEN: char = '\u{E000}';
 const MID: char = '\u{E001}';
 const CLOSE: char = '\u{E002}';
 
-/// Facts of a resource that others refer to, such as `id` and `arn`.
+/// Values of a resource that others refer to, such as `id` and `arn`.
 pub type Outputs = BTreeMap<String, String>;
 
-/// True for the characters that delimit references: never allowed in input.
+/// True for the characters that delimit references. Input must not contain them.
 pub fn is_reserved(c: char) -> bool {
     matches!(c, OPEN | MID | CLOSE)
 }
@@ -41,15 +39,14 @@ pub fn references(value: &Value) -> BTreeSet<(Address, String)> {
     found
 }
 
-/// True if `value` still holds a reference.
+/// True if `value` contains a reference.
 pub fn has_references(value: &Value) -> bool {
     let mut any = false;
     walk(value, &mut |text| any |= text.contains(OPEN));
     any
 }
 
-/// Replaces every reference for which `lookup` has a value and leaves the
-/// others as they are.
+/// Replaces every reference for which `lookup` returns a value. Others are unchanged.
 pub fn resolve(value: &Value, lookup: &impl Fn(&Address, &str) -> Option<String>) -> Value {
     match value {
         Value::String(text) => Value::String(resolve_text(text, lookup)),
@@ -63,8 +60,8 @@ pub fn resolve(value: &Value, lookup: &impl Fn(&Address, &str) -> Option<String>
     }
 }
 
-/// `text` for people: what is still a reference reads `(known after apply)`
-/// if it is the whole, or `<address.output>` inside a longer text.
+/// `text` for people: a remaining reference is shown as `(known after apply)` if it is the whole text, and as
+/// `<address.output>` inside of a longer text.
 pub fn display(text: &str) -> String {
     if !text.contains(OPEN) {
         return text.to_owned();
@@ -128,7 +125,7 @@ pub fn walk(value: &Value, visit: &mut impl FnMut(&str)) {
     }
 }
 
-/// `value` for people: references read as [`display`] shows them.
+/// `value` for people, with references as in [`display`].
 pub fn shown(value: &Value) -> Value {
     match value {
         Value::String(text) => Value::String(display(text)),

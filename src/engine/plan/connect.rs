@@ -1,4 +1,4 @@
-//! Which step needs which.
+//! The dependencies between steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::engine::value::references;
 use crate::engine::{diff, graph, lint};
 
 impl Planner<'_> {
-    /// Adds the needs between steps.
+    /// Adds the dependencies between steps.
     pub(super) fn connect(&mut self) {
         let index = Names::new(self);
         let gone_first = self.gone_first(&index);
@@ -21,7 +21,7 @@ impl Planner<'_> {
         needs.extend(self.kinds_go_first(&index));
         needs.extend(self.homes_stand_first());
         needs.extend(self.halves(&gone_first));
-        // Whoever has the former version of what a deleter waits for has moved on, too.
+        // A resource that uses the former version of a deleted one's dependency must have been updated, too.
         let mut followers: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         let mut at = 0;
         while let Some((i, j)) = needs.get(at).copied() {
@@ -40,7 +40,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Makers need what they refer to.
+    /// A creation or change depends on the targets of its references.
     fn makers_need(&self) -> Vec<(usize, usize)> {
         let makers = self.making.iter().map(|(address, i)| (Some(address), *i));
         let narrowing = self.narrowing.iter().map(|i| (self.plan.steps.get(*i).map(|step| &step.address), *i));
@@ -53,7 +53,7 @@ impl Planner<'_> {
         needs
     }
 
-    /// Deleters wait for everything that depends on what they delete.
+    /// A deletion waits for all steps on resources that depend on it.
     fn deleters_wait(&self, index: &Names, gone_first: &BTreeSet<Address>) -> Vec<(usize, usize)> {
         let mut needs = Vec::new();
         let makers: BTreeSet<usize> = self.making.values().copied().collect();
@@ -81,7 +81,7 @@ impl Planner<'_> {
         needs
     }
 
-    /// Kinds that must go first though no reference says so.
+    /// Kinds that must be deleted first although no reference shows it.
     fn kinds_go_first(&self, index: &Names) -> Vec<(usize, usize)> {
         let mut needs = Vec::new();
         let mut of_kind: BTreeMap<&str, Vec<(&usize, &Found)>> = BTreeMap::new();
@@ -92,7 +92,7 @@ impl Planner<'_> {
             let Some(kind) = self.plan.steps.get(*i).and_then(|s| self.kinds.get(s.kind).ok()) else { continue };
             let before = kind.deleted_after().iter().filter_map(|kind| of_kind.get(kind)).flatten();
             for (j, other) in before {
-                // What is only replaced waits for nothing that goes for good.
+                // A replaced resource doesn't wait for the permanent deletion of another one.
                 let only = |i: &usize| self.plan.steps.get(*i).is_some_and(|s| s.replaces);
                 let first = !only(i) || only(j);
                 let together = || match (found.state.get("cluster"), other.state.get("cluster")) {
@@ -107,8 +107,8 @@ impl Planner<'_> {
         needs
     }
 
-    /// A new home before the inside of its cluster, which it may share with the
-    /// old one, and all of it before anything of the old one goes.
+    /// All steps of a new placement come before the objects of its cluster, which may be the former placement's
+    /// cluster, too, and before any deletion of the former placement.
     fn homes_stand_first(&self) -> Vec<(usize, usize)> {
         let mut needs = Vec::new();
         for (address, i) in self.making.iter().filter(|(address, _)| self.switches(address)) {
@@ -130,7 +130,7 @@ impl Planner<'_> {
         needs
     }
 
-    /// The two halves of a replacement.
+    /// The two steps of a replacement.
     fn halves(&self, gone_first: &BTreeSet<Address>) -> Vec<(usize, usize)> {
         let mut needs = Vec::new();
         for i in self.deleting.keys() {
@@ -141,15 +141,15 @@ impl Planner<'_> {
                 continue;
             }
             needs.push((*i, *maker));
-            // Those who use the old one must have moved to the new one.
+            // The users of the old resource must use the new one first.
             let uses = |a: &Address| self.desired.get(a).is_some_and(|r| graph::needs(r).contains(&deleter.address));
             needs.extend(self.making.iter().filter(|(a, _)| uses(a)).map(|(_, user)| (*i, *user)));
         }
         needs
     }
 
-    /// The makers that hold the former version of what `step` changes until
-    /// they are done, such as node groups of a launch template.
+    /// The steps that use the former version of what `step` changes until they are done, such as node groups of a
+    /// launch template.
     fn followers(&self, step: usize) -> Vec<usize> {
         let Some(step) = self.plan.steps.get(step).filter(|s| s.action == Action::Update) else { return Vec::new() };
         let moved = self.kinds.get(step.kind).map(|kind| kind.moves(&step.changes)).unwrap_or_default();
@@ -161,15 +161,14 @@ impl Planner<'_> {
         self.making.iter().filter(|(user, _)| !moved.is_empty() && follows(user)).map(|(_, j)| *j).collect()
     }
 
-    /// False if nobody needs to wait for a step: it changes nothing but tags,
-    /// and a failure there must not keep others from being put right.
+    /// False if no step must wait for this one, because it changes only tags: a failure must not block corrections of
+    /// other resources.
     fn matters(&self, step: usize) -> bool {
         self.plan.steps.get(step).is_none_or(|s| !lint::is_only_tags(s))
     }
 
-    /// What lets nodes reach others is taken from them only when they are gone,
-    /// such as the rule for a zone that is left: what is added comes first, in
-    /// a step of its own. From those who stay, nothing is taken.
+    /// Access is removed from nodes only after they are gone, such as the rule for a zone that is no longer used.
+    /// Additions come first, in a separate step. From resources that stay, no access is removed.
     pub(super) fn take_away_last(&mut self) {
         for (address, i) in self.making.clone() {
             let Some(step) = self.plan.steps.get(i).cloned() else { continue };
@@ -232,10 +231,9 @@ impl Planner<'_> {
         Lint { desired: self.desired, observed: self.observed, kinds: self.kinds }
     }
 
-    /// Which replaced resources must be deleted before their successor is
-    /// made: those whose kind can't have both, those that failed or are being
-    /// deleted, and those that use one of these: the old one couldn't be
-    /// deleted while they hold it.
+    /// Replaced resources that must be deleted before their successor is created: those whose kind can't have both,
+    /// those that failed or are being deleted, and users of such a resource, because their use would block the
+    /// deletion.
     fn gone_first(&self, index: &Names) -> BTreeSet<Address> {
         let replaced: Vec<(usize, &Step, &Found)> = self
             .deleting
@@ -267,8 +265,8 @@ impl Planner<'_> {
         }
     }
 
-    /// True if `other`, deleted by step `j`, belongs to the silo or pool
-    /// `place` or uses something of it, as a tenant's nodes do its subnets.
+    /// True if `other`, which step `j` deletes, belongs to the silo or pool `place`, or uses resources of it, as a
+    /// tenant's nodes use its subnets.
     fn within(&self, place: &Address, j: usize, other: &Found, index: &Names) -> bool {
         let uses = || index.named_in(other, self.rules(j)).into_iter().filter_map(|i| self.plan.steps.get(i));
         other.address.place() == *place || uses().any(|step| step.address.place() == *place)
@@ -283,7 +281,7 @@ impl Planner<'_> {
     }
 }
 
-/// What deletions delete, by the ids, ARNs and names that others know it by.
+/// The deleted resources, by the ids, ARNs and names by which others refer to them.
 struct Names(BTreeMap<String, BTreeSet<usize>>);
 
 impl Names {
@@ -298,7 +296,7 @@ impl Names {
         Self(names)
     }
 
-    /// The deletions of what `found`, of a kind with these rules, depends on.
+    /// The deletions of the resources on which `found` depends. `found` is of a kind with these rules.
     fn named_in(&self, found: &Found, rules: &[(&str, Rule)]) -> BTreeSet<usize> {
         let mut all = BTreeSet::new();
         let mut look = |text: &str| {

@@ -1,4 +1,4 @@
-//! What brings one resource from observed to desired.
+//! The steps that bring one resource from the observed to the desired state.
 
 use std::collections::BTreeSet;
 
@@ -44,8 +44,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// False if it isn't known whether it is there, or if nothing will serve
-    /// it: that is said, and nothing is done about it.
+    /// False if the existence of the resource is unknown, or if its API will not be served. Then the plan names it
+    /// and has no step for it.
     fn is_readable(&mut self, resource: &Resource) -> Result<bool> {
         let address = &resource.address;
         if let Some(unread) = self.observed.unread.iter().find(|u| u.wanted.contains(address)) {
@@ -60,7 +60,7 @@ impl<'a> Planner<'a> {
             let api = format!("{} {}", part("/object/apiVersion"), part("/object/kind"));
             self.upgraded.entry(cluster).or_default().insert(api);
         } else if error.class == Class::Invalid {
-            // Nothing brings it: the template is wrong.
+            // No resource provides the API, so the template is wrong.
             return Err(error.clone());
         } else if self.brings_apis(resource)? {
             self.plan.notes.insert(format!("{address}: {}; it waits for the add-on", error.message));
@@ -78,7 +78,7 @@ impl<'a> Planner<'a> {
         Ok(true)
     }
 
-    /// Plans one that isn't there.
+    /// Plans a resource that doesn't exist.
     fn make(&mut self, resource: &Resource, kind: &dyn Kind, state: Value) {
         let address = &resource.address;
         if let Some(foreign) = self.observed.foreign.get(address) {
@@ -91,7 +91,7 @@ impl<'a> Planner<'a> {
                 &format!("if nobody else has it now, put them back: {tags}"),
                 vec![],
             );
-            // What is in it is as it should be.
+            // The resources in it match the spec.
             self.outputs.insert(address.clone(), Outputs::from([(output, id)]));
         } else if let Some((reason, pending)) = self.lacks(resource) {
             self.hold_up(Blocked { pending, ..blocked(resource, reason, "", vec![]) });
@@ -100,7 +100,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Plans one that can't be used as it is: on its way out, or broken.
+    /// Plans a resource that is failed or being deleted.
     fn recover(&mut self, resource: &Resource, kind: &dyn Kind, found: &Found, state: Value) -> Result<()> {
         let Status::Failed { why, repair } = &found.status else {
             return self.replace(resource, kind, found, state, vec![], "it is being deleted".to_owned());
@@ -126,17 +126,17 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Plans what differs of one that is there.
+    /// Plans the differences of an existing resource.
     fn change(&mut self, resource: &Resource, kind: &dyn Kind, found: &Found, mut state: Value) -> Result<()> {
         let address = &resource.address;
         let mut changes = diff::changes(&state, &found.state, kind.rules());
-        // It may differ only because it belongs to the other one.
+        // The difference may exist only because the resource belongs to the other one.
         let unclear = || graph::needs(resource).into_iter().find(|n| self.observed.is_twice(n));
         if let Some(cause) = (!changes.is_empty()).then(unclear).flatten() {
             self.block(resource, format!("it needs {cause}, which exists more than once"), "", changes);
             return Ok(());
         }
-        // What others hold stays for now; the rest is put right all the same.
+        // A value that resources of others use stays for now. The other differences are corrected.
         let observed = self.observed;
         for stuck in observed.stuck.get(address).into_iter().flatten() {
             let (held, rest): (Vec<_>, Vec<_>) = changes.into_iter().partition(|c| c.path == stuck.field);
@@ -159,7 +159,7 @@ impl<'a> Planner<'a> {
                 let why = format!("{fields} can't be changed in place");
                 return self.replace(resource, kind, found, state, changes, why);
             };
-            // What can be changed in place is: it may be what protects it.
+            // Fields that can be changed in place are changed, because they may protect the resource.
             let (held, _): (Vec<_>, Vec<_>) = changes.into_iter().partition(|c| c.replaces);
             for change in &held {
                 let field = change.path.split(['.', '[']).next().unwrap_or_default();
@@ -187,8 +187,8 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Why one that needs a replacement for `changes` gets none, what helps,
-    /// and whether that is only for now.
+    /// Why a resource that needs a replacement for `changes` isn't replaced, the help, and whether this is temporary.
+    /// `None` if it may be replaced.
     fn not_replaced(
         &self,
         resource: &Resource,
@@ -201,7 +201,7 @@ impl<'a> Planner<'a> {
         if let Some((reason, help)) = self.held(found) {
             return Some((format!("a change of {fields} needs a new one, and {reason}"), help.to_owned(), false));
         }
-        // What is in a cluster that is replaced, which was allowed, goes with it.
+        // An object in a cluster whose replacement is allowed is lost with the cluster.
         let follows = || kind.in_cluster() && changes.iter().filter(|c| c.replaces).all(|c| has_references(&c.after));
         let allowed = self.policy.allow_replace.contains(address);
         if let Some(loss) = kind.loses(found, true).filter(|_| !allowed && !follows()) {
@@ -211,17 +211,15 @@ impl<'a> Planner<'a> {
         self.lacks(resource).map(|(reason, pending)| (reason, String::new(), pending))
     }
 
-    /// Why `found` may be neither replaced nor deleted, if it may not, and what
-    /// helps.
+    /// Why `found` must not be replaced or deleted, with the help. `None` if it may be.
     pub(super) fn held(&self, found: &Found) -> Option<(String, &'a str)> {
         let held: &'a Held = self.held;
         let (user, help) = held.get(&(found.address.clone(), found.generation))?;
         Some((stays(&found.id, user.as_str()), help))
     }
 
-    /// Why `resource` can't be made: something that it needs is blocked and
-    /// isn't there, or isn't usable. What a cluster will never take holds up
-    /// nothing else.
+    /// Why `resource` can't be created: a dependency is blocked and doesn't exist or isn't usable. `None` if it can.
+    /// An object that its cluster will never accept blocks no other resource.
     fn lacks(&self, resource: &Resource) -> Option<(String, bool)> {
         let needs = graph::needs(resource);
         let usable = |address: &Address| {
@@ -236,28 +234,28 @@ impl<'a> Planner<'a> {
         Some((format!("it needs {}, which is blocked", cause.address), cause.pending))
     }
 
-    /// What `state` refers to and no step makes.
+    /// The targets of references in `state` for which there is no step.
     fn unmade(&self, state: &Value) -> Option<Address> {
         references(state).into_iter().map(|(address, _)| address).find(|address| !self.making.contains_key(address))
     }
 
-    /// For what AWS keeps while something is in it, and isn't found: what is in
-    /// it, and the output by which that names it.
+    /// For a kind that AWS keeps while it contains resources, and that wasn't found: a resource in it, and the output
+    /// by which that resource names it.
     fn used_by(&self, resource: &Resource, kind: &dyn Kind) -> Option<(Address, String, String)> {
         let field = kind.holds_by()?;
         let own = |value: &Value| references(value).into_iter().find(|(to, _)| *to == resource.address);
         let place = resource.address.place();
-        // A tenant's own may be on its way from another pool.
+        // A tenant's own resource may be moving from another pool.
         self.desired.within(&place).find_map(|user| {
             let (_, output) = own(user.state.get(field)?)?;
             let id = self.observed.current(&user.address)?.state.get(field)?.as_str()?;
-            // It carries our tags, as another's.
+            // The resource has our tags for another address.
             let known = self.observed.found.values().flatten().any(|found| found.id == id);
             (!known).then(|| (user.address.clone(), output, id.to_owned()))
         })
     }
 
-    /// Says what a teardown doesn't take because it isn't known to be ours.
+    /// Names the resources that a destroy doesn't delete, because their ownership is unknown.
     pub(super) fn note_what_stays(&mut self) -> Result<()> {
         let desired = self.desired;
         for resource in desired.iter() {
@@ -305,9 +303,8 @@ impl<'a> Planner<'a> {
         reason: Option<String>,
     ) {
         let new = New { address: resource.address.clone(), generation, state: state.clone(), token: String::new() };
-        // What isn't predicted is known after apply: the old outputs of a
-        // replaced resource must not be taken for the new one's. Where the old
-        // one goes first, even the same name means another.
+        // An output that isn't predicted is known after apply. The old outputs of a replaced resource must not be
+        // used for the new one. If the old one is deleted first, even an equal name is another resource.
         let beside = !replaces || kind.create_before_destroy();
         let outputs = if beside { kind.predict(&new, &self.desired.scope) } else { Outputs::new() };
         self.outputs.insert(resource.address.clone(), outputs);
@@ -329,8 +326,7 @@ impl<'a> Planner<'a> {
         let generation = found.generation;
         self.disturb(kind, found, &changes);
         self.push(resource, kind, Action::Update, generation, state, reason, Some(found.clone()), changes);
-        // An update may change outputs, such as a launch template's version:
-        // the kind predicts those that stay.
+        // An update may change outputs, such as a launch template's version. The kind predicts the outputs that stay.
         let moving = kind.moves(&self.plan.steps.last().map(|s| s.changes.clone()).unwrap_or_default());
         if let Some(outputs) = self.outputs.get_mut(&resource.address) {
             outputs.retain(|name, _| !moving.contains(&name.as_str()));
@@ -347,7 +343,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// True if a step ahead of `resource` may bring APIs to its cluster.
+    /// True if an earlier step may add APIs to the cluster of `resource`.
     fn brings_apis(&self, resource: &Resource) -> Result<bool> {
         let ahead = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
         for step in ahead.filter_map(|i| self.plan.steps.get(*i)) {
@@ -358,8 +354,7 @@ impl<'a> Planner<'a> {
         Ok(false)
     }
 
-    /// The cluster of `resource`, if a step ahead brings it to another version:
-    /// what that serves, nobody can tell before.
+    /// The cluster of `resource`, if an earlier step changes its version: the APIs of the new version are unknown.
     fn upgrade_ahead(&self, resource: &Resource) -> Option<Address> {
         let ahead = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
         let mut ahead = ahead.filter_map(|i| self.plan.steps.get(*i));
@@ -370,8 +365,8 @@ impl<'a> Planner<'a> {
         upgraded.map(|s| s.address.clone())
     }
 
-    /// Shows what the spec asks and can't be. What needs these addresses goes
-    /// on: they stay as they are.
+    /// Shows impossible wishes of the spec. Steps that depend on these addresses continue, because the resources stay
+    /// unchanged.
     pub(super) fn refuse(&mut self, selected: &BTreeSet<Address>) {
         if self.policy.destroy {
             return;

@@ -1,7 +1,7 @@
-//! The planner: what must be done so that observed becomes desired.
+//! The planner: computes the steps from the observed to the desired state.
 //!
-//! Pure and deterministic: no I/O, no clock; the same input gives the same
-//! bytes. It decides everything; the executor only carries out.
+//! It is pure and deterministic: no I/O, no clock, and the same input gives the same bytes. The planner takes all
+//! decisions. The executor only carries them out.
 
 mod connect;
 mod converge;
@@ -27,50 +27,48 @@ use crate::engine::lint::{Lint, Taken};
 use crate::engine::observe::Observed;
 use crate::engine::value::{Outputs, has_references, references};
 
-/// What the user allows and selects.
+/// The user's selection and permissions.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Policy {
-    /// `--tenant`: only these tenants' resources. Empty is everything.
+    /// `--tenant`: select only these tenants' resources. Empty selects everything.
     pub tenants: BTreeSet<String>,
-    /// `--with-deps`: and what they need.
+    /// `--with-deps`: also select their dependencies.
     pub with_deps: bool,
-    /// Take everything down.
+    /// Delete everything.
     pub destroy: bool,
-    /// `--allow-replace`: foundations that may be replaced.
+    /// `--allow-replace`: resources with work or data that may be replaced.
     pub allow_replace: BTreeSet<Address>,
-    /// `--allow-destroy`: places and resources that hold a tenant's work or
-    /// data and may go.
+    /// `--allow-destroy`: places and resources with a tenant's work or data that may be deleted.
     pub allow_destroy: BTreeSet<Address>,
     /// `--delete-logs`.
     pub delete_logs: bool,
-    /// `--aws-only`: what lives in clusters isn't looked at, and what must
-    /// come after it isn't touched.
+    /// `--aws-only`: objects in clusters aren't read, and steps that must come after them are left out.
     pub aws_only: bool,
 }
 
-/// One thing to do. A replacement is two steps with the same address.
+/// One step. A replacement is two steps with the same address.
 #[derive(Clone, Debug, Serialize)]
 pub struct Step {
     pub address: Address,
     pub kind: &'static str,
     pub action: Action,
-    /// Part of a replacement: not counted by itself.
+    /// Part of a replacement, which is counted once.
     pub replaces: bool,
     pub generation: u32,
-    /// Why, where the changes don't say it.
+    /// The reason, if the changes don't show it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// A few words about the resource.
+    /// A short text about the resource.
     pub summary: String,
     pub controls: Vec<&'static str>,
     pub changes: Vec<Change>,
-    /// What it will be; references stand for what is known after apply.
+    /// The state after the step. It has references for values that are known after apply.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<Value>,
-    /// What it is.
+    /// The observed resource.
     #[serde(skip)]
     pub found: Option<Found>,
-    /// Indices of the steps that must be done before.
+    /// Indices of the steps that must be done first.
     pub needs: BTreeSet<usize>,
 }
 
@@ -79,12 +77,12 @@ pub struct Step {
 pub enum Action {
     Create,
     Update,
-    /// It is there and right, but not ready yet: wait for it.
+    /// The resource exists and is right, but isn't ready yet. Wait for it.
     Wait,
     Delete,
 }
 
-/// Something that should change and can't, or may not without being told.
+/// A change that is needed but impossible or not allowed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Blocked {
     pub address: Address,
@@ -92,22 +90,20 @@ pub struct Blocked {
     pub reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
-    /// True: it waits for something outside (an unreachable API server) or for
-    /// another run, and isn't wrong.
+    /// True if nothing is wrong: the change waits for something outside (an unreachable API server) or for a later
+    /// run.
     pub pending: bool,
-    /// The cluster that couldn't be read, if that is why: one of
-    /// [`Plan::blocked_clusters`].
+    /// The cluster that couldn't be read, if that is the cause: one of [`Plan::blocked_clusters`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// True: its cluster doesn't serve the API that it requires, so its
-    /// controls are unmet.
+    /// True if the cluster doesn't serve the API that the object requires, so its controls are unmet.
     pub unmet: bool,
-    /// IDs of the controls that it carries.
+    /// IDs of the controls that the resource implements.
     pub controls: Vec<&'static str>,
     pub changes: Vec<Change>,
 }
 
-/// A cluster whose inside couldn't be read, so nothing is planned there.
+/// A cluster whose objects couldn't be read. The plan has no steps for it.
 #[derive(Clone, Debug, Serialize)]
 pub struct BlockedCluster {
     /// The EKS cluster's name.
@@ -115,11 +111,11 @@ pub struct BlockedCluster {
     pub reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
-    /// How many objects are wanted in it.
+    /// The number of wanted objects in it.
     pub objects: usize,
 }
 
-/// Something that left the spec and stays.
+/// A resource that left the spec and is kept.
 #[derive(Clone, Debug, Serialize)]
 pub struct Kept {
     pub address: Address,
@@ -128,15 +124,15 @@ pub struct Kept {
     pub reason: String,
 }
 
-/// Something that holds a tenant's work or data and goes: to be confirmed.
+/// A deletion that loses a tenant's work or data. It must be confirmed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Loss {
-    /// A place (`tenant/12345/silo`, `pool/shared-1`) that goes as a whole, or
-    /// a resource of one that stays.
+    /// A place (`tenant/12345/silo`, `pool/shared-1`) that is deleted completely, or a resource of a place that
+    /// stays.
     pub address: Address,
-    /// What is lost with it, in words.
+    /// What is lost, in words.
     pub lost: Vec<String>,
-    /// What of it stays.
+    /// The resources of it that are kept.
     pub kept: Vec<Address>,
 }
 
@@ -149,7 +145,7 @@ pub struct Summary {
     pub destroy: usize,
 }
 
-/// What will be done, in an order that respects every need.
+/// The steps, each after its dependencies.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Plan {
     pub steps: Vec<Step>,
@@ -157,25 +153,23 @@ pub struct Plan {
     pub blocked_clusters: Vec<BlockedCluster>,
     pub kept: Vec<Kept>,
     pub notes: BTreeSet<String>,
-    /// What would be lost, by address: to be confirmed.
+    /// The losses by address, which must be confirmed.
     pub confirm: Vec<Loss>,
-    /// Resources within the selection that are as they should be.
+    /// The number of selected resources that match the spec.
     pub unchanged: usize,
-    /// Outputs of what exists: the executor starts from them.
+    /// Outputs of existing resources, with which the executor starts.
     #[serde(skip)]
     pub outputs: BTreeMap<Address, Outputs>,
-    /// Where all of its resources are.
+    /// The scope of all resources.
     #[serde(skip)]
     pub scope: Scope,
-    /// Of what differs by somebody's hand, what isn't a change: set by
-    /// [`super::drift::of`] alone.
+    /// Drift that isn't a step. Only [`super::drift::of`] sets it.
     #[serde(skip)]
     pub drift: Option<Drift>,
 }
 
 impl Step {
-    /// True if this step only makes `deletion`, which needs it, possible:
-    /// it changes the very resource that goes.
+    /// True if this step only prepares `deletion`, which depends on it: it changes the resource that is deleted.
     pub(super) fn prepares(&self, deletion: &Step) -> bool {
         self.action == Action::Update
             && deletion.action == Action::Delete
@@ -185,7 +179,7 @@ impl Step {
 }
 
 impl Plan {
-    /// True if there is nothing to do and nothing in the way.
+    /// True if there are no steps and nothing is blocked.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty() && self.blocked.is_empty() && self.blocked_clusters.is_empty()
     }
@@ -200,7 +194,7 @@ impl Plan {
                 (Action::Create, true) => summary.replace += 1,
                 (Action::Create, false) => summary.add += 1,
                 (Action::Update | Action::Wait, _) => {
-                    // What precedes a deletion counts as part of it.
+                    // An update that prepares a deletion counts as part of it.
                     if !deleted.contains(&step.address) && changed.insert(&step.address) {
                         summary.change += 1;
                     }
@@ -233,11 +227,10 @@ pub fn plan(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &P
     }
 }
 
-/// What may be neither replaced nor deleted, by address and generation: who
-/// uses it and stays, and what would help.
+/// Resources that must not be replaced or deleted, by address and generation: the user that stays, and the help.
 type Held = BTreeMap<(Address, u32), (Address, String)>;
 
-/// One plan that leaves alone what is `held`.
+/// One attempt at a plan, which doesn't touch the resources in `held`.
 fn draft(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Policy, held: &Held) -> Result<Plan> {
     let mut planner = Planner {
         desired,
@@ -273,22 +266,22 @@ struct Planner<'a> {
     kinds: &'a Registry,
     policy: &'a Policy,
     held: &'a Held,
-    /// Known outputs, as they will be: of what stays, and predicted ones.
+    /// Known outputs as they will be: those of resources that stay, and predicted ones.
     outputs: BTreeMap<Address, Outputs>,
     plan: Plan,
     /// The indices of each address in `plan.blocked`.
     blocked: BTreeMap<Address, Vec<usize>>,
-    /// The step that makes an address what it should be.
+    /// The step that creates or changes an address.
     making: BTreeMap<Address, usize>,
     /// Steps that delete, with what they delete.
     deleting: BTreeMap<usize, Found>,
-    /// Updates that only take away: nobody waits for them.
+    /// Updates that only remove access. No step waits for them.
     narrowing: BTreeSet<usize>,
-    /// Changes that do more than change what they are for, by what that is.
+    /// Side effects of changes, each with the affected addresses.
     disturbed: BTreeMap<String, Vec<String>>,
-    /// Places that leave the spec while tenants move out of them.
+    /// Places that leave the spec because tenants move.
     moves: BTreeMap<Address, Move>,
-    /// APIs that only come with a cluster's next version, by the cluster.
+    /// APIs that only a cluster's next version serves, by cluster.
     upgraded: BTreeMap<Address, BTreeSet<String>>,
 }
 impl<'a> Planner<'a> {
@@ -337,15 +330,14 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// True if the address may be touched at all.
+    /// True if the selection includes the address.
     fn selects(&self, address: &Address) -> bool {
         self.policy.tenants.is_empty()
             || matches!(address.owner(), Owner::Tenant(id) if self.policy.tenants.contains(&id))
     }
 
-    /// Desired addresses to converge: the selected tenants' own, and with
-    /// `--with-deps` what they need. Without it, a need that doesn't exist is
-    /// an error that names it.
+    /// The desired addresses to plan: those of the selected tenants, and with `--with-deps` their dependencies.
+    /// Without it, a missing dependency is an error that names it.
     fn selection(&self) -> Result<BTreeSet<Address>> {
         let own: BTreeSet<Address> =
             self.desired.iter().map(|r| r.address.clone()).filter(|a| self.selects(a)).collect();
@@ -380,7 +372,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What lives in clusters, and what comes after it.
+    /// Objects in clusters, and resources that come after them.
     fn in_clusters(&self, order: &[Address]) -> Result<BTreeSet<Address>> {
         let mut inside: BTreeSet<Address> = BTreeSet::new();
         for resource in order.iter().filter_map(|a| self.desired.get(a)) {
@@ -434,24 +426,24 @@ impl<'a> Planner<'a> {
         self.blocked.get(address).into_iter().flatten().filter_map(|i| self.plan.blocked.get(*i))
     }
 
-    /// True if step `i` is about what hosts objects: a cluster.
+    /// True if step `i` is for a kind that hosts objects: a cluster.
     fn is_host(&self, i: usize) -> bool {
         let step = self.plan.steps.get(i);
         step.and_then(|s| self.kinds.get(s.kind).ok()).is_some_and(|kind| kind.serves_by().is_some())
     }
 }
 
-/// What a kept home or pool is called instead of a kind.
+/// The kind of a kept placement or pool in a plan.
 pub const HOME: &str = "home";
 
-/// Nothing tells which of these is ours: tags can be copied.
+/// Tags can be copied, so they don't tell which of these is ours.
 fn twice(all: &[Found]) -> String {
     format!("it exists more than once: {}", all.iter().map(|f| f.id.as_str()).collect::<Vec<_>>().join(", "))
 }
 
 const TWICE: &str = "see which one is in use, then delete the other by hand, or remove its ringfence.dev tags";
 
-/// Why `what` is left as it is.
+/// Why `what` isn't changed.
 fn stays(what: &str, user: &str) -> String {
     format!("{what} is used by {user}, which stays as it is")
 }
@@ -482,14 +474,14 @@ fn blocked_at(address: &Address, kind: &str, reason: String, help: &str) -> Bloc
     }
 }
 
-/// The token for creating `state` at `address`: the same whenever this very
-/// creation is tried again, another one when anything in it changed.
+/// The token for creating `state` at `address`. It is the same for each attempt at this creation, and another one if
+/// the state changes.
 pub fn token(tenancy: &str, address: &Address, generation: u32, state: &Value) -> String {
     digest(&[tenancy, address.as_str(), &generation.to_string(), &state.to_string()])
 }
 
-/// The token for trying again what `token` was for, where that gives back only
-/// what is `dead`: somebody deleted it since.
+/// The next token after `token`, for the case that `token` returns the resource `dead`, which someone has deleted
+/// since.
 pub fn next_token(token: &str, dead: &str) -> String {
     digest(&[token, dead])
 }
@@ -503,7 +495,7 @@ fn digest(parts: &[&str]) -> String {
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// The verb that a step's pace is asked for.
+/// The verb for which the step's pace is looked up.
 pub fn verb(action: Action) -> Verb {
     match action {
         Action::Create | Action::Wait => Verb::Create,
@@ -512,12 +504,12 @@ pub fn verb(action: Action) -> Verb {
     }
 }
 
-/// True if `state` can be sent: nothing in it is still to be known.
+/// True if `state` can be sent, because it has no references.
 pub fn is_known(state: &Value) -> bool {
     !has_references(state)
 }
 
-/// The addresses that `state` refers to.
+/// The addresses to which `state` refers.
 pub fn refers_to(state: &Value) -> BTreeSet<Address> {
     references(state).into_iter().map(|(a, _)| a).collect()
 }

@@ -1,4 +1,4 @@
-//! Tenants that move: the new home stands before the old one goes, and what is lost is named.
+//! Moves of tenants: the new placement is complete before the former one is deleted, and the plan names what is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,20 +10,20 @@ use crate::engine::error::Result;
 use crate::engine::kind::{Found, Status};
 use crate::engine::value::walk;
 
-/// What is left behind by tenants that have another home now.
+/// The former placement or pool of tenants that have another placement now.
 pub(super) struct Move {
     pub(super) tenants: BTreeSet<String>,
-    /// Their new homes, and the pools that those stand in.
+    /// The new placements, and their pools.
     pub(super) to: BTreeSet<Address>,
-    /// Why the old place stays, if it does.
+    /// Why the former place is kept, if it is.
     stays: Option<String>,
 }
 
 impl Planner<'_> {
-    /// The places that tenants of the spec move out of, of what has left it.
+    /// The places, among those that have left the spec, that tenants move out of.
     pub(super) fn moves(&self, gone: &[Address]) -> BTreeMap<Address, Move> {
         let lives = |place: &Address| self.desired.within(place).next().is_some();
-        // Logs that were kept, and their key, are no home any more.
+        // Logs that were kept, and their key, are no longer a placement.
         let kind = |a: &&Address| self.observed.kinds.get(*a).and_then(|k| self.kinds.get(k).ok());
         let left = |a: &&Address| kind(a).is_some_and(|k| !k.keeps_data() && !k.unlocks_data());
         let places: BTreeSet<Address> = gone.iter().filter(left).map(Address::place).filter(|p| !lives(p)).collect();
@@ -49,9 +49,9 @@ impl Planner<'_> {
         moves
     }
 
-    /// True for what is in the cluster of a tenant's new home. It comes last:
-    /// where both homes are in one cluster they share it, and until the rest
-    /// of the new home stands, the old one needs it as it is.
+    /// True for objects in the cluster of a tenant's new placement. They come last: if both placements are in one
+    /// cluster, they share the objects, and the former placement needs them unchanged until the rest of the new one
+    /// is complete.
     pub(super) fn switches(&self, address: &Address) -> bool {
         let inside = || {
             let kind = self.desired.get(address).and_then(|r| self.kinds.get(r.kind).ok());
@@ -60,7 +60,7 @@ impl Planner<'_> {
         address.pool().is_some() && self.moves.values().any(|m| m.to.contains(&address.place())) && inside()
     }
 
-    /// What of a tenant's new home is blocked, though not in the cluster.
+    /// The first blocked resource of a tenant's new placement outside of the cluster.
     pub(super) fn holds_up_switch(&self, address: &Address) -> Option<&Blocked> {
         if !self.switches(address) {
             return None;
@@ -69,11 +69,10 @@ impl Planner<'_> {
         self.plan.blocked.iter().find(|b| b.address.is_within(&place) && !self.switches(&b.address))
     }
 
-    /// An old home goes only when the new one is whole by then, and when that
-    /// was asked for by its address.
+    /// A former placement is deleted only if the new one is complete by then, and if its address was given.
     pub(super) fn decide_moves(&mut self) {
         let mut moves = std::mem::take(&mut self.moves);
-        // Homes before the pools that they are in: `pool/…` sorts first.
+        // Placements come before their pools, although `pool/…` sorts first.
         let mut staying: BTreeSet<Address> = BTreeSet::new();
         for (place, one) in moves.iter_mut().rev() {
             let who = match one.tenants.len() {
@@ -85,7 +84,7 @@ impl Planner<'_> {
             let new = homes.join(", ");
             let allowed = self.policy.allow_destroy.contains(place);
             let within = |a: &Address| one.to.iter().any(|to| a.is_within(to));
-            // What a pool's cluster will never take is no part of a home.
+            // An object that a pool's cluster will never accept isn't part of a placement.
             let never = |b: &Blocked| b.unmet && !matches!(b.address.owner(), Owner::Tenant(_));
             let blocked = self.plan.blocked.iter().find(|b| within(&b.address) && !never(b));
             let left = staying.iter().find(|home| home.pool().as_ref() == Some(place));
@@ -123,12 +122,12 @@ impl Planner<'_> {
         self.moves = moves;
     }
 
-    /// True for what is in a home or pool that stays because of a move.
+    /// True for resources of a placement or pool that is kept because of a move.
     pub(super) fn is_kept_home(&self, address: &Address) -> bool {
         self.moves.get(&address.place()).is_some_and(|m| m.stays.is_some())
     }
 
-    /// Ids, names and ARNs that stand in the states of what is in `places`.
+    /// Ids, names and ARNs in the states of the resources in `places`.
     pub(super) fn named_by(&self, within: impl Fn(&Address) -> bool) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         for found in self.observed.found.iter().filter(|(a, _)| within(a)).flat_map(|(_, all)| all) {
@@ -139,8 +138,8 @@ impl Planner<'_> {
         names
     }
 
-    /// True if `found`, which step `i` deletes, is known by one of `names`: by
-    /// an output, or as an object of a cluster that is among them too.
+    /// True if one of `names` refers to `found`, which step `i` deletes: by an output, or because it is an object in
+    /// one of these clusters.
     pub(super) fn is_named(&self, i: usize, found: &Found, names: &BTreeSet<String>) -> bool {
         let Some(kind) = self.plan.steps.get(i).and_then(|s| self.kinds.get(s.kind).ok()) else { return false };
         let text = |pointer: &str| found.state.pointer(pointer).and_then(Value::as_str);
@@ -149,19 +148,18 @@ impl Planner<'_> {
             || object.zip(text("/cluster")).is_some_and(|(o, c)| names.contains(o) && names.contains(c))
     }
 
-    /// What a kept home names stays with it, such as its pool's identity
-    /// provider and its pods' priority class.
+    /// Resources that a kept placement refers to are kept, too, such as its pool's identity provider and the priority
+    /// class of its pods.
     pub(super) fn keep_what_kept_homes_use(&mut self) {
         let names = self.named_by(|a| self.is_kept_home(a));
-        // A replacement has two halves: one alone isn't kept.
+        // A replacement has two steps, and keeping only one makes no sense.
         let whole = |i: usize| self.plan.steps.get(i).is_some_and(|s| !s.replaces);
         let kept = self.deleting.iter().filter(|(i, found)| whole(**i) && self.is_named(**i, found, &names));
         let kept: Vec<usize> = kept.map(|(i, _)| *i).collect();
         self.keep(kept, "an old home that stays uses it");
     }
 
-    /// Says what is lost, of all that is deleted. What is in a cluster that
-    /// goes with the same place goes without saying.
+    /// Names what is lost by the deletions. The loss of a place includes the objects in its cluster.
     pub(super) fn name_losses(&mut self, dying: &BTreeSet<String>) -> Result<()> {
         let lives = |place: &Address| !self.policy.destroy && self.desired.within(place).next().is_some();
         let homes_of_dying: BTreeSet<Address> =
@@ -171,7 +169,7 @@ impl Planner<'_> {
         for (i, found) in &self.deleting {
             let Some(step) = self.plan.steps.get(*i) else { continue };
             let kind = self.kinds.get(step.kind)?;
-            // What failed or is being deleted already holds nothing any more.
+            // A failed resource, or one that is being deleted, holds no more work or data.
             let replaced = step.replaces;
             if replaced && !matches!(found.status, Status::Ready | Status::Pending(_)) {
                 continue;

@@ -1,16 +1,16 @@
-//! The order of steps, by what each needs.
+//! The order of steps by their dependencies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Plan, Step};
 use crate::engine::error::{Class, Error, Result};
 
-/// Puts steps into an order in which each comes after its needs, otherwise
-/// creations before deletions by address; leaves out dropped ones.
+/// Sorts the steps so that each comes after its dependencies. Otherwise creations come before deletions, by address.
+/// Dropped steps are left out.
 pub(super) fn order(plan: Plan) -> Result<Plan> {
     let keep = |s: &Step| s.action == Action::Create || s.found.is_some();
     let dropped: BTreeSet<usize> = plan.steps.iter().enumerate().filter(|(_, s)| !keep(s)).map(|(i, _)| i).collect();
-    // What was only to prepare a dropped deletion goes too.
+    // A step that only prepared a dropped deletion is dropped, too.
     let dropped_steps = dropped.iter().filter_map(|i| plan.steps.get(*i));
     let prepared = dropped_steps.flat_map(|step| step.needs.iter().map(move |need| (step, *need)));
     let prepared = prepared.filter(|(step, need)| plan.steps.get(*need).is_some_and(|s| s.prepares(step)));
@@ -26,7 +26,7 @@ pub(super) fn order(plan: Plan) -> Result<Plan> {
             users.entry(need).or_default().push(i);
         }
     }
-    // Steps are moved from here one by one, because a copy of all takes much memory.
+    // Steps are moved one by one, because a copy of all of them would need much memory.
     let mut rest: Vec<Option<Step>> = plan.steps.into_iter().map(Some).collect();
     let rank = |rest: &[Option<Step>], i: usize| {
         let step = rest.get(i)?.as_ref()?;
@@ -56,7 +56,7 @@ pub(super) fn order(plan: Plan) -> Result<Plan> {
     Ok(Plan { steps, ..plan })
 }
 
-/// One circle of needs, for the report of the bug that it is.
+/// One cycle of dependencies, to report the bug.
 fn circle(rest: &[Option<Step>], left: &BTreeSet<usize>) -> String {
     let step = |i: usize| rest.get(i).and_then(Option::as_ref).filter(|_| left.contains(&i));
     let waits = |i: &usize| step(*i).is_some();

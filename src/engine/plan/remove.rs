@@ -1,4 +1,4 @@
-//! What left the spec goes, unless somebody needs it or it holds data.
+//! Deletes resources that have left the spec, except if they are needed or hold data.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::engine::kind::Found;
 use crate::engine::value::walk;
 
 impl Planner<'_> {
-    /// Takes these deletions out of the plan, and says why what they delete stays.
+    /// Drops these deletions from the plan, and says why the resources are kept.
     pub(super) fn keep(&mut self, deletions: Vec<usize>, reason: &str) {
         for i in deletions {
             if let (Some(step), Some(found)) = (self.plan.steps.get(i), self.deleting.get(&i)) {
@@ -27,13 +27,12 @@ impl Planner<'_> {
         }
     }
 
-    /// Names the clusters that couldn't be read and that the selection is
-    /// about, but for those that go.
+    /// Names the unread clusters that concern the selection, except clusters that are deleted.
     pub(super) fn block_clusters(&mut self) {
         let dying = self.dying_clusters();
         for unread in &self.observed.unread {
             let blocks = self.plan.blocked.iter().any(|b| b.cluster.as_ref() == Some(&unread.cluster));
-            // Where a tenant was that is no longer in the spec, nobody knows.
+            // The spec no longer shows where a removed tenant was.
             let gone = |id: &String| !self.desired.iter().any(|r| r.address.owner() == Owner::Tenant(id.clone()));
             let concerned = || unread.wanted.iter().any(|a| self.selects(a)) || self.policy.tenants.iter().any(gone);
             if blocks || (!dying.contains(&unread.cluster) && concerned()) {
@@ -55,7 +54,7 @@ impl Planner<'_> {
             .collect()
     }
 
-    /// Plans the deletion of everything at `address`.
+    /// Plans the deletion of all resources at `address`.
     pub(super) fn remove(&mut self, address: &Address) -> Result<()> {
         let Some(kind_name) = self.observed.kinds.get(address).copied() else { return Ok(()) };
         let kind = self.kinds.get(kind_name)?.clone();
@@ -72,7 +71,7 @@ impl Planner<'_> {
                 self.hold_up(blocked_at(address, kind_name, reason, help));
                 continue;
             }
-            // Whoever is left in a silo or pool needs all of it.
+            // A remaining tenant of a silo or pool needs all of it.
             if self.stays_whole(address) {
                 continue;
             }
@@ -90,7 +89,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// True if the cluster or VPC that left the spec with `address` must stay.
+    /// True if the cluster or VPC at `address`, which has left the spec, must be kept.
     fn stays_whole(&self, address: &Address) -> bool {
         let place = address.place();
         let foundation = |held: &Address| {
@@ -148,8 +147,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// A key that kept logs are encrypted with must stay, or the logs would be
-    /// kept unreadable.
+    /// A key that encrypts kept logs is kept, because the logs would be unreadable without it.
     pub(super) fn keep_keys_of_kept(&mut self) -> Result<()> {
         let mut used = BTreeSet::new();
         for kept in &self.plan.kept {
@@ -168,7 +166,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Objects in a cluster that is deleted go with it.
+    /// Objects in a deleted cluster are deleted with it.
     pub(super) fn drop_what_dies_with_its_cluster(&mut self) {
         let clusters = self.dying_clusters();
         let gone: Vec<usize> = self
@@ -189,7 +187,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Takes out a step on what exists; `order` leaves it out.
+    /// Drops a step on an existing resource. `order` leaves it out.
     pub(super) fn drop_step(&mut self, index: usize) {
         self.deleting.remove(&index);
         if let Some(step) = self.plan.steps.get_mut(index) {
