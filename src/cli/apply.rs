@@ -12,14 +12,14 @@ use crate::ui::{Ending, Format, Ui};
 
 #[derive(Debug, Args)]
 pub struct Apply {
-    /// A plan saved by `plan --out`: done exactly as shown, or refused.
+    /// A plan saved by `plan --out`. Apply carries out exactly this plan, or refuses it and changes nothing.
     #[arg(value_name = "PLANFILE", conflicts_with_all = ["tenant", "with_deps", "allow_replace", "delete_logs", "upgrade"])]
     plan: Option<PathBuf>,
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
     running: Running,
-    /// Take newer versions of add-ons and newer images of nodes.
+    /// Update add-ons to newer versions and nodes to newer images.
     #[arg(long)]
     upgrade: bool,
 }
@@ -65,7 +65,7 @@ impl Running {
     }
 }
 
-/// Shows the plan, asks, carries it out, reads again what was written, and reports.
+/// Shows the plan, asks for confirmation, executes the plan, verifies what was written, and reports.
 pub async fn carry_out(session: &Session, request: &Request, manner: &Manner, ui: &Ui) -> Result<u8, Failure> {
     if ui.format() == Format::Html {
         return Err(Error::usage("HTML shows one thing: a plan, not a run; nothing was changed")

@@ -18,7 +18,8 @@ impl Destroy {
         let session = host::open(global, ui).await?;
         let policy = self.selection.policy(true);
         let manner = self.running.manner("destroy");
-        // To take everything down is to say what is lost. A tenant's id alone is soon mistyped.
+        // `destroy` of the whole tenancy names the loss by itself. With --tenant, each loss is confirmed by its
+        // address, because a tenant's id is easily mistyped.
         let manner = Manner { losses_approved: manner.approved && policy.tenants.is_empty(), ..manner };
         let allow_destroy = policy.allow_destroy.clone();
         let request = Request { policy, upgrade: false, saved: None, allow_destroy };

@@ -1,5 +1,4 @@
-//! What would keep an apply from going well, found out before it: nothing is
-//! changed.
+//! Looks for problems that would make an apply fail. Changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,16 +21,15 @@ use crate::template::Templates;
 use crate::ui::{Check, Format, Ui, Verdict};
 use crate::version;
 
-/// Further off than this, AWS refuses requests.
+/// AWS refuses requests whose signature differs from its clock by five minutes or more.
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
-/// How long before a version leaves support somebody should know.
+/// Warn this many days before a Kubernetes version leaves support.
 const SOON: i64 = 60;
 
 pub async fn run(global: &Global, ui: &Ui) -> std::result::Result<u8, Failure> {
     if ui.format() == Format::Html {
         return Err(Error::input("`doctor` has no HTML page").help("use --format human, json or markdown").into());
     }
-    // A wrong spec is shown as `validate` shows it.
     let spec = host::load(global, ui)?;
     let mut found = Doctor { global, checks: Vec::new() };
     let next = found.examine(ui, &spec).await?;
@@ -54,7 +52,7 @@ impl Doctor<'_> {
         self.checks.push(Check { name, verdict, text: text.into(), help: None });
     }
 
-    /// A check that failed; what can't be reached is not known to be wrong.
+    /// A check that failed. A service that can't be reached gives "unknown", because nothing is known to be wrong.
     fn fail(&mut self, name: &'static str, error: &Error) {
         let verdict = match error.class {
             Class::Unreachable | Class::Throttled | Class::Timeout => Verdict::Unknown,
@@ -67,7 +65,7 @@ impl Doctor<'_> {
         self.checks.iter().any(|check| check.name == name && check.verdict >= Verdict::Unknown)
     }
 
-    /// Looks at everything that can be looked at, and gives the next command.
+    /// Runs all checks. Returns the next command.
     async fn examine(&mut self, ui: &Ui, spec: &Spec) -> std::result::Result<String, Failure> {
         self.add("spec", Verdict::Good, format!("{} is valid", spec.source.display()));
         if self.global.sandbox.is_none() {
@@ -107,7 +105,8 @@ impl Doctor<'_> {
         }
     }
 
-    /// Everything that the account, its permissions and its clusters say.
+    /// Checks permissions, endpoints, versions, resources, quotas and offers of the account. Returns the next
+    /// command.
     async fn account(&mut self, ui: &Ui, session: &Session) -> String {
         session.reading(ui);
         let policy = Policy::default();
@@ -188,7 +187,7 @@ impl Doctor<'_> {
         }
     }
 
-    /// The spec's versions among those that EKS offers.
+    /// Compares the spec's Kubernetes versions with those that EKS offers.
     fn kubernetes(&mut self, session: &Session, offered: &[ClusterVersion]) {
         let today = Clock::today();
         let soon = today.checked_add(SOON.days()).unwrap_or(today);
@@ -221,8 +220,8 @@ impl Doctor<'_> {
         }
     }
 
-    /// What exists: service-linked roles, add-ons below their floors, clusters
-    /// that can't be reached.
+    /// Checks service-linked roles, add-ons and images that are older than the oldest safe version, and clusters that
+    /// can't be reached.
     fn estate(&mut self, look: &Look, plan: &Plan) {
         let missing: Vec<&str> = look
             .desired
@@ -292,7 +291,7 @@ fn side(ahead: i64) -> &'static str {
     if ahead > 0 { "behind" } else { "ahead of" }
 }
 
-/// One read of each service that planning doesn't ask.
+/// One read of each service that planning doesn't call.
 async fn services(session: &Session) -> Vec<(&'static str, Option<Error>)> {
     let (ssm, quotas) = tokio::join!(async { session.lock().list().await.err() }, async {
         quotas::quotas(&session.aws, "vpc", &BTreeSet::new()).await.err()
@@ -300,9 +299,8 @@ async fn services(session: &Session) -> Vec<(&'static str, Option<Error>)> {
     vec![("SSM", ssm), ("Service Quotas", quotas)]
 }
 
-/// The actions of the printed policy that the caller isn't allowed, each asked
-/// about under the conditions of its statement. None where the caller has no
-/// policies to ask about.
+/// The actions of the printed policy that IAM denies the caller, each simulated under the conditions of its
+/// statement. `None` if IAM has no policies of the caller to simulate.
 async fn lacking(global: &Global, session: &Session) -> Result<Option<BTreeSet<String>>> {
     let Some(principal) = simulate::principal(&session.aws).await? else { return Ok(None) };
     let spec = Spec { account_id: Some(session.aws.scope.account.clone()), ..session.spec.clone() };
@@ -332,17 +330,17 @@ fn texts(value: &Value) -> Vec<&str> {
     }
 }
 
-/// Resources of a statement with a name in place of each `*`.
+/// The statement's resources, with a name in place of each `*`.
 fn concrete(statement: &Value) -> Vec<String> {
     let all = texts(&statement["Resource"]);
     all.into_iter().map(|arn| if arn == "*" { arn.to_owned() } else { arn.replace('*', "1") }).collect()
 }
 
-/// Condition keys with a value that meets the statement's conditions.
+/// Condition keys, each with a value that satisfies the statement's conditions.
 fn context(statement: &Value) -> Vec<(String, String)> {
     let mut keys: BTreeMap<String, String> = BTreeMap::new();
     for (operator, wanted) in statement["Condition"].as_object().into_iter().flatten() {
-        // A condition on what must not be is met where the key is absent.
+        // An absent key satisfies a negative condition.
         if operator.contains("Not") || operator == "Null" {
             continue;
         }

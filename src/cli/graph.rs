@@ -5,7 +5,7 @@ use crate::stack::{self, Facts};
 use crate::template::Templates;
 use crate::ui::Ui;
 
-/// Offline: zones and versions are assumed.
+/// Works offline, with assumed zones and versions.
 pub async fn run(global: &Global, ui: &Ui) -> Result<u8, Failure> {
     let spec = host::load(global, ui)?;
     let templates = Templates::load(global.templates.as_deref())?;

@@ -1,4 +1,4 @@
-//! The command line as the host of runs.
+//! The command line as the [`Host`] of runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use crate::spec::{self, LoadOptions, Spec};
 use crate::template::Templates;
 use crate::ui::{Subject, Ui};
 
-/// Reads and checks the spec. Offline.
+/// Reads and checks the spec. Works offline.
 pub fn load(global: &Global, ui: &Ui) -> Result<Spec, Failure> {
     let options = LoadOptions { profiles_dir: global.profiles.clone(), today: Clock::today() };
     let text = spec::read(&global.file).map_err(Failure::from)?;
@@ -24,13 +24,12 @@ pub fn load(global: &Global, ui: &Ui) -> Result<Spec, Failure> {
     Ok(spec)
 }
 
-/// Opens a session as the options say.
 pub async fn open(global: &Global, ui: &Ui) -> Result<Session, Failure> {
     let spec = load(global, ui)?;
     Ok(open_on(global, spec).await?)
 }
 
-/// The same, with a spec that is loaded already.
+/// Opens a session with a spec that is already loaded.
 pub async fn open_on(global: &Global, spec: Spec) -> crate::engine::error::Result<Session> {
     let templates = Templates::load(global.templates.as_deref())?;
     let embedded = |dir: &std::path::PathBuf| Embedded {
@@ -46,7 +45,7 @@ pub async fn open_on(global: &Global, spec: Spec) -> crate::engine::error::Resul
     Session::open(spec, templates, &options).await
 }
 
-/// What there is to know about the sandbox, if `session` works on one.
+/// The note about the sandbox. `None` if `session` doesn't work on a sandbox.
 pub fn note(session: &Session) -> Option<String> {
     let Embedded { dir, speed, .. } = session.embedded()?;
     Some(format!(
@@ -55,7 +54,7 @@ pub fn note(session: &Session) -> Option<String> {
     ))
 }
 
-/// What a plan with this policy is about, for showing it.
+/// The heading of a plan with this policy.
 pub fn subject(session: &Session, policy: &Policy) -> Subject {
     let Session { spec, aws, .. } = session;
     Subject::new(spec, &aws.scope.account, &spec::digest(spec), &session.policy(policy), note(session).as_deref())

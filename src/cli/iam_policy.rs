@@ -6,18 +6,19 @@ use crate::stack::{self, Facts, permissions};
 use crate::template::Templates;
 use crate::ui::Ui;
 
-/// The document fits in a role's inline policy (10,240 characters, white space
-/// not counted): `aws iam put-role-policy --policy-document` takes it as it is.
-/// For a managed policy (6,144) that of `apply` may be too long: put the
-/// statements before `New` into one, and `New` and the rest into another.
+/// Print the IAM policy that the role ringfence runs as needs for this spec, as JSON. Works offline.
 ///
-/// It allows the changes of the kinds that the spec has. Where kinds leave the
-/// spec, or `spec.iam.path` changes, apply that with the policy of the spec
-/// before. Without `spec.accountId` it names any account.
+/// The policy fits into a role's inline policy, whose limit is 10,240 characters without white space: `aws iam
+/// put-role-policy --policy-document` accepts the policy unchanged. The policy of `apply` may be longer than a
+/// managed policy, whose limit is 6,144 characters. Then put the statements before `New` into one managed policy, and
+/// `New` and the statements after it into another.
+///
+/// The policy allows changes of those resource kinds that the spec uses. If a change of the spec removes a kind, or
+/// changes `spec.iam.path`, apply that change with the policy of the former spec. If the spec has no
+/// `spec.accountId`, the policy names resources of any account.
 #[derive(Debug, Args)]
 pub struct IamPolicy {
-    /// What the role may do: `plan` is for plan, drift and output, and allows
-    /// reads only; `apply` is for every command.
+    /// Which commands the role may run. `plan`: plan, drift and output, with reads only. `apply`: every command.
     #[arg(long = "for", value_name = "COMMAND", value_enum, default_value_t = Purpose::Apply)]
     purpose: Purpose,
 }
@@ -29,7 +30,7 @@ enum Purpose {
 }
 
 impl IamPolicy {
-    /// Offline: what the zones and versions are doesn't matter.
+    /// Works offline: the policy doesn't depend on zones or versions.
     pub fn run(&self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let spec = host::load(global, ui)?;
         let policy = match self.purpose {

@@ -18,35 +18,34 @@ use crate::{files, stack, template};
 
 #[derive(Debug, Args)]
 pub struct Kubeconfig {
-    /// Pools by name, silo tenants by id; none is all that exist.
+    /// The clusters: a pool by its name, a silo tenant by its id. Without any, all clusters that exist.
     #[arg(value_name = "CLUSTER")]
     clusters: Vec<String>,
-    /// The kubeconfig to add to, instead of the first of $KUBECONFIG or
-    /// ~/.kube/config. What else is in it stays; comments don't.
+    /// The kubeconfig to change, instead of the first file of $KUBECONFIG or ~/.kube/config. Other entries of the
+    /// file stay. Comments in the file are lost.
     #[arg(long, value_name = "FILE", conflicts_with = "print")]
     kubeconfig_file: Option<PathBuf>,
-    /// The context's name, instead of the cluster's ARN (of a sandbox's
-    /// cluster, with `sandbox/` before it). With one CLUSTER.
+    /// The name of the context. The default is the cluster's ARN, with the prefix `sandbox/` for a cluster of a
+    /// sandbox. Needs exactly one CLUSTER.
     #[arg(long, value_name = "NAME")]
     alias: Option<String>,
-    /// A role to log in as.
+    /// The IAM role to authenticate as.
     #[arg(long, value_name = "ARN")]
     role_arn: Option<String>,
-    /// Make it the current context. With one CLUSTER.
+    /// Make the new context the current context. Needs exactly one CLUSTER.
     #[arg(long = "use")]
     current: bool,
-    /// Print a kubeconfig of these clusters alone; write nothing.
+    /// Print a kubeconfig with these clusters only. No file is written.
     #[arg(long)]
     print: bool,
 }
 
-/// What the names of a sandbox's clusters begin with: their ARNs are those of
-/// the real ones.
+/// The prefix of entries for a sandbox's clusters. A sandbox's cluster has the same ARN as the real one.
 const SANDBOX: &str = "sandbox/";
 
-/// One cluster as a kubeconfig has it.
+/// The entries of one cluster in a kubeconfig.
 struct Entry {
-    /// Of its cluster and user.
+    /// The name of the cluster entry and of the user entry.
     name: String,
     context: String,
     cluster: Value,
@@ -85,7 +84,7 @@ impl Kubeconfig {
         Ok(exit::DONE)
     }
 
-    /// The clusters that are asked for, and are ours.
+    /// The clusters that were named on the command line and that have our ownership tag.
     async fn entries(&self, session: &Session, ui: &Ui) -> Result<Vec<Entry>> {
         let known: Vec<(String, Address)> =
             session.spec.clusters().map(|c| (written(c.owner).to_owned(), stack::prefix(c.owner))).collect();
@@ -140,7 +139,7 @@ impl Kubeconfig {
             "interactiveMode": "IfAvailable",
             "provideClusterInfo": false,
         });
-        // The ARN is the account's own: the address tells a stand-in.
+        // The ARN is the same on AWS and in a sandbox. Only the address of the API server tells them apart.
         let sandbox = if is_local(endpoint) { SANDBOX } else { "" };
         let name = format!("{sandbox}{arn}");
         let profile = std::env::var("AWS_PROFILE").ok().filter(|p| !p.is_empty());
@@ -156,7 +155,7 @@ impl Kubeconfig {
     }
 }
 
-/// True for an API server on this computer, as a sandbox's are.
+/// True if the API server is on this computer, as a sandbox's API servers are.
 fn is_local(endpoint: &str) -> bool {
     let host = endpoint.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
@@ -167,8 +166,7 @@ fn empty() -> Value {
     json!({"apiVersion": "v1", "kind": "Config", "clusters": [], "contexts": [], "current-context": "", "users": []})
 }
 
-/// Puts a cluster into a kubeconfig: in the place of what has its name, else
-/// at the end.
+/// Adds a cluster to a kubeconfig. Entries of the same name are replaced in their place.
 fn merge(config: &mut Value, entry: &Entry, current: bool) -> Result<()> {
     let Entry { name, context, cluster, user } = entry;
     let whole = config.as_object_mut().ok_or_else(|| Error::input("it isn't a kubeconfig"))?;
@@ -181,8 +179,8 @@ fn merge(config: &mut Value, entry: &Entry, current: bool) -> Result<()> {
             .help("give --alias another name"));
         }
     }
-    // What else people say about a cluster or a context stays, such as a proxy
-    // or a namespace; of another way to log in nothing may be left.
+    // The user's other settings stay, such as a proxy or a namespace. Other credentials and trust settings must not
+    // stay: kubectl could use them instead of ours.
     let old = named(whole, "clusters", name, "cluster")?;
     for other in ["certificate-authority", "insecure-skip-tls-verify"] {
         old.shift_remove(other);
@@ -199,7 +197,7 @@ fn merge(config: &mut Value, entry: &Entry, current: bool) -> Result<()> {
     Ok(())
 }
 
-/// The content of the item of `list` with this name, made if it is missing.
+/// The `content` of the item of `list` with this name. Creates a missing item.
 fn named<'a>(
     config: &'a mut Map<String, Value>,
     list: &str,
@@ -228,8 +226,7 @@ fn named<'a>(
     inner.as_object_mut().ok_or_else(|| broken(&format!("entries with a `{content}` each")))
 }
 
-/// The file to write: what is asked for, else the first of $KUBECONFIG, else
-/// ~/.kube/config.
+/// The file to write: --kubeconfig-file, else the first file of $KUBECONFIG, else ~/.kube/config.
 fn target(asked: Option<PathBuf>) -> Result<PathBuf> {
     let first = || {
         let all = std::env::var_os("KUBECONFIG")?;
@@ -242,7 +239,8 @@ fn target(asked: Option<PathBuf>) -> Result<PathBuf> {
         .ok_or_else(|| Error::input("there is no home directory to keep a kubeconfig in").help("add --kubeconfig-file"))
 }
 
-/// What the file holds. What is no file, such as a pipe, holds nothing yet.
+/// The kubeconfig in the file. A path that isn't a regular file, such as a pipe, counts as empty: reading it would
+/// block.
 fn read(file: &Path) -> Result<Value> {
     if fs::metadata(file).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
         return Ok(empty());
@@ -256,7 +254,7 @@ fn read(file: &Path) -> Result<Value> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(empty()),
         Err(e) => return Err(wrong(format!("can't be read: {e}"))),
     };
-    // The text of the error would quote the file, which holds secrets.
+    // The parser's own message would quote the file, which holds secrets.
     let documents: Vec<Value> = serde_yaml::from_multiple(&text).map_err(|e| {
         let line = e.location().map_or(0, |l| l.line());
         wrong(format!("isn't YAML: line {line}"))
@@ -268,7 +266,7 @@ fn read(file: &Path) -> Result<Value> {
     }
 }
 
-/// A new file, and the folder that is made for it, are for their owner only.
+/// A new file and a new directory are readable by their owner only, because a kubeconfig may hold secrets.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = file.parent().filter(|p| !p.as_os_str().is_empty()) {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;

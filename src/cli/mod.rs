@@ -1,5 +1,4 @@
-//! The command line: one file a command, each of which loads, calls, and hands
-//! the result to `ui`.
+//! The command line. Each command has one file: it loads the spec, calls `run`, and passes the result to `ui`.
 
 mod apply;
 mod completions;
@@ -36,18 +35,16 @@ use crate::engine::secret;
 use crate::run::Failure;
 use crate::ui::{self, Ui};
 
-/// Exit codes, as in the README.
+/// Exit codes, as the README lists them.
 pub mod exit {
     pub const DONE: u8 = 0;
     pub const ERROR: u8 = 1;
     pub const CHANGES: u8 = 2;
-    /// The rest waits: for a cluster's API server that can't be reached, or for
-    /// another run.
+    /// The rest of the work waits for a cluster's API server that can't be reached, or for another run.
     pub const BLOCKED: u8 = 3;
-    /// What a command promises could not be confirmed.
+    /// Some state could not be read, so the command can't confirm its result.
     pub const UNKNOWN: u8 = 4;
-    /// The command line is wrong: `EX_USAGE` of sysexits.h. Not clap's 2, which
-    /// says that there are changes.
+    /// The command line is wrong: `EX_USAGE` of sysexits.h. clap's own code 2 would say that there are changes.
     pub const USAGE: u8 = 64;
     pub const INTERRUPTED: u8 = 130;
 }
@@ -67,38 +64,37 @@ const SANDBOX_SPEED: f64 = 60.0;
 
 #[derive(Debug, Args)]
 pub struct Global {
-    /// The tenancy spec.
+    /// The file with the tenancy spec.
     #[arg(short, long, global = true, value_name = "FILE", default_value = SPEC)]
     pub file: PathBuf,
-    /// Work on an AWS stand-in inside this program instead of AWS; what it
-    /// holds is kept in DIR between commands.
+    /// Use the embedded AWS sandbox instead of AWS. The sandbox keeps its state in DIR between commands.
     #[arg(long, global = true, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".ringfence/sandbox")]
     pub sandbox: Option<PathBuf>,
-    /// How much faster than the wall the sandbox's time passes.
+    /// How many times faster than real time the sandbox's clock runs.
     #[arg(long, global = true, value_name = "N", default_value_t = SANDBOX_SPEED, value_parser = positive)]
     pub sandbox_speed: f64,
-    /// Append each call to the sandbox to FILE, as a line of JSON: for tests.
+    /// Append each call to the sandbox to FILE, as a line of JSON. For tests.
     #[arg(long, global = true, value_name = "FILE", hide = true)]
     pub sandbox_record: Option<PathBuf>,
-    /// A directory of tier profiles that add to or replace the built-in ones.
+    /// A directory of tier profiles. They add to or replace the built-in profiles.
     #[arg(long, global = true, value_name = "DIR")]
     pub profiles: Option<PathBuf>,
-    /// A directory of templates that add to or replace the built-in ones.
+    /// A directory of templates. They add to or replace the built-in templates.
     #[arg(long, global = true, value_name = "DIR")]
     pub templates: Option<PathBuf>,
-    /// Reach this cluster (a pool's name or a silo tenant's id) by a
-    /// kubeconfig: through a tunnel, a bastion, a test server.
+    /// Connect to a cluster with the kubeconfig FILE, for example through a tunnel or a bastion host. CLUSTER is a
+    /// pool's name or a silo tenant's id.
     #[arg(long, global = true, value_name = "CLUSTER=FILE", value_parser = pair)]
     pub kubeconfig: Vec<(String, PathBuf)>,
-    /// Leave the clusters' insides alone.
+    /// Read and change AWS resources only, no objects in clusters.
     #[arg(long, global = true)]
     pub aws_only: bool,
     #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
     pub format: Format,
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     pub color: Color,
-    /// Show attributes, and the calls by action at the end; twice for the
-    /// client's log.
+    /// Show all attributes, and at the end the number of API calls by action. Given twice: also log the requests of
+    /// the AWS client.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
@@ -118,59 +114,54 @@ pub enum Color {
     Never,
 }
 
-/// Which resources a command may touch.
+/// Which resources a command may change or delete.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Selection {
-    /// Only this tenant's resources, and nothing else. Repeatable.
+    /// Select the resources of this tenant only. Repeatable.
     #[arg(long, value_name = "ID")]
     pub tenant: Vec<String>,
-    /// With --tenant: and what they need, such as their pool.
+    /// With --tenant: also select the resources that the tenant depends on, such as its pool.
     #[arg(long, requires = "tenant")]
     pub with_deps: bool,
-    /// What holds a tenant's work or data and may be replaced, by its address:
-    /// a cluster, a VPC, a namespace. Repeatable.
+    /// Allow the replacement of the resource at ADDRESS that holds a tenant's work or data: a cluster, a VPC, a
+    /// namespace. Repeatable.
     #[arg(long, value_name = "ADDRESS")]
     pub allow_replace: Vec<String>,
-    /// What holds a tenant's work or data and may be deleted, by its address:
-    /// a pool, a tenant's home or old home, such as tenant/12345/silo.
-    /// Repeatable.
+    /// Allow the deletion of ADDRESS although it holds a tenant's work or data: a pool, or a tenant's current or
+    /// former placement, such as tenant/12345/silo. Repeatable.
     #[arg(long, value_name = "ADDRESS")]
     pub allow_destroy: Vec<String>,
-    /// Delete audit logs (and the keys they are encrypted with) too, where
-    /// they leave the spec.
+    /// Also delete the audit logs, and the KMS keys that encrypt them, of clusters that the spec no longer has.
     #[arg(long)]
     pub delete_logs: bool,
 }
 
-/// How a command that changes things goes about it.
+/// Options of commands that change resources.
 #[derive(Clone, Debug, Args)]
 pub struct Running {
-    /// Don't ask. What holds a tenant's work or data still isn't deleted
-    /// without --allow-destroy, except by `destroy` without --tenant.
+    /// Don't ask for confirmation. Resources that hold a tenant's work or data still need --allow-destroy, except
+    /// with `destroy` of the whole tenancy.
     #[arg(long)]
     pub auto_approve: bool,
-    /// Steps of each kind of resource that make calls at a time. Those that wait
-    /// for AWS to finish don't count, and how often each API is called is
-    /// limited apart from this.
+    /// How many steps of one resource kind may make calls at the same time. Steps that wait for AWS to finish aren't
+    /// counted. The rate of calls to each API is limited separately.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub parallelism: u16,
-    /// Wait for another run to end, such as 90s or 10m. Without it, a run that
-    /// is alive is an error. One that died is waited for until its lease ends,
-    /// in any case.
+    /// How long to wait for the lock of another run, such as 90s or 10m. By default, a lock whose holder is alive is
+    /// an error. The lock of a dead run is always waited for until its lease expires.
     #[arg(long, value_name = "DURATION", default_value = "0s", hide_default_value = true, value_parser = duration)]
     pub lock_timeout: Duration,
-    /// How long the lock's holder may be silent: for tests.
+    /// The lease of the lock: how long its holder may be silent. For tests.
     #[arg(long, value_name = "DURATION", hide = true, value_parser = duration)]
     pub lock_lease: Option<Duration>,
-    /// Begin without asking Service Quotas and IAM whether all of it can be
-    /// done.
+    /// Skip the checks of Service Quotas and of IAM permissions before the first write.
     #[arg(long)]
     pub no_preflight: bool,
 }
 
 impl Global {
-    /// `ringfence WORDS` with the options that say where and what this run
-    /// works on, for a shell: what is printed to be run is whole.
+    /// The shell command `ringfence WORDS` with all options that say where and on what this run works. The user can
+    /// run the printed command unchanged.
     pub(crate) fn command(&self, words: &[&str]) -> String {
         let Self { file, sandbox, profiles, templates, kubeconfig, aws_only, .. } = self;
         let Self { sandbox_speed, sandbox_record: _, format: _, color: _, verbose: _, .. } = self;
@@ -196,7 +187,7 @@ impl Global {
         all.join(" ")
     }
 
-    /// There is a spec, or should be.
+    /// True if the spec exists, or if --file names it.
     fn has_spec(&self) -> bool {
         self.file.exists() || self.file != Path::new(SPEC)
     }
@@ -204,46 +195,44 @@ impl Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check the spec, offline, and show everything that is wrong at once.
+    /// Check the spec offline. Show all its errors at once.
     Validate,
-    /// Show what apply would do.
+    /// Show what apply would change.
     Plan(plan::Plan),
-    /// Make what exists what the spec says.
+    /// Create, change and delete resources so that they match the spec.
     Apply(apply::Apply),
-    /// Take everything down.
+    /// Delete all resources of the tenancy, or of the tenants that --tenant selects.
     Destroy(destroy::Destroy),
-    /// Show what was changed or deleted by hand. Exit code 2 if anything was, 3
-    /// if a cluster can't be read.
+    /// Show what was changed or deleted outside of ringfence. Exit code 2 if there is drift, 3 if a cluster can't be
+    /// read.
     Drift(drift::Drift),
-    /// Check credentials, permissions, quotas and versions before the first
-    /// apply, and say the next command. Changes nothing. Exit code 1 if
-    /// something is wrong, 4 if something could not be found out.
+    /// Check credentials, permissions, quotas and versions before the first apply, and print the next command.
+    /// Changes nothing. Exit code 1 if a check fails, 4 if a check could not be completed.
     Doctor,
-    /// Release the lock of a run that can't go on.
+    /// Release the lock of a run that is dead.
     Unlock(unlock::Unlock),
     /// Write the in-cluster objects as files, for GitOps.
     Render(render::Render),
-    /// Print the resources and what each needs, as Graphviz DOT.
+    /// Print the resources and their dependencies in Graphviz DOT format.
     Graph,
-    /// Print the IAM policy that the role ringfence runs as needs for this
-    /// spec, as JSON. Offline.
+    /// Print the IAM policy that the role ringfence runs as needs for this spec, as JSON. Works offline.
     IamPolicy(iam_policy::IamPolicy),
-    /// Print ids, ARNs and endpoints of what exists, as JSON.
+    /// Print the ids, ARNs and endpoints of existing resources as JSON.
     Output(output::Output),
-    /// Add clusters to the kubeconfig, for kubectl.
+    /// Add clusters to the kubeconfig that kubectl uses.
     Kubeconfig(kubeconfig::Kubeconfig),
-    /// Print a token for a cluster: kubectl's credential plugin.
+    /// Print an authentication token for a cluster. kubectl calls this command as its credential plugin.
     Token(token::Token),
-    /// Print the spec's JSON Schema, for editors.
+    /// Print the JSON Schema of the spec, for editors.
     Schema,
-    /// Serve the AWS stand-in to any AWS client.
+    /// Start a local server that stands in for AWS. Any AWS client can use it.
     Sandbox(sandbox::Sandbox),
-    /// Print a completion script for a shell.
+    /// Print a shell completion script.
     Completions(completions::Completions),
 }
 
 impl Cli {
-    /// Runs the command; gives the exit code. All output goes through `ui`.
+    /// Runs the command. Returns the exit code.
     pub async fn run(self) -> u8 {
         let Self { global, command } = self;
         let ui = Ui::stdio(ui::Options {
@@ -297,7 +286,6 @@ impl From<Format> for ui::Format {
     }
 }
 
-/// Reads the command line, starts the runtime and runs the command.
 pub fn start(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let cli = match Cli::try_parse_from(&args) {
@@ -312,7 +300,7 @@ pub fn start(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(cli.run());
-            // A thread that still waits for an answer to a question holds up nobody.
+            // The runtime must not wait for a thread that still reads the answer to a question from the terminal.
             runtime.shutdown_background();
             code.into()
         }
@@ -325,8 +313,8 @@ pub fn start(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Says why clap refuses the command line, in the format that is asked for in
-/// it; gives the exit code. `--help` and `--version` come here too.
+/// Shows why clap refuses the command line, in the requested format. Returns the exit code. clap reports `--help` and
+/// `--version` as refusals, too.
 fn refused(args: &[OsString], refusal: &clap::Error) -> u8 {
     let format = asked_format(args);
     if !refusal.use_stderr() || format == Format::Human {
@@ -339,7 +327,7 @@ fn refused(args: &[OsString], refusal: &clap::Error) -> u8 {
         };
     }
     let text = refusal.render().to_string();
-    // What is wrong, then hints and the usage, each a paragraph.
+    // clap writes the error first, then hints and the usage, each as a paragraph.
     let mut paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
     let what = paragraphs.next().unwrap_or_default();
     let help = paragraphs.filter(|p| !p.is_empty()).collect::<Vec<_>>().join("; ");
@@ -349,7 +337,7 @@ fn refused(args: &[OsString], refusal: &clap::Error) -> u8 {
     exit::USAGE
 }
 
-/// The format that is asked for in a command line that isn't understood.
+/// The value of `--format` in a command line that clap can't parse.
 fn asked_format(args: &[OsString]) -> Format {
     let before = args.iter().take_while(|a| *a != "--").map(|a| a.to_string_lossy());
     let mut format = Format::Human;
@@ -378,7 +366,8 @@ impl Selection {
     }
 }
 
-/// The libraries' log, without credentials: they write a whole line at a time.
+/// Writes the libraries' log without credentials. The log writes whole lines, so no credential is split between two
+/// writes.
 struct Log;
 
 impl std::io::Write for Log {

@@ -10,7 +10,7 @@ use crate::ui::Ui;
 
 #[derive(Debug, Args)]
 pub struct Output {
-    /// Only this resource's outputs.
+    /// Print the outputs of the resource at this address only.
     address: Option<String>,
 }
 

@@ -12,16 +12,16 @@ use crate::ui::{Subject, Ui};
 pub struct Plan {
     #[command(flatten)]
     selection: Selection,
-    /// Save the plan, for `apply FILE`. It holds no secret.
+    /// Save the plan to FILE, for `apply FILE`. The file holds no secrets.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Exit with 2 if there are changes.
+    /// Exit with code 2 if there are changes.
     #[arg(long)]
     detailed_exitcode: bool,
-    /// Plan taking everything down.
+    /// Plan the deletion of all resources, as `destroy` would.
     #[arg(long)]
     destroy: bool,
-    /// Take newer versions of add-ons and newer images of nodes.
+    /// Update add-ons to newer versions and nodes to newer images.
     #[arg(long)]
     upgrade: bool,
 }

@@ -17,23 +17,24 @@ use crate::stack::{self, Facts};
 use crate::template::{self, Templates};
 use crate::ui::Ui;
 
-/// What was rendered into the same directory before and is wanted no more is
-/// taken out, unless somebody has changed it: DIR/.ringfence-TENANCY.sha256
-/// lists what was written. It belongs into the repository with the files.
+/// Write the in-cluster objects as files, for GitOps.
+///
+/// Files from an earlier run that are no longer rendered are deleted. A file that was edited since is kept and named.
+/// The list DIR/.ringfence-TENANCY.sha256 records what was written: commit it to the repository together with the
+/// files.
 #[derive(Debug, Args)]
 pub struct Render {
-    /// Where the files go: one directory a cluster.
+    /// The directory for the files. It gets one subdirectory for each cluster.
     #[arg(long, value_name = "DIR", default_value = "rendered")]
     out: PathBuf,
 }
 
-/// Files below the directory with the digests of what was written to them, as
-/// `sha256sum` lists them. A file may be there twice: a run that was cut short
-/// has written one or the other.
+/// File names, relative to the directory, with the SHA-256 digests of their content, as `sha256sum` lists them. After
+/// an interrupted run a file may have two digests: either content may be on disk.
 type Written = BTreeSet<(String, String)>;
 
 impl Render {
-    /// Offline: what refers to ids that AWS gives is left as `<address.output>`.
+    /// Works offline. A reference to an id that AWS assigns is rendered as `<address.output>`.
     pub async fn run(self, global: &Global, ui: &Ui) -> std::result::Result<u8, Failure> {
         let spec = host::load(global, ui)?;
         let templates = Templates::load(global.templates.as_deref())?;
@@ -42,7 +43,7 @@ impl Render {
         for resource in desired.iter().filter(|r| r.kind == manifest::NAME) {
             let object = value::shown(resource.state.get("object").unwrap_or(&Value::Null));
             let owner = resource.address.owner().to_string().replace('/', "-");
-            // All in one folder, for `kubectl apply -f`: another address, another name.
+            // All files are in one directory, for `kubectl apply -f`, so each address needs a file name of its own.
             let file = resource.address.local().replace('_', "=5f").replace('/', "_");
             let file = format!("{owner}/{file}.yaml");
             texts.insert(file, template::yaml(&object)?);
@@ -50,8 +51,8 @@ impl Render {
         let list = self.out.join(format!(".ringfence-{}.sha256", spec.name));
         let former = read(&list)?;
         let now: Written = texts.iter().map(|(file, text)| (file.clone(), digest(text.as_bytes()))).collect();
-        // Before anything else, so that a run that is cut short leaves nothing
-        // that no later one knows.
+        // The list is written before the files. After an interruption, the next run knows each file that this run has
+        // written.
         write(&list, &listed(&former.union(&now).cloned().collect()))?;
         for (file, text) in &texts {
             write(&self.out.join(file), text)?;
@@ -94,8 +95,7 @@ fn write(file: &Path, text: &str) -> Result<()> {
     written.map_err(|e| unwritten(&file.display().to_string(), &e))
 }
 
-/// Deletes `file` if what is in it was written by an earlier run, and its
-/// folder if that is empty then.
+/// Deletes `file` if an earlier run wrote its content, and then its directory if that is empty.
 fn remove(out: &Path, file: &str, former: &Written) -> io::Result<bool> {
     let path = out.join(file);
     let ours = |text: &[u8]| former.contains(&(file.to_owned(), digest(text)));
@@ -104,7 +104,7 @@ fn remove(out: &Path, file: &str, former: &Written) -> io::Result<bool> {
         return Ok(false);
     }
     fs::remove_file(&path)?;
-    // It fails if somebody else has something in it.
+    // Fails if the directory has other files.
     let _ = path.parent().map(fs::remove_dir);
     Ok(true)
 }

@@ -13,36 +13,36 @@ use crate::ui::{self, Ui};
 
 #[derive(Debug, Args)]
 pub struct Sandbox {
-    /// Address and port to listen on; port 0 picks a free one.
+    /// Address and port to listen on. Port 0 selects a free port.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4599")]
     listen: SocketAddr,
-    /// Keep what it holds in this directory.
+    /// Keep the sandbox's state in this directory.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// How much faster than the wall its time passes.
+    /// How many times faster than real time the sandbox's clock runs.
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = super::positive)]
     speed: f64,
-    /// The service quotas: those of an account that is just made, or those of
-    /// one that has had them raised.
+    /// The service quotas of the sandbox: `fresh` has the defaults of a new AWS account, `production` has raised
+    /// quotas.
     #[arg(long, value_enum, default_value_t = Account::Production)]
     account: Account,
-    /// A service quota, by code or name, over those of --account. Repeatable.
+    /// Override one service quota, by its code or its name. Repeatable.
     #[arg(long, value_name = "QUOTA=N", value_parser = quota)]
     quota: Vec<(String, f64)>,
-    /// Append each call as a line of JSON.
+    /// Append each call to FILE, as a line of JSON.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
-    /// What goes wrong, as a script: lost and late answers, errors, lagging
-    /// reads, death at a call (docs/faults.md).
+    /// A script of faults to inject: lost and late answers, errors, stale reads, process death at a call (see
+    /// docs/faults.md).
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
-    /// Compare it with another endpoint, or with `aws` itself: the same calls
-    /// to both, and where the answers differ. What that makes there is taken
-    /// away again; on AWS it costs a dollar or two and takes half an hour.
+    /// Compare the sandbox with another endpoint, or with AWS itself (`aws`): make the same calls to both and show
+    /// where the answers differ. Resources that the comparison creates are deleted afterwards. On AWS the comparison
+    /// costs one or two dollars and takes half an hour.
     #[arg(long, value_name = "URL", conflicts_with_all = ["listen", "state", "speed", "account", "quota", "record", "faults", "enforce_iam"])]
     check: Option<String>,
-    /// Hold keys that sts:AssumeRole issued to the policies of their role;
-    /// others stay the account's administrator.
+    /// Enforce the role's IAM policies for credentials that sts:AssumeRole issued. Other credentials have
+    /// administrator access.
     #[arg(long)]
     enforce_iam: bool,
 }
@@ -54,8 +54,8 @@ enum Account {
 }
 
 impl Sandbox {
-    /// Serves until it is interrupted. The roles and policies that the spec
-    /// refers to are there, if there is a spec.
+    /// Serves until it is interrupted. The roles and policies that the spec refers to exist in the sandbox, if there
+    /// is a spec.
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let Self { listen, state, speed, account, quota, record, faults, enforce_iam, check } = self;
         if let Some(other) = check {
@@ -95,10 +95,11 @@ impl Sandbox {
     }
 }
 
-/// So fast that its clusters are there when they are asked for, and deleted gateways aren't forgotten yet.
+/// Fast enough that clusters become ACTIVE within the comparison, and slow enough that deleted NAT gateways are still
+/// listed.
 const CHECK_SPEED: f64 = 3000.0;
 
-/// Exit code 1 if there are differences that nobody has explained.
+/// Returns exit code 1 if there are differences without a known reason.
 async fn compare(other: &str, ui: &Ui) -> Result<u8, Failure> {
     if other != "aws" && !other.starts_with("http://") && !other.starts_with("https://") {
         return Err(Error::usage(format!("`{other}` is no address to compare the sandbox with"))
@@ -127,7 +128,7 @@ async fn compare(other: &str, ui: &Ui) -> Result<u8, Failure> {
 fn told(outcome: &Outcome, other: &str) -> String {
     let mut text = String::new();
     let mut call = "";
-    // The unexplained ones last, where they are seen.
+    // Unexplained differences come last, because the end of the output is what the reader sees.
     let (known, new): (Vec<_>, Vec<_>) = outcome.differences.iter().partition(|d| d.known.is_some());
     for difference in known.iter().chain(&new) {
         if call != difference.call {

@@ -1,5 +1,5 @@
-//! Ctrl-C: once, nothing new starts; twice, what runs is left as it is; three
-//! times, the program ends without another word. SIGTERM and SIGHUP likewise.
+//! Signals. At the first Ctrl-C, no new step starts. At the second, running steps are abandoned. At the third, the
+//! process exits at once. SIGTERM and SIGHUP count like Ctrl-C.
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use super::exit;
 use crate::engine::execute::Stop;
 
-/// Watches for signals as long as it lives.
+/// Watches for signals until it is dropped.
 pub struct Watcher(JoinHandle<()>);
 
 impl Drop for Watcher {
@@ -16,12 +16,12 @@ impl Drop for Watcher {
     }
 }
 
-/// Begins to watch. The receiver turns to [`Stop::Gently`] at the first signal
-/// and to [`Stop::AtOnce`] at the second.
+/// Starts to watch. The receiver changes to [`Stop::Gently`] at the first signal and to [`Stop::AtOnce`] at the
+/// second.
 pub fn watch() -> (Watcher, watch::Receiver<Stop>) {
     let (sender, receiver) = watch::channel(Stop::No);
     let task = tokio::spawn(async move {
-        // Without signals the run can't be stopped gently; it goes on.
+        // If signal handlers can't be installed, the run continues without them.
         let Ok(mut signals) = Signals::new() else { return sender.closed().await };
         for stop in [Stop::Gently, Stop::AtOnce] {
             signals.next().await;
@@ -35,15 +35,14 @@ pub fn watch() -> (Watcher, watch::Receiver<Stop>) {
     (Watcher(task), receiver)
 }
 
-/// Waits for the first signal; where signals can't be watched, ends at once.
+/// Waits for the first signal. Returns at once if signal handlers can't be installed.
 pub async fn requested() {
     if let Ok(mut signals) = Signals::new() {
         signals.next().await;
     }
 }
 
-/// Whoever asks so often wants to be out; what was begun is found by the next
-/// run.
+/// Exits without cleanup: the user asked three times, and the next run observes what this one has begun.
 #[allow(clippy::disallowed_methods)]
 pub fn leave() {
     std::process::exit(i32::from(exit::INTERRUPTED));
@@ -57,7 +56,7 @@ impl Signals {
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
-        // Under nohup a run outlives its terminal.
+        // Under nohup, a run must survive the end of its terminal.
         if !ignores_hangup() {
             kinds.push(SignalKind::hangup());
         }
@@ -69,8 +68,8 @@ impl Signals {
     }
 }
 
-/// Whether this process was started to ignore SIGHUP. Linux alone says so
-/// without unsafe code; elsewhere nobody is believed to.
+/// True if this process was started with SIGHUP ignored. Only Linux tells this without unsafe code. On other systems
+/// the answer is always false.
 #[cfg(unix)]
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

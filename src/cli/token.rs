@@ -10,26 +10,26 @@ use crate::run::Failure;
 use crate::spec::arn::partition_of;
 use crate::ui::Ui;
 
-/// The versions of kubectl's protocol that are spoken, the default first.
+/// The supported versions of kubectl's exec credential API, the default first.
 const VERSIONS: [&str; 2] = ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
-/// What kubectl says about the call (client-go, `pkg/apis/clientauthentication`).
+/// kubectl passes the requested version in this environment variable (client-go, `pkg/apis/clientauthentication`).
 const EXEC_INFO: &str = "KUBERNETES_EXEC_INFO";
 
 #[derive(Debug, Args)]
 pub struct Token {
-    /// The EKS cluster's name.
+    /// The name of the EKS cluster.
     #[arg(long, value_name = "NAME")]
     cluster: String,
-    /// The cluster's region.
+    /// The region of the cluster.
     #[arg(long, env = "AWS_REGION")]
     region: String,
-    /// A role to assume first.
+    /// The IAM role to assume first.
     #[arg(long, value_name = "ARN")]
     role_arn: Option<String>,
 }
 
 impl Token {
-    /// Needs no spec: kubectl calls it from anywhere.
+    /// Needs no spec, because kubectl calls it from any directory.
     pub async fn run(self, ui: &Ui) -> Result<u8, Failure> {
         let version = asked_version(std::env::var(EXEC_INFO).ok().as_deref())?;
         let mut config =

@@ -9,7 +9,7 @@ use crate::ui::Ui;
 
 #[derive(Debug, Args)]
 pub struct Unlock {
-    /// Don't ask.
+    /// Don't ask for confirmation.
     #[arg(long)]
     auto_approve: bool,
 }

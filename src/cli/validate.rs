@@ -4,8 +4,7 @@ use crate::stack::{self, Facts};
 use crate::template::Templates;
 use crate::ui::Ui;
 
-/// Offline: also builds all resources with assumed facts, so that a template
-/// that can't be rendered is found here.
+/// Works offline. Also builds all resources with assumed facts, so that errors in templates are found.
 pub fn run(global: &Global, ui: &Ui) -> Result<u8, Failure> {
     let spec = host::load(global, ui)?;
     let templates = Templates::load(global.templates.as_deref())?;

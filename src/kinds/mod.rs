@@ -11,39 +11,38 @@ use crate::aws::Aws;
 use crate::engine::kind::{Connected, Handlers, Kind, Registry};
 use crate::k8s::Clusters;
 
-/// What the calls of all kinds in one scope are made with.
+/// The clients for the calls of all kinds in one scope.
 pub struct Clients {
     pub aws: Arc<Aws>,
     pub clusters: Arc<Clusters>,
 }
 
-/// What the file of a kind gives beside what the engine asks.
+/// What a kind's file provides in addition to the engine's trait.
 pub trait ResourceKind: Kind {
-    /// The calls, made with these clients.
+    /// The kind's calls, with these clients.
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers>;
 
-    /// The calls that read it.
+    /// The actions that read the kind.
     fn reads(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// What its changes call, with what AWS asks for in the caller's name.
+    /// The actions that change the kind, including those that AWS performs with the caller's permissions.
     fn permissions(&self) -> &'static [Permission] {
         &[]
     }
 
-    /// The quotas that it counts against.
+    /// The quotas that the kind's resources count against.
     fn quotas(&self) -> Vec<Counts> {
         Vec::new()
     }
 
-    /// The services that it hands roles of ours to.
+    /// The services to which the kind passes our roles.
     fn passes_roles_to(&self) -> &'static [&'static str] {
         &[]
     }
 }
 
-/// One line for each kind.
 pub fn all() -> Vec<Arc<dyn ResourceKind>> {
     vec![
         Arc::new(aws::vpc::Vpc),
@@ -71,14 +70,14 @@ pub fn all() -> Vec<Arc<dyn ResourceKind>> {
     ]
 }
 
-/// All kinds, without clients: enough to plan.
+/// All kinds without clients. That is enough to plan.
 pub fn facts() -> Registry {
     let mut kinds = Registry::default();
     all().into_iter().for_each(|kind| kinds.add(kind));
     kinds
 }
 
-/// All kinds, with their calls in the scope of these clients.
+/// All kinds with their calls, for the scope of these clients.
 pub fn registry(aws: &Arc<Aws>, clusters: &Arc<Clusters>) -> Connected {
     let clients = Clients { aws: aws.clone(), clusters: clusters.clone() };
     let mut kinds = Connected::default();

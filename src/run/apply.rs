@@ -15,78 +15,78 @@ use crate::engine::plan::{Action, Loss, Plan, Policy, Step};
 use crate::engine::report::{Outcome, Report, Unconfirmed};
 use crate::spec::{KubernetesVersion, SpecErrors};
 
-/// For how long what was read is taken to be still so.
+/// How long an observation counts as current. After a longer pause, such as an unanswered question, the plan is made
+/// again.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// What is to be done.
+/// What a run shall do.
 #[derive(Debug, Default)]
 pub struct Request {
     pub policy: Policy,
-    /// Take newer versions of add-ons and newer images of nodes.
+    /// Update add-ons to newer versions and nodes to newer images.
     pub upgrade: bool,
-    /// Do this saved plan, or nothing. `policy` and `upgrade` are its own then.
+    /// Carry out exactly this saved plan, or nothing. Then `policy` and `upgrade` are those of the saved plan.
     pub saved: Option<Saved>,
-    /// What this very run allows to be deleted, beside the policy.
+    /// Deletions that this run allows in addition to the policy.
     pub allow_destroy: BTreeSet<Address>,
 }
 
-/// How it is done.
+/// How a run works.
 #[derive(Clone, Debug)]
 pub struct Manner {
-    /// By this name the lock calls the run.
+    /// The command's name, as the lock shows it to other runs.
     pub command: &'static str,
-    /// Don't ask the host.
+    /// Don't ask the host for confirmation.
     pub approved: bool,
-    /// All that the plan deletes is confirmed.
+    /// All losses of the plan are confirmed.
     pub losses_approved: bool,
-    /// Steps of each kind that make calls at a time.
+    /// How many steps of one kind may make calls at the same time.
     pub parallelism: usize,
-    /// Ask AWS whether all of it can be done before the first write.
+    /// Check quotas, offers, permissions and principals before the first write.
     pub preflight: bool,
-    /// How long to wait for another run that is alive.
+    /// How long to wait for the lock of another run that is alive.
     pub lock_timeout: Duration,
-    /// How long the lock's holder may be silent; else the usual time.
+    /// How long the lock's holder may miss its heartbeat. `None` means the default.
     pub lock_lease: Option<Duration>,
-    /// What pauses between tries depend on.
+    /// The seed for the jitter of retries.
     pub chance: Chance,
 }
 
-/// How a run ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// It was stopped before anything was changed.
+    /// The run was stopped before it changed anything.
     Stopped,
     Ran(Box<Ran>),
 }
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Ran {
     pub plan: Plan,
     pub report: Report,
-    /// What was named for deletion and is gone whole: named again, it would be an error.
+    /// The addresses of `allow_destroy` that are deleted completely. A later run would refuse them as unknown.
     pub gone: Vec<Address>,
-    /// Why the lock was lost on the way.
+    /// Why the lock was lost during the run.
     pub lost: Option<Error>,
     /// Why the host couldn't show the run.
     pub unshown: Option<Failure>,
 }
 
-/// What a run came to.
+/// The result of a run, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Done,
-    /// Something failed, a control is unmet, or what was written isn't there.
+    /// A step failed, a control is unmet, or a resource that was written differs from the spec.
     Failed,
-    /// The rest waits, for a cluster's API server or for another run.
+    /// The rest of the work waits for a cluster's API server or for another run.
     Waits,
-    /// It couldn't be read again whether it is so.
+    /// The result could not be verified, because something can't be read.
     Unconfirmed,
     Interrupted,
 }
 
 impl Ran {
-    /// Everything was done and shown.
+    /// True if everything was done and shown.
     fn is_whole(&self) -> bool {
         self.lost.is_none() && self.unshown.is_none() && self.verdict() == Verdict::Done
     }
@@ -109,10 +109,9 @@ impl Ran {
     }
 }
 
-/// Plans `request`, carries it out under the tenancy's lock, and reads again what was written.
+/// Plans `request`, executes the plan under the tenancy's lock, and verifies what was written.
 ///
-/// # Errors
-/// Nothing was changed. What goes wrong later is in the report.
+/// # Errors An error means that nothing was changed. Failures after the first write are part of the report.
 pub async fn apply(
     session: &Session,
     request: &Request,
@@ -168,7 +167,7 @@ impl Run<'_> {
         self.carried_out(plan, &versions).await
     }
 
-    /// An error unless it is confirmed, and still what was shown.
+    /// Returns an error unless the plan is confirmed, and what exists still gives the same plan.
     async fn agreed(&self, plan: &Plan) -> Result<(), Failure> {
         let Self { session, request, host, .. } = self;
         let asked = session.aws.clock.elapsed();
@@ -187,7 +186,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Asks for what wasn't confirmed beforehand.
+    /// Asks for confirmation, except of losses that were allowed by address.
     async fn confirmed(&self, plan: &Plan) -> Result<bool, Failure> {
         let Self { request, manner, host, .. } = self;
         let allowed = [&request.policy.allow_destroy, &request.policy.allow_replace, &request.allow_destroy];
@@ -222,7 +221,7 @@ impl Run<'_> {
         };
         let run = async {
             let report = executor.execute(&plan).await;
-            // Dropping the executor closes the channel, which ends the display.
+            // The display ends when the channel closes. The executor holds the channel's only sender.
             drop(executor);
             report
         };
@@ -235,8 +234,8 @@ impl Run<'_> {
         Ok(Ended::Ran(Box::new(Ran { plan, report, gone, lost, unshown: shown.err() })))
     }
 
-    /// What the run wrote is read again, in bulk, and must show no difference. AWS's reads may lag behind its writes for a
-    /// moment. What can't be read is unconfirmed.
+    /// Reads in bulk what the run wrote, and reports each difference. The reads are retried, because AWS's reads are
+    /// eventually consistent. Resources that can't be read are unconfirmed.
     async fn verify(&self, versions: &BTreeMap<Address, KubernetesVersion>, plan: &Plan, report: &mut Report) {
         let Self { session, request, host, .. } = self;
         let addresses = |done: bool| -> BTreeSet<Address> {
@@ -252,7 +251,7 @@ impl Run<'_> {
         for pause in [1.0, 4.0, 0.0] {
             let left = match session.left(&request.policy, request.upgrade, versions.clone()).await {
                 Ok(left) => left,
-                // The clients have tried it again already.
+                // The clients have already retried.
                 Err(error) => {
                     report.unconfirmed = vec![Unconfirmed { addresses: done, error }];
                     return;
@@ -276,8 +275,8 @@ impl Ended {
     }
 }
 
-/// An error if something is named that a saved plan doesn't delete: that was
-/// decided when it was made.
+/// Returns an error if `named` has an address that the saved plan doesn't delete. The losses of a saved plan are
+/// fixed when it is made.
 fn deletes(plan: &Plan, named: &BTreeSet<Address>) -> Result<(), Error> {
     let known = |address: &&Address| plan.confirm.iter().any(|loss| loss.address == **address);
     match named.iter().find(|address| !known(address)) {
@@ -297,8 +296,7 @@ fn gone(report: &Report, policy: &Policy) -> Vec<Address> {
     policy.allow_destroy.iter().filter(whole).cloned().collect()
 }
 
-/// What of `done` would be done again, or can't be any more though `plan`
-/// could.
+/// Resources of `done` that a new plan would change again, or that are blocked now although `plan` could change them.
 fn differences(left: &Plan, plan: &Plan, done: &BTreeSet<Address>) -> Vec<(Address, String)> {
     let steps = left.steps.iter().map(|s| {
         let fields = s.changes.iter().map(|c| c.path.as_str()).collect::<Vec<_>>().join(", ");
@@ -314,8 +312,7 @@ fn differences(left: &Plan, plan: &Plan, done: &BTreeSet<Address>) -> Vec<(Addre
         .collect()
 }
 
-/// What of `done` stands in clusters that can't be read now, or stood there
-/// until `plan` deleted it.
+/// Resources of `done` in clusters that can't be read now, including objects that `plan` deleted.
 fn unread(left: &Plan, plan: &Plan, done: &BTreeSet<Address>, kinds: &Registry) -> Vec<Unconfirmed> {
     let in_cluster = |step: &Step| kinds.get(step.kind).is_ok_and(|kind| kind.in_cluster());
     let clusters = left.blocked_clusters.iter().map(|cluster| {

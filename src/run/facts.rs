@@ -1,4 +1,4 @@
-//! What the stack must know of what exists, and of what AWS offers, before it says what should exist.
+//! Facts for the stack: what exists, and what AWS offers. The stack needs them to compute the desired state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,14 +15,13 @@ use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, node_group, offers, su
 use crate::spec::{self, KubernetesVersion};
 use crate::stack::{self, Facts, NodeGroup, Offer, Zone};
 
-/// For how long after an upgrade EKS can take a control plane back (EKS user
-/// guide, "Roll back a cluster to a previous Kubernetes version").
+/// How long after an upgrade EKS can roll back a control plane (EKS User Guide, "Roll back a cluster to a previous
+/// Kubernetes version").
 const ROLLBACK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 impl Session {
-    /// Kinds that hold earlier decisions: blocks, zones, subnets of endpoints. What stands there
-    /// is ours by its tags alone, so it needn't be known yet what is
-    /// wanted.
+    /// Reads the kinds that hold earlier decisions: CIDR blocks, zones, and subnets of endpoints. They can be read
+    /// before the desired state is known, because their tags alone say that they are ours.
     pub(super) async fn decided(&self, round: &Round) -> Result<BTreeMap<&'static str, Observation>> {
         let reads = [vpc::NAME, subnet::NAME, vpc_endpoint::NAME]
             .map(|name| async move { Ok::<_, Error>((name, self.decisions(name, round).await?)) });
@@ -41,8 +40,8 @@ impl Session {
         decided: BTreeMap<Address, KubernetesVersion>,
     ) -> Result<Facts> {
         let found = |kind: &str| known.get(kind).into_iter().flat_map(|o| &o.found);
-        // Read again once it is known which are wanted, from what the round
-        // remembers: one under a wanted name that isn't ours must show.
+        // These kinds are read again once the desired names are known, because a resource with a desired name that
+        // isn't ours must be found. The round caches the calls.
         let (clusters, addons) =
             futures::try_join!(self.decisions(eks_cluster::NAME, round), self.decisions(eks_addon::NAME, round))?;
         let mut facts = Facts {
@@ -52,7 +51,7 @@ impl Session {
             decided,
             ..Facts::default()
         };
-        // Of two at one address it is the one that our subnets are in.
+        // If two VPCs have the same address, the VPC with our subnets takes precedence.
         let used: BTreeSet<&str> = found(subnet::NAME).filter_map(|one| text(&one.state, "vpc")).collect();
         let (theirs, ours): (Vec<_>, Vec<_>) = found(vpc::NAME).partition(|one| !used.contains(one.id.as_str()));
         for one in theirs.into_iter().chain(ours) {
@@ -100,8 +99,7 @@ impl Session {
         stack::settle_facts(&self.spec, &mut facts);
         let zones = versions::zones(&self.aws);
         let images = stack::images(&self.spec, &facts);
-        // Images stay as they are where nobody can say what is newer, but for
-        // who asks for the newest.
+        // If the newest images can't be read, nodes keep their images. With --upgrade the failed read is an error.
         let releases = async {
             match versions::image_releases(&self.aws, &images).await {
                 Ok(releases) => Ok((releases, None)),
@@ -132,8 +130,7 @@ impl Session {
         Ok(facts)
     }
 
-    /// What bears on clusters that the spec wants at another version than they
-    /// run: their node groups, and how long EKS can take them back.
+    /// For clusters whose version differs from the spec: their node groups, and until when EKS can roll them back.
     async fn moves(&self, round: &Round, facts: &mut Facts) -> Result<()> {
         let running = |c: &spec::ClusterOf<'_>| facts.kubernetes.get(&stack::prefix(c.owner).join("cluster")).copied();
         let moving: Vec<_> = self.spec.clusters().filter_map(|c| Some((running(&c)?, c))).collect();
@@ -164,8 +161,7 @@ impl Session {
         Ok(())
     }
 
-    /// Add-ons to ask versions of, by the Kubernetes versions that clusters
-    /// run now or next.
+    /// The add-ons whose versions are needed, by the Kubernetes version that a cluster runs now or next.
     fn wanted_addons(&self, facts: &Facts) -> BTreeMap<KubernetesVersion, Vec<String>> {
         let mut wanted: BTreeMap<KubernetesVersion, Vec<String>> = BTreeMap::new();
         for cluster in self.spec.clusters() {
@@ -178,7 +174,7 @@ impl Session {
         wanted
     }
 
-    /// Roles that the spec writes as sessions, whose paths only IAM knows.
+    /// The paths of roles that the spec names by a session's ARN. Such an ARN has no path, so IAM is asked for it.
     async fn roles(&self, round: &Round) -> Result<BTreeMap<String, String>> {
         let access = &self.spec.access;
         let all: Vec<_> = access.admins.iter().chain(&access.operators).collect();

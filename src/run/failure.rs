@@ -3,20 +3,19 @@ use std::fmt;
 use crate::engine::error::Error;
 use crate::spec::error::{SpecError, SpecErrors};
 
-/// Why a command ends without having done what it was asked for.
+/// Why a command fails.
 #[derive(Debug)]
 pub enum Failure {
     /// The spec is wrong.
     Spec(SpecErrors),
     /// Anything else.
     Run(Error),
-    /// Several at once, all of them known before anything was done.
+    /// Several failures that were found before the first write.
     Many(Vec<Failure>),
 }
 
 impl Failure {
-    /// # Errors
-    /// There are any.
+    /// # Errors Returns all of `failures`, if there are any.
     pub fn all(mut failures: Vec<Self>) -> Result<(), Self> {
         match failures.len() {
             0 => Ok(()),

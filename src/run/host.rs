@@ -9,51 +9,48 @@ use crate::engine::clock::Clock;
 use crate::engine::event::Event;
 use crate::engine::plan::{Plan, Policy};
 
-/// What a run is doing now.
+/// The current stage of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It reads what exists.
+    /// The run reads what exists.
     Reading { account: String, region: String },
-    /// It waits for another run, which the text names.
+    /// The run waits for another run. The text names that run.
     Waiting(String),
-    /// It plans once more, because the answer took a while.
+    /// The run plans again, because the confirmation took long.
     ReadingAgain,
-    /// It reads again what it wrote.
+    /// The run verifies what it wrote.
     Verifying,
 }
 
-/// Who is told about a run and decides about it: a command line, a controller, a test.
+/// Receives the progress of a run and takes its decisions: a command line, a controller, a test.
 #[async_trait]
 pub trait Host: Send + Sync {
-    /// What is being done from now on.
+    /// The run enters this stage.
     fn stage(&self, stage: &Stage);
 
-    /// One more thing to know.
+    /// A note for the user.
     fn note(&self, text: &str);
 
-    /// The same, for those who want to know everything.
+    /// A note for a user who asked for details.
     fn detail(&self, _text: &str) {}
 
-    /// The plan that is about to be carried out, and what preflight found out about it.
+    /// The plan that is about to be executed, and what preflight found about it.
     ///
-    /// # Errors
-    /// It can't be shown: the run ends before its first write.
+    /// # Errors The plan can't be shown. The run ends before its first write.
     fn plan(&self, session: &Session, plan: &Plan, policy: &Policy, notes: Vec<String>) -> Result<(), Failure>;
 
-    /// Whether to go on. `losses` hold a tenant's work or data: each must be confirmed by its address.
+    /// Returns whether to continue. `losses` hold a tenant's work or data: each address must be confirmed.
     ///
-    /// # Errors
-    /// Nobody can be asked.
+    /// # Errors Nobody can be asked.
     async fn confirm(&self, losses: &BTreeSet<Address>) -> Result<bool, Failure>;
 
-    /// Takes events until the channel closes, which is the end of the writes.
+    /// Receives events until the channel closes after the last write.
     ///
-    /// # Errors
-    /// They can't be shown. The run goes on, and the failure is part of how it [ended](super::Ran).
+    /// # Errors The events can't be shown. The run continues, and its [result](super::Ran) has the failure.
     async fn follow(&self, events: UnboundedReceiver<Event>, clock: &Clock) -> Result<(), Failure>;
 }
 
-/// Nobody is told, and everything is confirmed.
+/// Shows nothing, and confirms everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 

@@ -1,4 +1,4 @@
-//! The tenancy's lock, held while a run works, and what a wish to stop does meanwhile.
+//! A run that holds the tenancy's lock, and how it reacts to a request to stop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,9 @@ use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::execute::Stop;
 
-/// For how long somebody who wants to be out is kept waiting.
+/// How long a stopped run may take to end.
 const HURRY: Duration = Duration::from_secs(3);
 
-/// A run that holds the lock.
 pub(super) struct Locked {
     pub lock: Arc<Lock>,
     stop: watch::Receiver<Stop>,
@@ -23,8 +22,8 @@ pub(super) struct Locked {
 }
 
 impl Locked {
-    /// From now on a wish to stop is the executor's: gives what tells it. `None` if there was one before, and the run is
-    /// over.
+    /// From now on the executor handles requests to stop, by the receiver that is returned. `None` if the run was
+    /// asked to stop before.
     pub fn begin(&self) -> Option<watch::Receiver<Stop>> {
         let free = *self.stop.borrow() == Stop::No;
         self.begun.store(free, Ordering::Relaxed);
@@ -35,8 +34,8 @@ impl Locked {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Ends when the run is to be left as it stands: at the first wish as long as nothing has begun, so that not even an
-    /// unanswered question holds it up; later at the second, if what runs hasn't ended by itself.
+    /// Completes when the run must be abandoned. Before the first write, that is at the first request, even while a
+    /// question is unanswered. Later, it is at the second request, if the running steps don't end in time.
     pub async fn left(&self) {
         let mut stop = self.stop.clone();
         if wished(&mut stop).await && !self.begun() {
@@ -51,14 +50,14 @@ impl Locked {
 }
 
 impl Session {
-    /// Takes the tenancy's lock. `None`: somebody wanted to be out before it was free.
+    /// Takes the tenancy's lock. `None` if the user stopped the run before the lock was free.
     pub(super) async fn take_lock(
         &self,
         manner: &Manner,
         host: &dyn Host,
         mut stop: watch::Receiver<Stop>,
     ) -> Result<Option<Locked>> {
-        // Nobody else uses an embedded sandbox, so who died there is missed sooner.
+        // An embedded sandbox has one user, so the lease can be shorter and a dead run's lock is free sooner.
         let usual = if self.embedded().is_some() { lock::LEASE / 3 } else { lock::LEASE };
         let lease = manner.lock_lease.unwrap_or(usual);
         let store = self.lock();
@@ -71,11 +70,12 @@ impl Session {
         Ok(Some(Locked { lock: Arc::new(taken), stop, begun: AtomicBool::new(false) }))
     }
 
-    /// Gives the lock back, and says so where that isn't sure. `last`: the tenancy ended with the run, and so does the lock.
+    /// Releases the lock, and tells the host if that fails. `last`: the run deleted the tenancy, so the lock is
+    /// deleted, too.
     pub(super) async fn give_back(&self, host: &dyn Host, locked: &Locked, last: bool) {
         let lock = &locked.lock;
         let wish = *locked.stop.borrow();
-        // Before anything has begun, whoever wants to be out waits for nothing but this.
+        // A run that was stopped before its first write has only the lock to release, so it hurries.
         let hurried = wish == Stop::AtOnce || (wish != Stop::No && !locked.begun());
         if locked.begun() && hurried && self.aws.fence.cut() > 0 && lock.lost().is_none() {
             return host.note(&format!(
@@ -104,7 +104,7 @@ impl Session {
     }
 }
 
-/// Waits until somebody wants to be out. False if nobody can any more.
+/// Waits for a request to stop. Returns false if there can be no more requests.
 async fn wished(stop: &mut watch::Receiver<Stop>) -> bool {
     stop.wait_for(|s| *s != Stop::No).await.is_ok()
 }

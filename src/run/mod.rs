@@ -1,8 +1,8 @@
 //! The application layer: what the command line, a controller and tests call.
 //!
-//! It opens a session, reads what exists, plans, looks ahead ([`preflight`]), carries out under the tenancy's lock, and
-//! reads again what was written. It prints nothing, ends no process and keeps no global state. What there is to say or to
-//! ask goes to a [`Host`].
+//! It opens a session, reads what exists, plans, checks the plan ([`preflight`]), executes it under the tenancy's
+//! lock, and verifies what was written. It prints nothing, never exits the process and has no global state. A
+//! [`Host`] receives all messages and questions.
 
 mod apply;
 mod facts;
@@ -20,7 +20,7 @@ pub use session::{Embedded, Look, Options, Session, account, named, written};
 
 use crate::engine::error::Error;
 
-/// An error about `what` that can't be written, and what to do.
+/// An error about `what`, which can't be written, with help for this I/O error.
 pub fn unwritten(what: &str, error: &std::io::Error) -> Error {
     let help = match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => {

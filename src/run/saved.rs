@@ -1,4 +1,4 @@
-//! Saved plans: what was shown is what is done, or nothing is.
+//! Saved plans. A saved plan is executed exactly as it was shown, or not at all.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,7 +21,7 @@ const SCHEMA: &str = "ringfence.dev/saved-plan/v2";
 #[derive(Debug, Serialize, Deserialize)]
 struct File {
     schema: String,
-    /// The version of ringfence that wrote it.
+    /// The ringfence version that wrote the plan.
     version: String,
     tenancy: String,
     target: Target,
@@ -29,13 +29,13 @@ struct File {
     spec: String,
     policy: Policy,
     upgrade: bool,
-    /// SHA-256 of the steps: what was shown.
+    /// SHA-256 of the steps that were shown.
     steps: String,
-    /// SHA-256 of all of the above: a cut or edited file is noticed.
+    /// SHA-256 of the fields above, so that a truncated or edited file is detected.
     digest: String,
 }
 
-/// What a plan is for. It is done nowhere else.
+/// The account and region that a plan is for. The plan is refused anywhere else.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 struct Target {
     partition: String,
@@ -44,14 +44,14 @@ struct Target {
     reached: Reached,
 }
 
-/// Where the calls of a run go.
+/// The endpoint of a run's calls.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 enum Reached {
     Aws,
-    /// What AWS_ENDPOINT_URL and its like name.
+    /// The endpoints that AWS_ENDPOINT_URL and the like set.
     Endpoints(BTreeSet<String>),
-    /// The embedded sandbox, by its directory.
+    /// The directory of the embedded sandbox.
     Sandbox(PathBuf),
 }
 
@@ -94,10 +94,9 @@ impl fmt::Display for Target {
     }
 }
 
-/// Writes `plan` to `path`, whole or not at all.
+/// Writes `plan` to `path` atomically.
 ///
-/// # Errors
-/// The file can't be written.
+/// # Errors The file can't be written.
 pub fn write(path: &Path, session: &Session, policy: &Policy, upgrade: bool, plan: &Plan) -> Result<()> {
     let mut file = File {
         schema: SCHEMA.to_owned(),
@@ -115,21 +114,21 @@ pub fn write(path: &Path, session: &Session, policy: &Policy, upgrade: bool, pla
     files::write(path, &text, 0o666).map_err(|e| unwritten(&format!("the plan {}", path.display()), &e))
 }
 
-/// A saved plan: to be planned again before it is applied.
+/// A saved plan. Before it is applied, its steps are compared with those of a new plan.
 #[derive(Debug)]
 pub struct Saved {
     file: File,
-    /// The file's name, as it was given.
+    /// The file's name, as the user gave it.
     shown: String,
-    /// How to make it anew.
+    /// The command that makes the plan again.
     again: String,
 }
 
-/// Reads a saved plan. `sandbox`: the directory of the embedded sandbox, if this run works on one. `again`: the command
-/// that makes the plan anew. Calls nothing.
+/// Reads a saved plan without any call. `sandbox`: the directory of the embedded sandbox, if this run uses one.
+/// `again`: the command that makes the plan again.
 ///
-/// # Errors
-/// The plan isn't whole, isn't ours, was made by another version, or for the sandbox where this run isn't, or the reverse.
+/// # Errors The file is truncated, edited, not a saved plan, or from another version, or it is for AWS and this run
+/// is for a sandbox, or the reverse.
 pub fn read(path: &Path, sandbox: Option<&Path>, again: String) -> Result<Saved> {
     let shown = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|e| Error::input(format!("the saved plan {shown} can't be read: {e}")))?;
@@ -178,7 +177,7 @@ impl Saved {
         self.file.upgrade
     }
 
-    /// An error unless it was made for where `session` is, and for its spec.
+    /// Returns an error unless the plan was made for the session's account, region, endpoint and spec.
     pub fn fits(&self, session: &Session) -> Result<()> {
         let File { target, tenancy, spec, policy, .. } = &self.file;
         let now = Target::of(session);
@@ -199,7 +198,7 @@ impl Saved {
         Ok(())
     }
 
-    /// An error unless `plan` does byte for byte what was shown.
+    /// Returns an error unless the steps of `plan` are byte for byte the steps that were shown.
     pub fn check(&self, plan: &Plan) -> Result<()> {
         if steps(plan)? == self.file.steps {
             return Ok(());
@@ -226,14 +225,13 @@ impl Saved {
     }
 }
 
-/// The same for two plans that do the same. What they say beside it, such as
-/// notes and reasons, may differ.
+/// A digest of what the plan does. It is independent of notes and reasons.
 pub fn steps(plan: &Plan) -> Result<String> {
     let bound: Vec<Bound<'_>> = plan.steps.iter().map(Bound::of).collect();
     Ok(hash(&json(&bound)?))
 }
 
-/// What a step does.
+/// The effect of a step.
 #[derive(Serialize)]
 struct Bound<'a> {
     address: &'a Address,
@@ -243,7 +241,7 @@ struct Bound<'a> {
     generation: u32,
     changes: &'a [Change],
     state: Option<&'a Value>,
-    /// Of what is changed or deleted.
+    /// The id of the resource that is changed or deleted.
     id: Option<&'a str>,
     needs: &'a BTreeSet<usize>,
 }

@@ -1,5 +1,4 @@
-//! What most commands begin with: the spec, the connection, and a look at
-//! what exists.
+//! A session: the spec, the connection to AWS, and the observation of what exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -30,31 +29,31 @@ use crate::spec::{self, KubernetesVersion, Spec};
 use crate::stack::{self, Facts};
 use crate::template::Templates;
 
-/// For so long AWS's reads may lag behind its writes and behind each other.
+/// How long AWS's reads may lag behind its writes (eventual consistency).
 const LAG: Duration = Duration::from_secs(60);
 
-/// An AWS stand-in inside this process, instead of AWS.
+/// An AWS sandbox inside this process.
 #[derive(Clone, Debug)]
 pub struct Embedded {
-    /// Where it keeps its state.
+    /// The directory of its state.
     pub dir: PathBuf,
-    /// How much faster than the wall its time passes.
+    /// How many times faster than real time its clock runs.
     pub speed: f64,
-    /// Each call is appended to this file, as a line of JSON.
+    /// The file to which each call is appended, as a line of JSON.
     pub record: Option<PathBuf>,
 }
 
-/// How a session reaches what it works on.
+/// How a session connects to AWS and to clusters.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     pub sandbox: Option<Embedded>,
-    /// Ways to clusters: a pool's name or a silo tenant's id, and a kubeconfig.
+    /// Kubeconfigs by a pool's name or a silo tenant's id.
     pub kubeconfigs: Vec<(String, PathBuf)>,
-    /// The clusters' insides are left alone.
+    /// Objects in clusters are neither read nor changed.
     pub aws_only: bool,
 }
 
-/// A spec, and the account that it is about.
+/// A spec, and the connection to its account.
 pub struct Session {
     pub spec: Spec,
     pub aws: Arc<Aws>,
@@ -62,26 +61,25 @@ pub struct Session {
     clusters: Arc<Clusters>,
     templates: Templates,
     in_cluster: bool,
-    /// The clusters of `--kubeconfig`, as they are written there.
+    /// The clusters of `--kubeconfig`, as the user wrote them.
     named: Vec<String>,
-    /// Kept alive as long as the session.
+    /// The server ends when the session ends.
     sandbox: Option<(Embedded, sandbox::Server)>,
 }
 
-/// What should exist, and what does.
+/// The desired state and the observed state.
 pub struct Look {
     pub facts: Facts,
     pub desired: Desired,
     pub observed: Observed,
-    /// False if the inside of some cluster wasn't read.
+    /// False if some cluster's objects weren't read.
     read_all: bool,
-    /// The version that each cluster is brought to, by address.
+    /// The desired version of each cluster, by address.
     pub versions: BTreeMap<Address, KubernetesVersion>,
 }
 
 impl Session {
-    /// # Errors
-    /// There are no credentials, they are for another account than the spec, or the sandbox can't start.
+    /// # Errors There are no credentials, they are for another account than the spec's, or the sandbox can't start.
     pub async fn open(spec: Spec, templates: Templates, options: &Options) -> Result<Self> {
         let sandbox = match &options.sandbox {
             None => None,
@@ -104,7 +102,7 @@ impl Session {
         }
     }
 
-    /// A session on `aws`. `kubeconfigs`: ways to clusters, by their names.
+    /// A session on `aws`. `kubeconfigs`: kubeconfigs by the cluster's name in EKS.
     pub fn on(spec: Spec, aws: Arc<Aws>, kubeconfigs: BTreeMap<String, PathBuf>, templates: Templates) -> Self {
         let aws = Arc::new(Aws { ignored: ignored(&spec), ..Aws::clone(&aws) });
         let clusters = Arc::new(Clusters::new(aws.clone(), kubeconfigs));
@@ -112,16 +110,17 @@ impl Session {
         Self { spec, aws, kinds, clusters, templates, in_cluster: true, named: Vec::new(), sandbox: None }
     }
 
-    /// Reads what exists and builds what should: two rounds of bulk reads, of
-    /// which the first tells the stack what was decided before.
+    /// Reads what exists, and builds what should exist. There are two rounds of bulk reads: the first one tells the
+    /// stack which decisions were taken before.
     pub async fn look(&self, policy: &Policy, upgrade: bool) -> Result<Look> {
         let look = self.look_for(policy, upgrade, BTreeMap::new()).await?;
         self.know_clusters(&look.observed)?;
         Ok(look)
     }
 
-    /// The same, with these versions of clusters to reach. A list may name what the next call doesn't know: it is new, and
-    /// AWS's reads lag behind, or it is gone since. So all is read again until the answers agree.
+    /// [`Self::look`] with these versions of clusters. A list may name a resource that the next call doesn't find,
+    /// because the resource is new and AWS's reads are eventually consistent, or because it was deleted in between.
+    /// So everything is read again until the answers are consistent.
     async fn look_for(
         &self,
         policy: &Policy,
@@ -162,8 +161,7 @@ impl Session {
         Ok(Look { facts, desired, observed, read_all, versions })
     }
 
-    /// An error if `--kubeconfig` names a cluster that neither the spec nor
-    /// anything that exists is about.
+    /// Returns an error if `--kubeconfig` names a cluster that neither the spec has nor exists.
     fn know_clusters(&self, observed: &Observed) -> Result<()> {
         let mut known: BTreeSet<String> = self.spec.clusters().map(|c| written(c.owner).to_owned()).collect();
         let found = observed.kinds.iter().filter(|(_, kind)| **kind == eks_cluster::NAME).map(|(a, _)| a);
@@ -183,24 +181,24 @@ impl Session {
         Err(Error::input(format!("no cluster is called `{wrong}` (--kubeconfig); nothing was changed")).help(help))
     }
 
-    /// The sandbox that it works on, if it is one.
+    /// The sandbox that the session works on. `None` if the session works on another endpoint.
     pub fn embedded(&self) -> Option<&Embedded> {
         self.sandbox.as_ref().map(|(embedded, _)| embedded)
     }
 
-    /// `policy`, and whether the clusters' insides are left alone.
+    /// `policy`, with the session's choice to leave clusters unread.
     pub fn policy(&self, policy: &Policy) -> Policy {
         Policy { aws_only: !self.in_cluster, ..policy.clone() }
     }
 
-    /// Calls so far by action, to AWS and to the clusters.
+    /// The number of calls to AWS and to clusters, by action.
     pub fn calls(&self) -> BTreeMap<String, u64> {
         let mut calls = self.aws.calls.counts();
         calls.extend(self.clusters.counts());
         calls
     }
 
-    /// Says that reading begins: the first thing that a person sees.
+    /// Tells the host that reading begins, so that a user sees a first sign of life.
     pub fn reading(&self, host: &dyn Host) {
         let scope = &self.aws.scope;
         host.stage(&Stage::Reading { account: scope.account.clone(), region: scope.region.clone() });
@@ -223,8 +221,8 @@ impl Session {
         Ok((look, plan))
     }
 
-    /// What is left of a run that is over and that brought clusters to these
-    /// versions. What the policy names may be gone by now.
+    /// The plan after a run that upgraded clusters to these versions. Addresses of the policy aren't checked, because
+    /// the run may have deleted them.
     pub async fn left(
         &self,
         policy: &Policy,
@@ -239,13 +237,13 @@ impl Session {
         plan::plan(&look.desired, &look.observed, &self.kinds, &self.policy(policy))
     }
 
-    /// The tenancy's lock. Its lease is measured on the wall: a fast sandbox
-    /// must not make a busy computer miss it.
+    /// The tenancy's lock. Its lease uses real time: with a sandbox's faster clock, a busy computer would miss its
+    /// heartbeat.
     pub fn lock(&self) -> Store {
         Store::new(&self.aws, &self.spec.tags, Clock::real())
     }
 
-    /// Does `work`, and then ends the sandbox, if there is one, and keeps what it holds, however the work ended.
+    /// Does `work`, then stops the sandbox, if there is one, so that it saves its state even if the work failed.
     pub async fn during<T>(
         self,
         work: impl AsyncFnOnce(&Self) -> std::result::Result<T, Failure>,
@@ -262,7 +260,7 @@ impl Session {
     }
 }
 
-/// What was read names something that a later call didn't find.
+/// True if a read names a resource that a later call didn't find.
 fn is_unsettled(error: &Error) -> bool {
     matches!(error.class, Class::NotYet | Class::NotFound)
 }
@@ -287,11 +285,11 @@ async fn connect(spec: &Spec, sandbox: Option<&(Embedded, sandbox::Server)>) -> 
 }
 
 impl Look {
-    /// An error if `policy` allows something for an address that nothing has.
+    /// Returns an error if `policy` allows the loss of an address that doesn't exist.
     pub fn know(&self, policy: &Policy) -> Result<()> {
         let found = self.observed.found.keys();
         let exist: BTreeSet<Address> = found.flat_map(|a| [a.clone(), a.place()]).collect();
-        // What is in a cluster that wasn't read may be there or not.
+        // An object in a cluster that wasn't read may exist.
         let unread = |a: &Address| !self.read_all && a.as_str().contains("/k8s/") && exist.contains(&a.place());
         for (flag, given) in [("--allow-destroy", &policy.allow_destroy), ("--allow-replace", &policy.allow_replace)] {
             for address in given {
@@ -316,14 +314,14 @@ impl Look {
         Ok(())
     }
 
-    /// The names of everything that was found, by address: for `output`.
+    /// The outputs of all resources that were found, by address.
     pub fn outputs(&self) -> BTreeMap<Address, BTreeMap<String, String>> {
         self.observed.outputs()
     }
 }
 
-/// Starts the stand-in on the loopback interface, on the same port for the same
-/// directory if that is free: clusters' endpoints are in saved plans.
+/// Starts the sandbox on the loopback interface. The port depends on the directory, if it is free, because saved
+/// plans hold the clusters' endpoints.
 fn start_sandbox(spec: &Spec, embedded: &Embedded) -> Result<sandbox::Server> {
     let Embedded { dir, speed, record } = embedded;
     let options = sandbox::Options {
@@ -348,15 +346,15 @@ fn start_sandbox(spec: &Spec, embedded: &Embedded) -> Result<sandbox::Server> {
     })
 }
 
-/// Below those that systems give to whoever asks for any.
+/// A port below the ephemeral ports that operating systems assign.
 fn port_for(dir: &Path) -> u16 {
-    // The same in every release: the standard library's hashes may change.
+    // The standard library's hashes may change between releases, SHA-256 doesn't.
     let digest = Sha256::digest(dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).as_os_str().as_encoded_bytes());
     let number = digest.iter().fold(0_u32, |number, byte| (number * 256 + u32::from(*byte)) % 10_000);
     20_000 + u16::try_from(number).unwrap_or_default()
 }
 
-/// What the spec leaves to others.
+/// The tags, CIDR blocks and routes that the spec leaves to other tools.
 fn ignored(spec: &Spec) -> Ignored {
     let set = |all: &[String]| all.iter().cloned().collect();
     Ignored {
@@ -367,7 +365,7 @@ fn ignored(spec: &Spec) -> Ignored {
     }
 }
 
-/// The principals and policies that the spec names and somebody else made.
+/// The principals and policies that the spec names and others created.
 pub fn named(spec: &Spec) -> Vec<String> {
     let people = spec.access.admins.iter().chain(&spec.access.operators).map(|p| &p.arn);
     let workloads = spec.tenants.iter().flat_map(|t| &t.service_accounts).flat_map(|s| &s.policies);
@@ -399,8 +397,8 @@ fn right_account(spec: &Spec, aws: &Aws) -> Result<()> {
     }
 }
 
-/// The cluster's own name, for a pool's name or a silo tenant's id; both that
-/// it may have, where it has left the spec.
+/// The names in EKS of the cluster of a pool or a silo tenant. A cluster that has left the spec may have either of
+/// two names.
 fn cluster_names(spec: &Spec, called: &str) -> Vec<String> {
     let names = spec::names::Names::new(spec);
     match spec.clusters().map(|c| c.owner).find(|owner| written(*owner) == called) {
@@ -409,7 +407,7 @@ fn cluster_names(spec: &Spec, called: &str) -> Vec<String> {
     }
 }
 
-/// What a cluster is called on the command line.
+/// The cluster's name on the command line.
 pub fn written(owner: spec::Owner<'_>) -> &str {
     match owner {
         spec::Owner::Tenant(id) => id,

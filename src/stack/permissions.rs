@@ -1,7 +1,6 @@
-//! The permissions that a spec needs of whoever runs ringfence, as an IAM
-//! policy. Which conditions and resources an action supports is from the
-//! Service Authorization Reference; where it doesn't say for sure, the action
-//! is allowed on everything.
+//! The IAM permissions that ringfence needs for a spec, as an IAM policy. The Service Authorization Reference says
+//! which conditions and resources an action supports. If the reference isn't clear, the statement allows the action
+//! on all resources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,10 +22,10 @@ use crate::kinds::{self, ResourceKind};
 use crate::spec::Spec;
 use crate::spec::names::Names;
 
-/// Characters of a role's inline policies, white space not counted (IAM quotas).
+/// The maximum length of a role's inline policies, without white space (IAM quotas).
 pub const MAX_POLICY: usize = 10_240;
 
-/// Reads of more than one kind's, and those that look at what AWS offers.
+/// Reads for several kinds, and reads of what AWS offers.
 const READS: &[&str] = &[
     "ec2:DescribeAvailabilityZones",
     "ec2:DescribeInstanceTypeOfferings",
@@ -44,14 +43,15 @@ const READS: &[&str] = &[
     "sts:GetCallerIdentity",
 ];
 
-/// What is looked at before the first write. IAM's simulation tells no more than iam:GetAccountAuthorizationDetails,
-/// which shows every policy of the account, and the role's own name isn't known here: so it is allowed on everything.
+/// Reads of the checks before the first write. IAM's simulation reveals no more than
+/// iam:GetAccountAuthorizationDetails does, which shows every policy of the account. The caller's role name isn't
+/// known here, so the simulation is allowed on all resources.
 const PREFLIGHT: &[&str] = &["iam:SimulatePrincipalPolicy"];
 
-/// The lock's, which whoever changes things holds.
+/// The lock's calls, for every command that changes resources.
 const LOCK: &[&str] = &["ssm:AddTagsToResource", "ssm:DeleteParameters", "ssm:GetParametersByPath", "ssm:PutParameter"];
 
-/// All kinds with what their calls must be allowed.
+/// All kinds with the permissions of their calls.
 struct Table(Vec<Arc<dyn ResourceKind>>);
 
 impl Table {
@@ -63,18 +63,18 @@ impl Table {
         self.0.iter().flat_map(|kind| kind.permissions().iter().map(|row| (kind.name(), *row)))
     }
 
-    /// Every read of every kind: what left the spec is looked for too.
+    /// The reads of all kinds, including kinds that have left the spec: their resources must be found, too.
     fn reads(&self) -> Vec<&'static str> {
         let reads: BTreeSet<&str> = self.0.iter().flat_map(|kind| kind.reads()).chain(READS).copied().collect();
         reads.into_iter().collect()
     }
 
-    /// The services that get roles of ours from the kind.
+    /// The services to which the kind passes our roles.
     fn passed(&self, kind: &str) -> &'static [&'static str] {
         self.0.iter().find(|k| k.name() == kind).map(|k| k.passes_roles_to()).unwrap_or_default()
     }
 
-    /// What every step of a kind needs.
+    /// The actions that every step of a kind needs.
     fn needed(&self, kind: &str, when: When) -> BTreeSet<&'static str> {
         let of = |(_, _, actions): Permission| actions.first().map(|action| service(action));
         let own = self.rows().find(|(k, _)| *k == kind).and_then(|(_, row)| of(row));
@@ -83,24 +83,24 @@ impl Table {
             let rows = all.filter(|(k, row)| *k == kind || (beside(row.0) && of(*row) == own));
             rows.flat_map(|(_, row)| row.2).copied().collect::<BTreeSet<_>>()
         };
-        // What EC2 asks for where anything is tagged stands with the VPC.
+        // The actions for tagging any EC2 resource are listed with the VPC kind.
         let actions = rows(&|scope| scope == TaggedWhenMade);
         if actions.is_empty() && when == Tagged { rows(&|_| true) } else { actions }
     }
 }
 
-/// Reading, for `plan`, `drift` and `output`. The same for every spec.
+/// The permissions to read, for `plan`, `drift` and `output`. They don't depend on the spec.
 pub fn reads() -> Value {
     let table = Table::new();
     json!({"Version": "2012-10-17", "Statement": [statement("Read", &table.reads(), &json!("*"), None)]})
 }
 
-/// Reading, and the changes of the kinds in `desired`, which `spec` became.
-/// The account is the spec's, or any.
+/// The permissions to read, and to change the kinds in `desired`, which was built from `spec`. The account is the
+/// spec's account, or any account.
 pub fn changes(spec: &Spec, desired: &Desired) -> Value {
     let table = Table::new();
     let mut kinds: BTreeSet<&str> = desired.iter().map(|r| r.kind).collect();
-    // An add-on's own associations are made, changed and deleted in the caller's name, too.
+    // EKS creates, changes and deletes an add-on's own associations with the caller's permissions.
     if desired.iter().any(|r| r.kind == eks_addon::NAME && associates(&r.state)) {
         kinds.insert(pod_identity::NAME);
     }
@@ -118,8 +118,8 @@ pub fn changes(spec: &Spec, desired: &Desired) -> Value {
         scopes.entry(scope).or_default().extend(actions);
     }
     scopes.entry(Lock).or_default().extend(LOCK);
-    // Whoever must give each role the boundary may never take it away again. Without one in the spec, one that was put
-    // by hand is drift.
+    // A caller who must set the boundary on each role must not be allowed to remove it. If the spec has no boundary,
+    // a boundary that was added outside of ringfence is drift and is removed.
     let boundary = match bounded {
         Bounded => "iam:PutRolePermissionsBoundary",
         _ => "iam:DeleteRolePermissionsBoundary",
@@ -152,19 +152,20 @@ pub fn changes(spec: &Spec, desired: &Desired) -> Value {
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
-/// Actions that steps can't do without, and what to ask IAM about them: those of one service.
+/// Actions of one service that steps require, and the simulation request for them.
 #[derive(Debug, Default)]
 pub struct Question {
-    /// With the addresses that need each.
+    /// The actions, with the addresses that need each.
     pub actions: BTreeMap<&'static str, Vec<Address>>,
-    /// ARNs. Of which kind they are differs from action to action: it is enough to be allowed on one.
+    /// ARNs. Actions support different resource types, so an action counts as allowed if IAM allows it on one of the
+    /// ARNs.
     pub resources: Vec<String>,
-    /// Condition keys and their values, as the steps' calls have them.
+    /// Condition keys and their values, as the steps' calls send them.
     pub context: Vec<(String, String)>,
 }
 
-/// What `steps` can't do without in `account`. An update is asked about as far as it writes tags; which calls it makes
-/// beside hangs on what exists.
+/// The actions that `steps` require in `account`. Of an update, only the tagging actions are known: its other calls
+/// depend on what exists.
 pub fn questions(spec: &Spec, account: &str, steps: &[Step]) -> Vec<Question> {
     let table = Table::new();
     let place = Place::new(spec, account);
@@ -180,7 +181,7 @@ pub fn questions(spec: &Spec, account: &str, steps: &[Step]) -> Vec<Question> {
             Action::Update | Action::Wait => BTreeSet::new(),
         };
         if step.action == Action::Create {
-            // Where AWS doesn't say to which service a role is handed, there is nothing to ask.
+            // If AWS doesn't document to which service a role is passed, there is no request to simulate.
             if let [service] = table.passed(step.kind) {
                 actions.insert("iam:PassRole");
                 passed.entry("iam:PassedToService").or_insert_with(|| (*service).to_owned());
@@ -211,7 +212,7 @@ pub fn questions(spec: &Spec, account: &str, steps: &[Step]) -> Vec<Question> {
     questions.into_values().collect()
 }
 
-/// Whether an add-on, by its state, has Pod Identity associations.
+/// True if an add-on's state has Pod Identity associations.
 fn associates(state: &Value) -> bool {
     state["pod_identity"].as_object().is_some_and(|roles| !roles.is_empty())
 }
@@ -228,13 +229,13 @@ fn statement(sid: &str, actions: &[&str], resources: &Value, condition: Option<V
     statement
 }
 
-/// What ARNs are made of.
+/// The parts of ARNs.
 struct Place<'a> {
     partition: &'a str,
     region: &'a str,
     account: &'a str,
     tenancy: &'a str,
-    /// Path and beginning of the roles' names.
+    /// The path and the name prefix of the roles.
     roles: String,
     boundary: Option<&'a str>,
 }
@@ -262,7 +263,7 @@ impl<'a> Place<'a> {
             Anything | Ours | New | TaggedWhenMade => json!("*"),
             MainTables => json!(at("ec2", "route-table/*")),
             GuardDuty => json!([at("ec2", "security-group/*"), at("ec2", "vpc-endpoint/*")]),
-            // Clusters, and what has its cluster's name in its ARN.
+            // ARNs of clusters and of resources whose ARN has the cluster's name.
             Clusters => json!([at("eks", &format!("*/{tenancy}-p-*")), at("eks", &format!("*/{tenancy}-t-*"))]),
             Logs => json!([
                 at("logs", &format!("log-group:/aws/eks/{tenancy}-*")),
@@ -276,7 +277,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Resources of ours as a service's calls name them.
+    /// The tenancy's resources, as the calls of a service name them.
     fn subjects(&self, service: &str) -> Vec<String> {
         const EC2: &[&str] = &[
             "elastic-ip",
@@ -317,7 +318,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Condition keys that a service's calls about things of ours have.
+    /// Condition keys that a service's calls about the tenancy's resources have.
     fn keys(&self, service: &str) -> Vec<(String, String)> {
         let ours = [(tags::TENANCY, self.tenancy), (tags::REGION, self.region)];
         let tag = |whose: &str| ours.map(|(tag, value)| (format!("aws:{whose}/{tag}"), value.to_owned()));
@@ -327,14 +328,14 @@ impl<'a> Place<'a> {
             _ => None,
         };
         keys.extend(own.map(|(key, value)| (key.to_owned(), value.to_owned())));
-        // IAM's calls go elsewhere.
+        // IAM is a global service, so its calls have no region of the estate.
         if service != "iam" {
             keys.push(("aws:RequestedRegion".to_owned(), self.region.to_owned()));
         }
         keys
     }
 
-    /// `attached` are the policies that the spec's roles get.
+    /// `attached`: the policies that the spec attaches to roles.
     fn condition(&self, scope: On, attached: &BTreeSet<&str>) -> Option<Value> {
         let tags = |whose: &str| {
             let key = |tag: &str| format!("aws:{whose}/{tag}");
@@ -345,11 +346,12 @@ impl<'a> Place<'a> {
             New => Some(tags("RequestTag")),
             TaggedWhenMade => {
                 let mut condition = tags("RequestTag");
-                // Absent from calls that only tag: nobody else's things can be made ours.
+                // The key is absent from calls that only add tags. So the caller can't take over another owner's
+                // resources by tagging them.
                 condition["StringLike"] = json!({"ec2:CreateAction": "*"});
                 Some(condition)
             }
-            // Both keys: Service Authorization Reference, IAM; IAM User Guide, "Permissions boundaries".
+            // Both keys are needed: Service Authorization Reference, IAM; IAM User Guide, "Permissions boundaries".
             Bounded => self.boundary.map(|arn| json!({"StringEquals": {"iam:PermissionsBoundary": arn}})),
             Attached => {
                 let mut condition = json!({"ArnEquals": {"iam:PolicyARN": attached}});

@@ -1,4 +1,4 @@
-//! Attributes and changes as lines of text, the same for every format.
+//! Attributes and changes as lines of text, for all formats.
 
 use serde_json::Value;
 use similar::{Algorithm, ChangeTag, capture_diff_slices, group_diff_ops};
@@ -7,19 +7,18 @@ use super::text::{count, cut, past, plain, plain_lines, width};
 use crate::engine::kind::Change;
 use crate::engine::value::display;
 
-/// What a line says about what it shows.
+/// The role of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     Plain,
     Added,
     Removed,
-    /// Around a difference, or an aside.
+    /// Context of a difference, or a remark.
     Dim,
-    /// Needs attention.
     Alert,
 }
 
-/// One line below a resource's own.
+/// One line below a resource's line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Detail {
     pub depth: usize,
@@ -33,7 +32,7 @@ impl Detail {
     }
 }
 
-/// Every attribute of a state; null ones say nothing and are left out.
+/// All attributes of a state, except null ones.
 pub(super) fn attributes(state: &Value) -> Vec<Detail> {
     let mut out = Vec::new();
     if let Value::Object(fields) = state {
@@ -74,7 +73,7 @@ fn attribute(depth: usize, lead: &str, value: &Value, out: &mut Vec<Detail>) {
     }
 }
 
-/// An element of a list: its first field stands behind the dash.
+/// An element of a list. Its first field follows the dash.
 fn element(depth: usize, item: &Value, out: &mut Vec<Detail>) {
     let Value::Object(fields) = item else { return attribute(depth, "- ", item, out) };
     let first = out.len();
@@ -141,7 +140,7 @@ pub(super) fn full(change: &Change) -> Vec<Detail> {
     out
 }
 
-/// The elements of `these` that `those` lacks, each as often as it lacks it.
+/// The elements of `these` that `those` lacks. Repeated elements count.
 fn missing<'a>(these: &'a [Value], those: &[Value]) -> Vec<&'a Value> {
     let mut left: Vec<&Value> = those.iter().collect();
     these
@@ -156,15 +155,14 @@ fn missing<'a>(these: &'a [Value], those: &[Value]) -> Vec<&'a Value> {
         .collect()
 }
 
-/// `before → after` in `room` columns; what both begin with is cut first.
+/// `before → after` in `room` columns. Their common start is cut first.
 fn pair(before: &str, after: &str, room: usize) -> String {
     if width(before) + width(after) + 3 <= room {
         return format!("{before} → {after}");
     }
     let common: String = before.chars().zip(after.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
     let half = room.saturating_sub(3) / 2;
-    // As much of the end as fits, but nothing that differs is cut while what
-    // is the same stays.
+    // Keeps as much of the end as fits. Differing text is cut only after all common text is cut.
     let end = |text: &str| {
         let skip = (width(text) + 2).saturating_sub(half).min(width(&common));
         match (skip > 2, text.starts_with('"')) {
@@ -198,8 +196,7 @@ pub(super) fn compact(value: &Value) -> String {
     }
 }
 
-/// A value as lines to be compared: a list one line an element where those
-/// are plain.
+/// A value as lines to compare. A list of plain elements has one line for each element.
 fn pretty(value: &Value) -> Vec<String> {
     match value {
         Value::Null => vec![],
@@ -221,7 +218,7 @@ fn pretty(value: &Value) -> Vec<String> {
     }
 }
 
-/// Removed and added lines, with `context` equal ones around them.
+/// Removed and added lines, with `context` unchanged lines around them.
 fn difference(before: &[String], after: &[String], context: usize) -> Vec<Detail> {
     let gap = |lines: usize| {
         let text = format!("… {} unchanged", count(lines, "line"));

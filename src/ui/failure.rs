@@ -1,4 +1,4 @@
-//! The one place where failures become text.
+//! The only module that turns failures into text.
 
 use std::io;
 
@@ -10,7 +10,6 @@ use crate::engine::error::{Class, Error};
 use crate::run::Failure;
 use crate::spec::error::{Excerpt, SpecError, SpecErrors};
 
-/// Output couldn't be written.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         let help = match error.kind() {
@@ -39,7 +38,7 @@ pub(super) fn human(failure: &Failure, layout: Layout) -> String {
     out
 }
 
-/// What is wrong with a spec, each with an empty line after it.
+/// The errors of a spec, each followed by an empty line.
 pub(super) fn findings(errors: &[SpecError], layout: Layout) -> String {
     let mut out = String::new();
     for error in errors {
@@ -59,7 +58,7 @@ pub(super) fn warnings(warnings: &[SpecError], layout: Layout) -> String {
     out
 }
 
-/// What to do next: what the error says, else what helps with its class.
+/// What to do next: the error's own help, else the help for its class.
 pub(super) fn help(error: &Error) -> Option<String> {
     let by_class = match error.class {
         Class::Denied | Class::NotYetAllowed => {
@@ -116,7 +115,7 @@ fn run(out: &mut String, error: &Error, layout: Layout) {
     }
 }
 
-/// One finding about a spec, as compilers show it.
+/// One finding about a spec, laid out like a compiler's message.
 fn spec(out: &mut String, error: &SpecError, level: &str, layout: Layout) {
     let paint = layout.paint;
     let gutter = [Some(&error.at), error.related.as_ref().map(|r| &r.at)]
@@ -149,7 +148,7 @@ fn excerpt(out: &mut String, at: &Excerpt, arrow: &str, label: &str, gutter: usi
         }
         return;
     }
-    // The line is shown with escapes in it: the mark must move along.
+    // The line is shown with escapes, so the mark's position counts them.
     let shown = |text: String| plain(&text.replace('\t', "    "));
     let before: String = at.text.chars().take(at.text_column.saturating_sub(1)).collect();
     let marked: String = at.text.chars().skip(before.chars().count()).take(at.length).collect();
@@ -175,7 +174,7 @@ pub(super) fn json(failure: &Failure) -> Value {
     json!({"schema": "ringfence.dev/error/v1", "type": "error", "errors": errors})
 }
 
-/// One failure of a run; `help` is there where there is any.
+/// One failure of a run. `help` is null if there is none.
 pub(super) fn error_json(error: &Error) -> Value {
     json!({
         "class": error.class,
@@ -186,7 +185,6 @@ pub(super) fn error_json(error: &Error) -> Value {
     })
 }
 
-/// One finding about a spec.
 pub(super) fn finding(error: &SpecError) -> Value {
     let at = |at: &Excerpt| {
         json!({

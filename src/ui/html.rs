@@ -1,6 +1,5 @@
-//! A plan as one page that needs nothing else: no script, no font, no request.
-//! The pages are `templates/*.html` beside this file; every value in them is
-//! escaped.
+//! A plan as one self-contained page, without scripts, fonts or requests. The templates are `templates/*.html`. They
+//! escape every value.
 
 use std::io::{self, Write};
 
@@ -100,7 +99,7 @@ fn detail(detail: &Detail) -> Value {
     json!({"class": class, "text": format!("{}{}", "  ".repeat(detail.depth), detail.text)})
 }
 
-/// Text of a run's end, or of what kept it from beginning.
+/// A report or a failure as a page.
 pub(super) fn report(title: &str, text: &str) -> io::Result<String> {
     page("report.html", &json!({"title": title, "lines": text.trim().lines().collect::<Vec<_>>()}))
 }

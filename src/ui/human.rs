@@ -1,4 +1,4 @@
-//! A plan and a report for a person at a terminal.
+//! Plans and reports for a person at a terminal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ pub(super) struct Layout {
     pub verbose: bool,
 }
 
-/// The whole plan. Ends in terraform's line.
+/// The whole plan. The last line has terraform's wording, which users and scripts know.
 pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, layout: Layout) -> String {
     let Layout { paint, width: room, verbose } = layout;
     let mut out = String::new();
@@ -65,7 +65,7 @@ pub(super) fn verdict(plan: &Plan, subject: &Subject) -> String {
     }
 }
 
-/// `None` if all is as the spec says.
+/// The last line for drift. `None` if everything was read and matches the spec.
 fn verdict_of_drift(plan: &Plan, drift: &Drift) -> Option<String> {
     let changed = plan.steps.iter().map(|s| &s.address).collect::<BTreeSet<_>>().len();
     let (waiting, wrong): (Vec<_>, Vec<_>) = plan.blocked.iter().partition(|b| b.pending || b.unmet);
@@ -91,7 +91,7 @@ fn are(resources: usize) -> String {
     format!("{} {}", count(resources, "resource"), if resources == 1 { "is" } else { "are" })
 }
 
-/// What is gone, before all else: it may be a guard.
+/// Missing resources come first, because one of them may be a security control.
 fn missing(out: &mut String, plan: &Plan, layout: Layout) {
     let missing = plan.drift.iter().flat_map(|d| &d.missing).collect::<Vec<_>>();
     if missing.is_empty() {
@@ -111,7 +111,6 @@ fn missing(out: &mut String, plan: &Plan, layout: Layout) {
     hang(out, "        ", MISSING_HELP, layout.width);
 }
 
-/// The heading of what is gone.
 pub(super) const MISSING: &str = "Missing: what it lies in is there";
 pub(super) const MISSING_HELP: &str =
     "It was deleted by hand, or the spec asks for it since the last apply; `ringfence apply` makes it";
@@ -120,7 +119,7 @@ fn group(out: &mut String, group: &Group, layout: Layout) {
     let Layout { paint, width: room, .. } = layout;
     out.push_str(&paint.bold(&group.label));
     out.push('\n');
-    // The second column stands where most titles end; longer ones reach into it.
+    // The second column starts after most titles. Longer titles extend into it.
     let aside = |l: &&Line| !l.summaries.is_empty() || !l.controls.is_empty();
     let pad =
         group.lines.iter().filter(aside).map(|l| width(&l.title)).filter(|w| *w <= room * 2 / 5).max().unwrap_or(0);
@@ -174,7 +173,7 @@ fn detail(out: &mut String, detail: &Detail, layout: Layout) {
     let Layout { paint, width: room, verbose } = layout;
     let indent = " ".repeat(8 + 2 * detail.depth);
     let mut text = String::new();
-    // Values stay on their line; sentences are wrapped.
+    // Values stay on their line; only sentences are wrapped.
     match verbose || detail.text.len() + indent.len() <= room || !detail.text.contains(' ') {
         true => text = format!("{indent}{}\n", plain(&detail.text)),
         false => hang(&mut text, &indent, &detail.text, room),
@@ -202,7 +201,7 @@ fn symbol(symbol: Symbol, paint: Paint) -> String {
     }
 }
 
-/// What stands below the groups: what stays, what must be confirmed, notes.
+/// The part below the groups: kept resources, losses to confirm, notes.
 fn tail(out: &mut String, plan: &Plan, subject: &Subject, layout: Layout) {
     let Layout { paint, width: room, verbose } = layout;
     if !plan.kept.is_empty() {
@@ -258,7 +257,7 @@ pub(super) fn names(addresses: &[Address]) -> String {
     addresses.iter().map(Address::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// How the losses of a plan are confirmed.
+/// How a user confirms the losses of a plan.
 pub(super) fn how_confirmed(subject: &Subject) -> &'static str {
     match (subject.policy.destroy, subject.policy.tenants.is_empty()) {
         (true, true) => "destroy asks for each on a terminal; elsewhere --auto-approve confirms all",
@@ -267,7 +266,7 @@ pub(super) fn how_confirmed(subject: &Subject) -> &'static str {
     }
 }
 
-/// The clusters whose insides couldn't be read, each once.
+/// The clusters whose objects couldn't be read.
 fn clusters(out: &mut String, plan: &Plan, layout: Layout) {
     for one in &plan.blocked_clusters {
         let what = format!("Waiting: the inside of cluster {} ({})", plain(&one.cluster), count(one.objects, "object"));
@@ -279,7 +278,7 @@ fn clusters(out: &mut String, plan: &Plan, layout: Layout) {
     }
 }
 
-/// The first few of many, and how many more there are.
+/// The first names of a list, and how many more there are.
 fn first_of(names: &[String], few: usize) -> Vec<String> {
     let mut first: Vec<String> = names.iter().take(few).cloned().collect();
     if names.len() > few {
@@ -288,7 +287,6 @@ fn first_of(names: &[String], few: usize) -> Vec<String> {
     first
 }
 
-/// Adds addresses, all or the first few of them.
 fn list(out: &mut String, names: &mut [String], layout: Layout) {
     names.sort_by_key(|n| view::natural(n));
     let few = if layout.verbose { names.len() } else { 8 };
@@ -299,7 +297,7 @@ fn list(out: &mut String, names: &mut [String], layout: Layout) {
 pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, layout: Layout) -> String {
     let Layout { paint, width: room, .. } = layout;
     let mut out = String::new();
-    // Apart from the progress above it.
+    // An empty line separates the report from the progress lines.
     out.push('\n');
     let mut failed = report.failed().peekable();
     if failed.peek().is_some() {
@@ -379,8 +377,7 @@ pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, l
     out
 }
 
-/// True if everything is done and was seen to be so, and nothing waits or
-/// differs.
+/// True if every step is done and verified, and nothing waits or differs.
 pub(super) fn complete(report: &Report, plan: &Plan) -> bool {
     all_done(report, plan) && report.unconfirmed.is_empty()
 }
@@ -416,7 +413,7 @@ fn section(out: &mut String, title: &str) {
     out.push('\n');
 }
 
-/// What its cluster has no API for, each with its controls.
+/// Objects whose API the cluster doesn't serve, each with its controls.
 fn unmet(out: &mut String, report: &Report, layout: Layout) {
     for (line, error) in report.unmet() {
         let controls = match line.controls.is_empty() {
@@ -431,7 +428,7 @@ fn unmet(out: &mut String, report: &Report, layout: Layout) {
     }
 }
 
-/// What couldn't be done from here, by reason: a cluster each.
+/// Steps that a cluster's API server blocked, by reason.
 fn held(out: &mut String, report: &Report, layout: Layout) {
     let mut reasons: BTreeMap<(&str, Option<&str>), Vec<String>> = BTreeMap::new();
     for (line, error) in report.blocked() {
@@ -447,7 +444,7 @@ fn held(out: &mut String, report: &Report, layout: Layout) {
     }
 }
 
-/// What was done and couldn't be read again.
+/// Steps that are done but couldn't be verified.
 fn unconfirmed(out: &mut String, report: &Report, layout: Layout) {
     for one in &report.unconfirmed {
         let n = one.addresses.len();
@@ -462,7 +459,7 @@ fn unconfirmed(out: &mut String, report: &Report, layout: Layout) {
     }
 }
 
-/// What was skipped, by what it was skipped for in the first place.
+/// Skipped steps, by the first failure that caused them.
 fn skipped(out: &mut String, report: &Report, layout: Layout) {
     let mut because: BTreeMap<&Address, &Address> = BTreeMap::new();
     for line in &report.lines {
@@ -486,7 +483,7 @@ fn skipped(out: &mut String, report: &Report, layout: Layout) {
     }
 }
 
-/// What the plan couldn't do anything about, by reason.
+/// Resources that the plan couldn't change, by reason.
 fn blocked(out: &mut String, plan: &Plan, layout: Layout) {
     let mut reasons: BTreeMap<(bool, &str, Option<&str>), Vec<String>> = BTreeMap::new();
     for one in plan.blocked.iter().filter(|b| b.cluster.is_none()) {
@@ -503,7 +500,7 @@ fn blocked(out: &mut String, plan: &Plan, layout: Layout) {
     }
 }
 
-/// What a failed step may have left in AWS.
+/// What a failed step may have left behind in AWS.
 fn left_behind(action: Action, error: &Error) -> Option<&'static str> {
     use crate::engine::error::Class;
     match (action, error.class) {
@@ -522,7 +519,7 @@ fn left_behind(action: Action, error: &Error) -> Option<&'static str> {
     }
 }
 
-/// The past participle of what a step does.
+/// The past participle of a step's action.
 pub(super) fn done(action: Action, replaces: bool) -> &'static str {
     match (action, replaces) {
         (Action::Create, false) => "created",
@@ -534,7 +531,7 @@ pub(super) fn done(action: Action, replaces: bool) -> &'static str {
     }
 }
 
-/// Calls by action, most first.
+/// The number of calls by action, the most frequent first.
 pub(super) fn calls(calls: &BTreeMap<String, u64>, paint: Paint) -> String {
     let mut sorted: Vec<(&String, &u64)> = calls.iter().collect();
     sorted.sort_by(|(a, m), (b, n)| n.cmp(m).then_with(|| a.cmp(b)));

@@ -1,5 +1,5 @@
-//! The machine's form of plans and runs. `docs/plan-format.md` describes it;
-//! a change that breaks readers takes a new version in `schema`.
+//! Plans and runs as JSON. `docs/plan-format.md` describes the format. An incompatible change needs a new version in
+//! `schema`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -134,7 +134,7 @@ fn change(change: &Change) -> Value {
     })
 }
 
-/// With references as `${address.output}` and keys in order.
+/// A state with references as `${address.output}` and with sorted keys.
 fn stable(value: &Value) -> Value {
     sorted(&resolve(value, &|address, output| Some(format!("${{{address}.{output}}}"))))
 }
@@ -187,12 +187,12 @@ pub(super) fn event(event: &Event) -> Value {
     }
 }
 
-/// Seconds, to the millisecond.
+/// Seconds with milliseconds.
 fn seconds(duration: &Duration) -> f64 {
     Duration::from_millis(duration.as_millis().try_into().unwrap_or(u64::MAX)).as_secs_f64()
 }
 
-/// The last line of a run.
+/// The last line of a run's output.
 pub(super) fn report(
     report: &Report,
     plan: &Plan,

@@ -1,5 +1,5 @@
-//! A plan for a pull request: GitHub's Markdown, with nothing in it that a
-//! hostile name could turn into markup.
+//! A plan as a comment of a pull request, in GitHub's Markdown. Names are escaped, because a hostile name could be
+//! markup.
 
 use super::Subject;
 use super::detail::Mark;
@@ -9,11 +9,10 @@ use super::view::{self, Depth, Group, Symbol};
 use crate::engine::kind::Registry;
 use crate::engine::plan::{Loss, Plan, Summary};
 
-/// GitHub refuses comments of more than 65,536 characters: what is left of
-/// that for groups.
+/// GitHub refuses comments of more than 65,536 characters. This is the room for the groups.
 const ROOM: usize = 56_000;
 
-/// Resources that are listed by name in a paragraph.
+/// How many resources are listed by name in a paragraph.
 const NAMES: usize = 20;
 
 pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, verbose: bool) -> String {
@@ -114,18 +113,17 @@ fn names(all: impl ExactSizeIterator<Item = String>) -> String {
     text
 }
 
-/// Text as code, wherever it stands: as HTML, because a backtick can't be
-/// escaped inside of backticks. It also keeps names from notifying people.
+/// Text as code, in HTML: a backtick can't be escaped inside of backticks. In code, names like `@org` notify nobody.
 fn code(text: &str) -> String {
     format!("<code>{}</code>", escaped(text))
 }
 
-/// One group, to be unfolded.
+/// One group as a collapsed section.
 fn section(group: &Group) -> String {
     let mut body = String::new();
     let pad = group.lines.iter().map(|l| width(&l.title)).max().unwrap_or(0).min(48) + 2;
     for line in &group.lines {
-        // GitHub colours a line of a diff by its first character.
+        // GitHub colors a line of a diff by its first character.
         let symbol = match line.symbol {
             Symbol::Create => "+",
             Symbol::Update | Symbol::Wait | Symbol::Blocked => "!",
@@ -162,12 +160,12 @@ fn section(group: &Group) -> String {
     )
 }
 
-/// The most backticks in a row: a fence must be longer.
+/// The longest run of backticks. A fence must be longer.
 fn longest_run(text: &str) -> usize {
     text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
 }
 
-/// Text of a run's end, or of what kept it from beginning.
+/// A report or a failure as a code block.
 pub(super) fn report(text: &str) -> String {
     let fence = "`".repeat(longest_run(text).max(2) + 1);
     format!("{fence}text\n{}\n{fence}\n", text.trim())

@@ -1,10 +1,7 @@
-//! The only place that prints: plans, progress, reports and failures, for
-//! people and for machines.
+//! The only module that prints: plans, progress, reports and failures, for people and for programs.
 //!
-//! What a command was asked for goes to stdout, everything else to stderr.
-//! With [`Format::Json`] stdout holds JSON documents, one a line, and nothing
-//! else: `docs/plan-format.md`. A reader that goes away (`| head`) is no error;
-//! a full disk is.
+//! The result of a command goes to stdout, everything else to stderr. With [`Format::Json`], stdout holds only JSON
+//! documents, one in each line: see `docs/plan-format.md`. A closed pipe (`| head`) is no error; a full disk is one.
 
 mod detail;
 mod doctor;
@@ -47,10 +44,10 @@ use progress::{Board, Live};
 use terminal::Screen;
 use text::{Paint, count, hang, plain};
 
-/// Where there is no terminal, a line is written at least this often.
+/// Without a terminal, a line is written at least this often.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// What output looks like.
+/// How output is formatted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     #[default]
@@ -64,24 +61,23 @@ pub enum Format {
 pub struct Options {
     pub format: Format,
     pub color: Color,
-    /// Show attributes, and the calls by action.
+    /// Show attributes, and the number of calls by action.
     pub verbose: bool,
 }
 
-/// Where output goes to and answers come from.
+/// The streams of input and output.
 pub struct Streams {
     pub input: Box<dyn BufRead + Send>,
     pub out: Box<dyn Write + Send>,
     pub err: Box<dyn Write + Send>,
 }
 
-/// What a plan is about.
+/// The subject of a plan.
 #[derive(Clone, Debug, Default)]
 pub struct Subject {
     pub tenancy: String,
     pub account: String,
     pub region: String,
-    /// The spec's file.
     pub file: PathBuf,
     pub spec_hash: String,
     pub policy: Policy,
@@ -90,50 +86,50 @@ pub struct Subject {
     /// The spec's pools.
     pub pools: BTreeSet<String>,
     pub warnings: Vec<SpecError>,
-    /// What the spec asks for and AWS doesn't offer: the plan can't be carried out.
+    /// Errors in the spec that AWS's offers showed. The plan can't be executed.
     pub wrong: Vec<SpecError>,
-    /// What else was found out about the plan.
+    /// Notes of the checks before the first write.
     pub notes: Vec<String>,
-    /// Something to know about all of it, such as that it is a sandbox.
+    /// A note about the whole plan, such as that it is for a sandbox.
     pub note: Option<String>,
-    /// Not what will be done: what was changed by hand.
+    /// True for a drift report.
     pub drift: bool,
 }
 
-/// What people know a tenant by.
+/// The name and the tier of a tenant.
 #[derive(Clone, Debug, Default)]
 pub struct Tenant {
     pub name: String,
     pub tier: String,
 }
 
-/// What the end of a run needs to know beside its report.
+/// What the end of a report needs beside the report.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ending<'a> {
-    /// Everything was to be taken down.
+    /// True for the command `destroy`.
     pub destroy: bool,
-    /// Such as that times were a sandbox's.
+    /// A note about the whole run, such as that it is for a sandbox.
     pub note: Option<&'a str>,
-    /// The next command, or what else to do.
+    /// The next command, or another next step.
     pub next: Option<&'a str>,
-    /// What was named for deletion and is gone: not to be named again.
+    /// Addresses of `--allow-destroy` that are deleted. The next run would refuse them as unknown.
     pub gone: &'a [Address],
 }
 
-/// The face of the program.
+/// The program's output and input.
 pub struct Ui {
     options: Options,
     terminal: Terminal,
     input: Arc<Mutex<Box<dyn BufRead + Send>>>,
     out: Mutex<Box<dyn Write + Send>>,
     err: Arc<Mutex<Box<dyn Write + Send>>>,
-    /// The process's own stderr, whose size may change.
+    /// The process's own stderr. Its size may change.
     own: bool,
     waiting: Mutex<Option<ProgressBar>>,
 }
 
 impl Ui {
-    /// On the process's own streams.
+    /// Uses the process's own streams.
     pub fn stdio(options: Options) -> Self {
         let streams = Streams {
             input: Box::new(BufReader::new(io::stdin())),
@@ -163,7 +159,7 @@ impl Ui {
         self.options.verbose
     }
 
-    /// Says what is going on, until the next output.
+    /// Shows the current activity, until the next output.
     pub fn status(&self, text: &str) {
         self.clear();
         let text = format!("{}…", plain(text));
@@ -173,19 +169,19 @@ impl Ui {
         }
     }
 
-    /// One more thing to know, on stderr.
+    /// Writes a note to stderr.
     pub fn note(&self, text: &str) {
         let mut out = String::new();
         hang(&mut out, "", text, self.terminal.width);
         self.say(out.trim_end());
     }
 
-    /// A document as it is: a schema, a graph, a script. Ends in a line break.
+    /// Writes a document unchanged: a schema, a graph, a script. Adds a missing line break at the end.
     pub fn print(&self, document: &str) -> io::Result<()> {
         self.put(&format!("{}\n", document.trim_end()))
     }
 
-    /// That the spec is valid, and what it holds.
+    /// Shows that the spec is valid, and its contents.
     pub fn valid(&self, spec: &Spec) -> io::Result<()> {
         if self.options.format == Format::Json {
             let warnings: Vec<_> = spec.warnings.iter().map(failure::finding).collect();
@@ -203,7 +199,7 @@ impl Ui {
         ))
     }
 
-    /// What `doctor` found, and the next command.
+    /// Shows the result of `doctor`, and the next command.
     pub fn doctor(&self, checks: &[Check], next: &str) -> io::Result<()> {
         self.put(&match self.options.format {
             Format::Human => doctor::human(checks, next, self.layout()),
@@ -212,14 +208,14 @@ impl Ui {
         })
     }
 
-    /// Warnings about a spec. In JSON they are part of the document.
+    /// Shows warnings about a spec. In JSON they are part of the document.
     pub fn warnings(&self, warnings: &[SpecError]) {
         if self.options.format != Format::Json && !warnings.is_empty() {
             self.say(failure::warnings(warnings, self.layout_err()).trim_end());
         }
     }
 
-    /// The plan. `calls`: how often each action was called until now.
+    /// Shows the plan. `calls`: the number of calls of each action so far.
     pub fn plan(
         &self,
         plan: &Plan,
@@ -242,16 +238,16 @@ impl Ui {
         Ok(())
     }
 
-    /// Shows a run until `events` closes. `note`: something to know beforehand.
+    /// Shows a run until `events` closes. `note`: a note shown first.
     ///
-    /// A failure to write doesn't end the run: it is given back at the end.
+    /// A failure to write doesn't end the run. The failure is returned at the end.
     pub async fn run(&self, mut events: UnboundedReceiver<Event>, clock: &Clock, note: Option<&str>) -> io::Result<()> {
         self.clear();
         if let Some(note) = note {
             self.note(note);
         }
         let json = self.options.format == Format::Json;
-        // JSON lines and a bar on the same terminal would write into each other.
+        // JSON lines and a progress bar on the same terminal would mix.
         let quiet = json && self.terminal.out && self.terminal.err;
         let paint = Paint(self.terminal.color_err);
         let size = (self.terminal.width, self.terminal.height);
@@ -264,7 +260,7 @@ impl Ui {
             let event = tokio::select! {
                 biased;
                 event = events.recv() => event,
-                // Of the wall's: so long does a reader see nothing.
+                // This interval is real time, because a reader waits in real time.
                 () = clock.sleep(SILENCE.mul_f64(clock.speed())), if plainly => {
                     board.still(clock.elapsed().saturating_sub(begun)).iter().for_each(|line| self.say(line));
                     continue;
@@ -291,7 +287,7 @@ impl Ui {
         result
     }
 
-    /// The end of a run.
+    /// Shows the end of a run.
     pub fn report(
         &self,
         report: &Report,
@@ -312,8 +308,7 @@ impl Ui {
         Ok(())
     }
 
-    /// Why the command failed: for people on stderr, for machines as a document
-    /// on stdout.
+    /// Shows why the command failed: for people on stderr, for programs as a document on stdout.
     pub fn failure(&self, failure: &Failure) {
         let flat = || failure::human(failure, Layout { paint: Paint(false), ..self.layout() });
         let written = match self.options.format {
@@ -322,14 +317,14 @@ impl Ui {
             Format::Markdown => self.put(&markdown::report(&flat())),
             Format::Html => html::report("ringfence: error", &flat()).and_then(|page| self.put(&page)),
         };
-        // Where stdout takes nothing, JSON's readers have nothing else.
+        // If stdout can't be written, stderr is the only way to tell a reader of JSON.
         if self.options.format != Format::Json || written.is_err() {
             self.say(failure::human(failure, self.layout_err()).trim_end());
         }
     }
 
-    /// Asks for a `yes`, then for each of `whole` to be typed. Where nobody can
-    /// be asked, an error that says how to confirm otherwise.
+    /// Asks for a `yes`, then for the address of each of `whole`. Without a terminal it returns an error, whose help
+    /// names the flags that confirm.
     pub async fn confirm(&self, question: &str, whole: &BTreeSet<Address>) -> Result<bool, Failure> {
         if !self.terminal.input || !self.terminal.err {
             let mut how = "add --auto-approve".to_owned();
@@ -354,7 +349,7 @@ impl Ui {
         Ok(true)
     }
 
-    /// A thread of its own reads, so that whoever wants to be out isn't held up by a question.
+    /// A separate thread reads the answer, so that a signal can end the run while the question is unanswered.
     async fn answer(&self, question: &str) -> io::Result<String> {
         {
             let mut err = lock(&self.err);
@@ -393,14 +388,14 @@ impl Ui {
         }
     }
 
-    /// Takes the spinner away.
+    /// Removes the spinner.
     fn clear(&self) {
         if let Some(bar) = lock(&self.waiting).take() {
             bar.finish_and_clear();
         }
     }
 
-    /// Writes to stdout. Nobody reading any more is fine.
+    /// Writes to stdout. A closed pipe is no error.
     fn put(&self, text: &str) -> io::Result<()> {
         self.clear();
         let mut out = lock(&self.out);
@@ -410,8 +405,7 @@ impl Ui {
         }
     }
 
-    /// Writes a line to stderr. What can't be written there can't be reported
-    /// anywhere.
+    /// Writes a line to stderr. There is no other stream that could report a failure.
     fn say(&self, line: &str) {
         self.clear();
         let mut err = lock(&self.err);
@@ -420,7 +414,7 @@ impl Ui {
 }
 
 impl Subject {
-    /// `hash`: of the spec. `note`: something to know about all of it.
+    /// `hash`: the digest of the spec. `note`: a note about the whole plan.
     pub fn new(spec: &Spec, account: &str, hash: &str, policy: &Policy, note: Option<&str>) -> Self {
         let tenants =
             spec.tenants.iter().map(|t| (t.id.clone(), Tenant { name: t.name.clone(), tier: t.tier.clone() }));
@@ -451,7 +445,7 @@ impl Subject {
         plain(&format!("{what} {}: account {}, {}, {file}", self.tenancy, self.account, self.region))
     }
 
-    /// What narrows the plan, and what else to know.
+    /// The lines below the heading: what limits the plan, and notes.
     fn scope(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if !self.policy.tenants.is_empty() {

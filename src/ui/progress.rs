@@ -1,5 +1,4 @@
-//! A run while it goes on: a bar and a line for each thing under way on a
-//! terminal, plain lines elsewhere.
+//! The progress of a run. On a terminal: a bar, and a line for each running step. Elsewhere: plain lines.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,14 +13,13 @@ use crate::engine::address::Address;
 use crate::engine::event::Event;
 use crate::engine::plan::Action;
 
-/// Steps that are expected to take at least this long are announced, and show
-/// how long.
+/// Steps that are expected to take at least this long are announced, with the expected time.
 const SLOW: Duration = Duration::from_secs(30);
 
-/// Lines for things under way, at most.
+/// The maximum number of lines for running steps.
 const THINGS: usize = 12;
 
-/// What is known about a run so far.
+/// The state of a run so far.
 #[derive(Default)]
 pub(super) struct Board {
     steps: usize,
@@ -30,7 +28,7 @@ pub(super) struct Board {
     expected: Duration,
     running: BTreeMap<usize, Thing>,
     stopping: bool,
-    /// Things begun so far: their order on the screen.
+    /// The number of steps that have started, which gives their order on the screen.
     begun: usize,
 }
 
@@ -44,8 +42,8 @@ struct Thing {
 }
 
 impl Board {
-    /// Takes an event in, at `now` since the run began; gives the lines that
-    /// stay on the screen. `plainly`: nothing else will be shown.
+    /// Records an event at the time `now` since the start of the run. Returns the permanent lines. `plainly`: there
+    /// is no progress bar.
     pub fn take(&mut self, event: &Event, now: Duration, plainly: bool, paint: Paint) -> Vec<String> {
         match event {
             Event::Begin { steps, expected } => {
@@ -121,7 +119,7 @@ impl Board {
             }
             Event::Blocked { step, address, action, error, took } => {
                 self.end(*step);
-                // The one that tried has said it for the whole cluster.
+                // The step that met the error has already named it, for the whole cluster.
                 if took.is_zero() {
                     return vec![];
                 }
@@ -150,7 +148,7 @@ impl Board {
         }
     }
 
-    /// What is under way, after a while without news.
+    /// The running steps, after an interval without news.
     pub fn still(&self, now: Duration) -> Vec<String> {
         let longest =
             self.running.values().max_by_key(|t| (t.expected.saturating_sub(now.saturating_sub(t.since)), t.expected));
@@ -189,7 +187,7 @@ impl Board {
         self.over += 1;
     }
 
-    /// The bar, and below it what is under way, longest first.
+    /// The progress bar, and below it the running steps, the longest first.
     pub fn lines(&self, now: Duration, room: usize, height: usize, paint: Paint) -> Vec<String> {
         const CELLS: usize = 24;
         if self.steps == 0 {
@@ -249,7 +247,7 @@ fn doing(action: Action) -> &'static str {
     }
 }
 
-/// An estimate: whole minutes, unless it is short.
+/// An estimate. It has whole minutes, except if it is short.
 fn rough(expected: Duration) -> String {
     match expected.as_secs() {
         seconds @ 0..90 => duration(Duration::from_secs(seconds)),
@@ -257,8 +255,7 @@ fn rough(expected: Duration) -> String {
     }
 }
 
-/// The part of the screen that moves. Its own tick keeps it alive; nothing
-/// else looks at a clock.
+/// The part of the screen that changes. Its own timer redraws it, so nothing else needs a clock.
 pub(super) struct Live {
     bar: ProgressBar,
     board: Arc<Mutex<Board>>,
@@ -266,7 +263,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// `speed`: how much faster than the wall the run's time passes.
+    /// `speed`: how many times faster than real time the run's clock is.
     pub fn new(target: ProgressDrawTarget, speed: f64, (room, height): (usize, usize), paint: Paint) -> Self {
         let board = Arc::new(Mutex::new(Board::default()));
         let shown = board.clone();
@@ -282,7 +279,7 @@ impl Live {
         Self { bar, board, speed }
     }
 
-    /// Takes an event in; what stays on the screen moves up above the bar.
+    /// Records an event. Permanent lines are written above the bar.
     pub fn take(&self, event: &Event, paint: Paint) {
         let now = self.bar.elapsed().mul_f64(self.speed);
         let lines = lock(&self.board).take(event, now, false, paint);
@@ -296,7 +293,7 @@ impl Live {
     }
 }
 
-/// A line with a spinner, for as long as something else goes on.
+/// A line with a spinner.
 pub(super) fn spinner(target: ProgressDrawTarget, text: String) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, target);
     if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {

@@ -1,4 +1,4 @@
-//! What is on the other side: a terminal of some size, or a pipe.
+//! The terminal or pipe that receives the output.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -6,26 +6,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::TermLike;
 
-/// What the three streams lead to.
+/// The properties of the three streams.
 #[derive(Clone, Copy, Debug)]
 pub struct Terminal {
-    /// Whether each stream is a terminal.
+    /// True if the stream is a terminal.
     pub input: bool,
     pub out: bool,
     pub err: bool,
-    /// Columns for output to people.
+    /// The width of output for people, in columns.
     pub width: usize,
-    /// Lines on the screen.
+    /// The height of the screen, in lines.
     pub height: usize,
-    /// Whether output, and errors and progress, have colours.
+    /// True if output, or errors and progress, have colors.
     pub color_out: bool,
     pub color_err: bool,
 }
 
-/// When to colour.
+/// When output has colors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Color {
-    /// On terminals, as `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE` and `TERM` say.
+    /// On terminals, unless `NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE` or `TERM` say otherwise.
     #[default]
     Auto,
     Always,
@@ -49,7 +49,7 @@ impl Terminal {
         }
     }
 
-    /// No terminal at all.
+    /// No stream is a terminal.
     pub fn none() -> Self {
         Self { input: false, out: false, err: false, width: 120, height: 24, color_out: false, color_err: false }
     }
@@ -71,8 +71,8 @@ impl Color {
     }
 }
 
-/// Columns and lines: what the environment says, else what fits every
-/// terminal; without one, lines may be longer.
+/// Columns and lines: from the environment, else values that fit every terminal. Lines may be longer if there is no
+/// terminal.
 fn size(env: impl Fn(&str) -> Option<OsString>, terminal: bool) -> (usize, usize) {
     let number = |name: &str| env(name)?.to_str()?.parse().ok().filter(|n| *n > 0);
     let (lines, columns) = terminal.then(|| console::Term::stderr().size_checked()).flatten().unzip();
@@ -80,7 +80,7 @@ fn size(env: impl Fn(&str) -> Option<OsString>, terminal: bool) -> (usize, usize
     (width.clamp(40, 400), number("LINES").or(lines.map(usize::from)).unwrap_or(24))
 }
 
-/// A terminal behind a writer that isn't the process's own.
+/// A terminal behind another writer than the process's own.
 #[derive(Clone)]
 pub(super) struct Screen {
     pub err: Arc<Mutex<Box<dyn Write + Send>>>,

@@ -1,4 +1,4 @@
-//! Words, widths and colours.
+//! Words, widths and colors.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use console::{Alignment, measure_text_width, pad_str, truncate_str};
 use textwrap::core::Word;
 use textwrap::wrap_algorithms::wrap_first_fit;
 
-/// Puts colours around text, or doesn't.
+/// Adds colors to text, or leaves it plain.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paint(pub bool);
 
@@ -44,9 +44,8 @@ impl Paint {
     }
 }
 
-/// `text` on one line, without anything that a terminal or a reader could take
-/// for something else: control characters, and those that change the
-/// direction of text or can't be seen, are written as escapes.
+/// `text` on one line, with escapes for control characters, invisible characters and characters that change the
+/// direction of text: a terminal or a reader could take them for something else.
 pub(super) fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -63,7 +62,7 @@ pub(super) fn plain(text: &str) -> String {
     out
 }
 
-/// As [`plain`], with its lines kept apart.
+/// [`plain`] for each line of a text.
 pub(super) fn plain_lines(text: &str) -> Vec<String> {
     text.trim_end().lines().map(|l| plain(&l.replace('\t', "    "))).collect()
 }
@@ -80,13 +79,13 @@ pub(super) fn prose(text: &str) -> String {
     plain(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// The columns that `text` takes on a terminal. An East Asian character or an
-/// emoji takes two, a combining mark none.
+/// The number of columns of `text` on a terminal. An East Asian character or an emoji has two columns, a combining
+/// mark has none.
 pub(super) fn width(text: &str) -> usize {
     measure_text_width(text)
 }
 
-/// `text` in at most `room` columns; a cut is shown by `…`.
+/// `text` in at most `room` columns. A cut is marked by `…`.
 pub(super) fn cut(text: &str, room: usize) -> String {
     truncate_str(text, room, "…").into_owned()
 }
@@ -101,30 +100,30 @@ pub(super) fn past(text: &str, columns: usize) -> &str {
     })
 }
 
-/// `text`, filled up with spaces to `to` columns.
+/// `text`, padded with spaces to `to` columns.
 pub(super) fn padded(text: &str, to: usize) -> String {
     pad_str(text, to, Alignment::Left, None).into_owned()
 }
 
-/// `words` in lines of at most `room` columns; a longer word stays whole.
+/// `words` in lines of at most `room` columns. A longer word isn't split.
 fn wrap<'a>(words: impl Iterator<Item = &'a str>, room: usize) -> Vec<String> {
     let words: Vec<Word> = words.map(|word| Word { word, whitespace: " ", penalty: "", width: width(word) }).collect();
     #[expect(clippy::cast_precision_loss, reason = "a terminal is narrower than 2^52 columns")]
     let lines = wrap_first_fit(&words, &[room as f64]);
-    // textwrap makes one empty line of no words.
+    // textwrap returns one empty line if there are no words.
     let lines = lines.into_iter().filter(|line| !line.is_empty());
     lines.map(|line| line.iter().map(|word| word.word).collect::<Vec<_>>().join(" ")).collect()
 }
 
-/// Adds `text` to `out`, wrapped at spaces: the first line after `first`, the
-/// others under it.
+/// Adds `text` to `out`, wrapped at spaces. The first line follows `first`, the other lines are indented by its
+/// width.
 pub(super) fn hang(out: &mut String, first: &str, text: &str, room: usize) {
     let left = room.saturating_sub(width(first)).max(20);
     let lines = text.lines().flat_map(|l| wrap(plain(l).split_whitespace(), left)).collect();
     hang_lines(out, first, lines);
 }
 
-/// As [`hang`], for a list that is wrapped between its items.
+/// [`hang`] for a list, which is wrapped between its items.
 pub(super) fn hang_list(out: &mut String, first: &str, items: &[String], room: usize) {
     let left = room.saturating_sub(width(first)).max(20);
     let last = items.len().saturating_sub(1);
@@ -168,8 +167,7 @@ pub(super) fn duration(duration: Duration) -> String {
     }
 }
 
-/// `text` for HTML and for Markdown outside of code: what either could take
-/// for markup becomes a character reference.
+/// `text` escaped for HTML, and for Markdown outside of code.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in plain(text).chars() {

@@ -1,5 +1,5 @@
-//! A plan as people read it: groups by owner, one line for a resource or for
-//! several that are alike. The human, Markdown and HTML forms render this.
+//! A plan in groups by owner, with one line for one resource or for several similar ones. The human, Markdown and
+//! HTML formats render this view.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,12 +12,12 @@ use crate::engine::drift::Missing;
 use crate::engine::kind::{Change, Registry};
 use crate::engine::plan::{Action, Blocked, Plan, Step, Summary};
 
-/// How much is shown.
+/// How detailed the view is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Depth {
-    /// One line for each resource, every attribute.
+    /// One line for each resource, with every attribute.
     pub all: bool,
-    /// Columns that a line should fit in.
+    /// The width of a line, in columns.
     pub width: usize,
 }
 
@@ -31,7 +31,7 @@ pub(super) enum Symbol {
     Blocked,
 }
 
-/// Everything that belongs to one owner.
+/// The resources of one owner.
 pub(super) struct Group {
     pub owner: Owner,
     /// `tenant/12345 globex (premium)`.
@@ -43,18 +43,18 @@ pub(super) struct Group {
     pub like: Vec<String>,
 }
 
-/// One resource, or several that are alike.
+/// One resource, or several similar ones.
 pub(super) struct Line {
     pub symbol: Symbol,
     /// `silo/subnet/private-{a,b,c}`.
     pub title: String,
-    /// A few words about each, without repetitions.
+    /// A short text about each resource, without repetitions.
     pub summaries: Vec<String>,
     pub controls: Vec<&'static str>,
     pub details: Vec<Detail>,
 }
 
-/// What happens to one address.
+/// The change of one address.
 struct Item<'a> {
     address: &'a Address,
     symbol: Symbol,
@@ -62,7 +62,7 @@ struct Item<'a> {
     summary: &'a str,
     controls: &'a [&'static str],
     changes: &'a [Change],
-    /// What must be changed before it can be deleted.
+    /// The changes that must be made before the deletion.
     first: &'a [Change],
     reason: Option<&'a str>,
     help: Option<&'a str>,
@@ -84,7 +84,7 @@ impl Symbol {
 }
 
 impl Line {
-    /// As many summaries as fit, each of them whole.
+    /// As many complete summaries as fit.
     pub fn summary(&self, room: usize) -> String {
         let all = self.summaries.join(", ");
         if width(&all) <= room || self.summaries.len() == 1 {
@@ -100,7 +100,7 @@ impl Line {
             out += ", ";
             shown += 1;
         }
-        // One of several says nothing about the others.
+        // A summary of one resource says nothing about its similar ones.
         match shown {
             0 | 1 => String::new(),
             _ => out + "…",
@@ -164,7 +164,7 @@ pub(super) fn groups(plan: &Plan, subject: &Subject, kinds: &Registry, depth: De
     groups
 }
 
-/// One resource that is gone, as a line.
+/// One missing resource, as a line.
 pub(super) fn missing(one: &Missing) -> String {
     let mut text = plain(one.address.as_str());
     if !one.summary.is_empty() {
@@ -179,7 +179,7 @@ pub(super) fn missing(one: &Missing) -> String {
     text
 }
 
-/// Of three groups or more with the same shape, the first stands for all.
+/// If three or more groups have the same shape, the first one represents all.
 fn merge_alike(groups: &mut Vec<Group>, shapes: impl Iterator<Item = Vec<usize>>, subject: &Subject) {
     let mut merged: BTreeSet<usize> = BTreeSet::new();
     for indices in shapes {
@@ -202,8 +202,7 @@ fn merge_alike(groups: &mut Vec<Group>, shapes: impl Iterator<Item = Vec<usize>>
     });
 }
 
-/// What two groups must share to be called alike: everything but ids, names
-/// and numbers in summaries.
+/// The key for similar groups: everything except ids, names, and the numbers in summaries.
 fn shape(owner: &Owner, items: &[Item<'_>], subject: &Subject) -> String {
     let (sort, id) = match owner {
         Owner::Tenancy => ("tenancy", ""),
@@ -223,7 +222,7 @@ fn shape(owner: &Owner, items: &[Item<'_>], subject: &Subject) -> String {
     out
 }
 
-/// `text` with its own id and name made the same for everyone.
+/// `text` with the owner's id and name replaced by placeholders.
 fn anonymous(text: &str, id: &str, name: &str) -> String {
     let mut out = String::new();
     for word in text.split_inclusive(|c: char| !c.is_alphanumeric()) {
@@ -266,13 +265,13 @@ fn counts(items: &[Item<'_>]) -> Summary {
 }
 
 impl<'a> Item<'a> {
-    /// The steps of one address as one thing that happens to it.
+    /// The steps of one address, merged into one change.
     fn of_steps(steps: Vec<&'a Step>) -> Option<Self> {
         let find = |action: Action| steps.iter().copied().find(|s| s.action == action);
         let (create, update, wait, delete) =
             (find(Action::Create), find(Action::Update), find(Action::Wait), find(Action::Delete));
-        // What is updated before it is deleted is deleted; what is updated
-        // while an older generation goes is updated.
+        // An update before a deletion counts as a deletion. An update beside the deletion of an older generation
+        // counts as an update.
         let updated = update.filter(|u| delete.is_none_or(|d| d.generation != u.generation));
         let (symbol, step) = match (create, updated.or(wait), delete) {
             (Some(step), _, Some(_)) => (Symbol::Replace, step),
@@ -283,7 +282,7 @@ impl<'a> Item<'a> {
             (None, None, Some(step)) => (Symbol::Delete, step),
             (None, None, None) => return None,
         };
-        // A change that forces the replacement says more than its reason.
+        // A change that forces the replacement is more precise than the step's reason.
         let told = step.changes.iter().any(|c| c.replaces);
         Some(Self {
             address: &step.address,
@@ -316,10 +315,10 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// What must be equal for two to share a line, but for their addresses.
+    /// Two changes with the same key share a line. The key doesn't have the address.
     fn key(&self) -> String {
         let kind = match self.summary.split_once(' ') {
-            // Objects of one kind, whatever controls each carries.
+            // Objects of one kind share a line, whichever controls they carry.
             Some((kind, _)) if self.is_object() => kind.to_owned(),
             _ if self.summary.is_empty() => format!("{:?}", self.controls),
             _ => format!("{} {:?}", self.kind, self.controls),
@@ -327,7 +326,7 @@ impl<'a> Item<'a> {
         format!("{:?} {kind} {:?} {:?} {}", self.symbol, self.reason, self.help, self.pending) + &self.changes_key()
     }
 
-    /// True if it stands in a cluster.
+    /// True if the resource is an object in a cluster.
     fn is_object(&self) -> bool {
         self.kind.starts_with("k8s.")
     }
@@ -337,9 +336,9 @@ impl<'a> Item<'a> {
     }
 }
 
-/// Lines of one group, alike ones folded.
+/// The lines of one group, with similar resources merged.
 fn folded(items: &[Item<'_>], room: usize) -> Vec<Line> {
-    // By what they must share, in the order of the first of each.
+    // By key, in the order of the first resource of each key.
     let mut buckets: Vec<(String, Vec<&Item<'_>>)> = Vec::new();
     let mut index: BTreeMap<String, usize> = BTreeMap::new();
     let mut masses: BTreeMap<String, usize> = BTreeMap::new();
@@ -381,15 +380,14 @@ impl Item<'_> {
         Detail::new(0, if wrong { Mark::Alert } else { Mark::Plain }, prose(reason))
     }
 
-    /// What must be equal for many to be counted on one line, wherever they
-    /// stand.
+    /// Resources with the same key are counted on one line, in all groups.
     fn key_of_mass(&self) -> String {
         format!("{:?} {:?} {:?} {}", self.symbol, self.reason, self.help, self.pending) + &self.changes_key()
     }
 }
 
-/// Splits siblings by what their names begin with, where they end in a zone
-/// or a number: `private-{a,b,c}`. The others stay together.
+/// Splits siblings by the start of their names, if the names end in a zone or a number: `private-{a,b,c}`. Other
+/// siblings stay together.
 fn siblings<'a, 'b>(items: &[&'b Item<'a>]) -> Vec<(String, Vec<&'b Item<'a>>)> {
     let stem = |item: &Item<'_>| {
         let (stem, tail) = leaf(item.address.local()).rsplit_once('-')?;
@@ -408,14 +406,14 @@ fn siblings<'a, 'b>(items: &[&'b Item<'a>]) -> Vec<(String, Vec<&'b Item<'a>>)> 
     sets.into_iter().collect()
 }
 
-/// What all names begin with, up to a dash.
+/// The common start of all names, up to a dash.
 fn common<'a>(names: &[&'a str]) -> &'a str {
     let first = names.first().copied().unwrap_or_default();
     let dashes = first.match_indices('-').map(|(i, _)| first.get(..=i).unwrap_or_default());
     dashes.rev().find(|stem| names.iter().all(|n| n.starts_with(stem))).unwrap_or_default()
 }
 
-/// One line for `items`, of which `first` is the first.
+/// One line for `items`. `first` is the first of them.
 fn line(first: &Item<'_>, items: &[&Item<'_>], stem: &str, room: usize, mass: bool) -> Line {
     let mut details = Vec::new();
     let title = match items {
@@ -479,7 +477,7 @@ fn helped(help: &str) -> Detail {
     Detail::new(0, Mark::Dim, format!("help: {}", prose(help)))
 }
 
-/// One resource with everything that is known about it.
+/// One resource with all its details.
 fn whole(item: &Item<'_>, kinds: &Registry) -> Line {
     let mut details = Vec::new();
     if let Some(reason) = item.reason {
@@ -523,7 +521,7 @@ pub(super) fn braces(prefix: &str, names: &[String], room: usize) -> String {
         shown += 1;
     }
     match names.len() - shown {
-        // The hint would be about as long as the last one.
+        // The hint would be about as long as the last name.
         0 | 1 => whole,
         left => format!("{out}… {left} more}}"),
     }
@@ -537,7 +535,7 @@ fn leaf(local: &str) -> &str {
     local.rsplit_once('/').map_or(local, |(_, leaf)| leaf)
 }
 
-/// Sorts `a-10` behind `a-9`.
+/// A sort key that puts `a-10` after `a-9`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     Number(u64),

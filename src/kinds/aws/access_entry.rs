@@ -29,26 +29,25 @@ use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.access-entry";
 
-/// The type of entries of people and programs, as against nodes.
+/// The type of access entries for people and programs. Nodes have other types.
 const STANDARD: &str = "STANDARD";
 
 /// A cluster's access entry of type STANDARD with its access policies.
 ///
-/// An entry of another type is EKS's own, until the nodes that it was made for
-/// are gone: what a run that died in between left of one is taken away.
+/// EKS creates entries of other types for nodes and keeps them after the nodes. An interrupted run may leave such an
+/// entry, which is deleted.
 ///
-/// An entry that was added to our cluster by hand is drift: it is found
-/// without our tags, at [`entry_address`]. Two things show in an observed
-/// state only: a Kubernetes user name set by hand as `username`, and as
-/// `stale` that the role was made anew after its entry, which then works no
-/// more (EKS user guide, "Grant IAM users access to Kubernetes with EKS access
-/// entries").
+/// An entry that someone added to our cluster outside of ringfence is drift: it is found without our tags, at
+/// [`entry_address`]. An observed state has two more fields. `username` is a Kubernetes user name that someone set.
+/// `stale` is true if the role was created again after its entry: the entry then doesn't work (EKS User Guide, "Grant
+/// IAM users access to Kubernetes with EKS access entries").
+///
 /// Outputs: `arn`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Name of the cluster.
     pub cluster: String,
-    /// ARN of a role or user; for a role with its path.
+    /// ARN of a role or a user. The ARN of a role includes its path.
     pub principal: String,
     pub groups: Vec<String>,
     pub policies: Vec<AccessPolicy>,
@@ -58,12 +57,12 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AccessPolicy {
     pub arn: String,
-    /// Empty: the whole cluster.
+    /// The namespaces of the policy. If empty, the policy applies to the whole cluster.
     pub namespaces: Vec<String>,
 }
 
-/// The address of `principal`'s entry in the cluster at `cluster`: readable,
-/// and the same whoever asks.
+/// The address of `principal`'s entry in the cluster at `cluster`. The address is readable, and doesn't depend on the
+/// caller.
 pub fn entry_address(cluster: &Address, principal: &str) -> Address {
     let principal = role_of(principal);
     let name = name_in(&principal).to_ascii_lowercase();
@@ -72,12 +71,10 @@ pub fn entry_address(cluster: &Address, principal: &str) -> Address {
     cluster.join(format!("access-entry/{name}-{hash}"))
 }
 
-/// Characters that a role's name keeps of `TENANCY-REGION-`, however long they
-/// are: names that are too long are cut.
+/// How many characters of `TENANCY-REGION-` the shortened name of a role keeps at least.
 const KEPT: usize = 24;
 
-/// True if `principal`, a role's ARN, has a name that this tenancy's roles may
-/// have.
+/// True if `principal`, a role's ARN, has a name that may belong to a role of this tenancy.
 pub fn is_named_ours(tenancy: &str, region: &str, principal: &str) -> bool {
     let prefix: String = format!("{tenancy}-{region}-").chars().take(KEPT).collect();
     name_in(principal).starts_with(&prefix)
@@ -125,8 +122,8 @@ impl AccessEntryHandlers {
         Ok(policies)
     }
 
-    /// An entry of type STANDARD. `address` and `generation` hold where its
-    /// tags don't say whose it is; `made` is when its role was.
+    /// An entry of type STANDARD. `address` and `generation` apply if its tags don't name an owner. `made` is the
+    /// creation time of its role.
     async fn read(
         &self,
         entry: Entry,
@@ -170,8 +167,7 @@ impl AccessEntryHandlers {
         }))
     }
 
-    /// Brings the policies of an entry from one set to another. A policy that
-    /// is associated again gets the new scope.
+    /// Changes the policies of an entry from one set to another. Associating a policy again replaces its scope.
     async fn associate(&self, to: &State, from: &[AccessPolicy]) -> Result<()> {
         let eks = &self.aws.eks;
         for policy in to.policies.iter().filter(|p| !from.contains(p)) {
@@ -202,7 +198,7 @@ impl AccessEntryHandlers {
         Ok(())
     }
 
-    /// Clusters, each with a role that nodes of it have.
+    /// The clusters, each with a role of its nodes.
     async fn roles_of_nodes(&self, round: &Round) -> Result<BTreeSet<(String, String)>> {
         let profiles = FargateProfileHandlers::new(self.aws.clone());
         let (groups, profiles) = futures::try_join!(node_group::all(&self.aws, round), profiles.all(round))?;
@@ -211,7 +207,7 @@ impl AccessEntryHandlers {
         Ok(groups.chain(profiles).filter_map(|(cluster, role)| Some((cluster?.to_owned(), role?.to_owned()))).collect())
     }
 
-    /// True for a role of this tenancy; for one that is gone its name tells.
+    /// True for a role of this tenancy. If the role is deleted, its name decides.
     fn is_ours(&self, principal: &str, role: Option<&RoleDetail>) -> bool {
         match role {
             Some(role) => self.aws.owned(&iam_role::tags_of(role.tags())).is_some(),
@@ -219,9 +215,8 @@ impl AccessEntryHandlers {
         }
     }
 
-    /// Neither of whoever runs this, who would lock themselves out, nor of an
-    /// AWS service: EKS makes those itself, and lets nobody change them
-    /// (terraform-provider-aws 36447).
+    /// The entry is neither the caller's, who would lose the access to the cluster, nor an AWS service's: EKS creates
+    /// the latter, and nobody can change them (terraform-provider-aws 36447).
     fn is_left_alone(&self, principal: &str) -> bool {
         principal.contains(":role/aws-service-role/") || same_principal(principal, &self.aws.caller)
     }
@@ -233,7 +228,7 @@ impl Kind for AccessEntry {
     }
 
     fn deleted_after(&self) -> &'static [&'static str] {
-        // Whoever must look into a teardown that stopped halfway still can.
+        // The entry of an administrator is deleted late, so that people can inspect a deletion that failed halfway.
         &["k8s.manifest", super::node_group::NAME, super::fargate_profile::NAME, super::eks_addon::NAME]
     }
 
@@ -357,7 +352,7 @@ impl Handlers for AccessEntryHandlers {
             }
             Err(error) => return Err(error),
         };
-        // EKS may not find the new entry for a moment; then all of this is done again (terraform-provider-aws,
+        // EKS may not find a new entry for a moment. Then the association is repeated (terraform-provider-aws,
         // `internal/service/eks/access_policy_association.go`).
         self.associate(&state, &[]).await?;
         let arn = arn.unwrap_or_default();
@@ -393,16 +388,14 @@ impl Handlers for AccessEntryHandlers {
     }
 }
 
-/// Takes away the entry that EKS made for an earlier role of the same ARN: it
-/// keeps entries of nodes for good, and an entry works only for the very role
-/// that it was made for, so that nodes with the new one could never join
-/// (terraform-aws-eks issue 3329). EKS makes a new entry with the node group or
-/// Fargate profile.
+/// Deletes the entry that EKS created for an earlier role with the same ARN. EKS keeps the entries of nodes, and an
+/// entry works only for the role that it was created for. Nodes with the new role could never join the cluster
+/// (terraform-aws-eks issue 3329). EKS creates a new entry with the node group or Fargate profile.
 pub(super) async fn forget_stale(aws: &Aws, cluster: &str, role: &str) -> Result<()> {
     let entry = match entry(aws, cluster, role).await {
         Ok(Some(entry)) if entry.r#type() != Some(STANDARD) => entry,
         Ok(_) => return Ok(()),
-        // The call that follows will say so itself.
+        // If this read fails, the call that follows reports the error.
         Err(error) if error.class == Class::Unreachable => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -421,13 +414,12 @@ async fn entry(aws: &Aws, cluster: &str, principal: &str) -> Result<Option<Entry
     Ok(answer.and_then(|o| o.access_entry))
 }
 
-/// True if the role was made after its entry.
+/// True if the role was created after its entry.
 fn is_stale(entry: &Entry, made: &DateTime) -> bool {
     entry.created_at().is_some_and(|created| made > created)
 }
 
-/// The Kubernetes user name that EKS gives to a principal by itself (EKS user
-/// guide, "Create access entries").
+/// The default Kubernetes user name that EKS assigns to a principal (EKS User Guide, "Create access entries").
 fn user_of(principal: &str) -> String {
     match Arn::parse(principal) {
         Some(arn) if arn.service == "iam" && arn.typed().0 == "role" => {
@@ -438,8 +430,8 @@ fn user_of(principal: &str) -> String {
     }
 }
 
-/// True for the ARNs of one principal. The path of an assumed role is lost, so
-/// roles are compared by account and name.
+/// True if both ARNs are of one principal. The ARN of an assumed role has no path, so roles are compared by account
+/// and name.
 fn same_principal(a: &str, b: &str) -> bool {
     let role = |arn: &str| {
         let arn = role_of(arn);

@@ -1,6 +1,5 @@
-//! What the EC2 kinds share: tags and filters, looking for a resource by id or
-//! address, creating without making it twice, and words for what holds one
-//! that can't be deleted.
+//! Common code of the EC2 kinds: tags and filters, search by id or address, idempotent creation, and names of the
+//! dependencies that block a deletion.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -31,7 +30,7 @@ use crate::engine::pause::Patience;
 use crate::engine::plan::next_token;
 use crate::engine::value::Outputs;
 
-/// Values that one filter takes (EC2 API, "Filtering": 200).
+/// The maximum number of values in one filter (EC2 API, "Filtering": 200).
 pub const FILTER_VALUES: usize = 200;
 
 pub fn tags(tags: &[Tag]) -> Tags {
@@ -42,7 +41,7 @@ pub fn sdk_tags(tags: &Tags) -> Vec<Tag> {
     tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
 }
 
-/// Ownership, for the create call itself.
+/// The ownership tags, as part of the create call.
 pub fn specification(resource: ResourceType, tags: &Tags, generation: u32) -> TagSpecification {
     TagSpecification::builder()
         .resource_type(resource)
@@ -50,7 +49,7 @@ pub fn specification(resource: ResourceType, tags: &Tags, generation: u32) -> Ta
         .build()
 }
 
-/// Changes the tags of `id` from those observed to those desired.
+/// Changes the tags of `id` from the observed ones to the desired ones.
 pub async fn retag(aws: &Aws, id: &str, from: &Tags, to: &Tags) -> Result<()> {
     let (write, remove) = tags::difference(from, to);
     if !write.is_empty() {
@@ -78,17 +77,16 @@ pub fn filter<V: Into<String>>(name: &str, values: impl IntoIterator<Item = V>) 
     Filter::builder().name(name).set_values(Some(values.into_iter().map(Into::into).collect())).build()
 }
 
-/// The code for something that can't be deleted because of what depends on it.
+/// The error code for a resource that can't be deleted because other resources depend on it.
 pub const HELD: &str = "DependencyViolation";
 
-/// What belongs to the tenancy.
+/// The filter for resources of the tenancy.
 pub fn ours(aws: &Aws) -> Filter {
     filter(&format!("tag:{}", tags::TENANCY), [&aws.tenancy])
 }
 
-/// Each item is the filters of one call; together they select `handles`, by
-/// address: not every API has a filter for ids, and where ids are asked for
-/// outright, one that is gone fails the whole call.
+/// The filters of each call. Together the calls select `handles`, by address. Some APIs have no filter for ids, and a
+/// call with explicit ids fails if one of them is deleted.
 pub fn selections(aws: &Aws, handles: &[Handle]) -> Vec<Vec<Filter>> {
     let name = format!("tag:{}", tags::ADDRESS);
     handles
@@ -97,12 +95,12 @@ pub fn selections(aws: &Aws, handles: &[Handle]) -> Vec<Vec<Filter>> {
         .collect()
 }
 
-/// What was found for each handle: by id, or by address and generation where the id isn't known. A resource that is being
-/// deleted counts only if there is no other.
+/// The resource found for each handle: by id, or by address and generation if the id isn't known. A resource that is
+/// being deleted counts only if there is no other one.
 pub fn matched(handles: &[Handle], found: &[Found]) -> Vec<Option<Found>> {
     let mut by_id: BTreeMap<&str, &Found> = BTreeMap::new();
     let mut by_address: BTreeMap<(&Address, u32), &Found> = BTreeMap::new();
-    // The last one that is inserted wins: the first that isn't being deleted.
+    // The last insertion wins. It must be the first resource that isn't being deleted.
     let (leaving, staying): (Vec<_>, Vec<_>) = found.iter().rev().partition(|f| f.status == Status::Deleting);
     for one in leaving.into_iter().chain(staying) {
         by_id.insert(&one.id, one);
@@ -119,14 +117,13 @@ pub fn outputs<const N: usize>(outputs: [(&str, &str); N]) -> Outputs {
     outputs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// A few words about a state, for [`Kind::summary`](crate::engine::kind::Kind::summary).
+/// A short text about a state, for [`Kind::summary`](crate::engine::kind::Kind::summary).
 pub fn summary<S: DeserializeOwned>(state: &Value, words: impl FnOnce(&S) -> String) -> String {
     typed(state).map(|state| words(&state)).unwrap_or_default()
 }
 
-/// For what AWS still holds some minutes after its user is gone: interfaces of
-/// control planes, NAT gateways and endpoints vanish late
-/// (hashicorp/terraform#3758).
+/// A time limit for dependencies that AWS removes minutes after their owner: network interfaces of control planes,
+/// NAT gateways and endpoints (hashicorp/terraform#3758).
 pub fn held_pace(verb: Verb) -> Pace {
     match verb {
         Verb::Delete => Pace::secs(2, 1800),
@@ -134,13 +131,14 @@ pub fn held_pace(verb: Verb) -> Pace {
     }
 }
 
-/// For create calls without a client token: they are never sent twice blindly.
+/// For create calls without a client token. An unclear result must not be retried blindly, because that could create
+/// a second resource.
 pub fn once() -> Builder {
     aws_sdk_ec2::config::Config::builder().retry_config(RetryConfig::disabled())
 }
 
-/// As [`failed`], for calls that name what was made moments ago: EC2 may not
-/// know it yet (EC2 API, "Eventual consistency").
+/// [`failed`] for calls about a resource that was just created. EC2 may not find it yet (EC2 API, "Eventual
+/// consistency").
 pub fn making<E>(operation: &'static str) -> impl FnOnce(SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -148,13 +146,12 @@ where
     move |error| not_yet(failed(operation)(error))
 }
 
-/// What isn't found is what isn't visible yet.
+/// A resource that isn't found may not be visible yet.
 pub fn not_yet(error: Error) -> Error {
     if is_not_found(&error) { Error { class: Class::NotYet, ..error } } else { error }
 }
 
-/// The first failure among the items of a call in bulk, which succeeds as a
-/// whole all the same.
+/// The first failed item of a bulk call. The call itself succeeds although items failed.
 pub fn all_done(operation: &'static str, unsuccessful: &[UnsuccessfulItem]) -> Result<()> {
     let Some(error) = unsuccessful.first().and_then(|item| item.error()) else {
         return Ok(());
@@ -167,8 +164,7 @@ pub fn all_done(operation: &'static str, unsuccessful: &[UnsuccessfulItem]) -> R
     Err(failed(operation)(SdkError::service_error(error, ok)))
 }
 
-/// Repeats a call that completes what was just made until EC2 knows it, for
-/// half a minute.
+/// Repeats a call that completes a new resource until EC2 finds the resource, for at most half a minute.
 pub async fn completing<T, F: Future<Output = Result<T>>>(aws: &Aws, call: impl Fn() -> F) -> Result<T> {
     let mut patience = Patience::new(&aws.clock, Duration::from_secs(30));
     loop {
@@ -179,11 +175,10 @@ pub async fn completing<T, F: Future<Output = Result<T>>>(aws: &Aws, call: impl 
     }
 }
 
-/// Makes something with a client token; `make` says beside whether that is
-/// there. A token gives back what was made with it, even where somebody has
-/// deleted that since (EC2 Developer Guide, "Ensuring idempotency in Amazon EC2
-/// API requests"). The next one follows from what is dead, so that a run after
-/// a crash comes by the same.
+/// Creates a resource with a client token. `make` also returns whether the resource exists. A token returns the
+/// resource that it created, even if someone has deleted that resource since (EC2 Developer Guide, "Ensuring
+/// idempotency in Amazon EC2 API requests"). The next token is derived from the deleted resource, so that a run after
+/// a crash uses the same token.
 pub async fn alive<F: Future<Output = Result<(Made, bool)>>>(token: &str, make: impl Fn(String) -> F) -> Result<Made> {
     let (mut token, mut dead) = (token.to_owned(), String::new());
     loop {
@@ -196,8 +191,8 @@ pub async fn alive<F: Future<Output = Result<(Made, bool)>>>(token: &str, make: 
     }
 }
 
-/// For a failure after the create call itself: before anything is made again,
-/// what was made has to be looked for.
+/// For a failure after the create call. The next attempt must look for the created resource before it creates another
+/// one.
 pub fn incomplete(id: &str) -> impl FnOnce(Error) -> Error {
     move |error| Error {
         class: Class::Unclear,
@@ -206,7 +201,7 @@ pub fn incomplete(id: &str) -> impl FnOnce(Error) -> Error {
     }
 }
 
-/// Absent already is deleted.
+/// A resource that doesn't exist counts as deleted.
 pub fn absent<T>(result: Result<T>) -> Result<()> {
     match result {
         Err(error) if !is_not_found(&error) => Err(error),
@@ -214,18 +209,16 @@ pub fn absent<T>(result: Result<T>) -> Result<()> {
     }
 }
 
-/// A resource with tags `has` that stands under a name that we want.
+/// A resource with the tags `has` that has a name that the spec wants.
 pub fn foreign(aws: &Aws, wanted: &Wanted, id: &str, what: &str, has: &Tags) -> Foreign {
     let command = format!("aws ec2 create-tags --region {} --resources {id}", aws.scope.region);
     let what = format!("{what} ({id})");
     super::foreign::foreign(aws, &wanted.address, id, &what, has, &command, TagStyle::Key)
 }
 
-/// Deletes with `call`. Where AWS says that something depends on it,
-/// interfaces that our clusters left behind are removed and it is tried once
-/// more; what else holds it is named: [`Class::Held`], unless one of these goes
-/// away by itself. `by` is the filter that selects the
-/// interfaces: `vpc-id`, `subnet-id` or `group-id`.
+/// Deletes with `call`. If AWS reports a dependency, the network interfaces that our clusters left behind are
+/// deleted, and the call is repeated once. Other dependencies are named: [`Class::Held`], except if one of them goes
+/// away by itself. `by` is the filter that selects the interfaces: `vpc-id`, `subnet-id` or `group-id`.
 pub async fn delete_held<T, F>(aws: &Aws, by: &str, id: &str, call: impl Fn() -> F) -> Result<()>
 where
     F: Future<Output = Result<T>>,
@@ -263,7 +256,7 @@ where
     Err(held_by(error, &holding))
 }
 
-/// What else is in a VPC of which nothing of ours is left: words for it, by id.
+/// Names, by id, of the resources in a VPC in which no resource of ours is left.
 pub async fn left_in(aws: &Aws, vpc: &str) -> Result<BTreeMap<String, String>> {
     let inside = || vec![filter("vpc-id", [vpc])];
     let subnets = aws.ec2.describe_subnets().set_filters(Some(inside())).into_paginator().items().send();
@@ -294,19 +287,19 @@ pub async fn left_in(aws: &Aws, vpc: &str) -> Result<BTreeMap<String, String>> {
     Ok(left)
 }
 
-/// Interfaces in a VPC that are known by a public address.
+/// The network interfaces in a VPC that have a public address.
 pub async fn public(aws: &Aws, vpc: &str) -> Result<Vec<NetworkInterface>> {
     let all = interfaces(aws, "vpc-id", vpc).await?;
     Ok(all.into_iter().filter(|i| i.association().is_some_and(|a| a.public_ip().is_some())).collect())
 }
 
-/// `error` with what holds the resource, and whether that goes by itself.
+/// `error` with the names of the dependencies, and whether these go away by themselves.
 pub fn held_by(error: Error, holding: &[NetworkInterface]) -> Error {
     let class = if holding.iter().any(is_passing) { Class::Conflict } else { Class::Held };
     Error { class, ..holders(error, holding.iter().map(named).collect()) }
 }
 
-/// `error` with the names of what holds the resource.
+/// `error` with the names of the dependencies.
 pub fn holders(error: Error, mut holders: Vec<String>) -> Error {
     const SHOWN: usize = 8;
     if holders.is_empty() {
@@ -331,9 +324,8 @@ pub(super) async fn interfaces(aws: &Aws, by: &str, id: &str) -> Result<Vec<Netw
         .map_err(failed("ec2:DescribeNetworkInterfaces"))
 }
 
-/// Pods' interfaces outlive their node when it goes away faster than the VPC
-/// CNI can tidy up. They are ours by descent: what is asked about lies in our
-/// VPC, and so does its cluster.
+/// Network interfaces of pods outlive a node that is deleted before the VPC CNI cleans up. They are ours by descent:
+/// the resource that is deleted is in our VPC, and so is the cluster that created them.
 fn is_left_over(interface: &NetworkInterface) -> bool {
     let description = interface.description().unwrap_or_default().to_lowercase();
     interface.status() == Some(&NetworkInterfaceStatus::Available)
@@ -341,8 +333,8 @@ fn is_left_over(interface: &NetworkInterface) -> bool {
             || interface.tag_set().iter().any(|tag| tag.key() == Some("cluster.k8s.amazonaws.com/name")))
 }
 
-/// Of control planes, NAT gateways and endpoints, which AWS removes some
-/// minutes after their owner, and of nodes that are going down.
+/// Interfaces of control planes, NAT gateways and endpoints, which AWS deletes minutes after their owner, and of
+/// nodes that are being terminated.
 fn is_passing(interface: &NetworkInterface) -> bool {
     let description = interface.description().unwrap_or_default();
     ["Amazon EKS ", "Interface for NAT Gateway", "VPC Endpoint Interface", "aws-K8S-"]
@@ -362,7 +354,7 @@ fn named(interface: &NetworkInterface) -> String {
     format!("{} ({})", interface.network_interface_id().unwrap_or("an interface"), words.join(", "))
 }
 
-/// Items by a key of theirs; those without it are left out.
+/// Items by a key. Items without the key are skipped.
 pub fn by_key<T, K: Ord>(items: Vec<T>, key: impl Fn(&T) -> Option<K>) -> BTreeMap<K, T> {
     items.into_iter().filter_map(|item| Some((key(&item)?, item))).collect()
 }

@@ -1,5 +1,4 @@
-//! What the EKS kinds share: the clusters, read once a round; waiting for
-//! updates; tags.
+//! Common code of the EKS kinds: the list of clusters, which each round reads once, waiting for updates, and tags.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,11 +17,11 @@ use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::Round;
 use crate::engine::pause::Patience;
 
-/// Calls under way at once where an API has no bulk read. AWS publishes no
-/// rates for EKS; five at a time stays below what others were throttled at.
+/// Concurrent calls to APIs without a bulk read. AWS publishes no rate limits for EKS. Five at a time is below the
+/// rates at which others were throttled.
 const PARALLEL: usize = 5;
 
-/// Reads each of `items`, several at a time, in their order.
+/// Reads each of `items`, several at a time. The results keep the order of the items.
 pub(super) async fn gather<T, R, F, Fut>(items: impl IntoIterator<Item = T>, read: F) -> Result<Vec<R>>
 where
     F: Fn(T) -> Fut,
@@ -32,7 +31,7 @@ where
     stream::iter(reads).buffered(PARALLEL).try_collect().await
 }
 
-/// `None` where the service says that there is no such thing.
+/// `None` if the service answers that the resource doesn't exist.
 pub(super) fn optional<T>(answer: Result<T>) -> Result<Option<T>> {
     match answer {
         Ok(value) => Ok(Some(value)),
@@ -41,8 +40,8 @@ pub(super) fn optional<T>(answer: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// What `call` knows of `name`, which a list has just named. Unless it knows it, reads lag behind each other, or somebody
-/// deleted it since: whether it exists is unknown.
+/// The details of `name`, which a list has just returned. If the call doesn't find `name`, the existence of the
+/// resource is unknown: reads are eventually consistent, or someone has deleted it since.
 pub(super) fn listed<T>(one: Option<T>, call: &str, name: &str) -> Result<T> {
     one.ok_or_else(|| {
         Error::new(Class::NotYet, format!("a list names `{name}`, and the call for its details doesn't find it"))
@@ -51,28 +50,28 @@ pub(super) fn listed<T>(one: Option<T>, call: &str, name: &str) -> Result<T> {
     })
 }
 
-/// A request's part whose required members are all set.
+/// A part of a request with all required members.
 pub(super) fn built<T>(part: std::result::Result<T, BuildError>) -> Result<T> {
     part.map_err(|e| Error::bug(format!("a request is incomplete: {e}")))
 }
 
-/// Tags as EKS and CloudWatch Logs give them.
+/// Tags as EKS and CloudWatch Logs return them.
 pub(super) fn tags_of(map: Option<&HashMap<String, String>>) -> Tags {
     map.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
-/// Tags as EKS and CloudWatch Logs take them.
+/// Tags as EKS and CloudWatch Logs accept them.
 pub(super) fn tag_map(tags: &Tags) -> HashMap<String, String> {
     tags.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
-/// The tags to write where `to` is desired: with the generation, if what has
-/// the tags `from` is ours by descent and gets our tags only now.
+/// The tags to write for the desired tags `to`. They include the generation if the resource with the tags `from` is
+/// ours by descent and has no ownership tags yet.
 pub(super) fn adopted(aws: &Aws, from: &Tags, to: &Tags, generation: u32) -> Tags {
     if aws.owned(from).is_some() { to.clone() } else { tags::with_generation(to, generation) }
 }
 
-/// Brings the tags of any EKS resource to `to`.
+/// Changes the tags of any EKS resource to `to`.
 pub(super) async fn retag(aws: &Aws, arn: &str, from: &Tags, to: &Tags) -> Result<()> {
     let (write, remove) = tags::difference(from, to);
     if !write.is_empty() {
@@ -96,7 +95,7 @@ pub(super) async fn retag(aws: &Aws, arn: &str, from: &Tags, to: &Tags) -> Resul
     Ok(())
 }
 
-/// Every cluster whose name could be one of this tenancy's, ours or not.
+/// Every cluster whose name could belong to this tenancy, ours or not.
 pub(super) async fn clusters(aws: &Aws, round: &Round) -> Result<Arc<Vec<Cluster>>> {
     round
         .once("eks.clusters", || async {
@@ -121,7 +120,7 @@ pub(super) async fn cluster(aws: &Aws, name: &str) -> Result<Option<Cluster>> {
     Ok(optional(answer)?.and_then(|o| o.cluster))
 }
 
-/// A cluster of ours that can hold something.
+/// A cluster of ours that can contain resources.
 #[derive(Clone)]
 pub(super) struct Live {
     pub name: String,
@@ -130,8 +129,8 @@ pub(super) struct Live {
     pub version: String,
 }
 
-/// Our clusters that are neither being made nor on their way out. A failed one holds nothing, and EKS answers no question
-/// about its inside.
+/// Our clusters that are neither being created nor being deleted. A failed cluster has no resources, and EKS answers
+/// no calls about its contents.
 pub(super) async fn live(aws: &Aws, round: &Round) -> Result<Vec<Live>> {
     let all = clusters(aws, round).await?;
     Ok(all
@@ -151,9 +150,8 @@ pub(super) async fn live(aws: &Aws, round: &Round) -> Result<Vec<Live>> {
         .collect())
 }
 
-/// Starts an update and waits for its end. A cluster takes one update at a
-/// time, and one that is under way may not show in its status yet (EKS user
-/// guide, "Update cluster"): a conflict is waited out within `limit`.
+/// Starts an update and waits for its end. A cluster runs one update at a time. The cluster's status may not show a
+/// running update yet (EKS User Guide, "Update cluster"), so a conflict is retried within `limit`.
 pub(super) async fn update<F, Fut>(
     aws: &Aws,
     cluster: &str,
@@ -230,10 +228,9 @@ pub(super) fn issues<'a>(issues: impl Iterator<Item = (Option<&'a str>, Option<&
     if texts.is_empty() { "EKS gives no reason".to_owned() } else { texts.join("; ") }
 }
 
-/// Deletes the access entry that EKS made for the nodes of `role`: it stays
-/// when they go, bound to a role that will be gone too, so that nodes of a new
-/// role of the same name could never join (aws/containers-roadmap 2441).
-/// For roles that no nodes of the cluster have any more.
+/// Deletes the access entry that EKS created for the nodes of `role`. EKS keeps the entry after the nodes are gone,
+/// and the entry works only for the deleted role. Nodes with a new role of the same name could never join
+/// (aws/containers-roadmap 2441). Only for roles that no nodes of the cluster use.
 pub(super) async fn delete_node_entry(aws: &Aws, cluster: &str, role: &str) -> Result<()> {
     let call = aws.eks.describe_access_entry().cluster_name(cluster).principal_arn(role);
     let entry = optional(call.send().await.map_err(failed("eks:DescribeAccessEntry")))?.and_then(|o| o.access_entry);
@@ -244,12 +241,12 @@ pub(super) async fn delete_node_entry(aws: &Aws, cluster: &str, role: &str) -> R
     optional(call.send().await.map_err(failed("eks:DeleteAccessEntry"))).map(drop)
 }
 
-/// True for the types of access entries that EKS makes for nodes.
+/// True for the types of access entries that EKS creates for nodes.
 pub(super) fn is_of_nodes(kind: &str) -> bool {
     matches!(kind, "EC2_LINUX" | "FARGATE_LINUX")
 }
 
-/// Those of `names` that are another generation of what is called `name`.
+/// Those of `names` that are another generation of `name`.
 pub(super) fn siblings<'n>(names: &'n [String], name: &str) -> impl Iterator<Item = &'n String> {
     let (name, next) = (name.to_owned(), format!("{name}-g"));
     names.iter().filter(move |n| **n == name || n.strip_prefix(&next).is_some_and(|g| g.parse::<u32>().is_ok()))

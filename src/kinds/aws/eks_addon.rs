@@ -23,16 +23,15 @@ use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.eks-addon";
 
-/// A managed add-on. An IRSA role set by hand stands in an observed state as
-/// `service_account_role`.
-/// Outputs: `arn`.
+/// A managed add-on. An observed state has the field `service_account_role` if someone set an IRSA role outside of
+/// ringfence. Outputs: `arn`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub cluster: String,
     /// Such as `vpc-cni`.
     pub name: String,
     pub version: String,
-    /// Configuration values as JSON; an empty object is none.
+    /// Configuration values as JSON. An empty object means none.
     pub configuration: Value,
     /// Role ARNs by service account, for Pod Identity.
     pub pod_identity: BTreeMap<String, String>,
@@ -68,8 +67,8 @@ impl EksAddonHandlers {
         Ok(answer.and_then(|o| o.addon))
     }
 
-    /// Every add-on of our clusters, ours or not, read once a round: their
-    /// versions are asked for before it is known which are wanted.
+    /// Every add-on of our clusters, ours or not, read once a round. Their versions are needed before the desired
+    /// add-ons are known.
     async fn all(&self, round: &Round) -> Result<Arc<Vec<(Addon, Roles)>>> {
         round
             .once("eks.addons", || async {
@@ -87,7 +86,7 @@ impl EksAddonHandlers {
             .await
     }
 
-    /// The add-on's own associations, if it is ours.
+    /// The add-on's own associations, if the add-on is ours.
     async fn roles(&self, addon: &Addon) -> Result<Roles> {
         let cluster = addon.cluster_name().unwrap_or_default();
         let mut roles = Roles::new();
@@ -293,8 +292,8 @@ impl Handlers for EksAddonHandlers {
     }
 }
 
-/// `waiting`: the pods of an add-on that was just made or changed may still be
-/// on their way, which EKS may call DEGRADED already.
+/// `waiting`: the add-on was just created or changed, so its pods may still be starting. EKS may report DEGRADED
+/// during that time.
 fn status(addon: &Addon, waiting: bool) -> Status {
     let all = addon.health().map(|h| h.issues()).unwrap_or_default();
     let text = |status: &AddonStatus| {
@@ -316,8 +315,8 @@ fn status(addon: &Addon, waiting: bool) -> Status {
     }
 }
 
-/// Configuration values are JSON or YAML; ours are JSON, so a text that isn't
-/// was set by somebody else and stays a string.
+/// Configuration values are JSON or YAML. Ours are JSON. A text that isn't JSON was set by someone else, and stays a
+/// string.
 fn configuration(values: Option<&str>) -> Value {
     match values {
         None | Some("") => json!({}),

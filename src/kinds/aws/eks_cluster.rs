@@ -31,13 +31,12 @@ use crate::version::KubernetesVersion;
 
 pub const NAME: &str = "aws.eks-cluster";
 
-/// For one update of a cluster; a version can take an hour.
+/// The time limit for one update of a cluster. A version upgrade can take an hour.
 const UPDATE_LIMIT: Duration = Duration::from_secs(3600);
 
-/// Every generation has the same name: a cluster never stands beside the one
-/// that it replaces.
-/// Outputs: `name`, `arn`, `endpoint`, `certificate_authority` (base64 PEM),
-/// `issuer` (`https://…`), `security_group` (EKS's own), `version`.
+/// Every generation has the same name, because a cluster can't exist beside the one that it replaces. Outputs:
+/// `name`, `arn`, `endpoint`, `certificate_authority` (base64 PEM), `issuer` (`https://…`), `security_group` (the
+/// group that EKS creates), `version`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub name: String,
@@ -46,16 +45,16 @@ pub struct State {
     /// Such as `1.36`.
     pub version: String,
     pub subnets: Vec<String>,
-    /// Attached to the control plane's interfaces beside EKS's own group.
+    /// Security groups of the control plane's interfaces, in addition to the group that EKS creates.
     pub security_groups: Vec<String>,
     pub endpoint_public: bool,
     pub endpoint_private: bool,
-    /// Empty when the public endpoint is off.
+    /// Empty if the public endpoint is off.
     pub public_cidrs: Vec<String>,
     pub service_cidr: String,
     /// `api`, `audit`, `authenticator`, `controllerManager`, `scheduler`.
     pub log_types: Vec<String>,
-    /// ARN of the key for Kubernetes API data.
+    /// ARN of the key that encrypts Kubernetes API data.
     pub key: Option<String>,
     /// `API`.
     pub authentication_mode: String,
@@ -76,8 +75,8 @@ impl EksClusterHandlers {
         Self { aws }
     }
 
-    /// `error` with what is left in the cluster: ours is gone by the time that
-    /// it is deleted.
+    /// `error` with the names of resources that are left in the cluster. Our own resources in it are deleted before
+    /// the cluster.
     async fn held(&self, name: &str, error: Error) -> Result<Error> {
         let groups = self.aws.eks.list_nodegroups().cluster_name(name).send();
         let profiles = self.aws.eks.list_fargate_profiles().cluster_name(name).send();
@@ -88,7 +87,7 @@ impl EksClusterHandlers {
         let groups = groups.into_iter().flatten().map(|name| format!("node group `{name}`"));
         let profiles = profiles.into_iter().flatten().map(|name| format!("Fargate profile `{name}`"));
         let held: Vec<String> = groups.chain(profiles).collect();
-        // An update of the cluster is over some time.
+        // An update of the cluster ends by itself.
         let class = if held.is_empty() { Class::Conflict } else { Class::Held };
         Ok(Error { class, ..holders(error, held) })
     }
@@ -133,7 +132,7 @@ impl EksClusterHandlers {
         .collect()
     }
 
-    /// One configuration update from start to end.
+    /// One configuration update, from its start to its end.
     async fn configure(&self, name: &str, call: UpdateClusterConfigFluentBuilder) -> Result<()> {
         update(&self.aws, name, None, UPDATE_LIMIT, || {
             let call = call.clone();
@@ -142,7 +141,7 @@ impl EksClusterHandlers {
         .await
     }
 
-    /// One minor version after the other, as EKS demands.
+    /// Upgrades by one minor version at a time, which EKS requires.
     async fn upgrade(&self, name: &str, from: &str, to: &str) -> Result<()> {
         let versions = (KubernetesVersion::parse(from), KubernetesVersion::parse(to));
         let (Some(runs), Some(wanted)) = versions else {
@@ -171,7 +170,7 @@ impl EksClusterHandlers {
         Ok(())
     }
 
-    /// Adds a key for the API's data. EKS can't change or take away one.
+    /// Adds an encryption key for API data. EKS can't change or remove such a key.
     async fn encrypt(&self, name: &str, from: Option<&str>, to: Option<&str>) -> Result<()> {
         let (None, Some(key)) = (from, to) else {
             return Err(Error::new(
@@ -218,8 +217,8 @@ impl Kind for EksCluster {
     }
 
     fn before_delete(&self, found: &Found) -> Option<Value> {
-        // Only active clusters are protected, and no other can be updated (EKS user guide, "Protect EKS clusters from
-        // accidental deletion").
+        // Only active clusters can be protected from deletion, and only active clusters can be updated (EKS User
+        // Guide, "Protect EKS clusters from accidental deletion").
         if matches!(found.status, Status::Failed { .. }) {
             return None;
         }
@@ -273,15 +272,15 @@ impl Kind for EksCluster {
 
     fn pace(&self, verb: Verb) -> Pace {
         match verb {
-            // Seven to twelve minutes, its users say.
+            // Users report seven to twelve minutes.
             Verb::Create => Pace::secs(560, 1800),
-            // Several updates may follow each other.
+            // Several updates may run one after the other.
             Verb::Update => Pace::secs(300, 4 * 3600),
             Verb::Delete => Pace::secs(240, 1800),
         }
     }
 
-    /// A cluster fails while it is made; EKS can't mend it.
+    /// A cluster whose creation failed can't be repaired. It must be created again.
     fn finds_one_by_one(&self) -> bool {
         true
     }
@@ -295,7 +294,7 @@ impl ResourceKind for EksCluster {
     fn quotas(&self) -> Vec<Counts> {
         vec![
             Counts::all("eks", "L-1194D53C", Per::Account(Counted::Clusters)),
-            // EKS makes one for each.
+            // EKS creates an access entry for each node role.
             Counts::all("vpc", "L-E79EC296", Per::Account(Counted::SecurityGroups)),
         ]
     }
@@ -307,9 +306,10 @@ impl ResourceKind for EksCluster {
     fn permissions(&self) -> &'static [permission::Permission] {
         &[
             (On::Clusters, When::Made, &["eks:CreateCluster", "eks:TagResource"]),
-            // Of the cluster's key, in the caller's name. EKS User Guide, "Encrypt Kubernetes secrets with KMS on existing
-            // clusters" and "Security considerations for Kubernetes": `kms:GrantIsForAWSResource` isn't supported for
-            // CreateCluster, so the key's tags are what limits it (KMS Developer Guide, "ABAC for AWS KMS").
+            // EKS uses the cluster's key with the caller's permissions (EKS User Guide, "Encrypt Kubernetes secrets
+            // with KMS on existing clusters" and "Security considerations for Kubernetes"). CreateCluster doesn't
+            // support `kms:GrantIsForAWSResource`, so the condition is the key's tags (KMS Developer Guide, "ABAC for
+            // AWS KMS").
             (On::Grants, When::Made, &["kms:CreateGrant"]),
             (On::Clusters, When::Gone, &["eks:DeleteCluster"]),
             (On::Clusters, When::Tagged, &["eks:TagResource"]),
@@ -321,7 +321,7 @@ impl ResourceKind for EksCluster {
                     "eks:UntagResource",
                     "eks:UpdateClusterConfig",
                     "eks:UpdateClusterVersion",
-                    // EKS makes entries for nodes' roles, which go with the roles.
+                    // EKS creates entries for node roles. They are deleted with the roles.
                     "eks:DeleteAccessEntry",
                 ],
             ),
@@ -410,8 +410,8 @@ impl Handlers for EksClusterHandlers {
                     .map(|c| tags_of(c.tags()));
                 claim(&self.aws, new, has.as_ref(), error)?;
             }
-            // "It might take up to five minutes" is what KMS says of tags of keys (KMS Developer Guide, "ABAC for AWS
-            // KMS"), and the printed policy goes by them.
+            // Tags of KMS keys "might take up to five minutes" to count for access (KMS Developer Guide, "ABAC for
+            // AWS KMS"). The printed policy depends on them.
             Err(error) if error.class == Class::Denied && error.message.contains("kms:") => {
                 return Err(error.help(
                     "a new key's tags may take five minutes to count in IAM: run the same command again; \
@@ -423,9 +423,8 @@ impl Handlers for EksClusterHandlers {
         Ok(Made { id: name.to_owned(), outputs: EksCluster.predict(new, &self.aws.scope), ready: false })
     }
 
-    /// What differs is read again first: an update that was cut short goes on
-    /// where it stopped, and EKS refuses an update that changes nothing.
-    /// The order is terraform's.
+    /// Reads the cluster first to find what differs. After an interrupted update the rest is updated, and EKS refuses
+    /// an update without changes. The order of the updates is terraform's.
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let to: State = typed(&to.state)?;
         let name = from.id.as_str();
@@ -548,7 +547,7 @@ fn logging(on: &[String], off: &[String]) -> Logging {
     Logging::builder().set_cluster_logging(Some(setups.map(|(types, on)| setup(types, on)).collect())).build()
 }
 
-/// `resources` no longer decides anything, but older endpoints demand it.
+/// EKS no longer uses `resources`, but older endpoints require it.
 #[allow(deprecated)]
 fn encryption(key: &str) -> EncryptionConfig {
     EncryptionConfig::builder().resources("secrets").provider(Provider::builder().key_arn(key).build()).build()

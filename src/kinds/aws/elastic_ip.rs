@@ -134,9 +134,8 @@ impl Handlers for ElasticIpHandlers {
     async fn delete(&self, found: &Found) -> Result<bool> {
         let call = self.aws.ec2.release_address().allocation_id(&found.id).send().await;
         match ec2::absent(call.map_err(failed("ec2:ReleaseAddress"))) {
-            // AWS also says so of an address that is still associated, which a
-            // NAT gateway lets go of a little after it is deleted, and of one
-            // that is released already (EC2 API, ReleaseAddress).
+            // AWS returns this error also for an address that is still associated, which a NAT gateway releases
+            // shortly after its deletion, and for an address that is released already (EC2 API, ReleaseAddress).
             Err(error) if error.code.as_deref() == Some("AuthFailure") => {
                 let all = self.addresses(vec![ec2::filter("allocation-id", [&found.id])]).await?;
                 let Some(address) = all.first() else { return Ok(true) };

@@ -25,12 +25,11 @@ use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.fargate-profile";
 
-/// A Fargate profile; immutable but for its tags.
-/// Outputs: `name` (with generation), `arn` (once it exists).
+/// A Fargate profile. Only its tags can be changed. Outputs: `name` (with generation), `arn` (once it exists).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub cluster: String,
-    /// Without generation.
+    /// The name without generation.
     pub name: String,
     /// ARN of the pod execution role.
     pub role: String,
@@ -159,8 +158,8 @@ impl Kind for FargateProfile {
         true
     }
 
-    /// EKS takes one change of a cluster's profiles at a time; another one is
-    /// a conflict (terraform-provider-aws 13372 and 16272).
+    /// EKS runs one change of a cluster's profiles at a time. A second one gets a conflict (terraform-provider-aws
+    /// 13372 and 16272).
     fn lane(&self, state: &Value) -> Option<String> {
         typed::<State>(state).ok().map(|s| format!("fargate:{}", s.cluster))
     }
@@ -211,7 +210,8 @@ impl ResourceKind for FargateProfile {
     }
 
     fn passes_roles_to(&self) -> &'static [&'static str] {
-        // Which of the two is asked for isn't written anywhere: the role trusts the first, the second is who is called.
+        // AWS doesn't document which of the two services is checked: the role trusts the first, and the second one is
+        // called.
         &["eks-fargate-pods.amazonaws.com", "eks.amazonaws.com"]
     }
 }
@@ -312,11 +312,11 @@ impl Handlers for FargateProfileHandlers {
         let state: State = typed(&found.state)?;
         let call = self.aws.eks.list_fargate_profiles().cluster_name(&state.cluster);
         let left = optional(call.send().await.map_err(failed("eks:ListFargateProfiles")))?;
-        // Without a cluster there is no entry.
+        // If the cluster is deleted, there is no entry.
         let Some(left) = left.and_then(|o| o.fargate_profile_names) else { return Ok(()) };
         for name in siblings(&left, &state.name) {
             let next = self.profile(&state.cluster, name).await?;
-            // The next generation may have a role of its own.
+            // The next generation may have another role.
             if next.is_some_and(|profile| profile.pod_execution_role_arn() == Some(state.role.as_str())) {
                 return Ok(());
             }

@@ -16,14 +16,13 @@ use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.flow-log";
 
-/// A VPC's flow log to CloudWatch Logs. Immutable but for its tags.
-/// Outputs: `id`.
+/// A VPC's flow log to CloudWatch Logs. Only its tags can be changed. Outputs: `id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub vpc: String,
     /// Name of the log group.
     pub log_group: String,
-    /// ARN of the role that delivers.
+    /// ARN of the role that delivers the log.
     pub role: String,
     /// `ALL`, `ACCEPT` or `REJECT`.
     pub traffic: String,
@@ -129,7 +128,7 @@ impl Handlers for FlowLogHandlers {
         let mut observation = Observation::default();
         for log in self.logs(vec![ec2::ours(&self.aws)]).await? {
             let Some(found) = self.found(&log)? else { continue };
-            // AWS goes on trying, so this is nothing to be made again.
+            // AWS retries the delivery, so the flow log isn't replaced.
             if let Some(error) = log.deliver_logs_error_message().filter(|e| !e.is_empty()) {
                 observation.notes.push(format!("{}: flow log {} isn't delivered: {error}", found.address, found.id));
             }
@@ -168,7 +167,7 @@ impl Handlers for FlowLogHandlers {
             .map_err(ec2::making(CALL))?;
         ec2::all_done(CALL, answer.unsuccessful()).map_err(ec2::not_yet)?;
         let id = answer.flow_log_ids().first().cloned().unwrap_or_default();
-        // Looked for: the token may have given back one that is gone.
+        // The resource is read again, because the token may have returned a deleted one.
         Ok(Made { outputs: ec2::outputs([("id", &id)]), id, ready: false })
     }
 

@@ -1,5 +1,5 @@
-//! What stands where ours should: words for what isn't ours, and the check
-//! after a name turned out to be taken.
+//! Resources with a name of ours that aren't ours: how they are named in a plan, and the check after a creation
+//! failed because the name is taken.
 
 use crate::aws::Aws;
 use crate::aws::tags::{self, Tags};
@@ -7,7 +7,7 @@ use crate::engine::address::Address;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{Foreign, New};
 
-/// How a command of the AWS CLI takes tags.
+/// The format of tags in commands of the AWS CLI.
 #[derive(Clone, Copy)]
 pub(super) enum TagStyle {
     /// `--tags k=v,k=v` (EKS, CloudWatch Logs).
@@ -18,8 +18,7 @@ pub(super) enum TagStyle {
     TagKey,
 }
 
-/// Something that stands at `address` without our tags. `what` names it;
-/// `command` adopts it once ` --tags …` is added.
+/// A resource at `address` without our tags. `what` names the resource. `command` followed by ` --tags …` adopts it.
 pub(super) fn foreign(
     aws: &Aws,
     address: &Address,
@@ -51,9 +50,9 @@ pub(super) fn foreign(
     Foreign { address: address.clone(), id: id.to_owned(), message }
 }
 
-/// After `new` couldn't be made because its name is taken: fine if what has
-/// the name is `new` itself, made by an earlier try. `has` are the tags of
-/// what has the name, `None` if there is nothing (any more).
+/// Called after the creation of `new` failed because its name is taken. Succeeds if the resource with the name is
+/// `new` itself, created by an earlier attempt. `has` are the tags of the resource with the name, `None` if it
+/// doesn't exist (any more).
 pub(super) fn claim(aws: &Aws, new: &New, has: Option<&Tags>, taken: Error) -> Result<()> {
     let Some(has) = has else {
         return Err(taken);

@@ -1,8 +1,6 @@
-//! What GuardDuty's Runtime Monitoring puts into a VPC by itself, where it is
-//! turned on for the account: an interface endpoint and its security group. In
-//! the way of subnets and VPCs that are taken down, they are removed, as the
-//! AWS provider does (hashicorp/terraform-provider-aws#46747), if they bear
-//! GuardDuty's names and its tag.
+//! Resources that GuardDuty's Runtime Monitoring creates in a VPC if it is enabled for the account: an interface
+//! endpoint and its security group. They block the deletion of subnets and VPCs, so they are deleted, as the AWS
+//! provider does (hashicorp/terraform-provider-aws#46747), if they have GuardDuty's names and its tag.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,15 +17,15 @@ use crate::engine::pause::Patience;
 
 /// GuardDuty User Guide, "How Runtime Monitoring works".
 const TAG: &str = "tag:GuardDutyManaged";
-/// The second for FIPS endpoints (GovCloud User Guide, "Amazon GuardDuty").
+/// The second name is for FIPS endpoints (GovCloud User Guide, "Amazon GuardDuty").
 const SERVICES: [&str; 2] = [".guardduty-data", ".guardduty-data-fips"];
 const GROUP: &str = "GuardDutyManagedSecurityGroup-";
 
-/// For the end of an endpoint, whose interfaces AWS removes late.
+/// The time limit for the deletion of an endpoint. AWS removes its interfaces late.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Takes what is GuardDuty's out of a subnet or VPC that can't be deleted;
-/// `by` is `subnet-id` or `vpc-id`. True if there was something.
+/// Deletes GuardDuty's resources in a subnet or VPC that can't be deleted. `by` is `subnet-id` or `vpc-id`. Returns
+/// true if there were any.
 pub(super) async fn leave(aws: &Aws, by: &str, id: &str) -> Result<bool> {
     let named =
         |error: Error| Error { message: format!("GuardDuty's endpoint holds {id}: {}", error.message), ..error };
@@ -52,7 +50,7 @@ async fn leave_subnet(aws: &Aws, subnet: &str) -> Result<bool> {
         return Ok(false);
     }
     let mut any = false;
-    // One that has left already still has its interface for a while.
+    // An endpoint that is deleted already still has its interfaces for a while.
     let inside = |e: &VpcEndpoint| e.subnet_ids().iter().any(|id| id == subnet);
     for endpoint in endpoints(aws, filter("vpc-endpoint-id", ids)).await?.into_iter().filter(inside) {
         let call =
@@ -74,7 +72,7 @@ async fn leave_vpc(aws: &Aws, vpc: &str) -> Result<bool> {
     if found.is_empty() && groups.is_empty() {
         return Ok(false);
     }
-    // A VPC that others keep is watched on.
+    // A VPC with resources of others keeps its monitoring.
     let ids = found.iter().filter_map(|e| e.vpc_endpoint_id()).chain(groups.iter().filter_map(|g| g.group_id()));
     let own: BTreeSet<&str> = ids.collect();
     if left_in(aws, vpc).await?.keys().any(|id| !own.contains(id.as_str())) {

@@ -24,15 +24,14 @@ use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.iam-role";
 
-/// A role with its trust, attachments and inline policies.
-/// Outputs: `name`, `arn` (both predicted).
+/// A role with its trust policy, attached policies and inline policies. Outputs: `name`, `arn` (both predicted).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// At most 64 characters; carries the region, since IAM is global.
+    /// At most 64 characters. The name includes the region, because IAM is global.
     pub name: String,
     /// Such as `/ringfence/acme/`.
     pub path: String,
-    /// Who may assume it: a policy document.
+    /// The trust policy: who may assume the role.
     pub trust: Value,
     /// ARNs of managed policies.
     pub attached: Vec<String>,
@@ -86,7 +85,7 @@ impl IamRoleHandlers {
         }))
     }
 
-    /// Brings the role `name` from one state to another.
+    /// Changes the role `name` from one state to another.
     async fn sync(&self, name: &str, from: &State, to: &State) -> Result<()> {
         let iam = &self.aws.iam;
         if from.trust != to.trust {
@@ -168,9 +167,8 @@ impl IamRoleHandlers {
         optional(call.send().await.map_err(failed("iam:DeleteRolePolicy"))).map(drop)
     }
 
-    /// Where nothing is ours: estates of the same shape under another name or
-    /// in another region, such as what this tenancy was called before. IAM is
-    /// global, so its roles tell.
+    /// For the case that no resource is ours: finds estates with the same roles under another name or in another
+    /// region, such as this tenancy's former name. IAM is global, so its roles show them.
     fn former(&self, all: &[RoleDetail], wanted: &[Wanted]) -> Vec<String> {
         let wanted: BTreeSet<&Address> = wanted.iter().map(|w| &w.address).collect();
         let (tenancy, region) = (&self.aws.tenancy, &self.aws.scope.region);
@@ -195,9 +193,8 @@ impl IamRoleHandlers {
         estates.into_iter().map(words).collect()
     }
 
-    /// Names the instance profiles that keep a role from being deleted: EKS
-    /// makes one for each node group and takes it away with the group. They are
-    /// read as roles are, so that it takes no permission of its own.
+    /// Names the instance profiles that block the deletion of a role. EKS creates one for each node group and deletes
+    /// it with the group. The read needs no further permission, because roles are read with the same call.
     async fn in_use(&self, name: &str, error: Error) -> Error {
         let roles = match read(&self.aws).await {
             Ok(roles) => roles,
@@ -274,7 +271,8 @@ impl ResourceKind for IamRole {
             (On::Roles, When::Made, &["iam:TagRole"]),
             (On::Roles, When::Gone, &["iam:DeleteRole"]),
             (On::Roles, When::Tagged, &["iam:TagRole"]),
-            // What only takes rights away needs no condition: policies that were attached by hand go too.
+            // Actions that only remove permissions need no condition. Policies that were attached outside of
+            // ringfence are removed, too.
             (
                 On::Roles,
                 When::Perhaps,
@@ -368,12 +366,12 @@ impl Handlers for IamRoleHandlers {
     }
 }
 
-/// Every role of the account with everything about it, read once a round.
+/// Every role of the account with all details, read once a round.
 pub(super) async fn roles(aws: &Aws, round: &Round) -> Result<Arc<Vec<RoleDetail>>> {
     round.once("iam.roles", || read(aws)).await
 }
 
-/// The ARNs of all roles by name: a session's ARN tells no path.
+/// The ARNs of all roles by name. A session's ARN has no path.
 pub async fn arns(round: &Round, aws: &Aws) -> Result<BTreeMap<String, String>> {
     let roles = roles(aws, round).await?;
     Ok(roles.iter().filter_map(|r| Some((r.role_name.clone()?, r.arn.clone()?))).collect())

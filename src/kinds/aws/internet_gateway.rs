@@ -22,7 +22,7 @@ pub const NAME: &str = "aws.internet-gateway";
 /// Outputs: `id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// The VPC that it is attached to; empty in an observed state: none.
+    /// The VPC that the gateway is attached to. In an observed state, empty means detached.
     pub vpc: String,
     pub tags: BTreeMap<String, String>,
 }
@@ -82,7 +82,7 @@ impl InternetGatewayHandlers {
     async fn detach(&self, id: &str, vpc: &str) -> Result<()> {
         let call = self.aws.ec2.detach_internet_gateway().internet_gateway_id(id).vpc_id(vpc).send().await;
         match ec2::absent(call.map_err(failed("ec2:DetachInternetGateway"))) {
-            // By what has a public address (EC2 API, DetachInternetGateway).
+            // Resources with a public address block the detachment (EC2 API, DetachInternetGateway).
             Err(error) if error.code.as_deref() == Some(ec2::HELD) => {
                 Err(ec2::held_by(error, &ec2::public(&self.aws, vpc).await?))
             }

@@ -25,29 +25,27 @@ use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.kms-key";
 
-/// Written by this kind beside the state's own tags, and never part of them.
+/// A tag that this kind writes in addition to the state's tags. It is never part of the state.
 const WINDOW: &str = "ringfence.dev/deletion-window";
 /// KMS's own default, in days (ScheduleKeyDeletion).
 const DEFAULT_WINDOW: i32 = 30;
 /// KMS's own default, in days (EnableKeyRotation).
 const DEFAULT_ROTATION: i32 = 365;
 
-/// A symmetric key with its alias, rotation and policy. A key pending deletion
-/// counts as absent, unless its alias is there: a deletion by this kind takes
-/// the alias first, so this one was scheduled by somebody else, and is called
-/// off.
-/// Outputs: `id`, `arn`, `alias`.
+/// A symmetric key with its alias, rotation and policy. A key that is pending deletion counts as absent, except if
+/// its alias exists. This kind deletes the alias first, so a key with an alias was scheduled for deletion by someone
+/// else, and that deletion is canceled. Outputs: `id`, `arn`, `alias`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// With `alias/` in front.
+    /// Includes the prefix `alias/`.
     pub alias: String,
     pub description: String,
     pub policy: Value,
     pub rotation: bool,
     /// Days between rotations.
     pub rotation_days: i32,
-    /// 7 to 30 days; used when it is deleted, so it stands in the tag
-    /// `ringfence.dev/deletion-window` too.
+    /// 7 to 30 days. The value is used when the key is deleted, so the tag `ringfence.dev/deletion-window` stores it,
+    /// too.
     pub deletion_window_days: i32,
     pub tags: BTreeMap<String, String>,
 }
@@ -56,9 +54,8 @@ pub struct KmsKey;
 
 pub struct KmsKeyHandlers {
     aws: Arc<Aws>,
-    /// Ids of the keys made in this run by token: a creation that failed after
-    /// CreateKey goes on with the key that it made, since KMS has neither
-    /// client tokens nor unique names.
+    /// Ids of the keys that this run created, by token. If a creation failed after CreateKey, its retry continues
+    /// with this key: KMS has neither client tokens nor unique names.
     made: Mutex<BTreeMap<String, String>>,
 }
 
@@ -67,8 +64,7 @@ impl KmsKeyHandlers {
         Self { aws, made: Mutex::default() }
     }
 
-    /// Every alias with the id of its key. Aliases without a key are AWS's
-    /// own, made before their first use.
+    /// Every alias with the id of its key. Aliases without a key are AWS's own before their first use.
     async fn aliases(&self) -> Result<BTreeMap<String, String>> {
         let mut pages = self.aws.kms.list_aliases().limit(100).into_paginator().items().send();
         let mut aliases = BTreeMap::new();
@@ -81,8 +77,7 @@ impl KmsKeyHandlers {
         Ok(aliases)
     }
 
-    /// Keys that have no alias at all: one of ours whose creation was cut
-    /// short may be among them.
+    /// Keys without an alias. One of ours whose creation was interrupted may be among them.
     async fn unaliased(&self, aliases: &BTreeMap<String, String>) -> Result<Vec<String>> {
         let aliased: BTreeSet<&String> = aliases.values().collect();
         let mut pages = self.aws.kms.list_keys().limit(1000).into_paginator().items().send();
@@ -109,7 +104,7 @@ impl KmsKeyHandlers {
         Ok(optional(answer)?.and_then(|o| o.key_metadata))
     }
 
-    /// A key that carries `has`, if it is ours and we aren't rid of it.
+    /// A key with the tags `has`, if it is ours and not deleted by us.
     async fn found(&self, key: &str, alias: Option<&str>, has: &Tags) -> Result<Option<Found>> {
         let Some((address, generation)) = self.aws.owned(has) else {
             return Ok(None);
@@ -165,7 +160,7 @@ impl KmsKeyHandlers {
         }))
     }
 
-    /// Our keys, aliased or not, and what isn't ours under a wanted alias.
+    /// Our keys with or without alias, and keys of others under a wanted alias.
     async fn read(&self, wanted: &[Wanted]) -> Result<Observation> {
         let aliases = self.aliases().await?;
         let unaliased = self.unaliased(&aliases).await?;
@@ -174,8 +169,7 @@ impl KmsKeyHandlers {
         for Wanted { address, state } in wanted {
             named.insert(typed::<State>(state)?.alias, address);
         }
-        // By key, so that two aliases of one key are one key; a wanted alias
-        // goes before another.
+        // By key, because two aliases may belong to one key. A wanted alias takes precedence.
         let mut keys: BTreeMap<&str, &str> = BTreeMap::new();
         for (alias, key) in &aliases {
             if named.contains_key(alias) || (alias.starts_with(&prefix) && !keys.contains_key(key.as_str())) {
@@ -203,8 +197,7 @@ impl KmsKeyHandlers {
         let lost = gather(unaliased, |key| async move {
             match self.tags(&key).await {
                 Ok(has) => self.found(&key, None, &has).await.map(|found| (key, Some(found))),
-                // Key policies lock others out as a matter of course; ours
-                // lets its own account in.
+                // Other owners' key policies often deny this read. Ours allow it to their own account.
                 Err(error) if error.class == Class::Denied => Ok((key, None)),
                 Err(error) => Err(error),
             }
@@ -225,8 +218,7 @@ impl KmsKeyHandlers {
         Ok(seen)
     }
 
-    /// Points `alias` at `key`. It may still point at a key of ours that is
-    /// pending deletion.
+    /// Points `alias` at `key`. The alias may still point at a key of ours that is pending deletion.
     async fn name_key(&self, alias: &str, key: &str, new: &New) -> Result<()> {
         let kms = &self.aws.kms;
         let made = kms.create_alias().alias_name(alias).target_key_id(key).send().await;
@@ -320,8 +312,8 @@ impl ResourceKind for KmsKey {
     fn permissions(&self) -> &'static [permission::Permission] {
         &[
             (On::New, When::Made, &["kms:CreateKey", "kms:TagResource"]),
-            // Tags may count for access minutes after they are written (KMS Developer
-            // Guide, ABAC), and these are called as soon as the key exists.
+            // Tags may take minutes until they count for access (KMS Developer Guide, "ABAC for AWS KMS"), and these
+            // actions are called immediately after the key is created.
             (On::Keys, When::Made, &["kms:CreateAlias"]),
             (On::Keys, When::Perhaps, &["kms:EnableKeyRotation"]),
             (On::Aliases, When::Made, &["kms:CreateAlias"]),
@@ -406,10 +398,10 @@ impl Handlers for KmsKeyHandlers {
         let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
         let (kms, key) = (&self.aws.kms, from.id.as_str());
         if matches!(from.status, Status::Failed { repair: Repair::Update, .. }) {
-            // Somebody else has disabled it, or wants to be rid of it.
+            // Someone else has disabled the key or scheduled its deletion.
             if self.describe(key).await?.is_some_and(|metadata| is_leaving(&metadata)) {
                 self.call_off(key).await?;
-                // Aliases may be read late: it may be gone.
+                // Aliases are eventually consistent: the key may be gone.
                 self.name_key(&before.alias, key, to).await?;
             }
             kms.enable_key().key_id(key).send().await.map_err(failed("kms:EnableKey")).map_err(not_yet)?;
@@ -481,12 +473,10 @@ impl Handlers for KmsKeyHandlers {
 }
 
 impl KmsKeyHandlers {
-    /// Leaves the key disabled.
     async fn call_off(&self, key: &str) -> Result<()> {
         let answer = self.aws.kms.cancel_key_deletion().key_id(key).send().await;
         match answer.map_err(failed("kms:CancelKeyDeletion")) {
-            // An answer before this one was lost. Where it is in some other
-            // state, the next call says so.
+            // The answer to an earlier attempt was lost. If the key is in another state, the next call reports it.
             Err(error) if is_invalid_state(&error) => Ok(()),
             answer => answer.map(drop),
         }
@@ -509,8 +499,7 @@ fn is_invalid_state(error: &Error) -> bool {
     error.code.as_deref() == Some("KMSInvalidStateException")
 }
 
-/// A deletion that was just called off may show for a moment (KMS, "Eventual
-/// consistency").
+/// A canceled deletion may still be shown for a moment (KMS Developer Guide, "Eventual consistency").
 fn not_yet(error: Error) -> Error {
     if is_invalid_state(&error) { Error { class: Class::NotYet, ..error } } else { error }
 }

@@ -26,17 +26,17 @@ pub const NAME: &str = "aws.log-group";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub name: String,
-    /// None: never expires.
+    /// `None`: the events never expire.
     pub retention_days: Option<i32>,
     /// ARN of its key.
     pub key: Option<String>,
     pub tags: BTreeMap<String, String>,
 }
 
-/// Whether a group without tags comes from a cluster of ours.
+/// True if a group without tags was created by a cluster of ours.
 enum Descent {
     Of(Address),
-    /// A cluster's group whose cluster doesn't exist.
+    /// The log group of a cluster that doesn't exist.
     Gone,
     None,
 }
@@ -52,7 +52,7 @@ impl LogGroupHandlers {
         Self { aws }
     }
 
-    /// The groups whose names begin with `prefix`, with their tags.
+    /// The groups with the name prefix `prefix`, with their tags.
     async fn list(&self, prefix: &str) -> Result<Vec<(Group, Tags)>> {
         let mut pages =
             self.aws.logs.describe_log_groups().log_group_name_prefix(prefix).into_paginator().items().send();
@@ -74,8 +74,8 @@ impl LogGroupHandlers {
         Ok(answer.map(|o| tags_of(o.tags())))
     }
 
-    /// A group as it is. Where a policy of the account decides how long it keeps its events, nothing else can: it has
-    /// the retention that is `wanted` (CloudWatch Logs API, "PutAccountPolicy").
+    /// A group's state. If a policy of the account sets the retention, no other setting counts, so the state has the
+    /// `wanted` retention (CloudWatch Logs API, "PutAccountPolicy").
     fn found(
         &self,
         address: Address,
@@ -102,8 +102,8 @@ impl LogGroupHandlers {
         })
     }
 
-    /// Says so where a group is protected from deletion (CloudWatch Logs API, "PutLogGroupDeletionProtection"). Who turned
-    /// the protection on must turn it off.
+    /// Adds a note if a group is protected from deletion (CloudWatch Logs API, "PutLogGroupDeletionProtection"). The
+    /// owner of the protection must remove it.
     async fn protected(&self, name: &str, error: Error) -> Error {
         let groups = match self.list(name).await {
             Ok(groups) => groups,
@@ -137,7 +137,7 @@ impl LogGroupHandlers {
     }
 }
 
-/// Without `:*`, as the calls about tags take it (CloudWatch Logs API, "ListTagsForResource").
+/// The ARN without `:*`, which the tag calls require (CloudWatch Logs API, "ListTagsForResource").
 fn arn(scope: &Scope, name: &str) -> String {
     format!("arn:{}:logs:{}:{}:log-group:{name}", scope.partition, scope.region, scope.account)
 }
@@ -222,9 +222,8 @@ impl Handlers for LogGroupHandlers {
         let prefixes: Vec<String> = ours.iter().chain(others).cloned().collect();
         let groups = gather(prefixes, |prefix| async move { self.list(&prefix).await }).await?;
         let clusters = clusters(&self.aws, round).await?;
-        // EKS makes the group of a cluster's logs where it is missing, and
-        // makes it again for late events: without tags it is ours by descent,
-        // unless the cluster is somebody else's.
+        // EKS creates a missing group for a cluster's logs, and creates it again for late events. Such a group has no
+        // tags, and is ours by descent, except if the cluster belongs to someone else.
         let descent = |group: &str, has: &Tags| {
             let name = group.strip_prefix("/aws/eks/").and_then(|rest| rest.strip_suffix("/cluster"));
             let Some(name) = name.filter(|_| has.is_empty()) else {
@@ -277,7 +276,7 @@ impl Handlers for LogGroupHandlers {
                 Some((address, generation)) if address == handle.address => {
                     self.found(address, generation, (group, has), Some(&wanted)).map(Some)
                 }
-                // Ours by descent, since it was found before.
+                // The group is ours by descent, because it was found before.
                 None if !handle.id.is_empty() => {
                     self.found(handle.address.clone(), handle.generation, (group, has), Some(&wanted)).map(Some)
                 }
@@ -350,7 +349,7 @@ impl Handlers for LogGroupHandlers {
     }
 }
 
-/// What a plan says of a group whose retention a policy of the account decides.
+/// The note about a group whose retention a policy of the account sets.
 fn decided(address: &Address, group: &Group) -> Option<String> {
     let policy = group.retention_policy_name()?;
     let name = group.log_group_name().unwrap_or_default();

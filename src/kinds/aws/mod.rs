@@ -31,13 +31,13 @@ pub mod versions;
 pub mod vpc;
 pub mod vpc_endpoint;
 
-/// The name that AWS knows generation `generation` of `name` by: a replacement
-/// stands beside what it replaces, so it needs a name of its own.
+/// The name in AWS of generation `generation` of `name`. A replacement exists beside the resource that it replaces,
+/// so it needs another name.
 pub fn physical(name: &str, generation: u32) -> String {
     if generation <= 1 { name.to_owned() } else { format!("{name}-g{generation}") }
 }
 
-/// The name that a resource has in its state: [`physical`] turned back.
+/// The name in the state: the reverse of [`physical`].
 pub fn logical(physical: &str, generation: u32) -> String {
     match generation {
         0 | 1 => physical,

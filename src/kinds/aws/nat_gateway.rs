@@ -22,7 +22,7 @@ pub const NAME: &str = "aws.nat-gateway";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub subnet: String,
-    /// Allocation id of its elastic IP.
+    /// The allocation id of its Elastic IP address.
     pub allocation: String,
     pub tags: BTreeMap<String, String>,
 }
@@ -38,8 +38,7 @@ impl NatGatewayHandlers {
         Self { aws }
     }
 
-    /// Deleted gateways stay listed for an hour; they count as absent
-    /// (kubernetes-sigs/cluster-api-provider-aws#791).
+    /// AWS lists deleted gateways for an hour. They count as absent (kubernetes-sigs/cluster-api-provider-aws#791).
     async fn read(&self, mut filters: Vec<Filter>) -> Result<Vec<Found>> {
         filters.push(ec2::filter("state", ["pending", "available", "failed", "deleting"]));
         let gateways = self
@@ -97,7 +96,7 @@ impl Kind for NatGateway {
         NAME
     }
 
-    /// Nodes and pods that are being drained need their ways out.
+    /// Nodes and pods need the network until they are drained.
     fn deleted_after(&self) -> &'static [&'static str] {
         &[super::node_group::NAME, super::fargate_profile::NAME]
     }

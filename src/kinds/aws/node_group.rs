@@ -36,42 +36,39 @@ use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.node-group";
 
-/// For a change of settings, and for what an update of all nodes takes beside
-/// replacing them.
+/// The time limit for a change of settings, and the fixed part of the limit for an update of all nodes.
 const SETTLE: Duration = Duration::from_secs(3600);
 
-/// For replacing the nodes that may be unavailable at once: EKS gives pods 15
-/// minutes to leave a node, and new nodes have to start before (EKS user guide,
-/// "Understand each phase of node updates").
+/// The time limit for replacing one batch of nodes: EKS waits 15 minutes for pods to leave a node, and new nodes must
+/// start before (EKS User Guide, "Understand each phase of node updates").
 const ROUND: Duration = Duration::from_secs(1800);
 
-/// The most nodes that EKS replaces at once (the same).
+/// The largest batch of nodes that EKS replaces (same page).
 const MOST_AT_ONCE: u32 = 100;
 
-/// Tags of EKS's own on the instances of a managed node group.
+/// The tags that EKS writes to the instances of a managed node group.
 const CLUSTER_TAG: &str = "eks:cluster-name";
 const GROUP_TAG: &str = "eks:nodegroup-name";
 
-/// Resources that one call tags (EC2 API, CreateTags: 1,000 at most).
+/// The number of resources that one call can tag (EC2 API, CreateTags: at most 1,000).
 const TAGGED_AT_ONCE: usize = 500;
 
-/// The AMI type of groups whose launch template names the image: it decides
-/// the Kubernetes version, too.
+/// The AMI type of groups whose launch template names the image. The image then also decides the Kubernetes version.
 const CUSTOM: &str = "CUSTOM";
 
-/// A change of these replaces the nodes.
+/// Changes of these fields replace the nodes.
 const ROLLING: [&str; 3] = ["release_version", "template_version", "version"];
 
 /// A managed node group.
 ///
-/// A taint or label that was changed by hand is put right in place: EKS does
-/// that on existing nodes at once, while a replacement would leave a pool open
-/// for minutes.
+/// A taint or label that someone changed is corrected in place. EKS updates existing nodes at once, while a
+/// replacement would leave a pool without the taint for minutes.
+///
 /// Outputs: `name` (with generation), `arn`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub cluster: String,
-    /// Without generation.
+    /// The name without generation.
     pub name: String,
     /// ARN.
     pub role: String,
@@ -81,31 +78,28 @@ pub struct State {
     /// `ON_DEMAND` or `SPOT`.
     pub capacity_type: String,
     pub instance_types: Vec<String>,
-    /// Id of the launch template.
+    /// The id of the launch template.
     pub template: String,
-    /// Number of its version: in an observed state the default one, if that
-    /// differs from the group's own in tags alone.
+    /// The version number of the launch template. An observed state has the default version if that differs from the
+    /// group's version in tags only.
     pub template_version: String,
-    /// Tags of the group's instances and their volumes, as far as they are
-    /// ours. EKS replaces nodes for any other version of a template
-    /// (aws/containers-roadmap 2647), so those that run are tagged where they
-    /// are.
+    /// The tags of the group's instances and of their volumes, as far as they are ours. EKS replaces nodes for any
+    /// new version of a template (aws/containers-roadmap 2647), so running instances are tagged in place.
     pub instance_tags: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
     pub min: i32,
     pub max: i32,
-    /// Sent at creation; the autoscaler's from then on, but kept between `min`
-    /// and `max`.
+    /// The number of nodes at creation. Later the autoscaler owns the number, within `min` and `max`.
     pub desired: i32,
-    /// How many nodes an update replaces at once: `2`, or `33%`.
+    /// How many nodes an update replaces at the same time: `2`, or `33%`.
     pub max_unavailable: String,
     /// Kubernetes minor version.
     pub version: String,
-    /// The image's release, such as `1.66.0-2d3f4b6c`; none leaves the choice to
-    /// EKS, and to the launch template of an own image.
+    /// The image's release, such as `1.66.0-2d3f4b6c`. `None` means that EKS chooses it, or the launch template of a
+    /// custom image.
     pub release_version: Option<String>,
-    /// Whether EKS replaces nodes that stay unhealthy; none says nothing.
+    /// True if EKS replaces nodes that stay unhealthy. `None` means unknown.
     pub repair: Option<bool>,
     pub tags: BTreeMap<String, String>,
 }
@@ -150,9 +144,8 @@ impl NodeGroupHandlers {
         })
     }
 
-    /// The version of its template to bring a group's nodes to, if that is
-    /// another: not for tags alone, but if the nodes are replaced for another
-    /// reason (`rolls`), with the newest tags.
+    /// The template version that the group's nodes must be updated to, or `None`. Different tags alone need no
+    /// update. If the nodes are replaced for another reason (`rolls`), they get the newest tags.
     async fn next_version(&self, now: &State, to: &State, rolls: bool) -> Result<Option<String>> {
         if now.template_version == to.template_version && !rolls {
             return Ok(None);
@@ -171,15 +164,14 @@ impl NodeGroupHandlers {
         Ok(newest.or_else(|| Some(to.template_version.clone())).filter(|version| *version != now.template_version))
     }
 
-    /// The default version of a group's template, if it differs from the wanted
-    /// one in tags alone.
+    /// The default version of a group's template, if it differs from the wanted version in tags only.
     async fn newest(&self, state: &State) -> Result<String> {
         let none = State { template_version: String::new(), ..state.clone() };
         Ok(self.next_version(&none, state, true).await?.unwrap_or_else(|| state.template_version.clone()))
     }
 
-    /// Brings the tags of a group's instances, and of what was started with
-    /// them, to `to`; of others it takes away what `from` has of ours.
+    /// Changes the tags of a group's instances, and of the resources launched with them, to `to`. Removes our tags in
+    /// `from` that `to` lacks.
     async fn tag_instances(&self, cluster: &str, group: &str, from: &Tags, to: &Tags) -> Result<()> {
         let stale: Vec<&String> = from.keys().filter(|key| !to.contains_key(*key)).collect();
         if from == to {
@@ -204,8 +196,8 @@ impl NodeGroupHandlers {
         Ok(())
     }
 
-    /// What to do about pods that a PodDisruptionBudget keeps on their nodes:
-    /// named, where the cluster says which budgets allow no eviction.
+    /// Help for pods that a PodDisruptionBudget keeps on their nodes. If the cluster can be read, the help names the
+    /// budgets that allow no eviction.
     async fn budgets(&self, cluster: &str) -> String {
         let after = "allow a disruption or add pods, then run the same command: nodes that were replaced stay. ringfence never forces it";
         match self.tight_budgets(cluster).await.as_deref() {
@@ -233,7 +225,7 @@ impl NodeGroupHandlers {
         Ok(all.map(|one| format!("{}/{}", text(one, "namespace"), text(one, "name"))).collect())
     }
 
-    /// `control_plane` is the cluster's Kubernetes version, where it is known.
+    /// `control_plane`: the Kubernetes version of the cluster, if known.
     fn found(&self, group: &Nodegroup, control_plane: Option<&str>, instance_tags: Tags) -> Result<Option<Found>> {
         let Some((address, generation)) = self.aws.owned(&tags_of(group.tags())) else {
             return Ok(None);
@@ -323,8 +315,7 @@ impl Kind for NodeGroup {
         true
     }
 
-    /// EKS drains a node that leaves its group, whatever the reason
-    /// (UpdateNodegroupVersion, API reference).
+    /// EKS drains a node before it leaves its group, for any reason (UpdateNodegroupVersion, API reference).
     fn disturbs(&self, from: &Found, changes: &[Change]) -> Vec<String> {
         let mut all = Vec::new();
         if changes.iter().any(|c| c.replaces) {
@@ -371,8 +362,9 @@ impl ResourceKind for NodeGroup {
             (On::Clusters, When::Made, &["eks:CreateNodegroup", "eks:TagResource"]),
             (On::Clusters, When::Gone, &["eks:DeleteNodegroup"]),
             (On::Clusters, When::Perhaps, &["eks:UpdateNodegroupConfig", "eks:UpdateNodegroupVersion"]),
-            // EKS checks that the caller could start the template's instances itself (Auto Scaling User Guide, "Launch template
-            // support"), and looks at the node role as the caller (aws-controllers-k8s/community, issue 2164).
+            // EKS checks that the caller may launch the template's instances (Auto Scaling User Guide, "Launch
+            // template support"), and reads the node role with the caller's permissions
+            // (aws-controllers-k8s/community, issue 2164).
             (On::Anything, When::Made, &["ec2:RunInstances"]),
             (On::Roles, When::Made, &["iam:ListAttachedRolePolicies"]),
         ]
@@ -437,7 +429,7 @@ impl Handlers for NodeGroupHandlers {
             let state: State = typed(&handle.state)?;
             let name = physical(&state.name, handle.generation);
             let group = group(&self.aws, &state.cluster, &name).await?;
-            // Its instances are looked at when everything is read.
+            // The group's instances are read at the end, for all groups together.
             let found = group.map(|g| self.found(&g, Some(&state.version), state.instance_tags)).transpose()?.flatten();
             Ok(found.filter(|f| f.address == handle.address && f.generation == handle.generation))
         })
@@ -449,7 +441,7 @@ impl Handlers for NodeGroupHandlers {
         let name = physical(&state.name, new.generation);
         let version = match new.generation {
             1 => state.template_version.clone(),
-            // A plan takes no notice of tags that its template got before.
+            // A plan ignores tags that earlier template versions had.
             _ => self.newest(&state).await?,
         };
         forget_stale(&self.aws, &state.cluster, &state.role).await?;
@@ -492,8 +484,7 @@ impl Handlers for NodeGroupHandlers {
         Ok(Made { outputs: outputs(&name, &arn), id: arn, ready: false })
     }
 
-    /// What differs is read again first, so that an update that was cut short
-    /// goes on where it stopped.
+    /// Reads the group first to find what differs, so that the rest of an interrupted update is completed.
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let to: State = typed(&to.state)?;
         let (cluster, name) = (to.cluster.as_str(), physical(&to.name, from.generation));
@@ -539,7 +530,7 @@ impl Handlers for NodeGroupHandlers {
                 .cluster_name(cluster)
                 .nodegroup_name(&name)
                 .set_version(newer)
-                // Without it EKS takes the newest.
+                // Without a version EKS uses the newest one.
                 .set_release_version(release(&to))
                 .set_launch_template(version.map(|version| template(&to, version)));
             let nodes = u32::try_from(now.desired.clamp(to.min, to.max)).unwrap_or_default();
@@ -573,11 +564,11 @@ impl Handlers for NodeGroupHandlers {
         let state: State = typed(&found.state)?;
         let call = self.aws.eks.list_nodegroups().cluster_name(&state.cluster);
         let left = optional(call.send().await.map_err(failed("eks:ListNodegroups")))?.and_then(|o| o.nodegroups);
-        // Without a cluster there is no entry.
+        // If the cluster is deleted, there is no entry.
         let Some(left) = left else { return Ok(()) };
         for name in siblings(&left, &state.name) {
             let next = group(&self.aws, &state.cluster, name).await?;
-            // The next generation may have a role of its own.
+            // The next generation may have another role.
             if next.is_some_and(|group| group.node_role() == Some(state.role.as_str())) {
                 return Ok(());
             }
@@ -678,16 +669,16 @@ fn template(state: &State, version: String) -> LaunchTemplateSpecification {
     LaunchTemplateSpecification::builder().id(&state.template).version(version).build()
 }
 
-/// What a group's nodes were started from.
+/// The launch template version of a group's nodes.
 struct Started {
-    /// The version, or the default one, if that differs in tags alone.
+    /// The version, or the default version if that differs in tags only.
     version: String,
-    /// The tags that it gave.
+    /// The tags in that version.
     tags: Tags,
 }
 
-/// Instances of managed node groups of these clusters, by the tags that EKS
-/// gives them (the policy of its role AWSServiceRoleForAmazonEKSNodegroup).
+/// Instances of managed node groups of these clusters, by the tags that EKS writes to them (policy of the role
+/// AWSServiceRoleForAmazonEKSNodegroup).
 async fn instances(aws: &Aws, clusters: BTreeSet<&str>) -> Result<Vec<Instance>> {
     let clusters: Vec<&str> = clusters.into_iter().collect();
     let mut all = Vec::new();
@@ -713,8 +704,8 @@ fn is_of(instance: &Instance, cluster: &str, group: &str) -> bool {
     has(CLUSTER_TAG, cluster) && has(GROUP_TAG, group)
 }
 
-/// The instance itself, what was started with it, and nothing that was attached
-/// later: volumes of claims stay when it goes, interfaces of pods aren't first.
+/// The instance and the resources launched with it. Resources attached later don't count: volumes of
+/// PersistentVolumeClaims outlive the instance, and pods' interfaces aren't the primary interface.
 fn parts(instance: &Instance) -> impl Iterator<Item = &str> {
     let volumes = instance.block_device_mappings().iter().filter_map(|m| m.ebs());
     let volumes = volumes.filter(|v| v.delete_on_termination() == Some(true)).filter_map(|v| v.volume_id());
@@ -723,8 +714,8 @@ fn parts(instance: &Instance) -> impl Iterator<Item = &str> {
     instance.instance_id().into_iter().chain(volumes).chain(interfaces)
 }
 
-/// What instances have of the `wanted` tags and of those that were `given`:
-/// all values, where they differ. Without instances there is nothing to want.
+/// The values that instances have for the `wanted` tags and for those that were `given`. If instances differ, all
+/// values are shown. Without instances, no tag is missing.
 fn shown_tags(instances: &[&Instance], wanted: &Tags, given: &Tags) -> Tags {
     if instances.is_empty() {
         return wanted.clone();
@@ -742,7 +733,7 @@ fn shown_tags(instances: &[&Instance], wanted: &Tags, given: &Tags) -> Tags {
     keys.into_iter().filter_map(|key| Some((key.clone(), shown(key)?))).collect()
 }
 
-/// The desired size stays the autoscaler's, within the bounds.
+/// Keeps the autoscaler's desired size, within the bounds.
 fn scaling(state: &State, desired: i32) -> NodegroupScalingConfig {
     NodegroupScalingConfig::builder()
         .min_size(state.min)
@@ -751,8 +742,8 @@ fn scaling(state: &State, desired: i32) -> NodegroupScalingConfig {
         .build()
 }
 
-/// What EKS takes: its own images have releases, and one of Amazon Linux is of
-/// one Kubernetes version.
+/// The fields that EKS accepts: AWS's images have releases, and a release of Amazon Linux belongs to one Kubernetes
+/// version.
 fn release(state: &State) -> Option<String> {
     let fits = |release: &&String| {
         state.ami_type.starts_with("BOTTLEROCKET") || release.starts_with(&format!("{}.", state.version))
@@ -764,7 +755,7 @@ fn repair_config(state: &State) -> Option<NodeRepairConfig> {
     state.repair.map(|enabled| NodeRepairConfig::builder().enabled(enabled).build())
 }
 
-/// What our node groups run, by address.
+/// The images of our node groups, by address.
 pub async fn images(aws: &Aws, round: &Round) -> Result<BTreeMap<Address, Image>> {
     let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
     let image = |group: &Nodegroup| {
@@ -776,7 +767,7 @@ pub async fn images(aws: &Aws, round: &Round) -> Result<BTreeMap<Address, Image>
     Ok(all(aws, round).await?.iter().filter_map(|(_, group)| image(group)).collect())
 }
 
-/// An image of AWS's.
+/// An image published by AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     pub ami_type: String,
@@ -805,7 +796,7 @@ fn update_config(state: &State) -> Result<NodegroupUpdateConfig> {
     .build())
 }
 
-/// In how many rounds `nodes` are replaced.
+/// The number of batches in which `nodes` are replaced.
 fn rounds(nodes: u32, max_unavailable: &str) -> u32 {
     let number = |digits: &str| digits.parse::<u32>().unwrap_or(1);
     let at_once = match max_unavailable.strip_suffix('%') {
@@ -836,7 +827,7 @@ fn label_changes(now: &State, to: &State) -> Option<UpdateLabelsPayload> {
     })
 }
 
-/// A taint is its key and effect; its value can be updated.
+/// A taint is identified by key and effect. Its value can be updated.
 fn taint_changes(now: &State, to: &State) -> Option<UpdateTaintsPayload> {
     let same = |a: &Taint, b: &Taint| (&a.key, &a.effect) == (&b.key, &b.effect);
     let write: Vec<SdkTaint> = to.taints.iter().filter(|t| !now.taints.contains(t)).map(sdk_taint).collect();

@@ -1,4 +1,4 @@
-//! What EC2 offers in a region and in its zones: instance types and endpoint services.
+//! The instance types and endpoint services that EC2 offers in a region and in its zones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,22 +11,22 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::Result;
 
-/// Names that one DescribeInstanceTypes takes.
+/// The maximum number of names in one DescribeInstanceTypes call.
 const NAMES: usize = 100;
 
-/// What an instance type has.
+/// The properties of an instance type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
     /// Such as `x86_64`.
     pub architectures: Vec<String>,
     /// Such as `NVIDIA L4`.
     pub gpu: Option<String>,
-    /// AWS's own accelerators: Inferentia, Trainium.
+    /// AWS's accelerators: Inferentia and Trainium.
     pub neuron: bool,
     pub spot: bool,
 }
 
-/// The zones that offer each of `types`, by name. A type that no zone of the region offers is missing.
+/// The zones that offer each of `types`, by name. A type that isn't offered in the region is missing from the result.
 pub async fn zones_of_types(aws: &Aws, types: &BTreeSet<String>) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let types: Vec<&String> = types.iter().collect();
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -56,7 +56,7 @@ pub async fn types(aws: &Aws) -> Result<BTreeSet<String>> {
     Ok(all)
 }
 
-/// What each of `types` has. All must be offered in the region.
+/// The properties of each of `types`. All of them must be offered in the region.
 pub async fn details(aws: &Aws, types: &[&String]) -> Result<BTreeMap<String, Details>> {
     let mut all = BTreeMap::new();
     for some in types.chunks(NAMES) {
@@ -71,14 +71,13 @@ pub async fn details(aws: &Aws, types: &[&String]) -> Result<BTreeMap<String, De
     Ok(all)
 }
 
-/// A service that interface endpoints lead to.
+/// A service for interface endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointService {
-    /// The zones in which endpoints can reach it.
+    /// The zones in which the service supports endpoints.
     pub zones: BTreeSet<String>,
-    /// Whether its endpoints take a policy. Asked for one, EC2 says that the
-    /// service only supports the full-access endpoint policy
-    /// (awslabs/landing-zone-accelerator-on-aws#224).
+    /// True if its endpoints accept a policy. For other services EC2 refuses a policy with the message that the
+    /// service only supports the full-access endpoint policy (awslabs/landing-zone-accelerator-on-aws#224).
     pub policies: bool,
 }
 
@@ -97,8 +96,8 @@ fn detail(info: &InstanceTypeInfo) -> Details {
     }
 }
 
-/// What EC2 says of each of `services`, by the whole name. No zone for one that the region doesn't have. No call is made
-/// for none.
+/// The EC2 description of each of `services`, by its full name. A service that the region doesn't have gets no zones.
+/// An empty list makes no call.
 pub async fn services(aws: &Aws, services: &BTreeSet<String>) -> Result<BTreeMap<String, EndpointService>> {
     let unknown = EndpointService { zones: BTreeSet::new(), policies: true };
     let mut all: BTreeMap<String, EndpointService> =

@@ -23,8 +23,8 @@ use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.oidc-provider";
 
-/// An IAM OpenID Connect provider for a cluster's issuer (IRSA).
-/// Outputs: `arn`, `issuer` (host and path, without `https://`).
+/// An IAM OpenID Connect provider for a cluster's issuer (IRSA). Outputs: `arn`, `issuer` (host and path, without
+/// `https://`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// `https://oidc.eks.…`
@@ -44,8 +44,8 @@ impl OidcProviderHandlers {
         Self { aws }
     }
 
-    /// The region's providers for EKS clusters. An account has at most a
-    /// hundred, and no call lists their tags.
+    /// The region's providers for EKS clusters. An account has at most a hundred of them, and no bulk call returns
+    /// their tags.
     async fn candidates(&self) -> Result<Vec<(String, GetOpenIdConnectProviderOutput)>> {
         let answer = self
             .aws
@@ -125,7 +125,7 @@ impl OidcProviderHandlers {
     }
 }
 
-/// IAM names a provider by its URL.
+/// IAM identifies a provider by its URL.
 fn arn(scope: &Scope, url: &str) -> String {
     format!("arn:{}:iam::{}:oidc-provider/{}", scope.partition, scope.account, bare(url))
 }
@@ -218,7 +218,8 @@ impl Handlers for OidcProviderHandlers {
     async fn create(&self, new: &New) -> Result<Made> {
         let state: State = typed(&new.state)?;
         let arn = arn(&self.aws.scope, &state.url);
-        // Without thumbprints IAM takes the issuer's own (IAM API, CreateOpenIDConnectProvider, "ThumbprintList").
+        // Without thumbprints IAM reads them from the issuer (IAM API, CreateOpenIDConnectProvider,
+        // "ThumbprintList").
         let call = self
             .aws
             .iam

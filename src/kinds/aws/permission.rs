@@ -1,48 +1,47 @@
-//! What a kind's calls must be allowed: each kind says it in its own file, and
-//! `ringfence iam-policy` is made of it.
+//! The permissions of a kind's calls. Each kind lists them in its own file, and `ringfence iam-policy` collects them.
 
-/// Where actions are allowed: each is a statement.
+/// The resources on which actions are allowed. Each variant becomes a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum On {
     Anything,
-    /// What carries this tenancy's tags.
+    /// Resources with this tenancy's tags.
     Ours,
-    /// What GuardDuty put into VPCs of ours by itself.
+    /// Resources that GuardDuty creates in our VPCs.
     GuardDuty,
-    /// Main route tables, which come with their VPCs and without tags. The ids of our VPCs (`ec2:Vpc`) aren't known yet, so
-    /// these are all tables that carry no tenancy's tags.
+    /// Main route tables, which AWS creates with a VPC and without tags. The ids of our VPCs (`ec2:Vpc`) aren't known
+    /// yet, so this is every route table without a tenancy tag.
     MainTables,
-    /// What gets this tenancy's tags when it is made.
+    /// New resources that get this tenancy's tags.
     New,
-    /// Tags, only as a part of making something that gets ours.
+    /// Tags, but only in a call that creates a resource with our tags.
     TaggedWhenMade,
     Clusters,
     Logs,
     Keys,
-    /// This tenancy's keys, which EKS gets grants on.
+    /// This tenancy's keys, for which EKS gets grants.
     Grants,
     Aliases,
     Roles,
-    /// Roles that have the spec's permissions boundary, where it has one.
+    /// Roles with the spec's permissions boundary, if it has one.
     Bounded,
-    /// The same, and the policies that the spec's roles get.
+    /// [`Self::Roles`] with the condition that the policies are those that the spec attaches to roles.
     Attached,
     Issuers,
     Lock,
 }
 
-/// When a step can't do without an action.
+/// When a step requires an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// It makes something of this kind.
+    /// The step creates a resource of this kind.
     Made,
-    /// It deletes something of this kind.
+    /// The step deletes a resource of this kind.
     Gone,
-    /// It writes tags: of this kind, and of kinds of the same service that have none of their own here.
+    /// The step writes tags of this kind, or of a kind of the same service that lists no tag actions itself.
     Tagged,
-    /// Sometimes.
+    /// The action is called only in some cases.
     Perhaps,
 }
 
-/// Where actions are allowed, when they are called, and which.
+/// On which resources, when, and which actions.
 pub type Permission = (On, When, &'static [&'static str]);

@@ -25,10 +25,10 @@ pub const NAME: &str = "aws.pod-identity";
 
 /// A Pod Identity association.
 ///
-/// One that was added to our cluster by hand is drift: it is found without our
-/// tags, at [`association_address`]. Associations that an add-on owns are the
-/// add-on's. What is set by hand beside the role stands in an observed state
-/// as `target_role`, `session_tags` and `policy`, and needs a new association.
+/// An association that someone added to our cluster outside of ringfence is drift: it is found without our tags, at
+/// [`association_address`]. Associations of an add-on belong to the add-on. An observed state has the fields
+/// `target_role`, `session_tags` and `policy` if someone set them; to remove them, the association is replaced.
+///
 /// Outputs: `id`, `arn`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -40,8 +40,7 @@ pub struct State {
     pub tags: BTreeMap<String, String>,
 }
 
-/// The address of the association of a service account in the cluster at
-/// `cluster`.
+/// The address of a service account's association in the cluster at `cluster`.
 pub fn association_address(cluster: &Address, namespace: &str, service_account: &str) -> Address {
     cluster.join(format!("pod-identity/{namespace}.{service_account}"))
 }
@@ -57,8 +56,7 @@ impl PodIdentityHandlers {
         Self { aws }
     }
 
-    /// A cluster's associations but for those of add-ons; all of them, or one
-    /// service account's.
+    /// A cluster's associations except those of add-ons: all of them, or those of one service account.
     async fn list(&self, cluster: &str, of: Option<(&str, &str)>) -> Result<Vec<PodIdentityAssociationSummary>> {
         let mut pages = self
             .aws
@@ -78,7 +76,7 @@ impl PodIdentityHandlers {
         Ok(all)
     }
 
-    /// `address` and `generation` hold where the tags don't say whose it is.
+    /// `address` and `generation` apply if the tags don't name an owner.
     fn found(&self, it: &PodIdentityAssociation, address: &Address, generation: u32) -> Result<Found> {
         let all = tags_of(it.tags());
         let (address, generation) = self.aws.owned(&all).unwrap_or_else(|| (address.clone(), generation));
@@ -110,7 +108,7 @@ impl PodIdentityHandlers {
     async fn by_account(&self, state: &State) -> Result<Option<PodIdentityAssociation>> {
         let of = (state.namespace.as_str(), state.service_account.as_str());
         let all = optional(self.list(&state.cluster, Some(of)).await)?.unwrap_or_default();
-        // Emulators ignore the filters.
+        // AWS emulators ignore the filters.
         let one = all.iter().find(|a| (a.namespace(), a.service_account()) == (Some(of.0), Some(of.1)));
         match one.and_then(|a| a.association_id()) {
             Some(id) => describe(&self.aws, &state.cluster, id).await,
@@ -217,8 +215,8 @@ impl Handlers for PodIdentityHandlers {
             .role_arn(&state.role)
             .client_request_token(&new.token)
             .set_tags(Some(tag_map(&tags::with_generation(&state.tags, new.generation))));
-        // EKS may not know a new role yet: "Role provided in the request does not exist" (terraform-provider-aws 34711)
-        // is tried again.
+        // EKS may not find a new role yet: the call is retried after "Role provided in the request does not exist"
+        // (terraform-provider-aws 34711).
         let made = match call.send().await.map_err(failed("eks:CreatePodIdentityAssociation")) {
             Ok(answer) => answer.association,
             Err(error) if error.class == Class::Conflict => {
@@ -261,7 +259,7 @@ impl Handlers for PodIdentityHandlers {
     }
 }
 
-/// One association, an add-on's too.
+/// One association. It may belong to an add-on.
 pub(super) async fn describe(aws: &Aws, cluster: &str, id: &str) -> Result<Option<PodIdentityAssociation>> {
     let call = aws.eks.describe_pod_identity_association().cluster_name(cluster).association_id(id);
     let answer = optional(call.send().await.map_err(failed("eks:DescribePodIdentityAssociation")))?;

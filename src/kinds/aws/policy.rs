@@ -1,17 +1,13 @@
-//! Policy documents in one form, so that what AWS gives back compares with
-//! what was sent.
+//! The canonical form of policy documents, so that AWS's answer can be compared with what was sent.
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-/// A policy document in its canonical form: keys sorted; `Statement` a list;
-/// of actions, resources, principals and condition values, lists are sorted
-/// and without duplicates, and a list of one is the plain string. These say
-/// the same to AWS (IAM User Guide, "Grammar of the IAM JSON policy
-/// language").
+/// A policy document in its canonical form. Keys are sorted. `Statement` is a list. Lists of actions, resources,
+/// principals and condition values are sorted without duplicates, and a list with one element is a plain string. AWS
+/// treats these forms as equal (IAM User Guide, "Grammar of the IAM JSON policy language").
 ///
-/// A reference sorts as it is written and not as what it stands for, so a
-/// list that holds one holds nothing else.
+/// A reference is sorted by its own text and not by its value, so a list with a reference must have no other element.
 pub fn canonical(document: &Value) -> Value {
     let Value::Object(document) = document else {
         return document.clone();
@@ -26,9 +22,8 @@ pub fn canonical(document: &Value) -> Value {
     }))
 }
 
-/// The canonical form of a document as a service returns it: JSON, or
-/// percent-encoded JSON as IAM does. What is neither stays a string, which
-/// differs from every document that we write.
+/// The canonical form of a document that a service returns: JSON, or percent-encoded JSON as IAM returns. Any other
+/// text stays a string, which differs from every document that we write.
 pub fn parse(text: &str) -> Value {
     serde_json::from_str(text)
         .or_else(|_| serde_json::from_str(&percent_decode_str(text).decode_utf8_lossy()))
@@ -50,7 +45,7 @@ fn statement(value: &Value) -> Value {
     }))
 }
 
-/// Applies `form` to each value of an object; anything else is left alone.
+/// Applies `form` to each value of an object. Other values are unchanged.
 fn each(value: &Value, form: impl Fn(&Value) -> Value) -> Value {
     match value {
         Value::Object(map) => sorted(map.iter().map(|(k, v)| (k.clone(), form(v)))),
@@ -58,7 +53,7 @@ fn each(value: &Value, form: impl Fn(&Value) -> Value) -> Value {
     }
 }
 
-/// A set of strings, or the only one. Booleans and numbers are strings to IAM.
+/// A set of strings, or its only element. IAM treats booleans and numbers as strings.
 fn set(value: &Value) -> Value {
     let Value::Array(items) = value else {
         return text(value);

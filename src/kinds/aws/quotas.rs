@@ -1,4 +1,4 @@
-//! What the account may have, and what it has.
+//! The account's quotas and its usage.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +11,15 @@ use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
 use crate::engine::error::Result;
 
-/// An applied quota.
+/// The applied value of a quota.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quota {
-    /// As Service Quotas calls it.
+    /// The quota's name in Service Quotas.
     pub name: String,
     pub value: f64,
 }
 
-/// What is counted.
+/// The usage that a quota limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted<'a> {
     Vpcs,
@@ -28,35 +28,35 @@ pub enum Counted<'a> {
     SecurityGroups,
     GatewayEndpoints,
     Clusters,
-    /// In the cluster of this name.
+    /// The usage in the cluster with this name.
     NodeGroups(&'a str),
     FargateProfiles(&'a str),
     Roles,
     OidcProviders,
 }
 
-/// Where a quota is counted.
+/// The scope of a quota.
 #[derive(Clone, Copy, Debug)]
 pub enum Per {
-    /// The account, in one region or in all.
+    /// The account, in one region or in all regions.
     Account(Counted<'static>),
     Zone,
     /// The cluster that the state names.
     Cluster(fn(&str) -> Counted<'_>),
-    /// The VPC that the state names, in which everything is ours.
+    /// The VPC that the state names. All resources in it are ours.
     Vpc,
 }
 
-/// That resources of a kind count against a quota.
+/// How resources of a kind count against a quota.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
     pub service: &'static str,
-    /// Of Service Quotas.
+    /// The service code and the quota code in Service Quotas.
     pub code: &'static str,
     pub per: Per,
-    /// Which resources of the kind count.
+    /// The resources of the kind that count.
     pub which: fn(&Value) -> bool,
-    /// How many each place has by itself.
+    /// The usage that each scope has from the start.
     pub own: usize,
 }
 
@@ -67,10 +67,10 @@ impl Counts {
     }
 }
 
-/// Where a service's quotas are kept, and raised.
+/// The region in which a service's quotas are stored and raised.
 pub fn region<'a>(aws: &'a Aws, service: &str) -> &'a str {
     match (service, aws.scope.partition.as_str()) {
-        // IAM's are where IAM is.
+        // IAM's quotas are in the region of IAM.
         ("iam", "aws") => "us-east-1",
         ("iam", "aws-cn") => "cn-north-1",
         ("iam", "aws-us-gov") => "us-gov-west-1",
@@ -78,8 +78,8 @@ pub fn region<'a>(aws: &'a Aws, service: &str) -> &'a str {
     }
 }
 
-/// The quotas of `service` (`vpc`, `eks` …) by code, `L-…`; those of `codes` that were never changed may stand among
-/// AWS's defaults only (Service Quotas API reference, ListServiceQuotas).
+/// The quotas of `service` (`vpc`, `eks` …) by code, `L-…`. Quotas of `codes` that were never changed may be listed
+/// with AWS's defaults only (Service Quotas API reference, ListServiceQuotas).
 pub async fn quotas(aws: &Aws, service: &str, codes: &BTreeSet<&str>) -> Result<BTreeMap<String, Quota>> {
     let region = Region::new(region(aws, service).to_owned());
     let client = aws_sdk_servicequotas::Client::from_conf(
@@ -104,7 +104,7 @@ pub async fn quotas(aws: &Aws, service: &str, codes: &BTreeSet<&str>) -> Result<
     Ok(all)
 }
 
-/// How many there are, whoever made them.
+/// The current usage, whoever created the resources.
 #[expect(clippy::cognitive_complexity, reason = "a macro writes the same loop over pages for each call")]
 pub async fn used(aws: &Aws, what: Counted<'_>) -> Result<usize> {
     macro_rules! pages {
@@ -151,12 +151,11 @@ pub async fn used(aws: &Aws, what: Counted<'_>) -> Result<usize> {
     })
 }
 
-/// Families that begin like standard ones and have quotas of their own.
+/// Instance families that start like standard ones and have their own quotas.
 const NOT_STANDARD: [&str; 5] = ["dl", "hpc", "inf", "mac", "trn"];
 
-/// The least vCPUs that an instance of this type takes of the quota of standard
-/// ones (EC2 User Guide, "Amazon EC2 instance type quotas"); 0 for others, and
-/// where the type's name doesn't tell.
+/// The minimum number of vCPUs that an instance of this type uses of the quota for standard instances (EC2 User
+/// Guide, "Amazon EC2 instance type quotas"). 0 for other types, and if the type's name doesn't show it.
 pub fn vcpus(instance_type: &str) -> usize {
     let (family, size) = instance_type.split_once('.').unwrap_or_default();
     let standard = family.starts_with(['a', 'c', 'd', 'h', 'i', 'm', 'r', 't', 'z']);
@@ -171,7 +170,7 @@ pub fn vcpus(instance_type: &str) -> usize {
     }
 }
 
-/// NAT gateways by the name of their zone.
+/// The number of NAT gateways, by zone name.
 pub async fn nat_gateways(aws: &Aws) -> Result<BTreeMap<String, usize>> {
     let gateways: Vec<NatGateway> = aws
         .ec2
@@ -196,13 +195,13 @@ pub async fn nat_gateways(aws: &Aws) -> Result<BTreeMap<String, usize>> {
 
 #[derive(Clone, Debug)]
 pub struct Subnet {
-    /// Its zone's name.
+    /// The name of the subnet's zone.
     pub zone: String,
-    /// Addresses that nothing has yet.
+    /// The number of free addresses.
     pub free: i32,
 }
 
-/// Those of `ids` that exist.
+/// The existing subnets of `ids`.
 pub async fn subnets(aws: &Aws, ids: &[&str]) -> Result<BTreeMap<String, Subnet>> {
     let mut all = BTreeMap::new();
     for some in ids.chunks(FILTER_VALUES) {

@@ -18,29 +18,24 @@ use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.route-table";
 
-/// A route table with its routes and associations. The local route and those
-/// that gateway endpoints and VPC Lattice write are AWS's own and don't stand
-/// here.
-/// Outputs: `id`.
+/// A route table with its routes and associations. The local route and the routes of gateway endpoints and VPC
+/// Lattice are managed by AWS and aren't part of the state. Outputs: `id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub vpc: String,
     pub routes: Vec<Route>,
-    /// Routes of others: those that a gateway or a route server propagates,
-    /// which can't be deleted, and those that the spec leaves to others. Never
-    /// desired.
+    /// Routes of other owners: routes that a gateway or a route server propagates, which can't be deleted, and routes
+    /// that the spec ignores. Never desired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub others: Option<Vec<Route>>,
-    /// Ids of the subnets associated with it.
+    /// Ids of the associated subnets.
     pub subnets: Vec<String>,
-    /// Whether somebody made it the VPC's main table: what has no table of its
-    /// own would go our ways.
+    /// True if someone made the table the VPC's main table. Subnets without a table would then use our routes.
     pub main: bool,
     pub tags: BTreeMap<String, String>,
 }
 
-/// Where the routes lead that VPC Lattice writes into every table of a VPC that
-/// a service network is associated with
+/// The target of routes that VPC Lattice writes into every table of a VPC that is associated with a service network
 /// (hashicorp/terraform-provider-aws#30515).
 const LATTICE: &str = "VpcLattice";
 
@@ -48,13 +43,12 @@ const LATTICE: &str = "VpcLattice";
 pub struct Route {
     /// IPv4 or IPv6 CIDR block, or a prefix list id.
     pub destination: String,
-    /// Id of an internet gateway, NAT gateway, or anything else that a route
-    /// can lead to (peering connection, transit gateway, interface).
+    /// Id of an internet gateway, a NAT gateway, or another route target (peering connection, transit gateway,
+    /// interface).
     pub target: String,
 }
 
-/// Sets destination and target of a `CreateRoute` or `ReplaceRoute` call,
-/// which name them alike.
+/// Sets destination and target of a `CreateRoute` or `ReplaceRoute` call, which have the same parameters.
 macro_rules! along {
     ($call:expr, $route:expr) => {{
         let (call, route) = ($call, $route);
@@ -115,7 +109,7 @@ impl RouteTableHandlers {
         Ok(found)
     }
 
-    /// Makes the route, or changes what its destination leads to now.
+    /// Creates the route, or replaces the target of an existing one.
     async fn set_route(&self, id: &str, route: &Route) -> Result<()> {
         let call = along!(self.aws.ec2.create_route().route_table_id(id), route)?.send().await;
         match call.map_err(ec2::making("ec2:CreateRoute")) {
@@ -134,7 +128,7 @@ impl RouteTableHandlers {
         call.map(drop).map_err(ec2::making("ec2:AssociateRouteTable"))
     }
 
-    /// Associates subnets of ours, wherever they are associated now.
+    /// Associates subnets of ours, even if they are associated with another table.
     async fn take(&self, id: &str, subnets: &[&String]) -> Result<()> {
         let tables = tables(&self.aws, vec![ec2::filter("association.subnet-id", subnets.iter().copied())]).await?;
         let current: BTreeMap<String, String> = tables.iter().flat_map(associations).collect();
@@ -151,7 +145,7 @@ impl RouteTableHandlers {
         Ok(())
     }
 
-    /// Takes away the associations that aren't in `keep`.
+    /// Removes the associations that aren't in `keep`.
     async fn dissociate(&self, id: &str, keep: &[String]) -> Result<()> {
         for table in tables(&self.aws, vec![ec2::filter("route-table-id", [id])]).await? {
             for (_, association) in associations(&table).into_iter().filter(|(subnet, _)| !keep.contains(subnet)) {
@@ -163,7 +157,7 @@ impl RouteTableHandlers {
     }
 }
 
-/// All route tables that pass `filters`.
+/// All route tables that match `filters`.
 pub(super) async fn tables(aws: &Aws, filters: Vec<Filter>) -> Result<Vec<Table>> {
     aws.ec2
         .describe_route_tables()
@@ -188,13 +182,12 @@ async fn remove_route(aws: &Aws, id: &str, route: &Route) -> Result<()> {
     ec2::absent(call.send().await.map_err(failed("ec2:DeleteRoute")))
 }
 
-/// Sees to it that the main table of `vpc` isn't one of ours and leads nowhere.
+/// Makes sure that the main table of `vpc` isn't one of ours and has no routes.
 ///
-/// Nothing says which table came with the VPC, but one that isn't ours, without
-/// routes and subnets, does what that one did. Where there is none, or the main
-/// table has routes that stay, it is emptied of the others; if it's ours,
-/// another is made as AWS makes the first. That one gets tags only for who may
-/// make it: with an address it would be one of the spec's.
+/// AWS doesn't tell which table it created with the VPC. Any table that isn't ours and has no routes and subnets can
+/// take its place. If there is none, or the main table has routes that stay, the other routes of the main table are
+/// deleted. If the main table is ours, a table is created like AWS's first one. That table gets tags only if the
+/// caller's policy requires them: with an address it would be a table of the spec.
 pub(super) async fn clear_main(aws: &Aws, vpc: &str) -> Result<()> {
     let all = tables(aws, vec![ec2::filter("vpc-id", [vpc])]).await?;
     let Some((table, association)) = all.iter().find_map(|t| Some((t, main(t)?))) else {
@@ -230,25 +223,24 @@ pub(super) async fn clear_main(aws: &Aws, vpc: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whatever an organisation's tagger wrote to it.
+/// Tags that an organization's tagging tool wrote.
 fn is_bare(aws: &Aws, table: &Table) -> bool {
     aws.owned(&ec2::tags(table.tags())).is_none() && table.associations().is_empty() && all_routes(table).is_empty()
 }
 
-/// The ids of those that don't go with their VPC.
+/// The ids of the associations that aren't deleted with their VPC.
 pub(super) fn left(tables: &[Table]) -> Vec<String> {
     let left = tables.iter().filter(|t| main(t).is_none());
     left.filter_map(|t| t.route_table_id().map(str::to_owned)).collect()
 }
 
-/// Id of the association that makes it the main table.
+/// The id of the association that makes the table the main table.
 fn main(table: &Table) -> Option<&str> {
     let main = table.associations().iter().find(|a| a.main() == Some(true))?;
     main.route_table_association_id()
 }
 
-/// The routes of others that stay, those that are propagated and those that the
-/// spec leaves to others, and all that somebody made beside.
+/// Routes that aren't ours: those that stay (propagated, or ignored by the spec), and those that someone added.
 pub(super) fn routes(aws: &Aws, table: &Table) -> (Vec<Route>, Vec<Route>) {
     let stays = |(route, made): &(Route, bool)| !made || aws.ignored.routes.contains(&route.destination);
     let (others, routes): (Vec<_>, Vec<_>) = all_routes(table).into_iter().partition(stays);
@@ -262,9 +254,8 @@ pub(super) fn words(routes: &[Route]) -> String {
     all.join(", ")
 }
 
-/// Each with true if somebody made it, and false if it is propagated: nobody
-/// can delete that (EC2 API, Route, `origin`;
-/// hashicorp/terraform-provider-aws, `flattenRoutes`).
+/// Each with true if someone created it, and false if it is propagated. A propagated route can't be deleted (EC2 API,
+/// Route, `origin`; hashicorp/terraform-provider-aws, `flattenRoutes`).
 fn all_routes(table: &Table) -> Vec<(Route, bool)> {
     let propagated =
         |r: &SdkRoute| matches!(r.origin(), Some(RouteOrigin::EnableVgwRoutePropagation | RouteOrigin::Advertisement));
@@ -289,16 +280,14 @@ fn route(route: &SdkRoute) -> Option<Route> {
         .or(route.core_network_arn())
         .or(route.odb_network_arn())
         .unwrap_or_default();
-    // Only gateway endpoints' routes have a prefix list. Those to a firewall's
-    // or a load balancer's endpoint are somebody's like any other
-    // (hashicorp/terraform-provider-aws, vpc_route_table.go).
+    // Only routes of gateway endpoints have a prefix list. A route to the endpoint of a firewall or a load balancer
+    // is an ordinary route (hashicorp/terraform-provider-aws, vpc_route_table.go).
     let gateway_endpoint = target.starts_with("vpce-") && route.destination_prefix_list_id().is_some();
     let aws_own = target == "local" || target == LATTICE || gateway_endpoint;
     (!aws_own).then(|| Route { destination: destination.to_owned(), target: target.to_owned() })
 }
 
-/// Association ids by what is associated: subnets, or a gateway that somebody
-/// associated by hand.
+/// Association ids by the associated subnet, or by a gateway that someone associated.
 fn associations(table: &Table) -> BTreeMap<String, String> {
     table
         .associations()
@@ -320,7 +309,7 @@ impl Kind for RouteTable {
         NAME
     }
 
-    /// Nodes and pods that are being drained need their ways out.
+    /// Nodes and pods need the network until they are drained.
     fn deleted_after(&self) -> &'static [&'static str] {
         &[super::node_group::NAME, super::fargate_profile::NAME]
     }
@@ -330,7 +319,7 @@ impl Kind for RouteTable {
             ("vpc", Rule::Replace),
             ("routes", Rule::Unordered),
             ("others", Rule::ServerDefault),
-            // Whose they are is known to their makers: what they lead to may be deleted before.
+            // The owner of the routes' targets is unknown here, and the targets may be deleted before the table.
             ("others", Rule::Mentions),
             ("subnets", Rule::Unordered),
         ]
@@ -353,7 +342,7 @@ impl ResourceKind for RouteTable {
 
     fn quotas(&self) -> Vec<Counts> {
         vec![
-            // The main table counts.
+            // The main table counts against the quota.
             Counts { own: 1, ..Counts::all("vpc", "L-589F43AA", Per::Vpc) },
         ]
     }
@@ -388,7 +377,7 @@ impl ResourceKind for RouteTable {
 impl Handlers for RouteTableHandlers {
     async fn observe(&self, _round: &Round, _wanted: &[Wanted]) -> Result<Observation> {
         let found = self.read(vec![ec2::ours(&self.aws)]).await?;
-        // They are ways that nobody here asked for: to be seen.
+        // The spec has no such routes, so the plan names them.
         let notes = found.iter().filter_map(|one| {
             let others = typed::<State>(&one.state).ok()?.others?;
             Some(format!("{}: routes of others stay: {}", one.address, words(&others)))

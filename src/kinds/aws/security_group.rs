@@ -23,10 +23,10 @@ use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.security-group";
 
-/// The code for a rule that a group hasn't.
+/// The error code for a rule that the group doesn't have.
 const UNKNOWN: &str = "InvalidPermission.NotFound";
 
-/// The peer that stands for the group itself.
+/// The peer for the group itself.
 const SELF: &str = "self";
 
 /// A security group with its rules.
@@ -34,13 +34,13 @@ const SELF: &str = "self";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub vpc: String,
-    /// Without generation; unique in the VPC.
+    /// The name without generation. It is unique in the VPC.
     pub name: String,
     pub description: String,
     pub ingress: Vec<Permission>,
     pub egress: Vec<Permission>,
-    /// Ingress rules of load balancer controllers, known by their marks.
-    /// Desired, none: whatever they write stays.
+    /// Ingress rules that load balancer controllers wrote, recognized by their descriptions. Desired: none, and rules
+    /// with such a description are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancers: Option<Vec<Permission>>,
     /// Tags by which controllers find the group. Never desired.
@@ -49,10 +49,10 @@ pub struct State {
     pub tags: BTreeMap<String, String>,
 }
 
-/// How the descriptions begin that load balancer controllers give to the rules
-/// which they write to nodes' and pods' groups, and find again by: the AWS Load
-/// Balancer Controller (`pkg/targetgroupbinding/networking_manager.go`) and the
-/// cloud provider in Kubernetes ("Network Load Balancer support on AWS").
+/// The prefixes of descriptions that load balancer controllers give to their rules in the groups of nodes and pods,
+/// and by which they find the rules again: the AWS Load Balancer Controller
+/// (`pkg/targetgroupbinding/networking_manager.go`) and the cloud provider in Kubernetes ("Network Load Balancer
+/// support on AWS").
 const LOAD_BALANCERS: [&str; 4] = [
     "elbv2.k8s.aws/targetGroupBinding=shared",
     "kubernetes.io/rule/nlb/client=",
@@ -73,13 +73,12 @@ pub struct Permission {
 }
 
 impl Permission {
-    /// What makes it a rule of its own: two that differ in their description
-    /// only can't stand beside each other.
+    /// The identity of a rule. Two rules of a group can't differ in the description only.
     fn key(&self) -> (&str, i32, i32, &str) {
         (&self.protocol, self.from, self.to, &self.peer)
     }
 
-    /// True if a load balancer controller says that it wrote it.
+    /// True if the description says that a load balancer controller wrote the rule.
     fn is_marked(&self) -> bool {
         LOAD_BALANCERS.iter().any(|mark| self.description.starts_with(mark))
     }
@@ -94,7 +93,7 @@ impl Permission {
         format!("{ports} from {}", self.peer)
     }
 
-    /// As AWS takes it, for the group `own`.
+    /// The rule in AWS's format, for the group `own`.
     fn sdk(&self, own: &str) -> IpPermission {
         let described = Some(&self.description).filter(|d| !d.is_empty()).cloned();
         let ports = (self.protocol != "-1").then_some((self.from, self.to));
@@ -148,7 +147,7 @@ pub(super) fn permissions(group: &Group, direction: Direction) -> Vec<Permission
     all
 }
 
-/// AWS groups the peers of the same protocol and ports.
+/// AWS returns the peers of one protocol and port range together.
 fn split(rule: &IpPermission, own: &str) -> Vec<Permission> {
     let groups = rule.user_id_group_pairs().iter().map(|g| (g.group_id(), g.description()));
     let v4 = rule.ip_ranges().iter().map(|r| (r.cidr_ip(), r.description()));
@@ -171,9 +170,8 @@ fn split(rule: &IpPermission, own: &str) -> Vec<Permission> {
         .collect()
 }
 
-/// Brings the rules of `group` from `from` to `to`: what is missing is added
-/// before what is too much is taken away. Where `from` turns out to be stale,
-/// the group is read again.
+/// Changes the rules of `group` from `from` to `to`. Missing rules are added before superfluous ones are removed. If
+/// `from` is stale, the group is read again.
 pub(super) async fn set_rules(
     aws: &Aws,
     group: &str,
@@ -185,7 +183,8 @@ pub(super) async fn set_rules(
         Err(error) if matches!(error.code.as_deref(), Some("InvalidPermission.Duplicate" | UNKNOWN)) => {
             let now = read(aws, vec![ec2::filter("group-id", [group])]).await?;
             let mut now = now.first().map(|g| permissions(g, direction)).unwrap_or_default();
-            // What a controller wrote is none of `from`, unless it is to go, or one of ours is the same but for the words.
+            // A controller's rule isn't part of `from`, except if it must go, or if one of our rules differs from it
+            // only in the description.
             now.retain(|p| !p.is_marked() || from.contains(p) || to.iter().any(|ours| ours.key() == p.key()));
             change_rules(aws, group, direction, &now, to).await
         }
@@ -246,8 +245,8 @@ async fn change_rules(
     Ok(())
 }
 
-/// A call that takes rules away may succeed and name those that the group
-/// hasn't (EC2 API, RevokeSecurityGroupIngress, `unknownIpPermissionSet`).
+/// A call that removes rules may succeed and return those that the group doesn't have (EC2 API,
+/// RevokeSecurityGroupIngress, `unknownIpPermissionSet`).
 fn all_known(operation: &'static str, unknown: &[IpPermission]) -> Result<()> {
     if unknown.is_empty() {
         return Ok(());
@@ -274,7 +273,7 @@ pub struct SecurityGroup;
 
 pub struct SecurityGroupHandlers {
     aws: Arc<Aws>,
-    /// VPCs in which new groups are let out by IPv4 alone.
+    /// VPCs in which a new group's default egress rule is for IPv4 only.
     without_ipv6: Mutex<BTreeSet<String>>,
 }
 
@@ -316,7 +315,7 @@ impl SecurityGroupHandlers {
         Ok(found)
     }
 
-    /// Groups under a wanted name, in the wanted VPC, that aren't ours.
+    /// Groups of others with a wanted name in the wanted VPC.
     async fn foreign(&self, wanted: &[Wanted]) -> Result<Observation> {
         let mut observation = Observation::default();
         let wanted: Vec<(&Wanted, State)> = wanted
@@ -342,8 +341,8 @@ impl SecurityGroupHandlers {
         Ok(observation)
     }
 
-    /// What stays though nobody here asked for it, to be seen: anyone who may
-    /// write rules could write the mark, too.
+    /// Rules that stay although the spec doesn't have them, named in the plan: everyone who may write rules could use
+    /// such a description.
     fn notes(&self, found: &[Found], wanted: &[Wanted]) -> Vec<String> {
         const SHOWN: usize = 4;
         let stays = |found: &&Found| {
@@ -364,9 +363,8 @@ impl SecurityGroupHandlers {
         notes.collect()
     }
 
-    /// What a new group lets out. AWS lets it out to everywhere, and where its
-    /// VPC has an IPv6 block, to everywhere there, too (getmoto/moto#2647,
-    /// hashicorp/terraform-provider-aws#47192).
+    /// The default egress rules of a new group. AWS adds one for all IPv4 destinations and, if the VPC has an IPv6
+    /// block, one for all IPv6 destinations (getmoto/moto#2647, hashicorp/terraform-provider-aws#47192).
     async fn born_with(&self, id: &str, vpc: &str) -> Result<Vec<Permission>> {
         let everywhere = Permission {
             protocol: "-1".to_owned(),
@@ -387,13 +385,13 @@ impl SecurityGroupHandlers {
         if all == [everywhere.clone()] {
             self.without_ipv6.lock().await.insert(vpc.to_owned());
         } else if !all.contains(&everywhere) {
-            // Its rules may be visible later than the group.
+            // The rules may become visible later than the group.
             all.push(everywhere);
         }
         Ok(all)
     }
 
-    /// Other groups whose rules name group `id`.
+    /// Other groups with rules that refer to the group `id`.
     async fn referrers(&self, id: &str) -> Result<Vec<String>> {
         let (ingress, egress) = futures::try_join!(
             read(&self.aws, vec![ec2::filter("ip-permission.group-id", [id])]),
@@ -419,7 +417,7 @@ impl Kind for SecurityGroup {
         NAME
     }
 
-    /// A Fargate profile's pods carry their tenant's group, and so do nodes.
+    /// The pods of a Fargate profile have their tenant's group, and so do nodes.
     fn deleted_after(&self) -> &'static [&'static str] {
         &[super::fargate_profile::NAME, super::node_group::NAME]
     }
@@ -445,8 +443,8 @@ impl Kind for SecurityGroup {
         true
     }
 
-    /// Without their rules and their tags on the group, load balancers would
-    /// lose its members until their controller looks again.
+    /// Without its rules and the tags on the group, a load balancer would lose its targets until its controller
+    /// reconciles again.
     fn carry(&self, found: &Found, state: &mut Value) {
         for field in ["load_balancers", "controller_tags"] {
             let (from, to) = (found.state.get("vpc"), state.get("vpc"));
@@ -535,7 +533,7 @@ impl Handlers for SecurityGroupHandlers {
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
-        // Where it isn't said what controllers may write, it stays.
+        // If the state doesn't say what controllers may write, their rules are kept.
         let (before, after) = match &new.load_balancers {
             Some(_) => (old.all_ingress(), new.all_ingress()),
             None => (old.ingress.clone(), new.ingress.clone()),
@@ -552,9 +550,8 @@ impl Handlers for SecurityGroupHandlers {
             call.map_err(failed("ec2:DeleteSecurityGroup"))
         };
         let mut deleted = ec2::delete_held(&self.aws, "group-id", &found.id, call).await;
-        // Two groups that name each other could never go with their rules. But
-        // whoever still holds the group would be cut off from the network
-        // without them at once.
+        // Two groups that refer to each other can't be deleted while their rules exist. But users of a group lose the
+        // network as soon as the rules are removed.
         let is_held = |error: &Error| error.code.as_deref() == Some(ec2::HELD);
         if deleted.as_ref().is_err_and(is_held) && ec2::interfaces(&self.aws, "group-id", &found.id).await?.is_empty() {
             let state: State = typed(&found.state)?;
@@ -573,8 +570,7 @@ impl Handlers for SecurityGroupHandlers {
 mod tests {
     use super::*;
 
-    /// In a default VPC, AWS answers so instead of failing (EC2 API,
-    /// RevokeSecurityGroupIngress).
+    /// In a default VPC, AWS answers like this instead of failing (EC2 API, RevokeSecurityGroupIngress).
     #[test]
     fn rules_that_were_not_taken_away() {
         let is = |unknown: &[IpPermission]| all_known("ec2:RevokeSecurityGroupIngress", unknown);

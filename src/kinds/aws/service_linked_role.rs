@@ -19,9 +19,8 @@ use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.service-linked-role";
 
-/// A service-linked role: made if missing, never changed, never deleted. It
-/// can't carry tags before it exists, so it is found by its path and name.
-/// Outputs: `name`, `arn`.
+/// A service-linked role. It is created if it is missing, and never changed or deleted. It can't have tags at its
+/// creation, so its path and name identify it. Outputs: `name`, `arn`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Such as `eks-nodegroup.amazonaws.com`.
@@ -154,8 +153,7 @@ impl Handlers for ServiceLinkedRoleHandlers {
                     .map_or((String::new(), String::new()), |r| (r.role_name().to_owned(), r.arn().to_owned()));
                 Ok(Made { outputs: outputs(&name, &arn), id: name, ready: true })
             }
-            // Made in the meantime: by AWS itself, or by a try whose answer
-            // was lost.
+            // The role was created in between, by AWS itself or by an attempt whose answer was lost.
             Err(error) if error.class == Class::Exists || error.message.contains("has been taken") => {
                 let found = self.by_path(&new.address, &state).await?.ok_or(error)?;
                 Ok(Made { id: found.id, outputs: found.outputs, ready: true })
@@ -168,14 +166,14 @@ impl Handlers for ServiceLinkedRoleHandlers {
         Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
     }
 
-    /// Never deleted: the account's other clusters need it.
+    /// Never deleted, because other clusters of the account need the role.
     async fn delete(&self, _found: &Found) -> Result<bool> {
         Ok(true)
     }
 }
 
-/// AWS gives each service's role a fixed name; those that ringfence asks for
-/// are known (EKS and Auto Scaling user guides, "service-linked roles").
+/// AWS fixes the name of each service's role. These are the names of the roles that ringfence needs (EKS and Auto
+/// Scaling user guides, "service-linked roles").
 fn role_name(service: &str) -> Option<&'static str> {
     match service {
         "eks.amazonaws.com" => Some("AWSServiceRoleForAmazonEKS"),
@@ -186,9 +184,8 @@ fn role_name(service: &str) -> Option<&'static str> {
     }
 }
 
-/// Beside the service's own role there may be others with the same path and a
-/// suffix (Auto Scaling User Guide, "Service-linked roles"). Nothing uses them
-/// unless it names them, and key policies name the plain one.
+/// A service may have further roles with the same path and a suffix (Auto Scaling User Guide, "Service-linked
+/// roles"). They are used only by resources that name them. Key policies name the role without suffix.
 fn is_role(service: &str, name: &str) -> bool {
     role_name(service).is_none_or(|own| own == name)
 }

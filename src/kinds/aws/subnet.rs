@@ -27,8 +27,8 @@ pub struct State {
     /// Zone name, such as `us-east-1a`.
     pub zone: String,
     pub public_ip_on_launch: bool,
-    /// True where the account's VPC Block Public Access lets nothing pass
-    /// between it and the internet gateway. Never desired.
+    /// True if VPC Block Public Access of the account blocks all traffic between the subnet and the internet gateway.
+    /// Never desired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub walled: Option<bool>,
     pub tags: BTreeMap<String, String>,
@@ -101,8 +101,8 @@ impl SubnetHandlers {
     }
 }
 
-/// VPC User Guide, "Block public access to VPCs and subnets": the other mode
-/// lets NAT gateways out.
+/// The other mode of Block Public Access allows egress through NAT gateways (VPC User Guide, "Block public access to
+/// VPCs and subnets").
 fn is_walled(subnet: &aws_sdk_ec2::types::Subnet) -> bool {
     let mode = subnet.block_public_access_states().and_then(|states| states.internet_gateway_block_mode());
     mode == Some(&BlockPublicAccessMode::BlockBidirectional)
@@ -148,10 +148,10 @@ impl ResourceKind for Subnet {
             (On::New, When::Made, &["ec2:CreateSubnet"]),
             (On::Ours, When::Made, &["ec2:CreateSubnet"]),
             (On::Ours, When::Gone, &["ec2:DeleteSubnet"]),
-            // The second for an endpoint of GuardDuty's that leaves the subnet.
+            // The second action is for a GuardDuty endpoint that leaves the subnet.
             (On::Ours, When::Perhaps, &["ec2:ModifySubnetAttribute", "ec2:ModifyVpcEndpoint"]),
             (On::GuardDuty, When::Perhaps, &["ec2:ModifyVpcEndpoint"]),
-            // Interfaces that EKS and the CNI left behind have their tags, not ours.
+            // Interfaces that EKS and the VPC CNI left behind don't have our tags.
             (On::Anything, When::Perhaps, &["ec2:DeleteNetworkInterface"]),
         ]
     }

@@ -1,5 +1,5 @@
-//! What AWS offers: Kubernetes versions, add-on versions, node images and zones,
-//! asked for rather than kept in tables.
+//! The Kubernetes versions, add-on versions, node images and zones that AWS offers. They are read from AWS instead of
+//! kept in tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,31 +14,30 @@ use crate::aws::error::failed;
 use crate::engine::error::Result;
 use crate::version::compare;
 
-/// Parameters that one call gives (Systems Manager API, GetParameters).
+/// The maximum number of parameters in one call (Systems Manager API, GetParameters).
 const PARAMETERS: usize = 10;
 
-/// A zone that EKS can put a control plane in.
+/// A zone in which EKS can run a control plane.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Zone {
-    /// Such as `us-east-1a`; another place in each account.
+    /// Such as `us-east-1a`. The physical zone differs between accounts.
     pub name: String,
-    /// Such as `use1-az1`; the same place in every account.
+    /// Such as `use1-az1`. The physical zone is the same in all accounts.
     pub id: String,
 }
 
-/// Zones where EKS takes no control-plane subnets (EKS user guide, "VPC and
-/// subnet requirements").
+/// Zones in which EKS accepts no control-plane subnets (EKS User Guide, "VPC and subnet requirements").
 const UNSUPPORTED_ZONES: [&str; 3] = ["use1-az3", "usw1-az2", "cac1-az3"];
 
-/// Where not every zone has Fargate, those that have it, by the beginning of their ids ("Supported Regions for Amazon ECS
-/// on AWS Fargate"; EKS has no list of its own, and names the same zones of Tokyo).
+/// For regions in which only some zones have Fargate: those zones, by the prefix of their ids ("Supported Regions for
+/// Amazon ECS on AWS Fargate"; EKS has no such list, but names the same zones for Tokyo).
 const FARGATE_ZONES: [(&str, &[&str]); 3] = [
     ("apne1-", &["apne1-az1", "apne1-az2", "apne1-az4"]),
     ("cnn1-", &["cnn1-az1", "cnn1-az2"]),
     ("usw1-", &["usw1-az1", "usw1-az3"]),
 ];
 
-/// Whether Fargate runs in the zone of this id.
+/// True if Fargate runs in the zone with this id.
 pub fn has_fargate(zone_id: &str) -> bool {
     let known = FARGATE_ZONES.iter().find(|(region, _)| zone_id.starts_with(region));
     known.is_none_or(|(_, zones)| zones.contains(&zone_id))
@@ -48,7 +47,7 @@ pub fn has_fargate(zone_id: &str) -> bool {
 pub struct AddonVersion {
     /// Such as `v1.22.4-eksbuild.1`.
     pub version: String,
-    /// What EKS installs when none is asked for.
+    /// True for the version that EKS installs by default.
     pub default: bool,
 }
 
@@ -56,18 +55,18 @@ pub struct AddonVersion {
 pub struct ClusterVersion {
     /// Such as `1.36`.
     pub version: String,
-    /// What EKS makes when none is asked for.
+    /// True for the version that EKS uses by default.
     pub default: bool,
-    /// The last day, in UTC, of standard and of extended support.
+    /// The last day in UTC of standard support, and of extended support.
     pub standard_until: Option<Date>,
     pub extended_until: Option<Date>,
 }
 
-/// The versions of the add-ons `names` for one Kubernetes version, newest
-/// first. An add-on that has none for it is missing from the answer.
+/// The versions of the add-ons `names` for one Kubernetes version, newest first. An add-on without a version for it
+/// is missing from the result.
 ///
-/// One add-on is asked for by name. Several come with one question for all
-/// that AWS and the community offer, which is fewer calls than one for each.
+/// One add-on is requested by its name. Several are filtered from the list of all add-ons, which takes fewer calls
+/// than one for each.
 pub async fn addon_versions(
     aws: &Aws,
     kubernetes_version: &str,
@@ -103,7 +102,7 @@ pub async fn addon_versions(
     Ok(versions)
 }
 
-/// The Kubernetes versions that EKS makes clusters of, newest first.
+/// The Kubernetes versions that EKS offers, newest first.
 pub async fn cluster_versions(aws: &Aws) -> Result<Vec<ClusterVersion>> {
     let mut pages = aws.eks.describe_cluster_versions().into_paginator().items().send();
     let mut versions = Vec::new();
@@ -120,9 +119,8 @@ pub async fn cluster_versions(aws: &Aws) -> Result<Vec<ClusterVersion>> {
     Ok(versions)
 }
 
-/// The newest releases of node images, as node groups name them, by AMI type
-/// and Kubernetes version. One that AWS publishes none of is missing from the
-/// answer.
+/// The newest releases of node images, in the format of node groups, by AMI type and Kubernetes version. A type for
+/// which AWS publishes no image is missing from the result.
 pub async fn image_releases(
     aws: &Aws,
     wanted: &BTreeSet<(String, String)>,
@@ -144,10 +142,9 @@ pub async fn image_releases(
     Ok(releases)
 }
 
-/// The public parameter with the newest release of an image (EKS user guide,
-/// "Retrieve recommended Bottlerocket AMI IDs" and the same for Amazon Linux;
-/// which field a node group takes: terraform-aws-modules/terraform-aws-eks,
-/// `eks-managed-node-group`).
+/// The public parameter with the newest release of an image (EKS User Guide, "Retrieve recommended Bottlerocket AMI
+/// IDs" and the corresponding page for Amazon Linux; terraform-aws-modules/terraform-aws-eks,
+/// `eks-managed-node-group`, for the field that a node group accepts).
 fn release_parameter(ami_type: &str, kubernetes_version: &str) -> Option<String> {
     let (family, rest) = ami_type.split_once('_')?;
     let arm = rest.strip_prefix("ARM_64").map(|flavor| ("arm64", flavor));
@@ -165,8 +162,7 @@ fn release_parameter(ami_type: &str, kubernetes_version: &str) -> Option<String>
     }
 }
 
-/// When cluster `name` came to the version that it runs, if an update brought
-/// it there.
+/// When an update brought cluster `name` to its current version. `None` if no update did.
 pub async fn upgraded(aws: &Aws, name: &str, running: &str) -> Result<Option<Timestamp>> {
     let mut pages = aws.eks.list_updates().name(name).into_paginator().items().send();
     let mut last = None;

@@ -26,23 +26,22 @@ use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.vpc";
 
-/// A VPC with its DNS attributes, and what is ours by descent: its default
-/// security group and its main route table.
-/// Outputs: `id`.
+/// A VPC with its DNS attributes, and the resources that are ours by descent: its default security group and its main
+/// route table. Outputs: `id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub cidr: String,
-    /// Blocks associated beside `cidr`, IPv6 ones too: none.
+    /// Blocks associated in addition to `cidr`, including IPv6. Desired: none.
     pub secondary_cidrs: Vec<String>,
     pub dns_support: bool,
     pub dns_hostnames: bool,
-    /// Permissions of the default security group: none.
+    /// Permissions of the default security group. Desired: none.
     pub default_group_ingress: Vec<Permission>,
     pub default_group_egress: Vec<Permission>,
-    /// Routes of the main route table, which subnets without a table of their
-    /// own use: none. A table of ours that was made the main one says so itself.
+    /// Routes of the main route table, which subnets without a table use. Desired: none. If someone made one of our
+    /// tables the main table, that table's state shows it.
     pub main_routes: Vec<Route>,
-    /// Routes of others there, as a route table has them. Never desired.
+    /// Routes of other owners in the main table, like a route table's. Never desired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main_others: Option<Vec<Route>>,
     pub tags: BTreeMap<String, String>,
@@ -54,7 +53,7 @@ pub struct VpcHandlers {
     aws: Arc<Aws>,
 }
 
-/// The VPCs of the region that aren't ours, by id, with their blocks.
+/// The region's VPCs that aren't ours, by id, with their blocks.
 pub async fn others(aws: &Aws) -> Result<BTreeMap<String, Vec<String>>> {
     let all = aws.ec2.describe_vpcs().max_results(1000).into_paginator().items().send().try_collect().await;
     let all: Vec<SdkVpc> = all.map_err(failed("ec2:DescribeVpcs"))?;
@@ -97,7 +96,7 @@ impl VpcHandlers {
             futures::try_join!(self.default_groups(&ids), self.dns(&ids), self.main_tables(&ids))?;
         let mut found = Vec::new();
         for (vpc, id, tags, address, generation) in ours {
-            // Missing isn't empty: every VPC has one.
+            // A missing group isn't an empty group: every VPC has one.
             let group = groups.get(id).ok_or_else(|| no_default_group(id))?;
             let (dns_support, dns_hostnames) = dns.get(id).copied().unwrap_or_default();
             let (others, routes) = mains.get(id).map(|table| self.main_routes(table)).unwrap_or_default();
@@ -127,8 +126,7 @@ impl VpcHandlers {
         Ok(found)
     }
 
-    /// `enableDnsSupport` and `enableDnsHostnames` of each VPC: AWS has no call
-    /// for many.
+    /// `enableDnsSupport` and `enableDnsHostnames` of each VPC. AWS has no bulk read for them.
     async fn dns(&self, ids: &[&str]) -> Result<BTreeMap<String, (bool, bool)>> {
         let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
         let reads = ids.into_iter().map(|id| async move {
@@ -187,7 +185,7 @@ impl VpcHandlers {
         Ok(ec2::by_key(tables, |t| t.vpc_id().map(str::to_owned)))
     }
 
-    /// Those of others that stay, and those that are to go.
+    /// Routes of other owners that stay, and routes that must be deleted.
     fn main_routes(&self, table: &RouteTable) -> (Vec<Route>, Vec<Route>) {
         match self.aws.owned(&ec2::tags(table.tags())) {
             Some(_) => (vec![], vec![]),
@@ -195,7 +193,7 @@ impl VpcHandlers {
         }
     }
 
-    /// Takes the blocks that aren't in `keep` from VPC `id`.
+    /// Removes the blocks that aren't in `keep` from VPC `id`.
     async fn dissociate(&self, id: &str, keep: &[String]) -> Result<()> {
         let vpcs = self.aws.ec2.describe_vpcs().vpc_ids(id).send().await;
         for vpc in vpcs.map_err(failed("ec2:DescribeVpcs"))?.vpcs() {
@@ -213,8 +211,8 @@ impl VpcHandlers {
         Ok(())
     }
 
-    /// Blocks that stay as long as somebody's subnets lie in them (EC2,
-    /// DisassociateVpcCidrBlock: what is in a block must go first).
+    /// Blocks that can't be removed because other owners' subnets use them (EC2 API, DisassociateVpcCidrBlock: the
+    /// subnets must be deleted first).
     async fn stuck(&self, found: &[Found]) -> Result<Vec<Stuck>> {
         let mut with_more = Vec::new();
         for vpc in found {
@@ -258,8 +256,7 @@ impl VpcHandlers {
         Ok(stuck)
     }
 
-    /// Gives the default group of VPC `id` the rules of `state`, whatever it
-    /// has now.
+    /// Sets the rules of the default group of VPC `id` to those of `state`.
     async fn set_default_group(&self, id: &str, state: &State) -> Result<()> {
         let group = self.default_groups(&[id]).await?.remove(id).ok_or_else(|| no_default_group(id))?;
         let group_id = group.group_id().unwrap_or_default();
@@ -271,9 +268,8 @@ impl VpcHandlers {
         Ok(())
     }
 
-    /// Association ids by block, of all but the primary block, which can't be
-    /// taken away (EC2 API, DisassociateVpcCidrBlock), and what the spec leaves
-    /// to others.
+    /// Association ids by block. The primary block isn't included, because it can't be removed (EC2 API,
+    /// DisassociateVpcCidrBlock), nor are blocks that the spec ignores.
     fn secondary_cidrs(&self, vpc: &SdkVpc) -> BTreeMap<String, String> {
         let four = vpc.cidr_block_association_set().iter();
         let four = four.map(|a| (a.cidr_block(), a.association_id(), a.cidr_block_state()));
@@ -347,7 +343,7 @@ impl Kind for Vpc {
             ("default_group_ingress", Rule::Unordered),
             ("default_group_egress", Rule::Unordered),
             ("main_routes", Rule::Unordered),
-            // A gateway of ours that one leads to is deleted before the VPC.
+            // A gateway of ours that is a route's target is deleted before the VPC.
             ("main_routes", Rule::Mentions),
             ("main_others", Rule::ServerDefault),
             ("main_others", Rule::Mentions),
@@ -371,7 +367,7 @@ impl ResourceKind for Vpc {
     fn quotas(&self) -> Vec<Counts> {
         vec![
             Counts::all("vpc", "L-F678F1CE", Per::Account(Counted::Vpcs)),
-            // Each comes with a default security group.
+            // Each VPC has a default security group, which counts against the quota.
             Counts::all("vpc", "L-E79EC296", Per::Account(Counted::SecurityGroups)),
         ]
     }
@@ -387,7 +383,8 @@ impl ResourceKind for Vpc {
             (On::Ours, When::Tagged, &["ec2:CreateTags"]),
             (On::Ours, When::Gone, &["ec2:DeleteVpc"]),
             (On::Ours, When::Perhaps, &["ec2:DeleteTags", "ec2:DisassociateVpcCidrBlock", "ec2:ModifyVpcAttribute"]),
-            // The VPC's default group, which no call that makes it can tag, loses its rules too.
+            // The call that creates a VPC can't tag its default group, but the rules of that group must be removed,
+            // too.
             (
                 On::Anything,
                 When::Perhaps,
@@ -441,7 +438,7 @@ impl Handlers for VpcHandlers {
             .map_err(failed("ec2:CreateVpc"))?;
         let id = answer.vpc().and_then(|v| v.vpc_id()).unwrap_or_default();
         let complete = async {
-            // A new VPC has DNS support on and DNS hostnames off.
+            // A new VPC has DNS support enabled and DNS hostnames disabled.
             if !state.dns_support {
                 ec2::completing(&self.aws, || self.set_dns(id, VpcAttributeName::EnableDnsSupport, false)).await?;
             }
@@ -456,8 +453,7 @@ impl Handlers for VpcHandlers {
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
-        // DNS hostnames need DNS support, so support comes on first and goes
-        // off last.
+        // DNS hostnames require DNS support, so DNS support is enabled first and disabled last.
         let mut dns = vec![];
         if old.dns_support != new.dns_support {
             dns.push((VpcAttributeName::EnableDnsSupport, new.dns_support));
@@ -476,12 +472,12 @@ impl Handlers for VpcHandlers {
         {
             self.set_default_group(&from.id, &new).await?;
         }
-        // Routes first: one may lead into a block.
+        // Routes come first, because the target of one may be in a block.
         if old.main_routes != new.main_routes {
             route_table::clear_main(&self.aws, &from.id).await?;
         }
         ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
-        // Last: others may hold a block.
+        // Blocks come last, because other owners may use a block.
         if old.secondary_cidrs != new.secondary_cidrs {
             self.dissociate(&from.id, &new.secondary_cidrs).await?;
         }
@@ -491,7 +487,7 @@ impl Handlers for VpcHandlers {
     async fn delete(&self, found: &Found) -> Result<bool> {
         let state: State = typed(&found.state)?;
         if !state.main_routes.is_empty() {
-            // Only the main table goes with the VPC.
+            // Only the main table is deleted with the VPC.
             route_table::clear_main(&self.aws, &found.id).await?;
         }
         let deleted = ec2::delete_held(&self.aws, "vpc-id", &found.id, || async {

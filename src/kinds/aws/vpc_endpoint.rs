@@ -24,23 +24,23 @@ pub const NAME: &str = "aws.vpc-endpoint";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub vpc: String,
-    /// Whole name, such as `com.amazonaws.us-east-1.s3`.
+    /// The full name, such as `com.amazonaws.us-east-1.s3`.
     pub service: String,
     /// `Gateway` or `Interface`.
     #[serde(rename = "type")]
     pub kind: String,
     pub policy: Value,
-    /// Gateway: route tables. Interface: empty.
+    /// Gateway: the route tables. Interface: empty.
     pub route_tables: Vec<String>,
-    /// Interface: one subnet a zone. Gateway: empty.
+    /// Interface: one subnet for each zone. Gateway: empty.
     pub subnets: Vec<String>,
     pub security_groups: Vec<String>,
     pub private_dns: bool,
     pub tags: BTreeMap<String, String>,
 }
 
-/// True for a policy that lets everything through: AWS's own where none is
-/// given (EC2 API, CreateVpcEndpoint), and the only one that some services take.
+/// True for a policy that allows everything. AWS uses such a policy by default (EC2 API, CreateVpcEndpoint), and some
+/// services support no other policy.
 pub fn is_open(policy: &Value) -> bool {
     let statement = policy.pointer("/Statement/0");
     let all = |field: &str| {
@@ -88,7 +88,7 @@ impl VpcEndpointHandlers {
                     route_tables: endpoint.route_table_ids().to_vec(),
                     subnets: endpoint.subnet_ids().to_vec(),
                     security_groups: groups.map(str::to_owned).collect(),
-                    // Without a meaning for gateways, whatever is answered.
+                    // Gateways don't use this field, whatever AWS returns.
                     private_dns: endpoint.vpc_endpoint_type() == Some(&VpcEndpointType::Interface)
                         && endpoint.private_dns_enabled().unwrap_or(false),
                     tags: self.aws.observed(&tags),
@@ -101,7 +101,7 @@ impl VpcEndpointHandlers {
     }
 }
 
-/// All endpoints that pass `filters`.
+/// All endpoints that match `filters`.
 pub(super) async fn endpoints(aws: &Aws, filters: Vec<Filter>) -> Result<Vec<Endpoint>> {
     aws.ec2
         .describe_vpc_endpoints()
@@ -115,9 +115,8 @@ pub(super) async fn endpoints(aws: &Aws, filters: Vec<Filter>) -> Result<Vec<End
         .map_err(failed("ec2:DescribeVpcEndpoints"))
 }
 
-/// `None`: deleted, which counts as absent. AWS writes the states in lower
-/// case here, and in other places as its model does
-/// (hashicorp/terraform-provider-aws, `internal/service/ec2/consts.go`).
+/// `None`: the endpoint is deleted, which counts as absent. AWS returns states in lower case here, and elsewhere as
+/// its model defines them (hashicorp/terraform-provider-aws, `internal/service/ec2/consts.go`).
 pub(super) fn status(endpoint: &Endpoint) -> Option<Status> {
     let state = endpoint.state().map(|s| s.as_str().to_lowercase()).unwrap_or_default();
     Some(match state.as_str() {
@@ -133,7 +132,7 @@ pub(super) fn status(endpoint: &Endpoint) -> Option<Status> {
     })
 }
 
-/// What is in `these` and not in `others`.
+/// The elements of `these` that aren't in `others`.
 fn minus(these: &[String], others: &[String]) -> Option<Vec<String>> {
     let left: Vec<String> = these.iter().filter(|id| !others.contains(id)).cloned().collect();
     Some(left).filter(|left| !left.is_empty())
@@ -144,7 +143,7 @@ impl Kind for VpcEndpoint {
         NAME
     }
 
-    /// Nodes and pods that are being drained need their ways out.
+    /// Nodes and pods need the network until they are drained.
     fn deleted_after(&self) -> &'static [&'static str] {
         &[super::node_group::NAME, super::fargate_profile::NAME]
     }
@@ -159,7 +158,7 @@ impl Kind for VpcEndpoint {
             ("service", Rule::Replace),
             ("type", Rule::Replace),
             ("policy", Rule::Mentions),
-            // What the service gives where it takes none.
+            // The policy that AWS sets if the service supports no policy.
             ("policy", Rule::ServerDefault),
             ("route_tables", Rule::Unordered),
             ("subnets", Rule::Unordered),
@@ -175,8 +174,8 @@ impl Kind for VpcEndpoint {
         match verb {
             Verb::Create => Pace::secs(90, 900),
             Verb::Update => Pace::secs(30, 900),
-            // Its interfaces linger; until they are gone it is listed
-            // (hashicorp/terraform-provider-aws, `waitVPCEndpointDeleted`).
+            // AWS lists the endpoint until its interfaces are deleted (hashicorp/terraform-provider-aws,
+            // `waitVPCEndpointDeleted`).
             Verb::Delete => Pace::secs(120, 1800),
         }
     }
@@ -203,8 +202,8 @@ impl ResourceKind for VpcEndpoint {
 
     fn permissions(&self) -> &'static [permission::Permission] {
         &[
-            // Without route53:AssociateVPCWithHostedZone, which the reference lists beside it: AmazonVPCFullAccess, AWS's own
-            // policy for making any endpoint, does without, too.
+            // Without route53:AssociateVPCWithHostedZone, although the reference lists it: AWS's own policy
+            // AmazonVPCFullAccess, which allows any endpoint, doesn't have it.
             (On::New, When::Made, &["ec2:CreateVpcEndpoint"]),
             (On::Ours, When::Made, &["ec2:CreateVpcEndpoint"]),
             (On::Ours, When::Gone, &["ec2:DeleteVpcEndpoints"]),
@@ -252,8 +251,7 @@ impl Handlers for VpcEndpointHandlers {
             .await
             .map_err(ec2::making("ec2:CreateVpcEndpoint"))?;
         let id = answer.vpc_endpoint().and_then(|e| e.vpc_endpoint_id()).unwrap_or_default();
-        // Looked for whatever it says: the token may have given back one that is
-        // gone.
+        // The endpoint is read again, because the token may have returned a deleted one.
         Ok(Made { id: id.to_owned(), outputs: ec2::outputs([("id", id)]), ready: false })
     }
 

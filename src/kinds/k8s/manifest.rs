@@ -1,9 +1,8 @@
 //! Kubernetes objects, applied with server-side apply.
 //!
-//! Ours is what carries the label `ringfence.dev/tenancy`; which address it
-//! is, an annotation says, because labels can't hold slashes. Read in bulk:
-//! one list for each kind that a cluster serves, so that what has left the
-//! templates is found too; a dry run only for what may have changed.
+//! Objects with the label `ringfence.dev/tenancy` are ours. An annotation has the address, because label values can't
+//! contain slashes. Objects are read in bulk, with one list for each kind that a cluster serves, so that objects that
+//! have left the templates are found. Only objects that may differ need a dry run.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,12 +30,12 @@ use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "k8s.manifest";
 
-/// Requests under way at once in one cluster, and clusters read at once.
+/// The number of concurrent requests to one cluster, and of clusters that are read concurrently.
 const PARALLEL: usize = 8;
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
 const WHOLE: &str = "application/json";
-/// Identity, labels and managers only: what pruning needs, without any data.
+/// The metadata fields that pruning needs: identity, labels and managers, without data.
 const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
 /// One Kubernetes object, applied with server-side apply under the field
@@ -46,18 +45,18 @@ const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s
 pub struct State {
     /// Name of the EKS cluster.
     pub cluster: String,
-    /// Its API server; empty when a kubeconfig names it (`--kubeconfig`).
+    /// The endpoint of its API server. Empty if a kubeconfig names it (`--kubeconfig`).
     pub endpoint: String,
     /// Base64 PEM.
     pub certificate_authority: String,
     /// An API that must exist, such as `vpcresources.k8s.aws/v1beta1`.
     pub requires: Option<String>,
-    /// The whole object.
+    /// The complete object.
     pub object: Value,
 }
 
 impl State {
-    /// As [`untyped`], without a copy of the object.
+    /// [`untyped`] without a copy of the object.
     fn into_value(mut self) -> Result<Value> {
         let object = self.object.take();
         let mut state = untyped(&self)?;
@@ -72,8 +71,8 @@ impl State {
     }
 }
 
-/// Writes ownership into an object: what [`Manifest`] finds it by again. Done
-/// where objects are rendered, so that files for GitOps carry it too.
+/// Writes ownership into an object, by which [`Manifest`] finds it. This is part of rendering, so that files for
+/// GitOps have it, too.
 pub fn own(object: &mut Value, tenancy: &str, address: &Address) {
     let mut labels = vec![(TENANCY, tenancy.to_owned())];
     if let Owner::Tenant(id) = address.owner() {
@@ -91,14 +90,14 @@ pub struct Manifest;
 pub struct ManifestHandlers {
     aws: Arc<Aws>,
     clusters: Arc<Clusters>,
-    /// What is wanted in clusters that nothing was written to yet, by the
-    /// cluster's name: of objects, only what identifies them.
+    /// The wanted objects of clusters without any write so far, by cluster name. Only the fields that identify an
+    /// object are kept.
     unchecked: Mutex<BTreeMap<String, Vec<(Address, State)>>>,
     /// Namespaces that this run wrote, by cluster.
     namespaces: Mutex<BTreeSet<(String, String)>>,
 }
 
-/// What identifies an object in a cluster, whatever its version.
+/// The identity of an object in a cluster, independent of its version.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
     group: String,
@@ -108,7 +107,7 @@ struct Key {
 }
 
 impl Key {
-    /// `namespace` counts only where `api` says so.
+    /// `namespace` is used only if `api` is namespaced.
     fn new(api: &Api, object: &Value) -> Self {
         let namespace = text(object, "/metadata/namespace").filter(|_| api.namespaced);
         Self {
@@ -119,7 +118,7 @@ impl Key {
         }
     }
 
-    /// True if the object goes when `namespace` goes.
+    /// True if deleting `namespace` deletes the object.
     fn is_in(&self, namespace: &str) -> bool {
         self.namespace.as_deref() == Some(namespace)
     }
@@ -129,13 +128,14 @@ impl Key {
     }
 }
 
-/// A wanted object and where it goes.
+/// A wanted object with its place in the API.
 struct Item<'a> {
     address: &'a Address,
-    /// The state, with no more of the object than [`identity`]: a copy of each whole object takes much memory.
+    /// The state, whose object has only the fields of [`identity`]. A copy of each complete object would need much
+    /// memory.
     head: State,
     object: &'a Value,
-    /// As wanted; `None` while the API that it requires isn't served.
+    /// The wanted object. `None` while the API that it requires isn't served.
     api: Option<Api>,
 }
 
@@ -153,7 +153,6 @@ impl<'a> Item<'a> {
         Ok(Self { address: &wanted.address, head, object, api: None })
     }
 
-    /// The state with this object.
     fn with(&self, object: Value) -> State {
         State { object, ..self.head.clone() }
     }
@@ -166,7 +165,7 @@ impl ManifestHandlers {
         Self { aws, clusters, unchecked: Mutex::default(), namespaces: Mutex::default() }
     }
 
-    /// Connects, and asks what the cluster serves.
+    /// Connects, and reads which APIs the cluster serves.
     async fn probe(&self, target: Target<'_>) -> Result<(Arc<Cluster>, Arc<Apis>)> {
         let cluster = self.clusters.get(target).await?;
         let apis = cluster.apis(false).await?;
@@ -185,7 +184,7 @@ impl ManifestHandlers {
             .into_iter()
             .map(|item| match locate(&apis, &item.head) {
                 Ok(api) => Ok(Item { api: api.cloned(), ..item }),
-                // Wrong, unless the cluster's next version brings it.
+                // This is an error, except if the cluster's next version adds the API.
                 Err(e) if served(&apis, &item.head.object).is_none() => {
                     seen.unserved.push((item.address.clone(), at(item.address, e)));
                     Ok(item)
@@ -193,7 +192,7 @@ impl ManifestHandlers {
                 Err(e) => Err(at(item.address, e)),
             })
             .collect::<Result<Vec<_>>>()?;
-        // What a definition among the wanted objects brings will be there.
+        // An API that a wanted CustomResourceDefinition defines will exist.
         let coming: BTreeSet<&str> = items.iter().filter_map(|i| defined_group(i.object)).collect();
         for item in items.iter().filter(|i| i.api.is_none() && i.head.requires.is_some()) {
             if !coming.contains(group_of(item.head.requires.as_deref().unwrap_or_default())) {
@@ -219,7 +218,7 @@ impl ManifestHandlers {
         });
         seen.found = stream::iter(compared.collect::<Vec<_>>()).buffered(PARALLEL).try_collect().await?;
 
-        // What a namespace of ours was given is ours by descent.
+        // Objects that Kubernetes creates in a namespace of ours are ours by descent.
         absent.retain(|(item, _)| !is_given(item.object, |n| namespaces.contains_key(n)));
         seen.foreign = self.find_foreign(&cluster, &absent).await?;
         seen.found.extend(self.leftovers(&state, ours, &mut seen.notes));
@@ -252,8 +251,7 @@ impl ManifestHandlers {
                     let carrying = objects.into_iter().filter(|o| self.is_ours(o));
                     ours.extend(carrying.map(|o| (Key::new(api, &o), o)));
                 }
-                // Someone else's broken API must not stop us, but being
-                // refused might hide what is ours.
+                // A broken API of another owner must not block us. But a refused list may hide objects of ours.
                 Err(e)
                     if accept == METADATA && matches!(e.class, Class::Unclear | Class::NotFound | Class::Invalid) =>
                 {
@@ -270,8 +268,8 @@ impl ManifestHandlers {
         Ok(ours)
     }
 
-    /// A wanted object that exists: as desired, but for what an apply would
-    /// change. `doomed`: its namespace is being deleted, and takes no applies.
+    /// A wanted object that exists: the desired state with the differences that an apply would change. `doomed`: its
+    /// namespace is being deleted and accepts no applies.
     async fn compare(
         &self,
         cluster: &Cluster,
@@ -281,7 +279,7 @@ impl ManifestHandlers {
         doomed: bool,
     ) -> Result<Found> {
         let desired = self.sent(item.address, generation(live), item.object);
-        // Another wanted object is of this kind in another version.
+        // Another wanted object has this kind in another version.
         let converted = match live.get("apiVersion") == desired.get("apiVersion") {
             true => None,
             false => get(cluster, api, &desired).await?,
@@ -303,9 +301,9 @@ impl ManifestHandlers {
             let added = apply::without_additions(live).is_some();
             let applied = match self.apply(cluster, api, &desired, true).await {
                 Ok(applied) => applied,
-                // What can't be changed must still be shown.
+                // A change that the API server refuses must still be shown.
                 Err(e) if is_immutable(&e) => apply::overlaid(live, &desired),
-                // Together with what others have added it may be wrong.
+                // The object may be invalid together with fields that others have added.
                 Err(e) if e.class == Class::Invalid && added => apply::overlaid(live, &desired),
                 Err(e) => return Err(at(item.address, e)),
             };
@@ -315,9 +313,8 @@ impl ManifestHandlers {
         Ok(Found { status, ..found(item.address.clone(), live, item.with(object))? })
     }
 
-    /// What stands under the names of absent objects without our label: one
-    /// list for each kind and namespace, but for namespaces that are absent
-    /// themselves.
+    /// Objects without our label under the names of absent objects. One list for each kind and namespace is read,
+    /// except for namespaces that don't exist.
     async fn find_foreign(&self, cluster: &Cluster, absent: &[Absent<'_>]) -> Result<Vec<Foreign>> {
         let missing: BTreeSet<&str> = absent.iter().filter_map(|(i, _)| namespace_name(i.object)).collect();
         let mut places: BTreeMap<(String, Option<String>), Vec<Absent<'_>>> = BTreeMap::new();
@@ -336,7 +333,7 @@ impl ManifestHandlers {
             };
             let there: HashMap<Key, &Value> = there.iter().map(|o| (Key::new(api, o), o)).collect();
             let taken = items.iter().filter_map(|(item, api)| {
-                // One of ours came into being since ours were listed.
+                // An object of ours was created after our objects were listed.
                 let live = there.get(&Key::new(api, item.object)).filter(|live| !self.is_ours(live))?;
                 Some(self.foreign(cluster, api, item.address, live))
             });
@@ -363,7 +360,7 @@ impl ManifestHandlers {
         }
     }
 
-    /// The kubectl commands that make a live object ours.
+    /// The kubectl commands that adopt a live object.
     fn adoption(&self, api: &Api, address: &Address, live: &Value) -> String {
         let namespace = text(live, "/metadata/namespace").map(|n| format!(" -n {n}")).unwrap_or_default();
         let name = text(live, "/metadata/name").unwrap_or_default();
@@ -378,15 +375,14 @@ impl ManifestHandlers {
         )
     }
 
-    /// Objects of ours that nothing wants. Those in a namespace that goes too
-    /// aren't listed: were they deleted on their own, a tenant's last pods
-    /// would run without their network policies.
+    /// Our objects that nothing wants. Objects in a namespace that is deleted, too, aren't listed: if they were
+    /// deleted separately, a tenant's last pods would run without their network policies.
     fn leftovers(&self, state: &State, ours: HashMap<Key, Value>, notes: &mut Vec<String>) -> Vec<Found> {
         let mut ours: Vec<(Key, Value)> = ours.into_iter().collect();
         ours.sort_by(|(a, _), (b, _)| a.cmp(b));
         ours.retain(|(_, live)| {
             let address = text(live, &format!("/metadata/annotations/{}", pointer(ADDRESS)));
-            // Controllers copy labels, and annotations now and then.
+            // Controllers copy labels, and sometimes annotations.
             if address.is_none() || apply::is_controlled(live) {
                 return false;
             }
@@ -445,7 +441,7 @@ impl ManifestHandlers {
         Ok(namespace.is_some_and(|n| self.is_ours(&n)))
     }
 
-    /// What is sent: the object with its ownership.
+    /// The request body: the object with its ownership.
     fn sent(&self, address: &Address, generation: u32, object: &Value) -> Value {
         let mut object = object.clone();
         own(&mut object, &self.aws.tenancy, address);
@@ -476,7 +472,7 @@ impl ManifestHandlers {
         cluster.call(&call).await.map_err(|e| discreet(object, e))
     }
 
-    /// Writes a whole object over the live one that it was made from.
+    /// Replaces the live object with a complete object that was derived from it.
     async fn replace(&self, cluster: &Cluster, api: &Api, object: &Value) -> Result<Value> {
         let path = api.object(text(object, "/metadata/namespace"), text(object, "/metadata/name").unwrap_or_default());
         let mut object = object.clone();
@@ -495,15 +491,15 @@ impl ManifestHandlers {
         cluster.call(&call).await
     }
 
-    /// Applies a wanted object for real.
+    /// Applies a wanted object without dry run.
     async fn write(&self, new: &New, first: bool) -> Result<Made> {
         let state: State = typed(&new.state)?;
         let cluster = self.clusters.get(state.target()).await?;
         self.write_to(&cluster, &state, new, first).await
     }
 
-    /// Before the first write to a cluster: an object whose API isn't there,
-    /// and isn't declared as required, is a mistake in its template.
+    /// Check before the first write to a cluster: an object whose API doesn't exist and isn't declared as required is
+    /// a mistake in its template.
     async fn check(&self, cluster: &Cluster) -> Result<()> {
         let wanted = self.unchecked().get(cluster.name()).cloned().unwrap_or_default();
         for fresh in [false, true] {
@@ -548,7 +544,7 @@ impl ManifestHandlers {
         }
         let sent = self.sent(&new.address, new.generation, &state.object);
         let mut made = match self.apply(cluster, api, &sent, false).await {
-            // It may be wrong only together with what others have added.
+            // The object may be invalid only together with fields that others have added.
             Err(e) if e.class == Class::Invalid && !first => {
                 let live = get(cluster, api, &state.object).await?;
                 let Some(cleared) = live.as_ref().and_then(apply::without_additions) else { return Err(e) };
@@ -573,7 +569,7 @@ impl ManifestHandlers {
         let Some(api) = served(&apis, &state.object) else { return Ok(None) };
         let Some(live) = get(&cluster, api, &state.object).await?.filter(|o| self.is_ours(o)) else { return Ok(None) };
         let desired = self.sent(&handle.address, generation(&live), &state.object);
-        // No dry run: this is asked again and again.
+        // Without a dry run, because this is polled.
         let object = if deleting(&live) || apply::is_settled(&desired, &live) {
             state.object.clone()
         } else {
@@ -591,7 +587,7 @@ impl Kind for Manifest {
 
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[
-            // How to get there, not what is there.
+            // The endpoint and its authority describe the connection, not the object.
             ("endpoint", Rule::CreateOnly),
             ("certificate_authority", Rule::CreateOnly),
             ("requires", Rule::CreateOnly),
@@ -605,14 +601,13 @@ impl Kind for Manifest {
             ("object.preemptionPolicy", Rule::Replace),
             ("object.provisioner", Rule::Replace),
             ("object.parameters", Rule::Replace),
-            // Of Secrets; rules can't tell them from ConfigMaps.
+            // Immutable in Secrets. The rules can't tell Secrets from ConfigMaps.
             ("object.data", Rule::Secret),
             ("object.stringData", Rule::Secret),
         ]
     }
 
-    /// Namespaces, volumes and definitions take with them what others put
-    /// there.
+    /// Deleting a namespace, a volume or a CustomResourceDefinition also deletes what others created in it.
     fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {
         let cluster = text(&found.state, "/cluster").unwrap_or_default();
         let object = found.state.get("object")?;
@@ -635,10 +630,10 @@ impl Kind for Manifest {
 
     fn pace(&self, verb: Verb) -> Pace {
         match verb {
-            // An API may still have to come up.
+            // The API may not be served yet.
             Verb::Create => Pace::secs(1, 300),
             Verb::Update => Pace::secs(1, 120),
-            // A namespace waits for its pods.
+            // The deletion of a namespace waits for its pods.
             Verb::Delete => Pace::secs(10, 600),
         }
     }
@@ -679,7 +674,7 @@ impl Handlers for ManifestHandlers {
                 clusters.entry(place.to_string()).or_default().push(item);
             }
         }
-        // Each first contact may take the whole time limit: all at once.
+        // Each first contact may take the whole time limit, so all clusters are contacted concurrently.
         let probes = clusters.into_values().map(|items| async move {
             let first = items.first().map(|i| i.head.clone());
             let answer = match &first {
@@ -695,7 +690,7 @@ impl Handlers for ManifestHandlers {
             reads.push(async move {
                 let seen = match answer {
                     Ok((client, apis)) => {
-                        // Whoever plans is told what isn't served.
+                        // The plan names the APIs that aren't served.
                         self.unchecked().remove(&cluster);
                         self.observe_cluster(client, apis, items).await.map_err(changed_meanwhile)
                     }
@@ -757,7 +752,7 @@ impl Handlers for ManifestHandlers {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "propagationPolicy": "Background",
-            // Were it changed in between, it might not be ours any more.
+            // If the object was changed in between, it might no longer be ours.
             "preconditions": {"uid": known("uid"), "resourceVersion": known("resourceVersion")},
         });
         let call = Call {
@@ -768,7 +763,7 @@ impl Handlers for ManifestHandlers {
             body: Some((WHOLE, options.to_string().into_bytes())),
         };
         match cluster.call(&call).await {
-            // With finalizers left, the answer is the object, not a Status.
+            // If finalizers are left, the answer is the object instead of a Status.
             Ok(answer) => Ok(!deleting(&answer)),
             Err(e) if e.class == Class::NotFound => Ok(true),
             Err(e) => Err(e),
@@ -776,10 +771,9 @@ impl Handlers for ManifestHandlers {
     }
 }
 
-/// The API of a wanted object; `None` while the one it requires isn't served.
+/// The API of a wanted object. `None` while the API that it requires isn't served.
 ///
-/// # Errors
-/// [`Class::Invalid`] if the object requires nothing and yet isn't known.
+/// # Errors [`Class::Invalid`] if the object declares no requirement and its API doesn't exist.
 fn locate<'a>(apis: &'a Apis, state: &State) -> Result<Option<&'a Api>> {
     let api = served(apis, &state.object);
     match (&state.requires, api) {
@@ -805,13 +799,13 @@ fn locate<'a>(apis: &'a Apis, state: &State) -> Result<Option<&'a Api>> {
     }
 }
 
-/// True if nothing is wrong but that the cluster can't be talked to now.
+/// True if the only problem is that the cluster can't be reached now.
 fn is_closed(error: &Error) -> bool {
     matches!(error.class, Class::Unreachable | Class::Denied | Class::Unclear | Class::Throttled)
 }
 
-/// What was there a moment ago isn't any more: an API that an add-on took with it, a namespace that somebody deletes, an
-/// object that a controller writes. The other clusters are none the wiser.
+/// Something was deleted between two reads: an API together with an add-on, a namespace, or an object of a
+/// controller. Other clusters aren't affected.
 fn changed_meanwhile(error: Error) -> Error {
     match error.class {
         Class::NotFound | Class::NotYet | Class::Conflict => Error {
@@ -830,7 +824,7 @@ fn unserved(state: &State) -> Error {
         .help("see that the add-on or chart which brings it is installed and healthy, then run the same command")
 }
 
-/// The group that a CustomResourceDefinition brings.
+/// The group that a CustomResourceDefinition defines.
 fn defined_group(object: &Value) -> Option<&str> {
     let is = text(object, "/kind")? == "CustomResourceDefinition";
     text(object, "/spec/group").filter(|_| is)
@@ -860,7 +854,7 @@ async fn list(
             }
         }
         let mut answer = match cluster.call(&Call { accept, ..Call::get("list", path) }).await {
-            // The list took so long that its beginning is forgotten.
+            // The list took so long that its snapshot has expired.
             Err(e) if e.code.as_deref() == Some("Expired") && !restarted => {
                 (restarted, from) = (true, String::new());
                 all.clear();
@@ -905,8 +899,8 @@ fn found(address: Address, live: &Value, state: State) -> Result<Found> {
     })
 }
 
-/// The tenant's leftovers that aren't in its namespace, such as its admission
-/// policies: they must outlive the namespace.
+/// The tenant's leftover objects outside of its namespace, such as its admission policies. They must be deleted after
+/// the namespace.
 fn policies_of<'a>(namespace: &'a Key, live: &'a Value, ours: &'a [(Key, Value)]) -> impl Iterator<Item = &'a Value> {
     let tenant = |o: &Value| text(o, &format!("/metadata/labels/{}", pointer(TENANT))).map(str::to_owned);
     let whose = tenant(live);
@@ -937,7 +931,7 @@ pub fn summary(object: &Value) -> String {
     }
 }
 
-/// Only what names the object.
+/// The object with only the fields that identify it.
 fn identity(object: &Value) -> Value {
     let metadata: Map<String, Value> = ["name", "namespace"]
         .into_iter()
@@ -946,8 +940,7 @@ fn identity(object: &Value) -> Value {
     json!({"apiVersion": object.get("apiVersion"), "kind": object.get("kind"), "metadata": metadata})
 }
 
-/// True for what Kubernetes itself puts into every namespace, if it is one of
-/// `ours`.
+/// True for objects that Kubernetes creates in every namespace, if the namespace is one of `ours`.
 fn is_given(object: &Value, ours: impl FnOnce(&str) -> bool) -> bool {
     let account = text(object, "/kind") == Some("ServiceAccount") && text(object, "/apiVersion") == Some("v1");
     let named = account && text(object, "/metadata/name") == Some("default");
@@ -972,12 +965,12 @@ fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
     object.pointer(pointer)?.as_str()
 }
 
-/// A key as a part of a JSON pointer.
+/// Escapes a key for a JSON pointer.
 fn pointer(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
-/// `metadata.<field>`, made if missing; `None` if there is something else.
+/// `metadata.<field>`, created if missing. `None` if it has another type.
 fn metadata_map<'a>(object: &'a mut Value, field: &str) -> Option<&'a mut Map<String, Value>> {
     let empty = || Value::Object(Map::new());
     let metadata = object.as_object_mut()?.entry("metadata").or_insert_with(empty).as_object_mut()?;
@@ -988,13 +981,13 @@ fn metadata_map<'a>(object: &'a mut Value, field: &str) -> Option<&'a mut Map<St
     map.as_object_mut()
 }
 
-/// The server's words for a field that can only be set once.
+/// The server's wording for a field that can be set only once.
 fn is_immutable(error: &Error) -> bool {
     let words = ["immutable", "may not be changed", "cannot change roleRef", "Forbidden: updates to"];
     error.class == Class::Invalid && words.iter().any(|w| error.message.contains(w))
 }
 
-/// A refusal quotes what it refuses, which of a Secret isn't for anyone's eyes.
+/// A refusal quotes the refused object, and the content of a Secret must not be shown.
 fn discreet(object: &Value, error: Error) -> Error {
     if text(object, "/kind") != Some("Secret") || error.class != Class::Invalid {
         return error;

@@ -1,6 +1,5 @@
-//! What can be known before the first write: whether AWS offers what a plan
-//! makes, whether the account has room for it, whether the caller may make it,
-//! and whether those exist that it gives access to.
+//! Checks before the first write: does AWS offer what the plan creates, are the quotas sufficient, is the caller
+//! allowed, and do the principals and policies exist that the spec refers to?
 
 mod offers;
 mod permissions;
@@ -16,11 +15,9 @@ use crate::spec::SpecErrors;
 
 pub use offers::{Findings, find as offers};
 
-/// Everything that is known to stand in the way, together. `wrong` is what the
-/// spec asks for and can't be.
+/// Runs all checks, and returns all their failures together. `wrong`: errors in the spec that the offers showed.
 ///
-/// # Errors
-/// The plan can't be carried out as a whole.
+/// # Errors The plan can't be executed completely.
 pub async fn check(
     session: &Session,
     host: &dyn Host,
@@ -34,16 +31,14 @@ pub async fn check(
     Failure::all(spec.into_iter().chain(run).collect())
 }
 
-/// What is the account's alone, whoever the caller is: the account has no room
-/// for what `plan` makes, or lacks who gets access to it.
+/// The checks that don't depend on the caller: the account's quotas, and the principals that get access.
 pub async fn account(session: &Session, host: &dyn Host, look: &Look, plan: &Plan) -> Vec<Error> {
     let (room, known) = tokio::join!(quotas::find(session, look, plan), principals::check(session, host, plan));
     room.notes.iter().for_each(|note| host.note(note));
     [room.result(&session.aws), known].into_iter().filter_map(Result::err).collect()
 }
 
-/// The zone of a subnet, which is given by its id, or by a reference to one
-/// that isn't made yet.
+/// The zone of a subnet. `subnet` is an id, or a reference to a subnet that isn't created yet.
 fn zone_of<'l>(look: &'l Look, subnet: &Value) -> Option<&'l str> {
     let state = match refers_to(subnet).into_iter().next() {
         Some(address) => look.desired.iter().find(|r| r.address == address).map(|r| &r.state),

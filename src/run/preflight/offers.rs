@@ -1,5 +1,5 @@
-//! What a plan makes, held against what EC2 and EKS offer in the region and in the zones that it is to be in. Only what is
-//! to be made is asked about.
+//! Compares what a plan creates with what EC2 and EKS offer in the region and in its zones. Resources that exist
+//! aren't checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,15 +17,15 @@ use crate::spec::{
 };
 use crate::stack::{self, EndpointService};
 
-/// What was found out.
+/// The result of the check.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// What the spec asks for and can't be, each at its place.
+    /// Errors in the spec, each with its place.
     pub wrong: Vec<SpecError>,
     pub notes: Vec<String>,
 }
 
-/// Holds what `plan` makes against what there is.
+/// Compares `plan` with the offers.
 pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
     let mut findings = Findings::default();
     let made = |kind| plan.steps.iter().filter(move |s| s.kind == kind && s.action != Action::Delete);
@@ -41,7 +41,7 @@ pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
     findings
 }
 
-/// A node group that is to be made.
+/// A node group that the plan creates.
 struct Group<'s> {
     address: &'s Address,
     owner: Owner<'s>,
@@ -102,7 +102,8 @@ async fn instance_types(session: &Session, groups: &[Group<'_>], findings: &mut 
     Ok(())
 }
 
-/// EKS refuses a group where one of its zones has none of its types; where a zone has some of them, those run there.
+/// EKS refuses a node group if one of its zones offers none of its types. If a zone offers some of them, nodes there
+/// use those.
 fn by_zone(spec: &Spec, group: &Group<'_>, offered: &BTreeMap<String, BTreeSet<String>>, findings: &mut Findings) {
     let known: Vec<(&String, &BTreeSet<String>)> =
         group.nodes.instance_types.iter().filter_map(|name| Some((name, offered.get(name)?))).collect();
@@ -131,7 +132,7 @@ fn by_zone(spec: &Spec, group: &Group<'_>, offered: &BTreeMap<String, BTreeSet<S
     }
 }
 
-/// Why the nodes' image doesn't run on a type, or doesn't use what it has; and what would be right.
+/// Why the nodes' image can't run on an instance type, or can't use its devices. Returns the message and the help.
 fn misfit(name: &str, of: &Details, nodes: &Nodes) -> Option<(String, String)> {
     let wanted = match nodes.architecture {
         Architecture::X86_64 => "x86_64",
@@ -146,7 +147,7 @@ fn misfit(name: &str, of: &Details, nodes: &Nodes) -> Option<(String, String)> {
     let image = match nodes.ami_family {
         AmiFamily::Bottlerocket => "Bottlerocket",
         AmiFamily::Al2023 => "Amazon Linux 2023",
-        // Whoever made it knows what is in it.
+        // The contents of a custom image are unknown, so its drivers aren't checked.
         AmiFamily::Custom => return spot(&name, of, nodes),
     };
     let without = "a type without accelerators, or `amiFamily: custom` with an image that has the driver";
@@ -154,7 +155,8 @@ fn misfit(name: &str, of: &Details, nodes: &Nodes) -> Option<(String, String)> {
         let message = format!("{name} has a GPU ({gpu}), and the plain image of {image} has no driver for it");
         return Some((message, without.to_owned()));
     }
-    // Bottlerocket's images for Kubernetes load the driver where there is a device (bottlerocket-kernel-kit).
+    // Bottlerocket's Kubernetes images load the Neuron driver if the instance has a Neuron device
+    // (bottlerocket-kernel-kit).
     if of.neuron && nodes.ami_family == AmiFamily::Al2023 {
         let message = format!("{name} has a Neuron device, and the plain image of {image} has no driver for it");
         return Some((message, format!("`amiFamily: bottlerocket`, {without}")));
@@ -168,7 +170,8 @@ fn spot(name: &str, of: &Details, nodes: &Nodes) -> Option<(String, String)> {
     })
 }
 
-/// A pinned version must be one that EKS offers for the Kubernetes version; without a pin it is chosen from those.
+/// EKS must offer a pinned version for the cluster's Kubernetes version. Without a pin, the version is selected from
+/// the offered ones.
 fn addon(spec: &Spec, look: &Look, step: &Step, findings: &mut Findings) {
     let written = step.action == Action::Create || step.changes.iter().any(|change| change.path == "version");
     let Some(state) = step.state.as_ref().filter(|_| written) else { return };
@@ -195,7 +198,7 @@ fn addon(spec: &Spec, look: &Look, step: &Step, findings: &mut Findings) {
     findings.wrong.push(spec.objection(owner, &["addons", name, "version"], message, help));
 }
 
-/// An interface endpoint is put into the zones that have its service: at least one must.
+/// An interface endpoint needs at least one zone that has its service. It gets an interface in each such zone.
 fn endpoint(spec: &Spec, look: &Look, step: &Step, findings: &mut Findings) {
     let Some((state, owner)) = step.state.as_ref().zip(owner(&step.address, spec)) else { return };
     let service = state["service"].as_str().unwrap_or_default();
@@ -258,7 +261,7 @@ fn fargate(spec: &Spec, look: &Look, step: &Step, findings: &mut Findings) {
     }
 }
 
-/// Many tenants of one tier: what the tier itself says is told once.
+/// If many tenants use one profile, an error of the profile itself is reported once.
 fn once_for_a_tier(wrong: Vec<SpecError>) -> Vec<SpecError> {
     let mut told: Vec<(String, Option<Related>, usize)> = Vec::new();
     let mut all: Vec<SpecError> = Vec::new();
@@ -281,7 +284,7 @@ fn once_for_a_tier(wrong: Vec<SpecError>) -> Vec<SpecError> {
     all
 }
 
-/// Whose a resource is, as the spec has it.
+/// The owner of a resource, as the spec names it.
 fn owner<'s>(address: &Address, spec: &'s Spec) -> Option<Owner<'s>> {
     match address.owner() {
         Of::Tenant(id) => spec.tenant(&id).map(|tenant| Owner::Tenant(&tenant.id)),

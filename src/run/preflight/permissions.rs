@@ -9,8 +9,8 @@ use crate::engine::plan::Plan;
 use crate::run::{Host, Session};
 use crate::stack::permissions::{Question, questions};
 
-/// Asks IAM whether the caller's own policies allow what the plan's steps can't do without. A help, not a gate: who may
-/// not ask, and who has no policies, goes on.
+/// Asks IAM to simulate the caller's policies for the actions that the plan's steps require. The check is a help, not
+/// a gate: it passes if the caller may not simulate, or has no policies to simulate.
 pub async fn check(session: &Session, host: &dyn Host, plan: &Plan) -> Result<()> {
     let questions = questions(&session.spec, &session.aws.scope.account, &plan.steps);
     let missing = missing(session, &questions).await.unwrap_or_else(|error| {
@@ -34,7 +34,7 @@ pub async fn check(session: &Session, host: &dyn Host, plan: &Plan) -> Result<()
     ))
 }
 
-/// Actions that aren't allowed, and the addresses that need them.
+/// Actions that IAM denies, and the addresses that need them.
 async fn missing<'q>(session: &Session, questions: &'q [Question]) -> Result<BTreeMap<String, &'q [Address]>> {
     if questions.is_empty() {
         return Ok(BTreeMap::new());

@@ -10,8 +10,9 @@ use crate::kinds::aws::{access_entry, iam_role};
 use crate::run::{Host, Session};
 use crate::spec::Spec;
 
-/// Asks IAM whether the roles exist that get access to clusters, and the policies that roles are to have: EKS refuses a
-/// role that doesn't, and only once the cluster is made. Who may not ask goes on.
+/// Asks IAM whether the principals that get access to clusters exist, and the policies that roles get. EKS refuses an
+/// access entry for a missing role, but only after the cluster is created. The check passes if the caller may not
+/// ask.
 pub async fn check(session: &Session, host: &dyn Host, plan: &Plan) -> Result<()> {
     let aws = &session.aws;
     let named = roles(aws, plan).into_iter().chain(policies(&session.spec, plan));
@@ -32,7 +33,7 @@ pub async fn check(session: &Session, host: &dyn Host, plan: &Plan) -> Result<()
         .help("make them, or mend the spec; what has a path is named with it; --no-preflight begins all the same"))
 }
 
-/// The spec's own policies that roles of `plan` are to have, with the first address that names each.
+/// The policies that the spec attaches to roles of `plan`, with the first address that uses each.
 fn policies<'p>(spec: &'p Spec, plan: &'p Plan) -> BTreeMap<&'p str, &'p str> {
     let accounts = spec.tenants.iter().flat_map(|tenant| &tenant.service_accounts);
     let named = accounts.flat_map(|account| &account.policies).chain(&spec.iam.permissions_boundary);
@@ -45,7 +46,7 @@ fn policies<'p>(spec: &'p Spec, plan: &'p Plan) -> BTreeMap<&'p str, &'p str> {
     used.map(|(arn, step)| (arn, step.address.as_str())).collect()
 }
 
-/// The account's own roles that get access, but for those that `plan` makes, with the first address that names them.
+/// The account's roles that get access, except those that `plan` creates, with the first address that uses each.
 fn roles<'p>(aws: &Aws, plan: &'p Plan) -> BTreeMap<&'p str, &'p str> {
     let ours = format!("arn:{}:iam::{}:role/", aws.scope.partition, aws.scope.account);
     let made = |kind| plan.steps.iter().filter(move |s| s.kind == kind && s.action == Action::Create);
@@ -67,7 +68,7 @@ fn name_in(arn: &str) -> &str {
     arn.rsplit('/').next().unwrap_or_default()
 }
 
-/// What is wrong with the ARN of a role or a policy.
+/// The error in the ARN of a role or a policy. `None` if the ARN is right.
 async fn wrong(aws: &Aws, arn: &str) -> Result<Option<String>> {
     if arn.contains(":policy/") {
         return match aws.iam.get_policy().policy_arn(arn).send().await.map_err(failed("iam:GetPolicy")) {

@@ -1,4 +1,4 @@
-//! What a plan makes, held against Service Quotas and what there is already.
+//! Compares what a plan creates with Service Quotas and with current usage.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ struct Known {
 }
 
 impl Known {
-    /// Those of all kinds, each once.
+    /// The quotas of all kinds, each once.
     fn all() -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
         for kind in kinds::all() {
@@ -43,41 +43,40 @@ impl Known {
 /// "Inbound or outbound rules per security group".
 const RULES: (&str, &str) = ("vpc", "L-0EA8095F");
 
-/// By capacity type: "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z)
-/// instances" and "All Standard (…) Spot Instance Requests", counted in vCPUs.
+/// By capacity type: "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances" and "All Standard (…) Spot
+/// Instance Requests". Both count vCPUs.
 const VCPUS: [(&str, &str); 2] = [("ON_DEMAND", "L-1216C47A"), ("SPOT", "L-34B43A08")];
 
-/// What EKS wants free in each subnet of a new cluster (EKS User Guide, "View
-/// Amazon EKS networking requirements for VPC and subnets").
+/// The free addresses that EKS requires in each subnet of a new cluster (EKS User Guide, "View Amazon EKS networking
+/// requirements for VPC and subnets").
 const FOR_A_CLUSTER: i32 = 6;
 
-/// What a plan adds to one count, and takes from it.
+/// How a plan changes one count.
 #[derive(Clone, Debug, Default)]
 struct Moves {
     made: Vec<String>,
     gone: usize,
 }
 
-/// What was found out.
+/// The result of the check.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
-    /// What the account has no room for.
+    /// The quotas that are too small.
     pub short: Vec<Short>,
-    /// What may be known only by trying.
+    /// Quotas whose sufficiency is uncertain.
     pub notes: Vec<String>,
 }
 
-/// More than there may be.
+/// A quota that is too small.
 #[derive(Clone, Debug)]
 pub struct Short {
     what: String,
-    /// What to ask for: service, code and value.
+    /// The increase to request: service, code and value.
     ask: Option<(&'static str, &'static str, usize)>,
 }
 
 impl Findings {
-    /// # Errors
-    /// Something is short.
+    /// # Errors A quota is too small.
     pub fn result(&self, aws: &Aws) -> Result<()> {
         if self.short.is_empty() {
             return Ok(());
@@ -108,7 +107,7 @@ impl Findings {
     }
 }
 
-/// Reads the quotas that `plan` touches, and what there is.
+/// Compares the quotas that `plan` concerns with current usage.
 pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
     let mut findings = Findings::default();
     let concerned: Vec<(Known, BTreeMap<String, Moves>)> = Known::all()
@@ -203,7 +202,7 @@ fn compare(findings: &mut Findings, known: &Known, place: &str, moves: &Moves, q
     }
 }
 
-/// A few of many.
+/// The first names of a list, and how many more there are.
 fn some(all: &[String]) -> String {
     const SHOWN: usize = 6;
     let more = all.len().saturating_sub(SHOWN);
@@ -211,7 +210,7 @@ fn some(all: &[String]) -> String {
     if more > 0 { format!("{names} and {more} more") } else { names }
 }
 
-/// What `plan` adds to each count of a quota, by where it is counted.
+/// How `plan` changes each count of a quota, by the place of the count.
 fn moves(known: &Known, look: &Look, plan: &Plan) -> BTreeMap<String, Moves> {
     let mut all: BTreeMap<String, Moves> = BTreeMap::new();
     for step in &plan.steps {
@@ -232,10 +231,10 @@ fn moves(known: &Known, look: &Look, plan: &Plan) -> BTreeMap<String, Moves> {
     all
 }
 
-/// Where one is counted.
+/// The place of the count: a cluster, a VPC, a zone, or the account.
 fn place(per: Per, look: &Look, state: &Value) -> String {
     let named = |field: &str| {
-        // What isn't made yet goes by its address.
+        // A resource that doesn't exist yet is counted under its address.
         let to = refers_to(&state[field]).into_iter().next().map(|address| address.to_string());
         to.unwrap_or_else(|| state[field].as_str().unwrap_or_default().to_owned())
     };
@@ -247,7 +246,7 @@ fn place(per: Per, look: &Look, state: &Value) -> String {
     }
 }
 
-/// What there is, by where it is counted.
+/// The current usage, by the place of the count.
 async fn used(
     session: &Session,
     look: &Look,
@@ -277,7 +276,7 @@ async fn used(
     })
 }
 
-/// A cluster of this name was found.
+/// True if a cluster with this name exists.
 fn is_there(look: &Look, name: &str) -> bool {
     let named = |(address, found): (&_, &Vec<crate::engine::kind::Found>)| {
         look.observed.kinds.get(address) == Some(&eks_cluster::NAME)
@@ -286,7 +285,7 @@ fn is_there(look: &Look, name: &str) -> bool {
     look.observed.found.iter().any(named)
 }
 
-/// The rules of each group that gets some, in the direction that has more.
+/// The number of rules of each security group that the plan writes, in the direction with more rules.
 fn rules(plan: &Plan) -> Vec<(String, usize)> {
     let written = |step: &&Step| step.kind == security_group::NAME && step.action != Action::Delete;
     let count = |state: &Value, field: &str| state[field].as_array().map_or(0, Vec::len);
@@ -298,8 +297,8 @@ fn rules(plan: &Plan) -> Vec<(String, usize)> {
         .collect()
 }
 
-/// What the tenancy's nodes take at least of each quota of vCPUs, and the node groups that `plan` makes or changes.
-/// What else the account runs isn't asked for: it may be much, and the quota may do without.
+/// The least number of vCPUs that the tenancy's nodes use of each quota, and the node groups that `plan` creates or
+/// changes. Other instances of the account aren't counted: listing them may take many calls.
 fn vcpus(look: &Look, plan: &Plan) -> BTreeMap<&'static str, (usize, Vec<String>)> {
     let of_groups = || plan.steps.iter().filter(|s| s.kind == node_group::NAME);
     let written = of_groups().filter_map(|s| Some((s.state.as_ref()?, Some(s.address.to_string()))));
@@ -321,8 +320,7 @@ fn vcpus(look: &Look, plan: &Plan) -> BTreeMap<&'static str, (usize, Vec<String>
     all
 }
 
-/// Subnets that exist and have fewer free addresses than what is to be made in
-/// them takes at once.
+/// Existing subnets with fewer free addresses than the new resources in them need.
 async fn free_addresses(session: &Session, look: &Look, plan: &Plan) -> Result<Vec<Short>> {
     let mut wanted: BTreeMap<&str, (i32, Vec<String>)> = BTreeMap::new();
     for step in plan.steps.iter().filter(|s| s.action == Action::Create) {
@@ -334,7 +332,7 @@ async fn free_addresses(session: &Session, look: &Look, plan: &Plan) -> Result<V
         let each = match step.kind {
             eks_cluster::NAME => FOR_A_CLUSTER,
             vpc_endpoint::NAME | nat_gateway::NAME => 1,
-            // Spread over its subnets.
+            // EKS spreads the nodes over the subnets.
             node_group::NAME => {
                 let nodes = i32::try_from(state["min"].as_i64().unwrap_or_default()).unwrap_or(i32::MAX);
                 nodes / i32::try_from(subnets.len().max(1)).unwrap_or(1)
