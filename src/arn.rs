@@ -1,4 +1,4 @@
-//! Amazon Resource Names, taken apart and put together.
+//! Parses and builds Amazon Resource Names.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use std::fmt;
 pub struct Arn<'a> {
     pub partition: &'a str,
     pub service: &'a str,
-    /// Empty for what is in no region, such as everything of IAM.
+    /// Empty for resources of global services, such as IAM.
     pub region: &'a str,
     pub account: &'a str,
-    /// Such as `role/PATH/NAME`. It may hold colons.
+    /// Such as `role/PATH/NAME`. It may contain colons.
     pub resource: &'a str,
 }
 
@@ -26,7 +26,7 @@ impl<'a> Arn<'a> {
         })
     }
 
-    /// The type of the resource and what follows it: `role` and `PATH/NAME`.
+    /// The type of the resource, and the rest: `role` and `PATH/NAME`.
     pub fn typed(&self) -> (&'a str, &'a str) {
         self.resource.split_once('/').unwrap_or((self.resource, ""))
     }
@@ -39,7 +39,7 @@ impl fmt::Display for Arn<'_> {
     }
 }
 
-/// The last part of an ARN: a role's or user's name without its path, an id.
+/// The last part of an ARN: the name of a role or user without its path, or an id.
 pub fn name_in(arn: &str) -> &str {
     arn.rsplit(['/', ':']).next().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Files of the user's: what may be read, and how whatever is written gets there.
+//! The user's files: which may be read, and how all of them are written.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
@@ -7,8 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-/// # Errors
-/// `file` is no ordinary file, or a link leads out of `directory`.
+/// # Errors `file` is no regular file, or a link leads out of `directory`.
 pub fn within(directory: &Path, file: &Path) -> io::Result<()> {
     let (root, real) = (directory.canonicalize()?, file.canonicalize()?);
     match (real.starts_with(&root), real.is_file()) {
@@ -18,15 +17,13 @@ pub fn within(directory: &Path, file: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes `bytes` to `path`: the only way in which files of the user's are
-/// written.
+/// Writes `bytes` to `path`. All files of the user are written by this function.
 ///
-/// A file is replaced whole or stays as it was, and keeps its mode and owner;
-/// what a link leads to is replaced, not the link. What is no file (a pipe, a
-/// device) is written into. A new file gets `mode`, as far as the umask lets it.
+/// A file is replaced atomically, and keeps its mode and owner. If `path` is a link, the link's target is replaced,
+/// not the link. A path that isn't a regular file (a pipe, a device) is written into. A new file gets `mode`, limited
+/// by the umask.
 ///
-/// # Errors
-/// It can't be written. Nothing half-written is left, except in what is no file.
+/// # Errors The file can't be written. No incomplete file is left, except if `path` isn't a regular file.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let there = match fs::metadata(path) {
         Ok(there) => Some(there),
@@ -42,8 +39,8 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     }
 }
 
-/// Stdout or stderr, if that is what was found there, as at `/dev/stdout`: what
-/// is printed before and after stands before and after it.
+/// Stdout or stderr, if `path` is one of them, as `/dev/stdout` is. Then the output keeps its order with other output
+/// of the program.
 fn own_output(there: &Metadata) -> Option<File> {
     let (out, err) = (io::stdout(), io::stderr());
     let both = [out.as_fd().try_clone_to_owned(), err.as_fd().try_clone_to_owned()];
@@ -53,9 +50,9 @@ fn own_output(there: &Metadata) -> Option<File> {
         .find(|open| open.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (there.dev(), there.ino())))
 }
 
-/// What `path` leads to, which needn't exist.
+/// The target of `path` after all links. It needn't exist.
 fn target(path: &Path) -> io::Result<PathBuf> {
-    // As many links as Linux follows.
+    // Linux follows the same number of links.
     const LINKS: usize = 40;
     let mut at = path.to_owned();
     for _ in 0..LINKS {
@@ -72,14 +69,14 @@ fn folder(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Writes a new file beside `file` and renames it over that.
+/// Writes a new file beside `file` and renames it to `file`.
 fn replace(file: &Path, former: Option<&Metadata>, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut prefix = OsString::from(".");
     prefix.push(file.file_name().ok_or(ErrorKind::InvalidInput)?);
     prefix.push(".");
-    // Nobody reads what the former file kept from them.
+    // The former file's mode may be stricter, and the new content must not be readable by others in between.
     let permissions = Permissions::from_mode(former.map_or(mode, |_| 0o600));
-    // It is removed wherever this ends early.
+    // Dropping the value removes the temporary file if this function returns early.
     let mut next =
         tempfile::Builder::new().prefix(&prefix).suffix(".new").permissions(permissions).tempfile_in(folder(file))?;
     next.as_file_mut().write_all(bytes)?;
@@ -90,7 +87,7 @@ fn replace(file: &Path, former: Option<&Metadata>, bytes: &[u8], mode: u32) -> i
     }
     match next.persist(file) {
         Ok(_) => sync(folder(file)),
-        // A file that is mounted by itself, as containers have them.
+        // A file that is a mount point, as in containers, can't be replaced by a rename.
         Err(failed) if failed.error.kind() == ErrorKind::ResourceBusy => overwrite(file, bytes),
         Err(failed) => Err(failed.error),
     }
@@ -105,15 +102,14 @@ fn keep(next: &File, former: &Metadata) -> io::Result<()> {
     next.set_permissions(Permissions::from_mode(former.mode() & 0o7777))
 }
 
-/// For a file that no other can stand for. There is space: all of it stands
-/// beside it.
+/// For a file that can't be replaced. There is enough space, because the temporary file has the complete content.
 fn overwrite(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).truncate(true).open(file)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
-/// So that the new name outlasts a crash, where directories can be synced.
+/// Makes the new name survive a crash, if directories can be synced.
 fn sync(folder: &Path) -> io::Result<()> {
     let Ok(open) = File::open(folder) else { return Ok(()) };
     match open.sync_all() {

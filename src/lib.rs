@@ -1,20 +1,17 @@
 //! ringfence provisions and keeps multi-tenant SaaS estates on Amazon EKS.
 //!
-//! `Spec → Desired + Observed → Plan → Event* → Report`: it reads one tenancy
-//! spec ([`spec`]), works out what should exist ([`stack`]), reads what does
-//! ([`kinds`], in bulk), compares the two ([`engine`]'s planner, which is pure)
-//! and carries the difference out ([`engine`]'s executor). [`run`] puts these
-//! together for whoever calls: the command line ([`cli`]), tests, a controller.
-//! There is no state file: AWS and the clusters are the only truth, and
-//! ownership is written in tags by the call that creates.
+//! `Spec → Desired + Observed → Plan → Event* → Report`: ringfence reads one tenancy spec ([`spec`]), computes what
+//! should exist ([`stack`]), reads in bulk what exists ([`kinds`]), compares the two ([`engine`]'s planner, which is
+//! pure) and executes the difference ([`engine`]'s executor). [`run`] combines these steps for its callers: the
+//! command line ([`cli`]), tests, a controller. There is no state file: AWS and the clusters are the only source of
+//! truth, and the create call itself writes the ownership tags.
 //!
-//! The modules, in reading order; each imports only what stands above it:
+//! The modules in reading order. Each imports only modules above it:
 
-/// Imports nothing of the rest and holds nothing of AWS: even the sandbox may
-/// use it.
+/// Imports no other module and knows nothing of AWS, so that the sandbox may use it, too.
 pub mod files;
 
-/// Imports nothing of the rest. Neither does [`version`].
+/// Imports no other module. Neither does [`version`].
 pub mod arn;
 pub mod version;
 
@@ -28,8 +25,7 @@ pub mod spec;
 pub mod stack;
 pub mod template;
 
-/// Shares no types with the rest: they know each other by the wire alone, so
-/// that one mistake isn't made twice.
+/// Shares no types with the other modules: they communicate over the wire only, so that one mistake isn't made twice.
 pub mod sandbox;
 
 pub mod run;

@@ -1,4 +1,4 @@
-//! Arguments, runtime, exit code; no logic.
+//! Starts the command line. No logic.
 
 use std::process::ExitCode;
 

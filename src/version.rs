@@ -1,4 +1,4 @@
-//! Versions: of Kubernetes, of EKS's add-ons and of the images of nodes.
+//! Versions of Kubernetes, of EKS add-ons and of node images.
 
 use std::cmp::Ordering;
 use std::fmt;

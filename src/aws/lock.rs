@@ -225,7 +225,7 @@ impl Lease {
                     Class::Lost,
                     format!("the lock couldn't be renewed for {age} s{why}, so another run may have taken it"),
                 )
-                .help("nothing new was started; run the same command again, which goes on from what it finds"),
+                .help("nothing new was started; run the same command again, which reads what exists and continues from there"),
             );
         }
         match &self.lost {
@@ -467,7 +467,7 @@ impl Store {
         };
         Ok(Some(
             Error::new(Class::Lost, format!("the lock {by}; nothing new was started"))
-                .help("when no other run is under way, run the same command again: it goes on from what it finds"),
+                .help("when no other run is under way, run the same command again: it reads what exists and continues from there"),
         ))
     }
 }
