@@ -24,30 +24,29 @@ use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.launch-template";
 
-/// `Versions` of `DescribeLaunchTemplateVersions` that selects the one in use.
+/// The value for `Versions` in `DescribeLaunchTemplateVersions` that selects the version in use.
 const DEFAULT: &str = "$Default";
 
-/// What the template's tags are written on when it starts an instance.
+/// The resources that get the template's tags when it launches an instance.
 const TAGGED: [ResourceType; 3] = [ResourceType::Instance, ResourceType::Volume, ResourceType::NetworkInterface];
 
-/// A launch template; a change makes a new version, which becomes the default.
-/// Outputs: `id`, `version` (number of the default version, as text).
+/// A launch template. A change creates a new version, which becomes the default version. Outputs: `id`, `version`
+/// (number of the default version, as text).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub name: String,
-    /// A custom AMI; else the node group's AMI type decides.
+    /// A custom AMI. `None`: the node group's AMI type decides.
     pub image: Option<String>,
-    /// Instead of the cluster's own group.
+    /// Security groups that replace the cluster's own group.
     pub security_groups: Vec<String>,
     pub metadata: Metadata,
     pub volumes: Vec<Volume>,
-    /// Plain text; sent in base64.
+    /// Plain text. It is sent in base64.
     pub user_data: String,
-    /// Tags of the instances and volumes that it starts.
+    /// Tags of the instances and volumes that the template launches.
     pub instance_tags: BTreeMap<String, String>,
-    /// Everything in the template's data that ringfence doesn't set (key
-    /// names, interfaces, profiles added by hand), by field name: empty when
-    /// desired, drift when observed.
+    /// Data of the template that ringfence doesn't set (key names, interfaces, instance profiles that someone added),
+    /// by field name. Desired: none. Observed: drift.
     pub other: BTreeMap<String, String>,
     pub tags: BTreeMap<String, String>,
 }
@@ -68,7 +67,7 @@ pub struct Metadata {
 pub struct Volume {
     /// Such as `/dev/xvdb`.
     pub device: String,
-    /// GiB; none leaves the AMI's size.
+    /// GiB. `None`: the AMI's size.
     pub size: Option<i32>,
     /// `gp3`.
     #[serde(rename = "type")]
@@ -76,7 +75,7 @@ pub struct Volume {
     pub iops: Option<i32>,
     pub throughput: Option<i32>,
     pub encrypted: bool,
-    /// ARN of the key; none is the account's default EBS key.
+    /// ARN of the key. `None`: the account's default EBS key.
     pub key: Option<String>,
     pub delete_on_termination: bool,
 }
@@ -119,7 +118,7 @@ impl State {
             .iter()
             .filter_map(|s| Some((s.resource_type()?.as_str(), ec2::tags(s.tags()))))
             .collect();
-        // Stand-ins for AWS put the template's own tags among them.
+        // AWS emulators list the template's own tags here, too.
         tagged.remove(ResourceType::LaunchTemplate.as_str());
         let instance_tags = tagged.get(ResourceType::Instance.as_str()).cloned().unwrap_or_default();
         for resource in TAGGED {
@@ -156,7 +155,7 @@ impl State {
     }
 }
 
-/// What isn't base64 or text stays as it is, which differs from all we write.
+/// Data that isn't base64 or text stays unchanged, so it differs from all data that we write.
 fn decoded(user_data: &str) -> String {
     let text = STANDARD.decode(user_data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     text.unwrap_or_else(|| user_data.to_owned())
@@ -200,9 +199,9 @@ macro_rules! fields {
     };
 }
 
-/// What the template's data holds beside what a [`State`] has a field for.
+/// Data of the template for which [`State`] has no field.
 fn other(data: &ResponseLaunchTemplateData) -> BTreeMap<String, String> {
-    // Named for every template; who manages it, only if somebody else does.
+    // AWS returns the operator for every template. It is shown only if another service manages the template.
     let operator = data.operator().filter(|o| o.managed() == Some(true));
     let operator = operator.map(|o| ("operator".to_owned(), o.principal().unwrap_or_default().to_owned()));
     fields!(
@@ -228,7 +227,7 @@ fn other(data: &ResponseLaunchTemplateData) -> BTreeMap<String, String> {
         maintenance_options,
         disable_api_stop,
         network_performance_options,
-        // AWS gives empty lists for those that aren't set.
+        // AWS returns empty lists for fields that aren't set.
         network_interfaces,
         elastic_gpu_specifications,
         elastic_inference_accelerators,
@@ -241,7 +240,7 @@ fn other(data: &ResponseLaunchTemplateData) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// What a volume has set beside what a [`Volume`] has a field for.
+/// Settings of a volume for which [`Volume`] has no field.
 fn unset(mapping: &LaunchTemplateBlockDeviceMapping) -> impl Iterator<Item = (String, String)> {
     let ebs = mapping.ebs();
     fields!(mapping, virtual_name, no_device)
@@ -259,8 +258,7 @@ impl LaunchTemplateHandlers {
         Self { aws }
     }
 
-    /// Templates under a wanted name that aren't ours: names are unique in an
-    /// account and region.
+    /// Templates of others with a wanted name. Names are unique in an account and region.
     async fn foreign(&self, wanted: &[Wanted]) -> Result<Observation> {
         let mut observation = Observation::default();
         let wanted: Vec<(&Wanted, State)> =
@@ -282,13 +280,13 @@ impl LaunchTemplateHandlers {
     }
 }
 
-/// A template of ours as it stands.
+/// An observed template of ours.
 pub(super) struct Ours {
     address: Address,
     generation: u32,
     tags: tags::Tags,
     template: Template,
-    /// Of its default version.
+    /// The data of its default version.
     data: ResponseLaunchTemplateData,
 }
 
@@ -315,13 +313,13 @@ impl Ours {
     }
 }
 
-/// All of ours, read once a round.
+/// All templates of ours, read once a round.
 pub(super) async fn ours(aws: &Aws, round: &Round) -> Result<Arc<Vec<Ours>>> {
     round.once("ec2.launch-templates", || read(aws, vec![ec2::ours(aws)])).await
 }
 
-/// Data of versions of one template by number, and the number of the default
-/// one, which comes too. Nothing, if one of them is gone.
+/// Data of versions of one template by number, including the default version, and the number of the default version.
+/// The result is empty if one of the versions doesn't exist.
 pub(super) async fn versions(
     aws: &Aws,
     id: &str,
@@ -345,7 +343,7 @@ pub(super) async fn versions(
     Ok((data, current))
 }
 
-/// True if these start the same instances but for tags.
+/// True if both launch the same instances except for tags.
 pub(super) fn alike(a: &ResponseLaunchTemplateData, b: &ResponseLaunchTemplateData) -> bool {
     let untagged = |data: &ResponseLaunchTemplateData| {
         let mut data = data.clone();
@@ -355,7 +353,7 @@ pub(super) fn alike(a: &ResponseLaunchTemplateData, b: &ResponseLaunchTemplateDa
     untagged(a) == untagged(b)
 }
 
-/// The tags that it gives to instances.
+/// The tags that the template gives to instances.
 pub(super) fn instance_tags(data: &ResponseLaunchTemplateData) -> tags::Tags {
     let of = |s: &&LaunchTemplateTagSpecification| s.resource_type() == Some(&ResourceType::Instance);
     data.tag_specifications().iter().find(of).map(|s| ec2::tags(s.tags())).unwrap_or_default()
@@ -374,7 +372,7 @@ async fn templates(aws: &Aws, filters: Vec<Filter>) -> Result<Vec<Template>> {
         .map_err(failed("ec2:DescribeLaunchTemplates"))
 }
 
-/// Data of default versions by template: of one, or of all in the account.
+/// Data of default versions by template: of one template, or of all in the account.
 async fn defaults(aws: &Aws, id: Option<&str>) -> Result<BTreeMap<String, ResponseLaunchTemplateData>> {
     let versions = aws
         .ec2
@@ -399,7 +397,7 @@ async fn read(aws: &Aws, filters: Vec<Filter>) -> Result<Vec<Ours>> {
             all.push((id, owned, tags, template));
         }
     }
-    // The call takes one id or none.
+    // The call accepts one id or none.
     let mut data = if all.len() > 2 { defaults(aws, None).await? } else { BTreeMap::new() };
     let mut ours = Vec::new();
     for (id, (address, generation), tags, template) in all {
@@ -426,8 +424,8 @@ impl Kind for LaunchTemplate {
     }
 
     fn moves(&self, changes: &[Change]) -> &'static [&'static str] {
-        // Other tags alone are no reason to replace nodes: they get them, and
-        // the version when there is another reason.
+        // A change of tags alone must not replace nodes: running instances are tagged in place. The group gets the
+        // new version when its nodes are replaced for another reason.
         let data = changes.iter().any(|c| !c.path.starts_with("tags") && !c.path.starts_with("instance_tags"));
         if data { &["version"] } else { &[] }
     }
@@ -500,7 +498,7 @@ impl Handlers for LaunchTemplateHandlers {
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
         let mut outputs = from.outputs.clone();
-        // Its name stays the one that it was made with.
+        // The template keeps the name that it was created with.
         if (State { name: old.name.clone(), tags: old.tags.clone(), ..new.clone() }) != old {
             let answer = self
                 .aws
