@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::eks::{adopted, gather, is_of_nodes, listed, live, optional, retag, tag_map, tags_of};
+use super::eks::{adopted, gather, listed, live, optional, retag, tag_map, tags_of};
 use super::fargate_profile::FargateProfileHandlers;
 use super::foreign::claim;
 use super::iam_role::{self, roles};
+use super::node_entry::{STANDARD, entry, is_of_nodes, is_stale};
 use super::node_group;
 use super::permission::{self, On, When};
 use crate::arn::{Arn, name_in, role_of};
@@ -28,9 +29,6 @@ use crate::engine::value::Outputs;
 use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.access-entry";
-
-/// The type of access entries for people and programs. Nodes have other types.
-const STANDARD: &str = "STANDARD";
 
 /// A cluster's access entry of type STANDARD with its access policies.
 ///
@@ -386,37 +384,6 @@ impl Handlers for AccessEntryHandlers {
         optional(call.send().await.map_err(failed("eks:DeleteAccessEntry")))?;
         Ok(true)
     }
-}
-
-/// Deletes the entry that EKS created for an earlier role with the same ARN. EKS keeps the entries of nodes, and an
-/// entry works only for the role that it was created for. Nodes with the new role could never join the cluster
-/// (terraform-aws-eks issue 3329). EKS creates a new entry with the node group or Fargate profile.
-pub(super) async fn forget_stale(aws: &Aws, cluster: &str, role: &str) -> Result<()> {
-    let entry = match entry(aws, cluster, role).await {
-        Ok(Some(entry)) if entry.r#type() != Some(STANDARD) => entry,
-        Ok(_) => return Ok(()),
-        // If this read fails, the call that follows reports the error.
-        Err(error) if error.class == Class::Unreachable => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let answer = aws.iam.get_role().role_name(name_in(role)).send().await.map_err(failed("iam:GetRole"));
-    let made = optional(answer)?.and_then(|o| o.role).map(|r| r.create_date);
-    if made.is_some_and(|made| is_stale(&entry, &made)) {
-        let call = aws.eks.delete_access_entry().cluster_name(cluster).principal_arn(role);
-        optional(call.send().await.map_err(failed("eks:DeleteAccessEntry")))?;
-    }
-    Ok(())
-}
-
-async fn entry(aws: &Aws, cluster: &str, principal: &str) -> Result<Option<Entry>> {
-    let call = aws.eks.describe_access_entry().cluster_name(cluster).principal_arn(principal);
-    let answer = optional(call.send().await.map_err(failed("eks:DescribeAccessEntry")))?;
-    Ok(answer.and_then(|o| o.access_entry))
-}
-
-/// True if the role was created after its entry.
-fn is_stale(entry: &Entry, made: &DateTime) -> bool {
-    entry.created_at().is_some_and(|created| made > created)
 }
 
 /// The default Kubernetes user name that EKS assigns to a principal (EKS User Guide, "Create access entries").

@@ -1,14 +1,11 @@
-//! Common code of the EC2 kinds: tags and filters, search by id or address, idempotent creation, and names of the
-//! dependencies that block a deletion.
+//! Common code of the EC2 kinds: tags and filters, search by id or address, and idempotent creation.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
 use aws_sdk_ec2::config::Builder;
-use aws_sdk_ec2::types::{
-    Filter, NetworkInterface, NetworkInterfaceStatus, ResourceType, Tag, TagSpecification, UnsuccessfulItem,
-};
+use aws_sdk_ec2::types::{Filter, ResourceType, Tag, TagSpecification, UnsuccessfulItem};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_runtime_api::http::StatusCode;
@@ -19,7 +16,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::foreign::TagStyle;
-use super::route_table;
 use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
 use crate::aws::tags::{self, Tags};
@@ -76,9 +72,6 @@ pub async fn retag(aws: &Aws, id: &str, from: &Tags, to: &Tags) -> Result<()> {
 pub fn filter<V: Into<String>>(name: &str, values: impl IntoIterator<Item = V>) -> Filter {
     Filter::builder().name(name).set_values(Some(values.into_iter().map(Into::into).collect())).build()
 }
-
-/// The error code for a resource that can't be deleted because other resources depend on it.
-pub const HELD: &str = "DependencyViolation";
 
 /// The filter for resources of the tenancy.
 pub fn ours(aws: &Aws) -> Filter {
@@ -214,144 +207,6 @@ pub fn foreign(aws: &Aws, wanted: &Wanted, id: &str, what: &str, has: &Tags) -> 
     let command = format!("aws ec2 create-tags --region {} --resources {id}", aws.scope.region);
     let what = format!("{what} ({id})");
     super::foreign::foreign(aws, &wanted.address, id, &what, has, &command, TagStyle::Key)
-}
-
-/// Deletes with `call`. If AWS reports a dependency, the network interfaces that our clusters left behind are
-/// deleted, and the call is repeated once. Other dependencies are named: [`Class::Held`], except if one of them goes
-/// away by itself. `by` is the filter that selects the interfaces: `vpc-id`, `subnet-id` or `group-id`.
-pub async fn delete_held<T, F>(aws: &Aws, by: &str, id: &str, call: impl Fn() -> F) -> Result<()>
-where
-    F: Future<Output = Result<T>>,
-{
-    let held = |error: &Error| error.code.as_deref() == Some(HELD);
-    let error = match absent(call().await) {
-        Err(error) if held(&error) => error,
-        result => return result,
-    };
-    let error = match super::guardduty::leave(aws, by, id).await? {
-        false => error,
-        true => match absent(call().await) {
-            Err(error) if held(&error) => error,
-            result => return result,
-        },
-    };
-    let interfaces = interfaces(aws, by, id).await?;
-    let (left, holding): (Vec<_>, Vec<_>) = interfaces.into_iter().partition(is_left_over);
-    for interface in &left {
-        let deleted = aws
-            .ec2
-            .delete_network_interface()
-            .network_interface_id(interface.network_interface_id().unwrap_or_default())
-            .send()
-            .await;
-        absent(deleted.map_err(failed("ec2:DeleteNetworkInterface")))?;
-    }
-    let error = match left.is_empty() {
-        true => error,
-        false => match absent(call().await) {
-            Err(error) if held(&error) => error,
-            result => return result,
-        },
-    };
-    Err(held_by(error, &holding))
-}
-
-/// Names, by id, of the resources in a VPC in which no resource of ours is left.
-pub async fn left_in(aws: &Aws, vpc: &str) -> Result<BTreeMap<String, String>> {
-    let inside = || vec![filter("vpc-id", [vpc])];
-    let subnets = aws.ec2.describe_subnets().set_filters(Some(inside())).into_paginator().items().send();
-    let groups = aws.ec2.describe_security_groups().set_filters(Some(inside())).into_paginator().items().send();
-    let endpoints = aws.ec2.describe_vpc_endpoints().set_filters(Some(inside())).into_paginator().items().send();
-    let gateways = aws.ec2.describe_internet_gateways().filters(filter("attachment.vpc-id", [vpc]));
-    let gateways = gateways.into_paginator().items().send();
-    let mut left = BTreeMap::new();
-    let mut add = |id: Option<String>, what: &str, name: &str| {
-        left.extend(id.map(|id| (id.clone(), format!("{what} {id}{name}"))));
-    };
-    for one in subnets.try_collect().await.map_err(failed("ec2:DescribeSubnets"))? {
-        add(one.subnet_id, "subnet", "");
-    }
-    for one in groups.try_collect().await.map_err(failed("ec2:DescribeSecurityGroups"))? {
-        if let Some(name) = one.group_name.filter(|name| name != "default") {
-            add(one.group_id, "security group", &format!(" ({name})"));
-        }
-    }
-    for one in endpoints.try_collect().await.map_err(failed("ec2:DescribeVpcEndpoints"))? {
-        add(one.vpc_endpoint_id, "VPC endpoint", "");
-    }
-    for one in gateways.try_collect().await.map_err(failed("ec2:DescribeInternetGateways"))? {
-        add(one.internet_gateway_id, "internet gateway", "");
-    }
-    let tables = route_table::tables(aws, inside()).await?;
-    route_table::left(&tables).into_iter().for_each(|id| add(Some(id), "route table", ""));
-    Ok(left)
-}
-
-/// The network interfaces in a VPC that have a public address.
-pub async fn public(aws: &Aws, vpc: &str) -> Result<Vec<NetworkInterface>> {
-    let all = interfaces(aws, "vpc-id", vpc).await?;
-    Ok(all.into_iter().filter(|i| i.association().is_some_and(|a| a.public_ip().is_some())).collect())
-}
-
-/// `error` with the names of the dependencies, and whether these go away by themselves.
-pub fn held_by(error: Error, holding: &[NetworkInterface]) -> Error {
-    let class = if holding.iter().any(is_passing) { Class::Conflict } else { Class::Held };
-    Error { class, ..holders(error, holding.iter().map(named).collect()) }
-}
-
-/// `error` with the names of the dependencies.
-pub fn holders(error: Error, mut holders: Vec<String>) -> Error {
-    const SHOWN: usize = 8;
-    if holders.is_empty() {
-        return error;
-    }
-    let more = holders.len().saturating_sub(SHOWN);
-    holders.truncate(SHOWN);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    Error { message: format!("{}; held by {}{more}", error.message, holders.join(", ")), ..error }
-        .help("remove what holds it, then run the same command")
-}
-
-pub(super) async fn interfaces(aws: &Aws, by: &str, id: &str) -> Result<Vec<NetworkInterface>> {
-    aws.ec2
-        .describe_network_interfaces()
-        .filters(filter(by, [id]))
-        .into_paginator()
-        .items()
-        .send()
-        .try_collect()
-        .await
-        .map_err(failed("ec2:DescribeNetworkInterfaces"))
-}
-
-/// Network interfaces of pods outlive a node that is deleted before the VPC CNI cleans up. They are ours by descent:
-/// the resource that is deleted is in our VPC, and so is the cluster that created them.
-fn is_left_over(interface: &NetworkInterface) -> bool {
-    let description = interface.description().unwrap_or_default().to_lowercase();
-    interface.status() == Some(&NetworkInterfaceStatus::Available)
-        && (description.starts_with("aws-k8s-")
-            || interface.tag_set().iter().any(|tag| tag.key() == Some("cluster.k8s.amazonaws.com/name")))
-}
-
-/// Interfaces of control planes, NAT gateways and endpoints, which AWS deletes minutes after their owner, and of
-/// nodes that are being terminated.
-fn is_passing(interface: &NetworkInterface) -> bool {
-    let description = interface.description().unwrap_or_default();
-    ["Amazon EKS ", "Interface for NAT Gateway", "VPC Endpoint Interface", "aws-K8S-"]
-        .iter()
-        .any(|of| description.starts_with(of))
-}
-
-/// `eni-1 (ELB app/shop, in-use, by amazon-elb)`.
-fn named(interface: &NetworkInterface) -> String {
-    let user = interface
-        .attachment()
-        .and_then(|a| a.instance_id().or(a.instance_owner_id()))
-        .or(interface.requester_id())
-        .map(|by| format!("by {by}"));
-    let words = [interface.description().map(str::to_owned), interface.status().map(|status| status.to_string()), user];
-    let words: Vec<String> = words.into_iter().flatten().filter(|word| !word.is_empty()).collect();
-    format!("{} ({})", interface.network_interface_id().unwrap_or("an interface"), words.join(", "))
 }
 
 /// Items by a key. Items without the key are skipped.

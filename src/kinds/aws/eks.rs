@@ -228,24 +228,6 @@ pub(super) fn issues<'a>(issues: impl Iterator<Item = (Option<&'a str>, Option<&
     if texts.is_empty() { "EKS gives no reason".to_owned() } else { texts.join("; ") }
 }
 
-/// Deletes the access entry that EKS created for the nodes of `role`. EKS keeps the entry after the nodes are gone,
-/// and the entry works only for the deleted role. Nodes with a new role of the same name could never join
-/// (aws/containers-roadmap 2441). Only for roles that no nodes of the cluster use.
-pub(super) async fn delete_node_entry(aws: &Aws, cluster: &str, role: &str) -> Result<()> {
-    let call = aws.eks.describe_access_entry().cluster_name(cluster).principal_arn(role);
-    let entry = optional(call.send().await.map_err(failed("eks:DescribeAccessEntry")))?.and_then(|o| o.access_entry);
-    if !entry.as_ref().and_then(|e| e.r#type()).is_some_and(is_of_nodes) {
-        return Ok(());
-    }
-    let call = aws.eks.delete_access_entry().cluster_name(cluster).principal_arn(role);
-    optional(call.send().await.map_err(failed("eks:DeleteAccessEntry"))).map(drop)
-}
-
-/// True for the types of access entries that EKS creates for nodes.
-pub(super) fn is_of_nodes(kind: &str) -> bool {
-    matches!(kind, "EC2_LINUX" | "FARGATE_LINUX")
-}
-
 /// Those of `names` that are another generation of `name`.
 pub(super) fn siblings<'n>(names: &'n [String], name: &str) -> impl Iterator<Item = &'n String> {
     let (name, next) = (name.to_owned(), format!("{name}-g"));

@@ -12,9 +12,9 @@ use aws_sdk_eks::types::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ec2::holders;
 use super::eks::{cluster, clusters, gather, issues, optional, retag, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
+use super::held::holders;
 use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
 use crate::aws::Aws;

@@ -6,12 +6,11 @@ use aws_sdk_eks::types::{FargateProfile as Profile, FargateProfileSelector, Farg
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::access_entry::forget_stale;
-use super::eks::{delete_node_entry, gather, issues, listed, live, optional, retag, siblings, tag_map, tags_of};
+use super::eks::{gather, issues, listed, live, optional, retag, siblings, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
-use super::{logical, physical};
+use super::{logical, node_entry, physical};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
@@ -254,7 +253,7 @@ impl Handlers for FargateProfileHandlers {
     async fn create(&self, new: &New) -> Result<Made> {
         let state: State = typed(&new.state)?;
         let name = physical(&state.name, new.generation);
-        forget_stale(&self.aws, &state.cluster, &state.role).await?;
+        node_entry::forget_stale(&self.aws, &state.cluster, &state.role).await?;
         let selector = |s: &Selector| {
             FargateProfileSelector::builder()
                 .namespace(&s.namespace)
@@ -321,7 +320,7 @@ impl Handlers for FargateProfileHandlers {
                 return Ok(());
             }
         }
-        delete_node_entry(&self.aws, &state.cluster, &state.role).await
+        node_entry::delete(&self.aws, &state.cluster, &state.role).await
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use aws_sdk_ec2::types::{Filter, VpcEndpoint};
 
-use super::ec2::{absent, all_done, filter, interfaces, left_in};
+use super::ec2::{absent, all_done, filter};
+use super::inside::{interfaces, left_in};
 use super::vpc_endpoint::{self, status};
 use crate::aws::Aws;
 use crate::aws::error::failed;

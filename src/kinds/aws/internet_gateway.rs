@@ -5,9 +5,9 @@ use async_trait::async_trait;
 use aws_sdk_ec2::types::{Filter, ResourceType};
 use serde::{Deserialize, Serialize};
 
-use super::ec2;
 use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
+use super::{ec2, held, inside};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
@@ -83,8 +83,8 @@ impl InternetGatewayHandlers {
         let call = self.aws.ec2.detach_internet_gateway().internet_gateway_id(id).vpc_id(vpc).send().await;
         match ec2::absent(call.map_err(failed("ec2:DetachInternetGateway"))) {
             // Resources with a public address block the detachment (EC2 API, DetachInternetGateway).
-            Err(error) if error.code.as_deref() == Some(ec2::HELD) => {
-                Err(ec2::held_by(error, &ec2::public(&self.aws, vpc).await?))
+            Err(error) if error.code.as_deref() == Some(held::HELD) => {
+                Err(held::held_by(error, &inside::public(&self.aws, vpc).await?))
             }
             result => result,
         }

@@ -12,14 +12,11 @@ use aws_sdk_eks::types::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::access_entry::forget_stale;
-use super::eks::{
-    Live, delete_node_entry, gather, issues, listed, live, optional, retag, siblings, tag_map, tags_of, update,
-};
+use super::eks::{Live, gather, issues, listed, live, optional, retag, siblings, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
-use super::{ec2, launch_template, logical, physical};
+use super::{ec2, launch_template, logical, node_entry, physical};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
@@ -444,7 +441,7 @@ impl Handlers for NodeGroupHandlers {
             // A plan ignores tags that earlier template versions had.
             _ => self.newest(&state).await?,
         };
-        forget_stale(&self.aws, &state.cluster, &state.role).await?;
+        node_entry::forget_stale(&self.aws, &state.cluster, &state.role).await?;
         let own_image = state.ami_type == CUSTOM;
         let call = self
             .aws
@@ -573,7 +570,7 @@ impl Handlers for NodeGroupHandlers {
                 return Ok(());
             }
         }
-        delete_node_entry(&self.aws, &state.cluster, &state.role).await
+        node_entry::delete(&self.aws, &state.cluster, &state.role).await
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
-use super::{ec2, logical, physical};
+use super::{ec2, held, inside, logical, physical};
 use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
@@ -549,18 +549,20 @@ impl Handlers for SecurityGroupHandlers {
             let call = self.aws.ec2.delete_security_group().group_id(&found.id).send().await;
             call.map_err(failed("ec2:DeleteSecurityGroup"))
         };
-        let mut deleted = ec2::delete_held(&self.aws, "group-id", &found.id, call).await;
+        let mut deleted = held::delete_held(&self.aws, "group-id", &found.id, call).await;
         // Two groups that refer to each other can't be deleted while their rules exist. But users of a group lose the
         // network as soon as the rules are removed.
-        let is_held = |error: &Error| error.code.as_deref() == Some(ec2::HELD);
-        if deleted.as_ref().is_err_and(is_held) && ec2::interfaces(&self.aws, "group-id", &found.id).await?.is_empty() {
+        let is_held = |error: &Error| error.code.as_deref() == Some(held::HELD);
+        if deleted.as_ref().is_err_and(is_held)
+            && inside::interfaces(&self.aws, "group-id", &found.id).await?.is_empty()
+        {
             let state: State = typed(&found.state)?;
             ec2::absent(set_rules(&self.aws, &found.id, Direction::Ingress, state.all_ingress(), &[]).await)?;
             ec2::absent(set_rules(&self.aws, &found.id, Direction::Egress, state.egress, &[]).await)?;
-            deleted = ec2::delete_held(&self.aws, "group-id", &found.id, call).await;
+            deleted = held::delete_held(&self.aws, "group-id", &found.id, call).await;
         }
         match deleted {
-            Err(error) if error.class == Class::Held => Err(ec2::holders(error, self.referrers(&found.id).await?)),
+            Err(error) if error.class == Class::Held => Err(held::holders(error, self.referrers(&found.id).await?)),
             result => result.map(|()| true),
         }
     }

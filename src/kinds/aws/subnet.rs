@@ -6,9 +6,9 @@ use aws_sdk_ec2::types::{AttributeBooleanValue, BlockPublicAccessMode, Filter, R
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ec2;
 use super::permission::{self, On, When};
 use super::quotas::{Counts, Per};
+use super::{ec2, held};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::error::{Result, typed, untyped};
@@ -206,7 +206,7 @@ impl Handlers for SubnetHandlers {
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
-        ec2::delete_held(&self.aws, "subnet-id", &found.id, || async {
+        held::delete_held(&self.aws, "subnet-id", &found.id, || async {
             self.aws.ec2.delete_subnet().subnet_id(&found.id).send().await.map_err(failed("ec2:DeleteSubnet"))
         })
         .await?;

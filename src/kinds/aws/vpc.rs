@@ -11,11 +11,11 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ec2;
 use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
 use super::route_table::{self, Route};
 use super::security_group::{Direction, Permission, permissions, set_rules};
+use super::{ec2, held, inside};
 use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
 use crate::engine::error::{Class, Error, Result, typed, untyped};
@@ -490,13 +490,13 @@ impl Handlers for VpcHandlers {
             // Only the main table is deleted with the VPC.
             route_table::clear_main(&self.aws, &found.id).await?;
         }
-        let deleted = ec2::delete_held(&self.aws, "vpc-id", &found.id, || async {
+        let deleted = held::delete_held(&self.aws, "vpc-id", &found.id, || async {
             self.aws.ec2.delete_vpc().vpc_id(&found.id).send().await.map_err(failed("ec2:DeleteVpc"))
         });
         match deleted.await {
             Err(error) if error.class == Class::Held => {
-                let left = ec2::left_in(&self.aws, &found.id).await?;
-                Err(ec2::holders(error, left.into_values().collect()))
+                let left = inside::left_in(&self.aws, &found.id).await?;
+                Err(held::holders(error, left.into_values().collect()))
             }
             result => result.map(|()| true),
         }
