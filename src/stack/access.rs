@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{Site, Stack, Terms};
+use super::site::Site;
+use super::{Stack, Terms};
 use crate::engine::address::Address;
 use crate::engine::error::{Error, Result};
 use crate::engine::value::reference;

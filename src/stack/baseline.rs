@@ -12,9 +12,9 @@ use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
 use super::access::{access_entries, workload_role};
-use super::cluster::DAEMONS;
-use super::network::Network;
-use super::{Site, Stack, Terms};
+use super::addons::DAEMONS;
+use super::site::{Network, Site};
+use super::{Stack, Terms};
 use crate::engine::address::{Address, part};
 use crate::engine::error::{Error, Result};
 use crate::engine::value::reference;

@@ -1,18 +1,26 @@
 //! Turns a spec into desired resources. [`build`] is pure: the same spec and facts give the same [`Desired`], in any
 //! order of tenants.
 //!
-//! [`network`] allocates CIDR blocks and builds VPCs; [`cluster`] builds keys, logs, control planes and add-ons;
-//! [`nodes`] node groups; [`tenant`] a tenant's own resources; [`access`] roles and access entries; [`baseline`] the
-//! objects inside of clusters. [`moved`] translates addresses of older forms. Resources refer to each other by
+//! [`blocks`] allocates CIDR blocks. [`network`] builds VPCs, with [`endpoints`] and [`logs`]; [`cluster`] keys and
+//! control planes, with [`addons`]; [`security_groups`] and [`nodes`] node groups, with [`node_versions`]; [`tenant`] a
+//! tenant's own resources; [`access`] roles and access entries; [`baseline`] the objects inside of clusters. [`site`] is
+//! what all of them know of one cluster. [`moved`] translates addresses of older forms. Resources refer to each other by
 //! references, which give the order of creation; `after` adds an order that no value shows.
 
 mod access;
+mod addons;
 mod baseline;
+mod blocks;
 mod cluster;
+mod endpoints;
+mod logs;
 mod moved;
 mod network;
+mod node_versions;
 mod nodes;
 pub mod permissions;
+mod security_groups;
+mod site;
 mod tenant;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +35,6 @@ use crate::engine::address::Address;
 use crate::engine::desired::{Desired, Resource};
 use crate::engine::error::{Result, untyped};
 use crate::engine::kind::Scope;
-use crate::engine::value::reference;
 use crate::kinds::aws::policy;
 use crate::spec::names::Names;
 use crate::spec::{ClusterOf, Control, KubernetesVersion, Owner, Spec, Tenant};
@@ -36,9 +43,12 @@ use crate::template::Templates;
 pub use crate::kinds::aws::node_group::Image;
 pub use crate::kinds::aws::offers::EndpointService;
 pub use crate::kinds::aws::versions::Zone;
+pub use endpoints::services_to_ask;
 pub use moved::{settle, settle_facts};
-pub use network::services_to_ask;
-pub use nodes::{images, old_images};
+pub use node_versions::{images, old_images};
+pub use site::{prefix, vpc};
+
+use site::Site;
 
 /// The facts that the stack needs of the account: earlier decisions that stay, and what AWS offers.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -149,7 +159,7 @@ impl Facts {
         for site in spec.clusters() {
             let offers = offered.entry(site.kubernetes_version).or_default();
             for (name, _) in site.profile.addons.iter() {
-                let version = format!("{}-eksbuild.1", cluster::floor(name));
+                let version = format!("{}-eksbuild.1", addons::floor(name));
                 offers.insert(name.to_owned(), Offer { default: Some(version.clone()), versions: vec![version] });
             }
         }
@@ -191,10 +201,10 @@ fn build_and(spec: &Spec, facts: &Facts, templates: &Templates, then: impl Fn(&m
         desired: Desired::new(facts.scope(spec)),
         sources: BTreeMap::new(),
     };
-    let blocks = network::blocks(spec, facts)?;
-    stack.desired.refusals = network::refusals(spec, facts);
-    stack.desired.notes.extend(network::overlaps(facts, &blocks));
-    stack.desired.notes.extend(network::other_sizes(spec, facts));
+    let blocks = blocks::blocks(spec, facts)?;
+    stack.desired.refusals = blocks::refusals(spec, facts);
+    stack.desired.notes.extend(blocks::overlaps(facts, &blocks));
+    stack.desired.notes.extend(blocks::other_sizes(spec, facts));
     for cluster in spec.clusters() {
         let site = Site::new(&stack, cluster);
         let network = stack.network(&site, &blocks)?;
@@ -210,19 +220,6 @@ fn build_and(spec: &Spec, facts: &Facts, templates: &Templates, then: impl Fn(&m
     Ok(stack.desired)
 }
 
-/// The addresses of all VPCs, for filling [`Facts::vpcs`].
-pub fn vpc(owner: Owner<'_>) -> Address {
-    prefix(owner).join("vpc")
-}
-
-/// `tenant/<id>/silo` or `pool/<name>`.
-pub fn prefix(owner: Owner<'_>) -> Address {
-    match owner {
-        Owner::Tenant(id) => Address::new(format!("tenant/{id}/silo")),
-        Owner::Pool(name) => Address::new(format!("pool/{name}")),
-    }
-}
-
 /// The desired resources so far, and the inputs from which they are built.
 struct Stack<'a> {
     spec: &'a Spec,
@@ -234,44 +231,6 @@ struct Stack<'a> {
     desired: Desired,
     /// The template of each object of the present cluster, to report two templates that make the same object.
     sources: BTreeMap<baseline::Identity, String>,
-}
-
-/// One cluster with its VPC.
-struct Site<'a> {
-    cluster: ClusterOf<'a>,
-    prefix: Address,
-    /// The cluster's name.
-    name: String,
-    version: KubernetesVersion,
-    /// The service CIDR of the running cluster, which its nodes and pods must use.
-    service_cidr: Ipv4Net,
-}
-
-impl<'a> Site<'a> {
-    fn new(stack: &Stack<'a>, cluster: ClusterOf<'a>) -> Self {
-        let address = prefix(cluster.owner).join("cluster");
-        let services = stack.facts.service_cidrs.get(&address).filter(|_| !stack.facts.replacing.contains(&address));
-        Self {
-            service_cidr: services.copied().unwrap_or(stack.spec.network.service_cidr),
-            name: stack.names.cluster(cluster.owner),
-            version: stack.facts.next_version(stack.spec, &cluster),
-            prefix: prefix(cluster.owner),
-            cluster,
-        }
-    }
-
-    fn at(&self, part: &str) -> Address {
-        self.prefix.join(part)
-    }
-
-    /// A reference to an output of one of this cluster's resources.
-    fn output(&self, part: &str, output: &str) -> String {
-        reference(&self.at(part), output)
-    }
-
-    fn silo(&self) -> bool {
-        matches!(self.cluster.owner, Owner::Tenant(_))
-    }
 }
 
 /// The order and the controls of a resource.

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::access::{Grants, ServiceLinked};
-use super::network::Network;
-use super::{Site, Stack, Terms};
+use super::site::{Network, Site, home};
+use super::{Stack, Terms};
 use crate::engine::address::Address;
 use crate::engine::error::Result;
 use crate::engine::value::reference;
@@ -73,15 +73,5 @@ impl Stack<'_> {
     fn has_fargate(&self, zone: &str) -> bool {
         let known = self.facts.zones.iter().find(|known| known.name == zone);
         known.is_none_or(|known| versions::has_fargate(&known.id))
-    }
-}
-
-/// The address of a tenant's home. It has the isolation model and the pool, so that during a move both homes can exist.
-pub(super) fn home(tenant: &Tenant) -> Address {
-    let id = &tenant.id;
-    match &tenant.isolation {
-        Isolation::Silo => Address::new(format!("tenant/{id}/silo")),
-        Isolation::Pool { pool } => Address::new(format!("tenant/{id}/pool/{pool}")),
-        Isolation::Fargate { pool } => Address::new(format!("tenant/{id}/fargate/{pool}")),
     }
 }

@@ -302,7 +302,7 @@ fn images_of_eks_are_in_an_account_of_the_region() {
 
 #[test]
 fn endpoint_names_by_region() {
-    let names = |region: &str, service: &str| network::endpoint_services(region, service);
+    let names = |region: &str, service: &str| endpoints::endpoint_services(region, service);
     assert_eq!(names("us-east-1", "ecr.api"), ["com.amazonaws.us-east-1.ecr.api"]);
     assert_eq!(names("us-gov-west-1", "sts"), ["com.amazonaws.us-gov-west-1.sts"]);
     assert_eq!(names("eusc-de-east-1", "ecr.api"), ["eu.amazonaws.eusc-de-east-1.ecr.api"]);

@@ -1,6 +1,7 @@
 //! Imports go one way. The table below says what each module may import. The
 //! order of modules in `lib.rs` follows it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,33 +46,65 @@ fn sources(module: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The paths that start with `crate::` or `super::`, each with its line. `crate::{a::b, c}` is two paths.
+fn paths(text: &str) -> Vec<(usize, Vec<String>)> {
+    let code: Vec<&str> = text.lines().map(|l| l.split("//").next().unwrap_or_default()).collect();
+    let code = code.join("\n");
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    for root in ["crate", "super"] {
+        for (at, _) in code.match_indices(&format!("{root}::")) {
+            if code[..at].ends_with(|c| c == ':' || is_name(c)) {
+                continue;
+            }
+            let line = 1 + code[..at].matches('\n').count();
+            let (mut path, mut braces) = (vec![root.to_owned()], Vec::new());
+            let mut rest = &code[at + root.len() + "::".len()..];
+            // True after a whole path: up to the next comma or brace comes no other.
+            let mut whole = false;
+            while let Some(c) = rest.chars().next() {
+                let name = rest.split(|c| !is_name(c)).next().unwrap_or_default();
+                match c {
+                    '{' => braces.push(path.len()),
+                    '}' => drop(braces.pop()),
+                    ',' => {}
+                    _ if !whole && (c == '*' || !name.is_empty()) => {
+                        path.push(if c == '*' { "*" } else { name }.to_owned());
+                        rest = &rest[name.len().max(1)..];
+                        let next =
+                            rest.strip_prefix("::").filter(|r| r.starts_with(|c| is_name(c) || "{*".contains(c)));
+                        whole = next.is_none();
+                        rest = next.unwrap_or(rest);
+                        if whole {
+                            found.push((line, path.clone()));
+                        }
+                        if whole && braces.is_empty() {
+                            break;
+                        }
+                        continue;
+                    }
+                    _ => {}
+                }
+                if matches!(c, '}' | ',') {
+                    let Some(length) = braces.last() else { break };
+                    path.truncate(*length);
+                    whole = c == '}';
+                }
+                rest = &rest[name.len().max(c.len_utf8())..];
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
 /// The modules that a file names after `crate::`, each with its line. For
 /// `crate::{a::b, c}`, both `a` and `c`.
 fn imports(text: &str) -> Vec<(usize, String)> {
-    let code: Vec<&str> = text.lines().map(|l| l.split("//").next().unwrap_or_default()).collect();
-    let code = code.join("\n");
-    let mut found = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
-        let line = 1 + code[..at].matches('\n').count();
-        let rest = &code[at + "crate::".len()..];
-        let (mut depth, mut names) = (0, vec![String::new()]);
-        for c in rest.chars() {
-            match c {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                ',' if depth == 1 => names.push(String::new()),
-                // Deeper names belong to the last module.
-                _ if depth <= 1 && !c.is_whitespace() => names.last_mut().expect("one").push(c),
-                _ => {}
-            }
-            if depth == 0 && !(c.is_alphanumeric() || c == '_') {
-                break;
-            }
-        }
-        let first = |name: &String| name.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().map(str::to_owned);
-        found.extend(names.iter().filter_map(first).filter(|n| !n.is_empty()).map(|name| (line, name)));
-    }
-    found
+    let of_crate = paths(text).into_iter().filter(|(_, path)| path[0] == "crate");
+    let mut modules: Vec<(usize, String)> = of_crate.map(|(line, path)| (line, path[1].clone())).collect();
+    modules.dedup();
+    modules
 }
 
 #[test]
@@ -80,6 +113,11 @@ fn every_way_to_import_is_seen() {
         "use crate::{\n    a::{self, x},\n    b,\n};\n// crate::c\nuse crate::d::{e, f};\nlet x = crate::g::h();\n";
     let names = [(1, "a"), (1, "b"), (6, "d"), (7, "g")];
     assert_eq!(imports(text), names.map(|(line, name)| (line, name.to_owned())));
+
+    let text = "use super::{a as b, c::{d, e::*}, f};\nsuper::super::g::<T>(super::h, i)\nlet x = upper::k;\n";
+    let whole = paths(text).into_iter().map(|(line, path)| format!("{line} {}", path.join("::")));
+    let expected = ["1 super::a", "1 super::c::d", "1 super::c::e::*", "1 super::f", "2 super::h", "2 super::super::g"];
+    assert_eq!(whole.collect::<Vec<_>>(), expected);
 }
 
 fn src() -> PathBuf {
@@ -102,6 +140,84 @@ fn every_module_imports_only_what_stands_above_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Modules whose parts, at every depth, import each other in one direction.
+const WITHOUT_CIRCLES: &[&str] = &["engine", "kinds", "spec", "stack", "run"];
+
+/// Imports that may close a circle: from, to, and why.
+const CIRCLES: &[(&str, &str, &str)] = &[
+    ("engine/plan", "engine/lint", "a plan is checked before anybody sees it, and the check reads a plan"),
+    ("engine/plan", "engine/drift", "a plan says what drifted, and drift is found by steps of a plan"),
+];
+
+/// The directories of a module.
+fn directories(module: &Path) -> Vec<PathBuf> {
+    let inside = fs::read_dir(module).expect("a module").flatten().map(|entry| entry.path()).filter(|p| p.is_dir());
+    std::iter::once(module.to_owned()).chain(inside.flat_map(|path| directories(&path))).collect()
+}
+
+/// For each file or directory of `directory`, the others that it imports, each with a line that does.
+fn siblings(directory: &Path) -> BTreeMap<String, BTreeMap<String, String>> {
+    let module = |file: &Path| -> Vec<String> {
+        let place = file.strip_prefix(src()).expect("under src").with_extension("");
+        place.iter().map(|step| step.to_string_lossy().into_owned()).filter(|step| step != "mod").collect()
+    };
+    let here = module(directory);
+    let mut all: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for file in sources(directory) {
+        let own = module(&file);
+        let Some(name) = own.get(here.len()) else { continue };
+        let text = fs::read_to_string(&file).expect("a source file");
+        let uses = all.entry(name.clone()).or_default();
+        for (line, path) in paths(text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()) {
+            let ups = path.iter().filter(|step| *step == "super").count();
+            let from = if ups == 0 { &[] } else { &own[..own.len().saturating_sub(ups)] };
+            let whole = [from, &path[ups.max(1)..]].concat();
+            if let Some(other) = whole.strip_prefix(here.as_slice()).and_then(|rest| rest.first()) {
+                uses.entry(other.clone()).or_insert_with(|| format!("{}:{line}", file.display()));
+            }
+        }
+    }
+    let names: BTreeSet<String> = all.keys().cloned().collect();
+    for (name, uses) in &mut all {
+        uses.retain(|other, _| other != name && names.contains(other));
+    }
+    all
+}
+
+#[test]
+fn no_modules_import_each_other_in_a_circle() {
+    let mut wrong = Vec::new();
+    let mut unused: BTreeSet<_> = CIRCLES.iter().map(|(from, to, _)| (*from, *to)).collect();
+    for directory in WITHOUT_CIRCLES.iter().flat_map(|module| directories(&src().join(module))) {
+        let place = directory.strip_prefix(src()).expect("under src").display().to_string();
+        let mut left = siblings(&directory);
+        for (from, to, _) in CIRCLES {
+            let inside = |name: &str| name.strip_prefix(&place)?.strip_prefix('/').map(str::to_owned);
+            let Some((from_name, to_name)) = inside(from).zip(inside(to)) else { continue };
+            if left.get_mut(&from_name).is_some_and(|uses| uses.remove(&to_name).is_some()) {
+                unused.remove(&(from, to));
+            }
+        }
+        // What imports nothing of the rest, or is imported by nothing of it, is in no circle.
+        loop {
+            let names: BTreeSet<String> = left.keys().cloned().collect();
+            let imported: BTreeSet<String> = left.values().flat_map(BTreeMap::keys).cloned().collect();
+            left.retain(|name, uses| imported.contains(name) && uses.keys().any(|other| names.contains(other)));
+            for uses in left.values_mut() {
+                uses.retain(|other, _| names.contains(other));
+            }
+            if left.len() == names.len() {
+                break;
+            }
+        }
+        for (name, uses) in left {
+            wrong.extend(uses.into_iter().map(|(other, at)| format!("{place}/{name} imports {other} ({at})")));
+        }
+    }
+    assert!(wrong.is_empty(), "these import each other in a circle:\n{}", wrong.join("\n"));
+    assert!(unused.is_empty(), "no import needs these exceptions: {unused:?}");
 }
 
 #[test]

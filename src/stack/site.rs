@@ -1,0 +1,114 @@
+//! One cluster with its VPC: its addresses, names and subnets, which everything else is built from.
+
+use std::collections::BTreeSet;
+
+use ipnet::Ipv4Net;
+
+use super::Stack;
+use crate::engine::address::Address;
+use crate::engine::value::reference;
+use crate::spec::{ClusterOf, Isolation, KubernetesVersion, Owner, Tenant};
+
+/// The addresses of all VPCs, for filling [`Facts::vpcs`].
+pub fn vpc(owner: Owner<'_>) -> Address {
+    prefix(owner).join("vpc")
+}
+
+/// `tenant/<id>/silo` or `pool/<name>`.
+pub fn prefix(owner: Owner<'_>) -> Address {
+    match owner {
+        Owner::Tenant(id) => Address::new(format!("tenant/{id}/silo")),
+        Owner::Pool(name) => Address::new(format!("pool/{name}")),
+    }
+}
+
+/// One cluster with its VPC.
+pub(super) struct Site<'a> {
+    pub cluster: ClusterOf<'a>,
+    pub prefix: Address,
+    /// The cluster's name.
+    pub name: String,
+    pub version: KubernetesVersion,
+    /// The service CIDR of the running cluster, which its nodes and pods must use.
+    pub service_cidr: Ipv4Net,
+}
+
+impl<'a> Site<'a> {
+    pub fn new(stack: &Stack<'a>, cluster: ClusterOf<'a>) -> Self {
+        let address = prefix(cluster.owner).join("cluster");
+        let services = stack.facts.service_cidrs.get(&address).filter(|_| !stack.facts.replacing.contains(&address));
+        Self {
+            service_cidr: services.copied().unwrap_or(stack.spec.network.service_cidr),
+            name: stack.names.cluster(cluster.owner),
+            version: stack.facts.next_version(stack.spec, &cluster),
+            prefix: prefix(cluster.owner),
+            cluster,
+        }
+    }
+
+    pub fn at(&self, part: &str) -> Address {
+        self.prefix.join(part)
+    }
+
+    /// A reference to an output of one of this cluster's resources.
+    pub fn output(&self, part: &str, output: &str) -> String {
+        reference(&self.at(part), output)
+    }
+
+    pub fn silo(&self) -> bool {
+        matches!(self.cluster.owner, Owner::Tenant(_))
+    }
+}
+
+/// The address of a tenant's home. It has the isolation model and the pool, so that during a move both homes can exist.
+pub(super) fn home(tenant: &Tenant) -> Address {
+    let id = &tenant.id;
+    match &tenant.isolation {
+        Isolation::Silo => Address::new(format!("tenant/{id}/silo")),
+        Isolation::Pool { pool } => Address::new(format!("tenant/{id}/pool/{pool}")),
+        Isolation::Fargate { pool } => Address::new(format!("tenant/{id}/fargate/{pool}")),
+    }
+}
+
+/// The facts of a VPC that the rest of its cluster needs.
+pub(super) struct Network {
+    pub cidr: Ipv4Net,
+    /// Private subnets, in order of zone.
+    pub private: Vec<Placed>,
+    /// The zones of nodes.
+    pub nodes: BTreeSet<String>,
+    /// The zones of the control plane's interfaces.
+    pub cluster: BTreeSet<String>,
+    /// Route tables and endpoints, which nodes need before they start.
+    pub ways: Vec<Address>,
+}
+
+/// A subnet with its address.
+pub(super) struct Placed {
+    pub address: Address,
+    pub cidr: Ipv4Net,
+    pub zone: String,
+}
+
+impl Network {
+    /// Ids of the private subnets of nodes.
+    pub fn node_ids(&self) -> Vec<String> {
+        self.ids(&self.nodes)
+    }
+
+    /// Ids of the private subnets with the control plane's interfaces.
+    pub fn cluster_ids(&self) -> Vec<String> {
+        self.ids(&self.cluster)
+    }
+
+    fn ids(&self, zones: &BTreeSet<String>) -> Vec<String> {
+        self.private.iter().filter(|s| zones.contains(&s.zone)).map(|s| reference(&s.address, "id")).collect()
+    }
+
+    /// Ids of the nodes' subnets in zones for which `has` is true. If no zone qualifies, ids of all of them: AWS will
+    /// refuse.
+    pub fn node_ids_in(&self, has: impl Fn(&str) -> bool) -> Vec<String> {
+        let some: BTreeSet<String> = self.nodes.iter().filter(|zone| has(zone)).cloned().collect();
+        if some.is_empty() { self.node_ids() } else { self.ids(&some) }
+    }
+}
