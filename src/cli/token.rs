@@ -7,7 +7,7 @@ use crate::engine::clock::Clock;
 use crate::engine::error::{Error, Result};
 use crate::k8s;
 use crate::run::Failure;
-use crate::spec::arn::partition_of;
+use crate::spec::region::partition_of;
 use crate::ui::Ui;
 
 /// The supported versions of kubectl's exec credential API, the default first.

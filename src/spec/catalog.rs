@@ -2,7 +2,7 @@
 
 use jiff::civil::{Date, date};
 
-use super::arn::{REGIONS, partition_of};
+use super::region::{REGIONS, partition_of};
 
 /// The accounts whose registries hold the images of EKS's own pods, by region, where it isn't that of most of them (EKS
 /// User Guide, "View Amazon container image registries for Amazon EKS add-ons"; those of the newest regions from Amazon

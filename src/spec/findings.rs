@@ -1,7 +1,8 @@
-//! What the checks find, and the words they share.
+//! What the checks find, in the order of the file.
 
 use super::error::{Code, Related, SpecError, SpecErrors};
 use super::tree::{Mark, Node, Value, whole_file};
+use super::words::{cut, quote};
 
 /// More than a person reads, and a bound on what hostile input makes us keep.
 const MAX_ERRORS: usize = 200;
@@ -59,15 +60,6 @@ impl SpecError {
     }
 }
 
-/// `parent.key`, quoted where the key holds a dot of its own.
-pub fn join(parent: &str, key: &str) -> String {
-    match (parent, key.contains(['.', '[', ' '])) {
-        ("", _) => key.to_owned(),
-        (_, true) => format!("{parent}[{key:?}]"),
-        (_, false) => format!("{parent}.{key}"),
-    }
-}
-
 /// The value as an error names it.
 pub fn describe(node: &Node) -> String {
     match &node.value {
@@ -77,54 +69,5 @@ pub fn describe(node: &Node) -> String {
         Value::Text(text) => format!("the text {}", quote(text)),
         Value::List(_) => "a list".to_owned(),
         Value::Map(_) => "a mapping".to_owned(),
-    }
-}
-
-/// Text from the file, safe and short enough for a message.
-pub fn quote(text: &str) -> String {
-    format!("`{}`", cut(text))
-}
-
-fn cut(text: &str) -> String {
-    let plain: String =
-        text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
-    if plain.chars().count() <= 80 { plain } else { plain.chars().take(79).chain(['…']).collect() }
-}
-
-/// The candidate that was probably meant.
-pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // A long text is no slip of the finger, and comparing it costs the product of the lengths.
-    if text.len() > 64 {
-        return None;
-    }
-    let plain = |s: &str| s.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
-    let text = plain(text);
-    candidates
-        .into_iter()
-        .map(|candidate| (candidate, strsim::normalized_damerau_levenshtein(&text, &plain(candidate))))
-        .filter(|(_, likeness)| *likeness >= 0.6)
-        // The first of several that are equally near.
-        .reduce(|best, next| if next.1 > best.1 { next } else { best })
-        .map(|(candidate, _)| candidate)
-}
-
-/// `a, b and c`, in backquotes.
-pub fn list<'a>(items: impl IntoIterator<Item = &'a str>) -> String {
-    let quoted: Vec<String> = items.into_iter().map(|item| format!("`{item}`")).collect();
-    match quoted.split_last() {
-        None => "none".to_owned(),
-        Some((only, [])) => only.clone(),
-        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
-    }
-}
-
-/// What would be right, where one of a closed list is.
-pub fn one_of(text: &str, candidates: &[&str]) -> String {
-    match nearest(text, candidates.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if candidates.is_empty() => "there are none".to_owned(),
-        None if candidates.len() == 1 => format!("it must be {}", list(candidates.iter().copied())),
-        None if candidates.len() <= 40 => format!("one of {}", list(candidates.iter().copied())),
-        None => format!("see `ringfence schema` for the {} that there are", candidates.len()),
     }
 }

@@ -9,14 +9,16 @@ use jiff::civil::Date;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
-use super::arn;
+use super::arn::{self, Principal};
 use super::checks::{self, Checked, Member};
+use super::document::*;
 use super::error::{Code, SpecError, SpecErrors};
 use super::findings::Findings;
-use super::model::*;
 use super::places::Places;
 use super::profile::Profiles;
+use super::resolved::*;
 use super::schema;
+use super::settings::*;
 use super::structure;
 use super::tree;
 use super::uid::uid_range;

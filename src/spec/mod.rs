@@ -5,34 +5,46 @@ pub mod arn;
 pub mod catalog;
 mod checks;
 pub mod control;
+mod document;
 pub mod error;
 mod findings;
 mod load;
-pub mod model;
 pub mod names;
 mod network;
 mod places;
 mod profile;
+mod profile_schema;
+pub mod region;
+mod resolved;
 mod rules;
+mod said;
 mod schema;
+mod schema_parts;
+mod settings;
 mod structure;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod uid;
+mod words;
 
 use std::io::Read;
 use std::path::Path;
 
+pub use arn::Principal;
 pub use control::Control;
+pub use document::*;
 pub use error::{Related, SpecError, SpecErrors};
-pub use findings::{in_order, list, nearest, quote};
+pub use findings::in_order;
 pub use load::{LoadOptions, canonical, digest, load};
-pub use model::*;
 pub use places::Places;
+pub use profile_schema::profile_schema;
+pub use resolved::*;
 pub use rules::BASELINE_CAPABILITIES;
-pub use schema::{profile_schema, schema};
-pub use uid::uid_range;
+pub use schema::schema;
+pub use settings::*;
+pub use uid::{UidRange, uid_range};
+pub use words::{list, nearest, quote};
 
 pub use crate::version::KubernetesVersion;
 

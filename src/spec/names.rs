@@ -7,7 +7,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::model::{Isolation, Owner, Spec, Tenant};
+use super::resolved::{Isolation, Owner, Spec, Tenant};
 
 /// IAM role names (IAM and STS quotas).
 pub const MAX_ROLE: usize = 64;

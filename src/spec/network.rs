@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::error::{Code, SpecError};
-use super::findings::{Findings, quote};
+use super::findings::Findings;
 use super::tree::Node;
+use super::words::quote;
 
 /// What nodes and pods must reach in AWS, by endpoint where there is no NAT gateway (EKS User
 /// Guide, "Deploy private clusters with limited internet access").

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::checks::Said;
 use super::error::SpecError;
-use super::model::{Owner, Spec};
-use super::tree::{Node, whole_file};
+use super::said::Said;
+use super::tree::Node;
 
 /// The settings of pools and tenants, by `tenant/<id>` or `pool/<name>`. A place is looked up only when an error needs it.
 #[derive(Clone, Debug, Default)]
@@ -20,23 +19,12 @@ impl Places {
         Self { owners: BTreeMap::new(), endpoints: endpoints.cloned() }
     }
 
+    /// An error without its words, at the place of an owner's setting, if the owner is known.
+    pub(super) fn of(&self, owner: &str, setting: &[&str]) -> Option<SpecError> {
+        self.owners.get(owner).map(|said| said.error(setting, self.endpoints.as_ref()))
+    }
+
     pub(super) fn add(&mut self, owner: String, said: Said) {
         self.owners.insert(owner, said);
-    }
-}
-
-impl Spec {
-    /// What AWS has against a setting of a tenant or a pool, at its place; at the tier's where that isn't known.
-    pub fn objection(&self, owner: Owner<'_>, setting: &[&str], message: String, help: String) -> SpecError {
-        let owner = match owner {
-            Owner::Tenant(id) => format!("tenant/{id}"),
-            Owner::Pool(name) => format!("pool/{name}"),
-        };
-        match self.places.owners.get(&owner) {
-            Some(said) => {
-                SpecError { message, help: Some(help), ..said.error(setting, self.places.endpoints.as_ref()) }
-            }
-            None => whole_file(&self.source, message, &help),
-        }
     }
 }

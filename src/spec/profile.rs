@@ -10,11 +10,12 @@ use serde_json::Value as Json;
 use crate::files;
 
 use super::error::{Code, SpecError};
-use super::findings::{Findings, join, list, nearest, one_of, quote};
-use super::model::{IsolationModel, Profile};
-use super::schema;
+use super::findings::Findings;
+use super::profile_schema;
+use super::settings::{IsolationModel, Profile};
 use super::structure;
 use super::tree::{self, Entry, Mark, Node, Value};
+use super::words::{join, list, nearest, one_of, quote};
 
 const BUILT_IN: &[(&str, &str)] = &[
     ("baseline", include_str!("../../profiles/baseline.yaml")),
@@ -144,7 +145,7 @@ impl Sources {
         let mut profile = None;
         if settings.get("isolation").is_some() && !broken {
             let before = findings.errors.len();
-            structure::check(&schema::PROFILE, &mut settings, "", findings);
+            structure::check(&profile_schema::PROFILE, &mut settings, "", findings);
             profile = typed(&settings, "", findings.errors.len() > before, findings);
             broken = profile.is_none();
         }
@@ -255,10 +256,10 @@ fn read(file: &Path, text: &str, findings: &mut Findings) -> Option<Written> {
     let before = findings.errors.len();
     findings.errors.extend(tree.duplicates);
     let mut root = tree.root;
-    structure::check(&schema::PROFILE_FILE, &mut root, "", findings);
+    structure::check(&profile_schema::PROFILE_FILE, &mut root, "", findings);
     for (i, path) in root.get("overridable").map(Node::items).unwrap_or_default().iter().enumerate() {
         if let Some(text) = path.text() {
-            overridable_path(&schema::PROFILE_FILE, text, &path.mark, i, findings);
+            overridable_path(&profile_schema::PROFILE_FILE, text, &path.mark, i, findings);
         }
     }
     Some(Written { root, broken: findings.errors.len() > before })

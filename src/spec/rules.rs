@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use super::control::Control;
 use super::error::Code;
-use super::findings::{list, nearest, quote};
-use super::model::{
+use super::profile::uses;
+use super::settings::{
     ACCOUNT_ECR, Addons, AmiFamily, Architecture, ImdsTokens, IsolationModel, KernelLockdown, LogType, Namespace,
     NetworkPolicyEngine, NetworkPolicyMode, Nodes, Pods, PolicyEngine, Profile, Quantity, Volume,
 };
-use super::profile::uses;
+use super::words::{list, nearest, quote};
 use crate::version;
 
 /// Something that a profile says and shouldn't.
@@ -480,7 +480,7 @@ fn quantity(section: &[&str], key: &str, written: &Quantity, found: &mut Objecti
     }
 }
 
-/// A quantity in thousandths, rounded down. See [`super::schema::QUANTITY`].
+/// A quantity in thousandths, rounded down. See [`super::settings::QUANTITY`].
 fn amount(text: &str) -> Option<u128> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u128 = match text.get(digits.len()..)? {

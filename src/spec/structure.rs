@@ -1,5 +1,5 @@
 //! Does a document have the shape that its JSON Schema says? The keywords that schemars
-//! derives from [`super::model`] are understood here, except `pattern`: what a pattern is for
+//! derives from [`super::document`] and [`super::settings`] are understood here, except `pattern`: what a pattern is for
 //! is checked, and explained in words, by [`super::checks`].
 //!
 //! What is wrong is taken out of the tree (unknown fields) or marked invalid, so that later
@@ -8,8 +8,9 @@
 use serde_json::Value as Json;
 
 use super::error::{Code, SpecError};
-use super::findings::{Findings, describe, join, list, nearest, one_of, quote};
+use super::findings::{Findings, describe};
 use super::tree::{Entry, Mark, Node, Value};
+use super::words::{join, list, nearest, one_of, quote};
 
 /// Checks `node` against `schema`. `path` is where it stands.
 pub fn check(schema: &Json, node: &mut Node, path: &str, findings: &mut Findings) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde_yaml::granit_parser::{ErrorKind, Event, Marker, Options, Parser, ScalarStyle, Span, Tag};
 
 use super::error::{Code, Excerpt, SpecError};
-use super::findings::{join, quote};
+use super::words::{join, quote};
 
 /// A spec is written by people; beyond this it is a mistake or an attack.
 pub const MAX_BYTES: usize = 1024 * 1024;

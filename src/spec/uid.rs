@@ -1,8 +1,7 @@
 //! The user and group IDs of a tenant's pods (POD-3).
 
+use serde::Serialize;
 use sha2::{Digest, Sha256};
-
-use super::model::UidRange;
 
 /// Above the IDs that distributions and images use, and below 2^31, which some tools take as
 /// the end. As many small blocks as fit, so that two ids rarely meet.
@@ -18,4 +17,12 @@ pub fn uid_range(tenant: &str) -> UidRange {
     let block = u32::try_from(seed % u64::from(BLOCKS)).unwrap_or_default();
     let first = FIRST + block * SIZE;
     UidRange { first, last: first + SIZE - 1 }
+}
+
+/// The user and group IDs that a tenant's pods run as (POD-3): `first..=last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UidRange {
+    pub first: u32,
+    pub last: u32,
 }

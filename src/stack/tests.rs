@@ -292,7 +292,7 @@ fn images_of_eks_are_in_an_account_of_the_region() {
         // If the account isn't known: any account except this one.
         ("eusc-de-east-1", "arn:aws-eusc:ecr:eusc-de-east-1:*:repository/*"),
     ] {
-        let partition = crate::spec::arn::partition_of(region);
+        let partition = crate::spec::region::partition_of(region);
         let spec = spec(&text.replace("us-east-1", region).replace("arn:aws:", &format!("arn:{partition}:")));
         assert_eq!(repositories(&spec).1, arn);
         let policy = at(&built(&spec), "tenant/23456/pool/shared-1/role/nodes").state.to_string();
