@@ -26,7 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("template", &["files", "engine"]),
     ("stack", &["engine", "version", "aws", "kinds", "spec", "template"]),
     ("sandbox", &["files"]),
-    ("run", &["files", "engine", "aws", "k8s", "kinds", "spec", "template", "stack", "sandbox"]),
+    ("run", &["files", "engine", "arn", "aws", "k8s", "kinds", "spec", "template", "stack", "sandbox"]),
     // What it renders: of `run` the failures alone.
     ("ui", &["engine", "spec", "run"]),
 ];

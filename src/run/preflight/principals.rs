@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use futures::future::join_all;
 
+use crate::arn::name_in;
 use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
 use crate::engine::error::{Class, Error, Result};
@@ -62,10 +63,6 @@ fn roles<'p>(aws: &Aws, plan: &'p Plan) -> BTreeMap<&'p str, &'p str> {
         }
     }
     roles
-}
-
-fn name_in(arn: &str) -> &str {
-    arn.rsplit('/').next().unwrap_or_default()
 }
 
 /// The error in the ARN of a role or a policy. `None` if the ARN is right.
