@@ -68,8 +68,8 @@ impl Running {
 /// Shows the plan, asks for confirmation, executes the plan, verifies what was written, and reports.
 pub async fn carry_out(session: &Session, request: &Request, manner: &Manner, ui: &Ui) -> Result<u8, Failure> {
     if ui.format() == Format::Html {
-        return Err(Error::usage("HTML shows one thing: a plan, not a run; nothing was changed")
-            .help("use --format html with `plan`, and human, json or markdown here")
+        return Err(Error::usage("the HTML format can show a plan, but not a run; nothing was changed")
+            .help("use --format human, json or markdown with this command; `plan` supports --format html")
             .into());
     }
     let (_watcher, stop) = stop::watch();

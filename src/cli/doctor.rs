@@ -95,12 +95,12 @@ impl Doctor<'_> {
                 name: "clock",
                 verdict: Verdict::Wrong,
                 text: format!("this computer's clock is {} s {} AWS's", ahead.abs(), side(ahead)),
-                help: Some("set the clock by NTP: AWS refuses requests that are five minutes off".to_owned()),
+                help: Some("synchronize the clock with NTP: AWS refuses a request whose time differs from its own by five minutes".to_owned()),
             }),
             Ok(Some(ahead)) => {
                 self.add("clock", Verdict::Good, format!("{} s {} AWS's", ahead.abs(), side(ahead)));
             }
-            Ok(None) => self.add("clock", Verdict::Unknown, "STS gave no answer with a date"),
+            Ok(None) => self.add("clock", Verdict::Unknown, "the answer of STS has no date"),
             Err(error) => self.fail("clock", &error),
         }
     }
@@ -141,7 +141,7 @@ impl Doctor<'_> {
         self.estate(&look, &plan);
         let short = preflight::account(session, ui, &look, &plan).await;
         if short.is_empty() {
-            self.add("quotas", Verdict::Good, "the account has room for what the plan makes");
+            self.add("quotas", Verdict::Good, "the account's quotas are sufficient for the plan");
         }
         short.iter().for_each(|error| self.fail("quotas", error));
         for wrong in preflight::offers(session, &look, &plan).await.wrong {
@@ -152,7 +152,7 @@ impl Doctor<'_> {
             return command(&["iam-policy"]) + " (give that policy to the role)" + &again;
         }
         if self.checks.iter().any(|check| check.verdict == Verdict::Wrong) {
-            return format!("mend what is wrong above{again}");
+            return format!("repair the problems above{again}");
         }
         match plan.is_empty() {
             true => command(&["drift"]),
@@ -165,23 +165,23 @@ impl Doctor<'_> {
             Ok(None) => self.add(
                 "permissions",
                 Verdict::Attention,
-                "IAM can't be asked what the caller may do: it is the account's root, a federated user, or a stand-in's user",
+                "IAM can't simulate the caller's permissions: the caller is the account's root user, a federated user, or a user of an AWS stand-in",
             ),
             Ok(Some(none)) if none.is_empty() => self.add(
                 "permissions",
                 Verdict::Good,
-                "the caller's policies allow all that the printed policy allows; service control policies aren't asked",
+                "the caller's policies allow all actions of the policy that `ringfence iam-policy` prints; service control policies aren't checked",
             ),
             Ok(Some(actions)) => self.checks.push(Check {
                 name: "permissions",
                 verdict: Verdict::Wrong,
                 text: format!("the caller lacks {}", actions.iter().cloned().collect::<Vec<_>>().join(", ")),
-                help: Some("`ringfence iam-policy` prints a policy that has them".to_owned()),
+                help: Some("`ringfence iam-policy` prints a policy that allows these actions".to_owned()),
             }),
             Err(error) => self.checks.push(Check {
                 name: "permissions",
                 verdict: Verdict::Unknown,
-                text: format!("IAM doesn't say what the caller may do: {error}"),
+                text: format!("IAM can't simulate the caller's permissions: {error}"),
                 help: Some("allow iam:SimulatePrincipalPolicy and iam:GetRole".to_owned()),
             }),
         }
@@ -195,7 +195,8 @@ impl Doctor<'_> {
         for version in wanted {
             let Some(offer) = offered.iter().find(|offer| offer.version == version) else {
                 let newest = offered.first().map_or("none", |offer| offer.version.as_str());
-                let text = format!("EKS doesn't offer Kubernetes {version}; its newest is {newest}");
+                let text =
+                    format!("EKS doesn't offer Kubernetes {version}; the newest version that EKS offers is {newest}");
                 self.add("kubernetes", Verdict::Wrong, text);
                 continue;
             };
@@ -203,18 +204,18 @@ impl Doctor<'_> {
                 (_, Some(end)) if end <= soon => self.add(
                     "kubernetes",
                     Verdict::Attention,
-                    format!("{version} leaves extended support on {end}: EKS upgrades clusters by itself then"),
+                    format!("{version} leaves extended support on {end}: after that date EKS upgrades its clusters automatically"),
                 ),
                 (Some(end), _) if end <= soon => self.add(
                     "kubernetes",
                     Verdict::Attention,
-                    format!("{version} leaves standard support on {end}; from then on each cluster costs more"),
+                    format!("{version} leaves standard support on {end}; after that date each cluster costs more"),
                 ),
                 (Some(end), _) => {
                     self.add("kubernetes", Verdict::Good, format!("{version} is in standard support until {end}"));
                 }
                 (None, _) => {
-                    self.add("kubernetes", Verdict::Unknown, format!("EKS gives no end of support for {version}"));
+                    self.add("kubernetes", Verdict::Unknown, format!("EKS names no end of support for {version}"));
                 }
             }
         }
@@ -230,11 +231,11 @@ impl Doctor<'_> {
             .filter_map(|r| r.state["service"].as_str())
             .collect();
         match missing.as_slice() {
-            [] => self.add("linked roles", Verdict::Good, "the service-linked roles are there"),
+            [] => self.add("linked roles", Verdict::Good, "the service-linked roles exist"),
             some => self.add(
                 "linked roles",
                 Verdict::Attention,
-                format!("apply makes the service-linked roles of {}", some.join(", ")),
+                format!("apply creates the service-linked roles of {}", some.join(", ")),
             ),
         }
         let mut below = Vec::new();
@@ -245,14 +246,14 @@ impl Doctor<'_> {
                 if let (Some(floor), Some(version)) = (name.and_then(version::floor), version)
                     && !version::at_least(version, floor)
                 {
-                    below.push(format!("{address} is {version}, below {floor}"));
+                    below.push(format!("{address} has version {version}, which is older than {floor}"));
                 }
             }
         }
         for (address, image) in &look.facts.images {
             if !version::is_safe_release(&image.ami_type, &image.release) {
                 below.push(format!(
-                    "{address} runs image release {}, below {}",
+                    "{address} runs image release {}, which is older than {}",
                     image.release,
                     version::BOTTLEROCKET_FLOOR
                 ));
@@ -262,9 +263,9 @@ impl Doctor<'_> {
             true => self.add(
                 "floors",
                 Verdict::Good,
-                "no add-on and no node's image is older than the oldest that is safe for tenants",
+                "no add-on and no node image is older than the oldest version that isolates tenants safely",
             ),
-            false => self.add("floors", Verdict::Attention, format!("{}; apply raises them", below.join("; "))),
+            false => self.add("floors", Verdict::Attention, format!("{}; apply updates them", below.join("; "))),
         }
         for note in stack::old_images(&look.desired, &look.facts) {
             self.add("images", Verdict::Attention, note);
@@ -273,14 +274,14 @@ impl Doctor<'_> {
             self.checks.push(Check {
                 name: "clusters",
                 verdict: Verdict::Unknown,
-                text: format!("the inside of {} can't be read: {}", cluster.cluster, cluster.reason),
+                text: format!("the objects in cluster {} can't be read: {}", cluster.cluster, cluster.reason),
                 help: cluster.help.clone(),
             });
         }
         if plan.blocked_clusters.is_empty() {
             let text = match plan.is_empty() {
                 true => "nothing differs from the spec",
-                false => "every cluster that exists lets this computer in",
+                false => "this computer can reach the API server of every cluster that exists",
             };
             self.add("clusters", Verdict::Good, text);
         }

@@ -49,7 +49,7 @@ pub async fn open_on(global: &Global, spec: Spec) -> crate::engine::error::Resul
 pub fn note(session: &Session) -> Option<String> {
     let Embedded { dir, speed, .. } = session.embedded()?;
     Some(format!(
-        "Sandbox in {}: nothing here is AWS. Its time passes {speed} times faster; its clusters store objects and admit everything.",
+        "Sandbox in {}: none of these resources is on AWS. Time in the sandbox passes {speed} times faster. Clusters in the sandbox store objects and enforce no policy.",
         dir.display(),
     ))
 }
@@ -66,8 +66,8 @@ impl Host for Ui {
         match stage {
             Stage::Reading { account, region } => self.status(&format!("Reading what exists in {account}/{region}")),
             Stage::Waiting(text) => self.status(text),
-            Stage::ReadingAgain => self.status("Reading again: the answer took a while"),
-            Stage::Verifying => self.status("Reading what was written"),
+            Stage::ReadingAgain => self.status("Reading again, because the plan that was shown is older than a minute"),
+            Stage::Verifying => self.status("Reading again what was written, to verify it"),
         }
     }
 
@@ -87,7 +87,7 @@ impl Host for Ui {
     }
 
     async fn confirm(&self, losses: &BTreeSet<Address>) -> Result<bool, Failure> {
-        Self::confirm(self, "Do these things?", losses).await
+        Self::confirm(self, "Apply this plan?", losses).await
     }
 
     async fn follow(&self, events: UnboundedReceiver<Event>, clock: &Clock) -> Result<(), Failure> {

@@ -6,16 +6,6 @@ use crate::stack::{self, Facts, permissions};
 use crate::template::Templates;
 use crate::ui::Ui;
 
-/// Print the IAM policy that the role ringfence runs as needs for this spec, as JSON. Works offline.
-///
-/// The policy fits into a role's inline policy, whose limit is 10,240 characters without white space: `aws iam
-/// put-role-policy --policy-document` accepts the policy unchanged. The policy of `apply` may be longer than a
-/// managed policy, whose limit is 6,144 characters. Then put the statements before `New` into one managed policy, and
-/// `New` and the statements after it into another.
-///
-/// The policy allows changes of those resource kinds that the spec uses. If a change of the spec removes a kind, or
-/// changes `spec.iam.path`, apply that change with the policy of the former spec. If the spec has no
-/// `spec.accountId`, the policy names resources of any account.
 #[derive(Debug, Args)]
 pub struct IamPolicy {
     /// Which commands the role may run. `plan`: plan, drift and output, with reads only. `apply`: every command.

@@ -56,7 +56,7 @@ impl Kubeconfig {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let one_only = self.current || self.alias.is_some();
         if one_only && self.clusters.len() != 1 {
-            return Err(Error::usage("--alias and --use are for one cluster")
+            return Err(Error::usage("--alias and --use need exactly one CLUSTER")
                 .help("name it: the pool's name or the silo tenant's id")
                 .into());
         }
@@ -71,15 +71,17 @@ impl Kubeconfig {
         let file = target(self.kubeconfig_file.clone())?;
         let mut config = read(&file)?;
         for entry in &entries {
-            merge(&mut config, entry, self.current)
-                .map_err(|e| Error { message: format!("{}: {}; it stays as it is", file.display(), e.message), ..e })?;
+            merge(&mut config, entry, self.current).map_err(|e| Error {
+                message: format!("{}: {}; the file was not changed", file.display(), e.message),
+                ..e
+            })?;
         }
         write(&file, &template::yaml(&config)?).map_err(|e| unwritten(&file.display().to_string(), &e))?;
         for entry in &entries {
             ui.note(&format!("Context {} is in {}", entry.context, file.display()));
         }
         if entries.iter().any(|e| e.name.starts_with(SANDBOX)) {
-            ui.note("These are clusters of a sandbox: they answer only while it is served, and `ringfence token` isn't for them.");
+            ui.note("These are clusters of a sandbox. They answer only while `ringfence sandbox` runs, and don't need the token of `ringfence token`.");
         }
         Ok(exit::DONE)
     }
@@ -112,10 +114,10 @@ impl Kubeconfig {
         }
         let what = format!("not applied yet, or not ready: {}", missing.join(", "));
         if !missing.is_empty() && (!self.clusters.is_empty() || entries.is_empty()) {
-            return Err(Error::input(what).help("`ringfence apply` makes them; nothing was written"));
+            return Err(Error::input(what).help("nothing was written; `ringfence apply` creates these clusters"));
         }
         if !missing.is_empty() {
-            ui.note(&format!("Left out, because {what}"));
+            ui.note(&format!("Not added to the kubeconfig: {what}"));
         }
         Ok(entries)
     }
@@ -174,9 +176,9 @@ fn merge(config: &mut Value, entry: &Entry, current: bool) -> Result<()> {
         let leads_to = named(whole, "contexts", context, "context")?.get("cluster").and_then(Value::as_str);
         if let Some(other) = leads_to.filter(|cluster| !cluster.starts_with(SANDBOX)) {
             return Err(Error::input(format!(
-                "the context {context} leads to {other}, and a sandbox's cluster doesn't take its place"
+                "the context {context} refers to the cluster {other}; a cluster of a sandbox must not replace it"
             ))
-            .help("give --alias another name"));
+            .help("choose another name with --alias"));
         }
     }
     // The user's other settings stay, such as a proxy or a namespace. Other credentials and trust settings must not
@@ -233,10 +235,10 @@ fn target(asked: Option<PathBuf>) -> Result<PathBuf> {
         std::env::split_paths(&all).find(|p| !p.as_os_str().is_empty())
     };
     let home = || std::env::home_dir().map(|h| h.join(".kube/config"));
-    asked
-        .or_else(first)
-        .or_else(home)
-        .ok_or_else(|| Error::input("there is no home directory to keep a kubeconfig in").help("add --kubeconfig-file"))
+    asked.or_else(first).or_else(home).ok_or_else(|| {
+        Error::input("the kubeconfig has no path: neither KUBECONFIG nor a home directory is set")
+            .help("name a file with --kubeconfig-file")
+    })
 }
 
 /// The kubeconfig in the file. A path that isn't a regular file, such as a pipe, counts as empty: reading it would
@@ -246,8 +248,8 @@ fn read(file: &Path) -> Result<Value> {
         return Ok(empty());
     }
     let wrong = |why: String| {
-        Error::input(format!("the kubeconfig {} {why}; it stays as it is", file.display()))
-            .help("mend it, or name another file with --kubeconfig-file, or take `--print`")
+        Error::input(format!("the kubeconfig {} {why}; the file was not changed", file.display()))
+            .help("repair the file, or name another one with --kubeconfig-file, or print the kubeconfig with --print")
     };
     let text = match fs::read_to_string(file) {
         Ok(text) => text,

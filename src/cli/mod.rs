@@ -212,10 +212,23 @@ enum Command {
     /// Release the lock of a run that is dead.
     Unlock(unlock::Unlock),
     /// Write the in-cluster objects as files, for GitOps.
+    ///
+    /// Files from an earlier run that are no longer rendered are deleted. A file that was edited since is kept and
+    /// named. The list DIR/.ringfence-TENANCY.sha256 records what was written: commit it to the repository together
+    /// with the files.
     Render(render::Render),
     /// Print the resources and their dependencies in Graphviz DOT format.
     Graph,
     /// Print the IAM policy that the role ringfence runs as needs for this spec, as JSON. Works offline.
+    ///
+    /// The policy fits into a role's inline policy, whose limit is 10,240 characters without white space: `aws iam
+    /// put-role-policy --policy-document` accepts the policy unchanged. The policy of `apply` may be longer than a
+    /// managed policy, whose limit is 6,144 characters. Then put the statements before `New` into one managed policy,
+    /// and `New` and the statements after it into another.
+    ///
+    /// The policy allows changes of those resource kinds that the spec uses. If a change of the spec removes a kind,
+    /// or changes `spec.iam.path`, apply that change with the policy of the former spec. If the spec has no
+    /// `spec.accountId`, the policy names resources of any account.
     IamPolicy(iam_policy::IamPolicy),
     /// Print the ids, ARNs and endpoints of existing resources as JSON.
     Output(output::Output),
@@ -307,7 +320,9 @@ pub fn start(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             let options = ui::Options { format: cli.global.format.into(), ..ui::Options::default() };
             let message = format!("the program can't start its threads: {error}");
-            Ui::stdio(options).failure(&Error::input(message).help("free some memory, or allow more processes").into());
+            Ui::stdio(options).failure(
+                &Error::input(message).help("free memory, or raise the limit of processes (ulimit -u)").into(),
+            );
             exit::ERROR.into()
         }
     }
@@ -396,6 +411,6 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(n) if n > 0.0 && n.is_finite() => Ok(n),
-        _ => Err("a number above 0".to_owned()),
+        _ => Err("write a number greater than 0".to_owned()),
     }
 }

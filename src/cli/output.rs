@@ -27,8 +27,8 @@ impl Output {
             look.outputs().into_iter().filter(|(_, o)| !o.is_empty()).map(|(a, o)| (a.to_string(), o)).collect();
         if let Some(address) = &self.address {
             let Some(one) = outputs.remove(address) else {
-                return Err(Error::input(format!("nothing exists at `{address}`"))
-                    .help("`ringfence output` without an address lists all")
+                return Err(Error::input(format!("no resource exists at the address `{address}`"))
+                    .help("run `ringfence output` without an address to list all resources")
                     .into());
             };
             outputs = [(address.clone(), one)].into();

@@ -50,7 +50,7 @@ impl Plan {
                 args.extend(["--allow-destroy".to_owned(), loss.address.to_string()]);
             }
             let command = global.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
-            ui.note(&format!("Saved. To do exactly this: {command}"));
+            ui.note(&format!("The plan is saved. To apply exactly this plan: {command}"));
         }
         for error in preflight::account(session, ui, &look, &plan).await {
             let help = error.help.as_deref().unwrap_or_default();

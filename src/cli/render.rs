@@ -17,11 +17,6 @@ use crate::stack::{self, Facts};
 use crate::template::{self, Templates};
 use crate::ui::Ui;
 
-/// Write the in-cluster objects as files, for GitOps.
-///
-/// Files from an earlier run that are no longer rendered are deleted. A file that was edited since is kept and named.
-/// The list DIR/.ringfence-TENANCY.sha256 records what was written: commit it to the repository together with the
-/// files.
 #[derive(Debug, Args)]
 pub struct Render {
     /// The directory for the files. It gets one subdirectory for each cluster.
@@ -65,16 +60,16 @@ impl Render {
             match remove(&self.out, file, &former) {
                 Ok(true) => removed += 1,
                 Ok(false) => ui.note(&format!(
-                    "{} is wanted no more, but was changed since it was rendered, so it stays; delete it yourself",
+                    "{} is no longer rendered, but was edited since it was rendered, so it was kept; delete it yourself if you don't need it",
                     path.display()
                 )),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
                     return Err(Error::input(format!(
-                        "{} is wanted no more and can't be deleted: {error}",
+                        "{} is no longer rendered and can't be deleted: {error}",
                         path.display()
                     ))
-                    .help("delete it yourself, then run the same command")
+                    .help("delete the file yourself, then run the same command")
                     .into());
                 }
             }
@@ -82,7 +77,7 @@ impl Render {
         write(&list, &listed(&now))?;
         let removed = match removed {
             0 => String::new(),
-            n => format!("; {n} that are wanted no more deleted"),
+            n => format!("; {n} files that are no longer rendered were deleted"),
         };
         ui.note(&format!("{} objects written to {}{removed}", texts.len(), self.out.display()));
         Ok(exit::DONE)
@@ -112,7 +107,7 @@ fn remove(out: &Path, file: &str, former: &Written) -> io::Result<bool> {
 fn read(list: &Path) -> Result<Written> {
     let wrong = |why: String| {
         Error::input(format!("{} {why}; nothing was written", list.display()))
-            .help("it lists what earlier runs wrote; if you delete it, what they wrote for others than now stays")
+            .help("restore this list of rendered files from the repository; if you delete it, files that are no longer rendered stay on disk")
     };
     let text = match fs::read_to_string(list) {
         Ok(text) => text,

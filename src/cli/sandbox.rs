@@ -86,7 +86,7 @@ impl Sandbox {
             Error::input(format!("the sandbox can't start on {listen}: {e}")).help("choose another port or directory")
         })?;
         ui.print(&format!(
-            "Sandbox at http://{} (time passes {speed} times faster). Point AWS_ENDPOINT_URL there; Ctrl-C ends it.",
+            "Sandbox at http://{} (time passes {speed} times faster). Set AWS_ENDPOINT_URL to this address. Ctrl-C stops the sandbox.",
             server.addr()
         ))?;
         stop::requested().await;
@@ -102,14 +102,14 @@ const CHECK_SPEED: f64 = 3000.0;
 /// Returns exit code 1 if there are differences without a known reason.
 async fn compare(other: &str, ui: &Ui) -> Result<u8, Failure> {
     if other != "aws" && !other.starts_with("http://") && !other.starts_with("https://") {
-        return Err(Error::usage(format!("`{other}` is no address to compare the sandbox with"))
+        return Err(Error::usage(format!("--check can't compare the sandbox with `{other}`: it is not a URL"))
             .help("write it as http://127.0.0.1:5000, or `aws` for AWS itself")
             .into());
     }
     let options = Options { speed: CHECK_SPEED, ..Options::default() };
     let server = Server::start(options, ([127, 0, 0, 1], 0).into())
         .map_err(|e| Error::input(format!("the sandbox can't start: {e}")))?;
-    ui.status(&format!("Asking the sandbox and {other} …"));
+    ui.status(&format!("Comparing the sandbox with {other} …"));
     let url = (other != "aws").then_some(other);
     let outcome = probe::run(&format!("http://{}", server.addr()), url, stop::requested()).await?;
     let unexplained = outcome.unexplained().count();
@@ -137,9 +137,9 @@ fn told(outcome: &Outcome, other: &str) -> String {
         }
         let Difference { at, sandbox, other, known, .. } = difference;
         let known = known.as_deref().unwrap_or("not explained");
-        text.push_str(&format!("  {at}: {sandbox} in the sandbox, {other} there: {known}\n"));
+        text.push_str(&format!("  {at}: {sandbox} in the sandbox, {other} at the other endpoint: {known}\n"));
     }
-    for (what, all) in [("Couldn't be asked of both", &outcome.skipped), ("Left behind", &outcome.left)] {
+    for (what, all) in [("Calls that could not be made to both", &outcome.skipped), ("Left behind", &outcome.left)] {
         if !all.is_empty() {
             text.push_str(&format!("\n{what}:\n"));
             all.iter().for_each(|one| text.push_str(&format!("  {one}\n")));
@@ -147,7 +147,7 @@ fn told(outcome: &Outcome, other: &str) -> String {
     }
     let stopped = if outcome.stopped { "Interrupted. " } else { "" };
     text.push_str(&format!(
-        "\n{stopped}{} calls to the sandbox and {other}, {} answered alike. {} differences are known, {} aren't explained.",
+        "\n{stopped}{} calls to the sandbox and {other}, {} with the same answer. {} differences are known, {} aren't explained.",
         outcome.calls,
         outcome.alike,
         known.len(),
@@ -160,7 +160,7 @@ fn script(file: &Path) -> crate::engine::error::Result<Script> {
     let text = std::fs::read_to_string(file)
         .map_err(|e| Error::input(format!("the fault script {} can't be read: {e}", file.display())))?;
     Script::parse(&text).map_err(|e| {
-        Error::input(format!("{} is no fault script: {e}", file.display())).help("docs/faults.md has the format")
+        Error::input(format!("{} is no fault script: {e}", file.display())).help("docs/faults.md describes the format")
     })
 }
 

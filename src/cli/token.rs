@@ -59,7 +59,7 @@ fn asked_version(info: Option<&str>) -> Result<&'static str> {
     let info: Value = serde_json::from_str(info).map_err(|e| Error::input(format!("{EXEC_INFO} isn't JSON: {e}")))?;
     let asked = info.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
     VERSIONS.into_iter().find(|v| *v == asked).ok_or_else(|| {
-        Error::input(format!("{EXEC_INFO} asks for `{asked}`, which isn't spoken"))
-            .help(format!("write {} as apiVersion of the user's exec in the kubeconfig", VERSIONS.join(" or ")))
+        Error::input(format!("{EXEC_INFO} asks for the API version `{asked}`, which is not supported"))
+            .help(format!("set apiVersion of the user's exec in the kubeconfig to {}", VERSIONS.join(" or ")))
     })
 }

@@ -26,7 +26,7 @@ impl Unlock {
         let all = store.list().await?;
         let Some(holder) = all.last().filter(|s| !s.released()) else {
             let message = format!("nobody holds the lock of {} in {}", session.spec.name, session.spec.region);
-            return Err(Error::input(message).help("there is nothing to release").into());
+            return Err(Error::input(message).help("no lock needs to be released").into());
         };
         ui.note(&format!(
             "The lock of {} in {} is held by {}.",

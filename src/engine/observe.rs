@@ -34,7 +34,8 @@ impl Observed {
         match self.unreadable.first_key_value() {
             None => Ok(()),
             Some((kind, error)) => {
-                let message = format!("{kind} can't be read, so what exists is unknown: {}", error.message);
+                let message =
+                    format!("resources of the kind {kind} can't be read, so nothing can be planned: {}", error.message);
                 Err(Error { message, ..error.clone() })
             }
         }

@@ -200,8 +200,8 @@ impl Run<'_> {
         }
         let losses = left.iter().map(|loss| format!("{} (lost: {})", loss.address, loss.lost.join("; ")));
         let flags = left.iter().map(|loss| format!("--allow-destroy {}", loss.address)).collect::<Vec<_>>().join(" ");
-        Err(Error::input(format!("this deletes {}; nothing was changed", losses.collect::<Vec<_>>().join(", ")))
-            .help(format!("if that is meant, add {flags}"))
+        Err(Error::input(format!("this plan deletes {}; nothing was changed", losses.collect::<Vec<_>>().join(", ")))
+            .help(format!("to confirm the deletion, add {flags}"))
             .into())
     }
 
@@ -283,7 +283,7 @@ fn deletes(plan: &Plan, named: &BTreeSet<Address>) -> Result<(), Error> {
         None => Ok(()),
         Some(address) => {
             Err(Error::input(format!("the saved plan doesn't delete {address} (--allow-destroy); nothing was changed"))
-                .help(format!("make another one: `ringfence plan --allow-destroy {address} --out FILE`")))
+                .help(format!("make a new plan: `ringfence plan --allow-destroy {address} --out FILE`")))
         }
     }
 }
@@ -323,7 +323,7 @@ fn unread(left: &Plan, plan: &Plan, done: &BTreeSet<Address>, kinds: &Registry) 
             step.action == Action::Delete && in_cluster(step) && named == Some(cluster.cluster.as_str())
         };
         let deleted = plan.steps.iter().filter(within).map(|s| &s.address);
-        let message = format!("the inside of cluster {} can't be read: {}", cluster.cluster, cluster.reason);
+        let message = format!("the objects in cluster {} can't be read: {}", cluster.cluster, cluster.reason);
         let mut error = Error::new(Class::Unreachable, message);
         error.help = cluster.help.clone();
         Unconfirmed { addresses: wanted.chain(deleted).filter(|a| done.contains(a)).cloned().collect(), error }

@@ -79,7 +79,7 @@ impl Session {
         let hurried = wish == Stop::AtOnce || (wish != Stop::No && !locked.begun());
         if locked.begun() && hurried && self.aws.fence.cut() > 0 && lock.lost().is_none() {
             return host.note(&format!(
-                "A change was being asked for and may still be made, so the lock stays: the next run waits until its lease has ended, {} s from now.",
+                "A request to AWS was in progress and may still take effect, so the lock is kept. The next run waits until the lock's lease expires, {} s from now.",
                 lock.left().as_secs()
             ));
         }
@@ -97,7 +97,7 @@ impl Session {
             Ok(()) if wish == Stop::AtOnce => host.note("The lock is released."),
             Ok(()) => {}
             Err(error) => host.note(&format!(
-                "The lock couldn't be released ({error}): the next run waits until its lease has ended, {} s from now.",
+                "The lock could not be released ({error}). The next run waits until the lock's lease expires, {} s from now.",
                 lock.left().as_secs()
             )),
         }

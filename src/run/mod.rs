@@ -24,9 +24,9 @@ use crate::engine::error::Error;
 pub fn unwritten(what: &str, error: &std::io::Error) -> Error {
     let help = match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => {
-            "free some space, then run the same command; nothing half-written is left"
+            "free some space, then run the same command; no incomplete file is left behind"
         }
-        std::io::ErrorKind::PermissionDenied => "choose a directory that you may write to",
+        std::io::ErrorKind::PermissionDenied => "choose a directory with write permission",
         _ => "check the path",
     };
     Error::input(format!("{what} can't be written: {error}")).help(help)

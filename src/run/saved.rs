@@ -133,13 +133,14 @@ pub fn read(path: &Path, sandbox: Option<&Path>, again: String) -> Result<Saved>
     let shown = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|e| Error::input(format!("the saved plan {shown} can't be read: {e}")))?;
     let file: File = serde_json::from_slice(&bytes).map_err(|e| {
-        Error::input(format!("{shown} is no saved plan, or is cut short: {e}")).help(format!("make it again: {again}"))
+        Error::input(format!("{shown} is not a saved plan, or the file is truncated: {e}"))
+            .help(format!("make it again: {again}"))
     })?;
     let saved = Saved { file, shown, again };
     let file = &saved.file;
     if file.schema != SCHEMA || file.version != env!("CARGO_PKG_VERSION") {
         let this = env!("CARGO_PKG_VERSION");
-        return Err(saved.refused(format!("was written by ringfence {} and this is {this}", file.version)));
+        return Err(saved.refused(format!("was written by ringfence {}, but this is ringfence {this}", file.version)));
     }
     if file.digest != digest(file)? {
         return Err(saved.refused("was edited or damaged".to_owned()));
@@ -147,13 +148,13 @@ pub fn read(path: &Path, sandbox: Option<&Path>, again: String) -> Result<Saved>
     let (then, now) = (&file.target.reached, sandbox.map(Reached::sandbox));
     match (then, &now) {
         (Reached::Sandbox(_), None) => {
-            Err(saved.elsewhere("AWS").help(format!("to do it there, add --sandbox={}", then.directory())))
+            Err(saved.elsewhere("AWS").help(format!("to apply the plan there, add --sandbox={}", then.directory())))
         }
         (Reached::Aws | Reached::Endpoints(_), Some(now)) => {
-            Err(saved.elsewhere(now).help("to do it there, leave out --sandbox"))
+            Err(saved.elsewhere(now).help("to apply the plan there, run without --sandbox"))
         }
         (Reached::Sandbox(_), Some(now)) if then != now => {
-            Err(saved.elsewhere(now).help(format!("to do it there, write --sandbox={}", then.directory())))
+            Err(saved.elsewhere(now).help(format!("to apply the plan there, use --sandbox={}", then.directory())))
         }
         _ => Ok(saved),
     }
@@ -193,7 +194,7 @@ impl Saved {
         }
         if policy.aws_only != session.policy(policy).aws_only {
             let made = if policy.aws_only { "with" } else { "without" };
-            return Err(self.refused(format!("was made {made} --aws-only, and this run is not")));
+            return Err(self.refused(format!("was made {made} --aws-only, unlike this run")));
         }
         Ok(())
     }
@@ -207,7 +208,7 @@ impl Saved {
         Err(Error::input(format!(
             "the saved plan {shown} is stale: what exists or the templates have changed since; nothing was changed"
         ))
-        .help(format!("look at the new plan: {again}")))
+        .help(format!("make and review a new plan: {again}")))
     }
 
     fn refused(&self, what: String) -> Error {

@@ -174,7 +174,7 @@ impl Session {
         let help = match spec::nearest(wrong, known.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!(
-                "clusters are called by the pool's name or the silo tenant's id: {}",
+                "a cluster is named by its pool's name or its silo tenant's id: {}",
                 known.into_iter().collect::<Vec<_>>().join(", ")
             ),
         };
@@ -301,12 +301,12 @@ impl Look {
                 let help = match near {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!(
-                        "what exists is in {}; `ringfence plan` and `ringfence plan --destroy` show the addresses",
+                        "resources exist under {}; `ringfence plan` and `ringfence plan --destroy` show the addresses",
                         places.iter().map(Address::as_str).collect::<Vec<_>>().join(", ")
                     ),
                 };
                 return Err(Error::input(format!(
-                    "nothing that exists has the address {address} ({flag}); nothing was changed"
+                    "no resource exists at the address {address} ({flag}); nothing was changed"
                 ))
                 .help(help));
             }
@@ -340,7 +340,7 @@ fn start_sandbox(spec: &Spec, embedded: &Embedded) -> Result<sandbox::Server> {
     server.map_err(|e| {
         let help = match e.kind() {
             ErrorKind::ResourceBusy => "wait until that process ends, or name another directory with --sandbox=DIR",
-            _ => "free some space, name another directory with --sandbox=DIR, or move what is there away",
+            _ => "free some space, name another directory with --sandbox=DIR, or move the files in this directory away",
         };
         Error::input(format!("the sandbox can't start in {}: {e}", dir.display())).help(help)
     })
@@ -382,7 +382,7 @@ fn right_account(spec: &Spec, aws: &Aws) -> Result<()> {
             Class::Input,
             format!("the credentials are for account {}, but the spec is for {wanted}", aws.scope.account),
         )
-        .help("nothing was changed; set AWS_PROFILE to the right account, or mend spec.accountId")),
+        .help("nothing was changed; set AWS_PROFILE to a profile of the right account, or correct spec.accountId")),
         _ if spec.partition() != aws.scope.partition => Err(Error::new(
             Class::Input,
             format!(
@@ -392,7 +392,7 @@ fn right_account(spec: &Spec, aws: &Aws) -> Result<()> {
                 spec.partition()
             ),
         )
-        .help("nothing was changed; set AWS_PROFILE to an account of that partition, or mend spec.region")),
+        .help("nothing was changed; set AWS_PROFILE to a profile of that partition, or correct spec.region")),
         _ => Ok(()),
     }
 }

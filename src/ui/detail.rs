@@ -101,14 +101,14 @@ pub(super) fn short(change: &Change, room: usize) -> Detail {
                 .chain(added.iter().map(|v| format!("+ {}", compact(v))))
                 .collect();
             match parts.is_empty() {
-                true => "in another order".to_owned(),
+                true => "same elements in another order".to_owned(),
                 false => cut(&parts.join(", "), room),
             }
         }
         (Value::String(before), Value::String(after)) if before.contains('\n') || after.contains('\n') => {
             let lines = difference(&plain_lines(&display(before)), &plain_lines(&display(after)), 0);
             let changed = lines.iter().filter(|l| l.mark != Mark::Dim).count();
-            format!("{} changed (-v shows them)", count(changed, "line"))
+            format!("{} changed (-v shows all)", count(changed, "line"))
         }
         (before, after) => pair(&compact(before), &compact(after), room),
     };

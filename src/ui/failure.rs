@@ -14,7 +14,7 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         let help = match error.kind() {
             io::ErrorKind::StorageFull => "free some space, then run the same command",
-            _ => "see where the output goes to",
+            _ => "check the file or the program that receives the output",
         };
         Self::Run(Error::input(format!("the output can't be written: {error}")).help(help))
     }
@@ -62,21 +62,27 @@ pub(super) fn warnings(warnings: &[SpecError], layout: Layout) -> String {
 pub(super) fn help(error: &Error) -> Option<String> {
     let by_class = match error.class {
         Class::Denied | Class::NotYetAllowed => {
-            "check whose credentials are used, whether they have expired, and what they may do"
+            "check which credentials are used, whether they have expired, and which permissions they have"
         }
         Class::Throttled => {
-            "wait a minute, then run the same command; a lower --parallelism makes fewer calls at a time"
+            "wait a minute, then run the same command; a lower --parallelism makes fewer calls at the same time"
         }
-        Class::Conflict => "something else works on it; wait until that is over, then run the same command",
-        Class::Lost => "when no other run is under way, run the same command again: it goes on from what it finds",
-        Class::Held => "remove what holds it, then run the same command",
-        Class::NotYet | Class::Unclear => "run the same command; it goes on from what exists now",
-        Class::Timeout => "run the same command; it waits on",
-        Class::Quota => "ask for more in Service Quotas, or free some, then run the same command",
+        Class::Conflict => {
+            "another operation on the resource is in progress; wait until it ends, then run the same command"
+        }
+        Class::Lost => {
+            "when no other run is active, run the same command again; it reads what exists and continues from there"
+        }
+        Class::Held => "delete or detach the resources that still use it, then run the same command",
+        Class::NotYet | Class::Unclear => "run the same command; it reads what exists and continues from there",
+        Class::Timeout => "run the same command; it continues to wait",
+        Class::Quota => {
+            "request a quota increase in Service Quotas, or delete unused resources, then run the same command"
+        }
         Class::Unreachable => "check the network, the proxy and AWS_ENDPOINT_URL, then run the same command",
-        Class::Bug => "this is a bug in ringfence; please report it, with the command and this text",
-        Class::Unserved => "install what brings that API, then run the same command",
-        Class::Invalid => "AWS refuses this as it is: mend what it names, in the spec or in the account",
+        Class::Bug => "this is a bug in ringfence; please report it with the command and this message",
+        Class::Unserved => "install the component that provides this API in the cluster, then run the same command",
+        Class::Invalid => "AWS refuses this request; correct what the message names, in the spec or in the account",
         Class::Failed | Class::NotFound | Class::Exists | Class::Input | Class::Usage => "",
     };
     match &error.help {
@@ -88,11 +94,11 @@ pub(super) fn help(error: &Error) -> Option<String> {
 fn run(out: &mut String, error: &Error, layout: Layout) {
     let heading = match error.class {
         Class::Denied => "access denied",
-        Class::Throttled => "too many calls",
+        Class::Throttled => "throttled",
         Class::Conflict => "conflict",
-        Class::Held => "held",
+        Class::Held => "still in use",
         Class::Timeout => "not ready in time",
-        Class::Quota => "quota used up",
+        Class::Quota => "quota exceeded",
         Class::Unreachable => "unreachable",
         Class::Bug => "bug",
         _ => "error",

@@ -54,13 +54,13 @@ pub(super) fn verdict(plan: &Plan, subject: &Subject) -> String {
         return format!("Plan: {add} to add, {change} to change, {replace} to replace, {destroy} to destroy.");
     }
     let what = match (plan.unchanged, subject.policy.destroy) {
-        (_, true) => "There is nothing to destroy.".to_owned(),
-        (0, _) => "The spec asks for nothing that isn't there.".to_owned(),
-        (1, _) => "1 resource is as the spec says.".to_owned(),
-        (n, _) => format!("All {n} resources are as the spec says."),
+        (_, true) => "No resource of the tenancy exists.".to_owned(),
+        (0, _) => "The spec has no resources.".to_owned(),
+        (1, _) => "1 resource matches the spec.".to_owned(),
+        (n, _) => format!("All {n} resources match the spec."),
     };
     match plan.kept.iter().any(|k| k.kind == HOME) {
-        true => format!("No changes. {what} An old home stays until its deletion is confirmed."),
+        true => format!("No changes. {what} A former placement of a tenant is kept until its deletion is confirmed."),
         false => format!("No changes. {what}"),
     }
 }
@@ -69,7 +69,7 @@ pub(super) fn verdict(plan: &Plan, subject: &Subject) -> String {
 fn verdict_of_drift(plan: &Plan, drift: &Drift) -> Option<String> {
     let changed = plan.steps.iter().map(|s| &s.address).collect::<BTreeSet<_>>().len();
     let (waiting, wrong): (Vec<_>, Vec<_>) = plan.blocked.iter().partition(|b| b.pending || b.unmet);
-    let parts = [(drift.missing.len(), "missing"), (changed, "changed"), (wrong.len(), "in the way or unclear")];
+    let parts = [(drift.missing.len(), "missing"), (changed, "changed"), (wrong.len(), "blocked")];
     let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     if !parts.is_empty() {
         return Some(format!("Drift: {}.", parts.join(", ")));
@@ -77,13 +77,16 @@ fn verdict_of_drift(plan: &Plan, drift: &Drift) -> Option<String> {
     match (plan.blocked_clusters.len(), waiting.len(), drift.absent.values().sum::<usize>(), drift.left) {
         (0, 0, 0, 0) => None,
         (0, 0, absent, 0) => {
-            Some(format!("No drift: what is there is as the spec says, but {} not there.", are(absent)))
+            Some(format!("No drift in the resources that exist, but {} not created yet.", are(absent)))
         }
-        (0, 0, _, _) => Some("No drift in what the spec asks for and is there; see the notes for the rest.".to_owned()),
-        (0, n, _, _) => Some(format!("No drift in what could be compared; {} blocked.", are(n))),
-        (n, _, _, _) => {
-            Some(format!("No drift in what could be read; the inside of {} couldn't.", count(n, "cluster")))
+        (0, 0, _, _) => {
+            Some("No drift in the resources that the spec has; see the notes for other resources.".to_owned())
         }
+        (0, n, _, _) => Some(format!("No drift in the resources that could be compared; {} blocked.", are(n))),
+        (n, _, _, _) => Some(format!(
+            "No drift in the resources that could be read; the objects in {} could not be read.",
+            count(n, "cluster")
+        )),
     }
 }
 
@@ -111,9 +114,8 @@ fn missing(out: &mut String, plan: &Plan, layout: Layout) {
     hang(out, "        ", MISSING_HELP, layout.width);
 }
 
-pub(super) const MISSING: &str = "Missing: what it lies in is there";
-pub(super) const MISSING_HELP: &str =
-    "It was deleted by hand, or the spec asks for it since the last apply; `ringfence apply` makes it";
+pub(super) const MISSING: &str = "Missing resources, although the cluster, VPC or namespace that contains them exists";
+pub(super) const MISSING_HELP: &str = "Someone deleted them outside of ringfence, or the spec has them only since the last apply; `ringfence apply` creates them";
 
 fn group(out: &mut String, group: &Group, layout: Layout) {
     let Layout { paint, width: room, .. } = layout;
@@ -139,7 +141,7 @@ fn group(out: &mut String, group: &Group, layout: Layout) {
             plain(&owner),
             group.tally()
         )));
-        out.push_str(&paint.dim(" (-v shows them)"));
+        out.push_str(&paint.dim(" (-v shows all)"));
         out.push('\n');
         hang_list(out, "    ", &first_of(&group.like, 24), room);
     }
@@ -224,7 +226,7 @@ fn tail(out: &mut String, plan: &Plan, subject: &Subject, layout: Layout) {
     clusters(out, plan, layout);
     if !plan.confirm.is_empty() {
         out.push('\n');
-        out.push_str(&paint.red("Lost, and to be confirmed"));
+        out.push_str(&paint.red("These deletions lose work or data and must be confirmed"));
         out.push('\n');
         for Loss { address, lost, kept } in &plan.confirm {
             let deleted = |s: &&Step| s.action == Action::Delete && s.address.is_within(address);
@@ -234,7 +236,7 @@ fn tail(out: &mut String, plan: &Plan, subject: &Subject, layout: Layout) {
                 hang(out, "        - ", what, room);
             }
             if !kept.is_empty() {
-                hang(out, "        what stays of it: ", &names(kept), room);
+                hang(out, "        kept: ", &names(kept), room);
             }
         }
         hang(out, "    ", how_confirmed(subject), room);
@@ -248,7 +250,7 @@ fn tail(out: &mut String, plan: &Plan, subject: &Subject, layout: Layout) {
     if !subject.wrong.is_empty() {
         out.push('\n');
         out.push_str(&super::failure::findings(&subject.wrong, layout));
-        let text = "`apply` would stop before its first write: the spec asks for what AWS doesn't offer here";
+        let text = "`apply` would stop before its first write: AWS doesn't offer in this region what the spec names";
         hang(out, "", text, room);
     }
 }
@@ -260,16 +262,22 @@ pub(super) fn names(addresses: &[Address]) -> String {
 /// How a user confirms the losses of a plan.
 pub(super) fn how_confirmed(subject: &Subject) -> &'static str {
     match (subject.policy.destroy, subject.policy.tenants.is_empty()) {
-        (true, true) => "destroy asks for each on a terminal; elsewhere --auto-approve confirms all",
-        (true, false) => "destroy asks for each on a terminal; elsewhere add --allow-destroy with its address",
-        (false, _) => "apply asks for each on a terminal; elsewhere add --allow-destroy with its address",
+        (true, true) => {
+            "On a terminal, destroy asks for each deletion. Without a terminal, --auto-approve confirms all of them."
+        }
+        (true, false) => {
+            "On a terminal, destroy asks for each deletion. Without a terminal, add --allow-destroy ADDRESS for each of them."
+        }
+        (false, _) => {
+            "On a terminal, apply asks for each deletion. Without a terminal, add --allow-destroy ADDRESS for each of them."
+        }
     }
 }
 
 /// The clusters whose objects couldn't be read.
 fn clusters(out: &mut String, plan: &Plan, layout: Layout) {
     for one in &plan.blocked_clusters {
-        let what = format!("Waiting: the inside of cluster {} ({})", plain(&one.cluster), count(one.objects, "object"));
+        let what = format!("Waiting: objects in cluster {} ({})", plain(&one.cluster), count(one.objects, "object"));
         section(out, &layout.paint.yellow(&what));
         hang(out, "      ", &one.reason, layout.width);
         if let Some(help) = &one.help {
@@ -323,10 +331,10 @@ pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, l
     skipped(&mut out, report, layout);
     let mut abandoned: Vec<String> = report.abandoned().map(|l| l.address.to_string()).collect();
     if !abandoned.is_empty() {
-        let what = format!("Left while under way: {}", count(abandoned.len(), "step"));
+        let what = format!("Abandoned while running: {}", count(abandoned.len(), "step"));
         section(&mut out, &paint.yellow(&what));
         list(&mut out, &mut abandoned, layout);
-        hang(&mut out, "      ", "AWS may still finish these. The same command finds what came of them.", room);
+        hang(&mut out, "      ", "AWS may still complete these steps. Run the same command to see their result.", room);
     }
     let idle = report.lines.iter().filter(|l| matches!(l.outcome, Outcome::NotStarted)).count();
     if idle > 0 {
@@ -335,14 +343,14 @@ pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, l
     blocked(&mut out, plan, layout);
     clusters(&mut out, plan, layout);
     if !report.differs.is_empty() {
-        section(&mut out, &paint.red("Still different after everything was done"));
+        section(&mut out, &paint.red("Different from the spec although the run changed them"));
         for (address, what) in &report.differs {
             hang(&mut out, &format!("  {}: ", plain(address.as_str())), what, room);
         }
         hang(
             &mut out,
             "    ",
-            "This is a bug in ringfence, or something else changes it at the same time. Please report it.",
+            "Either another program changes these resources at the same time, or this is a bug in ringfence. Please report it if nothing else changes them.",
             room,
         );
     }
@@ -363,14 +371,16 @@ pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, l
         hang(&mut out, "Next: ", next, room);
     } else if !complete(report, plan) {
         let next = match (all_done(report, plan), report.failed().any(|(_, error)| error.class.is_for_good())) {
-            (true, _) => "run the same command again: it reads what exists now, and does what is left, if anything",
-            (false, true) => "mend what AWS refuses above, then run the same command; it goes on from what exists now",
-            (false, false) => "run the same command again; it goes on from what exists now",
+            (true, _) => "run the same command again; it reads what exists and continues from there",
+            (false, true) => {
+                "repair what AWS refused above, then run the same command; it reads what exists and continues from there"
+            }
+            (false, false) => "run the same command again; it reads what exists and continues from there",
         };
         let gone: Vec<String> = ending.gone.iter().map(|a| format!("--allow-destroy {}", plain(a.as_str()))).collect();
         let without = match gone.is_empty() {
             true => String::new(),
-            false => format!("; leave out {}: that is gone", gone.join(" ")),
+            false => format!(", without {}, because that is deleted already", gone.join(" ")),
         };
         hang(&mut out, "Next: ", &format!("{next}{without}"), room);
     }
@@ -417,7 +427,7 @@ fn section(out: &mut String, title: &str) {
 fn unmet(out: &mut String, report: &Report, layout: Layout) {
     for (line, error) in report.unmet() {
         let controls = match line.controls.is_empty() {
-            true => "an object was left out".to_owned(),
+            true => "an object was not created".to_owned(),
             false => line.controls.join(", "),
         };
         section(out, &layout.paint.red(&format!("Unmet: {controls}")));
@@ -448,10 +458,10 @@ fn held(out: &mut String, report: &Report, layout: Layout) {
 fn unconfirmed(out: &mut String, report: &Report, layout: Layout) {
     for one in &report.unconfirmed {
         let n = one.addresses.len();
-        let title = format!("Done, but couldn't be confirmed: {}", count(n, "resource"));
+        let title = format!("Done, but not confirmed: {}", count(n, "resource"));
         section(out, &layout.paint.red(&title));
         list(out, &mut one.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), layout);
-        let why = format!("What was written couldn't be read again, so it isn't known to be there: {}", one.error);
+        let why = format!("The resources were written, but could not be read again to verify them: {}", one.error);
         hang(out, "      ", &why, layout.width);
         if let Some(help) = super::failure::help(&one.error) {
             hang(out, "      help: ", &help, layout.width);
@@ -477,7 +487,7 @@ fn skipped(out: &mut String, report: &Report, layout: Layout) {
         roots.entry(root).or_default().push(address.to_string());
     }
     for (root, mut names) in roots {
-        let title = format!("Not done because of {}: {}", plain(root.as_str()), count(names.len(), "resource"));
+        let title = format!("Skipped because of {}: {}", plain(root.as_str()), count(names.len(), "resource"));
         section(out, &layout.paint.yellow(&title));
         list(out, &mut names, layout);
     }
@@ -504,18 +514,22 @@ fn blocked(out: &mut String, plan: &Plan, layout: Layout) {
 fn left_behind(action: Action, error: &Error) -> Option<&'static str> {
     use crate::engine::error::Class;
     match (action, error.class) {
-        (Action::Create, Class::Failed) => Some("it exists, in a failed state; the next run mends or replaces it"),
-        (Action::Create, Class::Timeout) => Some("it exists and was still being made; the next run waits for it"),
+        (Action::Create, Class::Failed) => {
+            Some("the resource exists in a failed state; the next run repairs or replaces it")
+        }
+        (Action::Create, Class::Timeout) => {
+            Some("the resource exists and AWS was still creating it; the next run waits for it")
+        }
         (Action::Create, Class::Unclear) => {
-            Some("it may exist; the next run looks for it by its tags before it makes another")
+            Some("the resource may exist; the next run looks for it by its tags before it creates another one")
         }
         (Action::Create, _) => {
-            Some("what was made of it, if anything, carries its tags; the next run finds it and goes on")
+            Some("the resource may exist in part, with its tags; the next run finds it by them and continues")
         }
-        (Action::Delete, Class::Timeout) => Some("its deletion was still going on; the next run waits for it"),
-        (Action::Delete, _) => Some("it still exists"),
-        (Action::Update, _) => Some("it exists; some of its changes may have been made"),
-        (Action::Wait, _) => Some("it exists, as it was found"),
+        (Action::Delete, Class::Timeout) => Some("AWS was still deleting the resource; the next run waits for it"),
+        (Action::Delete, _) => Some("the resource still exists"),
+        (Action::Update, _) => Some("the resource exists; some of the changes may have been made"),
+        (Action::Wait, _) => Some("the resource exists; this run didn't change it"),
     }
 }
 
@@ -540,6 +554,6 @@ pub(super) fn calls(calls: &BTreeMap<String, u64>, paint: Paint) -> String {
     for (action, n) in sorted {
         out.push_str(&format!("{n:>7}  {}\n", plain(action)));
     }
-    out.push_str(&format!("{total:>7}  in all\n"));
+    out.push_str(&format!("{total:>7}  in total\n"));
     out
 }

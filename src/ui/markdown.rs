@@ -47,11 +47,11 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, verbose: bo
         );
     }
     if !plan.confirm.is_empty() {
-        out += "\n> [!CAUTION]\n> Lost, and to be confirmed:\n";
+        out += "\n> [!CAUTION]\n> These deletions lose work or data and must be confirmed:\n";
         for Loss { address, lost, kept } in plan.confirm.iter().take(NAMES) {
             out += &format!("> - {}: {}", code(address.as_str()), escaped(&prose(&lost.join("; "))));
             if !kept.is_empty() {
-                out += &format!(". What stays of it: {}", escaped(&human::names(kept)));
+                out += &format!(". Kept: {}", escaped(&human::names(kept)));
             }
             out.push('\n');
         }
@@ -66,10 +66,10 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, verbose: bo
         out += &format!("\n> [!CAUTION]\n> {}: {}\n", code(&one.at.to_string()), escaped(&text));
     }
     for one in &plan.blocked_clusters {
-        let help = one.help.as_deref().map(|h| format!(" To go on: {h}.")).unwrap_or_default();
+        let help = one.help.as_deref().map(|h| format!(" Help: {h}.")).unwrap_or_default();
         let reason = prose(&format!("{}.{help}", one.reason));
         out += &format!(
-            "\n> [!WARNING]\n> The inside of cluster {} ({}) can't be read: {}\n",
+            "\n> [!WARNING]\n> The objects in cluster {} ({}) can't be read: {}\n",
             code(&one.cluster),
             count(one.objects, "object"),
             escaped(&reason)
@@ -85,7 +85,7 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, verbose: bo
     }
     if hidden > 0 {
         out += &format!(
-            "\n{} not shown, because a comment holds no more: `--format html` shows everything.\n",
+            "\n{} not shown, because a comment has a maximum length. `--format html` shows everything.\n",
             count(hidden, "group")
         );
     }

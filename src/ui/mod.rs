@@ -330,18 +330,20 @@ impl Ui {
             let mut how = "add --auto-approve".to_owned();
             if !whole.is_empty() {
                 let flags: Vec<String> = whole.iter().map(|a| format!("--allow-destroy {a}")).collect();
-                how += &format!("; `apply` and `destroy --tenant` also want {}", flags.join(" "));
+                how += &format!("; `apply` and `destroy --tenant` also need {}", flags.join(" "));
             }
-            return Err(Error::input(format!("nobody can be asked, because this is no terminal: {question}"))
-                .help(how)
-                .into());
+            return Err(Error::input(format!(
+                "this command must be confirmed, but there is no terminal for the question: {question}"
+            ))
+            .help(how)
+            .into());
         }
         self.clear();
-        if self.answer(&format!("{} Only `yes` goes on: ", plain(question))).await? != "yes" {
+        if self.answer(&format!("{} Type `yes` to continue: ", plain(question))).await? != "yes" {
             return Ok(false);
         }
         for address in whole {
-            let text = format!("{address} is deleted, with what the plan says is lost. Type its address to go on: ");
+            let text = format!("This deletes {address} and loses what the plan names. Type its address to continue: ");
             if self.answer(&text).await? != address.as_str() {
                 return Ok(false);
             }

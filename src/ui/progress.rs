@@ -137,7 +137,7 @@ impl Board {
             Event::Stopping { running } => {
                 self.stopping = true;
                 vec![paint.yellow(&format!(
-                    "Stopping: nothing new is started, {} still under way; Ctrl-C again leaves at once",
+                    "Stopping: no new step starts, {} still running; press Ctrl-C again to leave at once",
                     count(*running, "step")
                 ))]
             }
@@ -171,7 +171,7 @@ impl Board {
         }
         match self.running.len() {
             1 => {}
-            all => drop(write!(text, "; {} more under way", all - 1)),
+            all => drop(write!(text, "; {} more running", all - 1)),
         }
         vec![text]
     }

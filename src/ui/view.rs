@@ -174,7 +174,7 @@ pub(super) fn missing(one: &Missing) -> String {
         text += &format!(": {}", one.controls.iter().copied().collect::<Vec<_>>().join(" "));
     }
     if one.within > 0 {
-        text += &format!(", and {} in it", count(one.within, "resource"));
+        text += &format!(", with {} in it", count(one.within, "resource"));
     }
     text
 }

@@ -36,7 +36,7 @@ def change():
 
 
 try:
-    while b"Do these things?" not in seen:
+    while b"Apply this plan?" not in seen:
         seen += os.read(terminal, 4096)
     asked = time.monotonic()
     if group:

@@ -394,7 +394,7 @@ pub async fn apis_that_arent_there(ground: &Ground) {
 
     let nowhere = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}});
     let error = ground.kind.create(&new(&ground.wanted("nowhere", nowhere), 1)).await.unwrap_err();
-    assert!(error.message.contains("names no namespace"), "{error}");
+    assert!(error.message.contains("has no namespace"), "{error}");
 }
 
 pub async fn what_cant_be_changed_is_replaced(ground: &Ground) {

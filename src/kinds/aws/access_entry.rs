@@ -346,7 +346,7 @@ impl Handlers for AccessEntryHandlers {
                 entry.and_then(|e| e.access_entry_arn)
             }
             Err(error) if error.class == Class::NotYet => {
-                return Err(error.help("the principal must exist; a role that has a path is named with it"));
+                return Err(error.help("the principal must exist; the ARN of a role includes its path"));
             }
             Err(error) => return Err(error),
         };

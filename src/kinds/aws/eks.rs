@@ -44,9 +44,12 @@ pub(super) fn optional<T>(answer: Result<T>) -> Result<Option<T>> {
 /// resource is unknown: reads are eventually consistent, or someone has deleted it since.
 pub(super) fn listed<T>(one: Option<T>, call: &str, name: &str) -> Result<T> {
     one.ok_or_else(|| {
-        Error::new(Class::NotYet, format!("a list names `{name}`, and the call for its details doesn't find it"))
-            .operation(call)
-            .help("run the same command again")
+        Error::new(
+            Class::NotYet,
+            format!("the list of resources has `{name}`, but the call for its details doesn't find it"),
+        )
+        .operation(call)
+        .help("run the same command again")
     })
 }
 
@@ -205,7 +208,7 @@ where
                     Class::Timeout,
                     format!("update {id} of {what} is still under way after {} min", limit.as_secs() / 60),
                 )
-                .help("it goes on by itself; run the same command later"));
+                .help("EKS continues the update; run the same command later"));
             }
         }
     }
@@ -225,7 +228,7 @@ pub(super) fn issues<'a>(issues: impl Iterator<Item = (Option<&'a str>, Option<&
             text
         })
         .collect();
-    if texts.is_empty() { "EKS gives no reason".to_owned() } else { texts.join("; ") }
+    if texts.is_empty() { "EKS names no reason".to_owned() } else { texts.join("; ") }
 }
 
 /// Those of `names` that are another generation of `name`.

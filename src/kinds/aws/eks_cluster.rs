@@ -150,9 +150,9 @@ impl EksClusterHandlers {
         if wanted.major != runs.major || wanted < runs {
             return Err(Error::new(
                 Class::Invalid,
-                format!("cluster `{name}` runs Kubernetes {from}; EKS doesn't lower that to {to}"),
+                format!("cluster `{name}` runs Kubernetes {from}; EKS can't downgrade it to {to}"),
             )
-            .help(format!("set kubernetesVersion to \"{from}\" or a later one")));
+            .help(format!("set kubernetesVersion to \"{from}\" or a later version")));
         }
         for minor in runs.minor + 1..=wanted.minor {
             let call = self
@@ -175,9 +175,9 @@ impl EksClusterHandlers {
         let (None, Some(key)) = (from, to) else {
             return Err(Error::new(
                 Class::Invalid,
-                format!("the key of cluster `{name}` can't be changed or taken away"),
+                format!("the encryption key of cluster `{name}` can't be changed or removed"),
             )
-            .help("EKS only adds a key where there is none; anything else needs a new cluster"));
+            .help("EKS can only add a key to a cluster without one; another key needs a new cluster"));
         };
         let call = self.aws.eks.associate_encryption_config().cluster_name(name).encryption_config(encryption(key));
         update(&self.aws, name, None, UPDATE_LIMIT, || {
@@ -212,7 +212,7 @@ impl Kind for EksCluster {
     fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {
         let name = typed::<State>(&found.state).map(|s| s.name).unwrap_or_default();
         Some(format!(
-            "all that runs in cluster {name} and all that Kubernetes keeps in it, Secrets and claims on volumes included; volumes and load balancers that its workloads made are left in the account, managed by nobody"
+            "all workloads of cluster {name} and all Kubernetes objects in it, including Secrets and PersistentVolumeClaims; volumes and load balancers that its workloads created stay in the account without a manager"
         ))
     }
 
@@ -428,7 +428,7 @@ impl Handlers for EksClusterHandlers {
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let to: State = typed(&to.state)?;
         let name = from.id.as_str();
-        let gone = || Error::new(Class::NotFound, format!("cluster `{name}` doesn't exist any more"));
+        let gone = || Error::new(Class::NotFound, format!("cluster `{name}` no longer exists"));
         let now = observed(&self.aws, &cluster(&self.aws, name).await?.ok_or_else(gone)?);
         let config = || self.aws.eks.update_cluster_config().name(name);
 
@@ -480,7 +480,7 @@ impl Handlers for EksClusterHandlers {
         if state.deletion_protection && !matches!(found.status, Status::Failed { .. }) {
             return Err(Error::new(Class::Invalid, format!("cluster `{}` is protected against deletion", state.name))
                 .operation("eks:DeleteCluster")
-                .help("lift the protection first: it is a step of its own in the plan"));
+                .help("remove the protection first, which is a separate step in the plan"));
         }
         let answer = self.aws.eks.delete_cluster().name(&state.name).send().await;
         match optional(answer.map_err(failed("eks:DeleteCluster"))) {

@@ -134,7 +134,7 @@ impl Kind for FargateProfile {
     /// profile").
     fn loses(&self, found: &Found, replaced: bool) -> Option<String> {
         let state: State = typed(&found.state).ok().filter(|_| !replaced)?;
-        Some(format!("what runs on Fargate by profile {} of cluster {}", state.name, state.cluster))
+        Some(format!("all pods on Fargate of profile {} of cluster {}", state.name, state.cluster))
     }
 
     fn rules(&self) -> &'static [(&'static str, Rule)] {

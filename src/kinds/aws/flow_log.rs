@@ -130,7 +130,7 @@ impl Handlers for FlowLogHandlers {
             let Some(found) = self.found(&log)? else { continue };
             // AWS retries the delivery, so the flow log isn't replaced.
             if let Some(error) = log.deliver_logs_error_message().filter(|e| !e.is_empty()) {
-                observation.notes.push(format!("{}: flow log {} isn't delivered: {error}", found.address, found.id));
+                observation.notes.push(format!("{}: AWS can't deliver flow log {}: {error}", found.address, found.id));
             }
             observation.found.push(found);
         }

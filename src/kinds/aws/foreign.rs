@@ -30,17 +30,17 @@ pub(super) fn foreign(
 ) -> Foreign {
     if let Some((other, _)) = aws.owned(has) {
         let message = format!(
-            "{what} is this tenancy's own, as `{other}`: no two can have one name, so this waits until that one is gone"
+            "{what} belongs to this tenancy at the address `{other}`; two resources can't have the same name, so this one waits until the other one is deleted"
         );
         return Foreign { address: address.clone(), id: id.to_owned(), message };
     }
     let message = match (has.get(tags::TENANCY), has.get(tags::REGION)) {
         (Some(tenancy), region) if *tenancy != aws.tenancy || region != Some(&aws.scope.region) => format!(
-            "{what} exists and belongs to tenancy `{tenancy}` in region `{}`; give one of the two another name",
+            "{what} exists and belongs to tenancy `{tenancy}` in region `{}`; choose another name for one of the two tenancies",
             region.map_or("?", String::as_str),
         ),
         _ => format!(
-            "{what} exists without the tags `{}`, `{}` and `{}` of this tenancy, so it is left alone; to hand it to ringfence, run `{command} --tags {}`",
+            "{what} exists without the tags `{}`, `{}` and `{}` of this tenancy, so ringfence doesn't change it; to adopt it, run `{command} --tags {}`",
             tags::TENANCY,
             tags::REGION,
             tags::ADDRESS,
@@ -60,10 +60,10 @@ pub(super) fn claim(aws: &Aws, new: &New, has: Option<&Tags>, taken: Error) -> R
     match aws.owned(has) {
         Some((address, generation)) if address == new.address && generation == new.generation => Ok(()),
         Some((address, generation)) => {
-            Err(taken.help(format!("it is `{address}`, generation {generation}, of this tenancy")))
+            Err(taken.help(format!("the name belongs to `{address}`, generation {generation}, of this tenancy")))
         }
         None => Err(Error { class: Class::Exists, ..taken }
-            .help("it doesn't carry this tenancy's tags; `ringfence plan` shows what it is and how to adopt it")),
+            .help("the resource with this name lacks this tenancy's tags; `ringfence plan` shows the resource and how to adopt it")),
     }
 }
 

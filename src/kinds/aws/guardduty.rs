@@ -28,8 +28,10 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// Deletes GuardDuty's resources in a subnet or VPC that can't be deleted. `by` is `subnet-id` or `vpc-id`. Returns
 /// true if there were any.
 pub(super) async fn leave(aws: &Aws, by: &str, id: &str) -> Result<bool> {
-    let named =
-        |error: Error| Error { message: format!("GuardDuty's endpoint holds {id}: {}", error.message), ..error };
+    let named = |error: Error| Error {
+        message: format!("GuardDuty's endpoint blocks the deletion of {id}: {}", error.message),
+        ..error
+    };
     match by {
         "subnet-id" => leave_subnet(aws, id).await.map_err(named),
         "vpc-id" => leave_vpc(aws, id).await.map_err(named),

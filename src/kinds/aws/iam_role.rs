@@ -198,7 +198,9 @@ impl IamRoleHandlers {
     async fn in_use(&self, name: &str, error: Error) -> Error {
         let roles = match read(&self.aws).await {
             Ok(roles) => roles,
-            Err(unread) => return error.help(format!("what uses role `{name}` can't be read: {unread}")),
+            Err(unread) => {
+                return error.help(format!("the instance profiles of role `{name}` can't be read: {unread}"));
+            }
         };
         let role = roles.iter().find(|r| r.role_name() == Some(name));
         let profiles = role.map(|r| r.instance_profile_list()).unwrap_or_default();
@@ -207,7 +209,7 @@ impl IamRoleHandlers {
             return error;
         }
         error.help(format!(
-            "role `{name}` is in the instance profile {}; if nothing uses it any more, run `aws iam remove-role-from-instance-profile` and then the same command",
+            "role `{name}` is in the instance profile {}; if nothing uses this instance profile any more, run `aws iam remove-role-from-instance-profile` and then the same command",
             profiles.join(", "),
         ))
     }

@@ -142,8 +142,8 @@ impl KmsKeyHandlers {
             }
             Some(KeyState::PendingDeletion) => {
                 let date = metadata.deletion_date().map(|date| date.fmt(Format::DateTime).unwrap_or_default());
-                let date = date.unwrap_or_else(|| "a day that KMS doesn't tell".to_owned());
-                Status::Failed { why: format!("it is scheduled for deletion on {date}"), repair: Repair::Update }
+                let date = date.unwrap_or_else(|| "an unknown date".to_owned());
+                Status::Failed { why: format!("the key is scheduled for deletion on {date}"), repair: Repair::Update }
             }
             Some(other) => {
                 Status::Failed { why: format!("the key's state is {}", other.as_str()), repair: Repair::Manual }
@@ -211,7 +211,7 @@ impl KmsKeyHandlers {
         }
         if !unread.is_empty() {
             seen.notes.push(format!(
-                "KMS keys without an alias whose tags can't be read, taken for somebody else's: {}",
+                "KMS keys without an alias whose tags can't be read, so they count as not ours: {}",
                 unread.join(", "),
             ));
         }
@@ -271,7 +271,7 @@ impl Kind for KmsKey {
     fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {
         let state: State = typed(&found.state).ok()?;
         Some(format!(
-            "all that is encrypted with key {}, once its waiting period of {} days is over: until then `aws kms cancel-key-deletion` gets it back",
+            "all data encrypted with key {}, after the waiting period of {} days; until then `aws kms cancel-key-deletion` restores the key",
             found.id, state.deletion_window_days
         ))
     }

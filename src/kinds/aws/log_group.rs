@@ -108,7 +108,7 @@ impl LogGroupHandlers {
         let groups = match self.list(name).await {
             Ok(groups) => groups,
             Err(unread) => {
-                return error.help(format!("whether log group `{name}` is protected can't be read: {unread}"));
+                return error.help(format!("the deletion protection of log group `{name}` can't be read: {unread}"));
             }
         };
         let group = groups.iter().find(|(g, _)| g.log_group_name() == Some(name));

@@ -78,7 +78,7 @@ impl NatGatewayHandlers {
                         why: format!(
                             "{}: {}",
                             gateway.failure_code().unwrap_or("failed"),
-                            gateway.failure_message().unwrap_or("AWS gives no reason")
+                            gateway.failure_message().unwrap_or("AWS names no reason")
                         ),
                         repair: Repair::Replace,
                     },

@@ -196,10 +196,10 @@ impl NodeGroupHandlers {
     /// Help for pods that a PodDisruptionBudget keeps on their nodes. If the cluster can be read, the help names the
     /// budgets that allow no eviction.
     async fn budgets(&self, cluster: &str) -> String {
-        let after = "allow a disruption or add pods, then run the same command: nodes that were replaced stay. ringfence never forces it";
+        let after = "allow a disruption or add pods, then run the same command, which continues with the remaining nodes; ringfence never forces an eviction";
         match self.tight_budgets(cluster).await.as_deref() {
             Ok([]) | Err(_) => format!(
-                "a PodDisruptionBudget keeps pods on a node: `kubectl get pdb --all-namespaces` shows those with 0 allowed disruptions; {after}"
+                "a PodDisruptionBudget keeps pods on a node: `kubectl get pdb --all-namespaces` shows the budgets with 0 allowed disruptions; {after}"
             ),
             Ok(names) => format!("these PodDisruptionBudgets allow no eviction now: {}; {after}", names.join(", ")),
         }
@@ -257,7 +257,7 @@ impl Kind for NodeGroup {
     fn loses(&self, found: &Found, replaced: bool) -> Option<String> {
         let state: State = typed(&found.state).ok().filter(|_| !replaced)?;
         Some(format!(
-            "what runs on node group {} of cluster {}, and what is on its nodes' own disks",
+            "all pods on node group {} of cluster {}, and the data on the disks of its nodes",
             state.name, state.cluster
         ))
     }
@@ -316,23 +316,23 @@ impl Kind for NodeGroup {
     fn disturbs(&self, from: &Found, changes: &[Change]) -> Vec<String> {
         let mut all = Vec::new();
         if changes.iter().any(|c| c.replaces) {
-            all.push("a new group takes its place, and what runs on the nodes of the old one is evicted".to_owned());
+            all.push("a new node group replaces the old one, and the pods on the old nodes are evicted".to_owned());
         } else if changes.iter().any(|c| ROLLING.contains(&c.path.as_str())) {
-            all.push("the update replaces every node, a few at a time, and evicts what runs on it".to_owned());
+            all.push("the update replaces all nodes in batches and evicts their pods".to_owned());
         }
         let nodes = from.state.get("desired").and_then(Value::as_i64).unwrap_or_default();
         let bound = |path: &str| changes.iter().find(|c| c.path == path).and_then(|c| c.after.as_i64());
         let count = |n: i64| if n == 1 { "1 node".to_owned() } else { format!("{n} nodes") };
         if let Some(max) = bound("max").filter(|max| *max < nodes) {
             all.push(format!(
-                "the group has {}, and {max} may be at most: {} will go, and what runs there is evicted",
+                "the group has {}, but the maximum is {max}: EKS removes {} and evicts the pods there",
                 count(nodes),
                 count(nodes - max)
             ));
         }
         if let Some(min) = bound("min").filter(|min| *min > nodes) {
             all.push(format!(
-                "the group has {}, and {min} must be at least: {} will start",
+                "the group has {}, but the minimum is {min}: EKS starts {}",
                 count(nodes),
                 count(min - nodes)
             ));
@@ -415,7 +415,7 @@ impl Handlers for NodeGroupHandlers {
         if !resized.is_empty() {
             let resized = resized.into_iter().collect::<Vec<_>>().join(", ");
             seen.notes.push(format!(
-                "`desired` counts when a node group is made; after that its number of nodes is the autoscaler's, or set with `aws eks update-nodegroup-config --scaling-config`: {resized}"
+                "`desired` is used only when a node group is created. Later the autoscaler or `aws eks update-nodegroup-config --scaling-config` sets the number of nodes: {resized}"
             ));
         }
         Ok(seen)
@@ -485,9 +485,8 @@ impl Handlers for NodeGroupHandlers {
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
         let to: State = typed(&to.state)?;
         let (cluster, name) = (to.cluster.as_str(), physical(&to.name, from.generation));
-        let gone = || {
-            Error::new(Class::NotFound, format!("node group `{name}` of cluster `{cluster}` doesn't exist any more"))
-        };
+        let gone =
+            || Error::new(Class::NotFound, format!("node group `{name}` of cluster `{cluster}` no longer exists"));
         let group = group(&self.aws, cluster, &name).await?.ok_or_else(gone)?;
         let now = observed(&self.aws, &group, from.generation);
 
@@ -783,7 +782,7 @@ fn at_once(config: &NodegroupUpdateConfig) -> String {
 fn update_config(state: &State) -> Result<NodegroupUpdateConfig> {
     let text = &state.max_unavailable;
     let number = |digits: &str| {
-        digits.parse::<i32>().map_err(|_| Error::bug(format!("`{text}` is no number of nodes and no percentage")))
+        digits.parse::<i32>().map_err(|_| Error::bug(format!("`{text}` is neither a number of nodes nor a percentage")))
     };
     let config = NodegroupUpdateConfig::builder();
     Ok(match text.strip_suffix('%') {

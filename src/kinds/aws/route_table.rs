@@ -65,7 +65,7 @@ macro_rules! along {
             Some("tgw") => Ok(call.transit_gateway_id(target)),
             Some("pcx") => Ok(call.vpc_peering_connection_id(target)),
             Some("eni") => Ok(call.network_interface_id(target)),
-            _ => Err(Error::bug(format!("a route to {destination} can't lead to `{target}`"))),
+            _ => Err(Error::bug(format!("a route to {destination} can't have the target `{target}`"))),
         }
     }};
 }
@@ -380,7 +380,7 @@ impl Handlers for RouteTableHandlers {
         // The spec has no such routes, so the plan names them.
         let notes = found.iter().filter_map(|one| {
             let others = typed::<State>(&one.state).ok()?.others?;
-            Some(format!("{}: routes of others stay: {}", one.address, words(&others)))
+            Some(format!("{}: routes that ringfence doesn't manage are kept: {}", one.address, words(&others)))
         });
         Ok(Observation { notes: notes.collect(), found, ..Observation::default() })
     }

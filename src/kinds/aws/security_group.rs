@@ -251,7 +251,7 @@ fn all_known(operation: &'static str, unknown: &[IpPermission]) -> Result<()> {
     if unknown.is_empty() {
         return Ok(());
     }
-    let message = format!("{} of the rules to take away aren't in the group", unknown.len());
+    let message = format!("the group doesn't have {} of the rules to remove", unknown.len());
     let error = Error::new(Class::NotFound, message).operation(operation);
     Err(Error { code: Some(UNKNOWN.to_owned()), ..error })
 }
@@ -355,7 +355,7 @@ impl SecurityGroupHandlers {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let rules: Vec<String> = rules.iter().take(SHOWN).map(Permission::words).collect();
             Some(format!(
-                "{}: rules stay that bear the mark of a load balancer controller: {}{more}",
+                "{}: rules with the description of a load balancer controller are kept: {}{more}",
                 one.address,
                 rules.join(", ")
             ))

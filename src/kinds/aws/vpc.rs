@@ -201,7 +201,7 @@ impl VpcHandlers {
             {
                 let call = self.aws.ec2.disassociate_vpc_cidr_block().association_id(association).send().await;
                 ec2::absent(call.map_err(failed("ec2:DisassociateVpcCidrBlock"))).map_err(|error| {
-                    let message = format!("{block} stays a block of {id}: {}", error.message);
+                    let message = format!("the block {block} can't be removed from {id}: {}", error.message);
                     let help = error.help.clone();
                     Error { message, ..error }
                         .help(help.unwrap_or("delete the subnets in that block, then run the same command".to_owned()))
@@ -245,11 +245,11 @@ impl VpcHandlers {
                     field: "secondary_cidrs".to_owned(),
                     keep: held.keys().cloned().collect(),
                     reason: format!(
-                        "{} has blocks that the spec doesn't give it, and subnets that aren't ours use them: {}",
+                        "{} has CIDR blocks that the spec doesn't have, and subnets that aren't ours use them: {}",
                         vpc.id,
                         words.join("; ")
                     ),
-                    help: "once these subnets are deleted, run the same command: it takes the blocks away".to_owned(),
+                    help: "delete these subnets, then run the same command, which removes the blocks".to_owned(),
                 });
             }
         }
@@ -325,7 +325,7 @@ impl Kind for Vpc {
 
     fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {
         let cidr = typed::<State>(&found.state).map(|s| s.cidr).unwrap_or_default();
-        Some(format!("the network {cidr} and what is in it"))
+        Some(format!("the network {cidr} and everything in it"))
     }
 
     fn holds_by(&self) -> Option<&'static str> {
@@ -410,7 +410,10 @@ impl Handlers for VpcHandlers {
         let notes = found.iter().filter_map(|one| {
             let others = typed::<State>(&one.state).ok()?.main_others?;
             let others = route_table::words(&others);
-            Some(format!("{}: routes of others stay in its main route table: {others}", one.address))
+            Some(format!(
+                "{}: routes that ringfence doesn't manage are kept in its main route table: {others}",
+                one.address
+            ))
         });
         Ok(Observation { notes: notes.collect(), found, stuck, ..Observation::default() })
     }

@@ -256,7 +256,7 @@ impl ManifestHandlers {
                     if accept == METADATA && matches!(e.class, Class::Unclear | Class::NotFound | Class::Invalid) =>
                 {
                     notes.push(format!(
-                        "{} can't be listed in cluster {}; what is left of ours there isn't seen: {}",
+                        "{} can't be listed in cluster {}, so leftover objects of this kind are not found: {}",
                         api.resource(),
                         cluster.name(),
                         e.message
@@ -388,7 +388,7 @@ impl ManifestHandlers {
             }
             if !apply::is_applied(live) {
                 notes.push(format!(
-                    "{} in cluster {} carries our labels, but {} wrote it; it isn't deleted",
+                    "{} in cluster {} has our labels, but {} wrote it, so ringfence doesn't delete it",
                     summary(live),
                     state.cluster,
                     apply::other_managers(live).join(", ")
@@ -412,7 +412,7 @@ impl ManifestHandlers {
                     Ok(found) => found,
                     Err(error) => {
                         notes.push(format!(
-                            "{} in cluster {} is left alone, because it can't be read: {error}",
+                            "{} in cluster {} is neither changed nor deleted, because it can't be read: {error}",
                             summary(live),
                             state.cluster
                         ));
@@ -614,7 +614,7 @@ impl Kind for Manifest {
         let name = text(object, "/metadata/name").unwrap_or_default();
         match text(object, "/kind")? {
             "Namespace" => Some(format!(
-                "all that runs and is stored in namespace {name} of cluster {cluster}: workloads, Secrets, and the data of volumes that are claimed there, unless their reclaim policy is Retain"
+                "all workloads and objects in namespace {name} of cluster {cluster}, including Secrets, and the data of its PersistentVolumeClaims, unless their reclaim policy is Retain"
             )),
             kind @ ("PersistentVolumeClaim" | "PersistentVolume") => {
                 Some(format!("the data of {kind} {name} in cluster {cluster}, unless the reclaim policy is Retain"))
@@ -741,7 +741,7 @@ impl Handlers for ManifestHandlers {
             return Err(Error::new(
                 Class::Invalid,
                 format!(
-                    "{} in cluster {} no longer carries our label; it isn't deleted",
+                    "{} in cluster {} no longer has our label, so ringfence doesn't delete it",
                     summary(&live),
                     cluster.name()
                 ),
@@ -782,19 +782,19 @@ fn locate<'a>(apis: &'a Apis, state: &State) -> Result<Option<&'a Api>> {
         (None, None) => Err(Error::new(
             Class::Invalid,
             format!(
-                "cluster {} serves no {} {}, which {} is",
+                "cluster {} doesn't serve {} {}, which {} needs",
                 state.cluster,
                 text(&state.object, "/apiVersion").unwrap_or("(no apiVersion)"),
                 text(&state.object, "/kind").unwrap_or("(no kind)"),
                 summary(&state.object)
             ),
         )
-        .help("if an add-on brings this API, let the template say `requires:` with its group and version; otherwise correct apiVersion and kind")),
+        .help("if an add-on brings this API, add `requires:` with its group and version to the template; otherwise correct apiVersion and kind")),
         (_, Some(api)) if api.namespaced && text(&state.object, "/metadata/namespace").is_none() => Err(Error::new(
             Class::Invalid,
-            format!("{} names no namespace, and objects of its kind live in one", summary(&state.object)),
+            format!("{} has no namespace, but its kind is namespaced", summary(&state.object)),
         )
-        .help("give it `metadata.namespace` in its template")),
+        .help("add `metadata.namespace` in its template")),
         (_, Some(api)) => Ok(Some(api)),
     }
 }
@@ -810,7 +810,7 @@ fn changed_meanwhile(error: Error) -> Error {
     match error.class {
         Class::NotFound | Class::NotYet | Class::Conflict => Error {
             class: Class::Unclear,
-            message: format!("it changed while it was read: {}", error.message),
+            message: format!("the cluster changed while it was read: {}", error.message),
             help: Some("run the same command again".to_owned()),
             ..error
         },
@@ -820,8 +820,9 @@ fn changed_meanwhile(error: Error) -> Error {
 
 fn unserved(state: &State) -> Error {
     let (api, what) = (state.requires.as_deref().unwrap_or_default(), summary(&state.object));
-    Error::new(Class::Unserved, format!("cluster {} doesn't serve {api}, which {what} needs", state.cluster))
-        .help("see that the add-on or chart which brings it is installed and healthy, then run the same command")
+    Error::new(Class::Unserved, format!("cluster {} doesn't serve {api}, which {what} needs", state.cluster)).help(
+        "check that the add-on or chart that provides this API is installed and healthy, then run the same command",
+    )
 }
 
 /// The group that a CustomResourceDefinition defines.

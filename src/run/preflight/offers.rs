@@ -32,7 +32,9 @@ pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
     let groups: Vec<Group<'_>> =
         made(node_group::NAME).filter_map(|step| Group::of(step, look, &session.spec)).collect();
     if let Err(error) = instance_types(session, &groups, &mut findings).await {
-        findings.notes.push(format!("which instance types there are shows when nodes are made: {error}"));
+        findings.notes.push(format!(
+            "the instance types could not be checked, so a wrong one fails only when nodes are created: {error}"
+        ));
     }
     made(eks_addon::NAME).for_each(|step| addon(&session.spec, look, step, &mut findings));
     made(vpc_endpoint::NAME).for_each(|step| endpoint(&session.spec, look, step, &mut findings));
@@ -90,7 +92,9 @@ async fn instance_types(session: &Session, groups: &[Group<'_>], findings: &mut 
                 let message = format!("EC2 offers no instance type {} in {}", quote(name), spec.region);
                 let help = match nearest(name, all.iter().map(String::as_str)) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => "`aws ec2 describe-instance-type-offerings` lists those of the region".to_owned(),
+                    None => {
+                        "`aws ec2 describe-instance-type-offerings` lists the instance types of the region".to_owned()
+                    }
                 };
                 findings.wrong.push(group.against(spec, name, message, help));
             } else if let Some((message, help)) = details.get(name).and_then(|of| misfit(name, of, group.nodes)) {
@@ -116,7 +120,7 @@ fn by_zone(spec: &Spec, group: &Group<'_>, offered: &BTreeMap<String, BTreeSet<S
         let message =
             format!("EC2 offers no {names} in {}, where {} has a subnet", list(empty.iter().copied()), group.address);
         let all = list(group.zones.iter().copied());
-        let help = format!("choose a type that {all} offer, or add one that the others lack it for");
+        let help = format!("choose an instance type that {all} offer, or add a type that the missing zones offer");
         findings.wrong.push(group.against(spec, first, message, help));
         return;
     }
@@ -124,7 +128,7 @@ fn by_zone(spec: &Spec, group: &Group<'_>, offered: &BTreeMap<String, BTreeSet<S
         let without: Vec<&str> = group.zones.iter().copied().filter(|zone| lacks(offered, zone)).collect();
         if !without.is_empty() {
             findings.notes.push(format!(
-                "{}: EC2 offers no {name} in {}; nodes there are of the other types",
+                "{}: EC2 offers no {name} in {}; nodes there use the other instance types",
                 group.address,
                 without.join(", ")
             ));
@@ -141,8 +145,8 @@ fn misfit(name: &str, of: &Details, nodes: &Nodes) -> Option<(String, String)> {
     let name = quote(name);
     if !of.architectures.is_empty() && !of.architectures.iter().any(|a| a == wanted) {
         let its = of.architectures.join(" and ");
-        let message = format!("{name} runs images for {its}, and the nodes' image is for {wanted}");
-        return Some((message, format!("a type for {wanted}")));
+        let message = format!("{name} has the architecture {its}, but the nodes' image is for {wanted}");
+        return Some((message, format!("use an instance type for {wanted}")));
     }
     let image = match nodes.ami_family {
         AmiFamily::Bottlerocket => "Bottlerocket",
@@ -150,23 +154,26 @@ fn misfit(name: &str, of: &Details, nodes: &Nodes) -> Option<(String, String)> {
         // The contents of a custom image are unknown, so its drivers aren't checked.
         AmiFamily::Custom => return spot(&name, of, nodes),
     };
-    let without = "a type without accelerators, or `amiFamily: custom` with an image that has the driver";
+    let without = "use an instance type without accelerators, or `amiFamily: custom` with an image that has the driver";
     if let Some(gpu) = &of.gpu {
-        let message = format!("{name} has a GPU ({gpu}), and the plain image of {image} has no driver for it");
+        let message = format!("{name} has a GPU ({gpu}), but the standard image of {image} has no driver for it");
         return Some((message, without.to_owned()));
     }
     // Bottlerocket's Kubernetes images load the Neuron driver if the instance has a Neuron device
     // (bottlerocket-kernel-kit).
     if of.neuron && nodes.ami_family == AmiFamily::Al2023 {
-        let message = format!("{name} has a Neuron device, and the plain image of {image} has no driver for it");
-        return Some((message, format!("`amiFamily: bottlerocket`, {without}")));
+        let message = format!("{name} has a Neuron device, but the standard image of {image} has no driver for it");
+        return Some((message, format!("use `amiFamily: bottlerocket`, or {without}")));
     }
     spot(&name, of, nodes)
 }
 
 fn spot(name: &str, of: &Details, nodes: &Nodes) -> Option<(String, String)> {
     (nodes.capacity_type == CapacityType::Spot && !of.spot).then(|| {
-        (format!("EC2 has no Spot Instances of {name}"), "`capacityType: on-demand`, or another type".to_owned())
+        (
+            format!("EC2 has no Spot Instances of {name}"),
+            "use `capacityType: on-demand`, or another instance type".to_owned(),
+        )
     })
 }
 
@@ -189,11 +196,13 @@ fn addon(spec: &Spec, look: &Look, step: &Step, findings: &mut Findings) {
     }
     let message = format!("EKS offers no version {} of {name} for Kubernetes {kubernetes}", quote(version));
     let help = match (nearest(version, offer.versions.iter().map(String::as_str)), &offer.default) {
-        (_, None) if offer.versions.is_empty() => format!("it offers none of {name}; choose another kubernetesVersion"),
+        (_, None) if offer.versions.is_empty() => {
+            format!("EKS offers no version of {name} for it; choose another kubernetesVersion")
+        }
         (Some(near), Some(default)) => format!("did you mean `{near}`? EKS recommends `{default}`"),
         (Some(near), None) => format!("did you mean `{near}`?"),
         (None, Some(default)) => format!("EKS recommends `{default}`"),
-        (None, None) => format!("one of {}", list(offer.versions.iter().map(String::as_str))),
+        (None, None) => format!("use one of {}", list(offer.versions.iter().map(String::as_str))),
     };
     findings.wrong.push(spec.objection(owner, &["addons", name, "version"], message, help));
 }
@@ -211,23 +220,23 @@ fn endpoint(spec: &Spec, look: &Look, step: &Step, findings: &mut Findings) {
     let setting = ["network", "endpoints", short];
     let here = vpc_zones(look, &stack::vpc(owner));
     let (with, without): (Vec<&str>, Vec<&str>) = here.into_iter().partition(|zone| has.contains(*zone));
-    let help = format!("leave {} out, and let what needs it go through NAT gateways", quote(short));
+    let help = format!("remove {}; its traffic then goes through NAT gateways", quote(short));
     if has.is_empty() {
         let message = format!("{} has no endpoint service {}", spec.region, quote(short));
         findings.wrong.push(spec.objection(owner, &setting, message, help));
     } else if with.is_empty() {
         let has = list(has.iter().map(String::as_str));
         let message = format!(
-            "the endpoint service {} is in {has}, and the VPC has subnets in {} only",
+            "the endpoint service {} exists in {has}, but the VPC has subnets in {} only",
             quote(short),
             list(without.iter().copied())
         );
-        let help = format!("{help}; more `network.zones` may reach a zone that has it");
+        let help = format!("{help}; or raise `network.zones`, which may add a zone that has the service");
         findings.wrong.push(spec.objection(owner, &setting, message, help));
     } else if !without.is_empty() {
         let (with, without) = (with.join(", "), without.join(", "));
         findings.notes.push(format!(
-            "{}: the service is not in {without}; it gets an interface in {with}, and is reached from there",
+            "{}: the service doesn't exist in {without}; the endpoint gets an interface in {with}, which {without} uses, too",
             step.address
         ));
     }
@@ -245,7 +254,7 @@ fn fargate(spec: &Spec, look: &Look, step: &Step, findings: &mut Findings) {
     if !without.is_empty() {
         let shown: Vec<String> = without.into_iter().map(shown).collect();
         let message = format!("Fargate doesn't run in any zone of the pool's VPC: {}", shown.join(", "));
-        let help = "a tier with nodes of its own, or more `network.zones`".to_owned();
+        let help = "choose a tier with its own nodes, or raise `network.zones`".to_owned();
         findings.wrong.push(spec.objection(owner, &[], message, help));
     } else {
         let pool = match owner {
@@ -256,7 +265,7 @@ fn fargate(spec: &Spec, look: &Look, step: &Step, findings: &mut Findings) {
         let without: Vec<String> = zones.into_iter().filter(lacks).map(shown).collect();
         if !without.is_empty() {
             let (address, without) = (&step.address, without.join(", "));
-            findings.notes.push(format!("{address}: Fargate doesn't run in {without}; pods start in the other zones"));
+            findings.notes.push(format!("{address}: Fargate doesn't run in {without}; pods run in the other zones"));
         }
     }
 }

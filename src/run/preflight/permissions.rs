@@ -14,7 +14,7 @@ use crate::stack::permissions::{Question, questions};
 pub async fn check(session: &Session, host: &dyn Host, plan: &Plan) -> Result<()> {
     let questions = questions(&session.spec, &session.aws.scope.account, &plan.steps);
     let missing = missing(session, &questions).await.unwrap_or_else(|error| {
-        host.detail(&format!("What the caller may do shows when it is done: {error}"));
+        host.detail(&format!("The caller's permissions could not be checked before the run: {error}"));
         BTreeMap::new()
     });
     if missing.is_empty() {
@@ -27,7 +27,7 @@ pub async fn check(session: &Session, host: &dyn Host, plan: &Plan) -> Result<()
     });
     let caller = &session.aws.caller;
     let message =
-        format!("{caller} isn't allowed what this plan needs; nothing was changed:{}", lines.collect::<String>());
+        format!("{caller} lacks permissions that this plan needs; nothing was changed:{}", lines.collect::<String>());
     Err(Error::new(Class::Denied, message).help(
         "`ringfence iam-policy` prints a policy that allows everything this spec needs; a permissions boundary or a \
          service control policy may take it away again; --no-preflight begins all the same",

@@ -23,7 +23,7 @@ pub async fn check(session: &Session, host: &dyn Host, plan: &Plan) -> Result<()
         match wrong {
             Ok(None) => {}
             Ok(Some(wrong)) => lines.push(format!("\n  {arn}: {wrong} ({address})")),
-            Err(error) => host.note(&format!("Whether {arn} exists shows when it is used: {error}")),
+            Err(error) => host.note(&format!("It could not be checked whether {arn} exists: {error}")),
         }
     }
     if lines.is_empty() {
@@ -31,7 +31,7 @@ pub async fn check(session: &Session, host: &dyn Host, plan: &Plan) -> Result<()
     }
     let message = format!("the spec names roles or policies that don't exist; nothing was changed:{}", lines.concat());
     Err(Error::new(Class::Input, message)
-        .help("make them, or mend the spec; what has a path is named with it; --no-preflight begins all the same"))
+        .help("create them, or correct the spec (an ARN includes the path); --no-preflight skips this check"))
 }
 
 /// The policies that the spec attaches to roles of `plan`, with the first address that uses each.
@@ -70,7 +70,7 @@ async fn wrong(aws: &Aws, arn: &str) -> Result<Option<String>> {
     if arn.contains(":policy/") {
         return match aws.iam.get_policy().policy_arn(arn).send().await.map_err(failed("iam:GetPolicy")) {
             Ok(_) => Ok(None),
-            Err(error) if is_not_found(&error) => Ok(Some("there is no such policy".to_owned())),
+            Err(error) if is_not_found(&error) => Ok(Some("no policy has this ARN".to_owned())),
             Err(error) => Err(error),
         };
     }
@@ -79,7 +79,7 @@ async fn wrong(aws: &Aws, arn: &str) -> Result<Option<String>> {
             let is = answer.role.map(|role| role.arn).unwrap_or_default();
             Ok((is != arn).then(|| format!("the role of this name is {is}")))
         }
-        Err(error) if is_not_found(&error) => Ok(Some("there is no such role".to_owned())),
+        Err(error) if is_not_found(&error) => Ok(Some("no role has this ARN".to_owned())),
         Err(error) => Err(error),
     }
 }

@@ -99,11 +99,12 @@ impl Findings {
             .collect();
         let help = match asks.is_empty() {
             true => String::new(),
-            false => format!("ask for more:\n{}\n", asks.join("\n")),
+            false => format!("request an increase:\n{}\n", asks.join("\n")),
         };
-        let message = format!("the account has no room for this plan; nothing was changed\n{}", lines.join("\n"));
+        let message =
+            format!("the account's quotas are too small for this plan; nothing was changed\n{}", lines.join("\n"));
         Err(Error::new(Class::Quota, message)
-            .help(format!("{help}free some, or go on all the same with --no-preflight")))
+            .help(format!("{help}or delete unused resources; --no-preflight skips this check")))
     }
 }
 
@@ -138,9 +139,7 @@ pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
     let limits: BTreeMap<&str, Result<BTreeMap<String, Quota>>> = limits.await.into_iter().collect();
     let unknown: BTreeSet<String> = limits.values().filter_map(|l| l.as_ref().err()).map(ToString::to_string).collect();
     for error in unknown {
-        findings
-            .notes
-            .push(format!("what this plan makes may exceed the account's quotas, which can't be read: {error}"));
+        findings.notes.push(format!("the account's quotas can't be read, so the plan may exceed them: {error}"));
     }
     let limit = |service: &str, code: &str| limits.get(service)?.as_ref().ok()?.get(code);
     let counts = concerned
@@ -154,25 +153,28 @@ pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
                 let used = used.get(place).copied().unwrap_or_default() + known.counts.own;
                 compare(&mut findings, known, place, moves, quota, used);
             }),
-            Err(error) => findings.notes.push(format!("{}: what there is can't be read: {error}", quota.name)),
+            Err(error) => findings.notes.push(format!("{}: the current usage can't be read: {error}", quota.name)),
         }
     }
     if let Some(quota) = limit(RULES.0, RULES.1) {
         for (address, count) in rules.into_iter().filter(|(_, count)| *count as f64 > quota.value) {
-            let what = format!("{} ({}): {}, and {address} has {count}", quota.name, RULES.1, quota.value);
+            let what = format!("{} ({}): the quota is {}, but {address} has {count}", quota.name, RULES.1, quota.value);
             findings.short.push(Short { what, ask: Some((RULES.0, RULES.1, count)) });
         }
     }
     for (code, (count, who)) in vcpus {
         if let Some(quota) = limit("ec2", code).filter(|quota| count as f64 > quota.value) {
             let (name, value) = (&quota.name, quota.value);
-            let what = format!("{name} ({code}): {value} vCPUs, and this tenancy's nodes need {count}: {}", some(&who));
+            let what = format!(
+                "{name} ({code}): the quota is {value} vCPUs, but this tenancy's nodes need {count}: {}",
+                some(&who)
+            );
             findings.short.push(Short { what, ask: Some(("ec2", code, count)) });
         }
     }
     match free_addresses(session, look, plan).await {
         Ok(short) => findings.short.extend(short),
-        Err(error) => findings.notes.push(format!("free addresses in subnets can't be read: {error}")),
+        Err(error) => findings.notes.push(format!("the number of free addresses in subnets can't be read: {error}")),
     }
     findings
 }
@@ -192,12 +194,12 @@ fn compare(findings: &mut Findings, known: &Known, place: &str, moves: &Moves, q
     let what = format!("{} ({code}){at}: {used} of {value} in use", quota.name);
     let shown = some(&moves.made);
     if peak.saturating_sub(moves.gone) as f64 > value {
-        let what = format!("{what}, {made} to be made: {shown}");
+        let what = format!("{what}, {made} to be created: {shown}");
         findings.short.push(Short { what, ask: Some((service, code, peak)) });
     } else {
         let gone = moves.gone;
         findings.notes.push(format!(
-            "{what}, {made} to be made and {gone} to go: where making comes first it is refused, and the next run goes on"
+            "{what}, {made} to be created and {gone} to be deleted: a creation before the deletions may fail, and then the next run continues"
         ));
     }
 }
@@ -352,7 +354,7 @@ async fn free_addresses(session: &Session, look: &Look, plan: &Plan) -> Result<V
         let address = look.observed.found.iter().find(|(_, all)| all.iter().any(|f| f.id == id)).map(|(a, _)| a);
         let name = address.map_or_else(|| id.to_owned(), |a| format!("{a} ({id})"));
         Some(Short {
-            what: format!("{name} has {free} free addresses, and {sum} are needed for {}", some(&who)),
+            what: format!("{name} has {free} free addresses, but {sum} are needed for {}", some(&who)),
             ask: None,
         })
     });

@@ -103,7 +103,7 @@ fn a_cluster_shuts_before_it_is_read_again() {
         assert_eq!(report["complete"], false);
         let [one] = list(&report["unconfirmed"]) else { panic!("{change}: {report:#}") };
         assert_eq!(one["addresses"], serde_json::json!(["tenant/globex/silo/k8s/configmap/note"]), "{change}");
-        assert!(text(&one["error"]["message"]).contains("the inside of cluster solo-t-globex can't be read"), "{one}");
+        assert!(text(&one["error"]["message"]).contains("the objects in cluster solo-t-globex can't be read"), "{one}");
     }
 }
 

@@ -28,7 +28,7 @@ fn a_ready_account_gets_the_next_command() {
     let estate = Estate::applied(&SINGLE_SILO);
     let said = estate.run(&["doctor"]).exits(0);
     assert!(said.out.contains("Next: ringfence drift --sandbox=sandbox"), "{}", said.out);
-    assert!(said.out.contains("the service-linked roles are there"), "{}", said.out);
+    assert!(said.out.contains("the service-linked roles exist"), "{}", said.out);
 }
 
 /// A role that has the printed policy, and one that lacks a statement of it.

@@ -235,7 +235,7 @@ fn a_holder_that_lost_the_lock_stops_before_its_next_write() {
     let late = "faults: [{call: 'eks:*Cluster', only: changes, after: {delay: 6000}}]";
     served.server.set_faults(Script::parse(late).unwrap());
     let holder = Background::applying(&served, &estate);
-    run(&served, &estate, &["unlock"]).refuses(&["nobody can be asked", "--auto-approve"]);
+    run(&served, &estate, &["unlock"]).refuses(&["must be confirmed, but there is no terminal", "--auto-approve"]);
     let unlocked = run(&served, &estate, &["unlock", "--auto-approve"]).exits(0);
     assert!(unlocked.err.contains("is held by"), "{}", unlocked.err);
     let holder = holder.ends().refuses(&["the lock was released by `unlock` on", "nothing new was started"]);

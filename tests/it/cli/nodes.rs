@@ -74,7 +74,7 @@ fn nodes_that_a_higher_minimum_starts_are_said() {
     let plan = estate.plan(&[]);
     let wanted = format!("{ADDRESS}: the group has 2 nodes, and 3 must be at least: 1 node will start");
     assert_eq!(notes(&plan, "must be at least"), [wanted]);
-    assert!(notes(&plan, "`desired` counts").is_empty(), "it becomes what is asked for: {plan:#}");
+    assert!(notes(&plan, "`desired` is used only").is_empty(), "it becomes what is asked for: {plan:#}");
     estate.run(&["apply", "--auto-approve"]).exits(0);
     assert_eq!(group(&estate).scaling_config.unwrap().desired_size(), Some(3));
 }
@@ -86,10 +86,10 @@ fn a_changed_number_of_nodes_to_begin_with_is_a_note() {
     estate.edit(SIZES, "min: 2, max: 3, desired: 3");
     let plan = estate.plan(&[]);
     assert_eq!(steps(&plan), [""; 0]);
-    let [note] = notes(&plan, "`desired` counts when a node group is made")[..] else { panic!("{plan:#}") };
+    let [note] = notes(&plan, "`desired` is used only when a node group is created")[..] else { panic!("{plan:#}") };
     assert!(note.ends_with(&format!("{ADDRESS} has 2, not 3")), "{note}");
     let drift = estate.run(&["drift"]).exits(0);
-    assert!(drift.out.contains("`desired` counts"), "{}", drift.out);
+    assert!(drift.out.contains("`desired` is used only"), "{}", drift.out);
 }
 
 #[test]
@@ -97,8 +97,7 @@ fn a_replaced_group_evicts_what_runs_on_it() {
     let estate = Estate::applied(&SINGLE_SILO);
     estate.edit("instanceTypes: [m7i.large]", "instanceTypes: [m7i.xlarge]");
     let plan = estate.plan(&[]);
-    let wanted =
-        format!("{ADDRESS}: a new group takes its place, and what runs on the nodes of the old one is evicted");
+    let wanted = format!("{ADDRESS}: a new node group replaces the old one, and the pods on the old nodes are evicted");
     assert_eq!(notes(&plan, "evicted"), [wanted]);
 }
 
@@ -135,7 +134,7 @@ fn a_budget_that_stops_an_update_of_nodes_is_named() {
     for part in [
         "PodEvictionFailure: Reached max retries",
         "these PodDisruptionBudgets allow no eviction now: t-globex/ledger;",
-        "ringfence never forces it",
+        "ringfence never forces an eviction",
     ] {
         assert!(said.contains(part), "{part}: {}", run.out);
     }
@@ -169,7 +168,7 @@ fn images_older_than_the_newest_are_a_note_until_an_upgrade_takes_them() {
         [format!("update {ADDRESS}"), "update tenant/globex/silo/node-group/system".to_owned()].into()
     );
     assert_eq!(list(&plan["steps"][0]["changes"])[0]["path"], "release_version");
-    assert!(!notes(&plan, "evicts what runs on it").is_empty(), "{plan:#}");
+    assert!(!notes(&plan, "evicts their pods").is_empty(), "{plan:#}");
     estate.run(&["apply", "--auto-approve", "--upgrade"]).exits(0);
     assert_eq!(group(&estate).release_version(), Some("1.66.0-2d3f4b6c"));
     assert_eq!(steps(&estate.plan(&["--upgrade"])), [""; 0]);
@@ -299,7 +298,7 @@ fn a_changed_tag_reaches_the_nodes_and_replaces_none() {
     // The group gets the newest version when its nodes are replaced for another reason.
     estate.edit("nodes: {instanceTypes", "nodes: {podPidsLimit: 512, instanceTypes");
     let plan = estate.plan(&[]);
-    assert_eq!(notes(&plan, "evicts what runs on it").len(), 1);
+    assert_eq!(notes(&plan, "evicts their pods").len(), 1);
     estate.run(&["apply", "--auto-approve"]).exits(0);
     assert_eq!(group(&estate).launch_template.unwrap().version(), Some("3"));
     assert_eq!(steps(&estate.plan(&[])), [""; 0]);

@@ -204,7 +204,7 @@ fn only_what_is_to_be_made_is_asked_about() {
     let refusal = bad_days::response("403 Forbidden", "Content-Type: text/xml\r\n", denied);
     let (url, _) = bad_days::in_front(served.server.addr(), "DescribeInstanceTypeOfferings", refusal);
     let run = against(&url, &mut estate.bare(&["plan"])).exits(0);
-    assert!(flat(&run.out).contains("which instance types there are shows when nodes are made"), "{}", run.out);
+    assert!(flat(&run.out).contains("the instance types could not be checked"), "{}", run.out);
 }
 
 /// The sandbox with the quotas of a new account.

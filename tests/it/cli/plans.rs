@@ -73,8 +73,7 @@ fn what_an_update_does_to_nodes_is_said() {
         .map(|s| text(&s["address"]))
         .collect();
     assert!(rolled.len() > 1, "{rolled:?}");
-    let notes: Vec<&str> =
-        list(&plan["notes"]).iter().map(text).filter(|n| n.contains("replaces every node")).collect();
+    let notes: Vec<&str> = list(&plan["notes"]).iter().map(text).filter(|n| n.contains("replaces all nodes")).collect();
     let [note] = notes.as_slice() else { panic!("one note for all: {notes:#?}") };
     let (named, _) = note.split_once(": ").unwrap();
     assert_eq!(named.split(", ").collect::<BTreeSet<_>>(), rolled);
@@ -86,7 +85,7 @@ fn what_an_update_does_not_do_to_nodes_is_not_said() {
     estate.edit("max: 3", "max: 4");
     let plan = estate.plan(&[]);
     assert_eq!(steps(&plan), ["update tenant/globex/silo/node-group"]);
-    assert!(!plan["notes"].to_string().contains("replaces every node"), "{}", plan["notes"]);
+    assert!(!plan["notes"].to_string().contains("replaces all nodes"), "{}", plan["notes"]);
 }
 
 #[test]

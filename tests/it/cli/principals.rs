@@ -15,9 +15,9 @@ fn a_role_that_is_not_there_is_named_before_the_first_write() {
 
     let plan = against(&served.url(), &mut estate.bare(&["plan"])).exits(0);
     let said = plan.err.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(said.contains("would stop before its first write") && said.contains("there is no such role"), "{said}");
+    assert!(said.contains("would stop before its first write") && said.contains("no role has this ARN"), "{said}");
     let run = against(&served.url(), &mut estate.bare(&apply));
-    run.refuses(&[ADMIN, "there is no such role", "access-entry/platformadmin", "nothing was changed"]);
+    run.refuses(&[ADMIN, "no role has this ARN", "access-entry/platformadmin", "nothing was changed"]);
     assert!(!written());
 
     // EKS needs the ARN with the role's path.
@@ -45,8 +45,8 @@ fn a_policy_that_is_not_there_is_named_before_the_first_write() {
     let made = aws.iam.create_role().role_name("PlatformAdmin").assume_role_policy_document(trust);
     served.runtime.block_on(made.send()).unwrap();
     let run = against(&served.url(), &mut estate.bare(&["apply", "--auto-approve"]));
-    let said = "arn:aws:iam::123456789012:policy/ledgr: there is no such policy (tenant/globex/silo/role/sa-ledger)";
-    run.refuses(&[said, "policy/bounds: there is no such policy", "nothing was changed"]);
+    let said = "arn:aws:iam::123456789012:policy/ledgr: no policy has this ARN (tenant/globex/silo/role/sa-ledger)";
+    run.refuses(&[said, "policy/bounds: no policy has this ARN", "nothing was changed"]);
     assert!(
         !served
             .server
@@ -70,5 +70,5 @@ fn the_spec_of_a_sandbox_says_who_is_there() {
     serving.kill().unwrap();
     serving.wait().unwrap();
     let plan = plan.exits(0);
-    assert!(!plan.err.contains("no such role"), "{}", plan.err);
+    assert!(!plan.err.contains("no role has this ARN"), "{}", plan.err);
 }

@@ -50,13 +50,13 @@ fn every_quota_is_held_against_the_plan() {
     let apply = ["apply", "--auto-approve"];
     let none = served(&estate, &CODES.map(|code| (code, 0)));
     let run = against(&none.url(), &mut estate.bare(&apply));
-    let run = run.refuses(&["quota used up", "nothing was changed", "--no-preflight", "request-service-quota"]);
+    let run = run.refuses(&["quota exceeded", "nothing was changed", "--no-preflight", "request-service-quota"]);
     assert_eq!(changes(&none), [] as [&str; 0]);
     drop(none);
     let enough: BTreeMap<&str, usize> = CODES.into_iter().map(|code| (code, needs(&run.err, code))).collect();
     for code in CODES {
         let served = served(&estate, &[(code, enough[code] - 1)]);
-        against(&served.url(), &mut estate.bare(&apply)).refuses(&["quota used up", code]);
+        against(&served.url(), &mut estate.bare(&apply)).refuses(&["quota exceeded", code]);
         assert_eq!(changes(&served), [] as [&str; 0], "{code}");
     }
     // The sandbox enforces most of the quotas, as AWS does.
@@ -94,7 +94,7 @@ fn quotas_that_cannot_be_read_hold_up_nothing() {
     let (url, refused) = bad_days::in_front(served.server.addr(), "ListServiceQuotas", refusal);
     let run = against(&url, &mut estate.bare(&["plan"])).exits(0);
     assert!(refused.load(std::sync::atomic::Ordering::Relaxed));
-    assert!(run.err.contains("quotas, which can't be") && run.err.contains("ListServiceQuotas"), "{}", run.err);
+    assert!(run.err.contains("quotas can't be read") && run.err.contains("ListServiceQuotas"), "{}", run.err);
 }
 
 /// An endpoint in a VPC whose subnets are full.

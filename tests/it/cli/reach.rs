@@ -108,7 +108,7 @@ fn one_of_two_clusters_cannot_be_reached() {
     assert_eq!(steps(&estate.plan(&closed)), ["update tenant/34567/fargate/shared-1/k8s/resourcequota/tenant"]);
     let run = estate.run(&[&["apply", "--auto-approve"], &closed[..]].concat()).exits(3);
     let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
-    for what in ["0 added, 1 changed", "what closed leads to", "ringfence render", "Waiting: the inside"] {
+    for what in ["0 added, 1 changed", "what closed leads to", "ringfence render", "Waiting: objects in cluster"] {
         assert!(said.contains(what), "{what}: {}", run.out);
     }
     // Clusters of other tenants aren't mentioned.
@@ -142,7 +142,7 @@ fn a_cluster_that_does_not_let_us_in() {
     assert!(run.out.contains("doesn't know who asks"), "{}", run.out);
     let run = estate.run(&[&["plan"], &shut[..]].concat()).exits(0);
     let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
-    for what in ["Waiting: the inside of cluster solo-t-globex", "doesn't know who asks", "needs cluster-admin"] {
+    for what in ["Waiting: objects in cluster solo-t-globex", "doesn't know who asks", "needs cluster-admin"] {
         assert!(said.contains(what), "{what}: {}", run.out);
     }
     estate.run(&["apply", "--auto-approve"]).exits(0);
@@ -177,7 +177,7 @@ fn a_cluster_that_changes_while_it_is_read_holds_up_nobody_else() {
         assert_eq!(closed.len(), 1, "{plan}");
         assert_eq!(closed[0]["cluster"], "acme-p-shared-1");
         let reason = text(&closed[0]["reason"]);
-        assert!(reason.starts_with("it changed while it was read") && reason.contains(message), "{reason}");
+        assert!(reason.starts_with("the cluster changed while it was read") && reason.contains(message), "{reason}");
     }
     served.server.set_faults(Script::default());
     let run = against(&served.url(), &mut estate.bare(&["plan", "--format", "json"])).exits(0);
@@ -230,7 +230,7 @@ fn a_cluster_behind_a_proxy() {
     }
     estate.kubeconfig("far", server, Some("socks5://127.0.0.1:9"));
     let run = against(&served.url(), &mut estate.bare(&args)).exits(2);
-    assert!(run.out.contains("Waiting: the inside of cluster acme-p-shared-1"), "{}", run.out);
+    assert!(run.out.contains("Waiting: objects in cluster acme-p-shared-1"), "{}", run.out);
 }
 
 /// A SOCKS5 and CONNECT proxy that sends everything to `upstream`, and the targets that it was asked for.
@@ -518,7 +518,7 @@ fn kubeconfigs_are_merged() {
     // A broken file is an error and isn't changed.
     for broken in ["clusters: [\n", "- a\n", "clusters: {a: 1}\n", "users: [1]\n", "a: 1\n---\nb: 2\n"] {
         fs::write(&mine, broken).unwrap();
-        to(&[]).refuses(&["it stays as it is"]);
+        to(&[]).refuses(&["the file was not changed"]);
         assert_eq!(fs::read_to_string(&mine).unwrap(), broken);
     }
     let left: Vec<String> =
@@ -541,7 +541,7 @@ fn a_sandbox_takes_no_real_clusters_place() {
     let before = serde_yaml_of(&mine);
     let kubeconfig = |args: &[&str]| estate.run(&[&["kubeconfig", "--kubeconfig-file", "k"], args].concat());
     let said = kubeconfig(&[]).exits(0).err.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(said.contains("clusters of a sandbox: they answer only while it is served"), "{said}");
+    assert!(said.contains("clusters of a sandbox. They answer only while"), "{said}");
     let config = estate.read_yaml("k");
     assert_eq!(config["current-context"], "prod");
     for what in ["clusters", "contexts", "users"] {
@@ -551,7 +551,7 @@ fn a_sandbox_takes_no_real_clusters_place() {
     assert_eq!(list(&config["clusters"]).iter().map(|c| text(&c["name"])).collect::<Vec<_>>(), [real, SHARED, SILO]);
     // The same for clusters with another name in the kubeconfig.
     for name in ["prod", real] {
-        kubeconfig(&["shared-1", "--alias", name]).refuses(&["a sandbox's cluster doesn't take its place", "--alias"]);
+        kubeconfig(&["shared-1", "--alias", name]).refuses(&["a cluster of a sandbox must not replace it", "--alias"]);
         assert_eq!(estate.read_yaml("k"), config);
     }
     kubeconfig(&["shared-1", "--alias", "toy", "--use"]).exits(0);

@@ -74,7 +74,7 @@ fn remove(example: &'static Example, items: &[&str], name: &str, touches: &[&str
     estate.run(&["apply", "--auto-approve"]).refuses(&[said.as_str(), "nothing was changed", "lost: "]);
     let wrong = format!("{}x", whole[0]);
     let near = format!("did you mean `{}`?", whole[0]);
-    let unknown: [&str; 3] = ["nothing that exists has the address", &wrong, &near];
+    let unknown: [&str; 3] = ["no resource exists at the address", &wrong, &near];
     estate.run(&["apply", "--auto-approve", "--allow-destroy", &wrong]).refuses(&unknown);
     assert_eq!(estate.holds(), before);
     let mut apply = vec!["apply", "--auto-approve"];

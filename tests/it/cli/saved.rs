@@ -60,7 +60,7 @@ fn it_is_refused_when_it_is_cut_short() {
     let text = fs::read(&file).unwrap();
     for length in [0, 1, text.len() / 2, text.len() - 3] {
         fs::write(&file, &text[..length]).unwrap();
-        refused(&estate, &["cut short", "ringfence plan --out p"]);
+        refused(&estate, &["truncated", "ringfence plan --out p"]);
     }
 }
 
@@ -129,7 +129,7 @@ fn an_endpoints_plan_is_done_at_that_endpoint_only() {
     against(&here.url(), &mut estate.bare(&["plan", "--out", "p"])).exits(0);
     let refused = against(&there.url(), &mut estate.bare(&["apply", "p"]));
     refused.refuses(&["is for AWS at", here.url().as_str(), there.url().as_str(), "AWS_ENDPOINT_URL"]);
-    Run::of(&mut estate.command(&["apply", "p"])).refuses(&["this run is for the sandbox", "leave out --sandbox"]);
+    Run::of(&mut estate.command(&["apply", "p"])).refuses(&["this run is for the sandbox", "run without --sandbox"]);
     // A different endpoint of a single service is refused, too.
     let mut some = estate.bare(&["apply", "p"]);
     some.env("AWS_ENDPOINT_URL_EKS", there.url());

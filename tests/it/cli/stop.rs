@@ -37,7 +37,7 @@ fn once_what_runs_is_waited_for() {
         let served = serve(&estate);
         let mut apply = Background::applying(&served, &estate);
         apply.signal(signal);
-        apply.says("Stopping: nothing new is started");
+        apply.says("Stopping: no new step starts");
         let apply = apply.ends().exits(INTERRUPTED);
         for said in ["Not started: ", "Apply interrupted: ", "run the same command again"] {
             assert!(apply.out.contains(said), "{said}: {}", apply.out);
@@ -62,15 +62,15 @@ fn twice_it_leaves_at_once() {
         let mut apply = Background::start(&served, &estate, &[&["apply", "--auto-approve"], &LEASE[..]].concat());
         until(|| served.server.struck().0 > 0);
         apply.signal(signal);
-        apply.says("Ctrl-C again leaves at once");
+        apply.says("press Ctrl-C again to leave at once");
         let clock = Clock::real();
         apply.signal(signal);
         let apply = apply.ends().exits(INTERRUPTED);
         assert!(clock.wall() < Duration::from_secs(2), "it took {:?}", clock.wall());
-        assert!(apply.out.contains("Left while under way: ") && apply.out.contains("silo/cluster"), "{}", apply.out);
+        assert!(apply.out.contains("Abandoned while running: ") && apply.out.contains("silo/cluster"), "{}", apply.out);
         // It isn't known whether EKS will create the cluster.
         let said = apply.err.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(said.contains("so the lock stays: the next run waits until its lease has ended, "), "{said}");
+        assert!(said.contains("so the lock is kept. The next run waits until the lock's lease expires, "), "{said}");
         assert_eq!(locks(&served), [("/1".to_owned(), false)]);
         converges(&served, &estate);
     }
@@ -84,7 +84,7 @@ fn twice_while_it_only_waits_releases_the_lock() {
     faults(&served, "resources: [{kind: 'eks:cluster', stuck: true}]");
     let mut apply = Background::applying(&served, &estate);
     apply.signal("INT");
-    apply.says("Ctrl-C again leaves at once");
+    apply.says("press Ctrl-C again to leave at once");
     // Waits until all other steps that had begun have ended.
     until(|| {
         let before = served.server.counts();
@@ -92,7 +92,7 @@ fn twice_while_it_only_waits_releases_the_lock() {
     });
     apply.signal("INT");
     let apply = apply.ends().exits(INTERRUPTED);
-    assert!(apply.out.contains("Left while under way: 1 step"), "{}", apply.out);
+    assert!(apply.out.contains("Abandoned while running: 1 step"), "{}", apply.out);
     assert!(apply.out.contains("Apply interrupted: "), "{}", apply.out);
     assert!(apply.err.contains("The lock is released."), "{}", apply.err);
     assert_eq!(locks(&served), [("/1".to_owned(), true)]);
@@ -137,7 +137,7 @@ fn between_tries_it_waits_no_longer() {
     let mut apply = Background::start(&served, &estate, &["apply", "--auto-approve"]);
     until(|| served.server.struck().0 > 0);
     apply.signal("INT");
-    apply.says("Stopping: nothing new is started");
+    apply.says("Stopping: no new step starts");
     let clock = Clock::real();
     let apply = apply.ends().exits(INTERRUPTED);
     assert!(clock.wall() < Duration::from_secs(60), "it took {:?}", clock.wall());
@@ -172,7 +172,7 @@ fn when_it_asks_it_leaves_at_once() {
     let estate = estate();
     let served = serve(&estate);
     let run = against(&served.url(), &mut estate.asked("ctrl-c", "", &["apply"])).exits(INTERRUPTED);
-    assert!(run.out.contains("Do these things?"), "{}", run.out);
+    assert!(run.out.contains("Apply this plan?"), "{}", run.out);
     assert_eq!(locks(&served), [("/1".to_owned(), true)]);
     assert_eq!(calls(&served, "ec2", "CreateVpc"), 0);
     converges(&served, &estate);

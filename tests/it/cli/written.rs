@@ -213,7 +213,7 @@ fn what_is_rendered_no_more_is_taken_out() {
     estate.write(&format!("{}{}", &text[..start], &text[end..]));
     let said = estate.run(&["render"]).exits(0).err;
     assert!(
-        said.split_whitespace().collect::<Vec<_>>().join(" ").contains("was changed since it was rendered"),
+        said.split_whitespace().collect::<Vec<_>>().join(" ").contains("was edited since it was rendered"),
         "{said}"
     );
     let left = all_below(&out);

@@ -350,7 +350,7 @@ async fn cluster_key(ground: &Ground) {
     let other = eks_cluster::State { key: Some("arn:aws:kms:us-east-1:123456789012:key/other".to_owned()), ..state };
     assert_eq!(replaced(&other, &found), [true], "nor changed");
     let error = kind.update(&found, &new(&at("cluster"), &site.state()), &[]).await.unwrap_err();
-    assert!(error.message.contains("can't be changed or taken away"), "{error}");
+    assert!(error.message.contains("can't be changed or removed"), "{error}");
 }
 
 /// A cluster accepts one update at a time: an update of somebody else is waited
@@ -376,7 +376,7 @@ async fn cluster_upgrade(ground: &Ground) {
     let made = kind.update(&found, &at_version("1.37"), &[]).await.unwrap();
     assert_eq!(made.outputs["version"], "1.37", "two minor versions, one after the other");
     let error = kind.update(&found, &at_version("1.36"), &[]).await.unwrap_err();
-    assert!(error.message.contains("doesn't lower"), "{error}");
+    assert!(error.message.contains("can't downgrade"), "{error}");
     let error = kind.update(&found, &at_version("1.99"), &[]).await.unwrap_err();
     assert_eq!(error.class, Class::Invalid, "{error}");
 }
