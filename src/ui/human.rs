@@ -54,8 +54,8 @@ pub(super) fn verdict(plan: &Plan, subject: &Subject) -> String {
         return format!("Plan: {add} to add, {change} to change, {replace} to replace, {destroy} to destroy.");
     }
     let what = match (plan.unchanged, subject.policy.destroy) {
-        (_, true) => "No resource of the tenancy exists.".to_owned(),
-        (0, _) => "The spec has no resources.".to_owned(),
+        (_, true) => "There is nothing to destroy.".to_owned(),
+        (0, _) => "The spec has no resources to create.".to_owned(),
         (1, _) => "1 resource matches the spec.".to_owned(),
         (n, _) => format!("All {n} resources match the spec."),
     };
