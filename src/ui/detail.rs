@@ -281,10 +281,10 @@ mod tests {
         field: 3 → 5
         field: (none) → "a\u001b[31mb"
         field: - "a", + "c"
-        field: in another order
+        field: same elements in another order
         field: "vpc-1" → (known after apply)
         field: "x" → "prefix-<pool/a/vpc.id>"
-        field: 3 lines changed (-v shows them)
+        field: 3 lines changed (-v shows all)
         field: "…ingfence/us-east-1/acme-old" → "…ingfence/us-east-1/acme-new"
         "#);
     }

@@ -471,12 +471,13 @@ fn changes_are_shown_with_their_reasons() {
         tenant/99/silo/log-group/cluster, tenant/99/silo/log-group/flow
             audit logs stay; --delete-logs deletes them
 
-    Lost, and to be confirmed
+    These deletions lose work or data and must be confirmed
         tenant/99/silo (1 resource)
             - all that runs in cluster acme-99
             - all that is encrypted with key 99
-            what stays of it: tenant/99/silo/log-group/cluster, tenant/99/silo/log-group/flow
-        apply asks for each on a terminal; elsewhere add --allow-destroy with its address
+            kept: tenant/99/silo/log-group/cluster, tenant/99/silo/log-group/flow
+        On a terminal, apply asks for each deletion. Without a terminal, add --allow-destroy ADDRESS for
+        each of them.
 
     Note: coredns v1.12 is out; --upgrade takes it
 
@@ -549,12 +550,13 @@ fn verbose_shows_everything() {
         tenant/99/silo/log-group/flow (/acme/99/flow)
             audit logs stay; --delete-logs deletes them
 
-    Lost, and to be confirmed
+    These deletions lose work or data and must be confirmed
         tenant/99/silo (1 resource)
             - all that runs in cluster acme-99
             - all that is encrypted with key 99
-            what stays of it: tenant/99/silo/log-group/cluster, tenant/99/silo/log-group/flow
-        apply asks for each on a terminal; elsewhere add --allow-destroy with its address
+            kept: tenant/99/silo/log-group/cluster, tenant/99/silo/log-group/flow
+        On a terminal, apply asks for each deletion. Without a terminal, add --allow-destroy ADDRESS for
+        each of them.
 
     Note: coredns v1.12 is out; --upgrade takes it
 
@@ -583,7 +585,7 @@ fn nothing_to_do() {
     insta::assert_snapshot!(shown(&plan, &subject(), Format::Human, false), @r#"
     Plan for acme: account 123456789012, us-east-1, tenancy.yaml
 
-    No changes. All 121 resources are as the spec says.
+    No changes. All 121 resources match the spec.
     "#);
     let destroy = Subject { policy: Policy { destroy: true, ..Policy::default() }, ..subject() };
     insta::assert_snapshot!(shown(&Plan::default(), &destroy, Format::Human, false), @r#"
@@ -616,7 +618,7 @@ fn many_tenants_stay_readable() {
       + pool/role/node
       + pool/security-group      SILO-2
 
-    198 tenants like tenant/1001, 10 to add each (-v shows them)
+    198 tenants like tenant/1001, 10 to add each (-v shows all)
         1002 name-1002, 1003 name-1003, 1004 name-1004, 1005 name-1005, 1006 name-1006, 1007 name-1007,
         1008 name-1008, 1009 name-1009, 1010 name-1010, 1011 name-1011, 1012 name-1012, 1013 name-1013,
         1014 name-1014, 1015 name-1015, 1016 name-1016, 1017 name-1017, 1018 name-1018, 1019 name-1019,
@@ -838,7 +840,7 @@ fn hostile_names_stay_text() {
 
     `````diff
     ! ~ pool/node-group  x ```` y  NODE-1
-          tags["k"]: 3 lines changed (-v shows them)
+          tags["k"]: 3 lines changed (-v shows all)
     `````
 
     </details>
@@ -867,10 +869,10 @@ fn markdown_for_a_pull_request() {
     | <code>tenant/99 (not in the spec)</code> | 0 | 0 | 0 | 1 | 0 |
 
     > [!CAUTION]
-    > Lost, and to be confirmed:
-    > - <code>tenant/99/silo</code>: all that runs in cluster acme-99; all that is encrypted with key 99. What stays of it: tenant/99/silo/log-group/cluster, tenant/99/silo/log-group/flow
+    > These deletions lose work or data and must be confirmed:
+    > - <code>tenant/99/silo</code>: all that runs in cluster acme-99; all that is encrypted with key 99. Kept: tenant/99/silo/log-group/cluster, tenant/99/silo/log-group/flow
     >
-    > apply asks for each on a terminal; elsewhere add --allow-destroy with its address
+    > On a terminal, apply asks for each deletion. Without a terminal, add --allow-destroy ADDRESS for each of them.
 
     <details><summary><code>tenant/12345 globex (premium)</code>: 2 to change, 1 to replace, 1 blocked</summary>
 
@@ -1005,14 +1007,15 @@ fn the_end_of_a_run_that_failed() {
       ✗ tenant/12345/silo/cluster: not created
           eks:CreateCluster: the cluster is FAILED: Cannot create cluster, the targeted availability
           zone is full (UnsupportedAvailabilityZoneException)
-          it exists, in a failed state; the next run mends or replaces it
+          the resource exists in a failed state; the next run repairs or replaces it
           help: choose other zones for this tenant
       ✗ tenant/9/silo/vpc: not destroyed
           too much
-          it still exists
-          help: ask for more in Service Quotas, or free some, then run the same command
+          the resource still exists
+          help: request a quota increase in Service Quotas, or delete unused resources, then run the
+                same command
 
-    Not done because of tenant/12345/silo/cluster: 13 resources
+    Skipped because of tenant/12345/silo/cluster: 13 resources
         tenant/12345/silo/addon/vpc-cni, tenant/12345/silo/object-0, tenant/12345/silo/object-1,
         tenant/12345/silo/object-2, tenant/12345/silo/object-3, tenant/12345/silo/object-4,
         tenant/12345/silo/object-5, tenant/12345/silo/object-6, tenant/12345/silo/object-7,
@@ -1027,12 +1030,13 @@ fn the_end_of_a_run_that_failed() {
           help: run ringfence where the VPC can be reached, or give it a way in with --kubeconfig
                 shared-1=FILE
 
-    Still different after everything was done
+    Different from the spec although the run changed them
       tenant/12345/silo/vpc: dns_support is false, not true
-        This is a bug in ringfence, or something else changes it at the same time. Please report it.
+        Either another program changes these resources at the same time, or this is a bug in ringfence.
+        Please report it if nothing else changes them.
 
     Apply incomplete: 1 added, 1 changed, 1 replaced, 0 destroyed in 9m 12s.
-    Next: run the same command again; it goes on from what exists now
+    Next: run the same command again; it reads what exists and continues from there
     "#);
     insta::assert_snapshot!(shown.err.text(), @r#"
 
@@ -1040,7 +1044,7 @@ fn the_end_of_a_run_that_failed() {
          31  eks:CreateCluster
           2  ec2:CreateTags
           2  ec2:DescribeVpcs
-         35  in all
+         35  in total
     "#);
     let markdown = face(Format::Markdown, false, screen(), "");
     markdown.ui.report(&report, &plan, &Ending::default(), &BTreeMap::new()).unwrap();
@@ -1050,7 +1054,10 @@ fn the_end_of_a_run_that_failed() {
     let gone = [Address::new("tenant/23456/pool/shared-1")];
     again.ui.report(&report, &plan, &Ending { gone: &gone, ..Ending::default() }, &BTreeMap::new()).unwrap();
     let text = again.out.text().split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(text.ends_with("; leave out --allow-destroy tenant/23456/pool/shared-1: that is gone"), "{text}");
+    assert!(
+        text.ends_with(", without --allow-destroy tenant/23456/pool/shared-1, because that is deleted already"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -1220,7 +1227,7 @@ fn failures_of_a_run() {
     access denied: you may not list the clusters of 123456789012 in us-east-1: User:
                    arn:aws:iam::123456789012:user/ci is not authorized to perform: eks:ListClusters
       call: eks:ListClusters answered AccessDeniedException
-      help: check whose credentials are used, whether they have expired, and what they may do
+      help: check which credentials are used, whether they have expired, and which permissions they have
     error: tenancy.yaml doesn't exist
       help: name it with --file
     error: the output can't be written: no storage space
@@ -1231,7 +1238,7 @@ fn failures_of_a_run() {
     shown.ui.failure(&SpecErrors(spec_errors().0.split_off(3)).into());
     assert_eq!(shown.err.text(), "");
     insta::assert_snapshot!(shown.out.text(), @r#"
-    {"schema":"ringfence.dev/error/v1","type":"error","errors":[{"class":"denied","message":"you may not list the clusters of 123456789012 in us-east-1: User: arn:aws:iam::123456789012:user/ci is not authorized to perform: eks:ListClusters","code":null,"operation":"eks:ListClusters","help":"check whose credentials are used, whether they have expired, and what they may do"}]}
+    {"schema":"ringfence.dev/error/v1","type":"error","errors":[{"class":"denied","message":"you may not list the clusters of 123456789012 in us-east-1: User: arn:aws:iam::123456789012:user/ci is not authorized to perform: eks:ListClusters","code":null,"operation":"eks:ListClusters","help":"check which credentials are used, whether they have expired, and which permissions they have"}]}
     {"schema":"ringfence.dev/error/v1","type":"error","errors":[{"class":"spec","code":"syntax","message":"the file is empty","path":"","help":null,"at":{"file":"tenancy.yaml","line":0,"column":0,"length":1,"text":""},"related":null}]}
     "#);
 }
@@ -1311,7 +1318,7 @@ async fn plain_progress() {
     tenant/12345/silo/cluster: waiting for its endpoint
     [2/4] tenant/12345/silo/role/node not created (<1s): iam:CreateRole: you may not make roles\u{1b}[31m
     [4/4] tenant/12345/silo/cluster created (8m 32s)
-    Stopping: nothing new is started, 0 steps still under way; Ctrl-C again leaves at once
+    Stopping: no new step starts, 0 steps still running; press Ctrl-C again to leave at once
     "#);
 }
 
@@ -1328,8 +1335,8 @@ async fn json_progress() {
     {"type":"progress","step":1,"address":"tenant/12345/silo/cluster","detail":"waiting for its endpoint"}
     {"type":"progress","step":1,"address":"tenant/12345/silo/cluster","detail":"waiting for its endpoint"}
     {"type":"start","step":2,"address":"tenant/12345/silo/role/node","kind":"aws.any","action":"create","expected_seconds":2.0}
-    {"type":"retry","step":2,"address":"tenant/12345/silo/role/node","error":{"class":"throttled","message":"slow down","code":null,"operation":null,"help":"wait a minute, then run the same command; a lower --parallelism makes fewer calls at a time"},"after_seconds":1.0}
-    {"type":"failed","step":2,"address":"tenant/12345/silo/role/node","action":"create","error":{"class":"denied","message":"you may not make roles\u001b[31m","code":null,"operation":"iam:CreateRole","help":"check whose credentials are used, whether they have expired, and what they may do"},"took_seconds":0.3}
+    {"type":"retry","step":2,"address":"tenant/12345/silo/role/node","error":{"class":"throttled","message":"slow down","code":null,"operation":null,"help":"wait a minute, then run the same command; a lower --parallelism makes fewer calls at the same time"},"after_seconds":1.0}
+    {"type":"failed","step":2,"address":"tenant/12345/silo/role/node","action":"create","error":{"class":"denied","message":"you may not make roles\u001b[31m","code":null,"operation":"iam:CreateRole","help":"check which credentials are used, whether they have expired, and which permissions they have"},"took_seconds":0.3}
     {"type":"skipped","step":3,"address":"tenant/12345/silo/node-group/main","action":"create","because":"tenant/12345/silo/role/node"}
     {"type":"done","step":1,"address":"tenant/12345/silo/cluster","action":"create","id":"id","took_seconds":512.0}
     {"type":"stopping","running":0}
@@ -1355,18 +1362,18 @@ fn a_line_a_minute_where_there_is_no_terminal() {
         drop(send);
     };
     hand.run(async { tokio::join!(face.ui.run(receive, &clock, None), run) }).unwrap().0.unwrap();
-    insta::assert_snapshot!(face.err.text(), @r"
+    insta::assert_snapshot!(face.err.text(), @r#"
     4 steps to do, about 9m
     [1/4] tenant/12345/silo/vpc created (2s)
     tenant/12345/silo/cluster: creating, takes about 9m
     tenant/12345/silo/cluster: waiting for its endpoint
-    [1/4] 1m of about 9m: still creating tenant/12345/silo/cluster (1m of about 9m), waiting for its endpoint; 1 more under way
-    [1/4] 2m of about 9m: still creating tenant/12345/silo/cluster (2m of about 9m), waiting for its endpoint; 1 more under way
+    [1/4] 1m of about 9m: still creating tenant/12345/silo/cluster (1m of about 9m), waiting for its endpoint; 1 more running
+    [1/4] 2m of about 9m: still creating tenant/12345/silo/cluster (2m of about 9m), waiting for its endpoint; 1 more running
     [2/4] tenant/12345/silo/role/node not created (<1s): iam:CreateRole: you may not make roles\u{1b}[31m
     [3/4] 3m 30s of about 9m: still creating tenant/12345/silo/cluster (3m 30s of about 9m), waiting for its endpoint
     [4/4] tenant/12345/silo/cluster created (8m 32s)
-    Stopping: nothing new is started, 0 steps still under way; Ctrl-C again leaves at once
-    ");
+    Stopping: no new step starts, 0 steps still running; press Ctrl-C again to leave at once
+    "#);
 }
 
 #[test]
@@ -1447,12 +1454,12 @@ async fn a_yes_and_the_address_of_what_is_deleted_as_a_whole() {
     assert_eq!(answer, Ok(true));
     insta::assert_snapshot!(text, @r#"
 
-    Apply this plan? Only `yes` goes on: 
-    tenant/99/silo is deleted, with what the plan says is lost. Type its address to go on:
+    Apply this plan? Type `yes` to continue: 
+    This deletes tenant/99/silo and loses what the plan names. Type its address to continue:
     "#);
     let refusal = ask("yes\n", Terminal::none(), &whole).await.0.unwrap_err();
     assert!(
-        refusal.contains("--auto-approve; `apply` and `destroy --tenant` also want --allow-destroy tenant/99/silo"),
+        refusal.contains("--auto-approve; `apply` and `destroy --tenant` also need --allow-destroy tenant/99/silo"),
         "{refusal}"
     );
 }
