@@ -242,7 +242,7 @@ fn no_space_for_the_plan() {
     estate.run(&["plan", "--out", "p"]).exits(0);
     let former = fs::read(estate.path().join("p")).unwrap();
     estate.edit("max: 3", "max: 4");
-    let says = ["the plan p can't be written", "free some space", "nothing half-written is left"];
+    let says = ["the plan p can't be written", "free some space", "no incomplete file is left behind"];
     let unharmed = || {
         assert_eq!(fs::read(estate.path().join("p")).unwrap(), former);
         holds_only(estate.path(), &["p", "sandbox", "tenancy.yaml"]);
@@ -319,7 +319,7 @@ fn a_network_changed_by_hand() {
     let plan = estate.plan(&[]);
     assert_eq!(steps(&plan), ["update tenant/globex/silo/vpc"]);
     assert_eq!(plan["steps"][0]["changes"][0]["path"], "main_routes");
-    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).refuses(&["held by", &theirs]);
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).refuses(&["still used by", &theirs]);
     estate.sandbox(async |aws, _| {
         aws.ec2.delete_route_table().route_table_id(&theirs).send().await.unwrap();
     });
