@@ -90,5 +90,5 @@ async fn what_is_no_endpoint_is_refused() {
     assert!(gone.status.code() == Some(1) && err.contains("doesn't say who asks"), "{err}");
     let strange = check("ftp://x", &[]).await;
     let err = String::from_utf8_lossy(&strange.stderr);
-    assert!(strange.status.code() == Some(64) && err.contains("no address"), "{err}");
+    assert!(strange.status.code() == Some(64) && err.contains("not a URL"), "{err}");
 }

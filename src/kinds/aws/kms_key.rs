@@ -143,7 +143,7 @@ impl KmsKeyHandlers {
             Some(KeyState::PendingDeletion) => {
                 let date = metadata.deletion_date().map(|date| date.fmt(Format::DateTime).unwrap_or_default());
                 let date = date.unwrap_or_else(|| "an unknown date".to_owned());
-                Status::Failed { why: format!("the key is scheduled for deletion on {date}"), repair: Repair::Update }
+                Status::Failed { why: format!("it is scheduled for deletion on {date}"), repair: Repair::Update }
             }
             Some(other) => {
                 Status::Failed { why: format!("the key's state is {}", other.as_str()), repair: Repair::Manual }
@@ -271,7 +271,7 @@ impl Kind for KmsKey {
     fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {
         let state: State = typed(&found.state).ok()?;
         Some(format!(
-            "all data encrypted with key {}, after the waiting period of {} days; until then `aws kms cancel-key-deletion` restores the key",
+            "all data encrypted with key {}, after the waiting period of {} days; until then `aws kms cancel-key-deletion` cancels the deletion",
             found.id, state.deletion_window_days
         ))
     }

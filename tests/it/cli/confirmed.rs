@@ -58,7 +58,7 @@ fn credentials_end_before_it_is_read_again() {
         } else {
             let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
             for what in [
-                "Done, but couldn't be confirmed: 1 resource",
+                "Done, but not confirmed: 1 resource",
                 "tenant/globex/silo/log-group/flow-logs",
                 "The security token included in the request is expired",
                 "Apply done but not confirmed: 0 added, 1 changed",

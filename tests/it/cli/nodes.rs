@@ -57,7 +57,7 @@ fn nodes_that_a_lower_maximum_takes_are_said() {
     let plan = estate.plan(&[]);
     assert_eq!(steps(&plan), [format!("update {ADDRESS}")]);
     let wanted = format!(
-        "{ADDRESS}: the group has 3 nodes, and 1 may be at most: 2 nodes will go, and what runs there is evicted"
+        "{ADDRESS}: the group has 3 nodes, but the maximum is 1: EKS removes 2 nodes and evicts the pods there"
     );
     assert_eq!(notes(&plan, "evicted"), [wanted]);
     // EKS refuses a maximum below the desired size, so both are lowered together.
@@ -72,8 +72,8 @@ fn nodes_that_a_higher_minimum_starts_are_said() {
     let estate = Estate::applied(&SINGLE_SILO);
     estate.edit(SIZES, "min: 3, max: 3, desired: 3");
     let plan = estate.plan(&[]);
-    let wanted = format!("{ADDRESS}: the group has 2 nodes, and 3 must be at least: 1 node will start");
-    assert_eq!(notes(&plan, "must be at least"), [wanted]);
+    let wanted = format!("{ADDRESS}: the group has 2 nodes, but the minimum is 3: EKS starts 1 node");
+    assert_eq!(notes(&plan, "the minimum is"), [wanted]);
     assert!(notes(&plan, "`desired` is used only").is_empty(), "it becomes what is asked for: {plan:#}");
     estate.run(&["apply", "--auto-approve"]).exits(0);
     assert_eq!(group(&estate).scaling_config.unwrap().desired_size(), Some(3));

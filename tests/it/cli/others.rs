@@ -201,7 +201,7 @@ fn a_group_that_somebody_holds_keeps_its_rules() {
         })
     };
     let before = rules(&estate);
-    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).refuses(&["held by", &interface]);
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).refuses(&["still used by", &interface]);
     assert_eq!(rules(&estate).1, before.1);
     assert!(rules(&estate).0 > 0);
     estate.sandbox(async |aws, _| {
@@ -281,7 +281,10 @@ fn a_network_that_reaches_the_private_endpoint() {
     estate.edit("    zones: 2\n", "    zones: 2\n    ignore: {routes: [10.0.0.0/16], cidrBlocks: [100.64.0.0/16]}\n");
     let plan = estate.plan(&[]);
     assert_eq!(steps(&plan), ["update tenant/globex/silo/security-group/control-plane"], "its description");
-    let note = list(&plan["notes"]).iter().map(text).find(|n| n.contains("routes of others stay: 10.0.0.0/16 to nat-"));
+    let note = list(&plan["notes"])
+        .iter()
+        .map(text)
+        .find(|n| n.contains("routes that ringfence doesn't manage are kept: 10.0.0.0/16 to nat-"));
     assert!(note.is_some(), "{}", plan["notes"]);
     estate.run(&["apply", "--auto-approve"]).exits(0);
     assert_eq!(steps(&estate.plan(&[])), [] as [&str; 0]);
@@ -395,7 +398,7 @@ fn routes_of_others_in_the_main_table() {
     let plan = estate.plan(&[]);
     assert_eq!(steps(&plan), ["update tenant/globex/silo/vpc"]);
     assert!(
-        plan["notes"].to_string().contains("stay in its main route table: 10.9.0.0/16 to igw-"),
+        plan["notes"].to_string().contains("are kept in its main route table: 10.9.0.0/16 to igw-"),
         "{}",
         plan["notes"]
     );
@@ -558,7 +561,7 @@ fn guardduty_in_a_vpc_that_others_keep() {
         let made = aws.ec2.create_subnet().vpc_id(&vpc).cidr_block("100.64.1.0/24").send().await.unwrap();
         (guardduty(aws, true).await, made.subnet().unwrap().subnet_id().unwrap().to_owned())
     });
-    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).refuses(&["held by", &theirs]);
+    estate.run(&["destroy", "--auto-approve", "--delete-logs"]).refuses(&["still used by", &theirs]);
     let endpoints = |estate: &Estate| {
         estate.sandbox(async |aws, _| {
             let all = aws.ec2.describe_vpc_endpoints().send().await.unwrap();

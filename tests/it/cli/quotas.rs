@@ -75,9 +75,12 @@ fn a_plan_says_what_has_no_room_and_apply_can_be_told_to_begin() {
     let served = served(&estate, &[("L-F678F1CE", 1), ("L-0263D0A3", 0)]);
     let plan = against(&served.url(), &mut estate.bare(&["plan"])).exits(0);
     let said = plan.err.split_whitespace().collect::<Vec<_>>().join(" ");
-    for text in
-        ["would stop before its first write", "VPCs per Region", "EC2-VPC Elastic IPs", "0 of 1 in use, 2 to be made"]
-    {
+    for text in [
+        "would stop before its first write",
+        "VPCs per Region",
+        "EC2-VPC Elastic IPs",
+        "0 of 1 in use, 2 to be created",
+    ] {
         assert!(said.contains(text), "{text}: {}", plan.err);
     }
     let run = against(&served.url(), &mut estate.bare(&["apply", "--auto-approve", "--no-preflight"]));
@@ -109,5 +112,5 @@ fn full_subnets_are_named() {
     fs::write(estate.state(), state.to_string()).unwrap();
     estate.edit("eks-auth, logs]", "eks-auth, logs, ssm]");
     let run = estate.run(&["apply", "--auto-approve"]);
-    run.refuses(&["0 free addresses, and 1 are needed for", "endpoint/ssm", "nothing was changed"]);
+    run.refuses(&["0 free addresses, but 1 are needed for", "endpoint/ssm", "nothing was changed"]);
 }

@@ -567,6 +567,6 @@ fn kubeconfigs_of_clusters_that_arent_there() {
     estate.run(&["kubeconfig", "12345"]).refuses(&["not applied yet", "12345"]);
     estate.run(&["kubeconfig", "nobody"]).refuses(&["no cluster is called `nobody`", "shared-1, 12345"]);
     let run = estate.run(&["kubeconfig", "--use"]).exits(64);
-    assert!(run.err.contains("for one cluster"), "{}", run.err);
+    assert!(run.err.contains("need exactly one CLUSTER"), "{}", run.err);
     assert!(!file.exists());
 }

@@ -149,7 +149,7 @@ fn the_printed_command_is_whole() {
         .exits(0);
     let printed = |said: &Run| {
         let text = said.err.split_whitespace().collect::<Vec<_>>().join(" ");
-        let (_, command) = text.split_once("To do exactly this: ringfence ").expect("the command is printed");
+        let (_, command) = text.split_once("To apply exactly this plan: ringfence ").expect("the command is printed");
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("exec {} {command}", env!("CARGO_BIN_EXE_ringfence"))]);
         Run::of(shell.current_dir(estate.path()).env_clear().env("HOME", estate.path())).exits(0);

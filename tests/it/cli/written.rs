@@ -227,7 +227,7 @@ fn what_is_rendered_no_more_is_taken_out() {
     assert_eq!(fs::read_to_string(out.join(changed)).unwrap(), "changed");
     // A second run changes nothing, and doesn't mention files that aren't ours
     // again.
-    assert!(!estate.run(&["render"]).exits(0).err.contains("changed since"));
+    assert!(!estate.run(&["render"]).exits(0).err.contains("edited since"));
     assert_eq!(all_below(&out), left);
 
     // An empty folder is removed, too.

@@ -300,7 +300,7 @@ async fn block_in_use(ground: &Ground) {
     let before = super::only(ground, &kind, &want.address).await;
     let changes = super::changes(&kind, &want, &before);
     let error = kind.update(&before, &want, &changes).await.expect_err("it is in use");
-    assert!(error.message.starts_with(&format!("100.64.0.0/16 stays a block of {}", vpc.id)), "{error}");
+    assert!(error.message.starts_with(&format!("the block 100.64.0.0/16 can't be removed from {}", vpc.id)), "{error}");
     assert!(error.help.as_deref().is_some_and(|help| help.contains("delete the subnets")), "{error}");
     ec2.delete_subnet().subnet_id(subnet).send().await.unwrap();
     kind.update(&before, &want, &changes).await.unwrap();
