@@ -70,8 +70,8 @@ pub(super) fn holders(error: Error, mut holders: Vec<String>) -> Error {
     let more = holders.len().saturating_sub(SHOWN);
     holders.truncate(SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    Error { message: format!("{}; held by {}{more}", error.message, holders.join(", ")), ..error }
-        .help("remove what holds it, then run the same command")
+    Error { message: format!("{}; still used by {}{more}", error.message, holders.join(", ")), ..error }
+        .help("delete or detach the resources that still use it, then run the same command")
 }
 
 /// Network interfaces of pods outlive a node that is deleted before the VPC CNI cleans up. They are ours by descent:
