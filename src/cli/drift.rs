@@ -25,8 +25,9 @@ impl Drift {
         let subject = Subject { drift: true, ..host::subject(session, &policy) };
         ui.plan(&plan, &subject, &session.kinds, &session.calls())?;
         let missing = plan.drift.as_ref().is_some_and(|d| !d.missing.is_empty());
-        let drifted = missing || !plan.steps.is_empty() || plan.blocked.iter().any(|b| !b.pending && !b.unmet);
-        Ok(match (drifted, plan.blocked.iter().any(|b| b.unmet), plan.is_empty()) {
+        let drifted =
+            missing || !plan.steps.is_empty() || plan.blocked.iter().any(|b| !b.why.is_pending() && !b.why.is_unmet());
+        Ok(match (drifted, plan.blocked.iter().any(|b| b.why.is_unmet()), plan.is_empty()) {
             (true, _, _) => exit::CHANGES,
             (_, true, _) => exit::ERROR,
             (_, _, false) => exit::BLOCKED,

@@ -57,7 +57,7 @@ impl Plan {
             ui.note(&format!("`apply` would stop before its first write: {error}\n{help}"));
         }
         let changes = !plan.is_empty();
-        let wrong = impossible || plan.blocked.iter().any(|b| !b.pending);
+        let wrong = impossible || plan.blocked.iter().any(|b| !b.why.is_pending());
         Ok(match (changes, wrong) {
             (_, true) => exit::ERROR,
             (true, _) if self.detailed_exitcode => exit::CHANGES,

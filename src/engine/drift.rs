@@ -13,6 +13,7 @@ use super::kind::{Registry, Rule};
 use super::observe::Observed;
 use super::plan::{Action, Blocked, Plan, Step};
 use super::value::references;
+use super::why::WhyNot;
 
 /// Drift that isn't a step of the plan.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -24,6 +25,9 @@ pub struct Drift {
     pub absent: BTreeMap<Address, usize>,
     /// The number of existing resources that have left the spec.
     pub left: usize,
+    /// What the spec asks for and what can't change any more.
+    #[serde(skip)]
+    pub fixed: Vec<Blocked>,
 }
 
 /// A desired resource that doesn't exist.
@@ -90,13 +94,14 @@ pub fn of(mut plan: Plan, desired: &Desired, observed: &Observed, kinds: &Regist
     plan.confirm.clear();
     // Immutable fields are as they were created, so the spec has changed.
     let fixed = |b: &Blocked| {
-        let of = |r: &&Refusal| r.address == b.address && r.reason == b.reason;
+        let refused = matches!(b.why, WhyNot::Refused { .. });
+        let of = |r: &&Refusal| refused && r.address == b.address;
         let rules = |r: &Refusal| kinds.get(r.kind).is_ok_and(|kind| kind.rules().contains(&(r.path, Rule::Replace)));
         desired.refusals.iter().find(of).is_some_and(rules)
     };
     let (fixed, blocked): (Vec<Blocked>, Vec<Blocked>) = std::mem::take(&mut plan.blocked).into_iter().partition(fixed);
     plan.blocked = blocked;
-    plan.notes.extend(fixed.into_iter().map(|b| format!("{}: {}", b.address, b.reason)));
+    drift.fixed = fixed;
     plan.drift = Some(drift);
     plan
 }

@@ -24,3 +24,4 @@ mod tests;
 #[cfg(test)]
 mod timing;
 pub mod value;
+pub mod why;

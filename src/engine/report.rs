@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::address::Address;
 use super::error::Error;
 use super::plan::{Action, Step, Summary};
+use super::why::WhyNot;
 
 /// The result of one step.
 #[derive(Clone, Debug, Serialize)]
@@ -54,7 +55,7 @@ pub struct Report {
     /// True if the user stopped the run.
     pub interrupted: bool,
     /// Differences after all steps were done, by address. They are bugs.
-    pub differs: Vec<(Address, String)>,
+    pub differs: Vec<(Address, Differs)>,
     /// Steps that are done but couldn't be verified, because a read failed.
     pub unconfirmed: Vec<Unconfirmed>,
 }
@@ -64,6 +65,18 @@ pub struct Report {
 pub struct Unconfirmed {
     pub addresses: BTreeSet<Address>,
     pub error: Error,
+}
+
+/// How a resource differs after the run.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Differs {
+    /// It would need this.
+    Action(Action),
+    /// These fields.
+    Fields(Vec<String>),
+    /// It can't be done any more.
+    Blocked(WhyNot),
 }
 
 impl Report {

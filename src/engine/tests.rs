@@ -21,6 +21,7 @@ use super::observe::{Observed, observe};
 use super::plan::{Action, Blocked, Loss, Plan, Policy, plan};
 use super::report::{Outcome, Report};
 use super::value::reference;
+use super::why::WhyNot;
 
 /// What the toy cloud holds, and how it misbehaves.
 #[derive(Default)]
@@ -320,8 +321,8 @@ fn text(plan: &Plan) -> String {
             step.address, step.generation
         ));
     }
-    lines.extend(plan.blocked.iter().map(|b| format!("blocked {}: {}", b.address, b.reason)));
-    lines.extend(plan.kept.iter().map(|k| format!("kept {}: {}", k.address, k.reason)));
+    lines.extend(plan.blocked.iter().map(|b| format!("blocked {}: {:?}", b.address, b.why)));
+    lines.extend(plan.kept.iter().map(|k| format!("kept {}: {:?}", k.address, k.why)));
     lines.join("\n")
 }
 
@@ -444,7 +445,8 @@ async fn what_a_blocked_foundation_uses_stays_and_the_rest_goes_on() {
     1: update tenant/a/silo/box g1 [plain] after {0}
     blocked tenant/a/silo/key: a change of fixed needs a new one, and toy-0001 is used by tenant/a/silo/net, which stays as it is
     ");
-    assert_eq!(plan.blocked[0].help.as_deref(), Some("if that is meant, add --allow-replace tenant/a/silo/net"));
+    let WhyNot::NotReplaced { because, .. } = &plan.blocked[0].why else { panic!("{:?}", plan.blocked[0]) };
+    assert!(matches!(&**because, WhyNot::Loses { address, .. } if address.as_str() == "tenant/a/silo/net"));
     world.execute(&plan).await;
     assert!(world.plan(&keyed(1, 2), &Policy::default()).await.unwrap().is_empty());
     let allowed = Policy { allow_replace: [Address::new("tenant/a/silo/net")].into(), ..Policy::default() };
@@ -657,7 +659,8 @@ async fn what_exists_twice_is_named_and_left_alone() {
     }
     let plan = world.plan(&estate(), &Policy::default()).await.unwrap();
     assert!(plan.steps.is_empty());
-    assert!(plan.blocked[0].reason.contains("toy-9999"), "{}", plan.blocked[0].reason);
+    let why = &plan.blocked[0].why;
+    assert!(matches!(why, WhyNot::Twice { ids } if ids.contains(&"toy-9999".to_owned())), "{why:?}");
 }
 
 #[tokio::test]
@@ -799,9 +802,9 @@ async fn a_refusal_is_shown_beside_what_can_be_done() {
     assert!(!plan.is_empty());
     assert_eq!(
         text(&plan),
-        "0: create tenant/a/silo/more g1 [] after {}\nblocked tenant/a/silo/net: it keeps its block"
+        "0: create tenant/a/silo/more g1 [] after {}\nblocked tenant/a/silo/net: Refused { reason: \"it keeps its block\", help: \"leave it\", pending: false }"
     );
-    assert!(!plan.blocked[0].pending && plan.blocked[0].changes[0].after == json!("10.9.0.0/16"));
+    assert!(!plan.blocked[0].why.is_pending() && plan.blocked[0].changes[0].after == json!("10.9.0.0/16"));
     let other = Policy { tenants: ["b".to_owned()].into(), ..Policy::default() };
     assert!(world.plan(&desired, &other).await.unwrap().is_empty(), "it isn't selected");
     let destroy = Policy { destroy: true, ..Policy::default() };
@@ -941,11 +944,7 @@ async fn an_old_home_and_what_it_uses_stay_until_they_are_named() {
                 plan.blocked.push(Blocked {
                     address: step.address,
                     kind: step.kind.to_owned(),
-                    reason: "it can't be".to_owned(),
-                    help: None,
-                    pending: true,
-                    cluster: None,
-                    unmet: false,
+                    why: WhyNot::Unread { cluster: "a".to_owned() },
                     controls: vec![],
                     changes: vec![],
                 });

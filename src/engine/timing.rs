@@ -97,7 +97,7 @@ fn step(address: String, kind: &'static str, state: Value, needs: &[usize]) -> S
         action: Action::Create,
         replaces: false,
         generation: 1,
-        reason: None,
+        why: None,
         summary: String::new(),
         controls: vec![],
         changes: vec![],

@@ -12,7 +12,7 @@ use crate::engine::error::{Class, Error};
 use crate::engine::execute::{Chance, Executor, Stop};
 use crate::engine::kind::Registry;
 use crate::engine::plan::{Action, Loss, Plan, Policy, Step};
-use crate::engine::report::{Outcome, Report, Unconfirmed};
+use crate::engine::report::{Differs, Outcome, Report, Unconfirmed};
 use crate::spec::{KubernetesVersion, SpecErrors};
 
 /// How long an observation counts as current. After a longer pause, such as an unanswered question, the plan is made
@@ -100,7 +100,7 @@ impl Ran {
             return Verdict::Failed;
         }
         let clear = plan.blocked.is_empty() && plan.blocked_clusters.is_empty();
-        match plan.blocked.iter().all(|b| b.pending) {
+        match plan.blocked.iter().all(|b| b.why.is_pending()) {
             false => Verdict::Failed,
             true if !report.unconfirmed.is_empty() => Verdict::Unconfirmed,
             true if !clear || report.blocked().next().is_some() => Verdict::Waits,
@@ -297,14 +297,14 @@ fn gone(report: &Report, policy: &Policy) -> Vec<Address> {
 }
 
 /// Resources of `done` that a new plan would change again, or that are blocked now although `plan` could change them.
-fn differences(left: &Plan, plan: &Plan, done: &BTreeSet<Address>) -> Vec<(Address, String)> {
+fn differences(left: &Plan, plan: &Plan, done: &BTreeSet<Address>) -> Vec<(Address, Differs)> {
     let steps = left.steps.iter().map(|s| {
-        let fields = s.changes.iter().map(|c| c.path.as_str()).collect::<Vec<_>>().join(", ");
-        (&s.address, if fields.is_empty() { format!("{:?}", s.action).to_lowercase() } else { fields })
+        let fields: Vec<String> = s.changes.iter().map(|c| c.path.clone()).collect();
+        (&s.address, if fields.is_empty() { Differs::Action(s.action) } else { Differs::Fields(fields) })
     });
     let known: BTreeSet<&Address> = plan.blocked.iter().map(|b| &b.address).collect();
-    let blocked = left.blocked.iter().filter(|b| b.cluster.is_none() && !known.contains(&b.address));
-    let blocked = blocked.map(|b| (&b.address, b.reason.clone()));
+    let blocked = left.blocked.iter().filter(|b| b.why.unread().is_none() && !known.contains(&b.address));
+    let blocked = blocked.map(|b| (&b.address, Differs::Blocked(b.why.clone())));
     steps
         .chain(blocked)
         .filter(|(address, _)| done.contains(address))
@@ -316,7 +316,8 @@ fn differences(left: &Plan, plan: &Plan, done: &BTreeSet<Address>) -> Vec<(Addre
 fn unread(left: &Plan, plan: &Plan, done: &BTreeSet<Address>, kinds: &Registry) -> Vec<Unconfirmed> {
     let in_cluster = |step: &Step| kinds.get(step.kind).is_ok_and(|kind| kind.in_cluster());
     let clusters = left.blocked_clusters.iter().map(|cluster| {
-        let wanted = left.blocked.iter().filter(|b| b.cluster.as_ref() == Some(&cluster.cluster)).map(|b| &b.address);
+        let wanted =
+            left.blocked.iter().filter(|b| b.why.unread() == Some(cluster.cluster.as_str())).map(|b| &b.address);
         let within = |step: &&Step| {
             let state = step.found.as_ref().map(|f| &f.state);
             let named = state.and_then(|s| s.get("cluster")).and_then(serde_json::Value::as_str);

@@ -250,7 +250,7 @@ struct Bound<'a> {
 impl<'a> Bound<'a> {
     fn of(step: &'a Step) -> Self {
         let Step { address, kind, action, replaces, generation, changes, state, found, needs, .. } = step;
-        let Step { reason: _, summary: _, controls: _, .. } = step;
+        let Step { why: _, summary: _, controls: _, .. } = step;
         let (state, id) = (state.as_ref(), found.as_ref().map(|found| found.id.as_str()));
         Self { address, kind, action: *action, replaces: *replaces, generation: *generation, changes, state, id, needs }
     }

@@ -6,11 +6,11 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 use tera::{Context, Tera};
 
-use super::Subject;
 use super::detail::{Detail, Mark};
 use super::human::{MISSING, MISSING_HELP, how_confirmed, names, verdict};
 use super::text::{escaped, prose};
 use super::view::{self, Depth, Group, Line, Symbol};
+use super::{Subject, why};
 use crate::engine::kind::Registry;
 use crate::engine::plan::{Plan, Summary};
 
@@ -33,7 +33,7 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry) -> io::Resu
     let kept = plan
         .kept
         .iter()
-        .map(|kept| json!({"address": kept.address.as_str(), "id": kept.id, "reason": prose(&kept.reason)}));
+        .map(|kept| json!({"address": kept.address.as_str(), "id": kept.id, "reason": prose(&why::kept(&kept.why))}));
     let wrong = subject
         .wrong
         .iter()

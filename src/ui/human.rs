@@ -6,11 +6,12 @@ use super::Subject;
 use super::detail::{Detail, Mark};
 use super::text::{Paint, count, duration, hang, hang_list, padded, plain, width};
 use super::view::{self, Depth, Group, Line, Symbol};
+use super::why;
 use crate::engine::address::{Address, Owner};
 use crate::engine::drift::Drift;
 use crate::engine::error::Error;
 use crate::engine::kind::Registry;
-use crate::engine::plan::{Action, HOME, Loss, Plan, Step, Summary};
+use crate::engine::plan::{Action, Blocked, HOME, Loss, Plan, Step, Summary};
 use crate::engine::report::{Outcome, Report};
 
 /// How text is laid out.
@@ -68,7 +69,7 @@ pub(super) fn verdict(plan: &Plan, subject: &Subject) -> String {
 /// The last line for drift. `None` if everything was read and matches the spec.
 fn verdict_of_drift(plan: &Plan, drift: &Drift) -> Option<String> {
     let changed = plan.steps.iter().map(|s| &s.address).collect::<BTreeSet<_>>().len();
-    let (waiting, wrong): (Vec<_>, Vec<_>) = plan.blocked.iter().partition(|b| b.pending || b.unmet);
+    let (waiting, wrong): (Vec<_>, Vec<_>) = plan.blocked.iter().partition(|b| b.why.is_pending() || b.why.is_unmet());
     let parts = [(drift.missing.len(), "missing"), (changed, "changed"), (wrong.len(), "blocked")];
     let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     if !parts.is_empty() {
@@ -210,17 +211,17 @@ fn tail(out: &mut String, plan: &Plan, subject: &Subject, layout: Layout) {
         out.push('\n');
         out.push_str(&paint.bold("Stays"));
         out.push('\n');
-        let mut kept: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        let mut kept: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for one in &plan.kept {
             let name = match verbose {
                 true => format!("{} ({})", one.address, one.id),
                 false => one.address.to_string(),
             };
-            kept.entry(&one.reason).or_default().push(name);
+            kept.entry(why::kept(&one.why)).or_default().push(name);
         }
         for (reason, mut names) in kept {
             list(out, &mut names, layout);
-            hang(out, "        ", reason, room);
+            hang(out, "        ", &reason, room);
         }
     }
     clusters(out, plan, layout);
@@ -344,8 +345,8 @@ pub(super) fn report(report: &Report, plan: &Plan, ending: &super::Ending<'_>, l
     clusters(&mut out, plan, layout);
     if !report.differs.is_empty() {
         section(&mut out, &paint.red("Different from the spec although the run changed them"));
-        for (address, what) in &report.differs {
-            hang(&mut out, &format!("  {}: ", plain(address.as_str())), what, room);
+        for (address, how) in &report.differs {
+            hang(&mut out, &format!("  {}: ", plain(address.as_str())), &why::differs(how), room);
         }
         hang(
             &mut out,
@@ -495,17 +496,18 @@ fn skipped(out: &mut String, report: &Report, layout: Layout) {
 
 /// Resources that the plan couldn't change, by reason.
 fn blocked(out: &mut String, plan: &Plan, layout: Layout) {
-    let mut reasons: BTreeMap<(bool, &str, Option<&str>), Vec<String>> = BTreeMap::new();
-    for one in plan.blocked.iter().filter(|b| b.cluster.is_none()) {
-        reasons.entry((one.pending, &one.reason, one.help.as_deref())).or_default().push(one.address.to_string());
+    let mut reasons: BTreeMap<(bool, String, Option<String>), Vec<String>> = BTreeMap::new();
+    for Blocked { address, why, .. } in plan.blocked.iter().filter(|b| b.why.unread().is_none()) {
+        let reason = (why.is_pending(), why::not(why), why::help(why));
+        reasons.entry(reason).or_default().push(address.to_string());
     }
     for ((pending, reason, help), mut names) in reasons {
         let title = if pending { "Waiting" } else { "Blocked" };
         section(out, &layout.paint.yellow(&format!("{title}: {}", count(names.len(), "resource"))));
         list(out, &mut names, layout);
-        hang(out, "      ", reason, layout.width);
+        hang(out, "      ", &reason, layout.width);
         if let Some(help) = help {
-            hang(out, "      help: ", help, layout.width);
+            hang(out, "      help: ", &help, layout.width);
         }
     }
 }

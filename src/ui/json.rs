@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::failure::{error_json, finding};
 use super::human::complete;
-use super::{Ending, Subject};
+use super::{Ending, Subject, why};
 use crate::engine::diff;
 use crate::engine::event::Event;
 use crate::engine::kind::{Change, Registry};
@@ -45,11 +45,11 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, calls: Opti
             "address": b.address,
             "owner": b.address.owner().to_string(),
             "kind": b.kind,
-            "reason": b.reason,
-            "help": b.help,
-            "pending": b.pending,
-            "cluster": b.cluster,
-            "unmet": b.unmet,
+            "reason": why::not(&b.why),
+            "help": why::help(&b.why),
+            "pending": b.why.is_pending(),
+            "cluster": b.why.unread(),
+            "unmet": b.why.is_unmet(),
             "controls": b.controls,
             "changes": b.changes.iter().map(change).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
@@ -59,7 +59,7 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, calls: Opti
             "owner": k.address.owner().to_string(),
             "kind": k.kind,
             "id": k.id,
-            "reason": k.reason,
+            "reason": why::kept(&k.why),
         })).collect::<Vec<_>>(),
         "confirm": plan.confirm,
         "notes": plan.notes,
@@ -114,7 +114,7 @@ fn step(step: &Step, plan: &Plan, kinds: &Registry) -> Value {
         "replaces": step.replaces,
         "generation": step.generation,
         "id": step.found.as_ref().map(|f| &f.id),
-        "reason": step.reason,
+        "reason": step.why.as_ref().map(why::done),
         "summary": step.summary,
         "controls": step.controls,
         "changes": step.changes.iter().map(change).collect::<Vec<_>>(),
@@ -209,14 +209,14 @@ pub(super) fn report(
         "took_seconds": seconds(&report.took),
         "lines": report.lines.iter().map(line).collect::<Vec<_>>(),
         "blocked": plan.blocked.iter().map(|b| json!({
-            "address": b.address, "kind": b.kind, "reason": b.reason, "help": b.help, "pending": b.pending,
-            "cluster": b.cluster, "unmet": b.unmet, "controls": b.controls,
+            "address": b.address, "kind": b.kind, "reason": why::not(&b.why), "help": why::help(&b.why),
+            "pending": b.why.is_pending(), "cluster": b.why.unread(), "unmet": b.why.is_unmet(), "controls": b.controls,
         })).collect::<Vec<_>>(),
         "blocked_clusters": clusters(plan),
         "unconfirmed": report.unconfirmed.iter().map(|one| json!({
             "addresses": one.addresses, "error": error_json(&one.error),
         })).collect::<Vec<_>>(),
-        "differs": report.differs.iter().map(|(address, what)| json!({"address": address, "what": what})).collect::<Vec<_>>(),
+        "differs": report.differs.iter().map(|(address, how)| json!({"address": address, "what": why::differs(how)})).collect::<Vec<_>>(),
     });
     with_calls(&mut document, calls);
     document

@@ -1,11 +1,11 @@
 //! A plan as a comment of a pull request, in GitHub's Markdown. Names are escaped, because a hostile name could be
 //! markup.
 
-use super::Subject;
 use super::detail::Mark;
 use super::human::{self, MISSING, MISSING_HELP, how_confirmed, verdict};
 use super::text::{count, escaped, padded, plain, prose, width};
 use super::view::{self, Depth, Group, Symbol};
+use super::{Subject, why};
 use crate::engine::kind::Registry;
 use crate::engine::plan::{Loss, Plan, Summary};
 
@@ -91,8 +91,9 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, verbose: bo
     }
     if !plan.kept.is_empty() {
         out += "\n**Stays**: ";
-        out +=
-            &names(plan.kept.iter().map(|k| format!("{} ({})", code(k.address.as_str()), escaped(&prose(&k.reason)))));
+        out += &names(
+            plan.kept.iter().map(|k| format!("{} ({})", code(k.address.as_str()), escaped(&prose(&why::kept(&k.why))))),
+        );
         out.push('\n');
     }
     for note in plan.notes.iter().take(NAMES) {

@@ -16,6 +16,7 @@ mod terminal;
 mod tests;
 mod text;
 mod view;
+mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Write};
@@ -226,6 +227,8 @@ impl Ui {
         let verbose = self.options.verbose;
         let mut noted = plan.notes.clone();
         noted.extend(subject.notes.iter().cloned());
+        let fixed = plan.drift.iter().flat_map(|drift| &drift.fixed);
+        noted.extend(fixed.map(|blocked| format!("{}: {}", blocked.address, why::not(&blocked.why))));
         let noted = (noted.len() > plan.notes.len()).then(|| Plan { notes: noted, ..plan.clone() });
         let plan = noted.as_ref().unwrap_or(plan);
         self.put(&match self.options.format {

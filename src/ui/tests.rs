@@ -15,8 +15,9 @@ use crate::engine::error::Class;
 use crate::engine::event::Event;
 use crate::engine::kind::*;
 use crate::engine::plan::{Action, Blocked, Kept, Loss, Step};
-use crate::engine::report::{Line, Outcome};
+use crate::engine::report::{Differs, Line, Outcome};
 use crate::engine::value::reference;
+use crate::engine::why::{WhyDone, WhyKept, WhyNot};
 use crate::spec::SpecErrors;
 use crate::spec::error::{Code, Excerpt, Related};
 
@@ -118,7 +119,7 @@ fn step(address: &str, kind: &'static str, action: Action, summary: &str, contro
         action,
         replaces: false,
         generation: 1,
-        reason: None,
+        why: None,
         summary: summary.into(),
         controls: controls.to_vec(),
         changes: vec![],
@@ -346,7 +347,7 @@ fn changes() -> Plan {
     let address = format!("{at}/subnet/private-a");
     let old = Step {
         replaces: true,
-        reason: Some("zone can't be changed in place".into()),
+        why: Some(WhyDone::Fixed { fields: vec!["zone".into()] }),
         found: found(&address, 1, "subnet-1"),
         ..step(&address, "aws.subnet", Action::Delete, "10.65.0.0/18", &[])
     };
@@ -360,7 +361,7 @@ fn changes() -> Plan {
     };
     let address = "tenant/99/silo/cluster";
     let unlock = Step {
-        reason: Some("so that it can be deleted".into()),
+        why: Some(WhyDone::BeforeDeletion),
         changes: vec![change("deletion_protection", json!(true), json!(false))],
         found: found(address, 1, "acme-99"),
         ..step(address, "aws.eks-cluster", Action::Update, "1.35", &[])
@@ -372,25 +373,21 @@ fn changes() -> Plan {
     };
     let address = format!("{at}/nat/a");
     let wait = Step {
-        reason: Some("it is pending".into()),
+        why: Some(WhyDone::Pending { state: "pending".into() }),
         found: found(&address, 1, "nat-1"),
         ..step(&address, "aws.nat-gateway", Action::Wait, "", &[])
     };
     let address = format!("{at}/launch-template/main");
     let leftover = Step {
         replaces: true,
-        reason: Some("left from a replacement".into()),
+        why: Some(WhyDone::LeftOver),
         found: found(&address, 1, "lt-1"),
         ..step(&address, "aws.launch-template", Action::Delete, "", &[])
     };
     let blocked = |address: &str, kind: &str, pending, reason: &str, help: &str| Blocked {
         address: Address::new(address),
         kind: kind.into(),
-        reason: reason.into(),
-        help: Some(help.into()),
-        pending,
-        cluster: None,
-        unmet: false,
+        why: WhyNot::Refused { reason: reason.into(), help: help.into(), pending },
         controls: vec![],
         changes: vec![],
     };
@@ -418,7 +415,7 @@ fn changes() -> Plan {
                 address: Address::new(format!("tenant/99/silo/log-group/{name}")),
                 kind: "aws.log-group",
                 id: format!("/acme/99/{name}"),
-                reason: "audit logs stay; --delete-logs deletes them".into(),
+                why: WhyKept::AuditLogs,
             })
             .to_vec(),
         notes: ["coredns v1.12 is out; --upgrade takes it".to_owned()].into(),
@@ -990,7 +987,7 @@ fn ended() -> (Report, Plan) {
         let because = role.clone();
         lines.push(line(&format!("tenant/12345/silo/object-{i}"), Action::Create, false, Outcome::Skipped { because }));
     }
-    let differs = vec![(Address::new("tenant/12345/silo/vpc"), "dns_support is false, not true".to_owned())];
+    let differs = vec![(Address::new("tenant/12345/silo/vpc"), Differs::Fields(vec!["dns_support".to_owned()]))];
     let report = Report { lines, took: Duration::from_secs(552), interrupted: false, differs, unconfirmed: vec![] };
     (report, Plan { blocked: changes().blocked.split_off(1), ..Plan::default() })
 }
@@ -1031,7 +1028,7 @@ fn the_end_of_a_run_that_failed() {
                 shared-1=FILE
 
     Different from the spec although the run changed them
-      tenant/12345/silo/vpc: dns_support is false, not true
+      tenant/12345/silo/vpc: dns_support
         Either another program changes these resources at the same time, or this is a bug in ringfence.
         Please report it if nothing else changes them.
 

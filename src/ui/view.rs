@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Subject;
 use super::detail::{self, Detail, Mark};
 use super::text::{count, cut, plain, prose, width};
+use super::why;
 use crate::engine::address::{Address, Owner};
 use crate::engine::diff;
 use crate::engine::drift::Missing;
@@ -64,8 +65,8 @@ struct Item<'a> {
     changes: &'a [Change],
     /// The changes that must be made before the deletion.
     first: &'a [Change],
-    reason: Option<&'a str>,
-    help: Option<&'a str>,
+    reason: Option<String>,
+    help: Option<String>,
     pending: bool,
     steps: Vec<&'a Step>,
 }
@@ -292,7 +293,7 @@ impl<'a> Item<'a> {
             controls: &step.controls,
             changes: &step.changes,
             first: update.filter(|_| updated.is_none()).map(|u| u.changes.as_slice()).unwrap_or_default(),
-            reason: step.reason.as_deref().filter(|_| !told),
+            reason: step.why.as_ref().filter(|_| !told).map(why::done),
             help: None,
             pending: false,
             steps,
@@ -305,12 +306,12 @@ impl<'a> Item<'a> {
             symbol: Symbol::Blocked,
             kind: &blocked.kind,
             summary: "",
-            controls: if blocked.unmet { &blocked.controls } else { &[] },
+            controls: if blocked.why.is_unmet() { &blocked.controls } else { &[] },
             changes: &blocked.changes,
             first: &[],
-            reason: Some(&blocked.reason),
-            help: blocked.help.as_deref(),
-            pending: blocked.pending,
+            reason: Some(why::not(&blocked.why)),
+            help: why::help(&blocked.why),
+            pending: blocked.why.is_pending(),
             steps: vec![],
         }
     }
@@ -453,7 +454,7 @@ fn line(first: &Item<'_>, items: &[&Item<'_>], stem: &str, room: usize, mass: bo
             summaries.push(summary);
         }
     }
-    if let Some(reason) = first.reason {
+    if let Some(reason) = &first.reason {
         details.push(first.why(reason));
     }
     let first_of_all = first.first.iter().map(|c| detail::short(c, room.saturating_sub(15)));
@@ -463,7 +464,7 @@ fn line(first: &Item<'_>, items: &[&Item<'_>], stem: &str, room: usize, mass: bo
     if first.changes.len() > CHANGES {
         details.push(Detail::new(0, Mark::Dim, format!("… {} more (-v)", first.changes.len() - CHANGES)));
     }
-    details.extend(first.help.map(helped));
+    details.extend(first.help.as_deref().map(helped));
     Line {
         symbol: first.symbol,
         title,
@@ -480,7 +481,7 @@ fn helped(help: &str) -> Detail {
 /// One resource with all its details.
 fn whole(item: &Item<'_>, kinds: &Registry) -> Line {
     let mut details = Vec::new();
-    if let Some(reason) = item.reason {
+    if let Some(reason) = &item.reason {
         details.push(item.why(reason));
     }
     let first_of_all = item.first.iter().flat_map(detail::full);
@@ -494,7 +495,7 @@ fn whole(item: &Item<'_>, kinds: &Registry) -> Line {
         let rules = kinds.get(item.kind).map(|k| k.rules()).unwrap_or_default();
         details.extend(detail::attributes(&diff::masked(state, rules)));
     }
-    details.extend(item.help.map(helped));
+    details.extend(item.help.as_deref().map(helped));
     Line {
         symbol: item.symbol,
         title: plain(item.address.local()),

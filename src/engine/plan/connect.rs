@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Action, Planner, Step, stays};
+use super::{Action, Planner, Step};
 use crate::engine::address::Address;
 use crate::engine::kind::{Change, Found, Rule, Status};
 use crate::engine::lint::Lint;
 use crate::engine::value::references;
+use crate::engine::why::{WhyDone, WhyNot};
 use crate::engine::{diff, graph, lint};
 
 impl Planner<'_> {
@@ -189,8 +190,8 @@ impl Planner<'_> {
                 let goes = |(user, generation): &&(Address, u32)| {
                     self.deleting.values().any(|f| (&f.address, f.generation) == (user, *generation))
                 };
-                let user = way.users.iter().find(|user| !goes(user)).map(|(user, _)| user.to_string());
-                self.block(resource, stays("what this takes away", &user.unwrap_or_default()), "", taken);
+                let user = way.users.iter().find(|user| !goes(user)).map(|(user, _)| user.clone());
+                self.block(resource, WhyNot::LetsIn { user }, taken);
                 match added.is_empty() {
                     true => {
                         self.making.remove(&address);
@@ -216,7 +217,7 @@ impl Planner<'_> {
             self.narrowing.insert(last);
             if let Some(step) = self.plan.steps.get_mut(last) {
                 step.needs.extend(leaving);
-                step.reason = Some("what it lets in is gone by then".to_owned());
+                step.why = Some(WhyDone::UsersGone);
             }
         }
     }

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Action, Blocked, Held, Planner, TWICE, blocked, blocked_at, put, stays, twice};
+use super::{Action, Blocked, Planner, blocked_at, put, twice};
 use crate::engine::address::Address;
 use crate::engine::desired::Resource;
 use crate::engine::error::{Class, Result};
 use crate::engine::kind::{Change, Found, Kind, New, Repair, Status};
 use crate::engine::value::{Outputs, has_references, references, resolve};
+use crate::engine::why::{WhyDone, WhyNot};
 use crate::engine::{diff, graph};
 
 impl<'a> Planner<'a> {
@@ -22,13 +23,13 @@ impl<'a> Planner<'a> {
         let address = &resource.address;
         let all = self.observed.found.get(address).map(Vec::as_slice).unwrap_or_default();
         if self.observed.is_twice(address) {
-            self.block(resource, twice(all), TWICE, vec![]);
+            self.block(resource, twice(all), vec![]);
             return Ok(());
         }
         for old in all.iter().skip(1) {
             match self.held(old) {
-                Some((reason, help)) => self.block(resource, reason, help, vec![]),
-                None => self.push_delete(resource.kind, old, true, "left from a replacement")?,
+                Some(why) => self.block(resource, why, vec![]),
+                None => self.push_delete(resource.kind, old, true, Some(WhyDone::LeftOver))?,
             }
         }
         let state = resolve(&resource.state, &|a, o| self.outputs.get(a)?.get(o).cloned());
@@ -49,9 +50,7 @@ impl<'a> Planner<'a> {
     fn is_readable(&mut self, resource: &Resource) -> Result<bool> {
         let address = &resource.address;
         if let Some(unread) = self.observed.unread.iter().find(|u| u.wanted.contains(address)) {
-            let blocked = blocked(resource, format!("cluster {} can't be read", unread.cluster), "", vec![]);
-            let cluster = Some(unread.cluster.clone());
-            self.hold_up(Blocked { pending: true, cluster, ..blocked });
+            self.block(resource, WhyNot::Unread { cluster: unread.cluster.clone() }, vec![]);
             return Ok(false);
         }
         let Some(error) = self.observed.unserved.get(address) else { return Ok(true) };
@@ -65,14 +64,8 @@ impl<'a> Planner<'a> {
         } else if self.brings_apis(resource)? {
             self.plan.notes.insert(format!("{address}: {}; it waits for the add-on", error.message));
         } else {
-            let unmet = match resource.controls.as_slice() {
-                [] => String::new(),
-                [one] => format!("; control {one} is unmet"),
-                many => format!("; controls {} are unmet", many.join(", ")),
-            };
-            let help = error.help.as_deref().unwrap_or_default();
-            let blocked = blocked(resource, format!("{}{unmet}", error.message), help, vec![]);
-            self.hold_up(Blocked { unmet: true, ..blocked });
+            let why = WhyNot::Unserved { error: error.clone(), controls: resource.controls.clone() };
+            self.block(resource, why, vec![]);
             return Ok(false);
         }
         Ok(true)
@@ -82,19 +75,14 @@ impl<'a> Planner<'a> {
     fn make(&mut self, resource: &Resource, kind: &dyn Kind, state: Value) {
         let address = &resource.address;
         if let Some(foreign) = self.observed.foreign.get(address) {
-            self.block(resource, foreign.message.clone(), "", vec![]);
+            self.block(resource, WhyNot::Foreign { message: foreign.message.clone() }, vec![]);
         } else if let Some((user, output, id)) = self.used_by(resource, kind) {
-            let tags = kind.ownership(&state).join(", ");
-            self.block(
-                resource,
-                format!("{id}, which {user} is in, has lost the tags that make it ours"),
-                &format!("if nobody else has it now, put them back: {tags}"),
-                vec![],
-            );
+            let why = WhyNot::LostTags { id: id.clone(), user, tags: kind.ownership(&state) };
+            self.block(resource, why, vec![]);
             // The resources in it match the spec.
             self.outputs.insert(address.clone(), Outputs::from([(output, id)]));
-        } else if let Some((reason, pending)) = self.lacks(resource) {
-            self.hold_up(Blocked { pending, ..blocked(resource, reason, "", vec![]) });
+        } else if let Some(why) = self.lacks(resource) {
+            self.block(resource, why, vec![]);
         } else {
             self.create(resource, kind, state, 1, false, None);
         }
@@ -103,25 +91,23 @@ impl<'a> Planner<'a> {
     /// Plans a resource that is failed or being deleted.
     fn recover(&mut self, resource: &Resource, kind: &dyn Kind, found: &Found, state: Value) -> Result<()> {
         let Status::Failed { why, repair } = &found.status else {
-            return self.replace(resource, kind, found, state, vec![], "it is being deleted".to_owned());
+            return self.replace(resource, kind, found, state, vec![], WhyDone::Leaving);
         };
         match (repair, self.held(found)) {
-            (Repair::Replace, Some((reason, help))) => {
-                self.block(resource, format!("it failed: {why}; {reason}"), help, vec![]);
+            (Repair::Replace, Some(because)) => {
+                let because = Box::new(because);
+                self.block(resource, WhyNot::BrokenAndKept { what: why.clone(), because }, vec![]);
             }
             (Repair::Replace, None) => {
-                return self.replace(resource, kind, found, state, vec![], format!("it failed: {why}"));
+                return self.replace(resource, kind, found, state, vec![], WhyDone::Failed { what: why.clone() });
             }
             (Repair::Update, _) => {
                 let changes = diff::changes(&state, &found.state, kind.rules());
-                self.update(resource, kind, found, state, changes, Some(format!("it failed: {why}")));
+                self.update(resource, kind, found, state, changes, Some(WhyDone::Failed { what: why.clone() }));
             }
-            (Repair::Manual, _) => self.block(
-                resource,
-                format!("{} failed: {why}", found.id),
-                "mend what it says by hand, then run the same command",
-                vec![],
-            ),
+            (Repair::Manual, _) => {
+                self.block(resource, WhyNot::Broken { id: found.id.clone(), what: why.clone() }, vec![]);
+            }
         }
         Ok(())
     }
@@ -133,7 +119,7 @@ impl<'a> Planner<'a> {
         // The difference may exist only because the resource belongs to the other one.
         let unclear = || graph::needs(resource).into_iter().find(|n| self.observed.is_twice(n));
         if let Some(cause) = (!changes.is_empty()).then(unclear).flatten() {
-            self.block(resource, format!("it needs {cause}, which exists more than once"), "", changes);
+            self.block(resource, WhyNot::NeedsTwice { need: cause }, changes);
             return Ok(());
         }
         // A value that resources of others use stays for now. The other differences are corrected.
@@ -142,22 +128,21 @@ impl<'a> Planner<'a> {
             let (held, rest): (Vec<_>, Vec<_>) = changes.into_iter().partition(|c| c.path == stuck.field);
             changes = rest;
             if !held.is_empty() {
-                self.block(resource, stuck.reason.clone(), &stuck.help, held);
+                let why = WhyNot::Stuck { reason: stuck.reason.clone(), help: stuck.help.clone() };
+                self.block(resource, why, held);
                 put(&mut state, &stuck.field, stuck.keep.clone());
                 changes = diff::changes(&state, &found.state, kind.rules());
             }
         }
         if let Some(cause) = self.unmade(&state) {
-            let pending = self.blocked_at(&cause).any(|b| b.pending);
-            let reason = format!("it needs {cause}, which is blocked");
-            self.hold_up(Blocked { pending, ..blocked(resource, reason, "", changes) });
+            let pending = self.blocked_at(&cause).any(|b| b.why.is_pending());
+            self.block(resource, WhyNot::NeedsBlocked { need: cause, pending }, changes);
             return Ok(());
         }
         if changes.iter().any(|c| c.replaces) {
-            let fields = changes.iter().filter(|c| c.replaces).map(|c| c.path.as_str()).collect::<Vec<_>>().join(", ");
-            let Some((reason, help, pending)) = self.not_replaced(resource, kind, found, &changes, &fields) else {
-                let why = format!("{fields} can't be changed in place");
-                return self.replace(resource, kind, found, state, changes, why);
+            let fields: Vec<String> = changes.iter().filter(|c| c.replaces).map(|c| c.path.clone()).collect();
+            let Some(why) = self.not_replaced(resource, kind, found, &changes, &fields) else {
+                return self.replace(resource, kind, found, state, changes, WhyDone::Fixed { fields });
             };
             // Fields that can be changed in place are changed, because they may protect the resource.
             let (held, _): (Vec<_>, Vec<_>) = changes.into_iter().partition(|c| c.replaces);
@@ -165,21 +150,19 @@ impl<'a> Planner<'a> {
                 let field = change.path.split(['.', '[']).next().unwrap_or_default();
                 put(&mut state, field, found.state.get(field).cloned().unwrap_or_default());
             }
-            self.hold_up(Blocked { pending, ..blocked(resource, reason, &help, held) });
+            self.block(resource, why, held);
             changes = diff::changes(&state, &found.state, kind.rules());
         }
         if let Some(cause) = self.holds_up_switch(address).filter(|_| !changes.is_empty()) {
-            let reason =
-                format!("it is shared with the old home until the new one stands, and {} is blocked", cause.address);
-            let pending = cause.pending;
-            self.hold_up(Blocked { pending, ..blocked(resource, reason, "", changes) });
+            let why = WhyNot::Shared { blocked: cause.address.clone(), pending: cause.why.is_pending() };
+            self.block(resource, why, changes);
             return Ok(());
         }
         match (&found.status, changes.is_empty()) {
             (_, false) => self.update(resource, kind, found, state, changes, None),
             (Status::Pending(what), true) => {
-                let reason = Some(format!("it is {}", what.to_lowercase()));
-                self.push(resource, kind, Action::Wait, found.generation, state, reason, Some(found.clone()), vec![]);
+                let why = Some(WhyDone::Pending { state: what.clone() });
+                self.push(resource, kind, Action::Wait, found.generation, state, why, Some(found.clone()), vec![]);
             }
             _ if self.blocked.contains_key(address) => {}
             _ => self.plan.unchanged += 1,
@@ -195,32 +178,31 @@ impl<'a> Planner<'a> {
         kind: &dyn Kind,
         found: &Found,
         changes: &[Change],
-        fields: &str,
-    ) -> Option<(String, String, bool)> {
+        fields: &[String],
+    ) -> Option<WhyNot> {
         let address = &resource.address;
-        if let Some((reason, help)) = self.held(found) {
-            return Some((format!("a change of {fields} needs a new one, and {reason}"), help.to_owned(), false));
+        let not = |because: WhyNot| WhyNot::NotReplaced { fields: fields.to_vec(), because: Box::new(because) };
+        if let Some(because) = self.held(found) {
+            return Some(not(because));
         }
         // An object in a cluster whose replacement is allowed is lost with the cluster.
         let follows = || kind.in_cluster() && changes.iter().filter(|c| c.replaces).all(|c| has_references(&c.after));
         let allowed = self.policy.allow_replace.contains(address);
-        if let Some(loss) = kind.loses(found, true).filter(|_| !allowed && !follows()) {
-            let reason = format!("a change of {fields} needs a new one, and with the old one this is lost: {loss}");
-            return Some((reason, format!("if that is meant, add --allow-replace {address}"), false));
+        if let Some(lost) = kind.loses(found, true).filter(|_| !allowed && !follows()) {
+            return Some(not(WhyNot::Loses { address: address.clone(), lost }));
         }
-        self.lacks(resource).map(|(reason, pending)| (reason, String::new(), pending))
+        self.lacks(resource)
     }
 
     /// Why `found` must not be replaced or deleted, with the help. `None` if it may be.
-    pub(super) fn held(&self, found: &Found) -> Option<(String, &'a str)> {
-        let held: &'a Held = self.held;
-        let (user, help) = held.get(&(found.address.clone(), found.generation))?;
-        Some((stays(&found.id, user.as_str()), help))
+    pub(super) fn held(&self, found: &Found) -> Option<WhyNot> {
+        let (user, because) = self.held.get(&(found.address.clone(), found.generation))?;
+        Some(WhyNot::Used { id: found.id.clone(), user: user.clone(), because: because.clone() })
     }
 
     /// Why `resource` can't be created: a dependency is blocked and doesn't exist or isn't usable. `None` if it can.
     /// An object that its cluster will never accept blocks no other resource.
-    fn lacks(&self, resource: &Resource) -> Option<(String, bool)> {
+    fn lacks(&self, resource: &Resource) -> Option<WhyNot> {
         let needs = graph::needs(resource);
         let usable = |address: &Address| {
             let found = self.observed.current(address).filter(|_| !self.observed.is_twice(address));
@@ -230,8 +212,8 @@ impl<'a> Planner<'a> {
         let causes: BTreeSet<usize> =
             needs.iter().filter_map(|need| self.blocked.get(need)).flatten().copied().collect();
         let mut causes = causes.into_iter().filter_map(|i| self.plan.blocked.get(i));
-        let cause = causes.find(|b| !b.unmet && !usable(&b.address))?;
-        Some((format!("it needs {}, which is blocked", cause.address), cause.pending))
+        let cause = causes.find(|b| !b.why.is_unmet() && !usable(&b.address))?;
+        Some(WhyNot::NeedsBlocked { need: cause.address.clone(), pending: cause.why.is_pending() })
     }
 
     /// The targets of references in `state` for which there is no step.
@@ -280,13 +262,13 @@ impl<'a> Planner<'a> {
         found: &Found,
         state: Value,
         changes: Vec<Change>,
-        reason: String,
+        why: WhyDone,
     ) -> Result<()> {
         self.disturb(kind, found, &changes);
-        self.push_delete(resource.kind, found, true, &reason)?;
+        self.push_delete(resource.kind, found, true, Some(why.clone()))?;
         let mut state = state;
         kind.carry(found, &mut state);
-        self.create(resource, kind, state, found.generation + 1, true, Some(reason));
+        self.create(resource, kind, state, found.generation + 1, true, Some(why));
         if let Some(step) = self.plan.steps.last_mut() {
             step.changes = changes;
         }
@@ -300,7 +282,7 @@ impl<'a> Planner<'a> {
         state: Value,
         generation: u32,
         replaces: bool,
-        reason: Option<String>,
+        why: Option<WhyDone>,
     ) {
         let new = New { address: resource.address.clone(), generation, state: state.clone(), token: String::new() };
         // An output that isn't predicted is known after apply. The old outputs of a replaced resource must not be
@@ -308,7 +290,7 @@ impl<'a> Planner<'a> {
         let beside = !replaces || kind.create_before_destroy();
         let outputs = if beside { kind.predict(&new, &self.desired.scope) } else { Outputs::new() };
         self.outputs.insert(resource.address.clone(), outputs);
-        self.push(resource, kind, Action::Create, generation, state, reason, None, vec![]);
+        self.push(resource, kind, Action::Create, generation, state, why, None, vec![]);
         if let Some(step) = self.plan.steps.last_mut() {
             step.replaces = replaces;
         }
@@ -321,11 +303,11 @@ impl<'a> Planner<'a> {
         found: &Found,
         state: Value,
         changes: Vec<Change>,
-        reason: Option<String>,
+        why: Option<WhyDone>,
     ) {
         let generation = found.generation;
         self.disturb(kind, found, &changes);
-        self.push(resource, kind, Action::Update, generation, state, reason, Some(found.clone()), changes);
+        self.push(resource, kind, Action::Update, generation, state, why, Some(found.clone()), changes);
         // An update may change outputs, such as a launch template's version. The kind predicts the outputs that stay.
         let moving = kind.moves(&self.plan.steps.last().map(|s| s.changes.clone()).unwrap_or_default());
         if let Some(outputs) = self.outputs.get_mut(&resource.address) {
@@ -379,8 +361,10 @@ impl<'a> Planner<'a> {
                 replaces: false,
                 secret: false,
             };
-            let blocked = blocked_at(&refusal.address, refusal.kind, refusal.reason.clone(), &refusal.help);
-            self.hold_up(Blocked { pending: refusal.pending, changes: vec![change], ..blocked });
+            let (reason, help) = (refusal.reason.clone(), refusal.help.clone());
+            let why = WhyNot::Refused { reason, help, pending: refusal.pending };
+            let blocked = blocked_at(&refusal.address, refusal.kind, why);
+            self.hold_up(Blocked { changes: vec![change], ..blocked });
         }
     }
 }

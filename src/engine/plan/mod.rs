@@ -26,6 +26,7 @@ use crate::engine::kind::{Change, Found, Kind, Registry, Scope, Verb};
 use crate::engine::lint::{Lint, Taken};
 use crate::engine::observe::Observed;
 use crate::engine::value::{Outputs, has_references, references};
+use crate::engine::why::{WhyDone, WhyKept, WhyNot};
 
 /// The user's selection and permissions.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -57,7 +58,7 @@ pub struct Step {
     pub generation: u32,
     /// The reason, if the changes don't show it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub why: Option<WhyDone>,
     /// A short text about the resource.
     pub summary: String,
     pub controls: Vec<&'static str>,
@@ -87,17 +88,7 @@ pub enum Action {
 pub struct Blocked {
     pub address: Address,
     pub kind: String,
-    pub reason: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub help: Option<String>,
-    /// True if nothing is wrong: the change waits for something outside (an unreachable API server) or for a later
-    /// run.
-    pub pending: bool,
-    /// The cluster that couldn't be read, if that is the cause: one of [`Plan::blocked_clusters`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<String>,
-    /// True if the cluster doesn't serve the API that the object requires, so its controls are unmet.
-    pub unmet: bool,
+    pub why: WhyNot,
     /// IDs of the controls that the resource implements.
     pub controls: Vec<&'static str>,
     pub changes: Vec<Change>,
@@ -121,7 +112,7 @@ pub struct Kept {
     pub address: Address,
     pub kind: &'static str,
     pub id: String,
-    pub reason: String,
+    pub why: WhyKept,
 }
 
 /// A deletion that loses a tenant's work or data. It must be confirmed.
@@ -217,8 +208,8 @@ pub fn plan(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &P
         let before = held.len();
         for Taken { address, generation, user } in lint.taken(&plan) {
             let blocked = plan.blocked.iter().find(|b| b.address == user);
-            let help = blocked.and_then(|b| b.help.clone()).unwrap_or_default();
-            held.entry((address, generation)).or_insert((user, help));
+            let because = blocked.map(|b| Box::new(b.why.clone()));
+            held.entry((address, generation)).or_insert((user, because));
         }
         if held.len() == before {
             lint.check(&plan)?;
@@ -227,8 +218,8 @@ pub fn plan(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &P
     }
 }
 
-/// Resources that must not be replaced or deleted, by address and generation: the user that stays, and the help.
-type Held = BTreeMap<(Address, u32), (Address, String)>;
+/// Resources that must not be replaced or deleted, by address and generation: the user that stays, and why it stays.
+type Held = BTreeMap<(Address, u32), (Address, Option<Box<WhyNot>>)>;
 
 /// One attempt at a plan, which doesn't touch the resources in `held`.
 fn draft(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Policy, held: &Held) -> Result<Plan> {
@@ -392,7 +383,7 @@ impl<'a> Planner<'a> {
         action: Action,
         generation: u32,
         state: Value,
-        reason: Option<String>,
+        why: Option<WhyDone>,
         found: Option<Found>,
         changes: Vec<Change>,
     ) {
@@ -403,7 +394,7 @@ impl<'a> Planner<'a> {
             action,
             replaces: false,
             generation,
-            reason,
+            why,
             summary: kind.summary(&state),
             controls: resource.controls.clone(),
             changes,
@@ -413,8 +404,9 @@ impl<'a> Planner<'a> {
         });
     }
 
-    fn block(&mut self, resource: &Resource, reason: String, help: &str, changes: Vec<Change>) {
-        self.hold_up(blocked(resource, reason, help, changes));
+    fn block(&mut self, resource: &Resource, why: WhyNot, changes: Vec<Change>) {
+        let blocked = blocked_at(&resource.address, resource.kind, why);
+        self.hold_up(Blocked { controls: resource.controls.clone(), changes, ..blocked });
     }
 
     fn hold_up(&mut self, blocked: Blocked) {
@@ -437,15 +429,8 @@ impl<'a> Planner<'a> {
 pub const HOME: &str = "home";
 
 /// Tags can be copied, so they don't tell which of these is ours.
-fn twice(all: &[Found]) -> String {
-    format!("it exists more than once: {}", all.iter().map(|f| f.id.as_str()).collect::<Vec<_>>().join(", "))
-}
-
-const TWICE: &str = "see which one is in use, then delete the other by hand, or remove its ringfence.dev tags";
-
-/// Why `what` isn't changed.
-fn stays(what: &str, user: &str) -> String {
-    format!("{what} is used by {user}, which stays as it is")
+fn twice(all: &[Found]) -> WhyNot {
+    WhyNot::Twice { ids: all.iter().map(|f| f.id.clone()).collect() }
 }
 
 /// Sets a field of a state.
@@ -455,23 +440,8 @@ fn put(state: &mut Value, field: &str, value: Value) {
     }
 }
 
-fn blocked(resource: &Resource, reason: String, help: &str, changes: Vec<Change>) -> Blocked {
-    let blocked = blocked_at(&resource.address, resource.kind, reason, help);
-    Blocked { controls: resource.controls.clone(), changes, ..blocked }
-}
-
-fn blocked_at(address: &Address, kind: &str, reason: String, help: &str) -> Blocked {
-    Blocked {
-        address: address.clone(),
-        kind: kind.to_owned(),
-        reason,
-        help: (!help.is_empty()).then(|| help.to_owned()),
-        pending: false,
-        cluster: None,
-        unmet: false,
-        controls: vec![],
-        changes: vec![],
-    }
+fn blocked_at(address: &Address, kind: &str, why: WhyNot) -> Blocked {
+    Blocked { address: address.clone(), kind: kind.to_owned(), why, controls: vec![], changes: vec![] }
 }
 
 /// The token for creating `state` at `address`. It is the same for each attempt at this creation, and another one if

@@ -9,6 +9,7 @@ use crate::engine::address::{Address, Owner};
 use crate::engine::error::Result;
 use crate::engine::kind::{Found, Status};
 use crate::engine::value::walk;
+use crate::engine::why::{Unmoved, WhyKept};
 
 /// The former placement or pool of tenants that have another placement now.
 pub(super) struct Move {
@@ -16,7 +17,7 @@ pub(super) struct Move {
     /// The new placements, and their pools.
     pub(super) to: BTreeSet<Address>,
     /// Why the former place is kept, if it is.
-    stays: Option<String>,
+    stays: Option<WhyKept>,
 }
 
 impl Planner<'_> {
@@ -75,38 +76,26 @@ impl Planner<'_> {
         // Placements come before their pools, although `pool/…` sorts first.
         let mut staying: BTreeSet<Address> = BTreeSet::new();
         for (place, one) in moves.iter_mut().rev() {
-            let who = match one.tenants.len() {
-                1 => format!("tenant {}", one.tenants.iter().cloned().collect::<String>()),
-                _ => format!("tenants {}", one.tenants.iter().cloned().collect::<Vec<_>>().join(", ")),
-            };
-            let homes: Vec<String> =
-                one.to.iter().filter(|a| matches!(a.owner(), Owner::Tenant(_))).map(ToString::to_string).collect();
-            let new = homes.join(", ");
+            let new = || one.to.iter().filter(|a| matches!(a.owner(), Owner::Tenant(_))).cloned().collect();
+            let moved = |but| WhyKept::Moved { tenants: one.tenants.clone(), new: new(), but };
             let allowed = self.policy.allow_destroy.contains(place);
             let within = |a: &Address| one.to.iter().any(|to| a.is_within(to));
             // An object that a pool's cluster will never accept isn't part of a placement.
-            let never = |b: &Blocked| b.unmet && !matches!(b.address.owner(), Owner::Tenant(_));
+            let never = |b: &Blocked| b.why.is_unmet() && !matches!(b.address.owner(), Owner::Tenant(_));
             let blocked = self.plan.blocked.iter().find(|b| within(&b.address) && !never(b));
             let left = staying.iter().find(|home| home.pool().as_ref() == Some(place));
             one.stays = if let Some(home) = left {
-                Some(format!("{home} stands in it, and stays"))
+                Some(WhyKept::HoldsFormer { place: home.clone() })
             } else if let (true, Some(blocked)) = (allowed, blocked) {
-                Some(format!(
-                    "{who}: the new home, {new}, can't be completed, because {} is blocked; so this one stays as it is",
-                    blocked.address
-                ))
+                Some(moved(Unmoved::Blocked(blocked.address.clone())))
             } else if allowed && self.policy.aws_only {
-                Some(format!(
-                    "{who}: the new home, {new}, isn't whole while --aws-only leaves the inside of its cluster alone; so this one stays as it is"
-                ))
+                Some(moved(Unmoved::AwsOnly))
             } else if !allowed {
-                Some(format!(
-                    "{who} moved out of it, to {new}; it stays, with what runs and is stored in it, until its deletion is confirmed: --allow-destroy {place}"
-                ))
+                Some(moved(Unmoved::Unconfirmed(place.clone())))
             } else {
                 None
             };
-            if let Some(reason) = &one.stays {
+            if let Some(why) = &one.stays {
                 staying.insert(place.clone());
                 let all = self.observed.found.iter().filter(|(a, _)| a.is_within(place)).flat_map(|(_, all)| all);
                 let cluster = all.clone().find_map(|f| f.state.get("cluster").and_then(Value::as_str));
@@ -115,7 +104,7 @@ impl Planner<'_> {
                     address: place.clone(),
                     kind: HOME,
                     id: cluster.unwrap_or(first).to_owned(),
-                    reason: reason.clone(),
+                    why: why.clone(),
                 });
             }
         }
@@ -156,7 +145,7 @@ impl Planner<'_> {
         let whole = |i: usize| self.plan.steps.get(i).is_some_and(|s| !s.replaces);
         let kept = self.deleting.iter().filter(|(i, found)| whole(**i) && self.is_named(**i, found, &names));
         let kept: Vec<usize> = kept.map(|(i, _)| *i).collect();
-        self.keep(kept, "an old home that stays uses it");
+        self.keep(kept, &WhyKept::UsedByFormer);
     }
 
     /// Names what is lost by the deletions. The loss of a place includes the objects in its cluster.

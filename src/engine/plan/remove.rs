@@ -4,23 +4,24 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Action, BlockedCluster, Kept, Planner, Step, TWICE, blocked_at, twice};
+use super::{Action, BlockedCluster, Kept, Planner, Step, blocked_at, twice};
 use crate::engine::address::{Address, Owner};
 use crate::engine::diff;
 use crate::engine::error::Result;
 use crate::engine::kind::Found;
 use crate::engine::value::walk;
+use crate::engine::why::{WhyDone, WhyKept};
 
 impl Planner<'_> {
     /// Drops these deletions from the plan, and says why the resources are kept.
-    pub(super) fn keep(&mut self, deletions: Vec<usize>, reason: &str) {
+    pub(super) fn keep(&mut self, deletions: Vec<usize>, why: &WhyKept) {
         for i in deletions {
             if let (Some(step), Some(found)) = (self.plan.steps.get(i), self.deleting.get(&i)) {
                 self.plan.kept.push(Kept {
                     address: found.address.clone(),
                     kind: step.kind,
                     id: found.id.clone(),
-                    reason: reason.to_owned(),
+                    why: why.clone(),
                 });
             }
             self.drop_step(i);
@@ -31,7 +32,7 @@ impl Planner<'_> {
     pub(super) fn block_clusters(&mut self) {
         let dying = self.dying_clusters();
         for unread in &self.observed.unread {
-            let blocks = self.plan.blocked.iter().any(|b| b.cluster.as_ref() == Some(&unread.cluster));
+            let blocks = self.plan.blocked.iter().any(|b| b.why.unread() == Some(unread.cluster.as_str()));
             // The spec no longer shows where a removed tenant was.
             let gone = |id: &String| !self.desired.iter().any(|r| r.address.owner() == Owner::Tenant(id.clone()));
             let concerned = || unread.wanted.iter().any(|a| self.selects(a)) || self.policy.tenants.iter().any(gone);
@@ -63,12 +64,12 @@ impl Planner<'_> {
             return Ok(());
         }
         if self.observed.is_twice(address) {
-            self.hold_up(blocked_at(address, kind_name, twice(&all), TWICE));
+            self.hold_up(blocked_at(address, kind_name, twice(&all)));
             return Ok(());
         }
         for found in &all {
-            if let Some((reason, help)) = self.held(found) {
-                self.hold_up(blocked_at(address, kind_name, reason, help));
+            if let Some(why) = self.held(found) {
+                self.hold_up(blocked_at(address, kind_name, why));
                 continue;
             }
             // A remaining tenant of a silo or pool needs all of it.
@@ -80,11 +81,11 @@ impl Planner<'_> {
                     address: address.clone(),
                     kind: kind_name,
                     id: found.id.clone(),
-                    reason: "audit logs stay; --delete-logs deletes them".to_owned(),
+                    why: WhyKept::AuditLogs,
                 });
                 continue;
             }
-            self.push_delete(kind_name, found, false, "")?;
+            self.push_delete(kind_name, found, false, None)?;
         }
         Ok(())
     }
@@ -105,7 +106,7 @@ impl Planner<'_> {
         kind_name: &'static str,
         found: &Found,
         replaces: bool,
-        reason: &str,
+        why: Option<WhyDone>,
     ) -> Result<()> {
         let kind = self.kinds.get(kind_name)?.clone();
         let mut needs = BTreeSet::new();
@@ -119,7 +120,7 @@ impl Planner<'_> {
                 action: Action::Update,
                 replaces,
                 generation: found.generation,
-                reason: Some("so that it can be deleted".to_owned()),
+                why: Some(WhyDone::BeforeDeletion),
                 summary: kind.summary(&found.state),
                 controls: vec![],
                 changes,
@@ -136,7 +137,7 @@ impl Planner<'_> {
             action: Action::Delete,
             replaces,
             generation: found.generation,
-            reason: (!reason.is_empty()).then(|| reason.to_owned()),
+            why,
             summary: kind.summary(&found.state),
             controls: vec![],
             changes: vec![],
@@ -162,7 +163,7 @@ impl Planner<'_> {
         let is_used = |found: &Found| found.outputs.get("arn").is_some_and(|arn| used.contains(arn));
         let kept = self.deleting.iter().filter(|(i, found)| is_key(**i) && is_used(found));
         let kept: Vec<usize> = kept.map(|(i, _)| *i).collect();
-        self.keep(kept, "the logs that stay are encrypted with it");
+        self.keep(kept, &WhyKept::EncryptsLogs);
         Ok(())
     }
 

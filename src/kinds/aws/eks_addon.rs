@@ -94,10 +94,10 @@ impl EksAddonHandlers {
             return Ok(roles);
         }
         for arn in addon.pod_identity_associations() {
-            let id = name_in(arn);
-            let association = pod_identity::describe(&self.aws, cluster, id).await?;
-            let association = listed(association, "eks:DescribePodIdentityAssociation", id)?;
-            roles.insert(association.service_account.unwrap_or_default(), association.role_arn.unwrap_or_default());
+            // An add-on goes on naming an association that somebody has deleted: then it lacks the role.
+            if let Some(association) = pod_identity::describe(&self.aws, cluster, name_in(arn)).await? {
+                roles.insert(association.service_account.unwrap_or_default(), association.role_arn.unwrap_or_default());
+            }
         }
         Ok(roles)
     }

@@ -40,7 +40,6 @@ async fn what_a_list_names_and_the_next_call_does_not_find_is_read_again() {
         ("eks:DescribeFargateProfile", not_found),
         ("eks:DescribeAccessEntry", not_found),
         ("eks:ListAssociatedAccessPolicies", not_found),
-        ("eks:DescribePodIdentityAssociation", not_found),
         ("eks:List*", not_found),
         ("kms:DescribeKey", "NotFoundException"),
         ("kms:GetKeyPolicy", "NotFoundException"),

@@ -7,6 +7,7 @@ use aws_sdk_ec2::types::Tag;
 use ringfence::aws::tags::with_generation;
 use ringfence::engine::address::Address;
 use ringfence::engine::plan::{Action, Step};
+use ringfence::engine::why::{WhyDone, WhyNot};
 
 use super::*;
 
@@ -148,8 +149,8 @@ async fn a_keys_deletion_is_called_off() {
     assert!(plan.blocked.is_empty(), "{:?}", plan.blocked);
     let [step] = plan.steps.as_slice() else { panic!("{:?}", steps(&plan)) };
     assert_eq!((step.address.as_str(), step.action), ("tenant/7/silo/key", Action::Update));
-    let reason = step.reason.as_deref().unwrap_or_default();
-    assert!(reason.contains("it is scheduled for deletion on 20"), "{reason}");
+    let Some(WhyDone::Failed { what }) = &step.why else { panic!("{step:?}") };
+    assert!(what.contains("it is scheduled for deletion on 20"), "{what}");
 
     // The same with each answer lost once.
     ground.faults("faults: [{only: changes, first: true, after: drop}]");
@@ -216,7 +217,8 @@ async fn a_vpc_there_twice_is_named_and_holds_up_nobody_else() {
     let session = ground.session().await.unwrap();
     let (_, plan) = session.plan(&apply(), false).await.unwrap();
     let blocked = plan.blocked.iter().find(|b| b.address == address).unwrap();
-    assert!(blocked.reason.contains(&found.id) && blocked.reason.contains(&twin), "{blocked:?}");
+    let WhyNot::Twice { ids } = &blocked.why else { panic!("{blocked:?}") };
+    assert!(ids.contains(&found.id) && ids.contains(&twin), "{blocked:?}");
     assert_eq!(steps(&plan), [format!("Create {theirs}")]);
     let report = carry_out(&session, &plan).await;
     assert_eq!(report.failed().count() + report.left().count(), 0, "{report:?}");
@@ -225,8 +227,11 @@ async fn a_vpc_there_twice_is_named_and_holds_up_nobody_else() {
     // else is.
     let report = ground.session().await.unwrap();
     let (_, plan) = report.plan(&destroy(), false).await.unwrap();
-    let blocked: Vec<_> = plan.blocked.iter().map(|b| (b.address.as_str(), b.reason.as_str())).collect();
-    assert!(matches!(blocked[..], [(at, why)] if at == address.as_str() && why.contains(&twin)), "{blocked:?}");
+    let blocked: Vec<_> = plan.blocked.iter().map(|b| (b.address.as_str(), &b.why)).collect();
+    assert!(
+        matches!(blocked[..], [(at, WhyNot::Twice { ids })] if at == address.as_str() && ids.contains(&twin)),
+        "{blocked:?}"
+    );
     let report = carry_out(&report, &plan).await;
     assert_eq!(report.failed().count() + report.left().count(), 0, "{report:?}");
     let left = vpcs(&ground).await;
@@ -372,10 +377,10 @@ async fn a_vpc_that_lost_its_tags_costs_nothing() {
     let (_, plan) = ground.session().await.unwrap().plan(&apply(), false).await.unwrap();
     assert_eq!(steps(&plan), [] as [&str; 0]);
     let [blocked] = &plan.blocked[..] else { panic!("{:?}", plan.blocked) };
-    assert!(blocked.address == address && blocked.reason.contains(&id), "{blocked:?}");
-    let help = blocked.help.as_deref().unwrap();
-    // The command in the message helps.
-    let tags = help.split_once("put them back: ").unwrap().1.split(", ").map(|tag| tag.split_once('=').unwrap());
+    let WhyNot::LostTags { id: lost, tags, .. } = &blocked.why else { panic!("{blocked:?}") };
+    assert!(blocked.address == address && *lost == id, "{blocked:?}");
+    // The tags in the message help.
+    let tags = tags.iter().map(|tag| tag.split_once('=').unwrap());
     let tags = tags.map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
     let aws = ground.session().await.unwrap().aws.clone();
     aws.ec2.create_tags().resources(&id).set_tags(Some(tags)).send().await.unwrap();

@@ -1,0 +1,118 @@
+//! Reasons in words.
+
+use crate::engine::address::Address;
+use crate::engine::plan::Action;
+use crate::engine::report::Differs;
+use crate::engine::why::{Unmoved, WhyDone, WhyKept, WhyNot};
+
+/// Why a resource isn't as the spec asks.
+pub(super) fn not(why: &WhyNot) -> String {
+    match why {
+        WhyNot::Unread { cluster } => format!("cluster {cluster} can't be read"),
+        WhyNot::Unserved { error, controls } => match controls.as_slice() {
+            [] => error.message.clone(),
+            [one] => format!("{}; control {one} is unmet", error.message),
+            many => format!("{}; controls {} are unmet", error.message, many.join(", ")),
+        },
+        WhyNot::LostTags { id, user, .. } => {
+            format!("{id}, which {user} is in, has lost the tags that make it ours")
+        }
+        WhyNot::Twice { ids } => format!("it exists more than once: {}", ids.join(", ")),
+        WhyNot::Used { id, user, .. } => used(id, user),
+        WhyNot::LetsIn { user } => {
+            let user = user.as_ref().map(ToString::to_string).unwrap_or_default();
+            format!("what this takes away is used by {user}, which stays as it is")
+        }
+        WhyNot::Broken { id, what } => format!("{id} failed: {what}"),
+        WhyNot::BrokenAndKept { what, because } => format!("it failed: {what}; {}", not(because)),
+        WhyNot::NeedsBlocked { need, .. } => format!("it needs {need}, which is blocked"),
+        WhyNot::NeedsTwice { need } => format!("it needs {need}, which exists more than once"),
+        WhyNot::NotReplaced { fields, because } => {
+            format!("a change of {} needs a new one, and {}", fields.join(", "), not(because))
+        }
+        WhyNot::Loses { lost, .. } => format!("with the old one this is lost: {lost}"),
+        WhyNot::Shared { blocked, .. } => {
+            format!("it is shared with the old home until the new one stands, and {blocked} is blocked")
+        }
+        WhyNot::Foreign { message } => message.clone(),
+        WhyNot::Stuck { reason, .. } | WhyNot::Refused { reason, .. } => reason.clone(),
+    }
+}
+
+fn used(id: &str, user: &Address) -> String {
+    format!("{id} is used by {user}, which stays as it is")
+}
+
+/// What to do about it.
+pub(super) fn help(why: &WhyNot) -> Option<String> {
+    let help = match why {
+        WhyNot::Unserved { error, .. } => error.help.clone()?,
+        WhyNot::LostTags { tags, .. } => format!("if nobody else has it now, put them back: {}", tags.join(", ")),
+        WhyNot::Twice { .. } => {
+            "see which one is in use, then delete the other by hand, or remove its ringfence.dev tags".to_owned()
+        }
+        WhyNot::Used { because, .. } => help(because.as_deref()?)?,
+        WhyNot::Broken { .. } => "mend what it says by hand, then run the same command".to_owned(),
+        WhyNot::BrokenAndKept { because, .. } | WhyNot::NotReplaced { because, .. } => help(because)?,
+        WhyNot::Loses { address, .. } => format!("if that is meant, add --allow-replace {address}"),
+        WhyNot::Stuck { help, .. } | WhyNot::Refused { help, .. } => help.clone(),
+        WhyNot::Unread { .. }
+        | WhyNot::Foreign { .. }
+        | WhyNot::LetsIn { .. }
+        | WhyNot::NeedsBlocked { .. }
+        | WhyNot::NeedsTwice { .. }
+        | WhyNot::Shared { .. } => return None,
+    };
+    (!help.is_empty()).then_some(help)
+}
+
+/// Why something that left the spec stays.
+pub(super) fn kept(why: &WhyKept) -> String {
+    match why {
+        WhyKept::AuditLogs => "audit logs stay; --delete-logs deletes them".to_owned(),
+        WhyKept::EncryptsLogs => "the logs that stay are encrypted with it".to_owned(),
+        WhyKept::UsedByFormer => "an old home that stays uses it".to_owned(),
+        WhyKept::HoldsFormer { place } => format!("{place} stands in it, and stays"),
+        WhyKept::Moved { tenants, new, but } => {
+            let names = tenants.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let who = if tenants.len() == 1 { format!("tenant {names}") } else { format!("tenants {names}") };
+            let new = super::human::names(new);
+            match but {
+                Unmoved::Blocked(address) => format!(
+                    "{who}: the new home, {new}, can't be completed, because {address} is blocked; so this one stays as it is"
+                ),
+                Unmoved::AwsOnly => format!(
+                    "{who}: the new home, {new}, isn't whole while --aws-only leaves the inside of its cluster alone; so this one stays as it is"
+                ),
+                Unmoved::Unconfirmed(place) => format!(
+                    "{who} moved out of it, to {new}; it stays, with what runs and is stored in it, until its deletion is confirmed: --allow-destroy {place}"
+                ),
+            }
+        }
+    }
+}
+
+/// Why a step is done.
+pub(super) fn done(why: &WhyDone) -> String {
+    match why {
+        WhyDone::LeftOver => "left from a replacement".to_owned(),
+        WhyDone::Leaving => "it is being deleted".to_owned(),
+        WhyDone::Failed { what } => format!("it failed: {what}"),
+        WhyDone::Fixed { fields } => format!("{} can't be changed in place", fields.join(", ")),
+        WhyDone::Pending { state } => format!("it is {}", state.to_lowercase()),
+        WhyDone::BeforeDeletion => "so that it can be deleted".to_owned(),
+        WhyDone::UsersGone => "what it lets in is gone by then".to_owned(),
+    }
+}
+
+/// How a resource differs after a run.
+pub(super) fn differs(how: &Differs) -> String {
+    match how {
+        Differs::Action(Action::Create) => "create".to_owned(),
+        Differs::Action(Action::Update) => "update".to_owned(),
+        Differs::Action(Action::Wait) => "wait".to_owned(),
+        Differs::Action(Action::Delete) => "delete".to_owned(),
+        Differs::Fields(fields) => fields.join(", "),
+        Differs::Blocked(why) => not(why),
+    }
+}
