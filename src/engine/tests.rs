@@ -421,7 +421,7 @@ async fn a_foundation_is_replaced_only_when_allowed() {
     world.apply(&estate()).await;
     let changed = with(estate(), "tenant/a/silo/net", "fixed", json!("10.9.0.0/16"));
     let blocked = world.plan(&changed, &Policy::default()).await.unwrap();
-    insta::assert_snapshot!(text(&blocked), @"blocked tenant/a/silo/net: a change of fixed needs a new one, and with the old one this is lost: the net");
+    insta::assert_snapshot!(text(&blocked), @r#"blocked tenant/a/silo/net: NotReplaced { fields: ["fixed"], because: Loses { address: Address("tenant/a/silo/net"), lost: "the net" } }"#);
     let allowed = Policy { allow_replace: [Address::new("tenant/a/silo/net")].into(), ..Policy::default() };
     assert_eq!(world.plan(&changed, &allowed).await.unwrap().summary().replace, 1);
 }
@@ -440,11 +440,11 @@ async fn what_a_blocked_foundation_uses_stays_and_the_rest_goes_on() {
     let world = World::new();
     world.apply(&keyed(1, 1)).await;
     let plan = world.plan(&keyed(2, 2), &Policy::default()).await.unwrap();
-    insta::assert_snapshot!(text(&plan), @r"
+    insta::assert_snapshot!(text(&plan), @r#"
     0: update tenant/a/silo/net g1 [plain] after {}
     1: update tenant/a/silo/box g1 [plain] after {0}
-    blocked tenant/a/silo/key: a change of fixed needs a new one, and toy-0001 is used by tenant/a/silo/net, which stays as it is
-    ");
+    blocked tenant/a/silo/key: NotReplaced { fields: ["fixed"], because: Used { id: "toy-0001", user: Address("tenant/a/silo/net"), because: Some(NotReplaced { fields: ["fixed"], because: Loses { address: Address("tenant/a/silo/net"), lost: "the net" } }) } }
+    "#);
     let WhyNot::NotReplaced { because, .. } = &plan.blocked[0].why else { panic!("{:?}", plan.blocked[0]) };
     assert!(matches!(&**because, WhyNot::Loses { address, .. } if address.as_str() == "tenant/a/silo/net"));
     world.execute(&plan).await;
@@ -478,12 +478,12 @@ async fn a_pool_stays_whole_while_somebody_is_left_in_it() {
     let foreign = Foreign { address: address.clone(), id: "theirs".to_owned(), message: "theirs".to_owned() };
     observed.foreign.insert(address, foreign);
     let plan = plan(&moved, &observed, &world.kinds, &Policy::default()).unwrap();
-    insta::assert_snapshot!(text(&plan), @r"
-    blocked pool/b/net: theirs
-    blocked pool/b/guard: it needs pool/b/net, which is blocked
-    blocked tenant/t/pool/nodes: it needs pool/b/net, which is blocked
-    blocked pool/a/net: toy-0001 is used by tenant/t/pool/nodes, which stays as it is
-    ");
+    insta::assert_snapshot!(text(&plan), @r#"
+    blocked pool/b/net: Foreign { message: "theirs" }
+    blocked pool/b/guard: NeedsBlocked { need: Address("pool/b/net"), pending: false }
+    blocked tenant/t/pool/nodes: NeedsBlocked { need: Address("pool/b/net"), pending: false }
+    blocked pool/a/net: Used { id: "toy-0001", user: Address("tenant/t/pool/nodes"), because: Some(NeedsBlocked { need: Address("pool/b/net"), pending: false }) }
+    "#);
     assert!(plan.confirm.is_empty());
 }
 
@@ -594,7 +594,7 @@ async fn what_left_the_spec_is_deleted_users_first() {
     1: delete tenant/a/silo/group g1 [] after {0}
     2: delete tenant/a/silo/subnet g1 [] after {0}
     3: delete tenant/a/silo/net g1 [] after {1,2}
-    kept tenant/a/silo/log: audit logs stay; --delete-logs deletes them
+    kept tenant/a/silo/log: AuditLogs
     ");
     let kept = plan.kept.iter().map(|k| k.address.clone()).collect();
     let lost = Loss { address: Address::new("tenant/a/silo"), lost: vec!["the net".to_owned()], kept };
@@ -921,12 +921,12 @@ async fn an_old_home_and_what_it_uses_stay_until_they_are_named() {
     let world = World::new();
     world.apply(&in_the_pool()).await;
     let plan = world.plan(&in_the_silo(), &Policy::default()).await.unwrap();
-    insta::assert_snapshot!(text(&plan), @r"
+    insta::assert_snapshot!(text(&plan), @r#"
     0: create tenant/a/silo/net g1 [] after {}
     1: create tenant/a/silo/nodes g1 [] after {0}
-    kept tenant/a/pool/p: tenant a moved out of it, to tenant/a/silo; it stays, with what runs and is stored in it, until its deletion is confirmed: --allow-destroy tenant/a/pool/p
-    kept pool/p/class: an old home that stays uses it
-    ");
+    kept tenant/a/pool/p: Moved { tenants: {"a"}, new: [Address("tenant/a/silo")], but: Unconfirmed(Address("tenant/a/pool/p")) }
+    kept pool/p/class: UsedByFormer
+    "#);
     let allowed = Policy { allow_destroy: [Address::new("tenant/a/pool/p")].into(), ..Policy::default() };
     let plan = world.plan(&in_the_silo(), &allowed).await.unwrap();
     insta::assert_snapshot!(text(&plan), @r"
