@@ -22,7 +22,7 @@ mod slow;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use estate::Estate;
@@ -88,8 +88,12 @@ impl Ground {
     }
 
     fn spec(&self) -> Spec {
-        let options = LoadOptions { profiles_dir: None, today: Clock::today() };
-        spec::load(Path::new("tenancy.yaml"), &self.spec, &options).unwrap()
+        static LOADED: Mutex<BTreeMap<String, Spec>> = Mutex::new(BTreeMap::new());
+        let load = || {
+            let options = LoadOptions { profiles_dir: None, today: Clock::today() };
+            spec::load(Path::new("tenancy.yaml"), &self.spec, &options).unwrap()
+        };
+        LOADED.lock().unwrap().entry(self.spec.clone()).or_insert_with(load).clone()
     }
 
     /// What a new process begins with.
