@@ -32,7 +32,9 @@ pub(super) fn not(why: &WhyNot) -> String {
         }
         WhyNot::Loses { lost, .. } => format!("with the old one this is lost: {lost}"),
         WhyNot::Shared { blocked, .. } => {
-            format!("it is shared with the old home until the new one stands, and {blocked} is blocked")
+            format!(
+                "the tenant's former and new placement share it, and the new one can't be completed: {blocked} is blocked"
+            )
         }
         WhyNot::Foreign { message } => message.clone(),
         WhyNot::Stuck { reason, .. } | WhyNot::Refused { reason, .. } => reason.clone(),
@@ -71,18 +73,18 @@ pub(super) fn kept(why: &WhyKept) -> String {
     match why {
         WhyKept::AuditLogs => "audit logs stay; --delete-logs deletes them".to_owned(),
         WhyKept::EncryptsLogs => "the logs that stay are encrypted with it".to_owned(),
-        WhyKept::UsedByFormer => "an old home that stays uses it".to_owned(),
-        WhyKept::HoldsFormer { place } => format!("{place} stands in it, and stays"),
+        WhyKept::UsedByFormer => "a former placement that stays uses it".to_owned(),
+        WhyKept::HoldsFormer { place } => format!("{place} is in it, and stays"),
         WhyKept::Moved { tenants, new, but } => {
             let names = tenants.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             let who = if tenants.len() == 1 { format!("tenant {names}") } else { format!("tenants {names}") };
             let new = super::human::names(new);
             match but {
                 Unmoved::Blocked(address) => format!(
-                    "{who}: the new home, {new}, can't be completed, because {address} is blocked; so this one stays as it is"
+                    "{who}: the new placement, {new}, can't be completed, because {address} is blocked; so this one stays as it is"
                 ),
                 Unmoved::AwsOnly => format!(
-                    "{who}: the new home, {new}, isn't whole while --aws-only leaves the inside of its cluster alone; so this one stays as it is"
+                    "{who}: the new placement, {new}, isn't complete, because --aws-only changes no objects in its cluster; so this one stays as it is"
                 ),
                 Unmoved::Unconfirmed(place) => format!(
                     "{who} moved out of it, to {new}; it stays, with what runs and is stored in it, until its deletion is confirmed: --allow-destroy {place}"
@@ -114,5 +116,24 @@ pub(super) fn differs(how: &Differs) -> String {
         Differs::Action(Action::Delete) => "delete".to_owned(),
         Differs::Fields(fields) => fields.join(", "),
         Differs::Blocked(why) => not(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What helps the user of a resource helps the resource.
+    #[test]
+    fn the_help_is_that_of_the_first_cause() {
+        let net = Address::new("tenant/a/silo/net");
+        let fields = vec!["cidr".to_owned()];
+        let loses = WhyNot::Loses { address: net.clone(), lost: "the net".to_owned() };
+        let because = WhyNot::NotReplaced { fields: fields.clone(), because: Box::new(loses) };
+        let used = WhyNot::Used { id: "key-1".to_owned(), user: net, because: Some(Box::new(because)) };
+        let why = WhyNot::NotReplaced { fields, because: Box::new(used) };
+        let text = "a change of cidr needs a new one, and key-1 is used by tenant/a/silo/net, which stays as it is";
+        assert_eq!(not(&why), text);
+        assert_eq!(help(&why).as_deref(), Some("if that is meant, add --allow-replace tenant/a/silo/net"));
     }
 }

@@ -124,7 +124,8 @@ fn normal(value: &Value, names: &BTreeMap<String, String>) -> Value {
 fn plain(text: &str, names: &BTreeMap<String, String>) -> String {
     let has_digits = text.bytes().any(|b| b.is_ascii_digit());
     // Most texts are words that no expression matches, and the expressions take much of the time of these tests.
-    if !has_digits && !text.contains("vpce-") && !text.contains("a-") && !text.contains("sg-") && text.len() < SHORTEST {
+    if !has_digits && !text.contains("vpce-") && !text.contains("a-") && !text.contains("sg-") && text.len() < SHORTEST
+    {
         return text.to_owned();
     }
     // JSON documents in strings keep their order and are compared as text.
