@@ -276,7 +276,7 @@ pub async fn what_has_left_the_spec_is_found_by_its_label(ground: &Ground) {
     ground.by_hand(&ground.path("configmaps", "copy"), &copy).await;
     let seen = ground.observe(&[&namespace, &config]).await;
     assert_eq!(seen.found.len(), 2, "{:?}", seen.found);
-    assert!(seen.notes.iter().any(|n| n.contains("somebody wrote it; it isn't deleted")), "{:?}", seen.notes);
+    assert!(seen.notes.iter().any(|n| n.contains("wrote it, so ringfence doesn't delete it")), "{:?}", seen.notes);
 
     // A tenant leaves: one deletion removes the namespace and the objects in
     // it.
@@ -372,7 +372,7 @@ pub async fn apis_that_arent_there(ground: &Ground) {
     let seen = ground.observe(&[&namespace, &widget]).await;
     let (address, error) = seen.unserved.first().unwrap();
     assert_eq!((address, error.class, seen.unserved.len()), (&widget.address, Class::Invalid, 1));
-    assert!(error.message.contains("serves no example.com/v1 Widget"), "{error}");
+    assert!(error.message.contains("doesn't serve example.com/v1 Widget"), "{error}");
     assert!(error.message.starts_with(widget.address.as_str()), "{error}");
 
     widget.state["requires"] = json!("example.com/v1");

@@ -125,6 +125,6 @@ fn what_cannot_be_read_is_not_taken_for_absent() {
     ] {
         // After the first request, the others are refused.
         let run = against(&url, &mut estate.bare(args));
-        run.refuses(&["aws.log-group can't be read, so what exists is unknown", "not allowed"]);
+        run.refuses(&["resources of the kind aws.log-group can't be read, so nothing can be planned", "not allowed"]);
     }
 }

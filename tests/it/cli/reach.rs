@@ -337,7 +337,7 @@ fn an_api_that_no_template_declares_is_an_error_before_anything_is_written() {
     estate.template("tenant/widget.yaml", WIDGET);
     let with = ["--templates", "templates"];
     let said =
-        ["tenant/globex/silo/k8s/widget.example.com/w: cluster", "serves no example.com/v1 Widget", "`requires:`"];
+        ["tenant/globex/silo/k8s/widget.example.com/w: cluster", "doesn't serve example.com/v1 Widget", "`requires:`"];
     let run = estate.run(&[&["apply", "--auto-approve"], &with[..]].concat()).exits(1);
     let out = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
     for what in said {

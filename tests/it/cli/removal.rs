@@ -133,7 +133,7 @@ fn what_nothing_is_called() {
     for (args, said) in [
         (["--allow-replace", "tenant/12345/silo/vpcc"], "did you mean `tenant/12345/silo/vpc`?"),
         (["--allow-destroy", "pool/shared-2"], "did you mean `pool/shared-1`?"),
-        (["--allow-destroy", "somewhere-else-altogether"], "what exists is in pool/shared-1, tenancy"),
+        (["--allow-destroy", "somewhere-else-altogether"], "resources exist under pool/shared-1, tenancy"),
         (["--kubeconfig", "shared=none.yaml"], "did you mean `shared-1`?"),
     ] {
         estate.run(&[&["plan"][..], &args].concat()).refuses(&[said, "nothing was changed"]);

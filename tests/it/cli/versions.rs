@@ -54,7 +54,7 @@ fn an_api_that_does_not_come() {
     let template = estate.path().join("templates/manifests/cluster");
     fs::create_dir_all(&template).unwrap();
     fs::write(template.join("w.yaml"), "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\n").unwrap();
-    estate.run(&["plan", "--templates", "templates"]).refuses(&["serves no example.com/v1 Widget", "`requires:`"]);
+    estate.run(&["plan", "--templates", "templates"]).refuses(&["doesn't serve example.com/v1 Widget", "`requires:`"]);
 }
 
 /// EKS upgrades one minor version at a time, and upgrades a control plane further only after its nodes
