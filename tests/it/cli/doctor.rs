@@ -126,7 +126,10 @@ fn old_images_of_nodes_are_named() {
         [check(&found, "floors").join("\n"), check(&found, "images").join("\n")]
     };
     let [floors, images] = with("1.61.0-0a1b2c3d");
-    assert!(floors.starts_with("attention: ") && floors.contains("1.61.0-0a1b2c3d, which is older than 1.62.1"), "{floors}");
+    assert!(
+        floors.starts_with("attention: ") && floors.contains("1.61.0-0a1b2c3d, which is older than 1.62.1"),
+        "{floors}"
+    );
     assert_eq!(images, "", "apply raises them");
     let [floors, images] = with("1.63.0-7bb1c0d2");
     assert!(floors.starts_with("good: "), "{floors}");

@@ -71,8 +71,16 @@ fn everything_that_is_not_offered_is_said_together() {
             17,
         ),
         ("EKS offers no version `v1.99.0-eksbuild.1` of coredns for Kubernetes 1.36", "EKS recommends `v1.", 18),
-        ("`mac2.metal` has the architecture arm64_mac, but the nodes' image is for x86_64", "an instance type for x86_64", 19),
-        ("`inf2.xlarge` has a Neuron device, but the standard image of Amazon Linux 2023", "amiFamily: bottlerocket", 19),
+        (
+            "`mac2.metal` has the architecture arm64_mac, but the nodes' image is for x86_64",
+            "an instance type for x86_64",
+            19,
+        ),
+        (
+            "`inf2.xlarge` has a Neuron device, but the standard image of Amazon Linux 2023",
+            "amiFamily: bottlerocket",
+            19,
+        ),
     ];
     let served = Served::start(&estate, None);
     let plan = against(&served.url(), &mut estate.bare(&["plan"])).exits(1);
@@ -153,7 +161,8 @@ fn an_endpoint_goes_where_its_service_is() {
     let made = aws.iam.create_role().role_name("PlatformAdmin").assume_role_policy_document(trust);
     served.runtime.block_on(made.send()).unwrap();
     let run = against(&served.url(), &mut estate.bare(&["apply", "--auto-approve"])).exits(0);
-    let note = "endpoint/email-smtp: the service doesn't exist in us-east-1b; the endpoint gets an interface in us-east-1a";
+    let note =
+        "endpoint/email-smtp: the service doesn't exist in us-east-1b; the endpoint gets an interface in us-east-1a";
     assert!(flat(&run.out).contains(note), "{}", run.out);
     against(&served.url(), &mut estate.bare(&["plan", "--detailed-exitcode"])).exits(0);
     let subnets = || {
