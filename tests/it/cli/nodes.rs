@@ -59,7 +59,7 @@ fn nodes_that_a_lower_maximum_takes_are_said() {
     let wanted = format!(
         "{ADDRESS}: the group has 3 nodes, but the maximum is 1: EKS removes 2 nodes and evicts the pods there"
     );
-    assert_eq!(notes(&plan, "evicted"), [wanted]);
+    assert_eq!(notes(&plan, "evicts"), [wanted]);
     // EKS refuses a maximum below the desired size, so both are lowered together.
     estate.run(&["apply", "--auto-approve"]).exits(0);
     let sizes = group(&estate).scaling_config.unwrap();
