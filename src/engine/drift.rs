@@ -121,7 +121,7 @@ fn homes(observed: &Observed, kinds: &Registry) -> BTreeSet<Address> {
 /// object's namespace.
 fn holders(step: &Step, desired: &Desired, kinds: &Registry) -> BTreeSet<Address> {
     let Some(resource) = desired.get(&step.address) else { return BTreeSet::new() };
-    let mut holders: BTreeSet<Address> = namespace_of(resource, desired).into_iter().collect();
+    let mut holders: BTreeSet<Address> = container(resource, desired, kinds).into_iter().collect();
     let mut seen = BTreeSet::new();
     let mut queue = vec![resource];
     while let Some(next) = queue.pop() {
@@ -136,13 +136,9 @@ fn holders(step: &Step, desired: &Desired, kinds: &Registry) -> BTreeSet<Address
     holders
 }
 
-/// The namespace of an object, if the spec has that namespace.
-fn namespace_of(resource: &Resource, desired: &Desired) -> Option<Address> {
-    let name = resource.state.pointer("/object/metadata/namespace")?;
-    let holds = |other: &&Resource| {
-        other.state.pointer("/object/kind").is_some_and(|kind| kind == "Namespace")
-            && other.state.pointer("/object/metadata/name") == Some(name)
-            && other.state.get("cluster") == resource.state.get("cluster")
-    };
-    desired.iter().find(holds).map(|r| r.address.clone())
+/// The resource of the spec that `resource` is deleted with, such as an object's namespace.
+fn container(resource: &Resource, desired: &Desired, kinds: &Registry) -> Option<Address> {
+    let kind = kinds.get(resource.kind).ok()?;
+    let lies_in = |other: &&Resource| other.kind == resource.kind && kind.lies_in(&resource.state, &other.state);
+    desired.iter().find(lies_in).map(|r| r.address.clone())
 }

@@ -353,9 +353,9 @@ impl Executor {
 
     /// The cluster in which a step works, if any.
     fn cluster(&self, step: &Step) -> Option<String> {
-        self.kinds.get(step.kind).ok().filter(|k| k.in_cluster())?;
+        let kind = self.kinds.get(step.kind).ok().filter(|k| k.in_cluster())?;
         let state = step.state.as_ref().or(step.found.as_ref().map(|f| &f.state))?;
-        state.get("cluster")?.as_str().map(str::to_owned)
+        kind.host(state).map(str::to_owned)
     }
 
     fn lane(&self, step: &Step) -> Option<String> {

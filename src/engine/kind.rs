@@ -347,14 +347,34 @@ pub trait Kind: Send + Sync {
         false
     }
 
-    /// For kinds that host objects, such as a cluster: the field whose change alters the served APIs.
-    fn serves_by(&self) -> Option<&'static str> {
+    /// True if one of `names`, which stand in other states, refers to `found`.
+    fn is_named(&self, found: &Found, names: &BTreeSet<String>) -> bool {
+        self.known_as().iter().filter_map(|output| found.outputs.get(*output)).any(|name| names.contains(name))
+    }
+
+    /// For kinds that host other resources, such as a cluster.
+    fn hosts(&self) -> Option<Hosting> {
         None
+    }
+
+    /// The name of the host that a resource with `state` is in.
+    fn host<'a>(&self, _state: &'a Value) -> Option<&'a str> {
+        None
+    }
+
+    /// The API that a resource with `state` requires of its host, in words.
+    fn api(&self, _state: &Value) -> Option<String> {
+        None
+    }
+
+    /// True if a resource with `state` is deleted with the one that has the state `container`, such as a namespace.
+    fn lies_in(&self, _state: &Value, _container: &Value) -> bool {
+        false
     }
 
     /// True if a new resource may add APIs to a cluster, as an add-on does.
     fn brings_apis(&self) -> bool {
-        self.serves_by().is_some()
+        self.hosts().is_some()
     }
 
     /// The tags in `state` that mark a resource as ours, each as `key=value`, for users who must restore them.
@@ -405,6 +425,15 @@ pub trait Handlers: Send + Sync {
     async fn deleted(&self, _found: &Found) -> Result<()> {
         Ok(())
     }
+}
+
+/// How a kind hosts other resources.
+#[derive(Clone, Copy, Debug)]
+pub struct Hosting {
+    /// The output by which they name their host.
+    pub name: &'static str,
+    /// The field whose change alters the served APIs.
+    pub serves_by: &'static str,
 }
 
 /// All kinds by name. That is enough to plan.

@@ -127,7 +127,7 @@ impl<'a> Lint<'a> {
         for found in self.observed.found.values().flatten() {
             let Some(kind) = self.kind_at(&found.address) else { continue };
             let key = (&found.address, found.generation);
-            let with_its_cluster = kind.in_cluster() && text(found, "cluster").is_some_and(|c| dying.contains(c));
+            let with_its_cluster = kind.in_cluster() && kind.host(&found.state).is_some_and(|c| dying.contains(c));
             if goes.contains(&key) || found.status == Status::Deleting || with_its_cluster {
                 continue;
             }

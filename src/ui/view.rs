@@ -60,6 +60,8 @@ struct Item<'a> {
     address: &'a Address,
     symbol: Symbol,
     kind: &'a str,
+    /// True if the resource is an object in a cluster.
+    is_object: bool,
     summary: &'a str,
     controls: &'a [&'static str],
     changes: &'a [Change],
@@ -135,11 +137,11 @@ pub(super) fn groups(plan: &Plan, subject: &Subject, kinds: &Registry, depth: De
     for step in &plan.steps {
         by_address.entry(&step.address).or_default().push(step);
     }
-    for item in by_address.into_values().filter_map(Item::of_steps) {
+    for item in by_address.into_values().filter_map(|steps| Item::of_steps(steps, kinds)) {
         items.entry(item.address.owner()).or_default().push(item);
     }
     for blocked in &plan.blocked {
-        items.entry(blocked.address.owner()).or_default().push(Item::of_blocked(blocked));
+        items.entry(blocked.address.owner()).or_default().push(Item::of_blocked(blocked, kinds));
     }
     let mut groups: Vec<Group> = Vec::new();
     let mut shapes: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -265,9 +267,13 @@ fn counts(items: &[Item<'_>]) -> Summary {
     summary
 }
 
+fn is_object(kind: &str, kinds: &Registry) -> bool {
+    kinds.get(kind).is_ok_and(|kind| kind.in_cluster())
+}
+
 impl<'a> Item<'a> {
     /// The steps of one address, merged into one change.
-    fn of_steps(steps: Vec<&'a Step>) -> Option<Self> {
+    fn of_steps(steps: Vec<&'a Step>, kinds: &Registry) -> Option<Self> {
         let find = |action: Action| steps.iter().copied().find(|s| s.action == action);
         let (create, update, wait, delete) =
             (find(Action::Create), find(Action::Update), find(Action::Wait), find(Action::Delete));
@@ -289,6 +295,7 @@ impl<'a> Item<'a> {
             address: &step.address,
             symbol,
             kind: step.kind,
+            is_object: is_object(step.kind, kinds),
             summary: &step.summary,
             controls: &step.controls,
             changes: &step.changes,
@@ -300,11 +307,12 @@ impl<'a> Item<'a> {
         })
     }
 
-    fn of_blocked(blocked: &'a Blocked) -> Self {
+    fn of_blocked(blocked: &'a Blocked, kinds: &Registry) -> Self {
         Self {
             address: &blocked.address,
             symbol: Symbol::Blocked,
             kind: &blocked.kind,
+            is_object: is_object(&blocked.kind, kinds),
             summary: "",
             controls: if blocked.why.is_unmet() { &blocked.controls } else { &[] },
             changes: &blocked.changes,
@@ -320,16 +328,11 @@ impl<'a> Item<'a> {
     fn key(&self) -> String {
         let kind = match self.summary.split_once(' ') {
             // Objects of one kind share a line, whichever controls they carry.
-            Some((kind, _)) if self.is_object() => kind.to_owned(),
+            Some((kind, _)) if self.is_object => kind.to_owned(),
             _ if self.summary.is_empty() => format!("{:?}", self.controls),
             _ => format!("{} {:?}", self.kind, self.controls),
         };
         format!("{:?} {kind} {:?} {:?} {}", self.symbol, self.reason, self.help, self.pending) + &self.changes_key()
-    }
-
-    /// True if the resource is an object in a cluster.
-    fn is_object(&self) -> bool {
-        self.kind.starts_with("k8s.")
     }
 
     fn changes_key(&self) -> String {
@@ -420,11 +423,11 @@ fn line(first: &Item<'_>, items: &[&Item<'_>], stem: &str, room: usize, mass: bo
     let title = match items {
         [one] => plain(one.address.local()),
         _ if mass => {
-            let noun = match first.is_object() {
+            let noun = match first.is_object {
                 true => "in-cluster object",
                 false => "resource",
             };
-            let same = items.iter().all(|i| i.is_object() == first.is_object());
+            let same = items.iter().all(|i| i.is_object == first.is_object);
             let list = items.iter().map(|i| plain(i.address.local())).collect::<Vec<_>>().join(", ");
             details.push(Detail::new(0, Mark::Dim, cut(&list, room.saturating_sub(8))));
             count(items.len(), if same { noun } else { "resource" })

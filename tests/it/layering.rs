@@ -239,7 +239,7 @@ fn the_engine_names_no_kind_of_aws() {
         }
         let text = fs::read_to_string(&file).expect("a source file");
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for what in ["\"aws.", "\"k8s.", "ringfence.dev/", "aws_sdk"] {
+        for what in ["\"aws.", "\"k8s.", "ringfence.dev/", "aws_sdk", "\"cluster\"", "/object/"] {
             assert_eq!(code.lines().find(|line| line.contains(what)), None, "{}: {what}", file.display());
         }
     }

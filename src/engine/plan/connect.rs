@@ -96,7 +96,8 @@ impl Planner<'_> {
                 // A replaced resource doesn't wait for the permanent deletion of another one.
                 let only = |i: &usize| self.plan.steps.get(*i).is_some_and(|s| s.replaces);
                 let first = !only(i) || only(j);
-                let together = || match (found.state.get("cluster"), other.state.get("cluster")) {
+                let host = |i: usize, found: &'_ Found| self.host(i, found).map(str::to_owned);
+                let together = || match (host(*i, found), host(**j, other)) {
                     (Some(one), Some(two)) => one == two,
                     _ => self.within(&found.address.place(), **j, other, index),
                 };

@@ -55,9 +55,8 @@ impl<'a> Planner<'a> {
         }
         let Some(error) = self.observed.unserved.get(address) else { return Ok(true) };
         if let Some(cluster) = self.upgrade_ahead(resource) {
-            let part = |name: &str| resource.state.pointer(name).and_then(Value::as_str).unwrap_or_default();
-            let api = format!("{} {}", part("/object/apiVersion"), part("/object/kind"));
-            self.upgraded.entry(cluster).or_default().insert(api);
+            let api = self.kinds.get(resource.kind)?.api(&resource.state);
+            self.upgraded.entry(cluster).or_default().extend(api);
         } else if error.class == Class::Invalid {
             // No resource provides the API, so the template is wrong.
             return Err(error.clone());
@@ -341,8 +340,8 @@ impl<'a> Planner<'a> {
         let ahead = graph::needs(resource).into_iter().filter_map(|need| self.making.get(&need));
         let mut ahead = ahead.filter_map(|i| self.plan.steps.get(*i));
         let upgraded = ahead.find(|s| {
-            let field = self.kinds.get(s.kind).ok().and_then(|kind| kind.serves_by());
-            field.is_some_and(|field| s.action == Action::Create || s.changes.iter().any(|c| c.path == field))
+            let hosting = self.kinds.get(s.kind).ok().and_then(|kind| kind.hosts());
+            hosting.is_some_and(|h| s.action == Action::Create || s.changes.iter().any(|c| c.path == h.serves_by))
         });
         upgraded.map(|s| s.address.clone())
     }

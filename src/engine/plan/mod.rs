@@ -22,7 +22,7 @@ use crate::engine::desired::{Desired, Resource};
 use crate::engine::drift::Drift;
 use crate::engine::error::{Error, Result};
 use crate::engine::graph;
-use crate::engine::kind::{Change, Found, Kind, Registry, Scope, Verb};
+use crate::engine::kind::{Change, Found, Hosting, Kind, Registry, Scope, Verb};
 use crate::engine::lint::{Lint, Taken};
 use crate::engine::observe::Observed;
 use crate::engine::value::{Outputs, has_references, references};
@@ -420,8 +420,16 @@ impl<'a> Planner<'a> {
 
     /// True if step `i` is for a kind that hosts objects: a cluster.
     fn is_host(&self, i: usize) -> bool {
-        let step = self.plan.steps.get(i);
-        step.and_then(|s| self.kinds.get(s.kind).ok()).is_some_and(|kind| kind.serves_by().is_some())
+        self.hosting(i).is_some()
+    }
+
+    fn hosting(&self, i: usize) -> Option<Hosting> {
+        self.kinds.get(self.plan.steps.get(i)?.kind).ok()?.hosts()
+    }
+
+    /// The host of `found`, which step `i` is about.
+    fn host<'f>(&self, i: usize, found: &'f Found) -> Option<&'f str> {
+        self.kinds.get(self.plan.steps.get(i)?.kind).ok()?.host(&found.state)
     }
 }
 

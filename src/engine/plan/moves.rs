@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
 use super::{Blocked, HOME, Kept, Loss, Planner};
 use crate::engine::address::{Address, Owner};
 use crate::engine::error::Result;
@@ -98,12 +96,16 @@ impl Planner<'_> {
             if let Some(why) = &one.stays {
                 staying.insert(place.clone());
                 let all = self.observed.found.iter().filter(|(a, _)| a.is_within(place)).flat_map(|(_, all)| all);
-                let cluster = all.clone().find_map(|f| f.state.get("cluster").and_then(Value::as_str));
-                let first = all.clone().next().map(|f| f.id.as_str()).unwrap_or_default();
+                let host = |f: &'_ Found| {
+                    let kind = self.observed.kinds.get(&f.address).and_then(|kind| self.kinds.get(kind).ok());
+                    kind.and_then(|kind| kind.host(&f.state)).map(str::to_owned)
+                };
+                let cluster = all.clone().find_map(host);
+                let first = || all.clone().next().map(|f| f.id.clone()).unwrap_or_default();
                 self.plan.kept.push(Kept {
                     address: place.clone(),
                     kind: HOME,
-                    id: cluster.unwrap_or(first).to_owned(),
+                    id: cluster.unwrap_or_else(first),
                     why: why.clone(),
                 });
             }
@@ -130,11 +132,8 @@ impl Planner<'_> {
     /// True if one of `names` refers to `found`, which step `i` deletes: by an output, or because it is an object in
     /// one of these clusters.
     pub(super) fn is_named(&self, i: usize, found: &Found, names: &BTreeSet<String>) -> bool {
-        let Some(kind) = self.plan.steps.get(i).and_then(|s| self.kinds.get(s.kind).ok()) else { return false };
-        let text = |pointer: &str| found.state.pointer(pointer).and_then(Value::as_str);
-        let object = text("/object/metadata/name").filter(|_| text("/object/metadata/namespace").is_none());
-        kind.known_as().iter().filter_map(|o| found.outputs.get(*o)).any(|name| names.contains(name))
-            || object.zip(text("/cluster")).is_some_and(|(o, c)| names.contains(o) && names.contains(c))
+        let kind = self.plan.steps.get(i).and_then(|s| self.kinds.get(s.kind).ok());
+        kind.is_some_and(|kind| kind.is_named(found, names))
     }
 
     /// Resources that a kept placement refers to are kept, too, such as its pool's identity provider and the priority
@@ -167,7 +166,7 @@ impl Planner<'_> {
             let place = found.address.place();
             let inside = kind.in_cluster()
                 && (replaced || homes_of_dying.contains(&place))
-                && found.state.get("cluster").and_then(Value::as_str).is_some_and(|c| dying.contains(c));
+                && kind.host(&found.state).is_some_and(|c| dying.contains(c));
             if inside {
                 continue;
             }

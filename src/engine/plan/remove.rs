@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
-
 use super::{Action, BlockedCluster, Kept, Planner, Step, blocked_at, twice};
 use crate::engine::address::{Address, Owner};
 use crate::engine::diff;
@@ -48,11 +46,7 @@ impl Planner<'_> {
     }
 
     pub(super) fn dying_clusters(&self) -> BTreeSet<String> {
-        self.deleting
-            .iter()
-            .filter(|(i, _)| self.is_host(**i))
-            .filter_map(|(_, found)| found.outputs.get("name").cloned())
-            .collect()
+        self.deleting.iter().filter_map(|(i, found)| found.outputs.get(self.hosting(*i)?.name).cloned()).collect()
     }
 
     /// Plans the deletion of all resources at `address`.
@@ -160,8 +154,7 @@ impl Planner<'_> {
         }
         let kind = |i: usize| self.plan.steps.get(i).and_then(|s| self.kinds.get(s.kind).ok());
         let is_key = |i: usize| kind(i).is_some_and(|kind| kind.unlocks_data());
-        let is_used = |found: &Found| found.outputs.get("arn").is_some_and(|arn| used.contains(arn));
-        let kept = self.deleting.iter().filter(|(i, found)| is_key(**i) && is_used(found));
+        let kept = self.deleting.iter().filter(|(i, found)| is_key(**i) && self.is_named(**i, found, &used));
         let kept: Vec<usize> = kept.map(|(i, _)| *i).collect();
         self.keep(kept, &WhyKept::EncryptsLogs);
         Ok(())
@@ -176,7 +169,7 @@ impl Planner<'_> {
             .filter(|(i, found)| {
                 let inside =
                     self.plan.steps.get(**i).and_then(|s| self.kinds.get(s.kind).ok()).is_some_and(|k| k.in_cluster());
-                inside && found.state.get("cluster").and_then(Value::as_str).is_some_and(|c| clusters.contains(c))
+                inside && self.host(**i, found).is_some_and(|c| clusters.contains(c))
             })
             .map(|(i, _)| *i)
             .collect();

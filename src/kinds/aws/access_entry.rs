@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::eks::{adopted, gather, listed, live, optional, retag, tag_map, tags_of};
+use super::eks::{adopted, gather, host, listed, live, optional, retag, tag_map, tags_of};
 use super::fargate_profile::FargateProfileHandlers;
 use super::foreign::claim;
 use super::iam_role::{self, roles};
@@ -223,6 +223,10 @@ impl AccessEntryHandlers {
 impl Kind for AccessEntry {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {
+        host(state)
     }
 
     fn deleted_after(&self) -> &'static [&'static str] {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_sdk_eks::types::{Cluster, ClusterStatus, Update, UpdateStatus};
 use aws_smithy_types::error::operation::BuildError;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use serde_json::Value;
 
 use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
@@ -51,6 +52,11 @@ pub(super) fn listed<T>(one: Option<T>, call: &str, name: &str) -> Result<T> {
         .operation(call)
         .help("run the same command again")
     })
+}
+
+/// The cluster of a resource with `state`.
+pub(super) fn host(state: &Value) -> Option<&str> {
+    state.get("cluster")?.as_str()
 }
 
 /// A part of a request with all required members.

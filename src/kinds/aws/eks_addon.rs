@@ -6,7 +6,7 @@ use aws_sdk_eks::types::{Addon, AddonIssueCode, AddonPodIdentityAssociations, Ad
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::eks::{built, gather, issues, listed, live, optional, retag, tag_map, tags_of};
+use super::eks::{built, gather, host, issues, listed, live, optional, retag, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
 use super::pod_identity;
@@ -136,6 +136,10 @@ impl EksAddonHandlers {
 impl Kind for EksAddon {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {
+        host(state)
     }
 
     fn brings_apis(&self) -> bool {

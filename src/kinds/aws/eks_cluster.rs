@@ -22,8 +22,8 @@ use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::engine::error::{Class, Error, Result, typed, untyped};
 use crate::engine::kind::{
-    Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Scope, Status, Verb,
-    Wanted,
+    Change, Found, Handle, Handlers, Hosting, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Scope, Status,
+    Verb, Wanted,
 };
 use crate::engine::value::Outputs;
 use crate::kinds::{Clients, ResourceKind};
@@ -197,8 +197,8 @@ impl Kind for EksCluster {
         NAME
     }
 
-    fn serves_by(&self) -> Option<&'static str> {
-        Some("version")
+    fn hosts(&self) -> Option<Hosting> {
+        Some(Hosting { name: "name", serves_by: "version" })
     }
 
     fn known_as(&self) -> &'static [&'static str] {

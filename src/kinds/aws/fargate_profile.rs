@@ -6,7 +6,7 @@ use aws_sdk_eks::types::{FargateProfile as Profile, FargateProfileSelector, Farg
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::eks::{gather, issues, listed, live, optional, retag, siblings, tag_map, tags_of};
+use super::eks::{gather, host, issues, listed, live, optional, retag, siblings, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
@@ -124,6 +124,10 @@ impl FargateProfileHandlers {
 impl Kind for FargateProfile {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {
+        host(state)
     }
 
     fn deleted_after(&self) -> &'static [&'static str] {

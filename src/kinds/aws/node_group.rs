@@ -12,7 +12,7 @@ use aws_sdk_eks::types::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::eks::{Live, gather, issues, listed, live, optional, retag, siblings, tag_map, tags_of, update};
+use super::eks::{Live, gather, host, issues, listed, live, optional, retag, siblings, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
@@ -248,6 +248,10 @@ impl NodeGroupHandlers {
 impl Kind for NodeGroup {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {
+        host(state)
     }
 
     fn deleted_after(&self) -> &'static [&'static str] {

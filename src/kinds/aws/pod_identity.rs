@@ -6,7 +6,7 @@ use aws_sdk_eks::types::{PodIdentityAssociation, PodIdentityAssociationSummary};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::eks::{adopted, gather, listed, live, optional, retag, tag_map, tags_of};
+use super::eks::{adopted, gather, host, listed, live, optional, retag, tag_map, tags_of};
 use super::foreign::claim;
 use super::permission::{self, On, When};
 use super::policy;
@@ -120,6 +120,10 @@ impl PodIdentityHandlers {
 impl Kind for PodIdentity {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {
+        host(state)
     }
 
     fn rules(&self) -> &'static [(&'static str, Rule)] {

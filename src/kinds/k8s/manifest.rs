@@ -585,6 +585,28 @@ impl Kind for Manifest {
         NAME
     }
 
+    fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {
+        state.get("cluster")?.as_str()
+    }
+
+    fn api(&self, state: &Value) -> Option<String> {
+        Some(format!("{} {}", state.pointer("/object/apiVersion")?.as_str()?, state.pointer("/object/kind")?.as_str()?))
+    }
+
+    fn is_named(&self, found: &Found, names: &BTreeSet<String>) -> bool {
+        let text = |pointer: &str| found.state.pointer(pointer).and_then(Value::as_str);
+        let name = text("/object/metadata/name").filter(|_| text("/object/metadata/namespace").is_none());
+        name.zip(self.host(&found.state)).is_some_and(|(name, host)| names.contains(name) && names.contains(host))
+    }
+
+    fn lies_in(&self, state: &Value, container: &Value) -> bool {
+        let namespace = state.pointer("/object/metadata/namespace");
+        namespace.is_some()
+            && container.pointer("/object/kind").is_some_and(|kind| kind == "Namespace")
+            && container.pointer("/object/metadata/name") == namespace
+            && container.get("cluster") == state.get("cluster")
+    }
+
     fn rules(&self) -> &'static [(&'static str, Rule)] {
         &[
             // The endpoint and its authority describe the connection, not the object.
