@@ -44,6 +44,9 @@ impl Kind for Timed {
     fn in_cluster(&self) -> bool {
         self.in_cluster
     }
+    fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {
+        state.get("cluster")?.as_str()
+    }
     fn finds_one_by_one(&self) -> bool {
         true
     }

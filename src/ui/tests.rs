@@ -87,9 +87,23 @@ impl Kind for Keys {
     }
 }
 
+/// Objects in clusters.
+struct Objects;
+
+impl Kind for Objects {
+    fn name(&self) -> &'static str {
+        "k8s.manifest"
+    }
+
+    fn in_cluster(&self) -> bool {
+        true
+    }
+}
+
 fn kinds() -> Registry {
     let mut kinds = Registry::default();
     kinds.add(Arc::new(Keys));
+    kinds.add(Arc::new(Objects));
     kinds
 }
 
