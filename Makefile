@@ -5,6 +5,8 @@ RINGFENCE = $(TARGET)/debug/ringfence
 DEMO = $(TARGET)/demo
 THREE = -f examples/three-tiers/tenancy.yaml --sandbox=$(DEMO)
 REQUESTS = $(TARGET)/requests
+# Many tests wait for other programs and for leases, so there are more tests at once than cores.
+THREADS = $(or $(RUST_TEST_THREADS),$(shell expr $$(nproc) + 1))
 
 .PHONY: demo test lint bench
 
@@ -19,7 +21,7 @@ test: ## All tests; then the requests that sandboxes recorded, against AWS's mod
 	rm -rf $(REQUESTS) && mkdir -p $(REQUESTS)
 	cargo test --no-run
 	cargo test --test it -- --ignored --exact support::kubernetes::programs_are_there
-	RINGFENCE_RECORD_DIR=$(REQUESTS) cargo test
+	RINGFENCE_RECORD_DIR=$(REQUESTS) RUST_TEST_THREADS=$(THREADS) cargo test
 	$(or $(RINGFENCE_TEST_PYTHON),$(TARGET)/tmp/python/bin/python) tests/models/check_requests.py $(REQUESTS)/*.jsonl
 
 lint: ## Format and clippy
