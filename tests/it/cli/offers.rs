@@ -232,7 +232,9 @@ fn a_fresh_account_has_room_for_little() {
         flat(&plan.exits(0).err)
     };
     let fresh = room(&["--account", "fresh"]);
-    for text in ["EC2-VPC Elastic IPs (L-0263D0A3): 0 of 5 in use, 6 to be created", "(L-1216C47A): the quota is 5 vCPUs"] {
+    for text in
+        ["EC2-VPC Elastic IPs (L-0263D0A3): 0 of 5 in use, 6 to be created", "(L-1216C47A): the quota is 5 vCPUs"]
+    {
         assert!(fresh.contains(text), "{text}: {fresh}");
     }
     let raised = room(&["--account", "fresh", "--quota", "L-0263D0A3=6"]);
