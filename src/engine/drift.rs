@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::address::{Address, Owner};
-use super::desired::{Desired, Refusal, Resource};
-use super::kind::{Registry, Rule};
+use super::desired::{Desired, Resource};
+use super::kind::{Change, Registry, Rule};
 use super::observe::Observed;
 use super::plan::{Action, Blocked, Plan, Step};
 use super::value::references;
@@ -94,10 +94,9 @@ pub fn of(mut plan: Plan, desired: &Desired, observed: &Observed, kinds: &Regist
     plan.confirm.clear();
     // Immutable fields are as they were created, so the spec has changed.
     let fixed = |b: &Blocked| {
-        let refused = matches!(b.why, WhyNot::Refused { .. });
-        let of = |r: &&Refusal| refused && r.address == b.address;
-        let rules = |r: &Refusal| kinds.get(r.kind).is_ok_and(|kind| kind.rules().contains(&(r.path, Rule::Replace)));
-        desired.refusals.iter().find(of).is_some_and(rules)
+        let rules = kinds.get(&b.kind).map(|kind| kind.rules()).unwrap_or_default();
+        let immutable = |change: &Change| rules.contains(&(change.path.as_str(), Rule::Replace));
+        matches!(b.why, WhyNot::Refused { .. }) && b.changes.iter().all(immutable)
     };
     let (fixed, blocked): (Vec<Blocked>, Vec<Blocked>) = std::mem::take(&mut plan.blocked).into_iter().partition(fixed);
     plan.blocked = blocked;

@@ -805,6 +805,16 @@ async fn a_refusal_is_shown_beside_what_can_be_done() {
     assert!(!plan.blocked[0].why.is_pending() && plan.blocked[0].changes[0].after == json!("10.9.0.0/16"));
     let other = Policy { tenants: ["b".to_owned()].into(), ..Policy::default() };
     assert!(world.plan(&desired, &other).await.unwrap().is_empty(), "it isn't selected");
+    // Two refusals of one resource: only the immutable field can't have drifted.
+    desired.refusals.push(super::desired::Refusal { path: "plain", ..refusal(false) });
+    let plan = world.plan(&desired, &Policy::default()).await.unwrap();
+    let observed = world.observed(&desired).await;
+    let drift = super::drift::of(plan, &desired, &observed, &world.kinds);
+    let paths = |all: &[Blocked]| all.iter().map(|b| b.changes[0].path.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        (paths(&drift.blocked), paths(&drift.drift.unwrap().fixed)),
+        (vec!["plain".into()], vec!["fixed".into()])
+    );
     let destroy = Policy { destroy: true, ..Policy::default() };
     assert_eq!(world.plan(&desired, &destroy).await.unwrap().blocked.len(), 0);
 }
