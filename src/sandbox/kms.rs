@@ -1,8 +1,9 @@
 //! KMS: symmetric customer keys, their policies, aliases and rotation.
 
 use super::iam::document::{allows, check_shape, principal_exists, principals, statements};
-use super::iam::{self, Pages, Tags};
+use super::pages::{self, Pages};
 use super::state::State;
+use super::tags::{Tags, check_tag};
 use super::wire::{Fault, Reply, Request, texts};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -413,7 +414,7 @@ fn checked_policy(state: &State, req: &Request, text: &str) -> Result<String, Fa
 
 fn paged(req: &Request, list: &str, all: impl Iterator<Item = (String, Value)>) -> Reply {
     const PAGES: Pages = Pages { size: "Limit", token: "Marker", next: "NextMarker", usual: 100, most: 1000 };
-    let mut reply = iam::paged(req, &PAGES, list, all).map_err(|why| validation(&why))?;
+    let mut reply = pages::paged(req, &PAGES, list, all).map_err(|why| validation(&why))?;
     reply["Truncated"] = reply.get("NextMarker").is_some().into();
     Ok(reply)
 }
@@ -424,7 +425,7 @@ fn new_tags(req: &Request) -> Result<Tags, Fault> {
         let of = |name: &str| tag[name].as_str().unwrap_or_default().to_owned();
         let (key, value) = (of("TagKey"), of("TagValue"));
         let fault = |message: String| Fault::new(400, "TagException", message);
-        iam::check_tag(&key, &value).map_err(|(at, rule)| fault(format!("Tag {key:?}: {at}: {rule}")))?;
+        check_tag(&key, &value).map_err(|(at, rule)| fault(format!("Tag {key:?}: {at}: {rule}")))?;
         if tags.insert(key, value).is_some() {
             return Err(fault("Duplicate tag keys".to_owned()));
         }

@@ -1,8 +1,9 @@
 //! CloudWatch Logs: log groups, their retention, key and tags; streams by name, without events.
 
-use super::iam::{self, Pages, Tags, check_tag};
 use super::kms::Kms;
+use super::pages::{self, Pages};
 use super::state::State;
+use super::tags::{Tags, check_tag};
 use super::wire::{Fault, Reply, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -304,7 +305,7 @@ fn untag(group: &mut Group, keys: Vec<String>) -> Reply {
 
 fn paged(req: &Request, list: &str, all: impl Iterator<Item = (String, Value)>) -> Reply {
     const PAGES: Pages = Pages { size: "limit", token: "nextToken", next: "nextToken", usual: 50, most: 50 };
-    iam::paged(req, &PAGES, list, all).map_err(invalid)
+    pages::paged(req, &PAGES, list, all).map_err(invalid)
 }
 
 fn millis(seconds: f64) -> i64 {

@@ -1,6 +1,6 @@
 //! Service Quotas: AWS's defaults, and the raised values of a production account.
 
-use super::iam::{Pages, paged};
+use super::pages::{Pages, paged};
 use super::state::State;
 use super::wire::{Fault, Reply, Request};
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,9 @@
 //! Systems Manager: the parameter store, and AWS's public parameters with the ids of node images.
 
 use super::eks::versions::{self, IMAGES};
-use super::iam::{self, Pages, Tags, check_tag};
+use super::pages::{self, Pages};
 use super::state::State;
+use super::tags::{Tags, check_tag};
 use super::wire::{Fault, Reply, Request, texts};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -352,7 +353,7 @@ fn new_tags(req: &Request) -> Result<Tags, Fault> {
 
 fn paged(req: &Request, all: impl Iterator<Item = (String, Value)>, most: usize) -> Reply {
     let pages = Pages { size: "MaxResults", token: "NextToken", next: "NextToken", usual: most, most };
-    iam::paged(req, &pages, "Parameters", all).map_err(|why| validation(&why))
+    pages::paged(req, &pages, "Parameters", all).map_err(|why| validation(&why))
 }
 
 fn required(req: &Request, name: &str) -> Result<String, Fault> {

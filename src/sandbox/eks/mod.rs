@@ -20,8 +20,10 @@ mod nodegroup;
 pub mod versions;
 
 use super::fate::{During, Fate, Fates};
-use super::iam::{self, Iam, Pages, Role, check_tag};
+use super::iam::{self, Iam, Role};
+use super::pages::{self, Pages};
 use super::state::{Ids, Region, State, partition};
+use super::tags::check_tag;
 use super::wire::{Fault, Reply, Request};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -262,7 +264,7 @@ fn serve(state: &mut State, req: &Request) -> Reply {
         "UpdateClusterVersion" => cluster::update_version(w, req),
         "AssociateEncryptionConfig" => cluster::associate_encryption(w, req),
         "DeleteCluster" => cluster::delete(w, req),
-        "DescribeClusterVersions" => cluster::versions(req),
+        "DescribeClusterVersions" => versions::describe(req),
         "DescribeUpdate" => w.cluster(&required(req, "name")?)?.describe_update(req),
         "ListUpdates" => {
             let (of, cluster) = (target(req), w.cluster(&required(req, "name")?)?);
@@ -586,7 +588,7 @@ fn list<'n, N: AsRef<str> + ?Sized + 'n>(req: &Request, member: &str, names: imp
 /// A page of values, ordered by key.
 fn paged(req: &Request, member: &str, all: Vec<(String, Value)>) -> Reply {
     const PAGES: Pages = Pages { size: "maxResults", token: "nextToken", next: "nextToken", usual: 100, most: 100 };
-    iam::paged(req, &PAGES, member, all.into_iter()).map_err(invalid)
+    pages::paged(req, &PAGES, member, all.into_iter()).map_err(invalid)
 }
 
 fn target(req: &Request) -> Target {

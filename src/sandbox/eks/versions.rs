@@ -3,6 +3,8 @@
 //! The tables end in November 2026. A version's support status follows the simulated date, but a version of the table
 //! stays creatable, so that an estate which worked in the sandbox goes on working there.
 
+use super::super::wire::{Reply, Request};
+use super::paged;
 use serde_json::{Value, json};
 
 pub struct Version {
@@ -111,3 +113,24 @@ cm5ldGVzMAoGCCqGSM49BAMCA0kAMEYCIQCsqey8vrzHunMvdMgaIhmPut3qFh3G
 2gO5HP/YUsvB4QIhAKX2r1R4BjEJVCghWdcw9O/BLSmD0R9mL+aVAAOVuCqH
 -----END CERTIFICATE-----
 ";
+
+/// The Kubernetes versions that EKS offers, as `DescribeClusterVersions` shows them.
+pub(super) fn describe(req: &Request) -> Reply {
+    let (only, status) = (req.texts("clusterVersions"), req.text("versionStatus").or(req.text("status")));
+    let status = status.map(|status| status.to_uppercase().replace('-', "_"));
+    let default_only = req.text("defaultOnly").as_deref() == Some("true");
+    let all = VERSIONS.iter().map(|version| version.wire(req.now));
+    let wanted = all.filter(|version| {
+        (only.is_empty() || only.iter().any(|one| version["clusterVersion"] == one.as_str()))
+            && status.as_ref().is_none_or(|status| version["versionStatus"] == status.as_str())
+            && (!default_only || version["defaultVersion"] == true)
+    });
+    let mut wanted: Vec<_> = wanted.collect();
+    // AWS lists the newest update first. The numbered key keeps that order over all pages.
+    wanted.reverse();
+    paged(
+        req,
+        "clusterVersions",
+        wanted.into_iter().enumerate().map(|(n, version)| (format!("{n:03}"), version)).collect(),
+    )
+}

@@ -3,7 +3,7 @@
 use super::super::quotas;
 use super::super::state::State;
 use super::super::wire::{Fault, Request, texts};
-use super::over;
+use super::request::over;
 use serde_json::{Value, json};
 
 /// Whether a principal of a policy exists: `*`, an account, a role, a user, a session, a service, a federated identity.

@@ -11,7 +11,8 @@ use super::super::state::State;
 use super::super::wire::{Fault, Reply, Request, Service, items, text, texts};
 use super::document::{like, matches, statements};
 use super::needs::{self, Context, Need};
-use super::{Iam, Role, list, managed, no_such, required};
+use super::request::{list, no_such, required};
+use super::{Iam, Role, managed};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 

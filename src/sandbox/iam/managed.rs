@@ -1,7 +1,37 @@
-//! Documents of AWS's managed policies, reduced to the parts that the sandbox evaluates (AWS Managed Policy Reference
-//! Guide).
+//! AWS's managed policies: their names, and the documents of some, reduced to the parts that the sandbox evaluates (AWS
+//! Managed Policy Reference Guide).
 
 use serde_json::{Value, json};
+
+/// AWS's managed policies: path and names.
+const MANAGED: &[(&str, &str)] = &[
+    (
+        "/",
+        "AWSXRayDaemonWriteAccess AdministratorAccess AmazonDynamoDBFullAccess AmazonDynamoDBReadOnlyAccess \
+         AmazonEC2ContainerRegistryFullAccess AmazonEC2ContainerRegistryPowerUser AmazonEC2ContainerRegistryPullOnly \
+         AmazonEC2ContainerRegistryReadOnly AmazonEC2FullAccess AmazonEC2ReadOnlyAccess AmazonEKSBlockStoragePolicy \
+         AmazonEKSClusterPolicy AmazonEKSComputePolicy AmazonEKSFargatePodExecutionRolePolicy \
+         AmazonEKSLoadBalancingPolicy AmazonEKSNetworkingPolicy AmazonEKSServicePolicy AmazonEKSVPCResourceController \
+         AmazonEKSWorkerNodeMinimalPolicy AmazonEKSWorkerNodePolicy AmazonEKS_CNI_Policy \
+         AmazonPrometheusRemoteWriteAccess AmazonRDSReadOnlyAccess AmazonRoute53FullAccess AmazonS3FullAccess \
+         AmazonS3ReadOnlyAccess AmazonSNSFullAccess AmazonSNSReadOnlyAccess AmazonSQSFullAccess \
+         AmazonSQSReadOnlyAccess AmazonSSMManagedInstanceCore AmazonSSMReadOnlyAccess CloudWatchAgentServerPolicy \
+         CloudWatchLogsFullAccess CloudWatchReadOnlyAccess ElasticLoadBalancingFullAccess IAMFullAccess \
+         IAMReadOnlyAccess PowerUserAccess ReadOnlyAccess SecretsManagerReadWrite SecurityAudit",
+    ),
+    (
+        "/service-role/",
+        "AWSLambdaBasicExecutionRole AmazonEBSCSIDriverPolicy AmazonEC2RoleforSSM AmazonEFSCSIDriverPolicy",
+    ),
+    ("/job-function/", "SystemAdministrator ViewOnlyAccess"),
+];
+
+/// ARN, path and name of each policy.
+pub fn managed(partition: &str) -> impl Iterator<Item = (String, &'static str, &'static str)> {
+    MANAGED.iter().flat_map(move |(path, names)| {
+        names.split(' ').map(move |name| (format!("arn:{partition}:iam::aws:policy{path}{name}"), *path, name))
+    })
+}
 
 /// The document of an AWS managed policy, by name. A policy that isn't listed grants nothing.
 pub fn document(name: &str) -> Value {

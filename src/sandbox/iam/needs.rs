@@ -9,8 +9,9 @@
 use super::super::ec2::Ec2;
 use super::super::kms::Kms;
 use super::super::state::{Region, State};
+use super::super::tags::Tags;
 use super::super::wire::{Request, Service, items, text, texts};
-use super::{Iam, SERVICE_LINKED_PATH, Tags};
+use super::{Iam, SERVICE_LINKED_PATH};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
