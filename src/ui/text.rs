@@ -181,6 +181,29 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
+/// A sort key that puts `a-10` after `a-9`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    Number(u64),
+    Text(String),
+}
+
+pub(super) fn natural(text: &str) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let digit = c.is_ascii_digit();
+        let end = rest.find(|c: char| c.is_ascii_digit() != digit).unwrap_or(rest.len());
+        let (part, after) = rest.split_at(end);
+        parts.push(match part.parse() {
+            Ok(number) if digit => Part::Number(number),
+            _ => Part::Text(part.to_owned()),
+        });
+        rest = after;
+    }
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
