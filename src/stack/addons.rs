@@ -2,15 +2,16 @@
 
 use serde_json::{Map, Value, json};
 
-use super::access::Grants;
+use super::builder::{Builder, Terms};
+use super::facts::{Offer, floor};
+use super::roles::Grants;
 use super::site::Site;
-use super::{Offer, Stack, Terms};
 use crate::engine::address::Address;
 use crate::engine::error::{Error, Result};
 use crate::engine::value::reference;
 use crate::kinds::aws::eks_addon;
 use crate::spec::{Addon, Control, NetworkPolicyEngine, NetworkPolicyMode};
-use crate::version::{self, at_least, compare};
+use crate::version::{at_least, compare};
 
 /// Add-ons that run on every node (DaemonSets). They come before nodes: the CNI needs the agent for its credentials
 /// (amazon-vpc-cni-k8s 3840).
@@ -19,12 +20,7 @@ pub(super) const DAEMONS: [&str; 3] = ["eks-pod-identity-agent", "kube-proxy", "
 /// The label of system nodes, for add-ons that must run there: tenants' nodes accept no DNS traffic.
 pub(super) const ROLE_LABEL: (&str, &str) = ("ringfence.dev/role", "system");
 
-/// The oldest version of an add-on that is safe for tenants.
-pub(super) fn floor(addon: &str) -> &'static str {
-    version::floor(addon).unwrap_or("v0.0.0")
-}
-
-impl Stack<'_> {
+impl Builder<'_> {
     /// `policies` are the network policies that the cluster's own pods need.
     pub(super) fn addons(&mut self, site: &Site<'_>, policies: &[Address]) -> Result<()> {
         let role = site.at("role/vpc-cni");

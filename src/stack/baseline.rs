@@ -11,10 +11,10 @@ use std::collections::BTreeSet;
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
-use super::access::{access_entries, workload_role};
 use super::addons::DAEMONS;
+use super::addresses::workload_role;
+use super::builder::{Builder, Identity, Terms};
 use super::site::{Network, Site};
-use super::{Stack, Terms};
 use crate::engine::address::{Address, part};
 use crate::engine::error::{Error, Result};
 use crate::engine::value::reference;
@@ -49,9 +49,6 @@ enum Phase {
     Binding,
 }
 
-/// Cluster, API group, kind, namespace and name. They identify an object.
-pub(super) type Identity = [String; 5];
-
 /// One object of a template.
 struct Object {
     phase: Phase,
@@ -60,14 +57,14 @@ struct Object {
     controls: Vec<&'static str>,
 }
 
-impl Stack<'_> {
+impl Builder<'_> {
     /// Adds the objects of a cluster. Returns the addresses of the objects that the cluster's own pods need before they
     /// start. `values` are the cluster's values for templates.
     pub(super) fn cluster_objects(&mut self, site: &Site<'_>, values: &Value) -> Result<Vec<Address>> {
         let context = json!({"tenancy": self.tenancy(), "cluster": values});
         let objects = self.objects(site, "manifests/cluster/", &context, &site.prefix, None)?;
         let policies = objects.iter().filter(|o| o.phase <= Phase::Policy).map(|o| o.address.clone()).collect();
-        let entries = self.addresses_under(&access_entries(site));
+        let entries = self.addresses_under(&site.access_entries());
         self.put_in_phases(site, objects, &entries)?;
         Ok(policies)
     }
@@ -75,7 +72,7 @@ impl Stack<'_> {
     /// The addresses that a tenant's objects come after: all objects of the cluster, and its access entries.
     pub(super) fn before_tenants(&self, site: &Site<'_>) -> Vec<Address> {
         let mut before = self.addresses_under(&site.at("k8s/"));
-        before.extend(self.addresses_under(&access_entries(site)));
+        before.extend(self.addresses_under(&site.access_entries()));
         before
     }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::Ipv4Net;
 
-use super::{Facts, site};
+use super::addresses;
+use super::facts::Facts;
 use crate::engine::address::Address;
 use crate::engine::desired::Refusal;
 use crate::engine::error::{Error, Result};
@@ -14,7 +15,7 @@ use crate::spec::Spec;
 /// The CIDR block of every VPC. Existing VPCs keep theirs. New ones get the lowest free block of the supernet, in the
 /// order of addresses.
 pub(super) fn blocks(spec: &Spec, facts: &Facts) -> Result<BTreeMap<Address, Ipv4Net>> {
-    let wanted: BTreeSet<Address> = spec.clusters().map(|c| site::vpc(c.owner)).collect();
+    let wanted: BTreeSet<Address> = spec.clusters().map(|c| addresses::vpc(c.owner)).collect();
     let mut taken: Vec<Ipv4Net> = facts.vpcs.values().copied().collect();
     let mut blocks = BTreeMap::new();
     for address in wanted {
@@ -52,7 +53,7 @@ pub(super) fn overlaps(facts: &Facts, blocks: &BTreeMap<Address, Ipv4Net>) -> BT
 /// Refusals for VPCs whose blocks aren't in the supernet: a VPC can't get another block.
 pub(super) fn refusals(spec: &Spec, facts: &Facts) -> Vec<Refusal> {
     let supernet = spec.network.supernet;
-    let existing = spec.clusters().filter_map(|c| facts.vpcs.get_key_value(&site::vpc(c.owner)));
+    let existing = spec.clusters().filter_map(|c| facts.vpcs.get_key_value(&addresses::vpc(c.owner)));
     let outside = existing.filter(|(_, block)| !supernet.contains(*block));
     let refusal = |(address, block): (&Address, &Ipv4Net)| Refusal {
         address: address.clone(),
@@ -72,7 +73,7 @@ pub(super) fn refusals(spec: &Spec, facts: &Facts) -> Vec<Refusal> {
 /// Notes about VPCs whose size differs from that of new ones.
 pub(super) fn other_sizes(spec: &Spec, facts: &Facts) -> BTreeSet<String> {
     let prefix = spec.network.vpc_prefix;
-    let existing = spec.clusters().filter_map(|c| facts.vpcs.get_key_value(&site::vpc(c.owner)));
+    let existing = spec.clusters().filter_map(|c| facts.vpcs.get_key_value(&addresses::vpc(c.owner)));
     let others = existing.filter(|(_, block)| block.prefix_len() != prefix);
     others
         .map(|(address, block)| {

@@ -2,36 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::access::{Grants, ServiceLinked};
-use super::site::{Network, Site, home};
-use super::{Stack, Terms};
+use super::addresses::home;
+use super::builder::{Builder, Terms};
+use super::roles::{Grants, ServiceLinked};
+use super::site::{Network, Site};
 use crate::engine::address::Address;
 use crate::engine::desired::Refusal;
 use crate::engine::error::{Error, Result};
 use crate::kinds::aws::{eks_cluster, kms_key};
-use crate::spec::{Control, EndpointAccess, Isolation, KubernetesVersion, LogType, UpgradePolicy};
+use crate::spec::{Control, EndpointAccess, KubernetesVersion, LogType, UpgradePolicy};
 
-/// The version of a cluster after this run. It never goes back, and goes up by one minor version at a time, only after
-/// all node groups have the cluster's present version (EKS, UpdateClusterVersion). `nodes` is the lowest version of the
-/// node groups.
-pub(super) fn next_version(
-    running: Option<KubernetesVersion>,
-    nodes: Option<KubernetesVersion>,
-    wanted: KubernetesVersion,
-) -> KubernetesVersion {
-    match running {
-        Some(running) if wanted > running && nodes.is_none_or(|nodes| nodes >= running) => {
-            wanted.min(KubernetesVersion { minor: running.minor.saturating_add(1), ..running })
-        }
-        Some(running) => running,
-        None => wanted,
-    }
-}
-
-impl Stack<'_> {
-    pub(super) fn cluster(&mut self, site: &Site<'_>, network: &Network, values: &Value) -> Result<()> {
+impl Builder<'_> {
+    pub(super) fn cluster(&mut self, site: &Site<'_>, network: &Network) -> Result<()> {
         let owner = site.cluster.owner;
         let profile = site.cluster.profile;
         self.key(site)?;
@@ -78,14 +62,7 @@ impl Stack<'_> {
         // The log group comes first: otherwise EKS makes one without encryption and without retention.
         self.put(address, eks_cluster::NAME, &state, Terms::default().after([logs, eks]).controls(&controls))?;
         self.refuse_version(site);
-
-        self.access_entries(site)?;
-        if self.needs_oidc(site) {
-            self.oidc_provider(site)?;
-        }
-        let policies = self.cluster_objects(site, values)?;
-        self.addons(site, &policies)?;
-        self.system_nodes(site, network)
+        Ok(())
     }
 
     /// Adds a refusal if this run doesn't reach the version that the spec asks for.
@@ -208,14 +185,6 @@ impl Stack<'_> {
             inline: [("key".to_owned(), key)].into(),
         };
         self.role(address, self.names.role(site.cluster.owner, "cluster"), trust, grants)
-    }
-
-    /// Whether the cluster needs its identity provider: for Fargate pods with an AWS role.
-    fn needs_oidc(&self, site: &Site<'_>) -> bool {
-        let irsa = |t: &&crate::spec::Tenant| {
-            matches!(t.isolation, Isolation::Fargate { .. }) && !t.service_accounts.is_empty()
-        };
-        self.tenants_of(site).iter().any(irsa)
     }
 }
 

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
+use super::addresses;
+use super::builder::{Builder, Terms};
+use super::facts::{Endpoint, Facts};
 use super::security_groups::{Rules, from_subnets};
-use super::site::{self, Network, Site};
-use super::{Endpoint, Facts, Stack, Terms};
+use super::site::{Network, Site};
 use crate::engine::address::Address;
 use crate::engine::error::Result;
 use crate::engine::value::reference;
@@ -18,7 +20,7 @@ use crate::spec::{Spec, is_gateway_endpoint};
 pub fn services_to_ask(spec: &Spec, facts: &Facts) -> BTreeSet<String> {
     let mut services = BTreeSet::new();
     for cluster in spec.clusters() {
-        let prefix = site::prefix(cluster.owner);
+        let prefix = addresses::prefix(cluster.owner);
         let within = prefix.join("subnet/private-");
         let subnets = facts.subnets.iter().filter(|(address, _)| address.as_str().starts_with(within.as_str()));
         let zones: BTreeSet<&String> = subnets.map(|(_, subnet)| &subnet.zone).collect();
@@ -36,7 +38,7 @@ pub fn services_to_ask(spec: &Spec, facts: &Facts) -> BTreeSet<String> {
     services
 }
 
-impl Stack<'_> {
+impl Builder<'_> {
     pub(super) fn endpoints(&mut self, site: &Site<'_>, network: &Network) -> Result<Vec<Address>> {
         let services = &site.cluster.network.endpoints;
         if services.iter().any(|s| !is_gateway_endpoint(s)) {

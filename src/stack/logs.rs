@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::access::Grants;
+use super::builder::{Builder, Terms};
+use super::roles::Grants;
 use super::site::Site;
-use super::{Stack, Terms};
 use crate::engine::address::Address;
 use crate::engine::error::Result;
 use crate::engine::value::reference;
 use crate::kinds::aws::{flow_log, log_group};
 
-impl Stack<'_> {
+impl Builder<'_> {
+    /// Adds the VPC's flow log, if the tier has one.
     pub(super) fn flow_logs(&mut self, site: &Site<'_>) -> Result<()> {
+        if !site.cluster.network.flow_logs {
+            return Ok(());
+        }
         let owner = site.cluster.owner;
         let name = self.names.flow_log_group(owner);
         let group = site.at("log-group/flow-logs");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::Facts;
+use super::facts::Facts;
 use crate::engine::address::{Address, Owner};
 use crate::engine::observe::Observed;
 use crate::spec::names::Names;

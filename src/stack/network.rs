@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::Ipv4Net;
 
 use super::blocks::lowest_free;
+use super::builder::{Builder, Terms};
+use super::facts::Subnet;
 use super::site::{Network, Placed, Site};
-use super::{Stack, Subnet, Terms};
 use crate::engine::address::Address;
 use crate::engine::error::{Error, Result};
 use crate::engine::value::reference;
@@ -21,7 +22,7 @@ const PUBLIC_BITS: u8 = 6;
 
 const ANYWHERE: &str = "0.0.0.0/0";
 
-impl Stack<'_> {
+impl Builder<'_> {
     /// Builds one cluster's VPC.
     pub(super) fn network(&mut self, site: &Site<'_>, blocks: &BTreeMap<Address, Ipv4Net>) -> Result<Network> {
         let address = site.at("vpc");
@@ -71,13 +72,7 @@ impl Stack<'_> {
         self.subnets(site, cidr, &zones, Side::Public)?;
         let gateways = self.nat_gateways(site, &zones)?;
         let ways = self.route_tables(site, &zones, &all, &gateways)?;
-        let mut network = Network { cidr, private, nodes, cluster, ways };
-        let endpoints = self.endpoints(site, &network)?;
-        network.ways.extend(endpoints);
-        if site.cluster.network.flow_logs {
-            self.flow_logs(site)?;
-        }
-        Ok(network)
+        Ok(Network { cidr, private, nodes, cluster, ways })
     }
 
     /// The zones of a VPC's nodes, as (suffix, name). First the zones in which its cluster was created, then those of

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::builder::Builder;
+use super::facts::Facts;
 use super::site::Site;
-use super::{Facts, Stack};
 use crate::engine::address::Address;
 use crate::engine::desired::{Desired, Refusal};
 use crate::engine::value::references;
@@ -14,7 +15,7 @@ use crate::kinds::aws::node_group;
 use crate::spec::{AmiFamily, Architecture, Isolation, KubernetesVersion, Nodes, Owner, Spec};
 use crate::version::{compare_releases, is_safe_release};
 
-impl Stack<'_> {
+impl Builder<'_> {
     /// The image's release. First the pinned one; else the running one, if it
     /// is for the cluster's version and isn't below the floor; else the newest.
     /// `None` if AWS lists none: then EKS uses its newest. A pin that is older

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::access::ServiceLinked;
 use super::addons::{DAEMONS, ROLE_LABEL};
+use super::builder::{Builder, Terms};
 use super::node_versions::ami_type;
+use super::roles::{Grants, ServiceLinked};
 use super::site::{Network, Site};
-use super::{Stack, Terms};
 use crate::aws::tags;
 use crate::engine::address::Address;
 use crate::engine::error::{Error, Result};
@@ -39,7 +39,7 @@ struct NodeSet<'a> {
     controls: Vec<Control>,
 }
 
-impl Stack<'_> {
+impl Builder<'_> {
     /// Adds the nodes for the cluster's own pods.
     pub(super) fn system_nodes(&mut self, site: &Site<'_>, network: &Network) -> Result<()> {
         let group = site.at("security-group/system-nodes");
@@ -109,6 +109,20 @@ impl Stack<'_> {
                 controls: if shared { vec![Control::NodeTaint, Control::NodeSelector] } else { Vec::new() },
             },
         )
+    }
+
+    /// Adds the role of nodes. An attacker who steals a node's credentials has this role's permissions. `registries`
+    /// are the sources of its pods' images.
+    fn node_role(&mut self, address: &Address, name: String, registries: &[String]) -> Result<()> {
+        // In China, EC2's principal has the partition's suffix (Amazon Web
+        // Services in China, "IAM"; bottlerocket-update-operator issue 316).
+        let ec2 = if self.facts.partition == "aws-cn" { "ec2.amazonaws.com.cn" } else { "ec2.amazonaws.com" };
+        let trust = self.document("iam/node-trust.json", address, json!({"ec2Service": ec2}))?;
+        // This replaces AmazonEC2ContainerRegistryPullOnly, which allows every repository of the account. EKS accepts a
+        // custom policy in its place (EKS User Guide, "Amazon EKS node IAM role").
+        let images = self.images_policy(address, registries)?;
+        let grants = Grants::attached(vec![self.managed_policy("AmazonEKSWorkerNodePolicy")]).and("images", images);
+        self.role(address.clone(), name, trust, grants)
     }
 
     fn node_set(&mut self, site: &Site<'_>, network: &Network, set: NodeSet<'_>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Security groups and their rules.
 
+use super::builder::{Builder, Terms};
 use super::site::{Network, Site};
-use super::{Stack, Terms};
 use crate::engine::address::Address;
 use crate::engine::error::Result;
 use crate::kinds::aws::security_group::{self, Permission};
@@ -16,7 +16,7 @@ const METRICS: u16 = 10251;
 /// The usual ports of webhooks.
 const WEBHOOKS: [u16; 4] = [HTTPS, 4443, 8443, 9443];
 
-impl Stack<'_> {
+impl Builder<'_> {
     /// Adds the security group of the control plane's interfaces. They also
     /// have EKS's own group, which allows egress.
     pub(super) fn control_plane_group(&mut self, site: &Site<'_>, network: &Network) -> Result<()> {

@@ -4,23 +4,12 @@ use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
 
-use super::Stack;
+use super::addresses::prefix;
+use super::facts::Facts;
 use crate::engine::address::Address;
 use crate::engine::value::reference;
-use crate::spec::{ClusterOf, Isolation, KubernetesVersion, Owner, Tenant};
-
-/// The addresses of all VPCs, for filling [`Facts::vpcs`].
-pub fn vpc(owner: Owner<'_>) -> Address {
-    prefix(owner).join("vpc")
-}
-
-/// `tenant/<id>/silo` or `pool/<name>`.
-pub fn prefix(owner: Owner<'_>) -> Address {
-    match owner {
-        Owner::Tenant(id) => Address::new(format!("tenant/{id}/silo")),
-        Owner::Pool(name) => Address::new(format!("pool/{name}")),
-    }
-}
+use crate::spec::names::Names;
+use crate::spec::{ClusterOf, KubernetesVersion, Owner, Spec};
 
 /// One cluster with its VPC.
 pub(super) struct Site<'a> {
@@ -34,13 +23,13 @@ pub(super) struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    pub fn new(stack: &Stack<'a>, cluster: ClusterOf<'a>) -> Self {
+    pub fn new(spec: &Spec, facts: &Facts, cluster: ClusterOf<'a>) -> Self {
         let address = prefix(cluster.owner).join("cluster");
-        let services = stack.facts.service_cidrs.get(&address).filter(|_| !stack.facts.replacing.contains(&address));
+        let services = facts.service_cidrs.get(&address).filter(|_| !facts.replacing.contains(&address));
         Self {
-            service_cidr: services.copied().unwrap_or(stack.spec.network.service_cidr),
-            name: stack.names.cluster(cluster.owner),
-            version: stack.facts.next_version(stack.spec, &cluster),
+            service_cidr: services.copied().unwrap_or(spec.network.service_cidr),
+            name: Names::new(spec).cluster(cluster.owner),
+            version: facts.next_version(spec, &cluster),
             prefix: prefix(cluster.owner),
             cluster,
         }
@@ -55,18 +44,13 @@ impl<'a> Site<'a> {
         reference(&self.at(part), output)
     }
 
+    /// The common prefix of the addresses of this cluster's access entries.
+    pub fn access_entries(&self) -> Address {
+        self.at("cluster/access-entry/")
+    }
+
     pub fn silo(&self) -> bool {
         matches!(self.cluster.owner, Owner::Tenant(_))
-    }
-}
-
-/// The address of a tenant's home. It has the isolation model and the pool, so that during a move both homes can exist.
-pub(super) fn home(tenant: &Tenant) -> Address {
-    let id = &tenant.id;
-    match &tenant.isolation {
-        Isolation::Silo => Address::new(format!("tenant/{id}/silo")),
-        Isolation::Pool { pool } => Address::new(format!("tenant/{id}/pool/{pool}")),
-        Isolation::Fargate { pool } => Address::new(format!("tenant/{id}/fargate/{pool}")),
     }
 }
 

@@ -5,12 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::*;
+use crate::aws::tags;
+use crate::engine::desired::Resource;
 use crate::engine::graph;
 use crate::engine::value::{display, references, walk};
 use crate::kinds::aws::security_group::Permission;
-use crate::spec::{LoadOptions, load};
+use crate::spec::names::Names;
+use crate::spec::{KubernetesVersion, LoadOptions, Owner, load};
 
 fn spec(text: &str) -> Spec {
     let options = LoadOptions { profiles_dir: None, today: jiff::civil::date(2026, 11, 23) };
@@ -771,7 +776,7 @@ fn clusters_go_one_minor_at_a_time_and_never_back() {
         (Some(35), Some(34), 36, 35),
         (Some(35), Some(34), 35, 35),
     ] {
-        assert_eq!(cluster::next_version(running.map(v), nodes.map(v), v(wanted)), v(next));
+        assert_eq!(facts::next_version(running.map(v), nodes.map(v), v(wanted)), v(next));
     }
 }
 

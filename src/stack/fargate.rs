@@ -1,41 +1,25 @@
-//! A tenant's own resources: nodes or a Fargate profile, roles, objects.
+//! Fargate profiles of tenants.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::access::{Grants, ServiceLinked};
-use super::site::{Network, Site, home};
-use super::{Stack, Terms};
+use super::builder::{Builder, Terms};
+use super::roles::{Grants, ServiceLinked};
+use super::site::{Network, Site};
 use crate::engine::address::Address;
 use crate::engine::error::Result;
 use crate::engine::value::reference;
 use crate::kinds::aws::{fargate_profile, versions};
-use crate::spec::{Control, Isolation, Tenant, names};
+use crate::spec::{Control, Tenant, names};
 
-impl<'a> Stack<'a> {
-    /// The tenants whose pods run in a cluster.
-    pub(super) fn tenants_of(&self, site: &Site<'_>) -> Vec<&'a Tenant> {
-        self.tenants.get(&site.cluster.owner).cloned().unwrap_or_default()
-    }
-
-    /// `values` are the cluster's values for templates. A tenant's objects come after `before`.
-    pub(super) fn tenant(
+impl Builder<'_> {
+    /// Adds a tenant's Fargate profile, with its role and its security group.
+    pub(super) fn fargate(
         &mut self,
         site: &Site<'_>,
         network: &Network,
-        values: &Value,
-        before: &[Address],
         tenant: &Tenant,
+        home: &Address,
     ) -> Result<()> {
-        let home = home(tenant);
-        match tenant.isolation {
-            Isolation::Silo | Isolation::Pool { .. } => self.tenant_nodes(site, network, tenant, &home)?,
-            Isolation::Fargate { .. } => self.fargate(site, network, tenant, &home)?,
-        }
-        self.workload_roles(site, tenant, &home)?;
-        self.tenant_objects(site, values, before, tenant, &home)
-    }
-
-    fn fargate(&mut self, site: &Site<'_>, network: &Network, tenant: &Tenant, home: &Address) -> Result<()> {
         let group = (home.join("security-group"), "pods");
         self.tenant_group(site, group, tenant, "Fargate pods of one tenant", Control::FargateProfile)?;
 
@@ -66,9 +50,7 @@ impl<'a> Stack<'a> {
             .controls(&[Control::FargateProfile, Control::Firecracker]);
         self.put(address, fargate_profile::NAME, &state, terms)
     }
-}
 
-impl Stack<'_> {
     /// Whether Fargate runs in the zone of this name.
     fn has_fargate(&self, zone: &str) -> bool {
         let known = self.facts.zones.iter().find(|known| known.name == zone);
