@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::eks::{adopted, gather, host, listed, live, optional, retag, tag_map, tags_of};
+use super::eks::{adopted, gather, host, in_each, listed, named, optional, retag, tag_map, tags_of};
 use super::fargate_profile::FargateProfileHandlers;
 use super::foreign::claim;
 use super::iam_role::{self, roles};
@@ -283,16 +283,9 @@ impl ResourceKind for AccessEntry {
 #[async_trait]
 impl Handlers for AccessEntryHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
-        let mut named = BTreeMap::new();
-        for Wanted { address, state } in wanted {
-            let state: State = typed(state)?;
-            named.insert((state.cluster, state.principal), address);
-        }
-        let entries = gather(live(&self.aws, round).await?, |cluster| async move {
-            let principals = self.principals(&cluster.name).await?;
-            Ok(principals.into_iter().map(move |principal| (cluster.clone(), principal)).collect::<Vec<_>>())
-        });
-        let entries = entries.await?.into_iter().flatten().filter_map(|(cluster, principal)| {
+        let named = named(wanted, |state: State| (state.cluster, state.principal))?;
+        let entries = in_each(&self.aws, round, |cluster| async move { self.principals(&cluster).await }).await?;
+        let entries = entries.into_iter().filter_map(|(cluster, principal)| {
             let key = (cluster.name, principal);
             match named.get(&key) {
                 Some(address) => Some((key, (*address).clone())),

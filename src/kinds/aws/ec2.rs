@@ -78,9 +78,21 @@ pub fn ours(aws: &Aws) -> Filter {
     filter(&format!("tag:{}", tags::TENANCY), [&aws.tenancy])
 }
 
+/// The resource of each handle. `read` makes one call with its filters.
+pub async fn find<F>(aws: &Aws, handles: &[Handle], read: impl Fn(Vec<Filter>) -> F) -> Result<Vec<Option<Found>>>
+where
+    F: Future<Output = Result<Vec<Found>>>,
+{
+    let mut found = Vec::new();
+    for filters in selections(aws, handles) {
+        found.extend(read(filters).await?);
+    }
+    Ok(matched(handles, &found))
+}
+
 /// The filters of each call. Together the calls select `handles`, by address. Some APIs have no filter for ids, and a
 /// call with explicit ids fails if one of them is deleted.
-pub fn selections(aws: &Aws, handles: &[Handle]) -> Vec<Vec<Filter>> {
+fn selections(aws: &Aws, handles: &[Handle]) -> Vec<Vec<Filter>> {
     let name = format!("tag:{}", tags::ADDRESS);
     handles
         .chunks(FILTER_VALUES)
@@ -90,7 +102,7 @@ pub fn selections(aws: &Aws, handles: &[Handle]) -> Vec<Vec<Filter>> {
 
 /// The resource found for each handle: by id, or by address and generation if the id isn't known. A resource that is
 /// being deleted counts only if there is no other one.
-pub fn matched(handles: &[Handle], found: &[Found]) -> Vec<Option<Found>> {
+fn matched(handles: &[Handle], found: &[Found]) -> Vec<Option<Found>> {
     let mut by_id: BTreeMap<&str, &Found> = BTreeMap::new();
     let mut by_address: BTreeMap<(&Address, u32), &Found> = BTreeMap::new();
     // The last insertion wins. It must be the first resource that isn't being deleted.

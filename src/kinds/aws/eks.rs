@@ -1,6 +1,6 @@
 //! Common code of the EKS kinds: the list of clusters, which each round reads once, waiting for updates, and tags.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +8,16 @@ use std::time::Duration;
 use aws_sdk_eks::types::{Cluster, ClusterStatus, Update, UpdateStatus};
 use aws_smithy_types::error::operation::BuildError;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::foreign::TagStyle;
 use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
 use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
-use crate::engine::error::{Class, Error, Result};
-use crate::engine::kind::Round;
+use crate::engine::error::{Class, Error, Result, typed};
+use crate::engine::kind::{Foreign, Found, Handle, Round, Wanted};
 use crate::engine::pause::Patience;
 
 /// Concurrent calls to APIs without a bulk read. AWS publishes no rate limits for EKS. Five at a time is below the
@@ -140,7 +142,7 @@ pub(super) struct Live {
 
 /// Our clusters that are neither being created nor being deleted. A failed cluster has no resources, and EKS answers
 /// no calls about its contents.
-pub(super) async fn live(aws: &Aws, round: &Round) -> Result<Vec<Live>> {
+async fn live(aws: &Aws, round: &Round) -> Result<Vec<Live>> {
     let all = clusters(aws, round).await?;
     Ok(all
         .iter()
@@ -157,6 +159,49 @@ pub(super) async fn live(aws: &Aws, round: &Round) -> Result<Vec<Live>> {
             })
         })
         .collect())
+}
+
+/// Everything that `list` returns for each of our clusters, with its cluster.
+pub(super) async fn in_each<T, F, Fut>(aws: &Aws, round: &Round, list: F) -> Result<Vec<(Live, T)>>
+where
+    F: Fn(String) -> Fut,
+    Fut: Future<Output = Result<Vec<T>>>,
+{
+    let lists = gather(live(aws, round).await?, |cluster| {
+        let all = list(cluster.name.clone());
+        async move { Ok(all.await?.into_iter().map(|one| (cluster.clone(), one)).collect::<Vec<_>>()) }
+    });
+    Ok(lists.await?.into_iter().flatten().collect())
+}
+
+/// The addresses of wanted resources, by the names in their states.
+pub(super) fn named<S: DeserializeOwned, K: Ord>(
+    wanted: &[Wanted],
+    name: impl Fn(S) -> K,
+) -> Result<BTreeMap<K, &Address>> {
+    wanted.iter().map(|one| Ok((name(typed(&one.state)?), &one.address))).collect()
+}
+
+/// The resource of each handle. `read` finds one by its name; it counts only if its tags have the handle's address and
+/// generation.
+pub(super) async fn find<'h, S, F, Fut>(handles: &'h [Handle], read: F) -> Result<Vec<Option<Found>>>
+where
+    S: DeserializeOwned,
+    F: Fn(&'h Handle, S) -> Fut,
+    Fut: Future<Output = Result<Option<Found>>>,
+{
+    let read = &read;
+    gather(handles, |handle| async move {
+        let found = read(handle, typed(&handle.state)?).await?;
+        Ok(found.filter(|f| f.address == handle.address && f.generation == handle.generation))
+    })
+    .await
+}
+
+/// A resource with the tags `has` that has a name that the spec wants.
+pub(super) fn foreign(aws: &Aws, address: &Address, arn: &str, what: &str, has: &Tags) -> Foreign {
+    let command = format!("aws eks tag-resource --resource-arn {arn}");
+    super::foreign::foreign(aws, address, arn, what, has, &command, TagStyle::Map)
 }
 
 /// Starts an update and waits for its end. A cluster runs one update at a time. The cluster's status may not show a

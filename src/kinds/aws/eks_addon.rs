@@ -6,8 +6,10 @@ use aws_sdk_eks::types::{Addon, AddonIssueCode, AddonPodIdentityAssociations, Ad
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::eks::{built, gather, host, issues, listed, live, optional, retag, tag_map, tags_of};
-use super::foreign::{TagStyle, claim, foreign};
+use super::eks::{
+    built, find, foreign, gather, host, in_each, issues, listed, named, optional, retag, tag_map, tags_of,
+};
+use super::foreign::claim;
 use super::permission::{self, On, When};
 use super::pod_identity;
 use crate::arn::name_in;
@@ -72,12 +74,9 @@ impl EksAddonHandlers {
     async fn all(&self, round: &Round) -> Result<Arc<Vec<(Addon, Roles)>>> {
         round
             .once("eks.addons", || async {
-                let names = gather(live(&self.aws, round).await?, |cluster| async move {
-                    let names = self.names(&cluster.name).await?;
-                    Ok(names.into_iter().map(move |name| (cluster.name.clone(), name)).collect::<Vec<_>>())
-                });
-                let addons = gather(names.await?.into_iter().flatten(), |(cluster, name)| async move {
-                    let addon = listed(self.addon(&cluster, &name).await?, "eks:DescribeAddon", &name)?;
+                let names = in_each(&self.aws, round, |cluster| async move { self.names(&cluster).await }).await?;
+                let addons = gather(names, |(cluster, name)| async move {
+                    let addon = listed(self.addon(&cluster.name, &name).await?, "eks:DescribeAddon", &name)?;
                     let roles = self.roles(&addon).await?;
                     Ok((addon, roles))
                 });
@@ -195,11 +194,7 @@ impl ResourceKind for EksAddon {
 #[async_trait]
 impl Handlers for EksAddonHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
-        let mut named = BTreeMap::new();
-        for Wanted { address, state } in wanted {
-            let state: State = typed(state)?;
-            named.insert((state.cluster, state.name), address);
-        }
+        let named = named(wanted, |state: State| (state.cluster, state.name))?;
         let mut seen = Observation::default();
         for (addon, roles) in self.all(round).await?.iter() {
             let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
@@ -208,10 +203,8 @@ impl Handlers for EksAddonHandlers {
                 (Some(found), _) => seen.found.push(found),
                 (None, Some(address)) => {
                     let arn = addon.addon_arn().unwrap_or_default();
-                    let command = format!("aws eks tag-resource --resource-arn {arn}");
                     let what = format!("the add-on `{}` of cluster `{}`", key.1, key.0);
-                    let has = tags_of(addon.tags());
-                    seen.foreign.push(foreign(&self.aws, address, arn, &what, &has, &command, TagStyle::Map));
+                    seen.foreign.push(foreign(&self.aws, address, arn, &what, &tags_of(addon.tags())));
                 }
                 (None, None) => {}
             }
@@ -220,13 +213,11 @@ impl Handlers for EksAddonHandlers {
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
-        gather(handles, |handle| async move {
-            let state: State = typed(&handle.state)?;
+        find(handles, |_, state: State| async move {
             let Some(addon) = self.addon(&state.cluster, &state.name).await? else {
                 return Ok(None);
             };
-            let found = self.found(&addon, &self.roles(&addon).await?, true)?;
-            Ok(found.filter(|f| f.address == handle.address && f.generation == handle.generation))
+            self.found(&addon, &self.roles(&addon).await?, true)
         })
         .await
     }

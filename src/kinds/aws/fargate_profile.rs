@@ -6,8 +6,10 @@ use aws_sdk_eks::types::{FargateProfile as Profile, FargateProfileSelector, Farg
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::eks::{gather, host, issues, listed, live, optional, retag, siblings, tag_map, tags_of};
-use super::foreign::{TagStyle, claim, foreign};
+use super::eks::{
+    find, foreign, gather, host, in_each, issues, listed, named, optional, retag, siblings, tag_map, tags_of,
+};
+use super::foreign::claim;
 use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
 use super::{logical, node_entry, physical};
@@ -67,12 +69,9 @@ impl FargateProfileHandlers {
     pub(super) async fn all(&self, round: &Round) -> Result<Arc<Vec<Profile>>> {
         round
             .once("eks.fargate-profiles", || async {
-                let names = gather(live(&self.aws, round).await?, |cluster| async move {
-                    let names = self.names(&cluster.name).await?;
-                    Ok(names.into_iter().map(move |name| (cluster.name.clone(), name)).collect::<Vec<_>>())
-                });
-                let profiles = gather(names.await?.into_iter().flatten(), |(cluster, name)| async move {
-                    listed(self.profile(&cluster, &name).await?, "eks:DescribeFargateProfile", &name)
+                let names = in_each(&self.aws, round, |cluster| async move { self.names(&cluster).await }).await?;
+                let profiles = gather(names, |(cluster, name)| async move {
+                    listed(self.profile(&cluster.name, &name).await?, "eks:DescribeFargateProfile", &name)
                 });
                 profiles.await
             })
@@ -222,11 +221,7 @@ impl ResourceKind for FargateProfile {
 #[async_trait]
 impl Handlers for FargateProfileHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
-        let mut named = BTreeMap::new();
-        for Wanted { address, state } in wanted {
-            let state: State = typed(state)?;
-            named.insert((state.cluster, state.name), address);
-        }
+        let named = named(wanted, |state: State| (state.cluster, state.name))?;
         let mut seen = Observation::default();
         for profile in self.all(round).await?.iter() {
             let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
@@ -235,21 +230,17 @@ impl Handlers for FargateProfileHandlers {
                 seen.found.push(found);
             } else if let Some(address) = named.get(&key) {
                 let arn = profile.fargate_profile_arn().unwrap_or_default();
-                let command = format!("aws eks tag-resource --resource-arn {arn}");
                 let what = format!("the Fargate profile `{}` of cluster `{}`", key.1, key.0);
-                let has = tags_of(profile.tags());
-                seen.foreign.push(foreign(&self.aws, address, arn, &what, &has, &command, TagStyle::Map));
+                seen.foreign.push(foreign(&self.aws, address, arn, &what, &tags_of(profile.tags())));
             }
         }
         Ok(seen)
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
-        gather(handles, |handle| async move {
-            let state: State = typed(&handle.state)?;
+        find(handles, |handle, state: State| async move {
             let name = physical(&state.name, handle.generation);
-            let found = self.profile(&state.cluster, &name).await?.map(|p| self.found(&p)).transpose()?.flatten();
-            Ok(found.filter(|f| f.address == handle.address && f.generation == handle.generation))
+            Ok(self.profile(&state.cluster, &name).await?.map(|p| self.found(&p)).transpose()?.flatten())
         })
         .await
     }

@@ -138,13 +138,11 @@ impl Handlers for FlowLogHandlers {
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
-        let mut found = Vec::new();
-        for filters in ec2::selections(&self.aws, handles) {
-            for log in self.logs(filters).await? {
-                found.extend(self.found(&log)?);
-            }
-        }
-        Ok(ec2::matched(handles, &found))
+        let read = async |filters| {
+            let logs = self.logs(filters).await?;
+            logs.iter().filter_map(|log| self.found(log).transpose()).collect()
+        };
+        ec2::find(&self.aws, handles, read).await
     }
 
     async fn create(&self, new: &New) -> Result<Made> {

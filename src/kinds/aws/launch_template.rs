@@ -469,13 +469,8 @@ impl Handlers for LaunchTemplateHandlers {
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
-        let mut found = Vec::new();
-        for filters in ec2::selections(&self.aws, handles) {
-            for one in read(&self.aws, filters).await? {
-                found.push(one.found(&self.aws)?);
-            }
-        }
-        Ok(ec2::matched(handles, &found))
+        let read = async |filters| read(&self.aws, filters).await?.iter().map(|one| one.found(&self.aws)).collect();
+        ec2::find(&self.aws, handles, read).await
     }
 
     async fn create(&self, new: &New) -> Result<Made> {

@@ -144,11 +144,7 @@ impl Handlers for NatGatewayHandlers {
     }
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
-        let mut found = Vec::new();
-        for filters in ec2::selections(&self.aws, handles) {
-            found.extend(self.read(filters).await?);
-        }
-        Ok(ec2::matched(handles, &found))
+        ec2::find(&self.aws, handles, |filters| self.read(filters)).await
     }
 
     async fn create(&self, new: &New) -> Result<Made> {

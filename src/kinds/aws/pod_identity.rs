@@ -6,7 +6,7 @@ use aws_sdk_eks::types::{PodIdentityAssociation, PodIdentityAssociationSummary};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::eks::{adopted, gather, host, listed, live, optional, retag, tag_map, tags_of};
+use super::eks::{adopted, gather, host, in_each, listed, named, optional, retag, tag_map, tags_of};
 use super::foreign::claim;
 use super::permission::{self, On, When};
 use super::policy;
@@ -175,16 +175,9 @@ impl ResourceKind for PodIdentity {
 #[async_trait]
 impl Handlers for PodIdentityHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
-        let mut named = BTreeMap::new();
-        for Wanted { address, state } in wanted {
-            let state: State = typed(state)?;
-            named.insert((state.cluster, state.namespace, state.service_account), address);
-        }
-        let all = gather(live(&self.aws, round).await?, |cluster| async move {
-            let all = self.list(&cluster.name, None).await?;
-            Ok(all.into_iter().map(move |one| (cluster.clone(), one)).collect::<Vec<_>>())
-        });
-        let all = all.await?.into_iter().flatten().map(|(cluster, one)| {
+        let named = named(wanted, |state: State| (state.cluster, state.namespace, state.service_account))?;
+        let all = in_each(&self.aws, round, |cluster| async move { self.list(&cluster, None).await }).await?;
+        let all = all.into_iter().map(|(cluster, one)| {
             let (namespace, account) = (one.namespace.unwrap_or_default(), one.service_account.unwrap_or_default());
             let derived = association_address(&cluster.address, &namespace, &account);
             let address = named.get(&(cluster.name.clone(), namespace, account)).map_or(derived, |a| (*a).clone());
