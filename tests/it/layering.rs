@@ -157,6 +157,56 @@ fn directories(module: &Path) -> Vec<PathBuf> {
     std::iter::once(module.to_owned()).chain(inside.flat_map(|path| directories(&path))).collect()
 }
 
+/// Where parts of one struct stand in several files. A call of `self.method()` counts as an import of the file that
+/// defines the method.
+const SHARED_STRUCTS: &[&str] = &["engine/execute", "kinds", "spec", "stack"];
+
+/// The methods that a file defines: all of them, and those that its siblings may call.
+fn methods(text: &str) -> (BTreeSet<&str>, BTreeSet<&str>) {
+    let (mut all, mut offered) = (BTreeSet::new(), BTreeSet::new());
+    for line in text.lines().filter_map(|line| line.strip_prefix("    ")) {
+        let public = ["pub(super) ", "pub "].into_iter().find_map(|public| line.strip_prefix(public));
+        let line = public.unwrap_or(line);
+        let Some(rest) = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ") else { continue };
+        let name = rest.split(['(', '<']).next().unwrap_or_default();
+        all.insert(name);
+        offered.extend(public.map(|_| name));
+    }
+    (all, offered)
+}
+
+/// For each file or directory of `directory`, the others whose methods it calls on `self`, each with the method.
+fn calls(texts: &BTreeMap<String, String>) -> Vec<(String, String, String)> {
+    let mut homes: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
+    for (name, text) in texts {
+        methods(text).1.into_iter().for_each(|method| homes.entry(method).or_default().push(name));
+    }
+    let mut calls = Vec::new();
+    for (name, text) in texts {
+        let own = methods(text).0;
+        for (at, found) in text.match_indices("self.") {
+            let rest = &text[at + found.len()..];
+            let method = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+            let called = rest[method.len()..].starts_with('(') && !own.contains(method);
+            // A name that several files define may be of another struct.
+            if let Some([home]) = homes.get(method).map(Vec::as_slice).filter(|_| called) {
+                calls.push((name.clone(), (*home).clone(), format!("self.{method}()")));
+            }
+        }
+    }
+    calls
+}
+
+#[test]
+fn calls_of_methods_in_other_files_are_seen() {
+    let texts = [
+        ("a", "impl S {\n    fn own(&self) {\n        self.own();\n        self.far(1).self.field;\n    }\n}\n"),
+        ("b", "impl S {\n    pub(super) async fn far(&self, n: u8) {}\n    fn own(&self) {}\n}\n"),
+    ];
+    let texts = texts.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
+    assert_eq!(calls(&texts), [("a".to_owned(), "b".to_owned(), "self.far()".to_owned())]);
+}
+
 /// For each file or directory of `directory`, the others that it imports, each with a line that does.
 fn siblings(directory: &Path) -> BTreeMap<String, BTreeMap<String, String>> {
     let module = |file: &Path| -> Vec<String> {
@@ -165,18 +215,27 @@ fn siblings(directory: &Path) -> BTreeMap<String, BTreeMap<String, String>> {
     };
     let here = module(directory);
     let mut all: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    let mut texts: BTreeMap<String, String> = BTreeMap::new();
     for file in sources(directory) {
         let own = module(&file);
         let Some(name) = own.get(here.len()) else { continue };
         let text = fs::read_to_string(&file).expect("a source file");
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        texts.entry(name.clone()).or_default().push_str(text);
         let uses = all.entry(name.clone()).or_default();
-        for (line, path) in paths(text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()) {
+        for (line, path) in paths(text) {
             let ups = path.iter().filter(|step| *step == "super").count();
             let from = if ups == 0 { &[] } else { &own[..own.len().saturating_sub(ups)] };
             let whole = [from, &path[ups.max(1)..]].concat();
             if let Some(other) = whole.strip_prefix(here.as_slice()).and_then(|rest| rest.first()) {
                 uses.entry(other.clone()).or_insert_with(|| format!("{}:{line}", file.display()));
             }
+        }
+    }
+    let place = here.join("/");
+    if SHARED_STRUCTS.iter().any(|shared| place == *shared || place.starts_with(&format!("{shared}/"))) {
+        for (name, other, call) in calls(&texts) {
+            all.entry(name).or_default().entry(other).or_insert(call);
         }
     }
     let names: BTreeSet<String> = all.keys().cloned().collect();

@@ -32,9 +32,14 @@ const SERVICES: [&str; 8] = ["ec2", "eks", "iam", "kms", "logs", "sts", "ssm", "
 fn called() -> BTreeSet<String> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut actions = BTreeSet::new();
-    for dir in ["aws", "kinds/aws"] {
-        for file in fs::read_dir(src.join(dir)).expect("a source directory").flatten() {
-            let text = fs::read_to_string(file.path()).unwrap_or_default();
+    let mut directories = vec![src.join("aws"), src.join("kinds/aws")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).expect("a source directory").flatten() {
+            if entry.path().is_dir() {
+                directories.push(entry.path());
+                continue;
+            }
+            let text = fs::read_to_string(entry.path()).unwrap_or_default();
             for literal in without_tables(&text).split('"').skip(1).step_by(2) {
                 let Some((service, action)) = literal.split_once(':') else { continue };
                 let word = action.chars().all(char::is_alphanumeric) && action.starts_with(char::is_uppercase);
