@@ -1,4 +1,4 @@
-//! AWS resource kinds, one file each.
+//! AWS resource kinds, one file each, or a folder where a kind has several subjects.
 
 pub mod access_entry;
 pub mod ec2;
