@@ -28,9 +28,9 @@ the same resources as after an undisturbed run. They are compared member by memb
 tags: no duplicate, no orphan, no missing resource.
 
 - *around every change*: a snapshot was taken after each change. A process that dies directly after that change, or directly
-  before the next one, leaves this state. A new run goes on from each snapshot.
+  before the next one, leaves this state. A new run continues from each snapshot.
 - *runs dropped*: the run's future is dropped at that call, with all its running steps.
-- *SIGKILL*: the program itself is killed after the sandbox has made a change and before it answers.
+- *SIGKILL*: the program itself is killed after the sandbox has carried out a change and before it answers.
 - Terraform, for comparison: eleven kills, none left its estate clean.
 
 """

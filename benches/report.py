@@ -3,14 +3,14 @@
 
     cargo build --release && benches/report.py [--check] [--only CASE | --makespan | --scale [TENANTS]...]... [--bin PATH]
 
-For each case an estate is applied from nothing, planned without a change, changed in one node group's maximum, and
-destroyed. The sandbox runs in a process of its own, so that what it costs isn't counted, and fast enough that nothing
-takes time. Calls are what arrives there. With --check the exit code is 1 if a budget for calls is missed.
+For each case an estate is created, planned without a change, changed in the maximum of one node group, and destroyed. The
+sandbox runs in a separate process, so that its CPU time and memory aren't counted. Its clock is so fast that no step waits.
+Calls are counted in the sandbox. With --check the exit code is 1 if a budget for calls is exceeded.
 
-How long an apply takes is measured apart, at a speed at which the computer isn't what it waits for; --makespan measures
-that alone and writes that section anew.
+The duration of an apply is measured separately, with a slower clock, so that the computer isn't the bottleneck. --makespan
+measures only that and rewrites that section.
 
-What many tenants cost is measured apart, too: --scale measures that alone and writes that section anew. With numbers of
+The cost of many tenants is measured separately, too: --scale measures only that and rewrites that section. With numbers of
 tenants it measures these and prints the section instead.
 """
 
@@ -50,14 +50,14 @@ TERRAFORM = {
 CASES = {"1 silo": (1, 0, 0), "10 silos": (10, 0, 0), "50 pool tenants": (0, 50, 0), "mix": (5, 20, 20)}
 
 SHAPES = {
-    # As far as a spec can say it, what the terraform estate has.
+    # The same resources as the terraform estate, as far as a spec can describe them.
     "baseline": {
         "network": "{supernet: 10.64.0.0/12, vpcPrefix: 16, zones: 3, natGateways: single, "
         "endpoints: [s3, ecr.api, ecr.dkr], flowLogs: true}",
         "admins": "[]",
         "options": ["--aws-only"],
     },
-    # The defaults, as in examples/three-tiers, and what is inside the clusters.
+    # The defaults, as in examples/three-tiers, and the objects in the clusters.
     "everything": {
         "network": "{supernet: 10.64.0.0/12, vpcPrefix: 16, zones: 3, natGateways: per-zone, "
         "endpoints: [s3, ecr.api, ecr.dkr, sts, ec2, eks, eks-auth, logs], flowLogs: true}",
@@ -73,10 +73,10 @@ PHASES = {
     "destroy": "destroy",
 }
 
-# A cluster may have 30 node groups and 10 Fargate profiles, unless AWS is asked for more.
+# The default quotas of a cluster are 30 node groups and 10 Fargate profiles.
 QUOTAS = {"L-6D54EA21": 100, "L-23414FF3": 30}
 
-# The most calls: `kinds` counts those for the baseline's kinds, `all` every AWS call.
+# Budgets for calls: `kinds` counts the calls for the baseline's kinds, `all` counts all AWS calls.
 BUDGETS = [
     ("10 silos", "baseline", "plan", "kinds", 150),
     ("10 silos", "baseline", "apply", "kinds", 1000),
@@ -84,10 +84,10 @@ BUDGETS = [
 ]
 CPU, MEGABYTES, FIRST_OUTPUT = 1.0, 100, 0.5
 
-# Silos, with the program's default options. So much faster than the wall that the largest takes a minute, and slow
-# enough that two cores are idle most of the time.
+# Numbers of silos, and the speed of the sandbox's clock. The program has its default options. At this speed the largest
+# case takes a minute, and two cores are idle most of the time.
 MAKESPAN_CASES, MAKESPAN_SPEED = (1, 10, 20, 50), 20
-# An apply may take so much longer than its longest chain, and be off by so much from what it foretold.
+# The largest ratio of an apply's duration to its critical path, and the largest relative error of its own prediction.
 LONGER, FORETOLD = 1.05, 0.1
 
 # Numbers of tenants. Of 1,000, 12 are silos and the others are in 38 pools: 24 with nodes and two on Fargate in each.
@@ -101,14 +101,14 @@ SCALE_PHASES = {
 }
 # Roles in the account, and vCPUs of its instances.
 SCALE_QUOTAS = {"L-FE177D64": 5000, "L-1216C47A": 20000}
-# The most for 1,000 tenants: CPU seconds, peak megabytes.
+# Budgets for 1,000 tenants: CPU seconds, peak megabytes.
 SCALE_BUDGETS = {"validate": (0.5, 60), "apply": (40, 350), "plan": (5, 250)}
-# An apply is stopped after so many seconds, and what it did by then is told.
+# An apply is stopped after so many seconds. Then the report shows the steps that it completed.
 SCALE_LIMIT = 1800
 
 
 def of_the_baseline(action, case):
-    """Whether terraform's estate has resources that this call is for."""
+    """True if the call is for a kind of resource that terraform's estate has."""
     service, operation = action.split(":")
     if service == "eks":
         return bool(re.search("Cluster|Nodegroup" + ("|FargateProfile" if case == "mix" else ""), operation))
@@ -142,7 +142,7 @@ def spec(case, shape, larger):
 
 
 def many(tenants):
-    """The spec of an estate with this many tenants: clusters that are shared as far as the quotas of EKS go, and a few silos."""
+    """The spec of an estate with this many tenants: pools as large as the quotas of EKS allow, and a few silos."""
     silos = max(1, round(tenants * SILOS))
     pools = -(-(tenants - silos) // IN_POOL)
     lines = [
@@ -166,7 +166,7 @@ def many(tenants):
 
 
 class Sandbox:
-    """In a process of its own, with a record of its calls."""
+    """A sandbox in a separate process, with a record of its calls."""
 
     def __init__(self, binary, home, more=None):
         self.record = home / "calls"
@@ -185,7 +185,7 @@ class Sandbox:
         }
 
     def calls(self):
-        """Since the last time, by action."""
+        """The calls since the last request, by action."""
         with open(self.record, encoding="utf-8") as record:
             record.seek(self.read)
             lines = [json.loads(line) for line in iter(record.readline, "")]
@@ -193,7 +193,7 @@ class Sandbox:
         return Counter(f"{line['service']}:{line['operation']}" for line in lines)
 
     def make_admin(self):
-        """The spec's principals must exist."""
+        """Creates the spec's principals, which must exist."""
         scope = "123456789012/20260101/us-east-1/iam/aws4_request"
         trust = {
             "Version": "2012-10-17",
@@ -247,7 +247,7 @@ def run(command, environment, home, limit=None):
 
 
 def measure(binary, case, shape):
-    """What each phase took. An estate that can't be made ends the report."""
+    """The figures of each phase. If the estate can't be created, the report ends."""
     phases = {
         "apply": (False, ["apply", "--auto-approve"]),
         "plan": (False, ["plan", "--detailed-exitcode"]),
@@ -278,7 +278,7 @@ def measure(binary, case, shape):
 
 
 def chain(plan, took):
-    """The longest chain of steps that need each other, as (seconds, indices), by what each took."""
+    """The critical path: the longest chain of dependent steps by their measured durations, as (seconds, indices)."""
     ends = {}
     for i, step in enumerate(plan["steps"]):
         before = max((ends[need["address"], need["action"]] for need in step["needs"]), default=(0, ()))
@@ -287,7 +287,7 @@ def chain(plan, took):
 
 
 def makespan(binary):
-    """How long applies of many silos take, by their own events."""
+    """The durations of applies of many silos, by their own events."""
     rows, alone = [], None
     for silos in MAKESPAN_CASES:
         with tempfile.TemporaryDirectory() as home:
@@ -330,23 +330,23 @@ def makespan(binary):
 
 
 def waiting(rows, alone, build):
-    """The section about time."""
+    """The section about durations."""
     one, steps, took = alone
     way = ", ".join(f"{step['address'].split('/', 3)[-1]} {seconds:.0f} s" for step, seconds in zip(steps, took) if seconds >= 10)
     lines = [
         "",
         "## Makespan",
         "",
-        f"How long `apply` from nothing takes by its own events, with default options, in the sandbox at {MAKESPAN_SPEED} "
-        "times the wall's speed. The durations are those that AWS is known for, a little different for each resource, and "
-        "not measured there. Shape *everything*, but with one NAT gateway for each silo. The critical path is the longest "
-        f"chain of steps that need each other, by what each took; for a silo alone it is {one:.0f} s ({way}). However many "
-        f"silos there are, an apply should take no longer than {LONGER} times its critical path, and be off by at most "
-        f"{FORETOLD:.0%} from what it foretells at its beginning. Load when measured: {os.getloadavg()[0]:.1f} on "
-        f"{os.cpu_count()} cores, build: {build}; what the program and the sandbox take of the computer counts "
-        f"{MAKESPAN_SPEED} times, so a debug build or a busy computer measures itself.",
+        f"The duration of an `apply` that creates everything, by its own events, with default options, in a sandbox whose clock "
+        f"runs {MAKESPAN_SPEED} times faster than real time. The durations of operations are typical ones for AWS, with a small "
+        "variation for each resource. They weren't measured on AWS. Shape *everything*, but with one NAT gateway for each silo. "
+        "The critical path is the longest chain of dependent steps by their measured durations. For one silo it is "
+        f"{one:.0f} s ({way}). For any number of silos, an apply should take at most {LONGER} times its critical path, and its "
+        f"prediction at the beginning should be wrong by at most {FORETOLD:.0%}. Load during the measurement: "
+        f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, build: {build}. Computing time of the program and the sandbox "
+        f"counts {MAKESPAN_SPEED} times, so a debug build or a busy computer makes the figures worse.",
         "",
-        "| silos | steps | critical path s | took s | times the critical path | | times a silo alone | foretold s | off | | cores busy |",
+        "| silos | steps | critical path s | duration s | ratio to the critical path | | ratio to one silo | predicted s | error | | cores busy |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -360,7 +360,7 @@ def waiting(rows, alone, build):
 
 
 def scale(binary, sizes):
-    """What each number of tenants takes, phase by phase."""
+    """The figures for each number of tenants, by phase."""
     rows = []
     for tenants in sizes:
         with tempfile.TemporaryDirectory() as home:
@@ -384,7 +384,7 @@ def scale(binary, sizes):
                         f"{result['took']:.1f} s, steps {result['steps']}",
                         flush=True,
                     )
-                    # Of half an estate, a plan isn't one without a change.
+                    # If the apply was stopped, the plan has changes, so it can't be measured.
                     if stopped:
                         break
             finally:
@@ -399,10 +399,10 @@ def crowds(rows, build):
         "",
         "## Scale",
         "",
-        "What ringfence takes for many tenants: CPU seconds and peak megabytes of its own process; the sandbox is another "
-        "one. Of 1,000 tenants 12 are silos, and the others are in 38 pools, 24 on nodes and two on Fargate in each; 10 and "
-        "100 tenants are divided in proportion. Shape *everything*, with smaller VPCs and one NAT gateway for each. Beside the figures for 1,000 tenants "
-        f"stands what they should be at most. Build: {build}.",
+        "CPU seconds and peak megabytes of ringfence for many tenants. The sandbox is a separate process and isn't counted. Of "
+        "1,000 tenants, 12 are silos. The others are in 38 pools, each with 24 tenants on nodes and two on Fargate. 10 and 100 "
+        "tenants are divided in proportion. Shape *everything*, with smaller VPCs and one NAT gateway for each. The figures for "
+        f"1,000 tenants have their budgets beside them. Build: {build}.",
         "",
         "| tenants | steps | validate | first plan | apply | plan, no change |",
         "|---|---|---|---|---|---|",
@@ -428,13 +428,13 @@ def crowds(rows, build):
 
 
 def section(page, title):
-    """The lines of one section of `page`; none if there is no such section."""
+    """The lines of one section of `page`. Empty if the page has no such section."""
     found = [part for part in re.split(r"(?m)^(?=## )", page) if part.startswith(title + "\n")]
     return found[0].splitlines() if found else []
 
 
 def with_section(page, lines):
-    """`page` with this section in the place of the one with its title, or after the budgets."""
+    """`page` with this section. It replaces the one with the same title. If there is none, it comes after the budgets."""
     title = next(line for line in lines if line.startswith("## "))
     sections = re.split(r"(?m)^(?=## )", page)
     kept = [section for section in sections if not section.startswith(title + "\n")]
@@ -443,7 +443,7 @@ def with_section(page, lines):
 
 
 def many_tenants(binary):
-    """What 200 tenants on one cluster take of a real API server, phase by phase."""
+    """The requests to a real API server for 200 tenants on one cluster, by phase."""
     with tempfile.TemporaryDirectory() as home:
         out = Path(home) / "figures.json"
         environment = os.environ | {"RINGFENCE_BENCH_BIN": str(binary), "RINGFENCE_BENCH_OUT": str(out)}
@@ -464,9 +464,9 @@ def crowded(figures):
         "",
         "## 200 tenants on one cluster",
         "",
-        "On a real kube-apiserver (1.36), with the AWS part in the sandbox: requests to the API server. Whatever changes, "
-        "what exists is read in one list a kind before and one after; an object that changes takes two requests at most, "
-        "a look or dry run and the apply.",
+        "Requests to a real kube-apiserver (1.36), with the AWS part in the sandbox. Existing objects are read with one list for "
+        "each kind before the changes and one after them. An object that changes needs at most two requests: a read or dry run, "
+        "and the apply.",
         "",
         "| phase | objects written | requests | of them lists | CPU s | time s |",
         "|---|---|---|---|---|---|",
@@ -488,7 +488,7 @@ def summary(result):
 
 
 def judged(results):
-    """Each budget as (what, most, found, unit); `found` is None where it wasn't measured."""
+    """Each budget as (what, most, found, unit). `found` is None if it wasn't measured."""
     rows = []
     for case, shape, phase, which, most in BUDGETS:
         result = results.get((case, shape), {}).get(phase)
@@ -508,14 +508,14 @@ def shown(value):
 
 
 def growth(results):
-    """What a silo more costs, where both numbers of silos were measured."""
+    """The calls for each additional silo, if both numbers of silos were measured."""
     lines = []
     for shape in SHAPES:
         one, ten = (results.get((case, shape)) for case in ("1 silo", "10 silos"))
         if one and ten:
             each = (f"{phase} {(ten[phase]['all'] - one[phase]['all']) / 9:.1f}" for phase in PHASES)
             lines.append(f"- {shape}: {', '.join(each)}")
-    return lines and ["", "Each further silo adds, in calls of all kinds (terraform: apply 181, plan 77, destroy 171):", "", *lines]
+    return lines and ["", "Each additional silo adds these calls of all kinds (terraform: apply 181, plan 77, destroy 171):", "", *lines]
 
 
 def page(results, build, crowd):
@@ -524,20 +524,19 @@ def page(results, build, crowd):
         "",
         "Written by `benches/report.py`; don't edit it by hand.",
         "",
-        "ringfence against its sandbox, and terraform 1.11.4 with the AWS provider 5.100.0 against moto through a counting "
-        "proxy. Compare calls, CPU and memory, not times: neither stand-in is as slow as AWS.",
+        "ringfence ran against its sandbox. terraform 1.11.4 with the AWS provider 5.100.0 ran against moto through a counting "
+        "proxy. Compare calls, CPU and memory, but not times: both stand-ins are faster than AWS.",
         "",
         f"- Build: {build}." + ("" if build == "release" else " CPU seconds of a debug build are an upper bound."),
-        f"- Machine: {os.cpu_count()} cores, {platform.machine()}, {platform.system()}. Load when measured: "
-        f"{os.getloadavg()[0]:.1f}, so first output is an upper bound too.",
-        "- Calls are counted where they arrive: in the sandbox, which runs in a process of its own (`--speed 100000`). "
-        "CPU seconds (user and system) and peak memory are the ringfence process's alone (`wait4`).",
-        "- *baseline*: the terraform estate's shape as far as a spec can say it: one NAT gateway, the endpoints s3, ecr.api "
-        "and ecr.dkr, flow logs, three zones; `--aws-only`. ringfence adds what it never leaves out: a system node group, "
-        "add-ons, roles for them, tenants' own security groups, log groups. Where these are of the baseline's kinds, "
-        "their calls are counted.",
-        "- *everything*: a NAT gateway per zone, eight endpoints, an admin, and the objects inside the clusters. Calls to "
-        "Kubernetes API servers aren't AWS calls and aren't counted.",
+        f"- Machine: {os.cpu_count()} cores, {platform.machine()}, {platform.system()}. Load during the measurement: "
+        f"{os.getloadavg()[0]:.1f}, so the time until the first output is an upper bound.",
+        "- Calls are counted in the sandbox, which runs in a separate process (`--speed 100000`). CPU seconds (user and system) "
+        "and peak memory are those of the ringfence process alone (`wait4`).",
+        "- *baseline*: the shape of the terraform estate as far as a spec can describe it: one NAT gateway, the endpoints s3, "
+        "ecr.api and ecr.dkr, flow logs, three zones; `--aws-only`. ringfence always adds a system node group, add-ons, roles "
+        "for them, security groups of tenants, and log groups. Calls for these count if they are of the baseline's kinds.",
+        "- *everything*: a NAT gateway per zone, eight endpoints, an admin, and the objects in the clusters. Calls to Kubernetes "
+        "API servers aren't AWS calls and aren't counted.",
         "- *mix*: 5 silos, 20 pool tenants and 20 Fargate tenants on one shared cluster.",
         f"- Quotas raised for the shared clusters: {', '.join(f'{k} to {v}' for k, v in QUOTAS.items())} (node groups and "
         "Fargate profiles per cluster).",
@@ -583,13 +582,13 @@ def page(results, build, crowd):
         "## What is counted for the baseline's kinds",
         "",
         "The kinds are VPC, subnet, internet gateway, elastic IP, NAT gateway, route table, security group, endpoint, flow "
-        "log, KMS key, IAM role, cluster, launch template and node group; in the mix Fargate profiles too. Counted: "
+        "log, KMS key, IAM role, cluster, launch template and node group; in the mix also Fargate profiles. Counted: "
         + ", ".join(f"`{action}`" for action in sorted(counted))
         + ".",
         "",
-        "Not counted, because terraform's estate has none of these: "
+        "Not counted, because terraform's estate has no such resources: "
         + ", ".join(f"`{action}`" for action in sorted(left_out))
-        + " (those of Fargate profiles outside of the mix only).",
+        + " (calls for Fargate profiles are counted in the mix).",
         "",
         "## Calls by action, 10 silos",
     ]
@@ -606,13 +605,13 @@ def page(results, build, crowd):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="exit 1 if a budget for calls is missed")
-    parser.add_argument("--only", action="append", choices=CASES, help="only this case, and print instead of writing")
-    parser.add_argument("--makespan", action="store_true", help="measure how long applies take, and write that section")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a budget for calls is exceeded")
+    parser.add_argument("--only", action="append", choices=CASES, help="measure only this case, and print the report instead of writing it")
+    parser.add_argument("--makespan", action="store_true", help="measure the durations of applies, and write that section")
     parser.add_argument(
-        "--scale", nargs="*", type=int, metavar="TENANTS", help="measure many tenants, and write that section or print it"
+        "--scale", nargs="*", type=int, metavar="TENANTS", help="measure many tenants, and write that section, or print it if numbers are given"
     )
-    parser.add_argument("--bin", type=Path, help="the program; else the release build, else the debug build")
+    parser.add_argument("--bin", type=Path, help="the program; the default is the release build, or else the debug build")
     args = parser.parse_args()
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     builds = [args.bin] if args.bin else [target / kind / "ringfence" for kind in ("release", "debug")]
@@ -635,7 +634,7 @@ def main():
         print(page(results, build, None))
     else:
         text = page(results, build, many_tenants(binary))
-        # What many tenants cost is measured apart.
+        # The cost of many tenants is measured separately.
         kept = section(PAGE.read_text(), "## Scale")
         text = with_section(text, kept) if kept else text
         PAGE.write_text(with_section(text, waiting(*makespan(binary), build)))

@@ -12,7 +12,7 @@ pub fn within(directory: &Path, file: &Path) -> io::Result<()> {
     let (root, real) = (directory.canonicalize()?, file.canonicalize()?);
     match (real.starts_with(&root), real.is_file()) {
         (true, true) => Ok(()),
-        (true, false) => Err(io::Error::other("it is no ordinary file")),
+        (true, false) => Err(io::Error::other("it isn't an ordinary file")),
         (false, _) => Err(io::Error::other("it is a link that leads out of the directory")),
     }
 }

@@ -33,12 +33,12 @@ pub fn check(config: &SdkConfig) -> Result<()> {
         let own = variable(service);
         let name = [own.as_str(), ENDPOINT].into_iter().find(|name| set(name)).unwrap_or("the profile's endpoint_url");
         if !is_address(&url) {
-            return Err(Error::input(format!("{name} is `{url}`, which is no address of an endpoint"))
+            return Err(Error::input(format!("{name} is `{url}`, which isn't the URL of an endpoint"))
                 .help("write it as https://HOST or http://HOST:PORT, or unset it"));
         }
         if config.use_fips() == Some(true) {
             let message = format!(
-                "a FIPS endpoint is asked for, and {name} names an endpoint: one excludes the other, because only AWS's \
+                "FIPS endpoints are enabled, but {name} sets an endpoint: this is impossible, because only AWS's \
                  own endpoints have a FIPS form"
             );
             return Err(Error::input(message)
@@ -105,14 +105,14 @@ pub async fn explained(error: Error) -> Error {
     let name = profiles.selected_profile();
     let message = if profiles.get("mfa_serial").is_some() {
         let said = &error.message;
-        format!("{said}; the profile `{name}` has an mfa_serial, and ringfence asks for no codes of MFA devices")
+        format!("{said}; the profile `{name}` has an mfa_serial, but ringfence can't ask for MFA codes")
     } else if profiles.get("login_session").is_some() {
-        format!("no AWS credentials: ringfence can't read the sessions of `aws login`, and the profile `{name}` is one")
+        format!("no AWS credentials: the profile `{name}` uses a session of `aws login`, which ringfence can't read")
     } else {
         return error;
     };
     Error { message, ..error }.help(format!(
-        "let the AWS CLI get a session, and pass it on: eval \"$(aws configure export-credentials --profile {name} --format \
+        "let the AWS CLI create a session, and export its credentials: eval \"$(aws configure export-credentials --profile {name} --format \
          env)\""
     ))
 }

@@ -309,8 +309,7 @@ fn assumed(error: &(dyn std::error::Error + 'static)) -> Option<Error> {
     let (meta, operation) = links(error).find_map(said)?;
     let code = meta.code()?;
     let message = hide(meta.message().unwrap_or("no message").trim_end_matches('.'));
-    let help =
-        "see whether the profile's role exists, and whether its trust policy and the caller's own policies allow this";
+    let help = "check that the profile's role exists, and that its trust policy and the caller's own policies allow sts:AssumeRole";
     let error = Error::new(Class::Denied, format!("no AWS credentials: the role can't be assumed: {message}"));
     Some(Error { code: Some(hide(code)), ..error }.operation(format!("sts:{operation}")).help(help))
 }

@@ -64,10 +64,12 @@ pub fn subject(session: &Session, policy: &Policy) -> Subject {
 impl Host for Ui {
     fn stage(&self, stage: &Stage) {
         match stage {
-            Stage::Reading { account, region } => self.status(&format!("Reading what exists in {account}/{region}")),
+            Stage::Reading { account, region } => {
+                self.status(&format!("Reading the existing resources in {account}/{region}"))
+            }
             Stage::Waiting(text) => self.status(text),
             Stage::ReadingAgain => self.status("Reading again, because the plan that was shown is older than a minute"),
-            Stage::Verifying => self.status("Reading again what was written, to verify it"),
+            Stage::Verifying => self.status("Reading the written resources again, to verify them"),
         }
     }
 

@@ -120,7 +120,7 @@ fn read(list: &Path) -> Result<Written> {
         (below && !file.is_empty()).then(|| (file.to_owned(), digest.to_owned()))
     };
     let lines = text.lines().enumerate();
-    lines.map(|(i, line)| entry(line).ok_or_else(|| wrong(format!("isn't whole: line {}", i + 1)))).collect()
+    lines.map(|(i, line)| entry(line).ok_or_else(|| wrong(format!("is damaged: line {}", i + 1)))).collect()
 }
 
 fn listed(written: &Written) -> String {

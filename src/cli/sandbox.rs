@@ -160,7 +160,8 @@ fn script(file: &Path) -> crate::engine::error::Result<Script> {
     let text = std::fs::read_to_string(file)
         .map_err(|e| Error::input(format!("the fault script {} can't be read: {e}", file.display())))?;
     Script::parse(&text).map_err(|e| {
-        Error::input(format!("{} is no fault script: {e}", file.display())).help("docs/faults.md describes the format")
+        Error::input(format!("{} isn't a valid fault script: {e}", file.display()))
+            .help("docs/faults.md describes the format")
     })
 }
 

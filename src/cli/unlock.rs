@@ -25,7 +25,7 @@ impl Unlock {
         let store = session.lock();
         let all = store.list().await?;
         let Some(holder) = all.last().filter(|s| !s.released()) else {
-            let message = format!("nobody holds the lock of {} in {}", session.spec.name, session.spec.region);
+            let message = format!("no run holds the lock of {} in {}", session.spec.name, session.spec.region);
             return Err(Error::input(message).help("no lock needs to be released").into());
         };
         ui.note(&format!(

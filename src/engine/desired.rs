@@ -36,7 +36,7 @@ pub struct Refusal {
     pub asked: String,
     pub reason: String,
     pub help: String,
-    /// True if nothing is wrong and a later run can make the change.
+    /// True if a later run can make the change without a correction of the spec.
     pub pending: bool,
 }
 
@@ -50,7 +50,7 @@ pub struct Desired {
     pub scope: Scope,
     #[serde(skip)]
     pub refusals: Vec<Refusal>,
-    /// Wishes of the spec that are deliberately not followed.
+    /// Impossible changes that the spec asks for.
     #[serde(skip)]
     pub notes: BTreeSet<String>,
 }

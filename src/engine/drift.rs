@@ -25,7 +25,7 @@ pub struct Drift {
     pub absent: BTreeMap<Address, usize>,
     /// The number of existing resources that have left the spec.
     pub left: usize,
-    /// What the spec asks for and what can't change any more.
+    /// Differences that can't be corrected, because the field can't change after creation.
     #[serde(skip)]
     pub fixed: Vec<Blocked>,
 }
@@ -75,14 +75,14 @@ pub fn of(mut plan: Plan, desired: &Desired, observed: &Observed, kinds: &Regist
         one.within += usize::from(step.address != root.address);
     }
     plan.notes.extend(drift.absent.iter().map(|(home, n)| {
-        format!("{home} isn't there, with the {n} resources that it asks for: it was never made, or was deleted as a whole; `apply` makes it")
+        format!("{home} doesn't exist: all its {n} resources are missing. Either they weren't created yet, or all of them were deleted; `apply` creates them")
     }));
     drift.missing = missing.into_values().collect();
     drift.missing.sort_by_key(|m| (m.controls.is_empty(), m.address.clone()));
     let left = |s: &&Step| s.action == Action::Delete && !s.replaces;
     drift.left = rest.iter().filter(left).map(|s| &s.address).collect::<BTreeSet<_>>().len();
     if drift.left > 0 {
-        plan.notes.insert(format!("what left the spec is still there, {} resources: `plan` shows them", drift.left));
+        plan.notes.insert(format!("{} resources that left the spec still exist: `plan` shows them", drift.left));
     }
     let deleted: BTreeSet<Address> = rest.iter().filter(left).map(|s| s.address.clone()).collect();
     plan.steps = rest

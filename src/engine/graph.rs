@@ -20,7 +20,7 @@ pub fn order(desired: &Desired) -> Result<Vec<Address>> {
     for resource in desired.iter() {
         let needs = needs(resource);
         if let Some(missing) = needs.iter().find(|n| !desired.contains(n)) {
-            return Err(Error::bug(format!("{} needs {missing}, which nothing provides", resource.address)));
+            return Err(Error::bug(format!("{} depends on {missing}, which doesn't exist", resource.address)));
         }
         waiting.insert(&resource.address, needs);
     }
@@ -52,5 +52,5 @@ pub fn order(desired: &Desired) -> Result<Vec<Address>> {
         .take(8)
         .map(|(a, n)| format!("{a} → {}", n.iter().map(ToString::to_string).collect::<Vec<_>>().join(" + ")))
         .collect();
-    Err(Error::bug(format!("resources need each other: {}", circle.join("; "))))
+    Err(Error::bug(format!("resources depend on each other in a circle: {}", circle.join("; "))))
 }

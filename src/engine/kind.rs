@@ -230,7 +230,10 @@ impl Round {
         };
         let value =
             cell.get_or_try_init(|| async { fetch().await.map(|v| Arc::new(v) as Arc<dyn Any + Send + Sync>) }).await?;
-        value.clone().downcast::<T>().map_err(|_| Error::bug(format!("two kinds remember different things as `{key}`")))
+        value
+            .clone()
+            .downcast::<T>()
+            .map_err(|_| Error::bug(format!("two kinds use the cache key `{key}` for different types")))
     }
 }
 
@@ -446,7 +449,7 @@ impl Registry {
     }
 
     pub fn get(&self, name: &str) -> Result<&Arc<dyn Kind>> {
-        self.0.get(name).ok_or_else(|| Error::bug(format!("no resource kind is named `{name}`")))
+        self.0.get(name).ok_or_else(|| Error::bug(format!("there is no resource kind `{name}`")))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Kind>> {
@@ -470,7 +473,7 @@ impl Connected {
     /// The handlers of the kind `name` in `scope`.
     pub fn handlers(&self, name: &'static str, scope: &Scope) -> Result<&Arc<dyn Handlers>> {
         self.handlers.get(&(scope.clone(), name)).ok_or_else(|| {
-            Error::bug(format!("nothing handles `{name}` in account {}, {}", scope.account, scope.region))
+            Error::bug(format!("there are no handlers for `{name}` in account {}, {}", scope.account, scope.region))
         })
     }
 

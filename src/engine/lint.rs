@@ -5,8 +5,8 @@
 //! 1. A step comes after its dependencies, and no step is repeated.
 //! 2. A resource that stays keeps everything that it uses.
 //! 3. A resource is deleted after the resources that use it.
-//! 4. A resource is created or changed after those that it refers to, and an object in a cluster after the resource that
-//!    provides its API.
+//! 4. A resource is created or changed after those that it refers to, and an object in a cluster after the resource
+//!    that provides its API.
 //! 5. Network access is removed after the resources that need it are gone.
 //! 6. A tenant's placement is deleted after its complete successor exists.
 
@@ -64,12 +64,12 @@ impl<'a> Lint<'a> {
         let mut seen: BTreeMap<(&Address, u32, Action), usize> = BTreeMap::new();
         for (i, step) in plan.steps.iter().enumerate() {
             if step.needs.iter().any(|need| *need >= i) {
-                return Err(refused(step, "it stands before a step that it needs"));
+                return Err(refused(step, "the step comes before a step that it depends on"));
             }
             let before = seen.insert((&step.address, step.generation, step.action), i);
             // The removal of access may be a separate step.
             if before.is_some_and(|before| step.action != Action::Update || !comes_after(plan, i, before)) {
-                return Err(refused(step, "the same is done twice"));
+                return Err(refused(step, "the plan has this step twice"));
             }
         }
         let creations = plan.steps.iter().enumerate().filter(|(_, s)| s.action == Action::Create).rev();
@@ -77,14 +77,14 @@ impl<'a> Lint<'a> {
         for (i, step) in plan.steps.iter().enumerate().filter(|(_, s)| s.action == Action::Delete) {
             let maker = makers.get(&step.address).copied();
             if maker.is_some_and(|maker| !comes_after(plan, i, maker) && !comes_after(plan, maker, i)) {
-                return Err(refused(step, "its successor is made at the same time"));
+                return Err(refused(step, "neither the creation of the successor nor this deletion comes first"));
             }
             let other = |action| seen.get(&(&step.address, step.generation, action));
             if other(Action::Create).is_some() {
-                return Err(refused(step, "the same generation is made and deleted"));
+                return Err(refused(step, "the same generation is created and deleted"));
             }
             if other(Action::Update).is_some_and(|update| !comes_after(plan, i, *update)) {
-                return Err(refused(step, "it is deleted before it is changed"));
+                return Err(refused(step, "it would be deleted before it is changed"));
             }
         }
         Ok(())
@@ -94,7 +94,7 @@ impl<'a> Lint<'a> {
         let Some(Taken { address, generation, user }) = self.taken(plan).into_iter().next() else { return Ok(()) };
         let same = |s: &&Step| s.action == Action::Delete && s.address == address && s.generation == generation;
         match plan.steps.iter().find(same) {
-            Some(step) => Err(refused(step, &format!("{user} uses it and stays"))),
+            Some(step) => Err(refused(step, &format!("{user} uses it and isn't deleted"))),
             None => Ok(()),
         }
     }
@@ -218,7 +218,10 @@ impl<'a> Lint<'a> {
             for need in graph::needs(resource) {
                 let Some(maker) = makers.get(&need).copied() else { continue };
                 if !comes_after(plan, i, maker) {
-                    return Err(refused(step, &format!("{need} isn't there by then")));
+                    return Err(refused(
+                        step,
+                        &format!("{need}, which it depends on, isn't created or changed before"),
+                    ));
                 }
             }
         }
@@ -231,7 +234,7 @@ impl<'a> Lint<'a> {
                 let gone = |s: &Step| s.action == Action::Delete && s.address == user && s.generation == generation;
                 let gone = plan.steps.iter().position(gone);
                 if !gone.is_some_and(|gone| comes_after(plan, i, gone)) {
-                    return Err(refused(step, &format!("it takes away what {user} still needs")));
+                    return Err(refused(step, &format!("this removes access that {user} still needs")));
                 }
             }
         }
@@ -264,14 +267,14 @@ impl<'a> Lint<'a> {
             // A resource that exists and works counts as part of the placement, even if a change of it is blocked.
             let works = |a: &Address| self.observed.current(a).is_some_and(|f| f.status == Status::Ready);
             if let Some(blocked) = plan.blocked.iter().find(|b| within(&b.address) && !works(&b.address)) {
-                return Err(refused(step, &format!("{} of the tenant's next home is blocked", blocked.address)));
+                return Err(refused(step, &format!("{} of the tenant's new placement is blocked", blocked.address)));
             }
             for (j, other) in plan.steps.iter().enumerate() {
                 let makes = matches!(other.action, Action::Create | Action::Update | Action::Wait);
                 if makes && within(&other.address) && !comes_after(plan, i, j) {
                     return Err(refused(
                         step,
-                        &format!("{} of the tenant's next home isn't there by then", other.address),
+                        &format!("{} of the tenant's new placement isn't complete before", other.address),
                     ));
                 }
             }
@@ -393,5 +396,5 @@ fn text<'v>(found: &'v Found, field: &str) -> Option<&'v str> {
 fn refused(step: &Step, why: &str) -> Error {
     let action = format!("{:?}", step.action).to_lowercase();
     Error::bug(format!("the plan would {action} {}, but {why}; nothing was changed", step.address))
-        .help("this is a mistake in ringfence, not in the spec: please report it with the spec and this message")
+        .help("this is a bug in ringfence, not a mistake in the spec; please report it with the spec and this message")
 }

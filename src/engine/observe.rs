@@ -35,7 +35,7 @@ impl Observed {
             None => Ok(()),
             Some((kind, error)) => {
                 let message =
-                    format!("resources of the kind {kind} can't be read, so nothing can be planned: {}", error.message);
+                    format!("resources of the kind {kind} can't be read, so no plan is possible: {}", error.message);
                 Err(Error { message, ..error.clone() })
             }
         }

@@ -1,4 +1,4 @@
-//! The engine on a toy cloud: boxes that hold references to each other.
+//! The engine with a simulated cloud of simple resources that refer to each other.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -23,7 +23,7 @@ use super::report::{Outcome, Report};
 use super::value::reference;
 use super::why::WhyNot;
 
-/// What the toy cloud holds, and how it misbehaves.
+/// The resources of the simulated cloud, and its faults.
 #[derive(Default)]
 struct Cloud {
     items: BTreeMap<String, Item>,
@@ -33,14 +33,13 @@ struct Cloud {
     lose: BTreeSet<String>,
     /// Calls about these addresses fail.
     fail: BTreeSet<String>,
-    /// What the spec asks for: one that is replaced by deleting it first
-    /// may leave its users dangling for a moment, as a NAT gateway
-    /// does its routes.
+    /// The desired state. If a resource is replaced and its old one is deleted first, its users may refer to a missing
+    /// resource for a moment, as routes do when their NAT gateway is replaced.
     wanted: BTreeSet<String>,
     /// How many calls ran at the same time at most.
     running: usize,
     most: usize,
-    /// How many of a kind were looked for in one call at most.
+    /// The largest number of resources of a kind in one `find` call.
     looked_for: BTreeMap<&'static str, usize>,
 }
 
@@ -158,7 +157,7 @@ impl Handlers for Toy {
         if cloud.fail.contains(new.address.as_str()) {
             return Err(Error::new(Class::Invalid, "refused"));
         }
-        // What a state names must exist.
+        // A resource that a state names must exist.
         let mut missing = None;
         super::value::walk(&new.state, &mut |text| {
             if text.starts_with("toy-") && !cloud.items.contains_key(text) {
@@ -308,7 +307,7 @@ fn to(address: &str) -> String {
     reference(&Address::new(address), "id")
 }
 
-/// A plan as text: one line a step, with what it needs.
+/// A plan as text: one line for each step, with its dependencies.
 fn text(plan: &Plan) -> String {
     let mut lines = Vec::new();
     for (i, step) in plan.steps.iter().enumerate() {
@@ -426,7 +425,7 @@ async fn a_foundation_is_replaced_only_when_allowed() {
     assert_eq!(world.plan(&changed, &allowed).await.unwrap().summary().replace, 1);
 }
 
-/// A net that is made with a key, which it never changes.
+/// A network that is created with a key, which can't be changed later.
 fn keyed(key: u8, plain: u8) -> Desired {
     desired(&[
         ("tenant/a/silo/key", "toy.twin", json!({"fixed": key}), &[]),
@@ -436,7 +435,7 @@ fn keyed(key: u8, plain: u8) -> Desired {
 }
 
 #[tokio::test]
-async fn what_a_blocked_foundation_uses_stays_and_the_rest_goes_on() {
+async fn a_blocked_foundation_keeps_its_dependencies_and_other_steps_continue() {
     let world = World::new();
     world.apply(&keyed(1, 1)).await;
     let plan = world.plan(&keyed(2, 2), &Policy::default()).await.unwrap();
@@ -453,9 +452,9 @@ async fn what_a_blocked_foundation_uses_stays_and_the_rest_goes_on() {
     assert_eq!(world.execute(&plan).await.failed().count(), 0);
 }
 
-/// A pool leaves the spec, and a tenant that it was to move from can't.
+/// A pool leaves the spec, but one of its tenants can't move.
 #[tokio::test]
-async fn a_pool_stays_whole_while_somebody_is_left_in_it() {
+async fn a_pool_is_kept_while_it_has_a_tenant() {
     let pools = |names: &[&str], home: &str| {
         let mut all = Vec::new();
         let addresses: Vec<[String; 2]> =
@@ -495,7 +494,7 @@ fn zones(names: &[&str], mark: u8) -> Desired {
 }
 
 #[tokio::test]
-async fn a_way_is_closed_after_those_who_go_by_it() {
+async fn access_is_removed_after_its_users() {
     let world = World::new();
     world.apply(&zones(&["a", "b"], 1)).await;
     let plan = world.plan(&zones(&["a"], 1), &Policy::default()).await.unwrap();
@@ -505,7 +504,7 @@ async fn a_way_is_closed_after_those_who_go_by_it() {
     2: update tenant/a/silo/gate g1 [members] after {1}
     3: delete tenant/a/silo/subnet-b g1 [] after {1,2}
     ");
-    // What is new there comes first, in a step of its own.
+    // New access is added first, in a separate step.
     let plan = world.plan(&zones(&["a", "c"], 2), &Policy::default()).await.unwrap();
     insta::assert_snapshot!(text(&plan), @r"
     0: create tenant/a/silo/subnet-c g1 [] after {}
@@ -525,9 +524,9 @@ fn lint<'a>(world: &'a World, desired: &'a Desired, observed: &'a Observed) -> L
     Lint { desired, observed, kinds: &world.kinds }
 }
 
-/// Each rule of the lint, by a plan that breaks it.
+/// Each rule of the lint, with a plan that violates it.
 #[tokio::test]
-async fn the_lint_refuses_what_no_plan_may_do() {
+async fn the_lint_refuses_invalid_plans() {
     let world = World::new();
     world.apply(&zones(&["a", "b"], 1)).await;
     let after = zones(&["a"], 1);
@@ -545,8 +544,8 @@ async fn the_lint_refuses_what_no_plan_may_do() {
         assert_eq!(error.class, Class::Bug);
         assert!(error.message.contains(why), "{why}: {error}");
     };
-    refuses(&|plan| plan.steps.push(plan.steps[0].clone()), "the same is done twice");
-    refuses(&|plan| plan.steps.reverse(), "stands before a step that it needs");
+    refuses(&|plan| plan.steps.push(plan.steps[0].clone()), "the plan has this step twice");
+    refuses(&|plan| plan.steps.reverse(), "comes before a step that it depends on");
     // The subnet is used by the pods that were there.
     let subnet = "tenant/a/silo/subnet-b";
     refuses(
@@ -556,21 +555,21 @@ async fn the_lint_refuses_what_no_plan_may_do() {
         },
         "still uses it",
     );
-    // Their deletion turns out to be impossible.
+    // The deletion of the pods is impossible.
     refuses(
         &|plan| {
             let i = at(plan, Action::Delete, "tenant/a/silo/pods");
             plan.steps[i].found = None;
             plan.steps[i].action = Action::Wait;
         },
-        "tenant/a/silo/pods uses it and stays",
+        "tenant/a/silo/pods uses it and isn't deleted",
     );
     refuses(
         &|plan| {
             let i = at(plan, Action::Update, "tenant/a/silo/gate");
             plan.steps[i].needs.clear();
         },
-        "it takes away what tenant/a/silo/pods still needs",
+        "this removes access that tenant/a/silo/pods still needs",
     );
     let fresh = World::new();
     let observed = fresh.observed(&after).await;
@@ -578,7 +577,7 @@ async fn the_lint_refuses_what_no_plan_may_do() {
     let i = at(&plan, Action::Create, "tenant/a/silo/pods");
     plan.steps[i].needs.clear();
     let error = Lint { desired: &after, observed: &observed, kinds: &fresh.kinds }.check(&plan).unwrap_err();
-    assert!(error.message.contains("isn't there by then"), "{error}");
+    assert!(error.message.contains("which it depends on, isn't created or changed before"), "{error}");
 }
 
 #[tokio::test]
@@ -603,7 +602,7 @@ async fn what_left_the_spec_is_deleted_users_first() {
 }
 
 #[tokio::test]
-async fn a_lock_is_lifted_before_the_deletion() {
+async fn deletion_protection_is_removed_before_the_deletion() {
     let world = World::new();
     world.apply(&with(estate(), "tenant/a/silo/subnet", "locked", json!(true))).await;
     world.log();
@@ -647,7 +646,7 @@ async fn a_failure_skips_what_depends_on_it_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_exists_twice_is_named_and_left_alone() {
+async fn duplicates_are_named_and_not_changed() {
     let world = World::new();
     world.apply(&estate()).await;
     {
@@ -716,10 +715,10 @@ async fn one_lane_runs_one_at_a_time() {
     assert_eq!(world.cloud.lock().unwrap().most, 1);
 }
 
-/// Those that wait share a call, unless it would be a call for each all the
-/// same: there, trouble with one must not be the others'.
+/// Waiting steps share calls. If a kind needs one call for each resource anyway, they don't, because the failure of one
+/// call must not affect other steps.
 #[tokio::test]
-async fn who_waits_shares_calls_where_the_api_has_them() {
+async fn waiting_steps_share_calls_if_the_api_allows_it() {
     let world = World::new();
     let mut all = Desired::default();
     for (kind, i) in ["toy.box", "toy.each"].into_iter().flat_map(|kind| (0..8).map(move |i| (kind, i))) {
@@ -769,8 +768,7 @@ async fn a_stopped_run_starts_nothing_new_and_resumes() {
     assert!(world.plan(&estate(), &Policy::default()).await.unwrap().is_empty());
 }
 
-/// What the spec asks of what exists and can't be is shown, and holds up
-/// nothing.
+/// An impossible change that the spec asks for is shown as blocked, and doesn't block other steps.
 #[tokio::test]
 async fn a_refusal_is_shown_beside_what_can_be_done() {
     let world = World::new();
@@ -868,8 +866,7 @@ proptest! {
         })?;
     }
 
-    /// Whatever a plan makes a step wait for, the lint knows why: without it,
-    /// the plan is refused.
+    /// The lint has a reason for each dependency of a plan: a plan without one of its dependencies is refused.
     #[test]
     fn no_step_may_forget_what_it_waits_for(first in any_estate(), second in any_estate(), which in any::<proptest::sample::Index>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -925,7 +922,7 @@ fn in_the_silo() -> Desired {
 }
 
 #[tokio::test]
-async fn an_old_home_and_what_it_uses_stay_until_they_are_named() {
+async fn a_former_placement_and_its_dependencies_are_kept_until_confirmed() {
     let world = World::new();
     world.apply(&in_the_pool()).await;
     let plan = world.plan(&in_the_silo(), &Policy::default()).await.unwrap();
@@ -945,7 +942,10 @@ async fn an_old_home_and_what_it_uses_stay_until_they_are_named() {
     ");
     let (after, observed) = (in_the_silo(), world.observed(&in_the_silo()).await);
     for (change, why) in [
-        (&(|plan: &mut Plan| plan.steps[2].needs.clear()) as &dyn Fn(&mut Plan), "isn't there by then"),
+        (
+            &(|plan: &mut Plan| plan.steps[2].needs.clear()) as &dyn Fn(&mut Plan),
+            "of the tenant's new placement isn't complete before",
+        ),
         (
             &|plan: &mut Plan| {
                 let step = plan.steps[1].clone();

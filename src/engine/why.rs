@@ -1,6 +1,5 @@
-//! Why something is done, isn't done, or stays: types that programs decide on. `ui::why` puts them into words.
-//!
-//! What only a kind or the spec's rules can tell, they tell in words.
+//! Reasons for steps, for missing steps, and for kept resources. Programs decide by these types. `ui::why` turns them
+//! into sentences. A reason that only a kind or a rule of the spec knows contains its own sentence.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +8,7 @@ use serde::Serialize;
 use super::address::Address;
 use super::error::Error;
 
-/// Why a resource isn't made, changed or deleted, although the spec asks for it.
+/// Why a resource isn't created, changed or deleted, although the spec asks for it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "why")]
 pub enum WhyNot {
@@ -17,17 +16,17 @@ pub enum WhyNot {
     Unread { cluster: String },
     /// Its cluster doesn't serve the API that it requires, so its controls are unmet.
     Unserved { error: Error, controls: Vec<&'static str> },
-    /// One that isn't ours has its name. The words are the kind's.
+    /// A resource that isn't ours has its name. The kind writes the message.
     Foreign { message: String },
     /// `user` is in `id`, which has lost the tags that make it ours.
     LostTags { id: String, user: Address, tags: Vec<String> },
-    /// Several have its address, and nothing tells which one is meant.
+    /// Several resources have its address, and it is unknown which one is the right one.
     Twice { ids: Vec<String> },
-    /// `user` stays, and uses `id`. `because`: why `user` stays.
+    /// `user` isn't deleted, and uses `id`. `because`: why `user` isn't deleted.
     Used { id: String, user: Address, because: Option<Box<WhyNot>> },
-    /// `user` stays, and this update would take away what lets it in.
+    /// `user` isn't deleted, and this update would remove access that it needs.
     LetsIn { user: Option<Address> },
-    /// It failed, and only a person can mend it.
+    /// It failed, and only a person can repair it.
     Broken { id: String, what: String },
     /// It failed, and may not be replaced.
     BrokenAndKept { what: String, because: Box<WhyNot> },
@@ -35,20 +34,20 @@ pub enum WhyNot {
     NeedsBlocked { need: Address, pending: bool },
     /// It needs `need`, of which there are several.
     NeedsTwice { need: Address },
-    /// Others hold what should go. The words are the kind's.
+    /// Resources of others prevent the change. The kind writes the sentences.
     Stuck { reason: String, help: String },
-    /// These fields can only be changed by a replacement, and that may not be.
+    /// Changes of these fields need a replacement, which isn't possible or not allowed.
     NotReplaced { fields: Vec<String>, because: Box<WhyNot> },
-    /// A replacement of `address` would lose this, and it wasn't allowed. The words are the kind's.
+    /// A replacement of `address` would lose `lost` and wasn't allowed. The kind writes the text.
     Loses { address: Address, lost: String },
     /// A tenant's former and new placement share it, and `blocked` keeps the new one from being completed.
     Shared { blocked: Address, pending: bool },
-    /// The spec asks for what can't be. The words are those of the spec's rules.
+    /// The spec asks for an impossible change. The rules of the spec write the sentences.
     Refused { reason: String, help: String, pending: bool },
 }
 
 impl WhyNot {
-    /// It waits for something outside, or for another run, and isn't wrong.
+    /// True if it waits for an external condition or for another run, and needs no correction.
     pub fn is_pending(&self) -> bool {
         match self {
             Self::Unread { .. } => true,
@@ -66,7 +65,7 @@ impl WhyNot {
         matches!(self, Self::Unserved { .. })
     }
 
-    /// The cluster that couldn't be read, if that is why.
+    /// The cluster that couldn't be read. `None` for other reasons.
     pub fn unread(&self) -> Option<&str> {
         match self {
             Self::Unread { cluster } => Some(cluster),
@@ -75,17 +74,17 @@ impl WhyNot {
     }
 }
 
-/// Why something that left the spec stays.
+/// Why a resource that left the spec is kept.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "why")]
 pub enum WhyKept {
     /// It holds audit logs.
     AuditLogs,
-    /// Audit logs that stay are encrypted with it.
+    /// Audit logs that are kept are encrypted with it.
     EncryptsLogs,
-    /// A tenant's former placement, which stays, uses it.
+    /// A tenant's former placement, which is kept, uses it.
     UsedByFormer,
-    /// A tenant's former placement, which stays, is in it.
+    /// A tenant's former placement, which is kept, is in it.
     HoldsFormer { place: Address },
     /// Its tenants have moved to `new`.
     Moved { tenants: BTreeSet<String>, new: Vec<Address>, but: Unmoved },
@@ -97,19 +96,19 @@ pub enum WhyKept {
 pub enum Unmoved {
     /// This is blocked, so the new placement can't be completed.
     Blocked(Address),
-    /// Nothing in clusters is done, so the new placement isn't complete.
+    /// Objects in clusters aren't changed (`--aws-only`), so the new placement isn't complete.
     AwsOnly,
     /// The deletion of this place wasn't confirmed.
     Unconfirmed(Address),
 }
 
-/// Why a step is done, where its changes don't say it.
+/// Why a step is done, if its changes don't show the reason.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "why")]
 pub enum WhyDone {
-    /// An interrupted replacement left it.
+    /// It is the rest of an interrupted replacement.
     LeftOver,
-    /// It is being deleted, so another one is made.
+    /// It is being deleted, so another one is created.
     Leaving,
     Failed {
         what: String,
@@ -122,8 +121,8 @@ pub enum WhyDone {
     Pending {
         state: String,
     },
-    /// It can't be deleted as it is.
+    /// It must be changed before it can be deleted.
     BeforeDeletion,
-    /// What it lets in is gone by then.
+    /// The resources that need the access are deleted before.
     UsersGone,
 }

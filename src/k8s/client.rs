@@ -252,12 +252,12 @@ impl Cluster {
         match &self.kubeconfig {
             Some(file) => {
                 format!(
-                    "check that what {} leads to is running: the tunnel, the bastion, the VPN; or leave the in-cluster part to GitOps with the files that `ringfence render` writes",
+                    "check that the tunnel, bastion host or VPN for {} is running; or leave the in-cluster part to GitOps with the files that `ringfence render` writes",
                     file.display()
                 )
             }
             None => format!(
-                "run this inside the cluster's VPC, or in a network that is connected to it and named under access.privateSources; or open a tunnel and name it with --kubeconfig {}=FILE; or leave the in-cluster part to GitOps with the files that `ringfence render` writes",
+                "run ringfence in the cluster's VPC, or in a connected network that access.privateSources names; or open a tunnel and pass its kubeconfig with --kubeconfig {}=FILE; or leave the in-cluster part to GitOps with the files that `ringfence render` writes",
                 self.name
             ),
         }
@@ -267,7 +267,7 @@ impl Cluster {
         match &self.kubeconfig {
             Some(file) => format!("the user in {} needs cluster-admin", file.display()),
             None => format!(
-                "name {} under access.operators in the spec and apply: its access entry gives it access to the cluster; a clock that is off by minutes makes its tokens invalid, too",
+                "name {} under access.operators in the spec and apply: the access entry gives it access to the cluster; if this computer's clock is wrong by minutes, its tokens are also invalid",
                 self.aws.caller
             ),
         }
@@ -282,7 +282,7 @@ fn retry_after(response: &Response<Body>) -> Option<Duration> {
 fn from_eks(target: Target<'_>) -> Result<Config> {
     let name = target.cluster;
     let url = uri(target.endpoint)
-        .ok_or_else(|| Error::bug(format!("the endpoint of cluster {name} is no URL: `{}`", target.endpoint)))?;
+        .ok_or_else(|| Error::bug(format!("the endpoint of cluster {name} isn't a URL: `{}`", target.endpoint)))?;
     if url.scheme_str() != Some("https") && !is_loopback(&url) {
         return Err(Error::input(format!(
             "the API server of cluster {name} is at {url}: a token sent there could be read on its way"
@@ -324,7 +324,7 @@ fn from_kubeconfig(name: &str, file: &Path) -> Result<Config> {
         .and_then(|c| c.cluster.as_ref())
         .ok_or_else(|| wrong(&format!("it holds no cluster `{}`", context.cluster)))?;
     let server = cluster.server.as_deref().unwrap_or_default();
-    let mut config = Config::new(uri(server).ok_or_else(|| wrong(&format!("its server is no URL: `{server}`")))?);
+    let mut config = Config::new(uri(server).ok_or_else(|| wrong(&format!("its server isn't a URL: `{server}`")))?);
     let auth = ExecAuthCluster::try_from(cluster).map_err(|e| wrong(&e))?;
     if let Some(pem) = &auth.certificate_authority_data {
         config.root_cert = Some(pem_certificates(pem).ok_or_else(|| wrong(&"its certificate authority isn't PEM"))?);
@@ -391,7 +391,7 @@ fn proxy_uri(value: &str, name: &str) -> Result<Uri> {
     };
     let uri: Option<Uri> = value.parse().ok();
     uri.filter(|u| matches!(u.scheme_str(), Some("http" | "https" | "socks5")) && u.host().is_some()).ok_or_else(|| {
-        Error::input(format!("{name} is no proxy's URL")).help("write http://HOST:PORT or socks5://HOST:PORT")
+        Error::input(format!("{name} isn't the URL of a proxy")).help("write http://HOST:PORT or socks5://HOST:PORT")
     })
 }
 
@@ -476,7 +476,7 @@ mod tests {
         for (broken, why) in [
             (whole.replace("current-context: a", "current-context: z"), "no current context"),
             (whole.replace("cluster: c,", "cluster: z,"), "no cluster `z`"),
-            (whole.replace("https://127.0.0.1:6443", "here"), "no URL: `here`"),
+            (whole.replace("https://127.0.0.1:6443", "here"), "isn't a URL: `here`"),
             (whole.replace("LS0t", "????"), "certificate authority"),
             ("a: [".to_owned(), "YAML"),
         ] {

@@ -27,7 +27,7 @@ pub fn transport(error: &kube::Error, cluster: &str, help: &str) -> Error {
     };
     if connecting && cause.contains("certificate") {
         Error::new(Class::Unreachable, format!("the API server of cluster {cluster} isn't trusted: {cause}"))
-            .help("a proxy on the way may decrypt TLS, such as a company's; or the kubeconfig has a certificate authority that is no longer the cluster's")
+            .help("a proxy before the cluster may decrypt TLS, such as a company's proxy; or the certificate authority in the kubeconfig is no longer the cluster's")
     } else if connecting {
         Error::new(Class::Unreachable, format!("the API server of cluster {cluster} can't be reached: {cause}"))
             .help(help)
@@ -77,9 +77,9 @@ pub fn status(status: u16, body: &[u8], cluster: &str, login: &str) -> Error {
         _ => Class::Invalid,
     };
     let said = match (status, message) {
-        (401, _) => format!("the API server of cluster {cluster} doesn't know who asks"),
-        (_, "") => format!("HTTP {status}, says the API server of cluster {cluster}"),
-        _ => format!("{}, says the API server of cluster {cluster}", message.trim_end_matches('.')),
+        (401, _) => format!("the API server of cluster {cluster} doesn't accept the credentials"),
+        (_, "") => format!("the API server of cluster {cluster} answered with HTTP {status}"),
+        _ => format!("{} (the answer of the API server of cluster {cluster})", message.trim_end_matches('.')),
     };
     let mut error = Error::new(class, said);
     error.code = (!reason.is_empty()).then(|| hide(reason));
@@ -109,7 +109,7 @@ pub fn not_kubernetes(status: u16, body: &[u8], cluster: &str) -> Error {
     Error::new(
         class,
         format!(
-            "what answers for cluster {cluster} isn't a Kubernetes API server: HTTP {status}, beginning `{}`",
+            "the answer for cluster {cluster} isn't from a Kubernetes API server: HTTP {status}, beginning `{}`",
             start.trim()
         ),
     )

@@ -178,9 +178,11 @@ impl Run<'_> {
             host.stage(&Stage::ReadingAgain);
             let (_, now) = session.plan(&request.policy, request.upgrade).await?;
             if saved::steps(&now)? != saved::steps(plan)? {
-                return Err(Error::input("what exists has changed since the plan was shown; nothing was changed")
-                    .help("run the same command to see the new plan")
-                    .into());
+                return Err(Error::input(
+                    "existing resources aren't the same as when the plan was shown; nothing was changed",
+                )
+                .help("run the same command to see the new plan")
+                .into());
             }
         }
         Ok(())

@@ -195,7 +195,7 @@ fn unreadable(kind: &str, mut error: Error) -> Error {
     if error.class == Class::NotFound {
         error.class = Class::NotYet;
     }
-    error.message = format!("resources of the kind {kind} can't be read, so nothing can be planned: {}", error.message);
+    error.message = format!("resources of the kind {kind} can't be read, so no plan is possible: {}", error.message);
     error
 }
 

@@ -184,7 +184,7 @@ impl Saved {
         let now = Target::of(session);
         if *target != now {
             return Err(self.elsewhere(&now).help(format!(
-                "to do it there, use the credentials, the region and the AWS_ENDPOINT_URL that it was made with; \
+                "to apply the plan there, use the credentials, the region and the AWS_ENDPOINT_URL with which it was made; \
                  to plan here: {}",
                 self.again
             )));
@@ -206,7 +206,7 @@ impl Saved {
         }
         let Self { shown, again, .. } = self;
         Err(Error::input(format!(
-            "the saved plan {shown} is stale: what exists or the templates have changed since; nothing was changed"
+            "the saved plan {shown} is stale: existing resources or templates have changed since it was made; nothing was changed"
         ))
         .help(format!("make and review a new plan: {again}")))
     }

@@ -258,8 +258,9 @@ fn serve_call(state: &mut State, request: &Request) -> Reply {
 }
 
 fn unsaved(why: &str) -> Fault {
-    let message =
-        format!("ringfence's sandbox can't keep its state: {why}. Free space or give another directory, and try again");
+    let message = format!(
+        "ringfence's sandbox can't save its state: {why}. Free some space or use another directory, and try again"
+    );
     Fault::new(500, "InternalFailure", message)
 }
 

@@ -33,8 +33,9 @@ pub(super) fn hold(dir: &Path) -> io::Result<Option<File>> {
 
 pub(super) fn load(file: &Path) -> io::Result<State> {
     match std::fs::read(file) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|why| at(file, "holds no sandbox state (move it away to begin with an empty sandbox)", why)),
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|why| {
+            at(file, "doesn't hold the state of a sandbox (move it away to start with an empty sandbox)", why)
+        }),
         Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(State::default()),
         Err(why) => Err(at(file, "can't be read", why)),
     }

@@ -72,18 +72,22 @@ fn usual() -> f64 {
 
 impl Rule {
     /// # Errors
-    /// What is wrong with it.
+    /// The rule is invalid. The text says why.
     pub fn check(&self) -> Result<(), String> {
         let Self { kind, during, ends, because, slower, stuck, .. } = self;
         let Some((.., known)) = ENDS.iter().find(|(one, when, _)| one == kind && when == during) else {
             let mut kinds: Vec<&str> = ENDS.iter().map(|(kind, ..)| *kind).collect();
             kinds.dedup();
-            return Err(format!("has no kind with that `during`; kinds are {}", kinds.join(", ")));
+            return Err(format!("has an unknown kind for its `during`; possible kinds are {}", kinds.join(", ")));
         };
         match ends {
-            Some(end) if !known.contains(&end.as_str()) => Err(format!("can't end {end}, but: {}", known.join(", "))),
-            None if because.is_some() => Err("has a reason but no end".to_owned()),
-            _ if !slower.is_finite() || *slower <= 0.0 => Err("is slower by no number above 0".to_owned()),
+            Some(end) if !known.contains(&end.as_str()) => {
+                Err(format!("can't end with the status {end}; possible statuses are {}", known.join(", ")))
+            }
+            None if because.is_some() => {
+                Err("has a reason, but doesn't say how the operation ends (`ends`)".to_owned())
+            }
+            _ if !slower.is_finite() || *slower <= 0.0 => Err("has a `slower` that isn't a number above 0".to_owned()),
             None if !stuck && *slower == 1.0 => Err("needs one of `ends`, `slower` and `stuck`".to_owned()),
             _ => Ok(()),
         }
@@ -120,7 +124,7 @@ impl Fates {
     }
 }
 
-/// What a script does to one operation on a resource.
+/// The effect of a script on one operation on a resource.
 #[derive(Debug, Clone)]
 pub struct Fate {
     pub slower: f64,

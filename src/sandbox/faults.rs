@@ -1,4 +1,5 @@
-//! Fault scripts: what a bad network, a busy AWS and a dying client do to calls. `docs/faults.md` documents the format.
+//! Fault scripts simulate a bad network, an overloaded AWS and a client that dies. `docs/faults.md` documents the
+//! format.
 //!
 //! A rule's count and chance depend on the seed and on the calls, never on time. So a script does the same to the same
 //! calls in every run.
@@ -80,7 +81,7 @@ enum Only {
     Reads,
 }
 
-/// What happens to a call.
+/// A fault: the fate of a call.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum What {
@@ -127,7 +128,7 @@ fn bad_request() -> u16 {
 
 impl Script {
     /// # Errors
-    /// What is wrong with it, and where.
+    /// The script is invalid. The text names the rule and says why.
     pub fn parse(text: &str) -> Result<Self, String> {
         let script: Self = serde_yaml::from_str(text).map_err(|why| why.to_string())?;
         for (n, rule) in script.faults.iter().enumerate() {
@@ -135,7 +136,7 @@ impl Script {
             let wrong = match rule {
                 _ if ways != 1 => "needs one of `before`, `after` and `either`",
                 Rule { rate: Some(rate), .. } if !(0.0..=1.0).contains(rate) => "has a rate that isn't from 0 to 1",
-                Rule { nth: Some(0), .. } => "counts from 1",
+                Rule { nth: Some(0), .. } => "has an `nth` of 0; calls are counted from 1",
                 _ => continue,
             };
             return Err(format!("fault {} (call: {}) {wrong}", n + 1, rule.call));
@@ -146,7 +147,7 @@ impl Script {
         }
         let known = |name: &str| name == "*" || Service::from_signing_name(name).is_some();
         if let Some(name) = script.lag.keys().find(|name| !known(name)) {
-            return Err(format!("lag: no service is named {name}"));
+            return Err(format!("lag: there is no service {name}"));
         }
         Ok(script)
     }
@@ -167,7 +168,7 @@ pub struct Call<'c> {
     pub params: &'c Value,
 }
 
-/// What a rule decides about a call.
+/// The decision of a rule about a call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
     pub done: bool,
@@ -417,7 +418,7 @@ pub fn is_about_others(fault: &Fault) -> bool {
         || fault.message.starts_with("The specified KMS key does not exist")
 }
 
-/// What a proxy answers: the page is always the same, the status differs.
+/// The answer of a proxy: always the same page, with different statuses.
 pub fn page(params: &Value) -> (u16, Vec<u8>) {
     const STATUS: [(u16, &str); 3] = [(200, "Sign in"), (502, "Bad Gateway"), (503, "Service Unavailable")];
     let at = Sha256::digest(params.to_string()).first().map_or(0, |byte| usize::from(*byte)) % STATUS.len();
@@ -508,14 +509,17 @@ mod tests {
         for (script, said) in [
             ("faults: [{call: x}]", "fault 1 (call: x) needs one of"),
             ("faults: [{rate: 2, after: drop}]", "isn't from 0 to 1"),
-            ("faults: [{nth: 0, after: drop}]", "counts from 1"),
+            ("faults: [{nth: 0, after: drop}]", "calls are counted from 1"),
             ("faults: [{after: explode}]", "explode"),
             ("fault: []", "fault"),
-            ("lag: {s3: 1}", "no service is named s3"),
+            ("lag: {s3: 1}", "there is no service s3"),
             ("resources: [{kind: eks:pod, stuck: true}]", "kinds are eks:cluster, eks:nodegroup"),
-            ("resources: [{kind: ec2:natgateway, ends: FAILED}]", "can't end FAILED, but: failed"),
+            (
+                "resources: [{kind: ec2:natgateway, ends: FAILED}]",
+                "can't end with the status FAILED; possible statuses are failed",
+            ),
             ("resources: [{kind: eks:addon}]", "needs one of `ends`, `slower` and `stuck`"),
-            ("resources: [{kind: eks:addon, slower: -1}]", "no number above 0"),
+            ("resources: [{kind: eks:addon, slower: -1}]", "isn't a number above 0"),
         ] {
             let why = Script::parse(script).unwrap_err();
             assert!(why.contains(said), "{script}: {why}");

@@ -1,7 +1,7 @@
 //! IAM: roles, policies, OIDC providers and users of an account.
 //!
-//! Error texts are AWS's, as users have quoted them. AWS's managed policies exist by name, as far as work with EKS
-//! meets them. [`managed`] has the documents of some.
+//! Error texts are AWS's, as users have quoted them. Those of AWS's managed policies that work with EKS needs exist by
+//! name. [`managed`] has the documents of some.
 
 mod details;
 pub mod document;

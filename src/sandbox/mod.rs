@@ -3,22 +3,22 @@
 //! It runs embedded (`--sandbox`) or as a server for any AWS client (`ringfence sandbox --listen …`). It shares no type
 //! with the rest of the crate: both sides only meet on the wire, so that one mistake can't be in both and go unnoticed.
 //!
-//! # Why its own
+//! # Why not an existing emulator
 //! Existing emulators (moto 5.2.5, ministack 1.5.33, winterbaume; measured with 124 probes) mislead a provisioner that
-//! trusts them. The one that a Rust program can embed fails or half passes 98 of those probes. This sandbox gets right
-//! what they get wrong:
+//! trusts them. The one that a Rust program can embed fails or half passes 98 of those probes. This sandbox is correct
+//! in these points, in which they are wrong:
 //! - client tokens: the same call again returns the same resource; another call with that token is an error;
-//! - time: clusters, node groups, add-ons, NAT gateways and interface endpoints pass through their states on a clock that
-//!   runs at any speed, or stands still for tests;
+//! - time: clusters, node groups, add-ons, NAT gateways and interface endpoints pass through their states on a clock
+//!   that runs at any speed, or stands still for tests;
 //! - references: subnets, groups, roles, launch templates, keys and versions must exist and match each other;
 //! - deletion protection, and the order of deletion: `DependencyViolation` and similar errors wherever AWS has them;
 //! - no sent value is lost, none is invented, so a plan after an apply shows no difference;
 //! - filters, page sizes and their bounds; an unknown filter or operation gets AWS's own error, never HTML;
 //! - accounts (12-digit access keys, assumed roles) and regions share no state.
 //!
-//! What it leaves out: it checks no signatures, and IAM permissions only with `--enforce-iam`. Nodes and pods don't
-//! run. It has only the operations that ringfence uses, and a few more by which tests make resources that aren't
-//! ringfence's.
+//! Its limits: it checks no signatures, and it checks IAM permissions only with `--enforce-iam`. Nodes and pods don't
+//! run. It has only the operations that ringfence uses, and a few more with which tests create resources of other
+//! owners.
 //!
 //! # How it is built
 //! `wire` turns an HTTP request of any of the four protocols into a `Request` with JSON parameters, and a JSON reply or
@@ -185,7 +185,7 @@ impl Server {
     /// Replaces the state by a snapshot. The clock doesn't go back.
     ///
     /// # Errors
-    /// The bytes are no snapshot.
+    /// The bytes aren't a snapshot.
     pub fn restore(&self, snapshot: &[u8]) -> io::Result<()> {
         let inner = &mut *self.core.lock();
         let State { quotas, fates, .. } = std::mem::take(&mut inner.state);

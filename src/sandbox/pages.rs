@@ -17,7 +17,7 @@ pub struct Pages {
 /// One page of a list, sorted by key. The token for the next page holds the last key of this one.
 ///
 /// # Errors
-/// What is wrong with the size or the token.
+/// The size or the token is invalid.
 pub fn paged(
     req: &Request,
     pages: &Pages,

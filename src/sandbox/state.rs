@@ -1,4 +1,4 @@
-//! Everything the sandbox holds, as one serialisable value.
+//! The whole state of the sandbox, as one serialisable value.
 
 use super::fate::Fates;
 use super::{ec2, eks, iam, k8s, kms, logs, quotas, ssm, sts};
@@ -138,7 +138,7 @@ pub fn partition(region: &str) -> &'static str {
     }
 }
 
-/// What the host names of a region's partition end in (botocore, `partitions.json`).
+/// The suffix of the host names in a region's partition (botocore, `partitions.json`).
 pub fn dns_suffix(region: &str) -> &'static str {
     match partition(region) {
         "aws-cn" => "amazonaws.com.cn",

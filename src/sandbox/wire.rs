@@ -1,7 +1,7 @@
 //! AWS's wire protocols: decodes an HTTP request into a call, and encodes the call's result as an HTTP response.
 //!
-//! The rules are from the Smithy specification ("AWS EC2 query", "AWS Query", "AWS JSON 1.1", "AWS restJson1") and of
-//! the service models in botocore 1.44.5; Both botocore and the Rust SDK use these protocols for these services.
+//! The rules are from the Smithy specification ("AWS EC2 query", "AWS Query", "AWS JSON 1.1", "AWS restJson1") and from
+//! the service models in botocore 1.44.5. Both botocore and the Rust SDK use these protocols for these services.
 
 use super::{eks, state};
 use percent_encoding::percent_decode_str;
@@ -294,7 +294,7 @@ pub fn decode(service: Service, request: &HttpRequest) -> Result<(String, Value)
         Protocol::RestJson => {
             let (operation, labels) = route(eks::ROUTES, &request.method, &request.path).ok_or_else(|| {
                 let message = format!(
-                    "{} {} is no operation that ringfence's sandbox has for this service",
+                    "ringfence's sandbox has no operation {} {} for this service",
                     request.method, request.path
                 );
                 Fault::new(404, "UnknownOperationException", message)

@@ -1,12 +1,12 @@
-//! Closed lists of AWS and Kubernetes that the spec is checked against.
+//! Closed lists of values from AWS and Kubernetes. The spec is checked against them.
 
 use jiff::civil::{Date, date};
 
 use super::region::{REGIONS, partition_of};
 
-/// The accounts whose registries hold the images of EKS's own pods, by region, where it isn't that of most of them (EKS
-/// User Guide, "View Amazon container image registries for Amazon EKS add-ons"; those of the newest regions from Amazon
-/// GuardDuty's list of where its EKS agent is).
+/// The accounts whose registries hold the images of EKS's own pods, for regions that don't use the usual account.
+/// Source: EKS User Guide, "View Amazon container image registries for Amazon EKS add-ons". For the newest regions:
+/// Amazon GuardDuty's list of repositories for its EKS agent.
 const EKS_REGISTRIES: &[(&str, &str)] = &[
     ("af-south-1", "877085696533"),
     ("ap-east-1", "800184023465"),
@@ -31,7 +31,7 @@ const EKS_REGISTRIES: &[(&str, &str)] = &[
     ("us-gov-west-1", "013241004608"),
 ];
 
-/// The account of EKS's own images in a region, if it is known.
+/// The account of EKS's own images in a region. `None` if it isn't known.
 pub fn eks_registry(region: &str) -> Option<&'static str> {
     let own = EKS_REGISTRIES.iter().find(|(known, _)| *known == region).map(|(_, account)| *account);
     own.or_else(|| (REGIONS.contains(&region) && partition_of(region) == "aws").then_some("602401143452"))
@@ -41,7 +41,7 @@ pub fn eks_registry(region: &str) -> Option<&'static str> {
 pub const LOG_RETENTION_DAYS: &[u32] =
     &[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 
-/// Services with a VPC endpoint that a tenancy may name, without `com.amazonaws.<region>.`.
+/// Services whose VPC endpoints a tenancy may ask for, without the prefix `com.amazonaws.<region>.`.
 pub const ENDPOINT_SERVICES: &[&str] = &[
     "acm-pca",
     "application-autoscaling",
@@ -108,8 +108,8 @@ pub const ENDPOINT_SERVICES: &[&str] = &[
     "xray",
 ];
 
-/// Linux capabilities, without `CAP_` (capabilities(7)), and Kubernetes' `ALL`. Those that no
-/// tenant ever gets are in the list so that they are refused with the right reason.
+/// Linux capabilities, without `CAP_` (capabilities(7)), and Kubernetes' `ALL`. The list also holds capabilities that
+/// no tenant may have, so that their error gives the right reason.
 pub const CAPABILITIES: &[&str] = &[
     "ALL",
     "AUDIT_CONTROL",
@@ -155,8 +155,8 @@ pub const CAPABILITIES: &[&str] = &[
     "WAKE_ALARM",
 ];
 
-/// A Kubernetes minor version on EKS. Dates are the last of each support, `YYYY-MM-DD`; none
-/// where AWS had published none at the time of this release (Amazon EKS Kubernetes release calendar).
+/// A Kubernetes minor version on EKS. Each date is the last day of a support period. `None` means that AWS had
+/// published no date at the time of this release (Amazon EKS Kubernetes release calendar).
 #[derive(Clone, Copy, Debug)]
 pub struct Release {
     pub minor: u16,
@@ -164,7 +164,7 @@ pub struct Release {
     pub extended_until: Option<Date>,
 }
 
-/// Minor versions that EKS knows, oldest first. Older ones can't be created any more.
+/// Minor versions that EKS offers, oldest first. EKS creates no cluster of an older version.
 pub const KUBERNETES: &[Release] = &[
     Release { minor: 31, standard_until: Some(date(2025, 11, 26)), extended_until: Some(date(2026, 11, 26)) },
     Release { minor: 32, standard_until: Some(date(2026, 3, 23)), extended_until: Some(date(2027, 3, 23)) },

@@ -1,5 +1,4 @@
-//! The isolation controls, by the stable IDs of the requirements. Plan lines, reports and
-//! waivers name them.
+//! The isolation controls. Plans, reports and waivers name them by stable IDs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,7 +23,7 @@ macro_rules! controls {
                 match self { $(Control::$variant => $id,)* }
             }
 
-            /// What it says, in a few words.
+            /// The control in a few words.
             pub const fn title(self) -> &'static str {
                 match self { $(Control::$variant => $title,)* }
             }
@@ -34,7 +33,7 @@ macro_rules! controls {
 
 controls! {
     SiloCluster "SILO-1" "a cluster of its own for each silo tenant"
-    SiloSeparation "SILO-2" "nothing crosses from one silo to another"
+    SiloSeparation "SILO-2" "no access from one silo to another"
     NodeTaint "NODE-1" "dedicated, tainted nodes for each pool tenant"
     NodeSelector "NODE-2" "pods are pinned to their tenant's nodes"
     FargateProfile "NODE-3" "a Fargate profile that matches only its tenant"
@@ -49,7 +48,7 @@ controls! {
     PodHostNamespaces "POD-5" "no host network, PID or IPC"
     PodSeccomp "POD-6" "seccomp profiles on every pod"
     PodSelinux "POD-7" "SELinux labels that no tenant chooses"
-    NetworkPolicy "NET-1" "default-deny network policies, and none reaches IMDS"
+    NetworkPolicy "NET-1" "default-deny network policies, and no access to IMDS"
     Imds "NET-2" "IMDSv2 required, hop limit 1"
     ExternalIps "NET-3" "no Services with external IPs"
     StatusPatch "NET-4" "no patching of status"
@@ -71,7 +70,7 @@ impl fmt::Display for Control {
 impl FromStr for Control {
     type Err = String;
 
-    /// Takes the exact ID; the error names the nearest one.
+    /// Accepts an exact ID only.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL.iter().copied().find(|c| c.id() == text).ok_or_else(|| format!("there is no control {text:?}"))
     }

@@ -1,4 +1,4 @@
-//! A tenancy file as it is written, from which its JSON Schema is derived.
+//! The types of a tenancy file. Its JSON Schema, with the descriptions, is derived from them.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ pub enum Kind {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Metadata {
-    /// The tenancy's name. It is in the name of everything that is made, and can't change.
+    /// The tenancy's name. It is part of the name of every resource, and can't be changed later.
     #[schemars(regex(pattern = r"^[a-z]([a-z0-9-]*[a-z0-9])?$"), length(min = 1, max = 32), extend("examples" = ["acme"]))]
     pub name: String,
 }
@@ -46,14 +46,14 @@ pub struct Metadata {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TenancySpec {
-    /// The AWS region. It always wins over the environment.
+    /// The AWS region. The region of the environment is ignored.
     #[schemars(regex(pattern = r"^[a-z]{2,4}(-[a-z]+)+-[0-9]+$"), extend("examples" = ["us-east-1"]))]
     pub region: String,
-    /// Refuse to run against any other account. In quotes.
+    /// The id of the AWS account, in quotes. Runs with credentials of any other account are refused.
     #[serde(default)]
     #[schemars(regex(pattern = r"^[0-9]{12}$"), extend("examples" = ["123456789012"]))]
     pub account_id: Option<String>,
-    /// What clusters run that name no version of their own. In quotes.
+    /// The Kubernetes version of clusters that set no version of their own. In quotes.
     #[schemars(regex(pattern = r"^1\.[1-9][0-9]*$"), extend("examples" = ["1.36"]))]
     pub kubernetes_version: String,
     pub network: NetworkSpec,
@@ -63,7 +63,7 @@ pub struct TenancySpec {
     pub iam: IamSpec,
     #[serde(default)]
     pub images: ImagesSpec,
-    /// Put on every resource that can be tagged.
+    /// Tags for every resource that can have tags.
     #[serde(default)]
     #[schemars(extend("maxProperties" = 40, "examples" = [{"cost-center": "saas"}]))]
     pub tags: BTreeMap<String, String>,
@@ -76,51 +76,53 @@ pub struct TenancySpec {
     pub tenants: Vec<TenantSpec>,
 }
 
-/// Tags that others write to what is ringfence's, such as an organisation's tagger: they are neither compared nor removed.
+/// Tags that others write to resources of the tenancy, such as an organisation's tagging tool. They are neither
+/// compared nor removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IgnoreTags {
-    /// Whole keys.
+    /// Exact keys.
     #[serde(default)]
     #[schemars(length(max = 100), extend("examples" = [["map-migrated"]]))]
     pub keys: Vec<String>,
-    /// What keys begin with.
+    /// Prefixes of keys.
     #[serde(default)]
     #[schemars(length(max = 100), extend("examples" = [["AutoTag_"]]))]
     pub key_prefixes: Vec<String>,
 }
 
-/// What others add to VPCs: it is neither compared nor removed, and plans name it.
+/// Address blocks and routes that others add to VPCs. They are neither compared nor removed, and plans name them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IgnoreNetwork {
-    /// Blocks of addresses beside a VPC's own.
+    /// Address blocks that others associate with a VPC.
     #[serde(default)]
     #[schemars(length(max = 100), extend("examples" = [["100.64.0.0/16"]]))]
     pub cidr_blocks: Vec<String>,
-    /// Routes, by their destination: to a transit gateway, a peering connection, a VPN.
+    /// Destinations of routes that others add, such as routes to a transit gateway, a peering connection or a VPN.
     #[serde(default)]
     #[schemars(length(max = 100), extend("examples" = [["10.0.0.0/16"]]))]
     pub routes: Vec<String>,
 }
 
-/// The network that all clusters' VPCs are cut from.
+/// The network of all clusters. Each cluster's VPC gets a part of it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NetworkSpec {
-    /// Every VPC gets a block of it and keeps it.
+    /// The address block of the whole tenancy. Every VPC gets a block within it, which never changes.
     #[schemars(extend("examples" = ["10.64.0.0/12"]))]
     pub supernet: String,
     /// Prefix length of a VPC's block.
     #[serde(default = "default_vpc_prefix")]
     #[schemars(range(min = 16, max = 28))]
     pub vpc_prefix: u8,
-    /// Availability zones of the nodes in each VPC. A cluster keeps its own
-    /// subnets in the zones that it was made in.
+    /// The number of availability zones for the nodes of each VPC. A later change doesn't move the control plane: a
+    /// cluster's own subnets stay in the zones in which the cluster was created.
     #[serde(default = "default_zones")]
     #[schemars(range(min = 2, max = 6))]
     pub zones: u8,
-    /// The service addresses inside of each cluster; must overlap nothing that clusters reach.
+    /// The addresses of Kubernetes services inside of each cluster. The block must not overlap any network that
+    /// clusters reach.
     #[serde(default = "default_service_cidr")]
     #[schemars(extend("examples" = ["172.20.0.0/16"]))]
     pub service_cidr: String,
@@ -157,66 +159,67 @@ fn yes() -> bool {
     true
 }
 
-/// Who may reach the clusters' API servers, and from where.
+/// Access to the clusters' API servers: people, roles and networks.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessSpec {
     #[serde(default)]
     pub endpoint: EndpointAccess,
-    /// Sources for the public endpoint, with `endpoint: restricted` only.
+    /// Networks that may reach the public endpoint. Only with `endpoint: restricted`.
     #[serde(default)]
     #[schemars(length(max = 40), extend("examples" = [["203.0.113.0/24"]]))]
     pub allowed_cidrs: Vec<String>,
-    /// Who reaches the private endpoint beside the VPC's own private subnets: blocks of addresses, ids of prefix lists
-    /// (`pl-`) and of security groups (`sg-`).
+    /// Networks that may reach the private endpoint, in addition to the VPC's own private subnets: address blocks, ids
+    /// of prefix lists (`pl-`) and ids of security groups (`sg-`).
     #[serde(default)]
     #[schemars(length(max = 40), extend("examples" = [["10.0.0.0/16"]]))]
     pub private_sources: Vec<String>,
-    /// People: ARNs of IAM roles, users or sessions.
+    /// Administrators: ARNs of IAM roles, users or sessions of people.
     #[serde(default)]
     #[schemars(extend("examples" = [["arn:aws:iam::123456789012:role/PlatformAdmin"]]))]
     pub admins: Vec<String>,
-    /// The roles that ringfence runs as.
+    /// ARNs of the IAM roles with which ringfence runs.
     #[serde(default)]
     #[schemars(extend("examples" = [["arn:aws:iam::123456789012:role/ringfence"]]))]
     pub operators: Vec<String>,
 }
 
-/// How clusters' API servers are reached.
+/// Networks from which clusters' API servers can be reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EndpointAccess {
-    /// From the VPC and what is connected to it.
+    /// Only from the VPC and from networks connected to it.
     #[default]
     Private,
-    /// From the VPC, and from `allowedCidrs`.
+    /// From the VPC, from networks connected to it, and from `allowedCidrs`.
     Restricted,
 }
 
-/// What all IAM roles share.
+/// Settings of all IAM roles.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IamSpec {
-    /// The roles' path; `/ringfence/` by default.
+    /// The path of all roles. The default is `/ringfence/`.
     #[serde(default)]
     #[schemars(regex(pattern = r"^/([!-~]+/)?$"), length(max = 512), extend("examples" = ["/ringfence/"]))]
     pub path: Option<String>,
-    /// The ARN of a managed policy that bounds every role.
+    /// The ARN of a managed policy. Every role gets it as its permissions boundary.
     #[serde(default)]
     #[schemars(extend("examples" = ["arn:aws:iam::123456789012:policy/boundary"]))]
     pub permissions_boundary: Option<String>,
 }
 
-/// Where tenants' images are in the account's own ECR, for the entry `account-ecr` of `pods.allowedRegistries`.
+/// The repositories of tenants' images in the account's own ECR. The entry `account-ecr` of `pods.allowedRegistries`
+/// stands for them.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImagesSpec {
-    /// What the names of tenants' repositories begin with, each tenant's followed by `/<id>/`; the tenancy's name by
-    /// default.
+    /// The prefix of tenants' repositories. A tenant's repositories are `<prefix>/<id>/…`. The default is the tenancy's
+    /// name.
     #[serde(default)]
     #[schemars(regex(pattern = r"^[a-z0-9]+([._/-][a-z0-9]+)*$"), length(max = 200), extend("examples" = ["acme"]))]
     pub tenants: Option<String>,
-    /// What the names of repositories for all tenants begin with; `<tenancy>/shared` by default.
+    /// The prefix of repositories that all tenants may pull. The default is `<tenancy>/shared`.
     #[serde(default)]
     #[schemars(regex(pattern = r"^[a-z0-9]+([._/-][a-z0-9]+)*$"), length(max = 200), extend("examples" = ["acme/shared"]))]
     pub shared: Option<String>,
@@ -226,24 +229,24 @@ pub struct ImagesSpec {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PoolSpec {
-    /// Unique among pools and tenants' ids.
+    /// The pool's name. It must differ from all other pools' names and all tenants' ids.
     #[schemars(regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"), length(min = 1, max = 40), extend("examples" = ["shared-1"]))]
     pub name: String,
-    /// A profile with `isolation: shared`; `shared` by default.
+    /// A profile with `isolation: shared`. The default is the profile `shared`.
     #[serde(default)]
     pub profile: Option<String>,
-    /// Where it differs from the spec's own. In quotes.
+    /// The Kubernetes version of this pool, in quotes. The default is `spec.kubernetesVersion`.
     #[serde(default)]
     #[schemars(regex(pattern = r"^1\.[1-9][0-9]*$"), extend("examples" = ["1.36"]))]
     pub kubernetes_version: Option<String>,
     #[serde(default)]
     pub network: PoolNetworkSpec,
-    /// Exceptions to controls.
+    /// Exceptions to isolation controls.
     #[serde(default)]
     pub waivers: Vec<Waiver>,
 }
 
-/// What differs from the spec's `network` for this pool's VPC.
+/// Settings of this pool's VPC that differ from `spec.network`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PoolNetworkSpec {
@@ -261,51 +264,53 @@ pub struct PoolNetworkSpec {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TenantSpec {
-    /// Unique among tenants' ids and pools. Can't change. In quotes.
+    /// The tenant's id, in quotes. It must differ from all other tenants' ids and all pools' names, and can't be
+    /// changed later.
     #[schemars(regex(pattern = r"^[a-z0-9]{1,32}$"), extend("examples" = ["12345"]))]
     pub id: String,
-    /// For people; may change.
+    /// A name for people to read. It may be changed.
     #[schemars(regex(pattern = r"^[A-Za-z0-9_.-]([A-Za-z0-9 _.-]*[A-Za-z0-9_.-])?$"), length(min = 1, max = 63), extend("examples" = ["globex"]))]
     pub name: String,
-    /// The profile that says how the tenant is kept apart, and what it gets.
+    /// The tenant's profile. It sets how the tenant is isolated, and what the tenant gets.
     #[schemars(extend("examples" = ["premium", "standard", "serverless"]))]
     pub tier: String,
-    /// The shared cluster; for tiers whose isolation is `pool` or `fargate`.
+    /// The pool in which the tenant runs. Required for tiers with the isolation `pool` or `fargate`.
     #[serde(default)]
     pub pool: Option<String>,
-    /// Service accounts of the tenant's namespace that act in AWS.
+    /// Service accounts of the tenant's namespace that have an IAM role.
     #[serde(default)]
     pub service_accounts: Vec<ServiceAccount>,
-    /// What differs from the tier, as far as its profile leaves it open. `null` removes a value.
+    /// Settings that differ from the tier. Its profile lists which ones may differ (`overridable`). `null` removes a
+    /// value.
     #[serde(default)]
     #[schemars(schema_with = "super::profile_schema::overrides")]
     pub overrides: serde_json::Value,
-    /// Exceptions to controls.
+    /// Exceptions to isolation controls.
     #[serde(default)]
     pub waivers: Vec<Waiver>,
 }
 
-/// A service account that acts in AWS with a role of its own.
+/// A Kubernetes service account with an IAM role of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceAccount {
     #[schemars(regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"), length(min = 1, max = 63), extend("examples" = ["uploader"]))]
     pub name: String,
-    /// ARNs of the managed policies that its role gets.
+    /// ARNs of the managed policies of its role.
     #[schemars(length(min = 1, max = 10), extend("examples" = [["arn:aws:iam::123456789012:policy/uploads"]]))]
     pub policies: Vec<String>,
 }
 
-/// An exception to one control: named, reasoned and dated.
+/// An exception to one isolation control, with a reason and an end date.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Waiver {
     /// The control's ID.
     pub control: Control,
-    /// Why, for whoever reads it later.
+    /// Why the exception is acceptable.
     #[schemars(length(min = 1, max = 500), extend("examples" = ["the metrics agent reads IMDS"]))]
     pub reason: String,
-    /// The last day that it holds, as `YYYY-MM-DD`.
+    /// The last day on which the exception is valid, as `YYYY-MM-DD`.
     #[serde(with = "iso_date")]
     #[schemars(schema_with = "super::schema_parts::date", extend("examples" = ["2027-03-31"]))]
     pub until: Date,

@@ -1,16 +1,16 @@
-//! What is wrong with a spec, and where.
+//! Errors and warnings of a spec, with their places.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-/// Everything that is wrong with a spec, in the order of the file. Never empty.
+/// All errors of a spec, in the order of the file. Never empty.
 #[derive(Clone, Debug, Serialize, thiserror::Error)]
 #[serde(transparent)]
 pub struct SpecErrors(pub Vec<SpecError>);
 
-/// One thing that is wrong (or, among [`super::Spec::warnings`], worth knowing).
+/// One error or, in [`super::Spec::warnings`], one warning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SpecError {
@@ -19,9 +19,9 @@ pub struct SpecError {
     pub path: String,
     pub at: Excerpt,
     pub message: String,
-    /// What would be right.
+    /// How to correct it.
     pub help: Option<String>,
-    /// The other place, where the error is about two (a duplicate's first occurrence).
+    /// A second place that the error is about, such as the first occurrence of a duplicate.
     pub related: Option<Related>,
 }
 
@@ -38,11 +38,11 @@ pub struct Related {
 #[serde(rename_all = "camelCase")]
 pub struct Excerpt {
     pub file: PathBuf,
-    /// From 1; 0 where the error is about the file as a whole.
+    /// From 1. 0 for an error about the file as a whole.
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
-    /// Characters that are marked, at least 1.
+    /// The number of marked characters, at least 1.
     pub length: usize,
     /// The line itself, or the part of a long line that holds the mark.
     pub text: String,
@@ -50,7 +50,7 @@ pub struct Excerpt {
     pub text_column: usize,
 }
 
-/// What sort of mistake it is.
+/// The class of the mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
@@ -61,20 +61,20 @@ pub enum Code {
     WrongType,
     BadValue,
     Duplicate,
-    /// A name that stands for nothing: a missing pool, tier, profile or control.
+    /// A name of a pool, tier, profile or control that doesn't exist.
     UnknownName,
-    /// An override of what the profile doesn't leave open.
+    /// An override that the profile doesn't allow.
     NotOverridable,
-    /// A control is weakened and no waiver says why.
+    /// A control is weakened without a waiver.
     WeakenedControl,
-    /// Something no waiver allows.
+    /// A setting that no waiver can allow.
     Forbidden,
     Waiver,
     Network,
-    /// More than AWS allows by default; quotas can be raised.
+    /// More than AWS's default quota. Quotas can be raised.
     Quota,
     UnsupportedVersion,
-    /// AWS doesn't have it in this region, or not in the zones that it is to be in.
+    /// AWS doesn't offer it in this region, or not in the zones where it is needed.
     NotOffered,
 }
 
@@ -126,7 +126,7 @@ impl Excerpt {
             return Ok(());
         }
         let number = self.line.to_string();
-        // A tab in the source must be a tab under it, or the mark slips.
+        // A tab in the source line needs a tab in the line below it. Otherwise the mark is at the wrong column.
         let before = self.text.chars().take(self.text_column.saturating_sub(1));
         let indent: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         writeln!(f, "  {number} | {}", self.text)?;

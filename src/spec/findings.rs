@@ -1,10 +1,10 @@
-//! What the checks find, in the order of the file.
+//! The errors and warnings that the checks find.
 
 use super::error::{Code, Related, SpecError, SpecErrors};
 use super::tree::{Mark, Node, Value, whole_file};
 use super::words::{cut, quote};
 
-/// More than a person reads, and a bound on what hostile input makes us keep.
+/// More than a person reads. It also bounds the memory that hostile input can use.
 const MAX_ERRORS: usize = 200;
 
 #[derive(Debug, Default)]
@@ -22,13 +22,13 @@ impl Findings {
         self.warnings.push(warning);
     }
 
-    /// The warnings, or all errors: in the order of the file, each once.
+    /// The warnings, or all errors if there is one. Sorted by place, without duplicates.
     pub fn finish(self) -> Result<Vec<SpecError>, SpecErrors> {
         if self.errors.is_empty() { Ok(in_order(self.warnings)) } else { Err(SpecErrors(in_order(self.errors))) }
     }
 }
 
-/// In the order of the file, each once.
+/// Sorts findings by place, removes duplicates, and keeps at most [`MAX_ERRORS`].
 pub fn in_order(mut found: Vec<SpecError>) -> Vec<SpecError> {
     found.sort_by(|a, b| {
         let key = |e: &SpecError| (e.at.file.clone(), e.at.line, e.at.column);
@@ -38,7 +38,7 @@ pub fn in_order(mut found: Vec<SpecError>) -> Vec<SpecError> {
     if let Some(left) = found.len().checked_sub(MAX_ERRORS).filter(|left| *left > 0) {
         found.truncate(MAX_ERRORS);
         if let Some(file) = found.last().map(|last| last.at.file.clone()) {
-            found.push(whole_file(&file, format!("{left} more are left out"), "correct these first"));
+            found.push(whole_file(&file, format!("{left} more errors aren't shown"), "correct the errors above first"));
         }
     }
     found
@@ -60,7 +60,7 @@ impl SpecError {
     }
 }
 
-/// The value as an error names it.
+/// A value, described for an error message.
 pub fn describe(node: &Node) -> String {
     match &node.value {
         Value::Null | Value::Invalid => "nothing".to_owned(),

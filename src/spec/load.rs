@@ -1,4 +1,4 @@
-//! From a file's text to a [`Spec`], and from a [`Spec`] to the bytes that stand for it in a saved plan.
+//! Loads a [`Spec`] from a file's text, and computes the digest of a [`Spec`] for a saved plan.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,18 +24,17 @@ use super::tree;
 use super::uid::uid_range;
 use crate::version::KubernetesVersion;
 
-/// What a spec is read with.
+/// Inputs of [`load`] apart from the file.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// Profiles beside or instead of the built-in ones.
+    /// A directory of profiles. They are added to the built-in ones, or replace those of the same name.
     pub profiles_dir: Option<PathBuf>,
-    /// What waivers and versions expire against.
+    /// The date on which waivers and versions must be valid.
     pub today: Date,
 }
 
-/// Reads, checks and resolves a tenancy. `file` is only what errors call it; nothing is read
-/// but the profiles of `options`. The errors are all that can be found offline, in the order
-/// of the file.
+/// Parses, checks and resolves a tenancy. `file` is only a name for errors: no file is read except the profiles of
+/// `options`. Returns all errors that can be found offline, in the order of the file.
 pub fn load(file: &Path, text: &str, options: &LoadOptions) -> Result<Spec, SpecErrors> {
     let mut findings = Findings::default();
     let profiles = Profiles::load(options.profiles_dir.as_deref(), &mut findings);
@@ -58,19 +57,19 @@ pub fn load(file: &Path, text: &str, options: &LoadOptions) -> Result<Spec, Spec
     let warnings = findings.finish()?;
     match spec {
         Some(spec) => Ok(Spec { warnings, places, ..spec }),
-        None => Err(unusable(file, "it passed every check and still can't be resolved")),
+        None => Err(unusable(file, "the spec passed every check, but can't be resolved")),
     }
 }
 
-/// The spec as bytes that say what it means and nothing else: the same for any order of
-/// tenants, any formatting, and for a setting written out that was the default.
+/// The spec in a canonical form. The order of tenants, the formatting, and settings that only repeat a default don't
+/// change it.
 pub fn canonical(spec: &Spec) -> String {
     let mut json = serde_json::to_value(spec).unwrap_or_default();
     sort_keys(&mut json);
     json.to_string()
 }
 
-/// SHA-256 of [`canonical`], in hexadecimal: what a saved plan keeps of its spec.
+/// SHA-256 of [`canonical`], in hexadecimal. A saved plan holds it to identify its spec.
 pub fn digest(spec: &Spec) -> String {
     hex::encode(Sha256::digest(canonical(spec)))
 }
@@ -86,12 +85,12 @@ fn sort_keys(json: &mut Json) {
     }
 }
 
-/// The typed document. Its structure was checked, so that a failure here is a bug of the checks.
+/// The typed document. The structure was checked before, so a failure here is a bug in the checks.
 fn document(root: &tree::Node, findings: &mut Findings) -> Option<Document> {
     match serde_json::from_value(root.to_json()) {
         Ok(document) => Some(document),
         Err(error) => {
-            findings.error(SpecError::new(Code::BadValue, "", &root.mark, format!("it can't be used: {error}")));
+            findings.error(SpecError::new(Code::BadValue, "", &root.mark, format!("the spec can't be read: {error}")));
             None
         }
     }
@@ -101,11 +100,11 @@ fn unusable(file: &Path, what: &str) -> SpecErrors {
     SpecErrors(vec![tree::whole_file(
         file,
         what.to_owned(),
-        "this is a bug of ringfence; please report it with the file",
+        "this is a bug in ringfence; please report it with the file",
     )])
 }
 
-/// Everything was checked: `None` would be a bug of the checks.
+/// Everything was checked before, so `None` means a bug in the checks.
 fn resolve(file: &Path, document: Document, pools: Vec<Member>, tenants: Vec<Member>) -> Option<Spec> {
     let Document { api_version: ApiVersion::V1Alpha1, kind: Kind::Tenancy, metadata, spec } = document;
     let TenancySpec {
@@ -257,13 +256,13 @@ struct Normal(BTreeMap<*const Profile, (Arc<Profile>, Arc<Profile>)>);
 impl Normal {
     fn of(&mut self, profile: Arc<Profile>) -> Arc<Profile> {
         let made = || (profile.clone(), Arc::new(normalized(Profile::clone(&profile))));
-        // The original is kept, so that no other profile gets its address in memory.
+        // The key is an address in memory. Keeping the original ensures that no other profile gets the same address.
         self.0.entry(Arc::as_ptr(&profile)).or_insert_with(made).1.clone()
     }
 }
 
-/// Lists that are sets are sorted, so that their order changes nothing; registries lose their
-/// last slash, because both spellings mean the same.
+/// Sorts lists whose order has no meaning. Removes a slash at the end of a registry, because both spellings mean the
+/// same.
 fn normalized(mut profile: Profile) -> Profile {
     profile.cluster.log_types = sorted(profile.cluster.log_types);
     profile.network.endpoints = profile.network.endpoints.map(sorted);

@@ -1,5 +1,5 @@
-//! A tenancy file and its tiers become a [`Spec`]: read, checked and resolved offline, with
-//! every mistake found at once and shown at its place in the file.
+//! Turns a tenancy file and its profiles into a [`Spec`]. Reading, checking and resolving need no network. All mistakes
+//! are reported at once, each with its place in the file.
 
 pub mod arn;
 pub mod catalog;
@@ -48,11 +48,11 @@ pub use words::{list, nearest, quote};
 
 pub use crate::version::KubernetesVersion;
 
-/// Reads a file that may be a spec: a bounded number of bytes, as UTF-8.
+/// Reads a spec's file, up to the largest size that a spec may have. The text must be UTF-8.
 pub fn read(file: &Path) -> Result<String, SpecErrors> {
     let wrong = |message: String, help: &str| SpecErrors(vec![tree::whole_file(file, message, help)]);
     let unreadable =
-        |error: std::io::Error| wrong(format!("can't be read: {error}"), "check the name and the permissions");
+        |error: std::io::Error| wrong(format!("the file can't be read: {error}"), "check the name and the permissions");
     let mut bytes = Vec::new();
     let limit = u64::try_from(tree::MAX_BYTES + 1).unwrap_or(u64::MAX);
     let open = std::fs::File::open(file).map_err(unreadable)?;

@@ -1,33 +1,32 @@
-//! The names of what is made in AWS: deterministic, unique, and within AWS's limits.
+//! The names of resources in AWS: deterministic, unique, and within AWS's limits.
 //!
-//! A name is the tenancy's, its owner's (`t-<id>` or `p-<pool>`) and a purpose. Where that
-//! would be too long, the part before the purpose is cut and a hash of the whole stands for
-//! what was lost. Nothing here is looked up, so a name is known before anything exists; and
-//! as resources are found by their tags, a name is never parsed.
+//! A name has three parts: the tenancy's name, the owner (`t-<id>` or `p-<pool>`) and a purpose. If this is too long,
+//! the part before the purpose is cut, and a hash of the whole name follows it. A name is computed, so it is known
+//! before the resource exists. Names are never parsed, because resources are found by their tags.
 
 use sha2::{Digest, Sha256};
 
 use super::resolved::{Isolation, Owner, Spec, Tenant};
 
-/// IAM role names (IAM and STS quotas).
+/// The longest IAM role name (IAM and STS quotas).
 pub const MAX_ROLE: usize = 64;
 /// Characters that a replacement adds to its name, such as `-g12`.
 const GENERATION: usize = 4;
-/// Characters of a role's name that no purpose takes.
+/// Characters at the begin of a role's name that are never cut.
 const MAX_ROLE_PREFIX: usize = 24;
-/// EKS cluster names (CreateCluster).
+/// The longest EKS cluster name (CreateCluster).
 pub const MAX_CLUSTER: usize = 100;
-/// EKS managed node group names.
+/// The longest name of an EKS managed node group.
 pub const MAX_NODE_GROUP: usize = 63;
-/// EKS Fargate profile names.
+/// The longest name of an EKS Fargate profile.
 pub const MAX_FARGATE_PROFILE: usize = 100;
-/// EC2 launch template names.
+/// The longest name of an EC2 launch template.
 pub const MAX_LAUNCH_TEMPLATE: usize = 128;
-/// EC2 security group names.
+/// The longest name of an EC2 security group.
 pub const MAX_SECURITY_GROUP: usize = 255;
-/// KMS alias names, with `alias/`.
+/// The longest name of a KMS alias, with `alias/`.
 pub const MAX_KMS_ALIAS: usize = 256;
-/// CloudWatch Logs group names.
+/// The longest name of a CloudWatch Logs log group.
 pub const MAX_LOG_GROUP: usize = 512;
 
 /// The node group of a cluster's system pods.
@@ -47,7 +46,7 @@ impl<'a> Names<'a> {
         Self { tenancy: &spec.name, region: &spec.region }
     }
 
-    /// `<tenancy>-t-<id>` or `<tenancy>-p-<pool>`; the VPC's Name tag too.
+    /// `<tenancy>-t-<id>` or `<tenancy>-p-<pool>`. Also the Name tag of the cluster's VPC.
     pub fn cluster(&self, owner: Owner<'_>) -> String {
         fit(&format!("{}-{}", self.tenancy, key(owner)), "", MAX_CLUSTER)
     }
@@ -58,13 +57,13 @@ impl<'a> Names<'a> {
         fit(&stem, &format!("-{purpose}"), MAX_ROLE - GENERATION)
     }
 
-    /// What all role names begin with: less than any is cut to.
+    /// The common prefix of all role names. It is short enough that no name is cut within it.
     pub fn role_prefix(&self) -> String {
         format!("{}-{}-", self.tenancy, self.region).chars().take(MAX_ROLE_PREFIX).collect()
     }
 
-    /// An IAM role of a tenant's home, such as `acme-us-east-1-t-23456-pool-shared-1-nodes`: it
-    /// says how and where, because a tenant that moves has two homes for a while.
+    /// An IAM role of a tenant's placement, such as `acme-us-east-1-t-23456-pool-shared-1-nodes`. The name holds
+    /// isolation and pool, because a tenant that moves has two placements for a while.
     pub fn home_role(&self, tenant: &Tenant, purpose: &str) -> String {
         let stem = format!("{}-{}-{}", self.tenancy, self.region, home(tenant));
         fit(&stem, &format!("-{purpose}"), MAX_ROLE - GENERATION)
@@ -81,12 +80,12 @@ impl<'a> Names<'a> {
         fit(&self.cluster(owner), &format!("-{purpose}"), MAX_SECURITY_GROUP)
     }
 
-    /// The launch template of a cluster's own nodes; the Name of an owner's instances.
+    /// The launch template of a cluster's own nodes. Also the Name tag of an owner's instances.
     pub fn launch_template(&self, owner: Owner<'_>, purpose: &str) -> String {
         fit(&self.cluster(owner), &format!("-{purpose}"), MAX_LAUNCH_TEMPLATE)
     }
 
-    /// The launch template of a tenant's home: no two of an account and region have one name.
+    /// The launch template of a tenant's placement. Its name must be unique in the account and region.
     pub fn home_launch_template(&self, tenant: &Tenant, purpose: &str) -> String {
         fit(&format!("{}-{}", self.tenancy, home(tenant)), &format!("-{purpose}"), MAX_LAUNCH_TEMPLATE)
     }
@@ -96,7 +95,7 @@ impl<'a> Names<'a> {
         fit(&format!("alias/ringfence/{}", self.cluster(owner)), "", MAX_KMS_ALIAS)
     }
 
-    /// The log group that EKS writes a cluster's control-plane logs to.
+    /// The log group of a cluster's control-plane logs. EKS sets this name.
     pub fn cluster_log_group(&self, owner: Owner<'_>) -> String {
         format!("/aws/eks/{}/cluster", self.cluster(owner))
     }
@@ -134,7 +133,7 @@ fn key(owner: Owner<'_>) -> String {
     }
 }
 
-/// `stem` and `suffix`, of which the stem is cut where both don't fit in `max` characters.
+/// `stem` and `suffix`. The stem is cut if both together have more than `max` characters.
 fn fit(stem: &str, suffix: &str, max: usize) -> String {
     let whole = format!("{stem}{suffix}");
     if whole.chars().count() <= max {

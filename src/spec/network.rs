@@ -1,4 +1,4 @@
-//! Addresses: are they what they look like, do they fit, do they overlap?
+//! Checks of address blocks: syntax, size and overlaps.
 
 use std::net::Ipv4Addr;
 
@@ -9,18 +9,18 @@ use super::findings::Findings;
 use super::tree::Node;
 use super::words::quote;
 
-/// What nodes and pods must reach in AWS, by endpoint where there is no NAT gateway (EKS User
-/// Guide, "Deploy private clusters with limited internet access").
+/// Services that nodes and pods must reach. Without a NAT gateway, each needs a VPC endpoint (EKS User Guide, "Deploy
+/// private clusters with limited internet access").
 pub const WITHOUT_NAT: &[&str] = &["ec2", "ecr.api", "ecr.dkr", "eks", "eks-auth", "logs", "s3", "sts"];
 
-/// A shorter prefix than this is no list of sources any more.
+/// A block with a shorter prefix than this counts as open to everyone.
 pub const OPEN_PREFIX: u8 = 8;
 
-/// VPC sizes (CreateVpc), and the smallest subnet (CreateSubnet).
+/// The smallest VPC (CreateVpc) and the smallest subnet (CreateSubnet).
 const SMALLEST_VPC: u8 = 28;
 const SMALLEST_SUBNET: u8 = 28;
 
-/// Private addresses (RFC 1918), and the shared ones of carriers (RFC 6598), which a VPC may have too.
+/// Private addresses (RFC 1918) and shared address space (RFC 6598). A VPC may have both.
 const PRIVATE: &[(Ipv4Addr, u8)] = &[
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(172, 16, 0, 0), 12),
@@ -28,11 +28,11 @@ const PRIVATE: &[(Ipv4Addr, u8)] = &[
     (Ipv4Addr::new(100, 64, 0, 0), 10),
 ];
 
-/// Never a source on the internet.
+/// Reserved addresses: never the source of a packet on the internet.
 const RESERVED: &[(Ipv4Addr, u8)] =
     &[(Ipv4Addr::new(127, 0, 0, 0), 8), (Ipv4Addr::new(169, 254, 0, 0), 16), (Ipv4Addr::new(224, 0, 0, 0), 3)];
 
-/// Docker's bridge on many machines; EKS advises against it.
+/// The default block of Docker's bridge. EKS advises against it for VPCs.
 const DOCKER: (Ipv4Addr, u8) = (Ipv4Addr::new(172, 17, 0, 0), 16);
 
 /// The longest prefix of a VPC that has room for a public and a private subnet in each zone.
@@ -41,7 +41,7 @@ pub fn longest_vpc_prefix(zones: u8) -> u8 {
     SMALLEST_SUBNET.saturating_sub(u8::try_from(blocks.trailing_zeros()).unwrap_or(SMALLEST_SUBNET))
 }
 
-/// The tenancy's `network`, for this many VPCs.
+/// Checks the tenancy's `network`. `vpcs` is the number of VPCs that it must hold.
 pub fn check(node: &Node, vpcs: usize, findings: &mut Findings) {
     let zones = node.get("zones").and_then(Node::int).and_then(|z| u8::try_from(z).ok()).unwrap_or(3);
     let prefix_node = node.get("vpcPrefix");
@@ -49,9 +49,10 @@ pub fn check(node: &Node, vpcs: usize, findings: &mut Findings) {
     if let Some((at, prefix)) = prefix_node.zip(prefix) {
         let longest = longest_vpc_prefix(zones);
         if prefix > longest {
-            let message = format!("a /{prefix} has no room for a public and a private subnet in each of {zones} zones");
+            let message =
+                format!("a /{prefix} is too small for a public and a private subnet in each of {zones} zones");
             let error = SpecError::new(Code::Network, "spec.network.vpcPrefix", &at.mark, message);
-            findings.error(error.help(format!("{longest} or less, or fewer zones")));
+            findings.error(error.help(format!("set `vpcPrefix` to {longest} or less, or use fewer zones")));
         }
     }
     let services = match node.get("serviceCidr") {
@@ -67,13 +68,13 @@ pub fn check(node: &Node, vpcs: usize, findings: &mut Findings) {
         }
     };
     if let Some(docker) = net(DOCKER) {
-        overlap("which Docker takes on many machines", docker, "another block, such as 10.64.0.0/12");
+        overlap("the default network of Docker on many machines", docker, "choose another block, such as 10.64.0.0/12");
     }
     if let Some(services) = services {
         overlap(
-            "the addresses of services inside of clusters",
+            "the addresses of Kubernetes services",
             services,
-            "another supernet, or another `serviceCidr`, such as 10.100.0.0/16",
+            "choose another supernet, or another `serviceCidr`, such as 10.100.0.0/16",
         );
     }
     let Some(prefix) = prefix else { return };
@@ -94,8 +95,8 @@ fn capacity(
         let message = format!("a VPC of /{prefix} doesn't fit into {supernet}");
         let least = supernet.prefix_len().max(16);
         let help = match least > SMALLEST_VPC {
-            true => format!("a supernet of /{prefix} or larger: a VPC is a /{SMALLEST_VPC} at least"),
-            false => format!("`vpcPrefix` from {least} up, or a larger supernet"),
+            true => format!("choose a supernet of /{prefix} or larger: the smallest VPC is a /{SMALLEST_VPC}"),
+            false => format!("set `vpcPrefix` to {least} or more, or choose a larger supernet"),
         };
         findings.error(SpecError::new(Code::Network, path, mark, message).help(help));
         return;
@@ -103,16 +104,18 @@ fn capacity(
     let room = 1usize.checked_shl(u32::from(bits)).unwrap_or(usize::MAX);
     if vpcs > room {
         let needed = u8::try_from(vpcs.next_power_of_two().trailing_zeros()).unwrap_or(u8::MAX);
-        let message = format!("{supernet} has room for {room} VPCs of /{prefix}, and the tenancy has {vpcs}");
+        let message = format!("{supernet} has room for {room} VPCs of /{prefix}, but the tenancy has {vpcs}");
         let help = match prefix.checked_sub(needed) {
-            Some(larger) => format!("a supernet of /{larger} or larger, or a longer `vpcPrefix`"),
-            None => "a longer `vpcPrefix`".to_owned(),
+            Some(larger) => {
+                format!("choose a supernet of /{larger} or larger, or a larger `vpcPrefix`, which makes VPCs smaller")
+            }
+            None => "choose a larger `vpcPrefix`, which makes VPCs smaller".to_owned(),
         };
         findings.error(SpecError::new(Code::Network, "spec.network.supernet", &at.mark, message).help(help));
     }
 }
 
-/// EKS takes private blocks from /12 to /24 for services (CreateCluster, serviceIpv4Cidr).
+/// EKS accepts private blocks from /12 to /24 for services (CreateCluster, serviceIpv4Cidr).
 fn service_cidr(node: &Node, findings: &mut Findings) -> Option<Ipv4Net> {
     let path = "spec.network.serviceCidr";
     let cidr = cidr(node, path, findings)?;
@@ -120,53 +123,55 @@ fn service_cidr(node: &Node, findings: &mut Findings) -> Option<Ipv4Net> {
     if private && (12..=24).contains(&cidr.prefix_len()) {
         return Some(cidr);
     }
-    let message = format!("{cidr} can't be the addresses of services");
-    let help = "a block of /12 to /24 within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16, such as 172.20.0.0/16";
+    let message = format!("EKS doesn't accept {cidr} for the addresses of services");
+    let help = "choose a block of /12 to /24 within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16, such as 172.20.0.0/16";
     findings.error(SpecError::new(Code::Network, path, &node.mark, message).help(help));
     None
 }
 
-/// A block for VPCs.
+/// A block for VPCs: private or shared addresses. `None`, after an error, for any other.
 fn private(node: &Node, path: &str, findings: &mut Findings) -> Option<Ipv4Net> {
     let cidr = cidr(node, path, findings)?;
     if PRIVATE.iter().filter_map(|p| net(*p)).any(|p| p.contains(&cidr)) {
         return Some(cidr);
     }
-    let message = format!("{cidr} is not within the private addresses");
-    let help = "a block within 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10";
+    let message = format!("{cidr} is not a block of private addresses");
+    let help = "choose a block within 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10";
     findings.error(SpecError::new(Code::Network, path, &node.mark, message).help(help));
     None
 }
 
-/// Sources on the internet: EKS refuses private and reserved ones.
+/// A block of public addresses. EKS refuses private and reserved sources for the public endpoint.
 pub fn public(node: &Node, path: &str, findings: &mut Findings) -> Option<Ipv4Net> {
     let cidr = cidr(node, path, findings)?;
     let inside = |block: &(Ipv4Addr, u8)| net(*block).is_some_and(|block| block.contains(&cidr));
     if !PRIVATE.iter().chain(RESERVED).any(inside) {
         return Some(cidr);
     }
-    let message = format!("{cidr} is not on the internet, and the public endpoint is");
-    let help = "the address that your network has on the internet; private sources use the private endpoint";
+    let message =
+        format!("{cidr} is not a block of public addresses, but the public endpoint is reached over the internet");
+    let help = "write your network's public address; private networks use the private endpoint";
     findings.error(SpecError::new(Code::Network, path, &node.mark, message).help(help));
     None
 }
 
-/// `ADDRESS/PREFIX`, with nothing set beyond the prefix.
+/// Parses `ADDRESS/PREFIX`. Bits beyond the prefix must be zero.
 pub fn cidr(node: &Node, path: &str, findings: &mut Findings) -> Option<Ipv4Net> {
     let text = node.text()?;
     let (message, help) = match text.parse::<Ipv4Net>() {
         Ok(cidr) if cidr == cidr.trunc() => return Some(cidr),
-        Ok(cidr) => (format!("{} has bits set beyond its prefix", quote(text)), format!("{}", cidr.trunc())),
+        Ok(cidr) => (format!("{} has bits set beyond its prefix", quote(text)), format!("write {}", cidr.trunc())),
         Err(_) => match text.parse::<Ipv4Addr>() {
             Ok(address) => {
-                (format!("{} has no prefix length", quote(text)), format!("{address}/32, if it is one address"))
+                (format!("{} has no prefix length", quote(text)), format!("write {address}/32 for a single address"))
             }
             Err(_) if text.contains(':') => {
-                (format!("{} is no IPv4 block", quote(text)), "only IPv4 is provisioned".to_owned())
+                (format!("{} is not an IPv4 block", quote(text)), "ringfence supports IPv4 only".to_owned())
             }
-            Err(_) => {
-                (format!("{} is no block of addresses", quote(text)), "ADDRESS/PREFIX, such as 10.64.0.0/12".to_owned())
-            }
+            Err(_) => (
+                format!("{} is not an address block", quote(text)),
+                "write ADDRESS/PREFIX, such as 10.64.0.0/12".to_owned(),
+            ),
         },
     };
     findings.error(SpecError::new(Code::Network, path, &node.mark, message).help(help));

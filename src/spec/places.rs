@@ -1,4 +1,5 @@
-//! Where a spec says what only AWS can judge: what AWS has against it is told in the form of the spec's own errors.
+//! Places of settings that only AWS can judge. If AWS doesn't offer a setting, the error has the form of a spec's own
+//! errors.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,8 @@ use super::error::SpecError;
 use super::said::Said;
 use super::tree::Node;
 
-/// The settings of pools and tenants, by `tenant/<id>` or `pool/<name>`. A place is looked up only when an error needs it.
+/// The settings of pools and tenants, by `tenant/<id>` or `pool/<name>`. A place is looked up only when an error needs
+/// it.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     owners: BTreeMap<String, Said>,
@@ -19,7 +21,7 @@ impl Places {
         Self { owners: BTreeMap::new(), endpoints: endpoints.cloned() }
     }
 
-    /// An error without its words, at the place of an owner's setting, if the owner is known.
+    /// An error without a message, at the place of an owner's setting. `None` if the owner isn't known.
     pub(super) fn of(&self, owner: &str, setting: &[&str]) -> Option<SpecError> {
         self.owners.get(owner).map(|said| said.error(setting, self.endpoints.as_ref()))
     }

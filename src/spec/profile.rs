@@ -1,5 +1,5 @@
-//! Tiers: profiles are read, `extends` is followed, and a tenant's `overrides` are laid over
-//! its tier. All of it works on trees, so that every value still knows the line it came from.
+//! Profiles of tiers: reads them, follows `extends`, and merges a tenant's `overrides` into its tier. All of this works
+//! on trees, so that every value keeps its place in a file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,20 +29,20 @@ const BUILT_IN: &[(&str, &str)] = &[
 /// Keys of a profile file that aren't settings.
 const HEAD: &[&str] = &["description", "extends", "overridable"];
 
-/// All profiles that there are.
+/// All profiles, by name.
 #[derive(Debug)]
 pub struct Profiles(BTreeMap<String, Loaded>);
 
-/// A profile with all that it extends.
+/// A profile, merged with the profiles that it extends.
 #[derive(Debug)]
 pub struct Loaded {
     pub name: String,
-    /// The settings alone.
+    /// The settings, without the keys of `HEAD`.
     pub settings: Arc<Node>,
     pub overridable: Vec<String>,
-    /// `None` for a base of others, and where the profile isn't sound.
+    /// `None` for a profile without `isolation`, which is only a base for others, and for a profile with mistakes.
     pub profile: Option<Arc<Profile>>,
-    /// Whether mistakes in it, or in what it extends, have been reported.
+    /// True if mistakes were reported in it or in a profile that it extends.
     pub broken: bool,
 }
 
@@ -53,7 +53,7 @@ struct Written {
 }
 
 impl Profiles {
-    /// The built-in profiles, and those of `dir` beside or instead of them.
+    /// Loads the built-in profiles and those of `dir`, which may replace built-in ones.
     pub fn load(dir: Option<&Path>, findings: &mut Findings) -> Self {
         let mut built_in = BTreeMap::new();
         for (name, text) in BUILT_IN {
@@ -110,7 +110,7 @@ impl Sources {
             broken |= written.broken;
             let Some(extends) = written.root.get("extends") else { break };
             let Some(base) = extends.text() else { break };
-            // A file named like a built-in profile changes that one.
+            // A file with the name of a built-in profile extends that built-in profile.
             from_own = self.own.contains_key(base) && !(from_own && base == current);
             let exists = if from_own { self.own.contains_key(base) } else { self.built_in.contains_key(base) };
             if !exists {
@@ -120,8 +120,8 @@ impl Sources {
                 findings.error(SpecError::new(Code::UnknownName, "extends", &extends.mark, message).help(help));
                 broken = true;
             } else if seen.iter().any(|(n, own)| n == base && *own == from_own) {
-                let message = format!("{} extends itself in the end", quote(name));
-                let help = "let the last of the chain extend `baseline`";
+                let message = format!("the profile {} extends itself, directly or through other profiles", quote(name));
+                let help = "break the circle: let the last profile of the chain extend `baseline`";
                 findings.error(SpecError::new(Code::BadValue, "extends", &extends.mark, message).help(help));
                 broken = true;
             } else {
@@ -158,19 +158,19 @@ impl Sources {
     }
 }
 
-/// A profile file's own settings that its isolation model has no use for.
+/// Reports a profile file's own settings that have no effect for its isolation model.
 fn useless(isolation: IsolationModel, written: &Written, findings: &mut Findings) {
     for entry in written.root.entries() {
         if HEAD.contains(&entry.key.as_str()) || uses(isolation, &entry.key) {
             continue;
         }
-        let message = format!("`{}` says nothing about {}", entry.key, subject(isolation));
-        let help = format!("leave it out; it belongs {}", home(&entry.key, isolation));
+        let message = format!("`{}` has no effect on {}", entry.key, subject(isolation));
+        let help = format!("remove it; it belongs {}", home(&entry.key, isolation));
         findings.error(SpecError::new(Code::BadValue, entry.key.clone(), &entry.key_mark, message).help(help));
     }
 }
 
-/// Whether a section means anything for profiles of this isolation model.
+/// True if a section has an effect in profiles of this isolation model.
 pub fn uses(isolation: IsolationModel, section: &str) -> bool {
     let cluster = is_of_cluster(section);
     match (isolation, section) {
@@ -182,7 +182,7 @@ pub fn uses(isolation: IsolationModel, section: &str) -> bool {
     }
 }
 
-/// Sections that say something about a cluster, not about one of its tenants.
+/// True for sections about a cluster. The other sections are about a tenant.
 fn is_of_cluster(section: &str) -> bool {
     matches!(
         section,
@@ -190,7 +190,7 @@ fn is_of_cluster(section: &str) -> bool {
     )
 }
 
-/// Whom a profile of this isolation model is about.
+/// The owner of a profile of this isolation model, for messages.
 pub fn subject(isolation: IsolationModel) -> &'static str {
     match isolation {
         IsolationModel::Silo => "a silo",
@@ -200,12 +200,12 @@ pub fn subject(isolation: IsolationModel) -> &'static str {
     }
 }
 
-/// Where a section without a use belongs.
+/// The right place for a section that has no effect here, for messages.
 pub fn home(section: &str, isolation: IsolationModel) -> &'static str {
     match isolation {
         IsolationModel::Shared => "in the tenants' tiers",
         _ if is_of_cluster(section) => "in the profile of the pool",
-        _ => "in a tier with nodes of its own",
+        _ => "in a tier whose tenants have nodes of their own",
     }
 }
 
@@ -215,7 +215,7 @@ fn read_dir(dir: &Path, findings: &mut Findings) -> BTreeMap<String, Written> {
         tree::whole_file(
             what,
             format!("can't be read: {error}"),
-            "--profiles takes a directory of readable .yaml files",
+            "--profiles needs a directory with readable .yaml files",
         )
     };
     let mut files: Vec<PathBuf> = match std::fs::read_dir(dir) {
@@ -265,7 +265,7 @@ fn read(file: &Path, text: &str, findings: &mut Findings) -> Option<Written> {
     Some(Written { root, broken: findings.errors.len() > before })
 }
 
-/// An entry of `overridable` must be a setting that there is.
+/// Checks that an entry of `overridable` is the path of a setting.
 fn overridable_path(schema: &Json, path: &str, mark: &Mark, index: usize, findings: &mut Findings) {
     let mut at = schema;
     let mut known = String::new();
@@ -277,7 +277,7 @@ fn overridable_path(schema: &Json, path: &str, mark: &Mark, index: usize, findin
             let message = format!("there is no setting {}", quote(path));
             let help = match nearest(step, keys.iter().copied()) {
                 Some(near) => format!("did you mean `{}`?", join(&known, near)),
-                None => format!("settings there are {}", list(keys)),
+                None => format!("the settings are {}", list(keys)),
             };
             let at = format!("overridable[{index}]");
             findings.error(SpecError::new(Code::UnknownName, at, mark, message).help(help));
@@ -288,14 +288,14 @@ fn overridable_path(schema: &Json, path: &str, mark: &Mark, index: usize, findin
     }
 }
 
-/// A complete tree as a [`Profile`]. Where that fails without a mistake having been `told`,
-/// the checks of the structure have a gap.
+/// A complete tree as a [`Profile`]. If this fails although no mistake was reported (`told`), the structural check has
+/// a gap.
 pub fn typed(settings: &Node, path: &str, told: bool, findings: &mut Findings) -> Option<Profile> {
     match serde_json::from_value(settings.to_json()) {
         Ok(profile) => Some(profile),
         Err(error) => {
             if !told {
-                let message = format!("the profile can't be used: {error}");
+                let message = format!("the profile can't be read: {error}");
                 findings.error(SpecError::new(Code::BadValue, path, &settings.mark, message));
             }
             None
@@ -303,8 +303,8 @@ pub fn typed(settings: &Node, path: &str, told: bool, findings: &mut Findings) -
     }
 }
 
-/// Lays `patch` over `base` as a merge patch does (RFC 7396): mappings are merged, `null`
-/// removes, anything else replaces.
+/// Applies a merge patch (RFC 7396): mappings are merged, `null` removes a value, and any other value replaces the old
+/// one.
 pub fn merge(base: &mut Node, patch: &Node) {
     let (Value::Map(entries), Value::Map(changes)) = (&mut base.value, &patch.value) else {
         if !matches!(patch.value, Value::Invalid) {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::settings::Profile;
 
-/// The schemas that every load checks against, made once.
+/// The schemas for checks, computed once.
 pub(super) static PROFILE_FILE: LazyLock<Value> = LazyLock::new(profile_schema);
 
 /// A complete profile, as it is after `extends` and `overrides`.
@@ -20,20 +20,20 @@ pub(super) fn overrides(generator: &mut SchemaGenerator) -> Schema {
     Schema::new_ref("#/$defs/Overrides".to_owned())
 }
 
-/// The JSON Schema of a profile file: any part of a profile, and what it is built from.
+/// The JSON Schema of a profile file: any part of a profile, and the keys `description`, `extends` and `overridable`.
 pub fn profile_schema() -> Value {
     let mut schema = profile(true);
     let head = json!({
-        "description": { "type": "string", "description": "What the tier is, in a few words." },
+        "description": { "type": "string", "description": "The tier in a few words." },
         "extends": {
             "type": "string",
-            "description": "The profile that this one changes; in a file named like a built-in one, that one.",
+            "description": "The profile that this one changes. In a file with the name of a built-in profile, that name means the built-in profile.",
             "examples": ["standard"],
         },
         "overridable": {
             "type": "array",
             "items": { "type": "string" },
-            "description": "What a tenant's `overrides` may change: settings, or sections with all that is in them.",
+            "description": "The settings that a tenant's `overrides` may change. A section stands for all settings in it.",
             "examples": [["namespace.quota", "nodes.max"]],
         },
     });
@@ -43,8 +43,8 @@ pub fn profile_schema() -> Value {
     schema
 }
 
-/// The profile's schema; as a merge patch (RFC 7396), nothing is required, and what isn't
-/// required in a profile may be `null` to remove it.
+/// The profile's schema. With `patch`, the schema of a merge patch (RFC 7396): no field is required, and an optional
+/// field of a profile may be `null`, which removes it.
 fn profile(patch: bool) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|s| {
         s.inline_subschemas = true;
@@ -55,7 +55,7 @@ fn profile(patch: bool) -> Value {
     schema
 }
 
-/// Descriptions in one line each; and, for a patch, nothing required and entries removable.
+/// Joins each description into one line. For a patch, removes `required` and lets entries be `null`.
 pub(super) fn tidy(schema: &mut Value, patch: bool) {
     let Value::Object(map) = schema else { return };
     if let Some(Value::String(text)) = map.get_mut("description") {

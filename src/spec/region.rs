@@ -66,8 +66,9 @@ pub fn partition_of(region: &str) -> &'static str {
     }
 }
 
-/// Whether EKS runs pods on Fargate in the region's partition (EKS User Guide, "Simplify compute management with AWS
-/// Fargate": not in AWS GovCloud (US)). The isolated partitions' documents aren't public; there AWS says it itself.
+/// True if EKS offers Fargate in the region's partition: not in AWS GovCloud (US) (EKS User Guide, "Simplify compute
+/// management with AWS Fargate"). Documents about the isolated partitions aren't public, so they count as having it,
+/// and AWS refuses the call otherwise.
 pub fn has_fargate(region: &str) -> bool {
     partition_of(region) != "aws-us-gov"
 }

@@ -1,5 +1,4 @@
-//! The resolved [`Spec`] that the rest of the crate reads, with tiers merged, defaults filled in and tenants sorted by
-//! id.
+//! The resolved [`Spec`], which the rest of the crate reads.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,23 +17,23 @@ use super::tree::whole_file;
 use super::uid::UidRange;
 use crate::version::KubernetesVersion;
 
-/// A validated tenancy. What [`super::load`] returns, and all that the rest of the crate
-/// reads: profiles are merged, defaults are filled in, lists that are sets are sorted.
+/// A validated tenancy, returned by [`super::load`]. Profiles are merged, defaults are filled in, and lists whose order
+/// has no meaning are sorted.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Spec {
-    /// The tenancy's name (`metadata.name`): with account and region, the estate's identity.
+    /// The tenancy's name (`metadata.name`). Name, account and region identify the estate.
     pub name: String,
     pub region: String,
-    /// Twelve digits. Where given, runs against any other account are refused.
+    /// Twelve digits. Runs against any other account are refused. `None` accepts any account.
     pub account_id: Option<String>,
-    /// What clusters run that name no version of their own.
+    /// The version of clusters that set no version of their own.
     pub kubernetes_version: KubernetesVersion,
     pub network: Network,
     pub access: Access,
     pub iam: Iam,
     pub images: Images,
-    /// Put on every resource that can be tagged, beside ringfence's own.
+    /// Tags for every resource that can have tags, in addition to ringfence's own.
     pub tags: BTreeMap<String, String>,
     pub ignore_tags: IgnoreTags,
     /// Sorted by name.
@@ -44,10 +43,10 @@ pub struct Spec {
     /// Where the spec was read from. Not part of its meaning.
     #[serde(skip)]
     pub source: PathBuf,
-    /// What is allowed but worth knowing. Not part of the spec's meaning.
+    /// Warnings of the checks. Not part of the spec's meaning.
     #[serde(skip)]
     pub warnings: Vec<SpecError>,
-    /// Where it says what. Not part of its meaning.
+    /// The places of settings in files. Not part of the spec's meaning.
     #[serde(skip)]
     pub places: Places,
 }
@@ -56,18 +55,19 @@ pub struct Spec {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Network {
-    /// Every VPC gets a block of it and keeps it.
+    /// The address block of the whole tenancy. Every VPC gets a block within it, which never changes.
     pub supernet: Ipv4Net,
     /// Prefix length of a VPC's block, 16–28.
     pub vpc_prefix: u8,
     /// Availability zones of each VPC, 2–6.
     pub zones: u8,
-    /// The service addresses inside of each cluster; overlaps nothing.
+    /// The addresses of Kubernetes services inside of each cluster. Doesn't overlap `supernet`.
     pub service_cidr: Ipv4Net,
     pub ignore: IgnoreNetwork,
 }
 
-/// The network settings of one cluster's VPC: the spec's, unless its pool or profile says otherwise.
+/// The network settings of one cluster's VPC. Each comes from its pool, its profile or the spec's `network`, in this
+/// order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterNetwork {
@@ -79,49 +79,49 @@ pub struct ClusterNetwork {
     pub flow_log_retention_days: u32,
 }
 
-/// Whether AWS offers this service as a gateway endpoint (a route, no interface, no price).
+/// True if AWS offers this service as a gateway endpoint: a route without an interface and without a price.
 pub fn is_gateway_endpoint(service: &str) -> bool {
     matches!(service, "s3" | "dynamodb")
 }
 
-/// Who may reach the clusters' API servers, and from where.
+/// Access to the clusters' API servers: people, roles and networks.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Access {
     pub endpoint: EndpointAccess,
-    /// Sources for the public endpoint; empty where it is private.
+    /// Networks that may reach the public endpoint. Empty if clusters have a private endpoint only.
     pub allowed_cidrs: Vec<Ipv4Net>,
-    /// Sources for the private endpoint beside the VPC's own private subnets:
-    /// blocks, prefix lists' and security groups' ids. Sorted.
+    /// Networks that may reach the private endpoint, in addition to the VPC's own private subnets: address blocks, ids
+    /// of prefix lists and of security groups. Sorted.
     pub private_sources: Vec<String>,
-    /// People. Sorted by ARN.
+    /// Administrators. Sorted by ARN.
     pub admins: Vec<Principal>,
-    /// The roles that ringfence runs as. Sorted by ARN.
+    /// The roles with which ringfence runs. Sorted by ARN.
     pub operators: Vec<Principal>,
 }
 
-/// What all IAM roles that ringfence makes share.
+/// Settings of all IAM roles that ringfence creates.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Iam {
     /// Begins and ends with `/`.
     pub path: String,
-    /// The ARN of a managed policy.
+    /// The ARN of the managed policy that bounds every role. `None` if roles have no boundary.
     pub permissions_boundary: Option<String>,
 }
 
-/// Repositories of the account's own ECR, by what their names begin with, without a slash at the end.
+/// Prefixes of repositories in the account's own ECR, without a slash at the end.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Images {
-    /// Each tenant's are below, in `<id>/`.
+    /// The repositories of a tenant are below this prefix, in `<id>/`.
     pub tenants: String,
-    /// All tenants pull what is below.
+    /// All tenants may pull the repositories below this prefix.
     pub shared: String,
 }
 
 impl Images {
-    /// What the names of one tenant's repositories begin with.
+    /// The prefix of one tenant's repositories.
     pub fn of(&self, tenant: &str) -> String {
         format!("{}/{tenant}", self.tenants)
     }
@@ -135,7 +135,7 @@ pub struct Pool {
     pub kubernetes_version: KubernetesVersion,
     pub network: ClusterNetwork,
     pub profile_name: String,
-    /// Shared by all that override nothing of it.
+    /// Members that override nothing share one profile in memory.
     #[serde(serialize_with = "shared")]
     pub profile: Arc<Profile>,
     pub waivers: Vec<Waiver>,
@@ -149,12 +149,12 @@ pub struct Tenant {
     pub name: String,
     pub tier: String,
     pub isolation: Isolation,
-    /// In the sections that belong to a cluster (`systemNodes`, `cluster`, `network`, `addons`,
-    /// `networkPolicy`, `networkPolicyMode`, `policyEngine`) a pool's or Fargate tenant's profile
-    /// says nothing: ask [`Spec::cluster_of`]. Shared by all that override nothing of it.
+    /// For pool and Fargate tenants, the sections of a cluster (`systemNodes`, `cluster`, `network`, `addons`,
+    /// `networkPolicy`, `networkPolicyMode`, `policyEngine`) have no meaning here: use [`Spec::cluster_of`]. Tenants
+    /// that override nothing share one profile in memory.
     #[serde(serialize_with = "shared")]
     pub profile: Arc<Profile>,
-    /// Silo only: what the tenant's own cluster runs and is connected to.
+    /// The tenant's own cluster: its version and its network. `None` for tenants that aren't silos.
     pub silo: Option<Silo>,
     /// Sorted by name.
     pub service_accounts: Vec<ServiceAccount>,
@@ -163,13 +163,14 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// The tenant's namespace, `t-<id>`. Ids hold no dash, so none is a suffix of another
-    /// (facts: VPC CNI network policy keys its state on name and namespace without a separator).
+    /// The tenant's namespace, `t-<id>`. No namespace is a suffix of another, because ids hold no dash. This matters
+    /// because the VPC CNI joins a pod's name and namespace without a separator in the keys of its network policies'
+    /// state.
     pub fn namespace(&self) -> String {
         format!("t-{}", self.id)
     }
 
-    /// The pool cluster that the tenant lives in, if it shares one.
+    /// The pool in which the tenant runs. `None` for a silo.
     pub fn pool(&self) -> Option<&str> {
         match &self.isolation {
             Isolation::Silo => None,
@@ -182,7 +183,7 @@ fn shared<S: serde::Serializer>(profile: &Arc<Profile>, serializer: S) -> Result
     profile.as_ref().serialize(serializer)
 }
 
-/// What a silo's cluster has in common with a pool's.
+/// The settings of a silo's cluster that a pool has, too.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Silo {
@@ -190,7 +191,7 @@ pub struct Silo {
     pub network: ClusterNetwork,
 }
 
-/// How a tenant is kept apart from the others.
+/// How a tenant is isolated from the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Isolation {
@@ -212,8 +213,7 @@ pub struct ClusterOf<'a> {
     pub waivers: &'a [Waiver],
 }
 
-/// Whom a cluster, and the names derived from it, belong to. Tenant ids and pool names share
-/// one namespace.
+/// The owner of a cluster, and of the names derived from it. Tenant ids and pool names share one namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner<'a> {
     Tenant(&'a str),
@@ -231,7 +231,7 @@ impl Spec {
         self.tenants.iter().find(|t| t.id == id)
     }
 
-    /// The tenants that live in this pool, by id.
+    /// The tenants of this pool, by id.
     pub fn tenants_of<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a Tenant> {
         self.tenants.iter().filter(move |t| t.pool() == Some(pool))
     }
@@ -242,8 +242,8 @@ impl Spec {
         pools.chain(self.tenants.iter().filter_map(Tenant::silo_cluster))
     }
 
-    /// The cluster that a tenant's pods run in. `None` only for a pool that isn't in the spec,
-    /// which [`super::load`] refuses.
+    /// The cluster in which a tenant's pods run. `None` if the pool isn't in the spec, but [`super::load`] refuses such
+    /// a spec.
     pub fn cluster_of<'a>(&'a self, tenant: &'a Tenant) -> Option<ClusterOf<'a>> {
         match tenant.pool() {
             Some(pool) => self.pool(pool).map(Pool::cluster),
@@ -251,7 +251,8 @@ impl Spec {
         }
     }
 
-    /// What AWS has against a setting of a tenant or a pool, at its place; at the tier's where that isn't known.
+    /// The error that AWS doesn't offer a setting of a tenant or a pool. Its place is that of the setting. If the
+    /// setting's place isn't known, it is the place where the tier is named.
     pub fn objection(&self, owner: Owner<'_>, setting: &[&str], message: String, help: String) -> SpecError {
         let owner = match owner {
             Owner::Tenant(id) => format!("tenant/{id}"),
@@ -283,7 +284,7 @@ impl Pool {
 }
 
 impl Tenant {
-    /// The tenant's own cluster, if it is a silo.
+    /// The tenant's own cluster. `None` if the tenant isn't a silo.
     pub fn silo_cluster(&self) -> Option<ClusterOf<'_>> {
         self.silo.as_ref().map(|silo| ClusterOf {
             owner: Owner::Tenant(&self.id),

@@ -1,4 +1,4 @@
-//! The settings of one pool or tenant, and where the spec or its profile says them.
+//! The settings of one pool or tenant, and their places in the spec or in a profile.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use super::words::join;
 pub struct Said {
     pub node: Node,
     pub path: String,
-    /// Where its profile is named, or the name that stands for it.
+    /// The place where its profile is named. If none is named, the place of its own name.
     pub anchor: Mark,
     pub anchor_path: String,
     pub isolation: Option<IsolationModel>,
-    /// What the tier leaves open of its overrides.
+    /// Its overrides that the tier allows.
     pub overrides: Option<Node>,
-    /// The tier's own where nothing is overridden.
+    /// The tier's own settings if nothing is overridden.
     pub settings: Option<Arc<Node>>,
 }
 
-/// The endpoints of a VPC, in a pool and in a profile alike.
+/// The path of a VPC's endpoints. It is the same in a pool and in a profile.
 pub const ENDPOINTS: [&str; 2] = ["network", "endpoints"];
 
-/// Where something about a member's profile is to be shown.
+/// The place at which an error about a member's profile is shown.
 pub struct Place {
     mark: Mark,
     path: String,
-    /// The line of the profile, where that is what says it.
+    /// The line in the profile, if the value comes from there.
     pub related: Option<Mark>,
 }
 
@@ -39,15 +39,15 @@ impl Place {
     pub fn error(&self, code: Code, message: String) -> SpecError {
         let error = SpecError::new(code, self.path.clone(), &self.mark, message);
         match &self.related {
-            Some(related) => error.related(related, "the profile says so here"),
+            Some(related) => error.related(related, "the value comes from the profile"),
             None => error,
         }
     }
 }
 
 impl Said {
-    /// An error without its words, at the place of the setting or of the nearest above it that is known. `endpoints` are the
-    /// tenancy's.
+    /// An error without a message, at the place of the setting. If that isn't known, the place of the nearest section
+    /// around it. `endpoints` are the tenancy's.
     pub fn error(&self, setting: &[&str], endpoints: Option<&Node>) -> SpecError {
         let mut places: BTreeMap<Vec<String>, Place> = BTreeMap::new();
         self.places(endpoints, &mut |setting, place| drop(places.insert(setting, place)));
@@ -60,8 +60,8 @@ impl Said {
         Place { mark: self.anchor.clone(), path: self.anchor_path.clone(), related: None }
     }
 
-    /// Tells each setting that only AWS can judge, by its path in the profile with a list's value as the last step, and
-    /// its place.
+    /// Calls `tell` for each setting that only AWS can judge, with its path in the profile and its place. The last step
+    /// of the path of a list's entry is the entry's value.
     fn places(&self, endpoints: Option<&Node>, tell: &mut impl FnMut(Vec<String>, Place)) {
         let path = |steps: &[&str]| steps.iter().map(|step| (*step).to_owned()).collect::<Vec<_>>();
         let Some((settings, isolation)) = self.settings.as_ref().zip(self.isolation) else { return };
@@ -84,7 +84,8 @@ impl Said {
         }
     }
 
-    /// The first of the settings that the spec itself gives, or else the tier that gives them.
+    /// The place of the first of these settings that the spec itself sets. If it sets none, the place where the tier is
+    /// named.
     pub fn place(&self, at: &[Vec<String>]) -> Place {
         let path = |steps: &[String]| {
             steps.iter().fold(format!("{}.overrides", self.path), |path, step| match step.parse::<usize>() {
@@ -110,8 +111,8 @@ impl Said {
         }
     }
 
-    /// What holds for a cluster, and its path: the pool's own word, its profile's (with a silo's
-    /// overrides), or the tenancy's.
+    /// The effective setting of a cluster, and its path. Precedence: the pool's own setting, the profile's (with a
+    /// silo's overrides), the tenancy's.
     pub fn effective<'n>(&'n self, at: &[&str], tenancy: Option<&'n Node>) -> Option<(&'n Node, String)> {
         let path = at.join(".");
         let in_profile: Vec<&str> =

@@ -1,5 +1,5 @@
-//! The JSON Schema of the spec, for editors and for the structural check, derived from the
-//! types in [`super::document`] and [`super::settings`].
+//! The JSON Schema of the spec, for editors and for the structural check. It is derived from the types in
+//! [`super::document`] and [`super::settings`].
 
 use std::sync::LazyLock;
 
@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::document::Document;
 use super::profile_schema::tidy;
 
-/// Where the schema is published; editors key their caches by it.
+/// The schema's URL. Editors use it as the key of their caches.
 const ID: &str = "https://ringfence.dev/schemas/v1alpha1/tenancy.json";
 
-/// The schema that every load checks against, made once.
+/// The schema for checks, computed once.
 pub(super) static TENANCY: LazyLock<Value> = LazyLock::new(schema);
 
 /// The JSON Schema (draft 2020-12) of a tenancy file.

@@ -1,4 +1,4 @@
-//! Parts of schemas that no Rust type says.
+//! Parts of schemas that can't be derived from a Rust type.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 

@@ -1,4 +1,4 @@
-//! What a tier sets: the types of a [`Profile`], from which the JSON Schema of profiles is derived.
+//! The types of a [`Profile`]. The JSON Schema of profiles, with the descriptions, is derived from them.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 // Profiles
 // ---------------------------------------------------------------------------------------
 
-/// A tier: every setting that a tenant or a cluster gets, for all isolation models. Profiles
-/// are data (`profiles/*.yaml`); what is read here is the result of `extends` and `overrides`.
+/// A tier: all settings of a tenant or a cluster, for all isolation models. Profiles are files (`profiles/*.yaml`).
+/// This is a profile after `extends` and `overrides` were applied.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Profile {
-    /// How tenants of this tier are kept apart; `shared` is for pool clusters themselves.
+    /// How tenants of this tier are isolated. `shared` is for the clusters of pools.
     pub isolation: IsolationModel,
-    /// The tenant's own nodes. Not used where the isolation is `fargate` or `shared`.
+    /// The tenant's own nodes. Not used if the isolation is `fargate` or `shared`.
     pub nodes: Nodes,
     /// The cluster's untainted nodes for system pods (CoreDNS, metrics-server).
     pub system_nodes: Nodes,
@@ -24,27 +24,27 @@ pub struct Profile {
     pub imds: Imds,
     /// The EKS cluster itself.
     pub cluster: Cluster,
-    /// What differs from the spec's own `network` for this cluster's VPC.
+    /// Settings of this cluster's VPC that differ from `spec.network`.
     pub network: ProfileNetwork,
-    /// EKS add-ons: pinned versions and settings.
+    /// EKS add-ons: pinned versions and configuration.
     pub addons: Addons,
-    /// What enforces network policies (NET-1).
+    /// The component that enforces network policies (NET-1).
     pub network_policy: NetworkPolicyEngine,
-    /// `strict` denies a new pod's traffic until its policies are in place (NET-1).
+    /// `strict` denies all traffic of a new pod until its policies are applied (NET-1).
     pub network_policy_mode: NetworkPolicyMode,
     /// Quotas and limits of the tenant's namespace (QUOTA-1).
     pub namespace: Namespace,
-    /// What the tenant's pods may ask for.
+    /// Settings that the tenant's pods may ask for.
     pub pods: Pods,
-    /// How the tenant's services may be reached from outside (NET-3).
+    /// Types of services that the tenant may use to be reached from outside of the cluster (NET-3).
     pub exposure: Exposure,
-    /// What checks pods and services on admission (ADM-1, ADM-2).
+    /// The component that checks pods and services on admission (ADM-1, ADM-2).
     pub policy_engine: PolicyEngine,
     /// The tenant's PriorityClass (QUOTA-1).
     pub priority_class: PriorityClass,
 }
 
-/// How a profile keeps tenants apart.
+/// How a profile isolates tenants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum IsolationModel {
@@ -54,63 +54,61 @@ pub enum IsolationModel {
     Pool,
     /// A VM for each pod in a shared cluster.
     Fargate,
-    /// A pool cluster itself, before any tenant.
+    /// The cluster of a pool itself, without its tenants.
     Shared,
 }
 
-/// A node group and what its launch template says.
+/// A node group and its launch template.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Nodes {
-    /// The operating system (HOST-1: anything but Bottlerocket needs a waiver).
+    /// The operating system. Any other than Bottlerocket needs a waiver for HOST-1.
     pub ami_family: AmiFamily,
-    /// The image, for the family `custom` only.
+    /// The id of the image. Only for the family `custom`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^ami-[0-9a-f]{8}([0-9a-f]{9})?$"), extend("examples" = ["ami-0123456789abcdef0"]))]
     pub ami_id: Option<String>,
-    /// The image's release, such as `1.66.0-2d3f4b6c` (Bottlerocket) or `1.36.3-20261110` (Amazon
-    /// Linux 2023). None starts new groups on the newest, and leaves existing ones on what they run
-    /// until `--upgrade`.
+    /// The release of the image, such as `1.66.0-2d3f4b6c` (Bottlerocket) or `1.36.3-20261110` (Amazon Linux 2023).
+    /// Without it, new node groups get the newest release, and existing ones keep theirs until `--upgrade`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9]+\.[0-9]+\.[0-9]+-[0-9a-f]{8}$"), extend("examples" = ["1.66.0-2d3f4b6c"]))]
     pub release_version: Option<String>,
-    /// FIPS 140 validated images (Bottlerocket only).
+    /// Use images with FIPS 140 validated cryptography. Bottlerocket only.
     pub fips: bool,
-    /// The processors' architecture; must be that of all instance types.
+    /// The architecture of the processors. All instance types must have it.
     pub architecture: Architecture,
-    /// EC2 instance types, the preferred ones first.
+    /// EC2 instance types in order of preference.
     #[schemars(length(min = 1, max = 20), inner(regex(pattern = r"^[a-z0-9-]+\.[a-z0-9-]+$")), extend("examples" = [["m7g.large"]]))]
     pub instance_types: Vec<String>,
     /// On-demand or spot instances.
     pub capacity_type: CapacityType,
-    /// The fewest nodes.
+    /// The smallest number of nodes.
     #[schemars(range(max = 450))]
     pub min: u32,
-    /// The most nodes: what a tenant can use at most (QUOTA-1).
+    /// The largest number of nodes. It bounds the compute of the tenant (QUOTA-1).
     #[schemars(range(min = 1, max = 450))]
     pub max: u32,
-    /// Nodes at creation. After that the size belongs to the autoscaler.
+    /// The number of nodes at creation. Later, an autoscaler may change it.
     #[schemars(range(max = 450))]
     pub desired: u32,
-    /// How much of the group an update may replace at once, in percent: one node at least, 100
-    /// nodes at most.
+    /// The share of the group, in percent, that an update may replace at once: at least one node and at most 100 nodes.
     #[schemars(range(min = 1, max = 100))]
     pub max_unavailable_percentage: u32,
-    /// Whether EKS replaces nodes that stay unhealthy. None says so in commercial regions alone:
-    /// EKS refuses the setting in China, and isn't known to take it elsewhere.
+    /// Whether EKS replaces nodes that stay unhealthy. The default is true in commercial regions. Elsewhere the setting
+    /// isn't sent: EKS refuses it in China, and it is unknown whether other partitions accept it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_repair: Option<bool>,
-    /// The operating system's volume, where it differs from the image's own.
+    /// The volume of the operating system. The default is that of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_volume: Option<Volume>,
-    /// Images, logs and ephemeral storage (Bottlerocket's second volume).
+    /// The volume for container images, logs and ephemeral storage. On Bottlerocket it is the second volume.
     pub data_volume: Volume,
-    /// Processes that one pod may have (QUOTA-1); none means no limit.
+    /// The largest number of processes in one pod (QUOTA-1). Without it there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 64, max = 4194304))]
     pub pod_pids_limit: Option<u32>,
-    /// Bottlerocket's kernel lockdown. `confidentiality` isn't offered: it stops BPF, and with
-    /// it the VPC CNI's network policies.
+    /// The kernel lockdown of Bottlerocket. `confidentiality` isn't supported: it blocks BPF, which the VPC CNI needs
+    /// for network policies.
     pub kernel_lockdown: KernelLockdown,
 }
 
@@ -120,7 +118,7 @@ pub struct Nodes {
 pub enum AmiFamily {
     Bottlerocket,
     Al2023,
-    /// An image of your own, which must enforce SELinux.
+    /// Your own image. It must enforce SELinux.
     Custom,
 }
 
@@ -146,7 +144,7 @@ pub enum KernelLockdown {
     Integrity,
 }
 
-/// An EBS volume; always encrypted.
+/// An EBS volume. It is always encrypted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Volume {
@@ -155,11 +153,11 @@ pub struct Volume {
     pub size_gib: u32,
     #[serde(rename = "type")]
     pub volume_type: VolumeType,
-    /// Operations per second; none means the type's baseline of 3,000.
+    /// Input and output operations per second. The default is the baseline of gp3, 3,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 3000, max = 80000))]
     pub iops: Option<u32>,
-    /// MiB per second; none means the type's baseline of 125.
+    /// MiB per second. The default is the baseline of gp3, 125.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 125, max = 2000))]
     pub throughput: Option<u32>,
@@ -175,9 +173,9 @@ pub enum VolumeType {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Imds {
-    /// `required` is IMDSv2 only.
+    /// `required` allows only IMDSv2.
     pub tokens: ImdsTokens,
-    /// Network hops that an answer may take; 1 keeps it from pods.
+    /// The number of network hops of an answer. With 1, answers don't reach pods.
     #[schemars(range(min = 1, max = 64))]
     pub hop_limit: u8,
 }
@@ -193,18 +191,19 @@ pub enum ImdsTokens {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Cluster {
-    /// Where it differs from the spec's own. In quotes.
+    /// The Kubernetes version, in quotes. The default is `spec.kubernetesVersion`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^1\.[1-9][0-9]*$"), extend("examples" = ["1.36"]))]
     pub kubernetes_version: Option<String>,
-    /// Control-plane logs that go to CloudWatch.
+    /// The control plane's logs that are sent to CloudWatch.
     pub log_types: Vec<LogType>,
-    /// How long they stay: one of CloudWatch Logs' periods.
+    /// Days for which CloudWatch keeps these logs. CloudWatch allows only these values.
     #[schemars(extend("enum" = super::catalog::LOG_RETENTION_DAYS))]
     pub log_retention_days: u32,
-    /// Refuse to delete the cluster until this is lifted.
+    /// EKS refuses to delete the cluster while this is true.
     pub deletion_protection: bool,
-    /// `standard` upgrades at the end of standard support; `extended` pays for more time.
+    /// `standard`: EKS upgrades the cluster at the end of standard support. `extended`: AWS charges for extended
+    /// support.
     pub upgrade_policy: UpgradePolicy,
     /// The cluster's own KMS key.
     pub kms: Kms,
@@ -231,15 +230,15 @@ pub enum UpgradePolicy {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Kms {
-    /// Days between the key's deletion and its end.
+    /// The waiting period, in days, before KMS deletes the key.
     #[schemars(range(min = 7, max = 30))]
     pub deletion_window_days: u32,
-    /// Days between rotations.
+    /// Days between two rotations of the key.
     #[schemars(range(min = 90, max = 2560))]
     pub rotation_days: u32,
 }
 
-/// What differs from the spec's `network` for the VPC of one cluster.
+/// Settings of one cluster's VPC that differ from `spec.network`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProfileNetwork {
@@ -251,7 +250,7 @@ pub struct ProfileNetwork {
     pub endpoints: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flow_logs: Option<bool>,
-    /// How long flow logs stay: one of CloudWatch Logs' periods.
+    /// Days for which CloudWatch keeps flow logs. CloudWatch allows only these values.
     #[schemars(extend("enum" = super::catalog::LOG_RETENTION_DAYS))]
     pub flow_log_retention_days: u32,
 }
@@ -262,7 +261,7 @@ pub struct ProfileNetwork {
 pub enum NatGateways {
     PerZone,
     Single,
-    /// No way out: nodes reach AWS by endpoints only.
+    /// No access to the internet. Nodes reach AWS only through VPC endpoints.
     None,
 }
 
@@ -296,11 +295,12 @@ impl Addons {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Addon {
-    /// A pinned version; none means what EKS recommends, and what exists while it is supported.
+    /// The pinned version. Without it, a new add-on gets the version that EKS recommends, and an existing one keeps its
+    /// version while EKS supports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^v[0-9]+\.[0-9]+\.[0-9]+-eksbuild\.[0-9]+$"), extend("examples" = ["v1.23.1-eksbuild.1"]))]
     pub version: Option<String>,
-    /// Settings beside those that ringfence makes itself, which win.
+    /// Additional configuration values. Values that ringfence sets itself have precedence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<serde_json::Map<String, serde_json::Value>>,
 }
@@ -334,11 +334,11 @@ pub struct Namespace {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Limits {
-    /// Limits of containers that name none.
+    /// Limits of containers that set no limits.
     pub default: BTreeMap<String, Quantity>,
-    /// Requests of containers that name none.
+    /// Requests of containers that set no requests.
     pub default_request: BTreeMap<String, Quantity>,
-    /// The most that a container may have.
+    /// The highest limits that a container may set.
     pub max: BTreeMap<String, Quantity>,
 }
 
@@ -348,7 +348,7 @@ pub struct Limits {
 pub struct Quantity(pub String);
 
 impl<'de> Deserialize<'de> for Quantity {
-    /// A bare number is as good as a quoted one, as in Kubernetes.
+    /// Numbers need no quotes, as in Kubernetes.
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
@@ -363,38 +363,39 @@ impl<'de> Deserialize<'de> for Quantity {
     }
 }
 
-/// What the tenant's pods may ask for.
+/// Settings that the tenant's pods may ask for.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pods {
     /// Linux capabilities that a container may add (POD-2), without `CAP_`.
     #[schemars(schema_with = "super::schema_parts::capabilities")]
     pub allowed_capabilities: Vec<String>,
-    /// Where images may come from (ADM-3): a registry, or a path in it, and what follows after
-    /// `/`, `:` or `@`. `account-ecr` is the account's own ECR in the tenancy's region, the
-    /// tenant's part of it and the shared one (`spec.images`); `*` is any registry, which needs a waiver.
+    /// Registries from which images may be pulled (ADM-3). An entry is a registry or a path in it. It allows images
+    /// whose name continues with `/`, `:` or `@`. `account-ecr` allows the tenant's and the shared repositories
+    /// (`spec.images`) in the account's own ECR in the tenancy's region. `*` allows any registry and needs a waiver.
     #[schemars(length(min = 1), extend("examples" = [["account-ecr", "registry.example.com/acme/"]]))]
     pub allowed_registries: Vec<String>,
-    /// `Localhost` seccomp profiles beside RuntimeDefault (POD-6), relative to the kubelet's own directory.
+    /// Seccomp profiles of type `Localhost` that are allowed in addition to RuntimeDefault (POD-6). Paths are relative
+    /// to the kubelet's seccomp directory.
     #[schemars(extend("examples" = [["profiles/audit.json"]]))]
     pub seccomp_profiles: Vec<String>,
-    /// Paths of the node that may be mounted, read-only (POD-4).
+    /// Paths of the node that pods may mount, read-only (POD-4).
     #[schemars(extend("examples" = [["/var/log/audit"]]))]
     pub host_paths: Vec<String>,
-    /// Whether pods may mount their service account's token.
+    /// Whether pods may mount the token of their service account.
     pub automount_token: bool,
 }
 
-/// The entry of `pods.allowedRegistries` that stands for the tenant's and the shared part of the account's ECR.
+/// The entry of `pods.allowedRegistries` for the tenant's and the shared repositories in the account's ECR.
 pub const ACCOUNT_ECR: &str = "account-ecr";
 
-/// How the tenant's services may be reached from outside of the cluster (NET-3).
+/// Types of services that the tenant may use to be reached from outside of the cluster (NET-3).
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Exposure {
-    /// Services of type LoadBalancer.
+    /// Allow services of type LoadBalancer.
     pub load_balancers: bool,
-    /// Services of type NodePort.
+    /// Allow services of type NodePort.
     pub node_ports: bool,
 }
 
@@ -405,7 +406,7 @@ pub enum PolicyEngine {
     Native,
     Gatekeeper,
     Opa,
-    /// PodSecurityPolicy, for clusters below 1.25 only.
+    /// PodSecurityPolicy. Kubernetes 1.25 removed it.
     Psp,
 }
 
@@ -413,7 +414,7 @@ pub enum PolicyEngine {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PriorityClass {
-    /// Higher goes first; the cluster's own pods have two billion.
+    /// Pods with a higher value are scheduled first. The cluster's own pods have two billion.
     #[schemars(range(min = 0, max = 1000000000))]
     pub value: i32,
 }
@@ -433,5 +434,5 @@ impl JsonSchema for Quantity {
     }
 }
 
-/// Kubernetes' own format of quantities, without signs and exponents.
+/// Kubernetes' format of quantities, without signs and exponents.
 pub(super) const QUANTITY: &str = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$";

@@ -1,9 +1,9 @@
-//! Does a document have the shape that its JSON Schema says? The keywords that schemars
-//! derives from [`super::document`] and [`super::settings`] are understood here, except `pattern`: what a pattern is for
-//! is checked, and explained in words, by [`super::checks`].
+//! Checks the structure of a document against its JSON Schema. It supports the keywords that schemars derives from
+//! [`super::document`] and [`super::settings`], except `pattern`: [`super::checks`] checks these values and explains
+//! mistakes in words.
 //!
-//! What is wrong is taken out of the tree (unknown fields) or marked invalid, so that later
-//! checks see only what has the right shape and one mistake isn't told twice.
+//! Unknown fields are removed from the tree, and wrong values are marked invalid. So later checks see only values of
+//! the right shape, and each mistake is reported once.
 
 use serde_json::Value as Json;
 
@@ -12,7 +12,7 @@ use super::findings::{Findings, describe};
 use super::tree::{Entry, Mark, Node, Value};
 use super::words::{join, list, nearest, one_of, quote};
 
-/// Checks `node` against `schema`. `path` is where it stands.
+/// Checks `node` against `schema`. `path` is its place in the document.
 pub fn check(schema: &Json, node: &mut Node, path: &str, findings: &mut Findings) {
     let mark = node.mark.clone();
     Walker { root: schema, findings }.node(schema, node, path, &mark);
@@ -24,7 +24,7 @@ struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
-    /// `name` marks the key that the value belongs to, for errors about what isn't there.
+    /// `name` is the mark of the value's key. Errors about missing fields are shown there.
     fn node(&mut self, schema: &'a Json, node: &mut Node, path: &str, name: &Mark) {
         if matches!(node.value, Value::Null) && allows_null(schema) {
             return;
@@ -45,7 +45,7 @@ impl<'a> Walker<'a> {
             Value::List(items) => {
                 if let Some(schema) = schema.get("items") {
                     for (i, item) in items.iter_mut().enumerate() {
-                        // An entry has no key of its own; its first key is what people see first.
+                        // A list's entry has no key of its own, so a missing field is shown at the entry's first key.
                         let name = item.entries().first().map_or(&item.mark, |first| &first.key_mark).clone();
                         self.node(schema, item, &format!("{path}[{i}]"), &name);
                     }
@@ -64,7 +64,7 @@ impl<'a> Walker<'a> {
                 None => return schema,
             }
         }
-        // The derive writes an optional type as `anyOf: [type, null]`.
+        // schemars writes an optional type as `anyOf: [type, null]`.
         match schema.get("anyOf").and_then(Json::as_array) {
             Some(any) => match any.iter().find(|s| s.get("type").and_then(Json::as_str) != Some("null")) {
                 Some(first) => self.resolve(first),
@@ -98,8 +98,8 @@ impl<'a> Walker<'a> {
                     meant.extend(near);
                     let help = match near {
                         Some(near) => format!("did you mean `{near}`?"),
-                        None if free.is_empty() => "all fields that it can have are there".to_owned(),
-                        None => format!("what it can have besides: {}", list(free)),
+                        None if free.is_empty() => "remove it; all possible fields are set already".to_owned(),
+                        None => format!("other possible fields are {}", list(free)),
                     };
                     let message = format!("there is no field {}", quote(&entry.key));
                     self.findings.error(SpecError::new(Code::UnknownField, here, &entry.key_mark, message).help(help));
@@ -131,12 +131,12 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// A key without a value is as good as no key, where none is required.
+    /// True if a key without a value may count as a missing key.
     fn absent_is_fine(&self, schema: &Json, key: &str) -> bool {
         let required = schema.get("required").and_then(Json::as_array);
         let field = schema.get("properties").and_then(|p| p.get(key));
         let is_required = required.is_some_and(|r| r.iter().any(|k| k == key));
-        // In a merge patch `null` has a meaning, where the schema allows it.
+        // In a merge patch, `null` removes a value if the schema allows it.
         !is_required && field.is_some_and(|f| f.get("default").is_some() || f.get("$ref").is_some())
     }
 
@@ -156,12 +156,12 @@ impl<'a> Walker<'a> {
             Value::Text(text) => {
                 let stripped = text.strip_prefix("CAP_").filter(|rest| names.contains(rest));
                 let help = match stripped {
-                    Some(rest) => format!("leave out `CAP_`: `{rest}`"),
+                    Some(rest) => format!("write it without `CAP_`: `{rest}`"),
                     None => one_of(text, &names),
                 };
-                (format!("{} isn't known here", quote(text)), help)
+                (format!("{} is not a possible value", quote(text)), help)
             }
-            _ => (format!("{} isn't right here", describe(node)), one_of("", &names)),
+            _ => (format!("{} is not a possible value", describe(node)), one_of("", &names)),
         };
         self.findings.error(SpecError::new(Code::BadValue, path, &node.mark, message).help(help));
         node.value = Value::Invalid;
@@ -175,8 +175,8 @@ impl<'a> Walker<'a> {
         let help = match (wanted, &node.value) {
             ("string", Value::Number { raw, .. }) => format!("put it in quotes: \"{raw}\""),
             ("string", Value::Bool(b)) => format!("put it in quotes: \"{b}\""),
-            ("integer", Value::Text(text)) if text.parse::<i64>().is_ok() => format!("leave out the quotes: {text}"),
-            ("integer", Value::Number { .. }) => "a whole number".to_owned(),
+            ("integer", Value::Text(text)) if text.parse::<i64>().is_ok() => format!("write it without quotes: {text}"),
+            ("integer", Value::Number { .. }) => "write a whole number".to_owned(),
             ("boolean", Value::Text(text)) if matches!(text.to_lowercase().as_str(), "yes" | "on" | "y") => {
                 "write `true`".to_owned()
             }
@@ -186,16 +186,19 @@ impl<'a> Walker<'a> {
             ("array", Value::Text(text)) => format!("write a list: [{}]", quote(text).trim_matches('`')),
             ("object", _) => match schema.get("properties").and_then(Json::as_object) {
                 Some(p) => {
-                    format!("write `key: value` lines below it; it can have {}", list(p.keys().map(String::as_str)))
+                    format!(
+                        "write `key: value` lines below it; possible keys are {}",
+                        list(p.keys().map(String::as_str))
+                    )
                 }
                 None => "write `key: value` lines below it".to_owned(),
             },
             _ => match example(schema) {
-                Some(example) => format!("such as {example}"),
+                Some(example) => format!("write a value such as {example}"),
                 None => format!("write {}", type_name(wanted)),
             },
         };
-        let message = format!("this must be {}, and is {}", type_name(wanted), describe(node));
+        let message = format!("the value must be {}, but it is {}", type_name(wanted), describe(node));
         self.findings.error(SpecError::new(Code::WrongType, path, &node.mark, message).help(help));
         node.value = Value::Invalid;
     }
@@ -215,13 +218,13 @@ impl<'a> Walker<'a> {
         }
         let (message, is_number) = match &node.value {
             Value::Number { .. } => (format!("{size} is out of range"), true),
-            _ if size == 0 => ("this is empty".to_owned(), false),
-            _ => (format!("this has {size}{unit}"), false),
+            _ if size == 0 => ("the value is empty".to_owned(), false),
+            _ => (format!("the value has {size}{unit}"), false),
         };
         let range = match (low, high) {
-            (Some(low), Some(high)) => format!("{low} to {high}{unit}"),
-            (Some(low), None) => format!("at least {low}{unit}"),
-            (None, Some(high)) => format!("at most {high}{unit}"),
+            (Some(low), Some(high)) => format!("allowed: {low} to {high}{unit}"),
+            (Some(low), None) => format!("allowed: at least {low}{unit}"),
+            (None, Some(high)) => format!("allowed: at most {high}{unit}"),
             (None, None) => return,
         };
         self.findings.error(SpecError::new(Code::BadValue, path, &node.mark, message).help(range));
@@ -231,7 +234,7 @@ impl<'a> Walker<'a> {
     }
 }
 
-/// The values that an enumeration allows; the derive writes them in three ways.
+/// The values of an enumeration. schemars writes them in three ways.
 fn choices(schema: &Json) -> Vec<&Json> {
     let mut found: Vec<&Json> = Vec::new();
     let variants = schema.get("oneOf").and_then(Json::as_array).into_iter().flatten();
@@ -250,7 +253,7 @@ fn types(schema: &Json) -> Vec<&str> {
     }
 }
 
-/// The derive writes an optional value as a second type, or as a second alternative.
+/// True if the value may be null. schemars writes this as a second type, or as a second alternative.
 fn allows_null(schema: &Json) -> bool {
     let any = schema.get("anyOf").and_then(Json::as_array).into_iter().flatten();
     std::iter::once(schema).chain(any).any(|s| types(s).contains(&"null"))

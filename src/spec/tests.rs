@@ -76,8 +76,8 @@ fn edited(from: &str, to: &str) -> String {
     BASE.replace(from, to)
 }
 
-/// Takes `⟦…⟧` out of a text; what stood between them is what errors should mark, as line,
-/// column and length.
+/// Removes the marks `⟦…⟧` from a text. Returns the marked places, as line, column and length: errors must be shown
+/// there.
 fn unmarked(text: &str) -> (String, Vec<(usize, usize, usize)>) {
     let mut marks = Vec::new();
     let mut plain = String::new();
@@ -101,8 +101,7 @@ fn unmarked(text: &str) -> (String, Vec<(usize, usize, usize)>) {
     (plain, marks)
 }
 
-/// Loads a text with marks, and expects an error at each mark with these messages, in order,
-/// and none besides.
+/// Loads a text with marks. Expects one error at each mark, with these messages in this order, and no other errors.
 fn expect(text: &str, messages: &[&str]) -> Vec<SpecError> {
     let (plain, marks) = unmarked(text);
     let errors = match try_load(&plain) {
@@ -140,7 +139,7 @@ fn pooled(overrides: &str) -> String {
 }
 
 // ---------------------------------------------------------------------------------------
-// What is right
+// Valid specs
 // ---------------------------------------------------------------------------------------
 
 #[test]
@@ -182,7 +181,7 @@ fn three_tiers_resolve_to_three_isolation_models() {
 }
 
 #[test]
-fn a_cluster_network_is_the_nearest_word() {
+fn the_most_specific_network_setting_applies() {
     let spec = loaded(EXAMPLES[4].1);
     assert_eq!(spec.pool("lubeck").unwrap().network.nat_gateways, NatGateways::PerZone);
     let visby = spec.pool("visby").unwrap();
@@ -227,7 +226,7 @@ fn anchors_and_merge_keys_work() {
 }
 
 // ---------------------------------------------------------------------------------------
-// YAML that is none
+// Invalid YAML
 // ---------------------------------------------------------------------------------------
 
 #[test]
@@ -246,7 +245,7 @@ fn files_without_a_document_are_empty() {
         assert_eq!((errors.len(), errors[0].message.as_str(), errors[0].at.line), (1, "the file is empty", 0));
         assert_eq!(
             errors[0].to_string(),
-            "tenancy.yaml: the file is empty\n  help: `ringfence schema` says what a tenancy holds\n"
+            "tenancy.yaml: the file is empty\n  help: `ringfence schema` prints the structure of a tenancy\n"
         );
     }
 }
@@ -256,10 +255,10 @@ fn hostile_yaml_is_refused_fast() {
     let first = |text: &str| try_load(text).unwrap_err().0[0].message.clone();
     assert_eq!(
         first(&"a: 1\n".repeat(300_000)),
-        "the file has more than 1048576 bytes, the most that a tenancy may have"
+        "the file has more than 1048576 bytes, which is the limit for a tenancy"
     );
-    assert_eq!(first(&("[".repeat(200) + &"]".repeat(200))), "nested more than 64 levels deep");
-    assert_eq!(first(&"- ".repeat(500)), "nested more than 64 levels deep");
+    assert_eq!(first(&("[".repeat(200) + &"]".repeat(200))), "the value is nested more than 64 levels deep");
+    assert_eq!(first(&"- ".repeat(500)), "the value is nested more than 64 levels deep");
     let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
     let mut tower = "a0: &a0 [x]\n".to_owned();
     for i in 1..100 {
@@ -267,11 +266,11 @@ fn hostile_yaml_is_refused_fast() {
         bomb.push_str(&format!("a{i}: &a{i} [{}]\n", vec![format!("*a{last}"); 10].join(",")));
         tower.push_str(&format!("a{i}: &a{i} [*a{last}]\n"));
     }
-    assert_eq!(first(&bomb), "the file holds more than 250000 values, aliases counted as what they stand for");
-    assert_eq!(first(&tower), "nested more than 64 levels deep");
-    assert_eq!(first("a: &a [*a]\n"), "this alias refers to a value that holds it");
+    assert_eq!(first(&bomb), "the file holds more than 250000 values after aliases are expanded");
+    assert_eq!(first(&tower), "the value is nested more than 64 levels deep");
+    assert_eq!(first("a: &a [*a]\n"), "this alias refers to a value that contains the alias");
     assert_eq!(first("a: *nowhere\n"), "there is no anchor `nowhere` before this alias");
-    assert_eq!(first("a: !!python/object x\n"), "the tag `!!python/object` means nothing here");
+    assert_eq!(first("a: !!python/object x\n"), "the YAML tag `!!python/object` isn't supported");
 }
 
 #[test]
@@ -279,7 +278,7 @@ fn many_mistakes_are_counted_and_cut() {
     let text: String = (0..5000).map(|i| format!("k{i}: 1\n")).collect();
     let errors = try_load(&text).unwrap_err().0;
     assert_eq!(errors.len(), 201);
-    assert_eq!(errors[200].message, "4804 more are left out");
+    assert_eq!(errors[200].message, "4804 more errors aren't shown");
 }
 
 #[test]
@@ -327,43 +326,44 @@ fn unknown_fields_name_the_nearest() {
 }
 
 #[test]
-fn missing_fields_are_shown_at_what_lacks_them() {
+fn missing_fields_are_shown_at_their_mapping() {
     let text = BASE.replace("  region: us-east-1\n", "").replace("\nspec:", "\n⟦spec⟧:");
     let errors = expect(&text, &["`region` is missing"]);
     assert_eq!(errors[0].code, Code::MissingField);
-    assert_eq!(help(&errors), "add `region: \"us-east-1\"`. The AWS region. It always wins over the environment.");
+    assert_eq!(help(&errors), "add `region: \"us-east-1\"`. The AWS region. The region of the environment is ignored.");
     let text = edited("    - id: \"12345\"\n      name: globex\n", "    - ⟦id⟧: \"12345\"\n");
     assert_eq!(expect(&text, &["`name` is missing"])[0].path, "spec.tenants[0].name");
 }
 
 #[test]
 fn wrong_types_say_what_was_found() {
-    let errors = case("id: \"12345\"", "id: ⟦12345⟧", &["this must be text, and is the number 12345"]);
+    let errors = case("id: \"12345\"", "id: ⟦12345⟧", &["the value must be text, but it is the number 12345"]);
     assert_eq!((errors[0].code, help(&errors)), (Code::WrongType, "put it in quotes: \"12345\""));
-    let errors = case("\"1.36\"", "⟦1.30⟧", &["this must be text, and is the number 1.30"]);
+    let errors = case("\"1.36\"", "⟦1.30⟧", &["the value must be text, but it is the number 1.30"]);
     assert_eq!(help(&errors), "put it in quotes: \"1.30\"");
-    let errors = case("flowLogs: true", "flowLogs: ⟦yes⟧", &["this must be `true` or `false`, and is the text `yes`"]);
+    let errors =
+        case("flowLogs: true", "flowLogs: ⟦yes⟧", &["the value must be `true` or `false`, but it is the text `yes`"]);
     assert_eq!(help(&errors), "write `true`");
-    let errors = case("zones: 3", "zones: ⟦\"3\"⟧", &["this must be a whole number, and is the text `3`"]);
-    assert_eq!(help(&errors), "leave out the quotes: 3");
-    let errors = case("endpoints: [s3]", "endpoints: ⟦s3⟧", &["this must be a list, and is the text `s3`"]);
+    let errors = case("zones: 3", "zones: ⟦\"3\"⟧", &["the value must be a whole number, but it is the text `3`"]);
+    assert_eq!(help(&errors), "write it without quotes: 3");
+    let errors = case("endpoints: [s3]", "endpoints: ⟦s3⟧", &["the value must be a list, but it is the text `s3`"]);
     assert_eq!(help(&errors), "write a list: [s3]");
-    case("zones: 3", "zones: ⟦2.5⟧", &["this must be a whole number, and is the number 2.5"]);
-    case("  tags: {}", "  tags: {a: ⟦[b]⟧}", &["this must be text, and is a list"]);
-    case("    - name: shared-1", "    - ⟦shared-1⟧", &["this must be a mapping, and is the text `shared-1`"]);
+    case("zones: 3", "zones: ⟦2.5⟧", &["the value must be a whole number, but it is the number 2.5"]);
+    case("  tags: {}", "  tags: {a: ⟦[b]⟧}", &["the value must be text, but it is a list"]);
+    case("    - name: shared-1", "    - ⟦shared-1⟧", &["the value must be a mapping, but it is the text `shared-1`"]);
 }
 
 #[test]
 fn values_out_of_range_name_the_range() {
-    assert_eq!(help(&case("zones: 3", "zones: ⟦7⟧", &["7 is out of range"])), "2 to 6");
-    assert_eq!(help(&case("vpcPrefix: 16", "vpcPrefix: ⟦8⟧", &["8 is out of range"])), "16 to 28");
-    let errors = case("per-zone", "⟦per-zon⟧", &["`per-zon` isn't known here"]);
+    assert_eq!(help(&case("zones: 3", "zones: ⟦7⟧", &["7 is out of range"])), "allowed: 2 to 6");
+    assert_eq!(help(&case("vpcPrefix: 16", "vpcPrefix: ⟦8⟧", &["8 is out of range"])), "allowed: 16 to 28");
+    let errors = case("per-zone", "⟦per-zon⟧", &["`per-zon` is not a possible value"]);
     assert_eq!(help(&errors), "did you mean `per-zone`?");
-    let errors = case("[s3]", "[s3, ⟦ecr.ap⟧]", &["`ecr.ap` isn't known here"]);
+    let errors = case("[s3]", "[s3, ⟦ecr.ap⟧]", &["`ecr.ap` is not a possible value"]);
     assert_eq!((errors[0].path.as_str(), help(&errors)), ("spec.network.endpoints[1]", "did you mean `ecr.api`?"));
     let long = "a".repeat(33);
-    let errors = case("  name: acme", &format!("  name: ⟦{long}⟧"), &["this has 33 characters"]);
-    assert_eq!(help(&errors), "1 to 32 characters");
+    let errors = case("  name: acme", &format!("  name: ⟦{long}⟧"), &["the value has 33 characters"]);
+    assert_eq!(help(&errors), "allowed: 1 to 32 characters");
 }
 
 // ---------------------------------------------------------------------------------------
@@ -371,18 +371,18 @@ fn values_out_of_range_name_the_range() {
 // ---------------------------------------------------------------------------------------
 
 #[test]
-fn names_that_cannot_be_names() {
-    case("  name: acme", "  name: ⟦Acme⟧", &["`Acme` can't be a tenancy's name"]);
-    case("  name: acme", "  name: ⟦sg-prod⟧", &["`sg-prod` can't be a tenancy's name"]);
-    case("  name: acme", "  name: ⟦acme-p⟧", &["`acme-p` can't be a tenancy's name"]);
-    let errors = case("id: \"12345\"", "id: ⟦Globex-1⟧", &["`Globex-1` can't be a tenant's id"]);
-    assert_eq!(help(&errors), "1 to 32 small letters and digits, such as `globex1`");
-    case("name: globex", "name: ⟦globex & co⟧", &["`globex & co` can't be a tenant's name"]);
-    case("name: globex", "name: ⟦\" globex\"⟧", &["` globex` can't be a tenant's name"]);
+fn invalid_names_are_refused() {
+    case("  name: acme", "  name: ⟦Acme⟧", &["`Acme` is not a valid name for a tenancy"]);
+    case("  name: acme", "  name: ⟦sg-prod⟧", &["`sg-prod` is not a valid name for a tenancy"]);
+    case("  name: acme", "  name: ⟦acme-p⟧", &["`acme-p` is not a valid name for a tenancy"]);
+    let errors = case("id: \"12345\"", "id: ⟦Globex-1⟧", &["`Globex-1` is not a valid tenant id"]);
+    assert_eq!(help(&errors), "use 1 to 32 lowercase letters and digits, such as `globex1`");
+    case("name: globex", "name: ⟦globex & co⟧", &["`globex & co` is not a valid name for a tenant"]);
+    case("name: globex", "name: ⟦\" globex\"⟧", &["` globex` is not a valid name for a tenant"]);
     let text = BASE.replace("shared-1", "Shared_1").replace("- name: Shared_1", "- name: ⟦Shared_1⟧");
-    expect(&text, &["`Shared_1` can't be a pool's name"]);
+    expect(&text, &["`Shared_1` is not a valid name for a pool"]);
     let text = BASE.replace("shared-1", "shared-g2").replace("- name: shared-g2", "- name: ⟦shared-g2⟧");
-    expect(&text, &["`shared-g2` can't be a pool's name"]);
+    expect(&text, &["`shared-g2` is not a valid name for a pool"]);
 }
 
 #[test]
@@ -403,7 +403,7 @@ fn user_ids_that_collide_are_found() {
         (0u32..).find_map(|i| seen.insert(uid_range(&i.to_string()).first, i).map(|other| (other, i))).unwrap();
     let range = uid_range(&a.to_string());
     let text = BASE.replace("\"23456\"", &format!("\"{a}\"")).replace("\"34567\"", &format!("⟦\"{b}\"⟧"));
-    let message = format!("`{b}` has the same user IDs as `{a}` ({}–{})", range.first, range.last);
+    let message = format!("tenant `{b}` gets the same user IDs as tenant `{a}` ({}–{})", range.first, range.last);
     expect(&text, &[&message]);
 }
 
@@ -412,7 +412,11 @@ fn tiers_and_pools_must_exist_and_fit() {
     let errors = case("tier: premium", "tier: ⟦premum⟧", &["there is no tier `premum`"]);
     assert_eq!((errors[0].code, help(&errors)), (Code::UnknownName, "did you mean `premium`?"));
     case("tier: premium", "tier: ⟦shared⟧", &["the profile `shared` is for a pool's cluster"]);
-    case("tier: premium", "tier: ⟦baseline⟧", &["the profile `baseline` names no isolation, so nothing can be of it"]);
+    case(
+        "tier: premium",
+        "tier: ⟦baseline⟧",
+        &["the profile `baseline` has no `isolation`, so it can only be a base for other profiles"],
+    );
     case(
         "    - name: shared-1",
         "    - name: shared-1\n      profile: ⟦premium⟧",
@@ -427,11 +431,15 @@ fn tiers_and_pools_must_exist_and_fit() {
     let errors = case(
         "tier: standard\n      pool: shared-1",
         "tier: ⟦standard⟧",
-        &["the tier `standard` shares a cluster, and no pool is named"],
+        &["a tenant of the tier `standard` shares a cluster, but the tenant names no pool"],
     );
     assert_eq!((errors[0].path.as_str(), help(&errors)), ("spec.tenants[1].pool", "add `pool: shared-1`"));
     let to = "tier: premium\n      pool: ⟦shared-1⟧";
-    case("tier: premium", to, &["the tier `premium` is a silo, which shares no cluster"]);
+    case(
+        "tier: premium",
+        to,
+        &["a tenant of the tier `premium` is a silo: it shares no cluster, so it can't have a pool"],
+    );
 }
 
 #[test]
@@ -439,10 +447,13 @@ fn service_accounts_are_checked() {
     let with = |text: &str| edited("serviceAccounts: []", &format!("serviceAccounts: {text}"));
     let policy = "\"arn:aws:iam::123456789012:policy/p\"";
     loaded(&with(&format!("[{{name: up, policies: [{policy}]}}]")));
-    expect(&with(&format!("[{{name: ⟦Up⟧, policies: [{policy}]}}]")), &["`Up` can't be such a service account's name"]);
+    expect(
+        &with(&format!("[{{name: ⟦Up⟧, policies: [{policy}]}}]")),
+        &["`Up` is not a valid name for a service account with an IAM role"],
+    );
     expect(
         &with(&format!("[{{name: ⟦default⟧, policies: [{policy}]}}]")),
-        &["`default` can't be such a service account's name"],
+        &["`default` is not a valid name for a service account with an IAM role"],
     );
     expect(
         &with(&format!("[{{name: up, policies: [{policy}]}}, {{name: ⟦up⟧, policies: [{policy}]}}]")),
@@ -452,34 +463,40 @@ fn service_accounts_are_checked() {
         &with(&format!("[{{name: up, policies: [{policy}, ⟦{policy}⟧]}}]")),
         &["`arn:aws:iam::123456789012:policy/p` is given twice"],
     );
-    expect(&with("[{name: up, policies: ⟦[]⟧}]"), &["this is empty"]);
-    expect(&with("[{name: up, policies: [⟦ReadOnlyAccess⟧]}]"), &["this is no ARN"]);
-    expect(&with("[{name: up, policies: [⟦\"arn:aws:iam::123456789012:role/x\"⟧]}]"), &["this is no managed policy"]);
+    expect(&with("[{name: up, policies: ⟦[]⟧}]"), &["the value is empty"]);
+    expect(&with("[{name: up, policies: [⟦ReadOnlyAccess⟧]}]"), &["this is not an ARN"]);
+    expect(
+        &with("[{name: up, policies: [⟦\"arn:aws:iam::123456789012:role/x\"⟧]}]"),
+        &["this is not the ARN of a managed policy"],
+    );
     expect(
         &with("[{name: up, policies: [⟦\"arn:aws:iam::999999999999:policy/x\"⟧]}]"),
-        &["the policy is in account 999999999999, and the tenancy in 123456789012"],
+        &["the policy is in account 999999999999, but the tenancy is in account 123456789012"],
     );
     expect(
         &with("[{name: up, policies: [⟦\"arn:aws:iam::aws:policy/AdministratorAccess\"⟧]}]"),
-        &["`AdministratorAccess` reaches every tenant's resources"],
+        &["the policy `AdministratorAccess` gives access to every tenant's resources"],
     );
 }
 
 #[test]
 fn principals_are_roles_or_users_of_the_partition() {
     let admin = |arn: &str, message: &str| case("admins: []", &format!("admins: [⟦\"{arn}\"⟧]"), &[message]);
-    admin("PlatformAdmin", "this is no ARN");
-    admin("arn:aws:iam::1234:role/x", "`1234` is no account: accounts have 12 digits");
-    admin("arn:aws-cn:iam::123456789012:role/x", "the partition is `aws-cn`, and us-east-1 is in `aws`");
-    admin("arn:aws:iam::123456789012:root", "the account's root can't have access to a cluster");
-    admin("arn:aws:iam::123456789012:group/x", "a group can't have access to a cluster");
+    admin("PlatformAdmin", "this is not an ARN");
+    admin("arn:aws:iam::1234:role/x", "`1234` is not an account id: an account id has 12 digits");
+    admin(
+        "arn:aws-cn:iam::123456789012:role/x",
+        "the ARN is of the partition `aws-cn`, but us-east-1 is in the partition `aws`",
+    );
+    admin("arn:aws:iam::123456789012:root", "the account's root user can't have access to a cluster");
+    admin("arn:aws:iam::123456789012:group/x", "an IAM group can't have access to a cluster");
     admin(
         "arn:aws:iam::123456789012:role/aws-service-role/emr-containers.amazonaws.com/AWSServiceRoleForAmazonEMRContainers",
-        "a service-linked role can't have access to a cluster: it is AWS's own",
+        "a service-linked role can't have access to a cluster: only an AWS service can assume it",
     );
-    admin("arn:aws:iam::123456789012:role/*", "this is no ARN of one thing");
-    admin("arn:aws:sts::123456789012:assumed-role/x", "this session has no role or no name");
-    admin("arn:aws:s3:::bucket", "this is no ARN of IAM");
+    admin("arn:aws:iam::123456789012:role/*", "the ARN holds a space or a wildcard, so it doesn't name one resource");
+    admin("arn:aws:sts::123456789012:assumed-role/x", "the ARN of the session has no role name or no session name");
+    admin("arn:aws:s3:::bucket", "this is not an ARN of IAM");
     let role = "\"arn:aws:iam::123456789012:role/Admin\"";
     let session = "\"arn:aws:sts::123456789012:assumed-role/Admin/me\"";
     case(
@@ -491,32 +508,33 @@ fn principals_are_roles_or_users_of_the_partition() {
 
 #[test]
 fn region_account_and_tags() {
-    let errors = case("us-east-1", "⟦us_east_1⟧", &["`us_east_1` is no region"]);
+    let errors = case("us-east-1", "⟦us_east_1⟧", &["`us_east_1` is not a region"]);
     assert_eq!(help(&errors), "did you mean `us-east-1`?");
-    let errors = case("us-east-1", "⟦us-est-1⟧", &["`us-est-1` is no region that this version of ringfence knows"]);
+    let errors = case("us-east-1", "⟦us-est-1⟧", &["this version of ringfence doesn't know the region `us-est-1`"]);
     assert_eq!(help(&errors), "did you mean `us-east-1`?");
-    case("\"123456789012\"", "⟦\"12345678901\"⟧", &["`12345678901` is no account"]);
+    case("\"123456789012\"", "⟦\"12345678901\"⟧", &["`12345678901` is not an account id"]);
     let tags = |tags: &str, messages: &[&str]| case("tags: {}", &format!("tags: {tags}"), messages);
-    tags("{⟦aws:x⟧: a}", &["keys that begin with `aws:` are reserved"]);
-    tags("{⟦ringfence.dev/x⟧: a}", &["keys that begin with `ringfence.dev/` are reserved"]);
-    tags("{⟦Name⟧: a}", &["`Name` is what ringfence names resources by"]);
+    tags("{⟦aws:x⟧: a}", &["tag keys that begin with `aws:` are reserved"]);
+    tags("{⟦ringfence.dev/x⟧: a}", &["tag keys that begin with `ringfence.dev/` are reserved"]);
+    tags("{⟦Name⟧: a}", &["ringfence writes the tag `Name` itself"]);
     tags("{a: b, ⟦A⟧: c}", &["`A` is given twice"]);
-    tags("{a: ⟦\"b;c\"⟧}", &["`b;c` can't be a tag's value"]);
-    tags(&format!("{{⟦{}⟧: a}}", "k".repeat(129)), &["a key of 129 characters"]);
+    tags("{a: ⟦\"b;c\"⟧}", &["`b;c` is not a valid tag value"]);
+    tags(&format!("{{⟦{}⟧: a}}", "k".repeat(129)), &["the tag key has 129 characters"]);
     let long = edited("tags: {}", &format!("tags: {{a: {}}}", "v".repeat(257)));
-    assert_eq!(try_load(&long).unwrap_err().0[0].message, "a value of 257 characters");
+    assert_eq!(try_load(&long).unwrap_err().0[0].message, "the tag value has 257 characters");
     let many: Vec<String> = (0..41).map(|i| format!("k{i}: v")).collect();
     let many = edited("tags: {}", &format!("tags: {{{}}}", many.join(", ")));
-    assert_eq!(try_load(&many).unwrap_err().0[0].message, "this has 41 entries");
+    assert_eq!(try_load(&many).unwrap_err().0[0].message, "the value has 41 entries");
     // Otherwise each plan would write them, and none would see them (terraform-provider-aws#18068).
     for prefix in ["karpenter.sh/", "k8s.io/cluster-autoscaler/", "elbv2.k8s.aws/"] {
-        let message =
-            format!("keys that begin with `{prefix}` are left to the controllers that find resources by them");
+        let message = format!(
+            "tag keys that begin with `{prefix}` belong to in-cluster controllers, which find resources by them"
+        );
         tags(&format!("{{⟦{prefix}x⟧: a}}"), &[&message]);
     }
-    tags("{⟦awsApplication⟧: a}", &["`awsApplication` is AWS's own, for myApplications"]);
-    case("  tags: {}", "  iam: {path: ⟦platform⟧}", &["`platform` is no IAM path"]);
-    case("  tags: {}", "  iam: {permissionsBoundary: ⟦x⟧}", &["this is no ARN"]);
+    tags("{⟦awsApplication⟧: a}", &["the tag key `awsApplication` belongs to AWS myApplications"]);
+    case("  tags: {}", "  iam: {path: ⟦platform⟧}", &["`platform` is not an IAM path"]);
+    case("  tags: {}", "  iam: {permissionsBoundary: ⟦x⟧}", &["this is not an ARN"]);
 }
 
 #[test]
@@ -526,16 +544,17 @@ fn each_tenants_images_are_its_own() {
     let moved = edited("  tags: {}", "  images: {tenants: saas/images, shared: base}");
     assert_eq!(images(&loaded(&moved)), ("saas/images/12345".to_owned(), "base".to_owned()));
     for wrong in ["Acme", "acme/", "/acme", "a//b", "a b", "a*", "a._b", ""] {
-        let message = format!("`{wrong}` can't begin the name of a repository");
+        let message = format!("`{wrong}` is not a valid prefix for names of repositories");
         case("  tags: {}", &format!("  images: {{tenants: ⟦\"{wrong}\"⟧}}"), &[&message]);
     }
     for shared in ["acme", "saas"] {
-        let message = format!("every tenant would pull what is below `{shared}`, all other tenants' images too");
+        let message =
+            format!("all tenants may pull images below `{shared}`, and that includes every tenant's own images");
         let tenants = if shared == "acme" { "" } else { ", tenants: saas/images" };
         let errors = case("  tags: {}", &format!("  images: {{shared: ⟦{shared}⟧{tenants}}}"), &[&message]);
         assert_eq!(errors[0].path, "spec.images.shared");
     }
-    let message = "the repositories of `shared` would be everybody's: `acme/shared`";
+    let message = "the repositories of `shared` overlap the shared ones, `acme/shared`, which all tenants may pull";
     let errors = case("id: \"12345\"", "id: ⟦shared⟧", &[message]);
     assert_eq!(errors[0].path, "spec.tenants[0].id");
     loaded(&edited("id: \"12345\"", "id: shared").replace("  tags: {}", "  images: {shared: base}"));
@@ -546,7 +565,7 @@ fn each_tenants_images_are_its_own() {
 fn there_is_no_fargate_in_govcloud() {
     let there = |region: &str| edited("region: us-east-1", &format!("region: {region}"));
     for region in ["us-gov-west-1", "us-gov-east-1"] {
-        let message = format!("EKS has no Fargate in {region}");
+        let message = format!("EKS offers no Fargate in {region}");
         let errors = expect(&there(region).replace("tier: serverless", "tier: ⟦serverless⟧"), &[&message]);
         assert_eq!((errors[0].code, errors[0].path.as_str()), (Code::Forbidden, "spec.tenants[2].tier"));
         loaded(&there(region).replace("tier: serverless", "tier: standard"));
@@ -557,26 +576,26 @@ fn there_is_no_fargate_in_govcloud() {
 }
 
 #[test]
-fn what_is_left_to_others() {
+fn ignored_tags_and_networks_are_checked() {
     let ignore = |list: &str, messages: &[&str]| case("  tags: {}", &format!("  ignoreTags: {list}"), messages);
     ignore(
         "{keys: [⟦ringfence.dev/tenant⟧]}",
-        &["`ringfence.dev/tenant` would hide `ringfence.dev/tenant`, which ringfence writes itself"],
+        &["ringfence can't ignore `ringfence.dev/tenant`: this covers `ringfence.dev/tenant`, which it writes itself"],
     );
     ignore(
         "{keyPrefixes: [⟦ringfence.⟧]}",
-        &["`ringfence.` would hide `ringfence.dev/address`, which ringfence writes itself"],
+        &["ringfence can't ignore `ringfence.`: this covers `ringfence.dev/address`, which it writes itself"],
     );
     ignore(
         "{keyPrefixes: [⟦kubernetes.io/⟧]}",
-        &["`kubernetes.io/` would hide `kubernetes.io/role/elb`, which ringfence writes itself"],
+        &["ringfence can't ignore `kubernetes.io/`: this covers `kubernetes.io/role/elb`, which it writes itself"],
     );
-    ignore("{keys: [⟦Name⟧]}", &["`Name` would hide `Name`, which ringfence writes itself"]);
-    ignore("{keys: [⟦\"\"⟧]}", &["a key of 0 characters"]);
+    ignore("{keys: [⟦Name⟧]}", &["ringfence can't ignore `Name`: this covers `Name`, which it writes itself"]);
+    ignore("{keys: [⟦\"\"⟧]}", &["the tag key has 0 characters"]);
     case(
         "  tags: {}",
         "  tags: {team: a}\n  ignoreTags: {keyPrefixes: [⟦te⟧]}",
-        &["`te` would hide `team`, which ringfence writes itself"],
+        &["ringfence can't ignore `te`: this covers `team`, which it writes itself"],
     );
     let spec = loaded(&edited("  tags: {}", "  ignoreTags: {keys: [map-migrated], keyPrefixes: [AutoTag_]}"));
     assert_eq!((spec.ignore_tags.keys.len(), spec.ignore_tags.key_prefixes.len()), (1, 1));
@@ -584,11 +603,11 @@ fn what_is_left_to_others() {
     let network = |list: &str, messages: &[&str]| {
         case("    flowLogs: true", &format!("    flowLogs: true\n    ignore: {list}"), messages)
     };
-    network("{routes: [⟦0.0.0.0/0⟧]}", &["the default route is ringfence's own"]);
-    network("{routes: [⟦pl-x⟧]}", &["`pl-x` is no block of addresses"]);
+    network("{routes: [⟦0.0.0.0/0⟧]}", &["ringfence can't ignore the default route: it writes it itself"]);
+    network("{routes: [⟦pl-x⟧]}", &["`pl-x` is not an address block"]);
     network(
         "{cidrBlocks: [⟦10.65.0.0/16⟧]}",
-        &["10.65.0.0/16 overlaps the supernet, whose blocks are ringfence's to give"],
+        &["10.65.0.0/16 overlaps the supernet: ringfence allocates blocks from it itself"],
     );
     loaded(&edited(
         "    flowLogs: true",
@@ -598,8 +617,8 @@ fn what_is_left_to_others() {
     let sources = |list: &str, messages: &[&str]| {
         case("    admins: []", &format!("    admins: []\n    privateSources: {list}"), messages)
     };
-    sources("[⟦0.0.0.0/0⟧]", &["0.0.0.0/0 lets everyone who is connected reach the API servers"]);
-    sources("[⟦sg-x⟧]", &["`sg-x` is no id of a prefix list or a security group"]);
+    sources("[⟦0.0.0.0/0⟧]", &["0.0.0.0/0 lets almost every connected network reach the API servers"]);
+    sources("[⟦sg-x⟧]", &["`sg-x` is not the id of a prefix list or a security group"]);
     sources("[10.0.0.0/16, ⟦10.0.0.0/16⟧]", &["`10.0.0.0/16` is given twice"]);
     sources("[⟦10.0.0.1/16⟧]", &["`10.0.0.1/16` has bits set beyond its prefix"]);
     let spec = loaded(&edited(
@@ -612,16 +631,16 @@ fn what_is_left_to_others() {
     assert!(spec.warnings[0].message.contains("overlaps the tenancy's own supernet"), "{:?}", spec.warnings);
 }
 
-/// What isn't there yet is refused, not ignored.
+/// Unsupported policy engines are refused, not ignored.
 #[test]
-fn policy_engines_that_are_not_there_yet() {
+fn unsupported_policy_engines_are_refused() {
     for engine in ["gatekeeper", "opa"] {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("own.yaml"), format!("extends: premium\npolicyEngine: {engine}\n")).unwrap();
         let options = LoadOptions { profiles_dir: Some(dir.path().to_owned()), today: TODAY };
         let errors = load(Path::new("tenancy.yaml"), &BASE.replace("premium", "own"), &options).unwrap_err().0;
         assert_eq!(errors[0].path, "policyEngine", "{engine}");
-        assert!(errors[0].message.contains("with Kubernetes' own admission only"), "{}", errors[0]);
+        assert!(errors[0].message.contains("only Kubernetes' own admission policies"), "{}", errors[0]);
     }
 }
 
@@ -633,29 +652,29 @@ fn policy_engines_that_are_not_there_yet() {
 fn supernets_fit_and_overlap_nothing() {
     let supernet = |text: &str, messages: &[&str]| case("10.64.0.0/12", text, messages);
     let errors = supernet("⟦10.65.0.0/12⟧", &["`10.65.0.0/12` has bits set beyond its prefix"]);
-    assert_eq!((errors[0].code, help(&errors)), (Code::Network, "10.64.0.0/12"));
+    assert_eq!((errors[0].code, help(&errors)), (Code::Network, "write 10.64.0.0/12"));
     supernet("⟦10.64.0.0⟧", &["`10.64.0.0` has no prefix length"]);
-    supernet("⟦ten/12⟧", &["`ten/12` is no block of addresses"]);
-    supernet("⟦\"fd00::/8\"⟧", &["`fd00::/8` is no IPv4 block"]);
-    supernet("⟦11.0.0.0/12⟧", &["11.0.0.0/12 is not within the private addresses"]);
-    supernet("⟦172.16.0.0/14⟧", &["172.16.0.0/14 overlaps 172.17.0.0/16, which Docker takes on many machines"]);
+    supernet("⟦ten/12⟧", &["`ten/12` is not an address block"]);
+    supernet("⟦\"fd00::/8\"⟧", &["`fd00::/8` is not an IPv4 block"]);
+    supernet("⟦11.0.0.0/12⟧", &["11.0.0.0/12 is not a block of private addresses"]);
     supernet(
-        "⟦172.20.0.0/14⟧",
-        &["172.20.0.0/14 overlaps 172.20.0.0/16, the addresses of services inside of clusters"],
+        "⟦172.16.0.0/14⟧",
+        &["172.16.0.0/14 overlaps 172.17.0.0/16, the default network of Docker on many machines"],
     );
+    supernet("⟦172.20.0.0/14⟧", &["172.20.0.0/14 overlaps 172.20.0.0/16, the addresses of Kubernetes services"]);
 }
 
 #[test]
 fn the_supernet_has_room_for_every_vpc() {
     let errors =
-        case("10.64.0.0/12", "⟦10.64.0.0/16⟧", &["10.64.0.0/16 has room for 1 VPCs of /16, and the tenancy has 2"]);
-    assert_eq!(help(&errors), "a supernet of /15 or larger, or a longer `vpcPrefix`");
+        case("10.64.0.0/12", "⟦10.64.0.0/16⟧", &["10.64.0.0/16 has room for 1 VPCs of /16, but the tenancy has 2"]);
+    assert_eq!(help(&errors), "choose a supernet of /15 or larger, or a larger `vpcPrefix`, which makes VPCs smaller");
     let text = edited("10.64.0.0/12\n    vpcPrefix: 16", "10.64.0.0/20\n    vpcPrefix: ⟦16⟧");
     expect(&text, &["a VPC of /16 doesn't fit into 10.64.0.0/20"]);
     case(
         "vpcPrefix: 16",
         "vpcPrefix: ⟦26⟧",
-        &["a /26 has no room for a public and a private subnet in each of 3 zones"],
+        &["a /26 is too small for a public and a private subnet in each of 3 zones"],
     );
     loaded(&edited("vpcPrefix: 16", "vpcPrefix: 25"));
     loaded(&edited("10.64.0.0/12", "100.64.0.0/10"));
@@ -665,23 +684,27 @@ fn the_supernet_has_room_for_every_vpc() {
 fn service_addresses_are_private_and_apart() {
     let with = |cidr: &str| edited("    vpcPrefix", &format!("    serviceCidr: {cidr}\n    vpcPrefix"));
     loaded(&with("10.100.0.0/16"));
-    expect(&with("⟦100.64.0.0/16⟧"), &["100.64.0.0/16 can't be the addresses of services"]);
-    expect(&with("⟦10.100.0.0/25⟧"), &["10.100.0.0/25 can't be the addresses of services"]);
+    expect(&with("⟦100.64.0.0/16⟧"), &["EKS doesn't accept 100.64.0.0/16 for the addresses of services"]);
+    expect(&with("⟦10.100.0.0/25⟧"), &["EKS doesn't accept 10.100.0.0/25 for the addresses of services"]);
     let text = with("10.70.0.0/16").replace("10.64.0.0/12", "⟦10.64.0.0/12⟧");
-    expect(&text, &["10.64.0.0/12 overlaps 10.70.0.0/16, the addresses of services inside of clusters"]);
+    expect(&text, &["10.64.0.0/12 overlaps 10.70.0.0/16, the addresses of Kubernetes services"]);
 }
 
 #[test]
-fn without_nat_the_endpoints_must_do() {
+fn without_nat_endpoints_are_required() {
     let text =
         edited("natGateways: per-zone\n    endpoints: [s3]", "natGateways: ⟦none⟧\n    endpoints: [s3, sts, ec2, eks]");
-    let errors =
-        expect(&text, &["without NAT gateways, nodes can't reach `ecr.api`, `ecr.dkr`, `eks-auth` and `logs`"]);
+    let errors = expect(
+        &text,
+        &["without NAT gateways, nodes need VPC endpoints for `ecr.api`, `ecr.dkr`, `eks-auth` and `logs`"],
+    );
     assert_eq!((errors[0].code, errors[0].path.as_str()), (Code::Network, "spec.network.natGateways"));
     let text = silo("{network: {natGateways: ⟦none⟧}}", "[]");
     let errors = expect(
         &text,
-        &["without NAT gateways, nodes can't reach `ec2`, `ecr.api`, `ecr.dkr`, `eks`, `eks-auth`, `logs` and `sts`"],
+        &[
+            "without NAT gateways, nodes need VPC endpoints for `ec2`, `ecr.api`, `ecr.dkr`, `eks`, `eks-auth`, `logs` and `sts`",
+        ],
     );
     assert_eq!(errors[0].path, "spec.tenants[0].overrides.network.natGateways");
 }
@@ -691,18 +714,27 @@ fn endpoints_are_private_or_restricted() {
     case(
         "endpoint: private",
         "endpoint: ⟦restricted⟧",
-        &["without `allowedCidrs`, EKS opens the API servers to everyone"],
+        &["without `allowedCidrs`, EKS opens the public endpoints to the whole internet"],
     );
-    case("allowedCidrs: []", "allowedCidrs: [⟦203.0.113.0/24⟧]", &["a private endpoint has no allowed sources"]);
+    case(
+        "allowedCidrs: []",
+        "allowedCidrs: [⟦203.0.113.0/24⟧]",
+        &["`allowedCidrs` has no effect on private endpoints"],
+    );
     let restricted = |cidr: &str| {
         edited("endpoint: private\n    allowedCidrs: []", &format!("endpoint: restricted\n    allowedCidrs: [{cidr}]"))
     };
-    expect(&restricted("⟦10.0.0.0/8⟧"), &["10.0.0.0/8 is not on the internet, and the public endpoint is"]);
+    expect(
+        &restricted("⟦10.0.0.0/8⟧"),
+        &["10.0.0.0/8 is not a block of public addresses, but the public endpoint is reached over the internet"],
+    );
     expect(&restricted("203.0.113.0/24, ⟦203.0.113.0/24⟧"), &["`203.0.113.0/24` is given twice"]);
-    let open =
-        "0.0.0.0/0 opens API servers to everyone (API-1, no direct tenant access to the Kubernetes and EKS APIs)";
+    let open = "0.0.0.0/0 opens the API servers to a large part of the internet (API-1, no direct tenant access to the Kubernetes and EKS APIs)";
     let errors = expect(&restricted("⟦0.0.0.0/0⟧"), &[open]);
-    assert_eq!(help(&errors), "name the sources; or give a waiver for API-1 to pool `shared-1`, tenant `12345`");
+    assert_eq!(
+        help(&errors),
+        "name only your own networks, or add a waiver for API-1 to pool `shared-1`, tenant `12345`"
+    );
     let waiver = "[{control: API-1, reason: demo, until: 2027-01-01}]";
     let text = restricted("0.0.0.0/0")
         .replace("waivers: []", &format!("waivers: {waiver}"))
@@ -711,15 +743,15 @@ fn endpoints_are_private_or_restricted() {
 }
 
 #[test]
-fn kubernetes_versions_are_alive() {
+fn kubernetes_versions_are_supported() {
     let version = |text: &str, message: &str| case("\"1.36\"", &format!("⟦\"{text}\"⟧"), &[message]);
-    let errors = version("1.31", "EKS ends Kubernetes 1.31 on 2026-11-26, in less than 8 days");
+    let errors = version("1.31", "EKS ends its support of Kubernetes 1.31 on 2026-11-26, in less than 8 days");
     assert_eq!(errors[0].code, Code::UnsupportedVersion);
-    assert_eq!(help(&errors), "one of `1.32`, `1.33`, `1.34`, `1.35`, `1.36` and `1.37`");
-    version("1.24", "EKS doesn't run Kubernetes 1.24 any more");
-    version("1.63", "EKS has no Kubernetes 1.63 that this version of ringfence knows");
-    version("latest", "`latest` is no Kubernetes version");
-    version("1.36.1", "`1.36.1` is no Kubernetes version");
+    assert_eq!(help(&errors), "choose one of `1.32`, `1.33`, `1.34`, `1.35`, `1.36` and `1.37`");
+    version("1.24", "EKS no longer offers Kubernetes 1.24");
+    version("1.63", "this version of ringfence doesn't know Kubernetes 1.63 on EKS");
+    version("latest", "`latest` is not a Kubernetes version");
+    version("1.36.1", "`1.36.1` is not a Kubernetes version");
     for good in ["1.35", "1.36", "1.37"] {
         assert!(loaded(&edited("\"1.36\"", &format!("{good:?}"))).warnings.is_empty(), "{good}");
     }
@@ -728,14 +760,14 @@ fn kubernetes_versions_are_alive() {
     {
         let warnings = loaded(&edited("\"1.36\"", &format!("{version:?}"))).warnings;
         let message =
-            format!("standard support of Kubernetes {version} {verb}: EKS then upgrades the cluster by itself");
+            format!("standard support of Kubernetes {version} {verb}: after that, EKS upgrades the cluster by itself");
         assert_eq!(warnings.iter().map(|w| w.message.as_str()).collect::<Vec<_>>(), [message]);
     }
     let text = edited("    - name: shared-1", "    - name: shared-1\n      kubernetesVersion: ⟦\"1.31\"⟧");
-    expect(&text, &["EKS ends Kubernetes 1.31 on 2026-11-26, in less than 8 days"]);
+    expect(&text, &["EKS ends its support of Kubernetes 1.31 on 2026-11-26, in less than 8 days"]);
     let late = LoadOptions { profiles_dir: None, today: date(2027, 1, 1) };
     let errors = load(Path::new("t"), &edited("\"1.36\"", "\"1.31\""), &late).unwrap_err().0;
-    assert_eq!(errors[0].message, "EKS ended Kubernetes 1.31 on 2026-11-26");
+    assert_eq!(errors[0].message, "EKS ended its support of Kubernetes 1.31 on 2026-11-26");
 }
 
 // ---------------------------------------------------------------------------------------
@@ -754,18 +786,18 @@ fn tenants_that_override_nothing_share_their_profile() {
 #[test]
 fn overrides_change_what_the_tier_leaves_open() {
     let errors =
-        expect(&silo("{⟦policyEngine⟧: opa}", "[]"), &["the tier `premium` doesn't leave `policyEngine` open"]);
+        expect(&silo("{⟦policyEngine⟧: opa}", "[]"), &["the tier `premium` doesn't allow overrides of `policyEngine`"]);
     assert_eq!(
         (errors[0].code, errors[0].path.as_str()),
         (Code::NotOverridable, "spec.tenants[0].overrides.policyEngine")
     );
-    assert!(help(&errors).starts_with("it leaves open `nodes`, "));
-    expect(&pooled("{⟦cluster⟧: {logRetentionDays: 30}}"), &["`cluster` says nothing about a tenant in a pool"]);
+    assert!(help(&errors).starts_with("the tier allows overrides of `nodes`, "));
+    expect(&pooled("{⟦cluster⟧: {logRetentionDays: 30}}"), &["`cluster` has no effect on a tenant in a pool"]);
     expect(
         &pooled("{exposure: {⟦nodePorts⟧: true}}"),
-        &["the tier `standard` doesn't leave `exposure.nodePorts` open"],
+        &["the tier `standard` doesn't allow overrides of `exposure.nodePorts`"],
     );
-    expect(&silo("{imds: ⟦~⟧}", "[]"), &["this must be a mapping, and is nothing"]);
+    expect(&silo("{imds: ⟦~⟧}", "[]"), &["the value must be a mapping, but it is nothing"]);
     let spec = loaded(&pooled("{nodes: {max: 9}, namespace: {quota: {count/jobs.batch: ~, pods: 70}}}"));
     let profile = &spec.tenant("23456").unwrap().profile;
     assert_eq!((profile.nodes.max, profile.nodes.min), (9, 1));
@@ -776,36 +808,40 @@ fn overrides_change_what_the_tier_leaves_open() {
 #[test]
 fn weakened_controls_need_a_waiver() {
     let weak = [
-        ("NET-2", "imds: {hopLimit: ⟦2⟧}", "with 2 hops, pods reach the node's credentials"),
-        ("NET-2", "imds: {tokens: ⟦optional⟧}", "IMDSv1 answers any request from a pod"),
+        ("NET-2", "imds: {hopLimit: ⟦2⟧}", "with a hop limit of 2, pods can read the node's credentials"),
+        (
+            "NET-2",
+            "imds: {tokens: ⟦optional⟧}",
+            "IMDSv1 needs no token: a pod that can be tricked into a request can read the node's credentials",
+        ),
         ("HOST-1", "nodes: {amiFamily: ⟦al2023⟧}", "Amazon Linux 2023 doesn't confine containers with SELinux"),
         ("HOST-1", "systemNodes: {amiFamily: ⟦al2023⟧}", "Amazon Linux 2023 doesn't confine containers with SELinux"),
         (
             "HOST-1",
             "nodes: {releaseVersion: ⟦1.61.0-5ce1a8b6⟧}",
-            "an image's labels can run commands on nodes with Bottlerocket `1.61.0-5ce1a8b6`",
+            "in Bottlerocket `1.61.0-5ce1a8b6`, the labels of a container image can run commands on the node",
         ),
-        ("HOST-1", "nodes: {kernelLockdown: ⟦none⟧}", "without lockdown, root on a node can change its kernel"),
+        ("HOST-1", "nodes: {kernelLockdown: ⟦none⟧}", "without kernel lockdown, root on a node can change its kernel"),
         ("POD-4", "pods: {hostPaths: [⟦/var/log/audit⟧]}", "pods could read `/var/log/audit` of the node"),
-        ("ADM-3", "pods: {allowedRegistries: [account-ecr, ⟦\"*\"⟧]}", "images from anywhere would run"),
+        ("ADM-3", "pods: {allowedRegistries: [account-ecr, ⟦\"*\"⟧]}", "images from any registry could run"),
         ("ADM-3", "pods: {allowedRegistries: [⟦docker.io⟧]}", "anybody can publish in `docker.io`"),
-        ("NET-1", "networkPolicyMode: ⟦standard⟧", "a new pod may talk to everyone until its policies are in place"),
+        (
+            "NET-1",
+            "networkPolicyMode: ⟦standard⟧",
+            "a new pod has no network restrictions until its policies are applied",
+        ),
         (
             "NET-1",
             "addons: {vpc-cni: {version: ⟦v1.22.3-eksbuild.1⟧}}",
-            "the VPC CNI's network policies leak between namespaces in `v1.22.3-eksbuild.1`",
+            "in version `v1.22.3-eksbuild.1` of the VPC CNI, network policies of one namespace can affect pods of another",
         ),
-        ("QUOTA-1", "nodes: {podPidsLimit: ⟦~⟧}", "one pod could use up the node's processes"),
-        ("QUOTA-1", "namespace: {quota: {pods: ⟦~⟧}}", "the quota sets no bound on `pods`"),
-        ("QUOTA-1", "namespace: {quota: {count/secrets: ⟦~⟧}}", "the quota sets no bound on `count/secrets`"),
-        ("QUOTA-1", "namespace: {limits: {max: {memory: ⟦~⟧}}}", "containers have no `memory` in `limits.max`"),
-        (
-            "POD-2",
-            "pods: {allowedCapabilities: [⟦SYS_PTRACE⟧]}",
-            "`SYS_PTRACE` is beyond what the Pod Security Standards allow",
-        ),
-        ("POD-2", "pods: {allowedCapabilities: [⟦KILL⟧]}", "the tier doesn't have `KILL`"),
-        ("API-1", "pods: {automountToken: ⟦true⟧}", "every pod would hold credentials for the Kubernetes API"),
+        ("QUOTA-1", "nodes: {podPidsLimit: ⟦~⟧}", "without a limit, one pod can use up all process IDs of a node"),
+        ("QUOTA-1", "namespace: {quota: {pods: ⟦~⟧}}", "the quota sets no limit for `pods`"),
+        ("QUOTA-1", "namespace: {quota: {count/secrets: ⟦~⟧}}", "the quota sets no limit for `count/secrets`"),
+        ("QUOTA-1", "namespace: {limits: {max: {memory: ⟦~⟧}}}", "`limits.max` has no value for `memory`"),
+        ("POD-2", "pods: {allowedCapabilities: [⟦SYS_PTRACE⟧]}", "the Pod Security Standards don't allow `SYS_PTRACE`"),
+        ("POD-2", "pods: {allowedCapabilities: [⟦KILL⟧]}", "the tier doesn't allow `KILL`"),
+        ("API-1", "pods: {automountToken: ⟦true⟧}", "every pod would get credentials for the Kubernetes API"),
     ];
     for (id, overrides, message) in weak {
         let control: Control = id.parse().unwrap();
@@ -813,7 +849,7 @@ fn weakened_controls_need_a_waiver() {
         let errors = expect(&silo(&overrides, "[]"), &[&format!("{message} ({id}, {})", control.title())]);
         assert_eq!(errors[0].code, Code::WeakenedControl);
         let waiver =
-            format!("or, under `spec.tenants[0].waivers`, `- {{control: {id}, reason: …, until: 2027-05-23}}`");
+            format!("or add `- {{control: {id}, reason: …, until: 2027-05-23}}` under `spec.tenants[0].waivers`");
         assert!(help(&errors).ends_with(&waiver), "{}", help(&errors));
         let excused = silo(&overrides, &format!("[{{control: {id}, reason: because, until: 2027-03-31}}]"));
         let spec = loaded(&unmarked(&excused).0);
@@ -826,68 +862,69 @@ fn weakened_controls_need_a_waiver() {
 fn some_things_no_waiver_allows() {
     let waivers = "[{control: POD-2, reason: x, until: 2027-01-01}, {control: POD-4, reason: x, until: 2027-01-01}]";
     for name in ["SYS_ADMIN", "NET_ADMIN", "ALL"] {
-        let message = format!("no tenant ever gets `{name}`: it is as good as root on the node");
+        let message = format!("no tenant may have `{name}`: with it, a container controls the node");
         let errors = expect(&silo(&format!("{{pods: {{allowedCapabilities: [⟦{name}⟧]}}}}"), waivers), &[&message]);
-        assert_eq!((errors[0].code, help(&errors)), (Code::Forbidden, "leave it out; no waiver helps"));
+        assert_eq!((errors[0].code, help(&errors)), (Code::Forbidden, "remove it; no waiver can allow it"));
     }
     for path in ["/", "/var/run/docker.sock", "/proc", "/var", "/var/lib/kubelet/pods"] {
-        let message = format!("`{path}` holds the node's own credentials, or other pods' secrets");
+        let message = format!("`{path}` gives access to the node's credentials or to other pods' secrets");
         expect(&silo(&format!("{{pods: {{hostPaths: [⟦{path}⟧]}}}}"), waivers), &[&message]);
     }
     expect(
         &silo("{pods: {seccompProfiles: [⟦Unconfined⟧]}}", "[]"),
-        &["a container without seccomp has all system calls"],
+        &["without seccomp, a container can use all system calls"],
     );
-    let errors = expect(&silo("{pods: {allowedCapabilities: [⟦CAP_CHOWN⟧]}}", "[]"), &["`CAP_CHOWN` isn't known here"]);
-    assert_eq!(help(&errors), "leave out `CAP_`: `CHOWN`");
+    let errors =
+        expect(&silo("{pods: {allowedCapabilities: [⟦CAP_CHOWN⟧]}}", "[]"), &["`CAP_CHOWN` is not a possible value"]);
+    assert_eq!(help(&errors), "write it without `CAP_`: `CHOWN`");
 }
 
 #[test]
 fn profiles_must_make_sense() {
     let wrong = [
-        ("nodes: {min: ⟦9⟧}", "at least 9 nodes and at most 6 can't both be"),
-        ("nodes: {max: ⟦1⟧}", "at least 2 nodes and at most 1 can't both be"),
-        ("nodes: {desired: ⟦7⟧}", "7 nodes to begin with is not within 2 to 6"),
-        ("nodes: {instanceTypes: [⟦m7g.large⟧]}", "`m7g.large` has arm64 processors, and the architecture is x86_64"),
-        ("nodes: {architecture: ⟦arm64⟧}", "`m7i.xlarge` has x86_64 processors, and the architecture is arm64"),
-        ("nodes: {instanceTypes: [⟦large⟧]}", "`large` is no instance type"),
-        ("nodes: {instanceTypes: [⟦m7i.xlrge⟧]}", "`m7i.xlrge` is no instance type: there is no size `xlrge`"),
+        ("nodes: {min: ⟦9⟧}", "`min` is 9, but `max` is only 6"),
+        ("nodes: {max: ⟦1⟧}", "`min` is 2, but `max` is only 1"),
+        ("nodes: {desired: ⟦7⟧}", "`desired` is 7, which is not between `min` (2) and `max` (6)"),
+        ("nodes: {instanceTypes: [⟦m7g.large⟧]}", "`m7g.large` has arm64 processors, but `architecture` is x86_64"),
+        ("nodes: {architecture: ⟦arm64⟧}", "`m7i.xlarge` has x86_64 processors, but `architecture` is arm64"),
+        ("nodes: {instanceTypes: [⟦large⟧]}", "`large` is not an instance type"),
+        ("nodes: {instanceTypes: [⟦m7i.xlrge⟧]}", "`m7i.xlrge` is not an instance type: there is no size `xlrge`"),
         ("nodes: {instanceTypes: [m7i.large, ⟦m7i.large⟧]}", "`m7i.large` is given twice"),
-        ("nodes: {amiFamily: ⟦custom⟧}", "a custom image needs its id"),
-        ("nodes: {amiFamily: custom, amiId: ⟦ami-1⟧}", "`ami-1` is no image id"),
-        ("nodes: {releaseVersion: ⟦1.66.0⟧}", "`1.66.0` is no image release"),
+        ("nodes: {amiFamily: ⟦custom⟧}", "the family `custom` needs the id of an image"),
+        ("nodes: {amiFamily: custom, amiId: ⟦ami-1⟧}", "`ami-1` is not an image id"),
+        ("nodes: {releaseVersion: ⟦1.66.0⟧}", "`1.66.0` is not a release of an image"),
         (
             "nodes: {amiFamily: custom, amiId: ami-12345678, releaseVersion: ⟦1.66.0-2d3f4b6c⟧}",
-            "an image of your own has no release of AWS's",
+            "a custom image has no release version of AWS",
         ),
-        ("nodes: {amiId: ⟦ami-12345678⟧}", "an image id is for the family `custom` only"),
-        ("nodes: {amiFamily: custom, amiId: ami-12345678, fips: ⟦true⟧}", "EKS has FIPS images of Bottlerocket only"),
+        ("nodes: {amiId: ⟦ami-12345678⟧}", "`amiId` is only for the family `custom`"),
         (
-            "nodes: {dataVolume: {sizeGiB: 10, iops: ⟦6000⟧}}",
-            "a volume of 10 GiB has 5000 operations per second at most",
+            "nodes: {amiFamily: custom, amiId: ami-12345678, fips: ⟦true⟧}",
+            "EKS offers FIPS images only for Bottlerocket",
         ),
-        ("nodes: {dataVolume: {throughput: ⟦1000⟧}}", "1000 MiB/s takes 4000 operations per second"),
+        ("nodes: {dataVolume: {sizeGiB: 10, iops: ⟦6000⟧}}", "a volume of 10 GiB can have at most 5000 IOPS"),
+        ("nodes: {dataVolume: {throughput: ⟦1000⟧}}", "a throughput of 1000 MiB/s needs 4000 IOPS"),
         ("nodes: {rootVolume: ⟦{sizeGiB: 10}⟧}", "`type` is missing"),
-        ("systemNodes: {min: 0, desired: ⟦0⟧}", "DNS and metrics have no node to run on"),
-        ("addons: {coredns: {version: ⟦\"1.12\"⟧}}", "`1.12` is no add-on version"),
+        ("systemNodes: {min: 0, desired: ⟦0⟧}", "without system nodes, DNS and metrics can't run"),
+        ("addons: {coredns: {version: ⟦\"1.12\"⟧}}", "`1.12` is not the version of an add-on"),
         ("addons: {⟦core-dns⟧: {}}", "there is no field `core-dns`"),
-        ("namespace: {quota: {pods: ⟦many⟧}}", "`many` is no amount"),
-        ("namespace: {limits: {default: {cpu: ⟦\"9\"⟧}}}", "`default` of cpu is 9, and `max` is 3"),
+        ("namespace: {quota: {pods: ⟦many⟧}}", "`many` is not a Kubernetes quantity"),
+        ("namespace: {limits: {default: {cpu: ⟦\"9\"⟧}}}", "`default` of cpu is 9, but `max` is only 3"),
         (
             "exposure: {loadBalancers: ⟦false⟧}",
-            "the quota has `services.loadbalancers`, and `loadBalancers` aren't allowed",
+            "the quota allows `services.loadbalancers`, but `exposure.loadBalancers` is false",
         ),
-        ("pods: {allowedRegistries: [⟦\"https://x.example/y\"⟧]}", "`https://x.example/y` is no registry"),
-        ("pods: {allowedRegistries: ⟦[]⟧}", "this is empty"),
-        ("pods: {hostPaths: [⟦var/log⟧]}", "`var/log` is no absolute path"),
-        ("pods: {seccompProfiles: [⟦../x.json⟧]}", "`../x.json` is no path below the kubelet's seccomp directory"),
-        ("cluster: {logRetentionDays: ⟦100⟧}", "the number 100 isn't right here"),
+        ("pods: {allowedRegistries: [⟦\"https://x.example/y\"⟧]}", "`https://x.example/y` is not a registry"),
+        ("pods: {allowedRegistries: ⟦[]⟧}", "the value is empty"),
+        ("pods: {hostPaths: [⟦var/log⟧]}", "`var/log` is not an absolute path"),
+        ("pods: {seccompProfiles: [⟦../x.json⟧]}", "`../x.json` is not a path below the kubelet's seccomp directory"),
+        ("cluster: {logRetentionDays: ⟦100⟧}", "the number 100 is not a possible value"),
         ("cluster: {kms: {deletionWindowDays: ⟦3⟧}}", "3 is out of range"),
-        ("cluster: {kubernetesVersion: ⟦\"1.24\"⟧}", "EKS doesn't run Kubernetes 1.24 any more"),
+        ("cluster: {kubernetesVersion: ⟦\"1.24\"⟧}", "EKS no longer offers Kubernetes 1.24"),
     ];
     for (overrides, message) in wrong {
         let text = silo(&format!("{{{overrides}}}"), "[]");
-        // What is missing in a mapping is shown at the key that the mapping belongs to.
+        // A missing field is shown at the key of its mapping.
         let text = text.replace("rootVolume: ⟦{sizeGiB: 10}⟧", "⟦rootVolume⟧: {sizeGiB: 10}");
         expect(&text, &[message]);
     }
@@ -898,23 +935,23 @@ fn waivers_are_checked() {
     let with = |waivers: &str| silo("{imds: {hopLimit: 2}}", waivers);
     let errors = expect(
         &with("[{control: NET-2, reason: old, until: ⟦2026-11-22⟧}]"),
-        &["this waiver expired on 2026-11-22; today is 2026-11-23"],
+        &["the waiver expired on 2026-11-22; today is 2026-11-23"],
     );
     assert_eq!((errors[0].code, errors[0].path.as_str()), (Code::Waiver, "spec.tenants[0].waivers[0].until"));
     loaded(&with("[{control: NET-2, reason: its last day, until: 2026-11-23}]"));
     loaded(&with("[{control: NET-2, reason: a whole year, until: 2027-11-23}]"));
-    expect(&with("[{control: NET-2, reason: x, until: ⟦2027-11-24⟧}]"), &["a waiver holds for a year at most"]);
-    expect(&with("[{control: NET-2, reason: x, until: ⟦soon⟧}]"), &["`soon` is no date"]);
-    expect(&with("[{control: NET-2, reason: x, until: ⟦2027-02-30⟧}]"), &["`2027-02-30` is no date"]);
+    expect(&with("[{control: NET-2, reason: x, until: ⟦2027-11-24⟧}]"), &["a waiver is valid for at most a year"]);
+    expect(&with("[{control: NET-2, reason: x, until: ⟦soon⟧}]"), &["`soon` is not a date"]);
+    expect(&with("[{control: NET-2, reason: x, until: ⟦2027-02-30⟧}]"), &["`2027-02-30` is not a date"]);
     expect(&with("[{control: NET-2, reason: ⟦\" \"⟧, until: 2027-01-01}]"), &["the reason is empty"]);
     expect(&with("[{⟦control⟧: NET-2, until: 2027-01-01}]"), &["`reason` is missing"]);
     let twice = "[{control: NET-2, reason: x, until: 2027-01-01}, {control: ⟦NET-2⟧, reason: y, until: 2027-01-01}]";
     expect(&with(twice), &["`NET-2` is given twice"]);
     let text = silo("{}", "[{control: ⟦NET-22⟧, reason: x, until: 2027-01-01}]");
-    assert_eq!(help(&expect(&text, &["`NET-22` isn't known here"])), "did you mean `NET-2`?");
+    assert_eq!(help(&expect(&text, &["`NET-22` is not a possible value"])), "did you mean `NET-2`?");
     let warnings = loaded(&silo("{}", "[{control: NET-2, reason: x, until: 2027-01-01}]")).warnings;
     assert_eq!(warnings.len(), 1);
-    assert_eq!(warnings[0].message, "tenant `12345` weakens nothing of NET-2, so the waiver isn't needed");
+    assert_eq!(warnings[0].message, "tenant `12345` doesn't weaken NET-2, so its waiver has no effect");
 }
 
 #[test]
@@ -926,12 +963,15 @@ fn quotas_that_a_pool_would_break_are_warned_of() {
     };
     assert!(spec(28, "standard").warnings.is_empty());
     let warnings = spec(29, "standard").warnings;
-    assert_eq!(warnings[0].message, "this takes 31 managed node groups in one cluster, and the default quota is 30");
+    assert_eq!(
+        warnings[0].message,
+        "the spec needs 31 managed node groups in one cluster, but the default quota is 30"
+    );
     assert_eq!((warnings[0].code, warnings[0].at.line), (Code::Quota, 23));
     assert!(spec(9, "serverless").warnings.is_empty());
     assert_eq!(
         spec(10, "serverless").warnings[0].message,
-        "this takes 11 Fargate profiles in one cluster, and the default quota is 10"
+        "the spec needs 11 Fargate profiles in one cluster, but the default quota is 10"
     );
 }
 
@@ -950,14 +990,14 @@ fn everything_is_found_at_once() {
     expect(
         &text,
         &[
-            "`us_east_1` is no region",
+            "`us_east_1` is not a region",
             "`10.64.1.0/12` has bits set beyond its prefix",
             "9 is out of range",
             "there is no tier `gold`",
             "there is no field `nmae`",
-            "with 3 hops, pods reach the node's credentials (NET-2, IMDSv2 required, hop limit 1)",
+            "with a hop limit of 3, pods can read the node's credentials (NET-2, IMDSv2 required, hop limit 1)",
             "there is no field `tokns`",
-            "no tenant ever gets `SYS_ADMIN`: it is as good as root on the node",
+            "no tenant may have `SYS_ADMIN`: with it, a container controls the node",
         ],
     );
 }
@@ -999,11 +1039,17 @@ fn profile_files_are_checked_like_the_spec() {
     assert_eq!(profile_errors(&[("a.yaml", "extends: premum\n")]), ["a.yaml:1:10: there is no profile `premum`"]);
     assert_eq!(
         profile_errors(&[("a.yaml", "extends: b\n"), ("b.yaml", "extends: a\n")]),
-        ["a.yaml:1:10: `b` extends itself in the end", "b.yaml:1:10: `a` extends itself in the end"]
+        [
+            "a.yaml:1:10: the profile `b` extends itself, directly or through other profiles",
+            "b.yaml:1:10: the profile `a` extends itself, directly or through other profiles"
+        ]
     );
     assert_eq!(
         profile_errors(&[("a.yaml", "extends: premium\nnode: {}\nimds:\n  hopLimit: two\n")]),
-        ["a.yaml:2:1: there is no field `node`", "a.yaml:4:13: this must be a whole number, and is the text `two`"]
+        [
+            "a.yaml:2:1: there is no field `node`",
+            "a.yaml:4:13: the value must be a whole number, but it is the text `two`"
+        ]
     );
     assert_eq!(
         profile_errors(&[("a.yaml", "extends: premium\noverridable: [nodes.mx]\n")]),
@@ -1011,10 +1057,7 @@ fn profile_files_are_checked_like_the_spec() {
     );
     assert_eq!(
         profile_errors(&[("a.yaml", "extends: standard\nnodes: {min: 5}\ncluster: {logRetentionDays: 30}\n")]),
-        [
-            "a.yaml:2:14: at least 5 nodes and at most 3 can't both be",
-            "a.yaml:3:1: `cluster` says nothing about a tenant in a pool"
-        ]
+        ["a.yaml:2:14: `min` is 5, but `max` is only 3", "a.yaml:3:1: `cluster` has no effect on a tenant in a pool"]
     );
     assert_eq!(profile_errors(&[("a.yaml", "isolation: silo\nnodes: {}\n")])[0], "a.yaml:1:1: `addons` is missing");
     assert_eq!(profile_errors(&[("a.yaml", "")]), ["a.yaml:0:0: the file is empty"]);
@@ -1024,8 +1067,8 @@ fn profile_files_are_checked_like_the_spec() {
             ("b.yaml", "extends: shared\npolicyEngine: psp\n")
         ]),
         [
-            "a.yaml:2:1: `policyEngine` says nothing about a tenant in a pool",
-            "b.yaml:2:15: Kubernetes has no PodSecurityPolicy since 1.25"
+            "a.yaml:2:1: `policyEngine` has no effect on a tenant in a pool",
+            "b.yaml:2:15: Kubernetes 1.25 removed PodSecurityPolicy"
         ]
     );
 }
@@ -1042,12 +1085,12 @@ fn a_weak_profile_needs_a_waiver_from_each_tenant() {
 }
 
 #[test]
-fn an_override_that_breaks_its_tier_is_told() {
+fn an_override_that_makes_its_tier_invalid_is_reported() {
     let custom = "extends: standard\nnodes: {amiFamily: custom, amiId: ami-12345678}\n";
     let text = pooled("{nodes: {amiFamily: bottlerocket}}");
     let errors = with_profiles(&[("standard.yaml", custom)], &text).unwrap_err().0;
     assert_eq!(errors.len(), 1);
-    assert_eq!(errors[0].message, "an image id is for the family `custom` only");
+    assert_eq!(errors[0].message, "`amiId` is only for the family `custom`");
     assert_eq!((errors[0].path.as_str(), errors[0].at.line), ("spec.tenants[1].overrides.nodes.amiFamily", 35));
 }
 
@@ -1076,7 +1119,7 @@ fn the_published_schema_accepts_the_examples() {
     }
 }
 
-/// Editors check patterns, `load` checks meaning: what one refuses for its form, so must the other.
+/// Editors check patterns, and `load` checks the meaning. Both must refuse the same forms.
 #[test]
 fn the_published_schema_and_load_agree_on_forms() {
     let validator = validator();
@@ -1213,10 +1256,10 @@ fn the_longest_names_fit_and_stay_apart() {
 }
 
 // ---------------------------------------------------------------------------------------
-// Anything at all
+// Arbitrary input
 // ---------------------------------------------------------------------------------------
 
-/// Whatever the text, the answer is a spec or errors that point into it.
+/// For any text, the result is a spec, or errors with places in the text.
 fn survives(text: &str) {
     if let Err(errors) = try_load(text) {
         assert!(!errors.0.is_empty());

@@ -1,8 +1,8 @@
-//! A YAML document as a tree that knows where each value stands.
+//! A YAML document as a tree in which each value has its place in the file.
 //!
-//! It is built from the parser's events rather than through serde, because serde stops at the
-//! first mistake and keeps no place for keys; this goes on after duplicate keys, and every
-//! later check can point at what it speaks of. Size, depth and the growth by aliases are bounded.
+//! It is built from the parser's events and not through serde, because serde stops at the first mistake and keeps no
+//! place for keys. This builder continues after duplicate keys, and every later check can show the place of a mistake.
+//! Size, depth and the growth by aliases are bounded.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use serde_yaml::granit_parser::{ErrorKind, Event, Marker, Options, Parser, Scala
 use super::error::{Code, Excerpt, SpecError};
 use super::words::{join, quote};
 
-/// A spec is written by people; beyond this it is a mistake or an attack.
+/// People write specs. A larger file is a mistake or an attack.
 pub const MAX_BYTES: usize = 1024 * 1024;
 const MAX_DEPTH: usize = 64;
 const MAX_NODES: usize = 250_000;
@@ -47,7 +47,7 @@ pub struct Node {
 pub enum Value {
     Null,
     Bool(bool),
-    /// `int` where it is a whole number that fits.
+    /// `int` is `None` for a fraction, and for a whole number that doesn't fit.
     Number {
         raw: String,
         int: Option<i64>,
@@ -55,7 +55,7 @@ pub enum Value {
     Text(String),
     List(Vec<Node>),
     Map(Vec<Entry>),
-    /// Already reported; later checks pass over it.
+    /// A mistake that was already reported. Later checks ignore it.
     Invalid,
 }
 
@@ -75,7 +75,7 @@ impl Source {
 }
 
 impl Mark {
-    /// The mark as an error shows it.
+    /// The excerpt of the file that an error shows.
     pub fn excerpt(&self) -> Excerpt {
         let Self { source, line, column, length } = self;
         let whole = line.checked_sub(1).and_then(|i| source.lines.get(i)).map_or("", String::as_str);
@@ -97,7 +97,7 @@ impl Mark {
         }
     }
 
-    /// Whether the mark is in this very file.
+    /// True if the mark is in this file.
     pub fn is_in(&self, source: &Arc<Source>) -> bool {
         Arc::ptr_eq(&self.source, source)
     }
@@ -108,7 +108,7 @@ impl Mark {
 }
 
 impl Node {
-    /// Stands in for a file that couldn't be read as YAML: every check passes over it.
+    /// A placeholder for a file that isn't valid YAML. Every check ignores it.
     pub fn nothing(file: &Path) -> Self {
         let mark = Mark { source: Source::new(file, ""), line: 0, column: 1, length: 1 };
         Self { value: Value::Invalid, mark }
@@ -122,7 +122,7 @@ impl Node {
         self.entries().iter().find(|e| e.key == key)
     }
 
-    /// The value at the end of a path of keys and indices.
+    /// The value at a path of keys and indices. `None` if there is none.
     pub fn at<S: AsRef<str>>(&self, path: &[S]) -> Option<&Node> {
         path.iter().try_fold(self, |node, step| match &node.value {
             Value::List(items) => step.as_ref().parse::<usize>().ok().and_then(|i| items.get(i)),
@@ -130,7 +130,7 @@ impl Node {
         })
     }
 
-    /// The value at the end of a path, or the nearest value above it that is there.
+    /// The value at a path of keys and indices. If there is none, the nearest value around it.
     pub fn nearest<S: AsRef<str>>(&self, path: &[S]) -> &Node {
         (0..=path.len()).rev().find_map(|n| path.get(..n).and_then(|p| self.at(p))).unwrap_or(self)
     }
@@ -142,7 +142,7 @@ impl Node {
         }
     }
 
-    /// The node and its text, where it is one.
+    /// The node and its text. `None` if it isn't text.
     pub fn with_text(&self) -> Option<(&Node, &str)> {
         self.text().map(|text| (self, text))
     }
@@ -168,7 +168,7 @@ impl Node {
         }
     }
 
-    /// Without what is invalid.
+    /// A copy without invalid values.
     pub fn pruned(&self) -> Node {
         let keep = |node: &&Node| !matches!(node.value, Value::Invalid);
         let value = match &self.value {
@@ -196,7 +196,7 @@ impl Node {
     }
 }
 
-/// A document, and the mistakes that didn't stop the reading of it.
+/// A document, and mistakes that didn't stop the parser.
 #[derive(Debug)]
 pub struct Tree {
     pub root: Node,
@@ -206,7 +206,7 @@ pub struct Tree {
 /// Reads one YAML document. `what` names it for the reader ("a tenancy").
 pub fn parse(file: &Path, text: &str, what: &str) -> Result<Tree, Box<SpecError>> {
     if text.len() > MAX_BYTES {
-        let message = format!("the file has more than {MAX_BYTES} bytes, the most that {what} may have");
+        let message = format!("the file has more than {MAX_BYTES} bytes, which is the limit for {what}");
         return Err(Box::new(whole_file(file, message, "split the estate into several tenancies")));
     }
     let source = Source::new(file, text);
@@ -230,7 +230,7 @@ pub fn parse(file: &Path, text: &str, what: &str) -> Result<Tree, Box<SpecError>
     }
     match builder.root {
         Some(Node { value: Value::Null, .. }) | None => {
-            let help = format!("`ringfence schema` says what {what} holds");
+            let help = format!("`ringfence schema` prints the structure of {what}");
             Err(Box::new(whole_file(file, "the file is empty".to_owned(), &help)))
         }
         Some(root) => Ok(Tree { root, duplicates: builder.duplicates }),
@@ -247,13 +247,13 @@ fn syntax(mark: &Mark, message: String, help: Option<String>) -> Box<SpecError> 
     Box::new(SpecError { help, ..SpecError::new(Code::Syntax, "", mark, message) })
 }
 
-/// The usual cause of a syntax error, where the line shows it.
+/// The usual cause of a syntax error.
 fn hint(mark: &Mark) -> Option<String> {
     let text = mark.source.lines.get(mark.line.checked_sub(1)?)?;
     if text.trim_start_matches(' ').starts_with('\t') {
         return Some("indent with spaces; YAML allows no tabs".to_owned());
     }
-    Some("check the indentation, and the quotes and brackets up to here".to_owned())
+    Some("check the indentation, and the quotes and brackets before this place".to_owned())
 }
 
 struct Builder {
@@ -276,9 +276,9 @@ struct Frame {
     content: Content,
     anchor: usize,
     mark: Mark,
-    /// Nodes before this one, for the size of an anchor.
+    /// The number of nodes before this one. It gives the size of an anchor.
     before: usize,
-    /// The deepest level inside, this one being 1.
+    /// The number of levels in this value, itself included.
     depth: usize,
 }
 
@@ -333,10 +333,10 @@ impl Builder {
                     self.count(nodes, depth, &mark)?;
                     self.place(node, depth)
                 }
-                None => Err(syntax(&mark, "this alias refers to a value that holds it".to_owned(), None)),
+                None => Err(syntax(&mark, "this alias refers to a value that contains the alias".to_owned(), None)),
             },
             Event::UnresolvedAlias(name) => {
-                let help = format!("define it before, as `&{name} …`, or put the text in quotes");
+                let help = format!("define the anchor before the alias, as `&{name} …`, or put the text in quotes");
                 Err(syntax(&mark, format!("there is no anchor `{name}` before this alias"), Some(help)))
             }
             _ => Ok(()),
@@ -388,8 +388,7 @@ impl Builder {
     fn count(&mut self, nodes: usize, depth: usize, mark: &Mark) -> Result<(), Box<SpecError>> {
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
-            let message =
-                format!("the file holds more than {MAX_NODES} values, aliases counted as what they stand for");
+            let message = format!("the file holds more than {MAX_NODES} values after aliases are expanded");
             return Err(syntax(mark, message, Some("write fewer aliases".to_owned())));
         }
         if self.stack.len() + depth > MAX_DEPTH {
@@ -398,7 +397,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Puts a complete node where it belongs.
+    /// Adds a complete node to the innermost open list or mapping.
     fn place(&mut self, node: Node, depth: usize) -> Result<(), Box<SpecError>> {
         let Some((frame, above)) = self.stack.split_last_mut() else {
             self.root = Some(node);
@@ -439,7 +438,7 @@ impl Builder {
     }
 }
 
-/// The path of the innermost open value, given those around it.
+/// The path of the innermost open value. `around` are the values that contain it.
 fn path_of(around: &[Frame]) -> String {
     around.iter().fold(String::new(), |path, frame| match &frame.content {
         Content::List(items) => format!("{path}[{}]", items.len()),
@@ -448,7 +447,7 @@ fn path_of(around: &[Frame]) -> String {
     })
 }
 
-/// `<<`: what isn't in the mapping itself comes from another.
+/// Merges the mapping of a key `<<`. Keys of the mapping itself have precedence.
 fn merge(entries: &mut Vec<Entry>, index: &mut HashMap<String, usize>, from: Node) -> Result<(), Box<SpecError>> {
     match from.value {
         Value::Map(others) => {
@@ -463,30 +462,30 @@ fn merge(entries: &mut Vec<Entry>, index: &mut HashMap<String, usize>, from: Nod
         Value::List(nodes) if nodes.iter().all(|n| matches!(n.value, Value::Map(_))) => {
             nodes.into_iter().try_for_each(|node| merge(entries, index, node))
         }
-        _ => Err(syntax(&from.mark, "`<<` takes a mapping, or a list of them".to_owned(), None)),
+        _ => Err(syntax(&from.mark, "the value of `<<` must be a mapping or a list of mappings".to_owned(), None)),
     }
 }
 
 fn too_deep(mark: &Mark) -> Box<SpecError> {
-    let message = format!("nested more than {MAX_DEPTH} levels deep");
-    syntax(mark, message, Some("nothing in a spec is nested that deep".to_owned()))
+    let message = format!("the value is nested more than {MAX_DEPTH} levels deep");
+    syntax(mark, message, Some("no setting of a spec needs this many levels".to_owned()))
 }
 
 fn complex_key(mark: &Mark) -> Box<SpecError> {
-    let help = "to begin a list or a mapping as a value, put it after a key and a colon".to_owned();
+    let help = "if the list or mapping is a value, put it after a key and a colon".to_owned();
     syntax(mark, "a key must be plain text".to_owned(), Some(help))
 }
 
-/// Tags would let a file choose types; ours come from the schema.
+/// A YAML tag chooses a value's type. Here the schema decides the types, so tags are refused.
 fn unknown_tag(tag: &Tag, mark: &Mark) -> Box<SpecError> {
-    syntax(mark, format!("the tag `{}` means nothing here", tag.original()), Some("leave it out".to_owned()))
+    syntax(mark, format!("the YAML tag `{}` isn't supported", tag.original()), Some("remove the tag".to_owned()))
 }
 
-/// The parser's places are of characters: lines from 1, columns from 0.
+/// The parser counts characters: lines from 1, columns from 0.
 fn mark_at(source: &Arc<Source>, start: &Marker, end: Option<&Marker>) -> Mark {
     let length = match end {
         Some(end) if end.line() == start.line() => end.col().saturating_sub(start.col()),
-        // It goes on in later lines: mark the rest of its first.
+        // The value continues on later lines, so the rest of its first line is marked.
         Some(_) => usize::MAX / 2,
         None => 1,
     };
@@ -504,8 +503,8 @@ fn plain_scalar(text: &str) -> Value {
     }
 }
 
-/// Decimal numbers with an optional fraction and exponent. Others of YAML's (hexadecimal,
-/// infinite) are text to us: no field takes them.
+/// True for decimal numbers with an optional fraction and exponent. YAML's other numbers (hexadecimal, infinite) count
+/// as text, because no field accepts them.
 fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.')

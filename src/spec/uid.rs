@@ -3,13 +3,13 @@
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// Above the IDs that distributions and images use, and below 2^31, which some tools take as
-/// the end. As many small blocks as fit, so that two ids rarely meet.
+/// The range is above the IDs that distributions and images use, and below 2^31, because some tools accept no larger
+/// IDs. It holds as many small blocks as possible, so that two tenants rarely get the same block.
 const FIRST: u32 = 1 << 20;
 const SIZE: u32 = 256;
 const BLOCKS: u32 = ((1 << 31) - FIRST) / SIZE;
 
-/// A pure function of the tenant's id: it survives renames, moves and the loss of everything else.
+/// A pure function of the tenant's id. A rename, a move or a new cluster doesn't change the range.
 pub fn uid_range(tenant: &str) -> UidRange {
     let digest = Sha256::digest(tenant.as_bytes());
     let seed = digest.iter().take(8).fold(0u64, |n, byte| n << 8 | u64::from(*byte));

@@ -1,6 +1,6 @@
-//! The words that messages share: names that were meant, lists, texts of the file made safe.
+//! Helpers for messages: suggestions, lists, and safe quotes of the file's text.
 
-/// `parent.key`, quoted where the key holds a dot of its own.
+/// `parent.key`. A key that holds a dot, a bracket or a space is written as `parent["key"]`.
 pub fn join(parent: &str, key: &str) -> String {
     match (parent, key.contains(['.', '[', ' '])) {
         ("", _) => key.to_owned(),
@@ -20,9 +20,9 @@ pub(super) fn cut(text: &str) -> String {
     if plain.chars().count() <= 80 { plain } else { plain.chars().take(79).chain(['…']).collect() }
 }
 
-/// The candidate that was probably meant.
+/// The most similar candidate. `None` if no candidate is similar enough.
 pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // A long text is no slip of the finger, and comparing it costs the product of the lengths.
+    // A long text isn't a typing error, and the cost of comparing is the product of the lengths.
     if text.len() > 64 {
         return None;
     }
@@ -32,7 +32,7 @@ pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .into_iter()
         .map(|candidate| (candidate, strsim::normalized_damerau_levenshtein(&text, &plain(candidate))))
         .filter(|(_, likeness)| *likeness >= 0.6)
-        // The first of several that are equally near.
+        // Of several that are equally similar, the first.
         .reduce(|best, next| if next.1 > best.1 { next } else { best })
         .map(|(candidate, _)| candidate)
 }
@@ -47,13 +47,13 @@ pub fn list<'a>(items: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
-/// What would be right, where one of a closed list is.
+/// A help for a wrong value: the similar candidate, or all candidates.
 pub fn one_of(text: &str, candidates: &[&str]) -> String {
     match nearest(text, candidates.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None if candidates.is_empty() => "there are none".to_owned(),
-        None if candidates.len() == 1 => format!("it must be {}", list(candidates.iter().copied())),
-        None if candidates.len() <= 40 => format!("one of {}", list(candidates.iter().copied())),
-        None => format!("see `ringfence schema` for the {} that there are", candidates.len()),
+        None if candidates.len() == 1 => format!("the only possible value is {}", list(candidates.iter().copied())),
+        None if candidates.len() <= 40 => format!("choose one of {}", list(candidates.iter().copied())),
+        None => format!("`ringfence schema` lists the {} possible values", candidates.len()),
     }
 }

@@ -42,7 +42,7 @@ impl Builder<'_> {
         match (principal.session, self.facts.roles.get(&principal.arn)) {
             (false, _) => Ok(principal.arn.clone()),
             (true, Some(role)) => Ok(role.clone()),
-            (true, None) => Err(Error::input(format!("no role is named {} in this account", principal.name()))
+            (true, None) => Err(Error::input(format!("this account has no role with the name {}", principal.name()))
                 .help("write the role's own ARN (arn:…:iam::…:role/…) in spec.access, as `aws iam get-role` shows it")),
         }
     }

@@ -90,11 +90,11 @@ impl Builder<'_> {
         let newest = || offer.versions.iter().filter(|v| fits(v)).max_by(|a, b| compare(a, b));
         recommended.or_else(newest).cloned().ok_or_else(|| {
             Error::input(format!(
-                "EKS offers no version of {name} from {} on for Kubernetes {}",
+                "EKS offers no version of the add-on {name} that is {} or later for Kubernetes {}",
                 floor(name),
                 site.version
             ))
-            .help(format!("choose another kubernetesVersion, or pin one in the profile's addons.{name}.version"))
+            .help(format!("choose another kubernetesVersion, or pin a version in the profile's addons.{name}.version"))
         })
     }
 }

@@ -16,7 +16,8 @@ pub fn prefix(owner: Owner<'_>) -> Address {
     }
 }
 
-/// The address of a tenant's home. It has the isolation model and the pool, so that during a move both homes can exist.
+/// The address of a tenant's placement. It holds the isolation model and the pool, so that both placements can exist
+/// during a move.
 pub(super) fn home(tenant: &Tenant) -> Address {
     let id = &tenant.id;
     match &tenant.isolation {

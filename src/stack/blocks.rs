@@ -26,7 +26,7 @@ pub(super) fn blocks(spec: &Spec, facts: &Facts) -> Result<BTreeMap<Address, Ipv
                     "the supernet {} has no free /{} block for {address}",
                     spec.network.supernet, spec.network.vpc_prefix
                 ))
-                .help("enlarge network.supernet to a block that holds this one; VPCs that exist keep their blocks")
+                .help("enlarge network.supernet to a block that contains the present one; existing VPCs keep their blocks")
             })?,
         };
         taken.push(block);
@@ -43,7 +43,7 @@ pub(super) fn overlaps(facts: &Facts, blocks: &BTreeMap<Address, Ipv4Net>) -> BT
         let overlap = |other: &&Ipv4Net| other.contains(block) || block.contains(*other);
         for (id, other) in facts.other_vpcs.iter().filter_map(|(id, all)| Some((id, all.iter().find(overlap)?))) {
             notes.insert(format!(
-                "{address}: its block {block} overlaps {id} ({other}) of this account: the two can't be peered, nor reach each other through a transit gateway"
+                "{address}: the VPC's block {block} overlaps {other} of {id} in this account: these two VPCs can't be peered, and can't reach each other through a transit gateway"
             ));
         }
     }
@@ -61,9 +61,9 @@ pub(super) fn refusals(spec: &Spec, facts: &Facts) -> Vec<Refusal> {
         path: "cidr",
         is: block.to_string(),
         asked: format!("a block of {supernet}"),
-        reason: format!("a VPC keeps its block, and {block} isn't within network.supernet {supernet}"),
+        reason: format!("a VPC can't change its block, and {block} isn't within network.supernet {supernet}"),
         help: format!(
-            "set network.supernet to one that holds {block}; a VPC elsewhere takes a pool or tenant of another name"
+            "set network.supernet to a block that contains {block}; to get a VPC in another block, add a pool or tenant with another name"
         ),
         pending: false,
     };
@@ -77,7 +77,7 @@ pub(super) fn other_sizes(spec: &Spec, facts: &Facts) -> BTreeSet<String> {
     let others = existing.filter(|(_, block)| block.prefix_len() != prefix);
     others
         .map(|(address, block)| {
-            format!("{address}: it keeps its block {block}; network.vpcPrefix {prefix} is for VPCs that are made anew")
+            format!("{address}: the VPC keeps its block {block}; network.vpcPrefix {prefix} applies only to new VPCs")
         })
         .collect()
 }

@@ -79,20 +79,26 @@ impl Builder<'_> {
             pending = false;
             let groups = left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let reason = format!(
-                "EKS takes a control plane further only when its node groups run its version, {running}, and {groups} of an earlier version left the spec and stays"
+                "EKS upgrades a control plane only if all its node groups run its version, {running}; this one still has node groups of an earlier version that left the spec: {groups}"
             );
             let homes: BTreeSet<Address> = left.iter().map(Address::place).collect();
             let flags: Vec<String> = homes.iter().map(|home| format!("--allow-destroy {home}")).collect();
-            (reason, format!("delete what left the spec ({}), then run the same command again", flags.join(" ")))
+            (
+                reason,
+                format!(
+                    "delete the resources that left the spec ({}), then run the same command again",
+                    flags.join(" ")
+                ),
+            )
         } else if site.version > running {
             let reason = format!(
-                "EKS goes one minor version at a time, and nodes follow each time: this run goes to {}, and Kubernetes {wanted} takes another one",
+                "EKS upgrades one minor version at a time, each followed by the nodes: this run upgrades to {}, and Kubernetes {wanted} needs another run",
                 site.version
             );
             (reason, "run the same command again after this run".to_owned())
         } else {
             let reason = format!(
-                "EKS takes a control plane further only when its node groups run its version: this run brings them to {running}, and Kubernetes {wanted} takes another one"
+                "EKS upgrades a control plane only if all its node groups run its version: this run upgrades them to {running}, and Kubernetes {wanted} needs another run"
             );
             (reason, "run the same command again after this run".to_owned())
         };
@@ -121,15 +127,15 @@ impl Builder<'_> {
         match self.facts.rollback.get(address) {
             Some(until) => (
                 format!(
-                    "it runs Kubernetes {running}; EKS can take it back to {wanted} until {until}, which ringfence leaves to you"
+                    "the cluster runs Kubernetes {running}; EKS can roll it back to {wanted} until {until}, but ringfence never does this by itself"
                 ),
                 format!(
-                    "{keep}; or go back by hand: each node group first (`aws eks update-nodegroup-version --region {region} --cluster-name {name} --nodegroup-name GROUP --kubernetes-version {wanted}`), then what else `aws eks list-insights --region {region} --cluster-name {name} --filter categories=ROLLBACK_READINESS` names, then `aws eks update-cluster-version --region {region} --name {name} --kubernetes-version {wanted}`, then run the same command again"
+                    "{keep}; or roll back by hand: first each node group (`aws eks update-nodegroup-version --region {region} --cluster-name {name} --nodegroup-name GROUP --kubernetes-version {wanted}`), then everything that `aws eks list-insights --region {region} --cluster-name {name} --filter categories=ROLLBACK_READINESS` names, then `aws eks update-cluster-version --region {region} --name {name} --kubernetes-version {wanted}`, then run the same command again"
                 ),
             ),
             None => (
                 format!(
-                    "it runs Kubernetes {running}, and EKS doesn't take it back to {wanted}: that is possible by one minor version, within seven days of an upgrade"
+                    "the cluster runs Kubernetes {running}, and EKS can't roll it back to {wanted}: a rollback is possible by one minor version, within seven days of an upgrade"
                 ),
                 keep,
             ),

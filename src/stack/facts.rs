@@ -102,7 +102,7 @@ pub struct Offer {
 }
 
 impl Facts {
-    /// Where everything of `spec` is.
+    /// The scope of all resources of `spec`.
     pub(super) fn scope(&self, spec: &Spec) -> Scope {
         Scope { account: self.account.clone(), region: spec.region.clone(), partition: self.partition.clone() }
     }
@@ -140,9 +140,9 @@ impl Facts {
     }
 }
 
-/// The version of a cluster after this run. It never goes back, and goes up by one minor version at a time, only after
-/// all node groups have the cluster's present version (EKS, UpdateClusterVersion). `nodes` is the lowest version of the
-/// node groups.
+/// The version of a cluster after this run. It is never lowered. It is raised by one minor version at a time, and only
+/// after all node groups have the cluster's present version (EKS, UpdateClusterVersion). `nodes` is the lowest version
+/// of the node groups.
 pub(super) fn next_version(
     running: Option<KubernetesVersion>,
     nodes: Option<KubernetesVersion>,

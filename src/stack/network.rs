@@ -60,7 +60,7 @@ impl Builder<'_> {
         if cluster != nodes {
             let zones = |zones: &BTreeSet<String>| zones.iter().cloned().collect::<Vec<_>>().join(", ");
             self.desired.notes.insert(format!(
-                "{}: its nodes go to {}, its control plane stays in {}: EKS keeps to the zones that it was made in",
+                "{}: the nodes are in {}, but the control plane stays in {}: EKS can't move it out of the zones in which the cluster was created",
                 site.at("cluster"),
                 zones(&nodes),
                 zones(&cluster)
@@ -116,7 +116,7 @@ impl Builder<'_> {
         let mut taken: Vec<Ipv4Net> = self.existing(site).map(|subnet| subnet.cidr).collect();
         let too_small = || {
             Error::input(format!("the VPC block {cidr} of {} has no room for {} subnets", site.prefix, side.name()))
-                .help("set network.vpcPrefix or network.zones lower; VPCs that exist keep their blocks")
+                .help("lower network.vpcPrefix or network.zones; existing VPCs keep their blocks")
         };
         let mut placed = Vec::new();
         for (suffix, zone) in zones {
@@ -162,7 +162,7 @@ impl Builder<'_> {
         };
         if let Some(vpc) = homes.iter().find_map(walled) {
             self.desired.notes.insert(format!(
-                "{}: VPC Block Public Access lets nothing pass through its internet gateway (block-bidirectional): nodes reach nothing outside through NAT; an exclusion lets them out: `aws ec2 create-vpc-block-public-access-exclusion --region {} --vpc-id {vpc} --internet-gateway-exclusion-mode allow-egress`",
+                "{}: VPC Block Public Access (block-bidirectional) blocks all traffic through the internet gateway, so nodes can't reach the internet through NAT; to allow egress, create an exclusion: `aws ec2 create-vpc-block-public-access-exclusion --region {} --vpc-id {vpc} --internet-gateway-exclusion-mode allow-egress`",
                 site.at("vpc"),
                 self.spec.region
             ));

@@ -16,11 +16,9 @@ use crate::spec::{AmiFamily, Architecture, Isolation, KubernetesVersion, Nodes, 
 use crate::version::{compare_releases, is_safe_release};
 
 impl Builder<'_> {
-    /// The image's release. First the pinned one; else the running one, if it
-    /// is for the cluster's version and isn't below the floor; else the newest.
-    /// `None` if AWS lists none: then EKS uses its newest. A pin that is older
-    /// than the running release is refused: EKS can't take a group back (EKS
-    /// API, UpdateNodegroupVersion).
+    /// The image's release. First the pinned one; else the running one, if it is for the cluster's version and isn't
+    /// below the floor; else the newest. `None` if AWS lists none: then EKS uses its newest. A pin that is older than
+    /// the running release is refused: EKS can't roll a group back (EKS API, UpdateNodegroupVersion).
     pub(super) fn release(&mut self, site: &Site<'_>, group: &Address, nodes: &Nodes) -> Option<String> {
         let ami_type = ami_type(nodes);
         let version = site.version.to_string();
@@ -45,9 +43,9 @@ impl Builder<'_> {
                 is: running.clone(),
                 asked: pin.clone(),
                 reason: format!(
-                    "its nodes run image release {running}, and EKS takes no node group back to the older {pin}"
+                    "the nodes run image release {running}, and EKS can't roll a node group back to the older release {pin}"
                 ),
-                help: format!("set releaseVersion to {running} or later, or leave it out"),
+                help: format!("set releaseVersion to {running} or later, or remove it"),
                 pending: false,
             });
             return Some(running.clone());
@@ -120,14 +118,14 @@ pub fn old_images(desired: &Desired, facts: &Facts) -> Vec<String> {
     }
     let old = old.into_iter().map(|((release, newest), groups)| {
         format!(
-            "{}: nodes stay on image release {release}, and {newest} is out; --upgrade takes it where the spec has no `releaseVersion`",
+            "{}: the nodes keep image release {release}, and the newest is {newest}; --upgrade installs it if the spec sets no `releaseVersion`",
             groups.join(", ")
         )
     });
     let unknown = unknown.into_iter().map(|((ami_type, version), groups)| {
         let absent = || format!("Systems Manager has no public parameter for {ami_type}, Kubernetes {version}");
         let why = facts.releases_unread.clone().unwrap_or_else(absent);
-        format!("{}: whether their image is the newest isn't known: {why}", groups.join(", "))
+        format!("{}: it is unknown whether the image is the newest: {why}", groups.join(", "))
     });
     old.chain(unknown).collect()
 }

@@ -1,4 +1,4 @@
-//! One cluster with its VPC: its addresses, names and subnets, which everything else is built from.
+//! One cluster with its VPC: its addresses, names and subnets. All other resources are built from them.
 
 use std::collections::BTreeSet;
 
@@ -89,8 +89,8 @@ impl Network {
         self.private.iter().filter(|s| zones.contains(&s.zone)).map(|s| reference(&s.address, "id")).collect()
     }
 
-    /// Ids of the nodes' subnets in zones for which `has` is true. If no zone qualifies, ids of all of them: AWS will
-    /// refuse.
+    /// Ids of the nodes' subnets in zones for which `has` is true. If no zone qualifies, ids of all of them: then AWS
+    /// refuses the call with its own reason.
     pub fn node_ids_in(&self, has: impl Fn(&str) -> bool) -> Vec<String> {
         let some: BTreeSet<String> = self.nodes.iter().filter(|zone| has(zone)).cloned().collect();
         if some.is_empty() { self.node_ids() } else { self.ids(&some) }

@@ -427,7 +427,7 @@ fn nodes_of_a_pool_tenant() {
 }
 
 #[test]
-fn a_custom_image_is_told_what_to_join() {
+fn user_data_of_a_custom_image_names_its_cluster() {
     use crate::kinds::aws::{launch_template, node_group};
     let mut spec = example("three-tiers");
     let nodes = &mut Arc::make_mut(&mut spec.tenants[1].profile).nodes;
@@ -873,7 +873,7 @@ proptest! {
 
 /// Names that are too long are cut, and are still recognised as this tenancy's.
 #[test]
-fn roles_are_known_by_their_names_however_long() {
+fn long_role_names_are_recognised() {
     use crate::kinds::aws::access_entry::is_named_ours;
     let mut spec = example("single-silo");
     for (name, region) in [("solo", "eu-central-1"), ("a-tenancy-of-thirty-two-letters-", "ap-southeast-99")] {
@@ -930,7 +930,7 @@ fn a_node_group_that_left_the_spec_holds_up_upgrades() {
     };
     assert_eq!(refusals(&facts), [(true, "run the same command again after this run".to_owned())]);
     facts.node_groups.insert(Address::new("tenant/gone/pool/shared-1/node-group"), group(34));
-    let help = "delete what left the spec (--allow-destroy tenant/gone/pool/shared-1), then run the same command again";
+    let help = "delete the resources that left the spec (--allow-destroy tenant/gone/pool/shared-1), then run the same command again";
     assert_eq!(refusals(&facts), [(false, help.to_owned())]);
 }
 

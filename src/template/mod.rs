@@ -86,7 +86,7 @@ impl Templates {
             BUILT_IN.iter().map(|(name, text)| ((*name).to_owned(), ((*text).to_owned(), None))).collect();
         for (name, path) in directory.map(files_under).transpose()?.into_iter().flatten() {
             if !sources.contains_key(&name) && !is_addition(&name) {
-                return Err(Error::input(format!("{} replaces no template", path.display())).help(format!(
+                return Err(Error::input(format!("{} doesn't replace a template", path.display())).help(format!(
                     "a file there has the name of a built-in one ({}), or adds objects as {OPEN}cluster/*.yaml or {OPEN}tenant/*.yaml",
                     BUILT_IN.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
                 )));
@@ -170,7 +170,7 @@ impl Templates {
             Some((i, line)) => Err(self.fails(
                 name,
                 format!(
-                    "line {} of what it renders to for {subject} holds text that isn't plain: {}",
+                    "line {} of the rendered text for {subject} holds text that isn't plain: {}",
                     i + 1,
                     line.trim().replace(REFUSED, "")
                 ),
@@ -203,8 +203,8 @@ impl Templates {
         let excerpt = line.checked_sub(1).and_then(|i| text.lines().nth(i)).unwrap_or_default().trim();
         self.fails(
             name,
-            format!("what it renders to for {subject} isn't {format}: line {line}, `{excerpt}`: {error}"),
-            "correct the template; values with anything but plain text in them go through `| json`",
+            format!("the rendered text for {subject} isn't {format}: line {line}, `{excerpt}`: {error}"),
+            "correct the template; write values that may hold other than plain text with `| json`",
         )
     }
 
@@ -370,7 +370,7 @@ mod tests {
     fn a_directory_replaces_and_adds_but_nothing_else() {
         assert!(with("manifests/tenant/extra.yaml", "").is_ok());
         for stray in ["iam/mine.json", "manifests/extra.yaml", "manifests/tenant/a/b.yaml", "manifests/tenant/a.yml"] {
-            assert!(with(stray, "").is_err_and(|e| e.message.contains("replaces no template")), "{stray}");
+            assert!(with(stray, "").is_err_and(|e| e.message.contains("doesn't replace a template")), "{stray}");
         }
         let templates = with("iam/node-trust.json", "{\"mine\": true}").unwrap();
         assert_eq!(templates.json("iam/node-trust.json", &json!({}), "it").unwrap(), json!({"mine": true}));

@@ -26,7 +26,7 @@ pub(super) fn human(failure: &Failure, layout: Layout) -> String {
     match failure {
         Failure::Spec(SpecErrors(errors)) => {
             out.push_str(&findings(errors, layout));
-            let text = format!("{} in the spec; nothing was changed", count(errors.len(), "error"));
+            let text = format!("{} in the spec", count(errors.len(), "error"));
             out.push_str(&format!("{}: {text}\n", layout.paint.red("error")));
         }
         Failure::Run(error) => run(&mut out, error, layout),

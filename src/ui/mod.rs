@@ -346,7 +346,9 @@ impl Ui {
             return Ok(false);
         }
         for address in whole {
-            let text = format!("This deletes {address} and loses what the plan names. Type its address to continue: ");
+            let text = format!(
+                "This deletes {address} with the work and data that the plan names. Type its address to continue: "
+            );
             if self.answer(&text).await? != address.as_str() {
                 return Ok(false);
             }
@@ -455,14 +457,14 @@ impl Subject {
         let mut lines = Vec::new();
         if !self.policy.tenants.is_empty() {
             let ids = self.policy.tenants.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            let deps = if self.policy.with_deps { " and what they need" } else { "" };
+            let deps = if self.policy.with_deps { " and the resources that they depend on" } else { "" };
             lines.push(plain(&format!(
                 "Only {} {ids}{deps}",
                 if self.policy.tenants.len() == 1 { "tenant" } else { "tenants" }
             )));
         }
         if self.policy.aws_only {
-            lines.push("Only the AWS part: what lives in clusters isn't looked at".to_owned());
+            lines.push("Only the AWS part: objects in clusters aren't read".to_owned());
         }
         lines.extend(self.note.as_deref().map(plain));
         lines

@@ -1,4 +1,4 @@
-//! What people and machines get to see.
+//! The output for people and for programs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -21,7 +21,7 @@ use crate::engine::why::{WhyDone, WhyKept, WhyNot};
 use crate::spec::SpecErrors;
 use crate::spec::error::{Code, Excerpt, Related};
 
-/// Where a test reads what was written.
+/// A writer whose content a test can read.
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
 
@@ -159,7 +159,7 @@ fn change(path: &str, before: Value, after: Value) -> Change {
     Change { path: path.into(), before, after, replaces: false, secret: false }
 }
 
-/// What a silo or a pool cluster stands on.
+/// The network of a silo's or a pool's cluster.
 fn cluster(at: &str, cidr: &str) -> Vec<Step> {
     let create = |local: &str, kind, summary: &str, controls: &[&'static str]| {
         step(&format!("{at}/{local}"), kind, Action::Create, summary, controls)
@@ -413,8 +413,8 @@ fn changes() -> Plan {
             &format!("{at}/vpc"),
             "aws.vpc",
             false,
-            "a change of cidr needs a new one, and everything in it with it",
-            "if that is meant, add --allow-replace tenant/12345/silo/vpc",
+            "a change of cidr needs a replacement, and everything in it with it",
+            "if this is intended, add --allow-replace tenant/12345/silo/vpc",
         )
     }];
     for object in ["namespace", "quota", "limit-range", "role/edit", "role-binding/edit", "network-policy/default-deny"]
@@ -432,7 +432,7 @@ fn changes() -> Plan {
                 why: WhyKept::AuditLogs,
             })
             .to_vec(),
-        notes: ["coredns v1.12 is out; --upgrade takes it".to_owned()].into(),
+        notes: ["the newest version of coredns is v1.12; --upgrade installs it".to_owned()].into(),
         confirm: vec![Loss {
             address: Address::new("tenant/99/silo"),
             lost: vec!["all that runs in cluster acme-99".to_owned(), "all that is encrypted with key 99".to_owned()],
@@ -450,7 +450,7 @@ fn changes_are_shown_with_their_reasons() {
 
     tenant/12345 globex (premium)
       - silo/launch-template/main
-            left from a replacement
+            rest of an interrupted replacement
       … silo/nat/a
             it is pending
       ~ silo/node-group/main   m7g.large 2–5  HOST-1
@@ -463,9 +463,9 @@ fn changes_are_shown_with_their_reasons() {
     -/+ silo/subnet/private-a  10.65.0.0/18
             zone: "us-east-1a" → "us-east-1b" (forces replacement)
       ! silo/vpc
-            a change of cidr needs a new one, and everything in it with it
+            a change of cidr needs a replacement, and everything in it with it
             cidr: "10.65.0.0/16" → "10.66.0.0/16" (forces replacement)
-            help: if that is meant, add --allow-replace tenant/12345/silo/vpc
+            help: if this is intended, add --allow-replace tenant/12345/silo/vpc
 
     tenant/23456 initech (standard)
       ! 6 in-cluster objects
@@ -480,7 +480,7 @@ fn changes_are_shown_with_their_reasons() {
 
     Stays
         tenant/99/silo/log-group/cluster, tenant/99/silo/log-group/flow
-            audit logs stay; --delete-logs deletes them
+            audit logs are kept; --delete-logs deletes them
 
     These deletions lose work or data and must be confirmed
         tenant/99/silo (1 resource)
@@ -490,7 +490,7 @@ fn changes_are_shown_with_their_reasons() {
         On a terminal, apply asks for each deletion. Without a terminal, add --allow-destroy ADDRESS for
         each of them.
 
-    Note: coredns v1.12 is out; --upgrade takes it
+    Note: the newest version of coredns is v1.12; --upgrade installs it
 
     Plan: 0 to add, 2 to change, 1 to replace, 1 to destroy.
     "#);
@@ -503,7 +503,7 @@ fn verbose_shows_everything() {
 
     tenant/12345 globex (premium)
       - silo/launch-template/main
-            left from a replacement
+            rest of an interrupted replacement
             id: lt-1
       … silo/nat/a
             it is pending
@@ -527,9 +527,9 @@ fn verbose_shows_everything() {
             cidr: "10.65.0.0/18"
             zone: "us-east-1b"
       ! silo/vpc
-            a change of cidr needs a new one, and everything in it with it
+            a change of cidr needs a replacement, and everything in it with it
             cidr: "10.65.0.0/16" → "10.66.0.0/16" (forces replacement)
-            help: if that is meant, add --allow-replace tenant/12345/silo/vpc
+            help: if this is intended, add --allow-replace tenant/12345/silo/vpc
 
     tenant/23456 initech (standard)
       ! k8s/limit-range
@@ -559,7 +559,7 @@ fn verbose_shows_everything() {
     Stays
         tenant/99/silo/log-group/cluster (/acme/99/cluster),
         tenant/99/silo/log-group/flow (/acme/99/flow)
-            audit logs stay; --delete-logs deletes them
+            audit logs are kept; --delete-logs deletes them
 
     These deletions lose work or data and must be confirmed
         tenant/99/silo (1 resource)
@@ -569,7 +569,7 @@ fn verbose_shows_everything() {
         On a terminal, apply asks for each deletion. Without a terminal, add --allow-destroy ADDRESS for
         each of them.
 
-    Note: coredns v1.12 is out; --upgrade takes it
+    Note: the newest version of coredns is v1.12; --upgrade installs it
 
     Plan: 0 to add, 2 to change, 1 to replace, 1 to destroy.
     "#);
@@ -772,8 +772,8 @@ fn the_json_plan_is_one_line_with_everything() {
           "address": "tenant/12345/silo/vpc",
           "owner": "tenant/12345",
           "kind": "aws.vpc",
-          "reason": "a change of cidr needs a new one, and everything in it with it",
-          "help": "if that is meant, add --allow-replace tenant/12345/silo/vpc",
+          "reason": "a change of cidr needs a replacement, and everything in it with it",
+          "help": "if this is intended, add --allow-replace tenant/12345/silo/vpc",
           "pending": false,
           "cluster": null,
           "unmet": false,
@@ -797,7 +797,7 @@ fn the_json_plan_is_one_line_with_everything() {
           "owner": "tenant/99",
           "kind": "aws.log-group",
           "id": "/acme/99/cluster",
-          "reason": "audit logs stay; --delete-logs deletes them"
+          "reason": "audit logs are kept; --delete-logs deletes them"
         }
       ],
       "confirm": [
@@ -814,7 +814,7 @@ fn the_json_plan_is_one_line_with_everything() {
         }
       ],
       "notes": [
-        "coredns v1.12 is out; --upgrade takes it"
+        "the newest version of coredns is v1.12; --upgrade installs it"
       ],
       "warnings": []
     }
@@ -889,7 +889,7 @@ fn markdown_for_a_pull_request() {
 
     ```diff
     - silo/launch-template/main
-          left from a replacement
+          rest of an interrupted replacement
     ! … silo/nat/a
           it is pending
     ! ~ silo/node-group/main       m7g.large 2–5  HOST-1
@@ -902,9 +902,9 @@ fn markdown_for_a_pull_request() {
     - -/+ silo/subnet/private-a    10.65.0.0/18
     !     zone: "us-east-1a" → "us-east-1b" (forces replacement)
     ! ! silo/vpc
-    !     a change of cidr needs a new one, and everything in it with it
+    !     a change of cidr needs a replacement, and everything in it with it
     !     cidr: "10.65.0.0/16" → "10.66.0.0/16" (forces replacement)
-          help: if that is meant, add --allow-replace tenant/12345/silo/vpc
+          help: if this is intended, add --allow-replace tenant/12345/silo/vpc
     ```
 
     </details>
@@ -929,9 +929,9 @@ fn markdown_for_a_pull_request() {
 
     </details>
 
-    **Stays**: <code>tenant/99/silo/log-group/cluster</code> (audit logs stay; --delete-logs deletes them), <code>tenant/99/silo/log-group/flow</code> (audit logs stay; --delete-logs deletes them)
+    **Stays**: <code>tenant/99/silo/log-group/cluster</code> (audit logs are kept; --delete-logs deletes them), <code>tenant/99/silo/log-group/flow</code> (audit logs are kept; --delete-logs deletes them)
 
-    - coredns v1.12 is out; --upgrade takes it
+    - the newest version of coredns is v1.12; --upgrade installs it
     "#);
 }
 
@@ -1060,13 +1060,13 @@ fn the_end_of_a_run_that_failed() {
     let markdown = face(Format::Markdown, false, screen(), "");
     markdown.ui.report(&report, &plan, &Ending::default(), &BTreeMap::new()).unwrap();
     assert!(markdown.out.text().starts_with("```text\nFailed\n"));
-    // An address that is gone would be refused the next time.
+    // The next run would refuse the address of a deleted resource.
     let again = face(Format::Human, false, screen(), "");
     let gone = [Address::new("tenant/23456/pool/shared-1")];
     again.ui.report(&report, &plan, &Ending { gone: &gone, ..Ending::default() }, &BTreeMap::new()).unwrap();
     let text = again.out.text().split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
-        text.ends_with(", without --allow-destroy tenant/23456/pool/shared-1, because that is deleted already"),
+        text.ends_with(", without --allow-destroy tenant/23456/pool/shared-1, because that deletion is done"),
         "{text}"
     );
 }
@@ -1189,12 +1189,12 @@ fn several_spec_errors_at_once() {
     error: the file is empty
      --> tenancy.yaml
 
-    error: 4 errors in the spec; nothing was changed
+    error: 4 errors in the spec
     "#);
 }
 
 #[test]
-fn a_mark_stands_under_what_is_wide() {
+fn marks_are_aligned_under_wide_characters() {
     let SpecErrors(mut errors) = spec_errors();
     errors.truncate(1);
     if let [error] = errors.as_mut_slice() {
@@ -1212,7 +1212,7 @@ fn a_mark_stands_under_what_is_wide() {
        = at spec.tenents
        = help: did you mean `tenants`?
 
-    error: 1 error in the spec; nothing was changed
+    error: 1 error in the spec
     ");
 }
 
@@ -1317,11 +1317,11 @@ async fn ran(face: &Face, events: Vec<Event>) -> io::Result<()> {
 #[tokio::test]
 async fn plain_progress() {
     let face = face(Format::Human, false, Terminal::none(), "");
-    face.ui.status("Reading what exists in 123456789012/us-east-1");
+    face.ui.status("Reading the existing resources in 123456789012/us-east-1");
     ran(&face, events()).await.unwrap();
     assert_eq!(face.out.text(), "");
     insta::assert_snapshot!(face.err.text(), @r#"
-    Reading what exists in 123456789012/us-east-1…
+    Reading the existing resources in 123456789012/us-east-1…
     Times are the sandbox's.
     4 steps to do, about 9m
     [1/4] tenant/12345/silo/vpc created (2s)
@@ -1356,9 +1356,9 @@ async fn json_progress() {
     assert_eq!(face.err.text(), "Times are the sandbox's.\n");
 }
 
-/// Nobody who reads a log is left without news for longer than a minute.
+/// A log gets a new line at least once a minute.
 #[test]
-fn a_line_a_minute_where_there_is_no_terminal() {
+fn without_a_terminal_a_line_is_written_each_minute() {
     let face = face(Format::Human, false, Terminal::none(), "");
     let (hand, (send, receive)) = (Hand::default(), unbounded_channel());
     let clock = hand.clock();
@@ -1428,7 +1428,7 @@ async fn progress_on_a_terminal() {
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_is_no_error_a_full_disk_is() {
+async fn a_closed_pipe_is_not_an_error_and_a_full_disk_is() {
     let broken = |kind| {
         let streams =
             Streams { input: Box::new(Cursor::new(vec![])), out: Box::new(Broken(kind)), err: Box::new(Broken(kind)) };
@@ -1466,7 +1466,7 @@ async fn a_yes_and_the_address_of_what_is_deleted_as_a_whole() {
     insta::assert_snapshot!(text, @r#"
 
     Apply this plan? Type `yes` to continue: 
-    This deletes tenant/99/silo and loses what the plan names. Type its address to continue:
+    This deletes tenant/99/silo with the work and data that the plan names. Type its address to continue:
     "#);
     let refusal = ask("yes\n", Terminal::none(), &whole).await.0.unwrap_err();
     assert!(

@@ -15,22 +15,22 @@ pub(super) fn not(why: &WhyNot) -> String {
             many => format!("{}; controls {} are unmet", error.message, many.join(", ")),
         },
         WhyNot::LostTags { id, user, .. } => {
-            format!("{id}, which {user} is in, has lost the tags that make it ours")
+            format!("{id}, which {user} is in, has lost its ownership tags")
         }
         WhyNot::Twice { ids } => format!("it exists more than once: {}", ids.join(", ")),
         WhyNot::Used { id, user, .. } => used(id, user),
         WhyNot::LetsIn { user } => {
             let user = user.as_ref().map(ToString::to_string).unwrap_or_default();
-            format!("what this takes away is used by {user}, which stays as it is")
+            format!("this change removes access that {user} uses, and {user} is neither replaced nor deleted")
         }
         WhyNot::Broken { id, what } => format!("{id} failed: {what}"),
         WhyNot::BrokenAndKept { what, because } => format!("it failed: {what}; {}", not(because)),
         WhyNot::NeedsBlocked { need, .. } => format!("it needs {need}, which is blocked"),
         WhyNot::NeedsTwice { need } => format!("it needs {need}, which exists more than once"),
         WhyNot::NotReplaced { fields, because } => {
-            format!("a change of {} needs a new one, and {}", fields.join(", "), not(because))
+            format!("a change of {} needs a replacement, and {}", fields.join(", "), not(because))
         }
-        WhyNot::Loses { lost, .. } => format!("with the old one this is lost: {lost}"),
+        WhyNot::Loses { lost, .. } => format!("a replacement loses {lost}"),
         WhyNot::Shared { blocked, .. } => {
             format!(
                 "the tenant's former and new placement share it, and the new one can't be completed: {blocked} is blocked"
@@ -42,21 +42,24 @@ pub(super) fn not(why: &WhyNot) -> String {
 }
 
 fn used(id: &str, user: &Address) -> String {
-    format!("{id} is used by {user}, which stays as it is")
+    format!("{id} is used by {user}, which is neither replaced nor deleted")
 }
 
 /// What to do about it.
 pub(super) fn help(why: &WhyNot) -> Option<String> {
     let help = match why {
         WhyNot::Unserved { error, .. } => error.help.clone()?,
-        WhyNot::LostTags { tags, .. } => format!("if nobody else has it now, put them back: {}", tags.join(", ")),
+        WhyNot::LostTags { tags, .. } => {
+            format!("if no other owner uses it now, restore the tags: {}", tags.join(", "))
+        }
         WhyNot::Twice { .. } => {
-            "see which one is in use, then delete the other by hand, or remove its ringfence.dev tags".to_owned()
+            "find out which one is in use, then delete the others by hand, or remove their ringfence.dev tags"
+                .to_owned()
         }
         WhyNot::Used { because, .. } => help(because.as_deref()?)?,
-        WhyNot::Broken { .. } => "mend what it says by hand, then run the same command".to_owned(),
+        WhyNot::Broken { .. } => "repair the cause that the message names, then run the same command".to_owned(),
         WhyNot::BrokenAndKept { because, .. } | WhyNot::NotReplaced { because, .. } => help(because)?,
-        WhyNot::Loses { address, .. } => format!("if that is meant, add --allow-replace {address}"),
+        WhyNot::Loses { address, .. } => format!("if this is intended, add --allow-replace {address}"),
         WhyNot::Stuck { help, .. } | WhyNot::Refused { help, .. } => help.clone(),
         WhyNot::Unread { .. }
         | WhyNot::Foreign { .. }
@@ -71,23 +74,23 @@ pub(super) fn help(why: &WhyNot) -> Option<String> {
 /// Why something that left the spec stays.
 pub(super) fn kept(why: &WhyKept) -> String {
     match why {
-        WhyKept::AuditLogs => "audit logs stay; --delete-logs deletes them".to_owned(),
-        WhyKept::EncryptsLogs => "the logs that stay are encrypted with it".to_owned(),
-        WhyKept::UsedByFormer => "a former placement that stays uses it".to_owned(),
-        WhyKept::HoldsFormer { place } => format!("{place} is in it, and stays"),
+        WhyKept::AuditLogs => "audit logs are kept; --delete-logs deletes them".to_owned(),
+        WhyKept::EncryptsLogs => "logs that are kept are encrypted with it".to_owned(),
+        WhyKept::UsedByFormer => "a former placement that is kept uses it".to_owned(),
+        WhyKept::HoldsFormer { place } => format!("{place}, which is kept, is in it"),
         WhyKept::Moved { tenants, new, but } => {
             let names = tenants.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             let who = if tenants.len() == 1 { format!("tenant {names}") } else { format!("tenants {names}") };
             let new = super::human::names(new);
             match but {
                 Unmoved::Blocked(address) => format!(
-                    "{who}: the new placement, {new}, can't be completed, because {address} is blocked; so this one stays as it is"
+                    "{who}: the new placement, {new}, can't be completed, because {address} is blocked; so this one is kept"
                 ),
                 Unmoved::AwsOnly => format!(
-                    "{who}: the new placement, {new}, isn't complete, because --aws-only changes no objects in its cluster; so this one stays as it is"
+                    "{who}: the new placement, {new}, isn't complete, because --aws-only changes no objects in its cluster; so this one is kept"
                 ),
                 Unmoved::Unconfirmed(place) => format!(
-                    "{who} moved out of it, to {new}; it stays, with what runs and is stored in it, until its deletion is confirmed: --allow-destroy {place}"
+                    "{who} moved from it to {new}; it is kept, with its pods and data, until its deletion is confirmed: --allow-destroy {place}"
                 ),
             }
         }
@@ -97,13 +100,13 @@ pub(super) fn kept(why: &WhyKept) -> String {
 /// Why a step is done.
 pub(super) fn done(why: &WhyDone) -> String {
     match why {
-        WhyDone::LeftOver => "left from a replacement".to_owned(),
+        WhyDone::LeftOver => "rest of an interrupted replacement".to_owned(),
         WhyDone::Leaving => "it is being deleted".to_owned(),
         WhyDone::Failed { what } => format!("it failed: {what}"),
         WhyDone::Fixed { fields } => format!("{} can't be changed in place", fields.join(", ")),
         WhyDone::Pending { state } => format!("it is {}", state.to_lowercase()),
         WhyDone::BeforeDeletion => "so that it can be deleted".to_owned(),
-        WhyDone::UsersGone => "what it lets in is gone by then".to_owned(),
+        WhyDone::UsersGone => "the resources that need this access are deleted before".to_owned(),
     }
 }
 
@@ -132,8 +135,8 @@ mod tests {
         let because = WhyNot::NotReplaced { fields: fields.clone(), because: Box::new(loses) };
         let used = WhyNot::Used { id: "key-1".to_owned(), user: net, because: Some(Box::new(because)) };
         let why = WhyNot::NotReplaced { fields, because: Box::new(used) };
-        let text = "a change of cidr needs a new one, and key-1 is used by tenant/a/silo/net, which stays as it is";
+        let text = "a change of cidr needs a replacement, and key-1 is used by tenant/a/silo/net, which is neither replaced nor deleted";
         assert_eq!(not(&why), text);
-        assert_eq!(help(&why).as_deref(), Some("if that is meant, add --allow-replace tenant/a/silo/net"));
+        assert_eq!(help(&why).as_deref(), Some("if this is intended, add --allow-replace tenant/a/silo/net"));
     }
 }

@@ -69,7 +69,7 @@ async fn a_sandbox_is_like_another() {
 
 /// Resources are deleted again even if calls fail on the way.
 #[tokio::test]
-async fn what_was_made_is_taken_away_after_failures() {
+async fn created_resources_are_deleted_after_failures() {
     let script = "faults: [{call: '*:Delete*', first: true, before: internal}, {call: 'ec2:CreateRoute', after: drop},
         {call: 'eks:CreateCluster', after: busy},
         {call: 'eks:CreateNodegroup', after: cut}]";
@@ -82,7 +82,7 @@ async fn what_was_made_is_taken_away_after_failures() {
 }
 
 #[tokio::test]
-async fn what_is_no_endpoint_is_refused() {
+async fn an_invalid_endpoint_is_refused() {
     let (server, gone) = sandbox("{}");
     server.shutdown().await.unwrap();
     let gone = check(&gone, &[]).await;

@@ -27,7 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("stack", &["engine", "version", "aws", "kinds", "spec", "template"]),
     ("sandbox", &["files"]),
     ("run", &["files", "engine", "arn", "aws", "k8s", "kinds", "spec", "template", "stack", "sandbox"]),
-    // What it renders: of `run` the failures alone.
+    // `ui` renders these. Of `run` it knows only the failures.
     ("ui", &["engine", "spec", "run"]),
 ];
 
@@ -125,7 +125,7 @@ fn src() -> PathBuf {
 }
 
 #[test]
-fn every_module_imports_only_what_stands_above_it() {
+fn every_module_imports_only_modules_above_it() {
     let modules: Vec<&str> = LAYERS.iter().map(|(name, _)| *name).chain(["cli"]).collect();
     let mut wrong = Vec::new();
     for (layer, allowed) in LAYERS {
@@ -259,7 +259,7 @@ fn no_modules_import_each_other_in_a_circle() {
                 unused.remove(&(from, to));
             }
         }
-        // What imports nothing of the rest, or is imported by nothing of it, is in no circle.
+        // A module that imports no other of these, or that no other imports, is in no circle.
         loop {
             let names: BTreeSet<String> = left.keys().cloned().collect();
             let imported: BTreeSet<String> = left.values().flat_map(BTreeMap::keys).cloned().collect();
@@ -288,7 +288,7 @@ fn every_module_stands_in_the_table() {
     }
 }
 
-/// What the engine must know of AWS and Kubernetes, it asks the kinds.
+/// The engine asks the kinds for all facts about AWS and Kubernetes.
 #[test]
 fn the_engine_names_no_kind_of_aws() {
     for file in sources(&src().join("engine")) {
@@ -304,7 +304,7 @@ fn the_engine_names_no_kind_of_aws() {
     }
 }
 
-/// The application layer is called by more than a command line.
+/// Other programs than the command line call the application layer, so it doesn't print or exit.
 #[test]
 fn run_prints_nothing_and_ends_no_process() {
     for file in sources(&src().join("run")) {
@@ -332,8 +332,7 @@ fn the_aws_sdk_is_named_in_two_places_only() {
     }
 }
 
-/// Whoever decides or shows has facts of kinds alone; whoever reads or carries
-/// out has their calls.
+/// Modules that decide or show know only the facts of kinds. Modules that read or execute have their calls, too.
 #[test]
 fn planner_and_interface_have_no_clients() {
     for file in ["engine/plan", "engine/lint", "engine/drift", "engine/graph", "engine/diff", "stack", "ui"] {

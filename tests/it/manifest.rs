@@ -1,5 +1,5 @@
-//! The kind `k8s.manifest` against an API server: what it finds, shows, writes
-//! and leaves alone, and how many requests it needs.
+//! The kind `k8s.manifest` against an API server: reading, differences, writes, foreign objects, and the number of
+//! requests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -520,7 +520,7 @@ async fn a_server_that_cant_be_reached() {
     assert_eq!(error.class, Class::Unreachable);
     assert!(error.message.contains("the API server of cluster acme-p-shared-1 can't be reached"), "{error}");
     let help = error.help.unwrap();
-    for way in ["inside the cluster's VPC", "--kubeconfig acme-p-shared-1=FILE", "`ringfence render`"] {
+    for way in ["in the cluster's VPC", "--kubeconfig acme-p-shared-1=FILE", "`ringfence render`"] {
         assert!(help.contains(way), "{help}");
     }
 }

@@ -108,7 +108,7 @@ const BROKEN: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn requests_are_recorded_where_somebody_said_or_nowhere() {
+fn requests_are_recorded_only_where_the_variable_says() {
     assert_eq!(record_dir(None), None);
     assert_eq!(record_dir(Some("".into())), None);
     assert_eq!(record_dir(Some("/requests".into())), Some("/requests".into()));

@@ -52,8 +52,8 @@ fn called() -> BTreeSet<String> {
     actions
 }
 
-/// The code of a kind without the tables that the policy is made from: some of their actions AWS asks for in the caller's
-/// name, and ringfence calls none because it stands there.
+/// The code of a kind without the tables from which the policy is made. AWS itself needs some actions of these tables
+/// with the caller's permissions, so an action in a table doesn't show that ringfence calls it.
 fn without_tables(text: &str) -> String {
     let mut code = text.to_owned();
     for table in ["    fn reads(&self)", "    fn permissions(&self)"] {
@@ -163,7 +163,7 @@ const RARE: &[(&str, &str)] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_printed_policy_lets_the_whole_life_of_every_example_pass_and_names_nothing_beside_it() {
+async fn the_printed_policy_is_sufficient_for_the_lifecycle_of_every_example() {
     let (mut allowed, mut needed) = (BTreeSet::new(), BTreeSet::new());
     for Life { policy, permissions: (actions_needed, refused), .. } in models::lives().await {
         assert!(refused.is_empty(), "{refused:#?}");
@@ -202,11 +202,11 @@ async fn run(served: &Served, text: &str, policy: &Policy) -> Result<(), Error> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_any_one_statement_of_the_printed_policy_a_life_is_refused() {
+async fn every_statement_of_the_printed_policy_is_needed() {
     let spec = example("three-tiers");
     let all = without_one(&printed(&spec, "apply"));
     assert!(all.len() > 10, "{}", all.len());
-    // Other tests show that these are needed: `what_guardduty_put_into_a_vpc`, and `a_main_table` for changes by hand.
+    // Other tests show that these are needed: `guardduty_resources_in_a_vpc`, and `a_main_table` for changes by hand.
     let rare = |gone: &Value| gone["Sid"] == "GuardDuty" || gone["Sid"] == "MainTables";
     for (gone, policy) in all.into_iter().filter(|(gone, _)| !rare(gone)) {
         let served = Served::enforced(&spec, &policy.to_string()).await;
@@ -231,7 +231,7 @@ async fn without_any_one_statement_of_the_printed_policy_a_life_is_refused() {
 
 /// The statement that only a VPC with GuardDuty needs. It allows nothing else.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_guardduty_put_into_a_vpc() {
+async fn guardduty_resources_in_a_vpc() {
     let spec = example("single-silo");
     let whole = printed(&spec, "apply");
     for allowed in [true, false] {
@@ -300,7 +300,7 @@ async fn a_main_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_printed_policy_suffices_to_name_what_holds_a_role() {
+async fn the_printed_policy_is_sufficient_to_name_users_of_a_role() {
     let spec = example("single-silo");
     let served = Served::enforced(&spec, &printed(&spec, "apply").to_string()).await;
     served.run(&["apply", "--auto-approve"], 0).await;
@@ -313,7 +313,7 @@ async fn the_printed_policy_suffices_to_name_what_holds_a_role() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_printed_policy_for_planning_suffices_for_it_and_stops_an_apply_before_it_changes_anything() {
+async fn the_printed_policy_for_planning_allows_a_plan_and_no_change() {
     let spec = example("three-tiers");
     let mut served = Served::enforced(&spec, &printed(&spec, "plan").to_string()).await;
     served.run(&["plan", "--detailed-exitcode"], 2).await;
@@ -342,7 +342,7 @@ macro_rules! refused {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_service_refuses_in_its_own_words_and_all_of_them_are_understood() {
+async fn refusals_of_every_service_are_recognised() {
     let nothing = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"x:*","Resource":"*"}]}"#;
     let served = Served::enforced(&example("three-tiers"), nothing).await;
     let aws = served.connect("us-east-1", "acme").await;
@@ -359,7 +359,7 @@ async fn every_service_refuses_in_its_own_words_and_all_of_them_are_understood()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_printed_policy_reaches_nothing_of_others() {
+async fn the_printed_policy_gives_no_access_to_resources_of_others() {
     let spec = example("three-tiers");
     let mut served = Served::enforced(&spec, &printed(&spec, "apply").to_string()).await;
     let us = served.connect("us-east-1", "acme").await;
@@ -399,7 +399,7 @@ async fn the_printed_policy_reaches_nothing_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_must_give_roles_a_boundary_makes_none_without_it_and_takes_it_from_none() {
+async fn a_required_boundary_can_neither_be_omitted_nor_removed() {
     const BOUNDARY: &str = "arn:aws-us-gov:iam::210987654321:policy/PlatformBoundary";
     let spec = example("regulated");
     let printed = printed(&spec, "apply");
@@ -456,7 +456,7 @@ async fn a_service_linked_role_with_a_suffix_is_another_role() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn roles_get_no_managed_policy_that_the_spec_has_none_of() {
+async fn only_managed_policies_of_the_spec_can_be_attached() {
     let spec = example("three-tiers");
     let mut served = Served::enforced(&spec, &printed(&spec, "apply").to_string()).await;
     let us = served.connect("us-east-1", "acme").await;
@@ -485,7 +485,7 @@ async fn roles_get_no_managed_policy_that_the_spec_has_none_of() {
 }
 
 #[test]
-fn an_add_ons_associations_are_the_callers_to_make() {
+fn the_caller_creates_an_add_ons_associations() {
     // The tenant has no service account with a role. Only the network plugin's add-on has one.
     let solo = printed(&example("single-silo"), "apply");
     for verb in ["Create", "Update", "Delete"] {
@@ -506,7 +506,7 @@ fn without(policy: &Value, gone: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_plan_needs_and_the_caller_lacks_is_said_before_the_first_write() {
+async fn missing_permissions_are_named_before_the_first_write() {
     const GONE: &[(&str, &str)] = &[
         ("ec2:CreateNatGateway", "ec2:CreateNatGateway: pool/shared-1/"),
         ("ec2:RunInstances", "ec2:RunInstances: "),
@@ -566,7 +566,7 @@ async fn a_plan_without_steps_asks_iam_nothing() {
 }
 
 #[test]
-fn a_spec_needs_no_permissions_of_kinds_that_it_has_none_of() {
+fn unused_kinds_need_no_permissions() {
     let of = |name: &str| actions(&printed(&example(name), "apply"));
     let (all, solo, closed) = (of("three-tiers"), of("single-silo"), of("regulated"));
     for action in ["eks:CreateFargateProfile", "ec2:CreateNatGateway", "ec2:AllocateAddress", "ec2:CreateFlowLogs"] {

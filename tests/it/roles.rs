@@ -85,7 +85,7 @@ async fn the_network_plugin_of_a_cluster_reaches_no_interface_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_pull_their_tenants_images_those_of_all_and_those_of_eks_and_no_others() {
+async fn nodes_pull_only_images_of_their_tenant_the_shared_ones_and_those_of_eks() {
     let spec = example("three-tiers");
     let served = Served::start(&spec).await;
     served.run(&["apply", "--auto-approve"], 0).await;

@@ -78,7 +78,7 @@ impl Lease {
                     Class::Lost,
                     format!("the lock couldn't be renewed for {age} s{why}, so another run may have taken it"),
                 )
-                .help("nothing new was started; run the same command again, which reads what exists and continues from there"),
+                .help("no new step was started; run the same command again, which reads what exists and continues from there"),
             );
         }
         match &self.lost {

@@ -83,7 +83,7 @@ impl Seen {
             Some(r) => {
                 format!("`{}` on {}, process {}, as {}, since {:.0}", r.command, r.host, r.process, r.caller, r.since)
             }
-            None => format!("somebody whose record in {} can't be read", self.name),
+            None => format!("an unknown holder, whose record in {} can't be read", self.name),
         }
     }
 }

@@ -164,10 +164,10 @@ impl Store {
                 false => format!("was taken by {}", newest.holder()),
             },
             _ if there => return Ok(None),
-            _ => format!("is gone: {} was deleted", self.name(generation)),
+            _ => format!("no longer exists: {} was deleted", self.name(generation)),
         };
-        Ok(Some(Error::new(Class::Lost, format!("the lock {by}; nothing new was started")).help(
-            "when no other run is under way, run the same command again: it reads what exists and continues from there",
+        Ok(Some(Error::new(Class::Lost, format!("the lock {by}; no new step was started")).help(
+            "when no other run is active, run the same command again; it reads what exists and continues from there",
         )))
     }
 }

@@ -69,7 +69,7 @@ impl Store {
                 holder.holder()
             ),
         )
-        .help("wait until that run ends, or give --lock-timeout 10m to wait for it; if it can't go on, `ringfence unlock` releases the lock")
+        .help("wait until that run ends, or give --lock-timeout 10m to wait for it; if that run is dead, `ringfence unlock` releases the lock")
     }
 
     /// Releases the lock of another run, `holder`. That run notices it before
@@ -83,7 +83,7 @@ impl Store {
                 Class::Conflict,
                 "the lock was taken or released in the meantime; nothing was changed",
             )
-            .help("run `ringfence unlock` again to see who holds it now"));
+            .help("run `ringfence unlock` again to see the present holder"));
         }
         Ok(())
     }
@@ -98,7 +98,7 @@ fn waiting(holder: &Seen, sight: Sight, alive: bool) -> String {
             let quarter = lease.div_f64(4.0);
             let quarters = (silent.as_secs_f64() / quarter.as_secs_f64()).floor();
             format!(
-                "Waiting for the lock's lease to end: its holder, {}, hasn't been heard of for {:.0}s of {:.0}s",
+                "Waiting for the lock: its holder, {}, sends no heartbeat, and {:.0} of its lease's {:.0} s have passed",
                 holder.holder(),
                 quarter.as_secs_f64() * quarters,
                 lease.as_secs_f64()

@@ -39,7 +39,7 @@ impl Pollers {
         // A step that finds the queue idle reads for all steps in it. Steps that come during that read are served by
         // the next one.
         if !leads {
-            return answer.await.unwrap_or_else(|_| Err(Error::bug("nobody answered")));
+            return answer.await.unwrap_or_else(|_| Err(Error::bug("the shared read ended without an answer")));
         }
         loop {
             // Steps that become ready at the same moment share the read.
@@ -49,7 +49,9 @@ impl Pollers {
                 std::mem::take(&mut queue.waiting)
             });
             if batch.is_empty() {
-                return answer.try_recv().unwrap_or_else(|_| Err(Error::bug("nobody answered")));
+                return answer
+                    .try_recv()
+                    .unwrap_or_else(|_| Err(Error::bug("the shared read ended without an answer")));
             }
             let handles: Vec<Handle> = batch.iter().map(|(h, _)| h.clone()).collect();
             match handlers.find(&handles).await {

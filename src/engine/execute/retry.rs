@@ -71,8 +71,7 @@ impl Tries {
 }
 
 /// The help for attempts that the user's stop prevented.
-pub(super) const STOPPED: &str =
-    "the run was stopped before this was tried again: the same command goes on from what it finds";
+pub(super) const STOPPED: &str = "the run was stopped before the next attempt; run the same command, which reads what exists and continues from there";
 
 /// `error` with the time that was spent on attempts.
 fn given_up(mut error: Error, tried: Duration) -> Error {
@@ -81,11 +80,11 @@ fn given_up(mut error: Error, tried: Duration) -> Error {
     }
     let message = format!("{}, tried for {} s", error.message, tried.as_secs());
     let help = error.help.clone().unwrap_or_else(|| match error.class {
-        Class::Throttled => "run the same command later: it goes on from what it finds".to_owned(),
+        Class::Throttled => "run the same command later; it reads what exists and continues from there".to_owned(),
         class if class.is_for_good() => {
-            "mend what it says, then run the same command: it goes on from what it finds".to_owned()
+            "correct the cause that the message names, then run the same command; it reads what exists and continues from there".to_owned()
         }
-        _ => "run the same command again: it goes on from what it finds".to_owned(),
+        _ => "run the same command again; it reads what exists and continues from there".to_owned(),
     });
     Error { message, ..error }.help(help)
 }

@@ -79,7 +79,7 @@ impl Executor {
                 work.retried(|| handlers.deleted(found)).await?;
                 Ok((found.id.clone(), Outputs::new()))
             }
-            _ => Err(Error::bug(format!("{} has nothing to be changed", step.address))),
+            _ => Err(Error::bug(format!("{} has no resource to update", step.address))),
         }
     }
 }
@@ -105,7 +105,7 @@ impl Work<'_> {
                     // The kind may know the owner.
                     return Err(match error.help {
                         Some(_) => error,
-                        None => error.help("something of this name exists that isn't ours; rename or remove it, or give it our tags to adopt it"),
+                        None => error.help("a resource with this name exists, but doesn't have the tenancy's tags; rename or delete it, or add the tags to adopt it"),
                     });
                 }
             }

@@ -29,7 +29,7 @@ impl Work<'_> {
             if found.is_some() || !patiently || (clock.elapsed() >= until && pause.count >= FEWEST_TRIES) {
                 return Ok(found);
             }
-            self.progress(&mut shown, "looking for what may have been made".to_owned());
+            self.progress(&mut shown, "looking for a resource that a lost answer may have created".to_owned());
             if let Rest::Stopped = self.executor.rest(pause.next(clock.elapsed()), false).await {
                 return Ok(None);
             }
@@ -73,20 +73,21 @@ impl Work<'_> {
                             Class::Failed,
                             format!("{} is being deleted by someone else", found.id),
                         )
-                        .help("wait until it is gone, then run the same command"));
+                        .help("wait until it is deleted, then run the same command"));
                     }
                     Status::Failed { why, .. } => {
-                        return Err(Error::new(Class::Failed, format!("{} failed: {why}", found.id))
-                            .help("mend the cause, then run the same command: it will be repaired or made again"));
+                        return Err(Error::new(Class::Failed, format!("{} failed: {why}", found.id)).help(
+                            "correct the cause, then run the same command; it repairs the resource or creates it again",
+                        ));
                     }
                 },
                 None if self.executor.clock.elapsed() > visible_by && pause.count >= FEWEST_TRIES => {
                     let (class, how) = match seen {
-                        true => (Class::NotFound, "disappeared while it was being made"),
-                        false => (Class::NotYet, "never showed after it was made"),
+                        true => (Class::NotFound, "disappeared during its creation"),
+                        false => (Class::NotYet, "couldn't be found after its creation"),
                     };
                     return Err(Error::new(class, format!("{} {how}", made.id))
-                        .help("run the same command again: it will be made anew"));
+                        .help("run the same command; it creates the resource again"));
                 }
                 None => self.progress(&mut shown, "not visible yet".to_owned()),
             }
@@ -107,7 +108,7 @@ impl Work<'_> {
                 Some(left) => match left.status {
                     Status::Failed { why, .. } => {
                         return Err(Error::new(Class::Failed, format!("{} can't be deleted: {why}", left.id))
-                            .help("remove what holds it, then run the same command"));
+                            .help("remove the cause, then run the same command"));
                     }
                     _ => self.progress(&mut shown, "deleting".to_owned()),
                 },
@@ -128,8 +129,8 @@ impl Work<'_> {
         let now = self.executor.clock.elapsed();
         // A slow answer must not count as a slow resource.
         if now >= deadline && pause.count >= FEWEST_TRIES {
-            return Err(Error::new(Class::Timeout, format!("it isn't {what} in time"))
-                .help("it may still get there: run the same command, which goes on from what it finds"));
+            return Err(Error::new(Class::Timeout, format!("the resource wasn't {what} in time"))
+                .help("the operation may still succeed; run the same command, which continues to wait"));
         }
         let left = deadline.saturating_sub(now).max(Duration::from_millis(500));
         let mut until = now + pause.next(now);
@@ -139,7 +140,7 @@ impl Work<'_> {
         }
         match self.executor.rest((until - now).min(left), self.ours).await {
             Rest::Over => Ok(()),
-            Rest::Stopped => Err(Error::new(Class::Timeout, format!("it isn't {what} yet")).help(STOPPED)),
+            Rest::Stopped => Err(Error::new(Class::Timeout, format!("the resource isn't {what} yet")).help(STOPPED)),
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Work<'a> {
     pub cluster: Option<&'a str>,
     /// The time limits for calls and for waiting.
     pub limit: Duration,
-    /// This run started what is waited for, so it waits to the end even if the user stops the run.
+    /// True if this run started the operation. Then it waits for the end of it even if the user stops the run.
     pub ours: bool,
 }
 

@@ -61,7 +61,10 @@ impl<'a> Planner<'a> {
             // No resource provides the API, so the template is wrong.
             return Err(error.clone());
         } else if self.brings_apis(resource)? {
-            self.plan.notes.insert(format!("{address}: {}; it waits for the add-on", error.message));
+            self.plan.notes.insert(format!(
+                "{address}: {}; the object is created after the add-on that provides the API",
+                error.message
+            ));
         } else {
             let why = WhyNot::Unserved { error: error.clone(), controls: resource.controls.clone() };
             self.block(resource, why, vec![]);
@@ -247,7 +250,7 @@ impl<'a> Planner<'a> {
             if let Some((user, _, id)) = self.used_by(resource, &**kind) {
                 let address = &resource.address;
                 self.plan.notes.insert(format!(
-                    "{address}: {id}, which {user} is in, has lost the tags that make it ours, so it stays"
+                    "{address}: {id}, which {user} is in, has lost its ownership tags, so it isn't deleted"
                 ));
             }
         }
@@ -346,8 +349,8 @@ impl<'a> Planner<'a> {
         upgraded.map(|s| s.address.clone())
     }
 
-    /// Shows impossible wishes of the spec. Steps that depend on these addresses continue, because the resources stay
-    /// unchanged.
+    /// Shows impossible changes that the spec asks for. Steps that depend on these addresses continue, because the
+    /// resources stay unchanged.
     pub(super) fn refuse(&mut self, selected: &BTreeSet<Address>) {
         if self.policy.destroy {
             return;

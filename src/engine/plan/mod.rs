@@ -244,7 +244,7 @@ fn draft(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Poli
     plan.notes.extend(disturbed.into_iter().map(|(how, who)| format!("{}: {how}", who.join(", "))));
     plan.notes.extend(upgraded.into_iter().map(|(cluster, apis)| {
         let apis = apis.into_iter().collect::<Vec<_>>().join(", ");
-        format!("{cluster}: this step brings APIs that the cluster doesn't serve yet ({apis}); their objects are made after it")
+        format!("{cluster}: this step adds APIs that the cluster doesn't serve yet ({apis}); objects that need them are created after it")
     }));
     plan.outputs = observed.outputs();
     plan.scope = desired.scope.clone();
@@ -357,8 +357,8 @@ impl<'a> Planner<'a> {
             true => Ok(all),
             false => {
                 let names = missing.into_iter().collect::<Vec<_>>().join(", ");
-                Err(Error::input(format!("what the selected tenants need doesn't exist: {names}"))
-                    .help("apply the whole spec first, or add --with-deps to make what they need as well"))
+                Err(Error::input(format!("the selected tenants depend on resources that don't exist: {names}"))
+                    .help("apply the whole spec first, or add --with-deps to also create these resources"))
             }
         }
     }

@@ -51,7 +51,10 @@ pub(super) fn order(plan: Plan) -> Result<Plan> {
         }
     }
     if done.len() < left.len() {
-        return Err(Error::new(Class::Bug, format!("steps wait for each other: {}", circle(&rest, &left))));
+        return Err(Error::new(
+            Class::Bug,
+            format!("steps depend on each other in a circle: {}", circle(&rest, &left)),
+        ));
     }
     Ok(Plan { steps, ..plan })
 }

@@ -174,7 +174,7 @@ impl Planner<'_> {
             .map(|(i, _)| *i)
             .collect();
         if !gone.is_empty() {
-            self.plan.notes.insert(format!("{} objects go with their clusters", gone.len()));
+            self.plan.notes.insert(format!("{} objects are deleted with their clusters", gone.len()));
         }
         for i in gone {
             self.drop_step(i);

@@ -201,7 +201,7 @@ pub async fn alive<F: Future<Output = Result<(Made, bool)>>>(token: &str, make: 
 pub fn incomplete(id: &str) -> impl FnOnce(Error) -> Error {
     move |error| Error {
         class: Class::Unclear,
-        message: format!("{id} was made but isn't complete: {}", error.message),
+        message: format!("{id} was created but isn't complete: {}", error.message),
         ..error
     }
 }

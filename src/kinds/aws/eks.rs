@@ -257,7 +257,7 @@ where
             _ => {
                 return Err(Error::new(
                     Class::Timeout,
-                    format!("update {id} of {what} is still under way after {} min", limit.as_secs() / 60),
+                    format!("update {id} of {what} is still in progress after {} min", limit.as_secs() / 60),
                 )
                 .help("EKS continues the update; run the same command later"));
             }

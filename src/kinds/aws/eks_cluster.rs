@@ -263,7 +263,7 @@ impl Kind for EksCluster {
             .map(|s| {
                 let endpoint = match (s.endpoint_public, s.public_cidrs.len()) {
                     (false, _) => "private endpoint".to_owned(),
-                    (true, n) => format!("endpoint private, and public for {n} CIDR blocks"),
+                    (true, n) => format!("public endpoint for {n} CIDR {}", if n == 1 { "block" } else { "blocks" }),
                 };
                 format!("Kubernetes {}, {endpoint}", s.version)
             })
@@ -414,7 +414,7 @@ impl Handlers for EksClusterHandlers {
             // AWS KMS"). The printed policy depends on them.
             Err(error) if error.class == Class::Denied && error.message.contains("kms:") => {
                 return Err(error.help(
-                    "a new key's tags may take five minutes to count in IAM: run the same command again; \
+                    "the tags of a new key may take five minutes to become effective in IAM: run the same command again; \
                      `ringfence iam-policy` prints the permissions that this spec needs",
                 ));
             }

@@ -185,9 +185,9 @@ impl IamRoleHandlers {
             let owners = owners.into_iter().collect::<Vec<_>>().join(", ");
             let field = if at == *region { "metadata.name" } else { "spec.region" };
             format!(
-                "the tenancy `{of}` in {at} has {owners} in this account, as this spec has: another {field} is another \
-                 estate, so all of it is made anew, and the former one stays as it is, with its costs. If it was to be \
-                 the same, put {field} back"
+                "the tenancy `{of}` in {at} has {owners} in this account, which this spec has, too. A different {field} means a \
+                different estate: all its resources are created, and the resources of the other one stay, with their costs. If \
+                the same estate is meant, restore {field}"
             )
         };
         estates.into_iter().map(words).collect()

@@ -116,7 +116,7 @@ impl LogGroupHandlers {
             return error;
         }
         error.help(format!(
-            "log group `{name}` is protected from deletion; if its logs may go, run `aws logs put-log-group-deletion-protection \
+            "log group `{name}` is protected from deletion; if its logs may be deleted, run `aws logs put-log-group-deletion-protection \
              --log-group-identifier {} --no-deletion-protection-enabled`, then the same command",
             arn(&self.aws.scope, name),
         ))
@@ -355,7 +355,7 @@ fn decided(address: &Address, group: &Group) -> Option<String> {
     let name = group.log_group_name().unwrap_or_default();
     let time = group.retention_in_days().map_or("for ever".to_owned(), |days| format!("for {days} days"));
     Some(format!(
-        "{address}: log group `{name}` keeps its events {time}, as the retention policy `{policy}` of the account says; it \
+        "{address}: log group `{name}` keeps its events {time}: the account's retention policy `{policy}` \
          overrides the spec"
     ))
 }

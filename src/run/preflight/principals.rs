@@ -77,7 +77,7 @@ async fn wrong(aws: &Aws, arn: &str) -> Result<Option<String>> {
     match aws.iam.get_role().role_name(name_in(arn)).send().await.map_err(failed("iam:GetRole")) {
         Ok(answer) => {
             let is = answer.role.map(|role| role.arn).unwrap_or_default();
-            Ok((is != arn).then(|| format!("the role of this name is {is}")))
+            Ok((is != arn).then(|| format!("the role with this name has the ARN {is}")))
         }
         Err(error) if is_not_found(&error) => Ok(Some("no role has this ARN".to_owned())),
         Err(error) => Err(error),

@@ -1,18 +1,19 @@
 //! EC2: the network parts, security groups, launch templates and tags that a cluster needs.
 //!
 //! Every resource is a document in exactly the shape that its Describe operation puts on the wire: members have their
-//! wire names, and keys that begin with `_` are never shown. It is stored under its id, and the id's prefix says what
-//! kind it is. So describing, filtering, tagging, paging and dependency checks are written once and driven by tables.
+//! wire names, and keys that begin with `_` are never shown. It is stored under its id, and the id's prefix names its
+//! kind. So describing, filtering, tagging, paging and dependency checks are written once and driven by tables.
 //! Error codes and texts are those of the EC2 API reference ("Error codes for the Amazon EC2 API").
 //!
-//! What EKS uses of this module (all on [`Ec2`], reached as `state.region(account, region).ec2`):
+//! The functions that EKS uses (all on [`Ec2`], reached as `state.region(account, region).ec2`):
 //! - `subnet(id) -> Option<Subnet>`: VPC, zone, zone id, free addresses;
 //! - `vpc_of_group(id) -> Option<String>`: the security group's VPC; `vpc(id) -> Option<Vpc>`: CIDR, DNS attributes;
-//! - `launch_template(id_or_name, version) -> Option<LaunchTemplate>`: `version` is a number, `$Latest`, `$Default` or empty
-//!   (the default); `data` is the template's data in the shape of DescribeLaunchTemplateVersions (`imageId`,
+//! - `launch_template(id_or_name, version) -> Option<LaunchTemplate>`: `version` is a number, `$Latest`, `$Default` or
+//!   empty (the default); `data` is the template's data in the shape of DescribeLaunchTemplateVersions (`imageId`,
 //!   `securityGroupIdSet`, `metadataOptions`, `blockDeviceMappingSet`, `userData` …); values are strings, as sent;
 //! - `add_group(ids, account, region, vpc_id, name, description, tags) -> String`: a group with the all-egress rule;
-//!   `allow_from_self(ids, account, group_id)`: the cluster group's ingress rule; `remove_group(id)`: whatever depends on it;
+//!   `allow_from_self(ids, account, group_id)`: the cluster group's ingress rule; `remove_group(id)`, without a
+//!   check of dependencies;
 //! - `add_interface(ids, NewInterface { … }) -> Result<String, Fault>`: an interface with an owner such as
 //!   `eks/<cluster>` or `eks/<cluster>/<nodegroup>`; `remove_interfaces(owner)`: all of that owner;
 //!   `interfaces(owner) -> Vec<String>`;
@@ -62,7 +63,7 @@ pub struct Ec2 {
     /// The same for resources that a fault script holds in their state (`stuck`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     stuck: BTreeMap<String, f64>,
-    /// What the calls with client tokens created, by operation and token.
+    /// The resources that calls with client tokens created, by operation and token.
     tokens: BTreeMap<String, Token>,
 }
 

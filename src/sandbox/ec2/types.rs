@@ -1,13 +1,13 @@
 //! Instance types: names, properties, and the regions and zones that offer them.
 //!
 //! Families and sizes are from the EC2 instance types guide: those that a cluster may use, and some on which no EKS
-//! image runs. Where a type isn't offered is from public bug reports.
+//! image runs. Regions and zones without a type are known from public bug reports.
 
 use super::describe::Filters;
 use super::{Call, Doc, Reply, doc, fault, invalid, zones};
 use serde_json::{Value, json};
 
-/// What the types of a family have in common.
+/// The common properties of the types of a family.
 struct Family {
     name: &'static str,
     sizes: &'static str,
@@ -76,8 +76,8 @@ const FAMILIES: &[Family] = &[
 ];
 
 /// Families that a region or a zone (by its id) lacks: terraform-aws-eks #1279 (m4 in Paris) and #3648 (m8i in Paris),
-/// ec2-spot-workshops #154 (m4 in the fourth zone of Oregon), eksctl #6461 (g4dn there), simphera-reference-architecture-aws
-/// #85 (p3 in a zone of Frankfurt), eksctl #636 (m5 in a zone of Sydney).
+/// ec2-spot-workshops #154 (m4 in the fourth zone of Oregon), eksctl #6461 (g4dn there),
+/// simphera-reference-architecture-aws #85 (p3 in a zone of Frankfurt), eksctl #636 (m5 in a zone of Sydney).
 const LACKING: &[(&str, &str)] = &[
     ("m4", "eu-west-3"),
     ("m8i", "eu-west-3"),

@@ -1,5 +1,5 @@
-//! VPCs, subnets, internet gateways, and what AWS makes with a VPC: main route table, default group, network ACL, DHCP
-//! options.
+//! VPCs, subnets, internet gateways, and the resources that AWS creates with a VPC: main route table, default group,
+//! network ACL, DHCP options.
 
 use super::{Call, Fault, Reply, cidr, done, edit, fault, get, invalid, list, missing, values};
 use ipnet::Ipv4Net;

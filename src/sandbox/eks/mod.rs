@@ -107,7 +107,7 @@ struct Update {
     error: Option<Value>,
 }
 
-/// What an update does: its type and parameters, how long it takes, and the merge patch that it applies at its end.
+/// An update: its type and parameters, its duration, and the merge patch that it applies at its end.
 struct Step<'k> {
     kind: &'k str,
     params: Value,
@@ -126,7 +126,7 @@ enum Target {
 struct Token {
     /// Digest of the first request with this token.
     digest: String,
-    /// The member of the answer, and the identity of what was made: its ARN, or an update's id.
+    /// The member of the answer, and the identity of the new resource: its ARN, or an update's id.
     member: String,
     id: String,
 }
@@ -317,8 +317,8 @@ pub fn settle(state: &mut State, account: &str, region: &str, now: f64) {
 }
 
 impl Eks {
-    /// What the API server needs to know of its cluster: the Kubernetes version, and whether it has the vpc-cni add-on.
-    /// `None` if the API server doesn't answer.
+    /// The properties of a cluster that its API server needs: the Kubernetes version, and whether it has the vpc-cni
+    /// add-on. `None` if the API server doesn't answer.
     pub fn api_server(&self, name: &str) -> Option<(&'static versions::Version, bool)> {
         let cluster = self.clusters.get(name).filter(|cluster| cluster.body["endpoint"].is_string())?;
         let version = versions::find(cluster.body["version"].as_str()?)?;
@@ -355,8 +355,8 @@ impl Eks {
         })
     }
 
-    /// The answer to a request whose token was used before: the present body of what the first request made. `None` if
-    /// that is gone.
+    /// The answer to a request whose token was used before: the present body of the resource that the first request
+    /// created. `None` if that resource is deleted.
     fn answer(&self, token: &Token) -> Option<Value> {
         let body = self.clusters.values().flat_map(Cluster::bodies).find(|body| identity(body) == token.id)?;
         let mut answer = Map::new();

@@ -1,7 +1,7 @@
-//! What EKS offers: Kubernetes versions, node images, access policies.
+//! The offers of EKS: Kubernetes versions, node images, access policies.
 //!
 //! The tables end in November 2026. A version's support status follows the simulated date, but a version of the table
-//! stays creatable, so that an estate which worked in the sandbox goes on working there.
+//! can still be used for new clusters, so that an estate which worked in the sandbox continues to work there.
 
 use super::super::wire::{Reply, Request};
 use super::paged;

@@ -1,4 +1,4 @@
-//! Who reaches the API servers.
+//! Access to the API servers: principals, and networks of the public and the private endpoint.
 
 use std::collections::BTreeMap;
 
@@ -45,13 +45,13 @@ impl<'a> Checker<'a, '_> {
         let restricted = endpoint.and_then(Node::text) == Some("restricted");
         match (endpoint, cidrs.filter(|c| !c.items().is_empty())) {
             (Some(endpoint), None) if restricted => {
-                let message = "without `allowedCidrs`, EKS opens the API servers to everyone".to_owned();
+                let message = "without `allowedCidrs`, EKS opens the public endpoints to the whole internet".to_owned();
                 let help = "add `allowedCidrs`, or `endpoint: private`";
                 self.error(Code::MissingField, "spec.access.endpoint", &endpoint.mark, message, help);
             }
             (_, Some(cidrs)) if !restricted => {
-                let message = "a private endpoint has no allowed sources".to_owned();
-                let help = "`endpoint: restricted`, or `allowedCidrs: []`";
+                let message = "`allowedCidrs` has no effect on private endpoints".to_owned();
+                let help = "set `endpoint: restricted`, or `allowedCidrs: []`";
                 let mark = cidrs.items().first().map_or(&cidrs.mark, |c| &c.mark);
                 self.error(Code::BadValue, "spec.access.allowedCidrs", mark, message, help);
             }
@@ -59,7 +59,7 @@ impl<'a> Checker<'a, '_> {
         }
     }
 
-    /// Who reaches the private endpoint: rules of the control planes' group.
+    /// Networks that reach the private endpoint. They become rules of the control planes' security groups.
     pub(super) fn private_sources(&mut self) {
         let supernet = self.text("spec.network.supernet").and_then(|t| t.parse::<Ipv4Net>().ok());
         let mut seen: BTreeMap<&str, &Mark> = BTreeMap::new();
@@ -71,27 +71,27 @@ impl<'a> Checker<'a, '_> {
             }
             if text.starts_with("pl-") || text.starts_with("sg-") {
                 if !is_ec2_id(text) {
-                    let message = format!("{} is no id of a prefix list or a security group", quote(text));
-                    let help = "`pl-` or `sg-`, and 8 or 17 hexadecimal digits";
+                    let message = format!("{} is not the id of a prefix list or a security group", quote(text));
+                    let help = "an id is `pl-` or `sg-`, followed by 8 or 17 hexadecimal digits";
                     self.error(Code::BadValue, &here, &node.mark, message, help);
                 }
                 continue;
             }
             let Some(cidr) = network::cidr(node, &here, self.findings) else { continue };
             if cidr.prefix_len() < network::OPEN_PREFIX {
-                let message = format!("{cidr} lets everyone who is connected reach the API servers");
-                self.error(Code::BadValue, &here, &node.mark, message, "name the networks that need it");
+                let message = format!("{cidr} lets almost every connected network reach the API servers");
+                self.error(Code::BadValue, &here, &node.mark, message, "name only the networks that need access");
             } else if supernet.is_some_and(|s| s.contains(&cidr) || cidr.contains(&s)) {
                 let message = format!(
-                    "{cidr} overlaps the tenancy's own supernet: where VPCs are connected, tenants reach each other's API servers"
+                    "{cidr} overlaps the tenancy's own supernet: if its VPCs are connected, tenants reach each other's API servers"
                 );
                 let warning = SpecError::new(Code::Network, &*here, &node.mark, message);
-                self.findings.warn(warning.help("name the networks that need it"));
+                self.findings.warn(warning.help("name only the networks that need access"));
             }
         }
     }
 
-    /// API servers that everyone can reach (API-1).
+    /// Refuses public endpoints that are open to the whole internet (API-1).
     pub(super) fn open_endpoints(&mut self, clusters: &mut [&mut Member<'a>]) {
         let cidrs = self.at("spec.access.allowedCidrs").map(Node::items).unwrap_or_default();
         for (i, node) in cidrs.iter().enumerate() {
@@ -108,8 +108,12 @@ impl<'a> Checker<'a, '_> {
                 continue;
             }
             let control = Control::ApiAccess;
-            let message = format!("{cidr} opens API servers to everyone ({control}, {})", control.title());
-            let help = format!("name the sources; or give a waiver for {control} to {}", unexcused.join(", "));
+            let message = format!(
+                "{cidr} opens the API servers to a large part of the internet ({control}, {})",
+                control.title()
+            );
+            let help =
+                format!("name only your own networks, or add a waiver for {control} to {}", unexcused.join(", "));
             self.error(Code::WeakenedControl, &format!("spec.access.allowedCidrs[{i}]"), &node.mark, message, help);
         }
     }

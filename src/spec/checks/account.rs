@@ -13,8 +13,8 @@ impl Checker<'_, '_> {
             let help = one_of(region, region::REGIONS);
             let message = match (is_region(region), region::REGIONS.contains(&region)) {
                 (_, true) => None,
-                (true, false) => Some(format!("{} is no region that this version of ringfence knows", quote(region))),
-                (false, false) => Some(format!("{} is no region", quote(region))),
+                (true, false) => Some(format!("this version of ringfence doesn't know the region {}", quote(region))),
+                (false, false) => Some(format!("{} is not a region", quote(region))),
             };
             if let Some(message) = message {
                 self.error(Code::BadValue, "spec.region", &node.mark, message, help);
@@ -22,8 +22,8 @@ impl Checker<'_, '_> {
         }
         let account = self.at("spec.accountId").and_then(Node::with_text);
         if let Some((node, account)) = account.filter(|(_, account)| !arn::is_account(account)) {
-            let message = format!("{} is no account", quote(account));
-            self.error(Code::BadValue, "spec.accountId", &node.mark, message, "12 digits, in quotes");
+            let message = format!("{} is not an account id", quote(account));
+            self.error(Code::BadValue, "spec.accountId", &node.mark, message, "an account id has 12 digits, in quotes");
         }
         if let Some(node) = self.at("spec.kubernetesVersion") {
             self.version(node, "spec.kubernetesVersion");
@@ -34,8 +34,8 @@ impl Checker<'_, '_> {
         if let Some((node, path)) = self.at("spec.iam.path").and_then(Node::with_text) {
             let graphic = path.bytes().all(|b| b.is_ascii_graphic());
             if !graphic || !path.starts_with('/') || !path.ends_with('/') || path.contains("//") {
-                let message = format!("{} is no IAM path", quote(path));
-                let help = "it begins and ends with a slash: `/ringfence/`";
+                let message = format!("{} is not an IAM path", quote(path));
+                let help = "a path begins and ends with a slash, such as `/ringfence/`";
                 self.error(Code::BadValue, "spec.iam.path", &node.mark, message, help);
             }
         }

@@ -1,4 +1,4 @@
-//! Where tenants' images are.
+//! The repositories of tenants' images.
 
 use super::Checker;
 use crate::spec::error::Code;
@@ -6,14 +6,15 @@ use crate::spec::tree::Node;
 use crate::spec::words::quote;
 
 impl Checker<'_, '_> {
-    /// Amazon ECR API reference, CreateRepository, `repositoryName`. No tenant's repositories may be everybody's.
+    /// The names are as in Amazon ECR API reference, CreateRepository, `repositoryName`. The repositories of a tenant
+    /// must not be among the shared ones, which all tenants pull.
     pub(super) fn images(&mut self) {
         for key in ["tenants", "shared"] {
             let path = format!("spec.images.{key}");
             let Some((node, text)) = self.at(&path).and_then(Node::with_text) else { continue };
             if !is_repository(text) {
-                let message = format!("{} can't begin the name of a repository", quote(text));
-                let help = "small letters and digits, with single `.`, `_`, `-` and `/` inside: `acme/images`";
+                let message = format!("{} is not a valid prefix for names of repositories", quote(text));
+                let help = "use lowercase letters and digits, separated by a single `.`, `_`, `-` or `/`, such as `acme/images`";
                 self.error(Code::BadValue, &path, &node.mark, message, help);
             }
         }
@@ -22,9 +23,11 @@ impl Checker<'_, '_> {
         let shared = self.text("spec.images.shared").map_or_else(|| format!("{name}/shared"), str::to_owned);
         let below = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
         if let Some(node) = self.at("spec.images.shared").filter(|_| below(tenants, &shared)) {
-            let message =
-                format!("every tenant would pull what is below {}, all other tenants' images too", quote(&shared));
-            let help = format!("a name of its own, such as `{tenants}/shared`");
+            let message = format!(
+                "all tenants may pull images below {}, and that includes every tenant's own images",
+                quote(&shared)
+            );
+            let help = format!("choose a separate prefix, such as `{tenants}/shared`");
             return self.error(Code::BadValue, "spec.images.shared", &node.mark, message, &help);
         }
         let tenants_node = self.at("spec.tenants").map(Node::items).unwrap_or_default();
@@ -32,15 +35,19 @@ impl Checker<'_, '_> {
             let Some((node, id)) = tenant.get("id").and_then(Node::with_text) else { continue };
             let own = format!("{tenants}/{id}");
             if below(&shared, &own) || below(&own, &shared) {
-                let message = format!("the repositories of {} would be everybody's: {}", quote(id), quote(&shared));
-                let help = "another id, or another `spec.images.shared`";
+                let message = format!(
+                    "the repositories of {} overlap the shared ones, {}, which all tenants may pull",
+                    quote(id),
+                    quote(&shared)
+                );
+                let help = "choose another id, or another `spec.images.shared`";
                 self.error(Code::BadValue, &format!("spec.tenants[{i}].id"), &node.mark, message, help);
             }
         }
     }
 }
 
-/// Words of small letters and digits, with one of `._-/` between two.
+/// True for words of lowercase letters and digits with one of `._-/` between two words.
 fn is_repository(text: &str) -> bool {
     let word = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     text.len() <= 200 && text.split(['.', '_', '-', '/']).all(word)

@@ -1,6 +1,6 @@
-//! What a spec means, as far as it can be judged without AWS. Works on the tree rather than on
-//! the typed document, so that a mistake in one place hides none in another; what has the
-//! wrong shape was taken out before, and is passed over.
+//! Checks of a spec's meaning that need no AWS. They work on the tree, not on the typed document, so that a mistake in
+//! one place doesn't hide a mistake in another. The structural check ran before and removed values of the wrong shape,
+//! so these checks ignore missing values.
 
 mod access;
 mod account;
@@ -40,11 +40,11 @@ pub struct Member<'a> {
     what: String,
     said: Said,
     loaded: Option<&'a Loaded>,
-    /// The tier's own where nothing is overridden.
+    /// The tier's own profile if nothing is overridden.
     pub profile: Option<Arc<Profile>>,
-    /// Controls that it has a waiver for, good or bad.
+    /// Controls that it has a waiver for, valid or not.
     waived: BTreeSet<Control>,
-    /// Those that something needs.
+    /// Controls for which a waiver is needed.
     used: BTreeSet<Control>,
 }
 
@@ -55,7 +55,7 @@ pub struct Checked<'a> {
 }
 
 impl Checked<'_> {
-    /// Where the document says what only AWS can judge.
+    /// The places of settings that only AWS can judge.
     pub fn places(&self, root: &Node) -> Places {
         let mut places = Places::new(tenancy(root, &ENDPOINTS));
         for (kind, key, members) in [("pool", "name", &self.pools), ("tenant", "id", &self.tenants)] {
@@ -68,7 +68,7 @@ impl Checked<'_> {
     }
 }
 
-/// What the tenancy says for all clusters.
+/// The tenancy's own setting, which holds for all clusters.
 fn tenancy<'n>(root: &'n Node, at: &[&str]) -> Option<&'n Node> {
     root.get("spec")?.at(at)
 }
@@ -113,7 +113,7 @@ struct Checker<'a, 'f> {
     profiles: &'a Profiles,
     today: Date,
     findings: &'f mut Findings,
-    /// The names of the pools, as far as they can be read.
+    /// The names of the pools. `None` stands for a pool whose name couldn't be read.
     pools: BTreeSet<Option<&'a str>>,
     /// The objections to each profile itself, by its name.
     tiers: Arc<BTreeMap<&'a str, Vec<Objection>>>,
@@ -144,7 +144,7 @@ impl<'a> Checker<'a, '_> {
     fn duplicate(&mut self, path: &str, mark: &Mark, first: &Mark, what: &str) {
         let error = SpecError::new(Code::Duplicate, path, mark, format!("{} is given twice", quote(what)));
         self.findings
-            .error(error.help("each can be there once").related(first, format!("{} is first given here", quote(what))));
+            .error(error.help("keep one of the two").related(first, format!("{} is first given here", quote(what))));
     }
 
     fn effective<'n>(&'n self, cluster: &'n Member<'a>, at: &[&str]) -> Option<(&'n Node, String)> {

@@ -1,4 +1,4 @@
-//! The names of the tenancy, its pools and its tenants, and that no two are alike.
+//! The names of the tenancy, its pools and its tenants: they must be valid and unique.
 
 use std::collections::BTreeMap;
 
@@ -16,24 +16,24 @@ impl Checker<'_, '_> {
         }
         let mark = &node.mark;
         if !is_dns_label(name) || !name.starts_with(|c: char| c.is_ascii_lowercase()) {
-            let help = "small letters, digits and dashes, from a letter to a letter or digit: `acme-prod`";
-            self.error(Code::BadValue, path, mark, format!("{} can't be a tenancy's name", quote(name)), help);
+            let help = "use lowercase letters, digits and dashes; begin with a letter and end with a letter or digit: `acme-prod`";
+            self.error(Code::BadValue, path, mark, format!("{} is not a valid name for a tenancy", quote(name)), help);
         } else if name == "sg" || name.starts_with("sg-") {
             let help = "EC2 refuses security groups whose names begin with `sg-`; choose another name";
-            self.error(Code::BadValue, path, mark, format!("{} can't be a tenancy's name", quote(name)), help);
+            self.error(Code::BadValue, path, mark, format!("{} is not a valid name for a tenancy", quote(name)), help);
         } else if ["-t", "-p"].iter().any(|s| name.ends_with(s) || name.contains(&format!("{s}-"))) {
             let help = "`-t-` and `-p-` separate the tenancy's name from a tenant's or pool's; choose another name";
-            self.error(Code::BadValue, path, mark, format!("{} can't be a tenancy's name", quote(name)), help);
+            self.error(Code::BadValue, path, mark, format!("{} is not a valid name for a tenancy", quote(name)), help);
         }
     }
 
-    /// Pool names and tenant ids share one namespace; tenants' names are for people to tell them apart.
+    /// Pool names and tenant ids share one namespace. Tenants' names are for people, and must differ, too.
     pub(super) fn uniqueness(&mut self, pools: &[Node], tenants: &[Node]) {
         let pools = pools.iter().enumerate().map(|(i, n)| (format!("spec.pools[{i}].name"), n.get("name")));
         let ids = tenants.iter().enumerate().map(|(i, n)| (format!("spec.tenants[{i}].id"), n.get("id")));
         let names = tenants.iter().enumerate().map(|(i, n)| (format!("spec.tenants[{i}].name"), n.get("name")));
-        self.unique(pools.chain(ids), "tenants' ids and pools' names must all differ");
-        self.unique(names, "tenants' names must differ, so that people can tell them apart");
+        self.unique(pools.chain(ids), "tenant ids and pool names must be unique among each other");
+        self.unique(names, "tenant names must be unique");
     }
 
     pub(super) fn unique<'n>(&mut self, nodes: impl Iterator<Item = (String, Option<&'n Node>)>, help: &str) {
@@ -54,12 +54,13 @@ impl Checker<'_, '_> {
     }
 }
 
-/// 1–32 of `a-z0-9`: fits labels, tags and names, and no id is part of another's namespace.
+/// 1 to 32 of `a-z0-9`. This fits into labels, tags and names. Without a dash, no namespace `t-<id>` is a suffix of
+/// another.
 pub(super) fn is_id(text: &str) -> bool {
     (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
-/// RFC 1123, without the length, which the schema bounds.
+/// A label of RFC 1123. The schema checks its length.
 pub(super) fn is_dns_label(text: &str) -> bool {
     let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = text.as_bytes();

@@ -11,7 +11,7 @@ use crate::spec::tree::Node;
 use crate::spec::words::list;
 
 impl<'a> Checker<'a, '_> {
-    /// What each silo's and pool's cluster and VPC need.
+    /// Checks the network of each cluster and its VPC, of silos and pools.
     pub(super) fn clusters(&mut self, pools: &mut [Member<'a>], tenants: &mut [Member<'a>]) {
         let is_silo = |t: &&mut Member| t.said.isolation == Some(IsolationModel::Silo);
         let mut clusters: Vec<&mut Member> = pools.iter_mut().chain(tenants.iter_mut().filter(is_silo)).collect();
@@ -26,7 +26,7 @@ impl<'a> Checker<'a, '_> {
         self.open_endpoints(&mut clusters);
     }
 
-    /// Without NAT gateways, nodes reach AWS by endpoints only.
+    /// Without NAT gateways, nodes reach AWS only through VPC endpoints.
     pub(super) fn way_out(&mut self, cluster: &Member<'a>) {
         let nat = self.effective(cluster, &["network", "natGateways"]);
         let Some((nat, path)) = nat.filter(|(n, _)| n.text() == Some("none")) else { return };
@@ -36,13 +36,16 @@ impl<'a> Checker<'a, '_> {
         if missing.is_empty() {
             return;
         }
-        let message = format!("without NAT gateways, nodes can't reach {}", list(missing.iter().copied()));
-        let help = format!("add {} to `endpoints`, or have NAT gateways", list(missing.iter().copied()));
+        let message = format!("without NAT gateways, nodes need VPC endpoints for {}", list(missing.iter().copied()));
+        let help = format!(
+            "add {} to `endpoints`, or set `natGateways` to `single` or `per-zone`",
+            list(missing.iter().copied())
+        );
         let place = cluster.said.place_of(nat, path);
         self.findings.error(place.error(Code::Network, message).help(help));
     }
 
-    /// A profile's endpoints stand instead of the tenancy's, not beside them.
+    /// Warns of endpoints in a profile that replace the tenancy's: they are not added to them.
     pub(super) fn replaced_endpoints(&mut self, cluster: &Member<'a>) {
         let said = tenancy(self.root, &ENDPOINTS);
         let (Some(said), Some((node, path))) = (said, self.effective(cluster, &ENDPOINTS)) else { return };
@@ -56,12 +59,12 @@ impl<'a> Checker<'a, '_> {
         }
         let named = |all: &BTreeSet<String>| list(all.iter().map(String::as_str));
         let message = format!(
-            "{} gets the endpoints of its profile, {}, instead of those of `spec.network`, {}",
+            "{} gets the VPC endpoints of its profile, {}. They replace those of `spec.network`, {}",
             cluster.what,
             named(&theirs),
             named(&ours)
         );
-        let help = "give it `network.endpoints` of its own, or the same in both places";
+        let help = "set `network.endpoints` for it in the spec, or write the same list in both places";
         self.findings.warn(place.error(Code::Network, message).help(help));
     }
 }

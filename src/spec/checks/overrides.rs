@@ -1,4 +1,4 @@
-//! What tenants change of their tiers.
+//! Tenants' overrides of their tiers.
 
 use super::Checker;
 use crate::spec::error::Code;
@@ -8,7 +8,7 @@ use crate::spec::tree::{Entry, Node, Value};
 use crate::spec::words::{join, list, quote};
 
 impl Checker<'_, '_> {
-    /// The part of a tenant's overrides that its tier leaves open; the rest is an error.
+    /// The part of a tenant's overrides that its tier allows (`overridable`). Any other override is an error.
     pub(super) fn overridable(
         &mut self,
         node: &Node,
@@ -25,8 +25,8 @@ impl Checker<'_, '_> {
             let within = |o: &Vec<&str>| o.len() <= at.len() && o.iter().zip(at.iter()).all(|(a, b)| a == b);
             let above = |o: &Vec<&str>| o.len() > at.len() && o.iter().zip(at.iter()).all(|(a, b)| a == b);
             if at.len() == 1 && !profile::uses(isolation, &entry.key) {
-                let message = format!("`{}` says nothing about {}", entry.key, profile::subject(isolation));
-                let help = format!("leave it out; it belongs {}", profile::home(&entry.key, isolation));
+                let message = format!("`{}` has no effect on {}", entry.key, profile::subject(isolation));
+                let help = format!("remove it; it belongs {}", profile::home(&entry.key, isolation));
                 self.error(Code::NotOverridable, &here, &entry.key_mark, message, help);
             } else if open.iter().any(within) {
                 allowed.push(entry.clone());
@@ -34,10 +34,10 @@ impl Checker<'_, '_> {
                 let value = self.overridable(&entry.value, &here, loaded, isolation, open, at);
                 allowed.push(Entry { value, ..entry.clone() });
             } else {
-                let message = format!("the tier {} doesn't leave `{}` open", quote(&loaded.name), at.join("."));
+                let message = format!("the tier {} doesn't allow overrides of `{}`", quote(&loaded.name), at.join("."));
                 let help = match loaded.overridable.as_slice() {
-                    [] => "it leaves nothing open".to_owned(),
-                    some => format!("it leaves open {}", list(some.iter().map(String::as_str))),
+                    [] => "the tier allows no overrides".to_owned(),
+                    some => format!("the tier allows overrides of {}", list(some.iter().map(String::as_str))),
                 };
                 self.error(Code::NotOverridable, &here, &entry.key_mark, message, help);
             }

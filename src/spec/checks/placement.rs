@@ -10,13 +10,13 @@ use crate::spec::tree::{Mark, Node};
 use crate::spec::uid::uid_range;
 use crate::spec::words::quote;
 
-/// Default quotas of EKS (Service Quotas); all can be raised.
+/// Default quotas of EKS (Service Quotas). AWS raises each of them on request.
 const NODE_GROUPS: usize = 30;
 const FARGATE_PROFILES: usize = 10;
 const CLUSTERS: usize = 100;
 
 impl Checker<'_, '_> {
-    /// Tenants that share a cluster: their IDs, and how many it holds.
+    /// Checks tenants that share a cluster: their user IDs must differ, and quotas bound their number.
     pub(super) fn placement(&mut self, pools: &[Member], tenants: &[Member]) {
         let mut ranges: BTreeMap<(&str, u32), (&str, &Mark)> = BTreeMap::new();
         for (i, tenant) in tenants.iter().enumerate() {
@@ -26,7 +26,7 @@ impl Checker<'_, '_> {
             match ranges.get(&(pool, range.first)) {
                 Some((other, first)) if *other != id => {
                     let message = format!(
-                        "{} has the same user IDs as {} ({}–{})",
+                        "tenant {} gets the same user IDs as tenant {} ({}–{})",
                         quote(id),
                         quote(other),
                         range.first,
@@ -34,7 +34,7 @@ impl Checker<'_, '_> {
                     );
                     let path = format!("spec.tenants[{i}].id");
                     let error = SpecError::new(Code::Duplicate, path, &node.mark, message);
-                    let help = "they come from the ids: give the newer tenant another id, or another pool";
+                    let help = "user IDs are derived from tenant ids: give the newer tenant another id, or put it into another pool";
                     self.findings.error(error.help(help).related(first, "the other tenant"));
                 }
                 Some(_) => {}
@@ -47,12 +47,12 @@ impl Checker<'_, '_> {
             for (i, tenant) in tenants.iter().enumerate() {
                 let tier = tenant.node.get("tier").filter(|_| tenant.said.isolation == Some(IsolationModel::Fargate));
                 let Some(tier) = tier else { continue };
-                let message = format!("EKS has no Fargate in {region}");
-                let help = "a tier whose isolation is `pool` or `silo`, such as `standard` or `premium`";
+                let message = format!("EKS offers no Fargate in {region}");
+                let help = "choose a tier with the isolation `pool` or `silo`, such as `standard` or `premium`";
                 self.error(Code::Forbidden, &format!("spec.tenants[{i}].tier"), &tier.mark, message, help);
             }
         }
-        // On nodes and on Fargate, by the pool's name.
+        // Tenants on nodes and on Fargate, by the pool's name.
         let mut living: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for tenant in tenants {
             let Some(pool) = tenant.node.get("pool").and_then(Node::text) else { continue };
@@ -84,8 +84,8 @@ impl Checker<'_, '_> {
     }
 
     pub(super) fn over_quota(&mut self, path: &str, mark: &Mark, what: &str, count: usize, quota: usize) {
-        let message = format!("this takes {count} {what}, and the default quota is {quota}");
-        let help = format!("have the quota `{what}` raised in Service Quotas before you apply");
+        let message = format!("the spec needs {count} {what}, but the default quota is {quota}");
+        let help = format!("before you apply, ask Service Quotas to raise the quota `{what}`");
         self.findings.warn(SpecError::new(Code::Quota, path, mark, message).help(help));
     }
 }

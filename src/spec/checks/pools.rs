@@ -21,12 +21,14 @@ impl<'a> Checker<'a, '_> {
             let generation =
                 text.rsplit_once("-g").is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
             let help = match (is_dns_label(text), generation) {
-                (false, _) => "small letters, digits and dashes inside: `shared-1`",
-                (true, true) => "`-g` and a number mark a replacement; choose another name",
+                (false, _) => "use lowercase letters and digits, with dashes only inside: `shared-1`",
+                (true, true) => {
+                    "names that end in `-g` and a number are reserved for replacements; choose another name"
+                }
                 (true, false) => "",
             };
             if !help.is_empty() {
-                let message = format!("{} can't be a pool's name", quote(text));
+                let message = format!("{} is not a valid name for a pool", quote(text));
                 self.error(Code::BadValue, &format!("{path}.name"), &at.mark, message, help);
             }
         }
@@ -53,15 +55,15 @@ impl<'a> Checker<'a, '_> {
         if let Some((at, text)) = id.and_then(Node::with_text).filter(|(_, text)| !is_id(text)) {
             let plain: String = text.to_lowercase().chars().filter(char::is_ascii_alphanumeric).take(32).collect();
             let such = if plain.is_empty() { "a1b2c3" } else { &plain };
-            let message = format!("{} can't be a tenant's id", quote(text));
-            let help = format!("1 to 32 small letters and digits, such as `{such}`");
+            let message = format!("{} is not a valid tenant id", quote(text));
+            let help = format!("use 1 to 32 lowercase letters and digits, such as `{such}`");
             self.error(Code::BadValue, &format!("{path}.id"), &at.mark, message, help);
         }
         if let Some((at, text)) = node.get("name").and_then(Node::with_text) {
             let allowed = |c: char| c.is_ascii_alphanumeric() || " _.-".contains(c);
             if !text.is_empty() && (!text.chars().all(allowed) || text.trim() != text) {
-                let message = format!("{} can't be a tenant's name", quote(text));
-                let help = "letters, digits and `_.-`, with spaces inside";
+                let message = format!("{} is not a valid name for a tenant", quote(text));
+                let help = "use letters, digits and `_.-`, with spaces only inside";
                 self.error(Code::BadValue, &format!("{path}.name"), &at.mark, message, help);
             }
         }
@@ -79,7 +81,7 @@ impl<'a> Checker<'a, '_> {
         self.member(node, path, what, anchor, key, loaded)
     }
 
-    /// The profile of this name, if it can be a tenant's tier or a pool's profile.
+    /// The profile of this name. `None`, after an error, if it can't be a tenant's tier or a pool's profile.
     pub(super) fn loaded(&mut self, name: &str, node: &Node, path: &str, for_pool: bool) -> Option<&'a Loaded> {
         let profiles = self.profiles;
         let help = || one_of(name, &profiles.names(for_pool));
@@ -92,7 +94,9 @@ impl<'a> Checker<'a, '_> {
             return None;
         }
         let message = match &loaded.profile {
-            None => format!("the profile {} names no isolation, so nothing can be of it", quote(name)),
+            None => {
+                format!("the profile {} has no `isolation`, so it can only be a base for other profiles", quote(name))
+            }
             Some(profile) if (profile.isolation == IsolationModel::Shared) != for_pool => {
                 format!("the profile {} is for {}", quote(name), profile::subject(profile.isolation))
             }
@@ -102,9 +106,9 @@ impl<'a> Checker<'a, '_> {
         None
     }
 
-    /// Tiers that share a cluster need a pool; others can't have one.
+    /// A tier that shares a cluster needs a pool. Any other tier can't have one.
     pub(super) fn tenants_pool(&mut self, node: &Node, path: &str, loaded: Option<&Loaded>, anchor: &Mark) {
-        // In the order of the file.
+        // Keeps the order of the file.
         let names = |checker: &Self| -> Vec<&'a str> {
             let pools = checker.at("spec.pools").map(Node::items).unwrap_or_default();
             pools.iter().filter_map(|p| p.get("name").and_then(Node::text)).collect()
@@ -114,11 +118,14 @@ impl<'a> Checker<'a, '_> {
         let here = format!("{path}.pool");
         match (node.get("pool"), shares) {
             (Some(pool), Some((tier, false))) => {
-                let message = format!("the tier {} is a silo, which shares no cluster", quote(tier));
-                self.error(Code::BadValue, &here, &pool.mark, message, "leave out `pool`, or choose another tier");
+                let message = format!(
+                    "a tenant of the tier {} is a silo: it shares no cluster, so it can't have a pool",
+                    quote(tier)
+                );
+                self.error(Code::BadValue, &here, &pool.mark, message, "remove `pool`, or choose another tier");
             }
             (Some(pool), _) => {
-                // Where a pool's own name couldn't be read, it may be the one that is meant.
+                // A pool whose own name couldn't be read may be the one that is meant.
                 let known = |text: &str| self.pools.contains(&None) || self.pools.contains(&Some(text));
                 if let Some(text) = pool.text().filter(|text| !known(text)) {
                     let message = format!("there is no pool {}", quote(text));
@@ -129,10 +136,11 @@ impl<'a> Checker<'a, '_> {
                 }
             }
             (None, Some((tier, true))) => {
-                let message = format!("the tier {} shares a cluster, and no pool is named", quote(tier));
+                let message =
+                    format!("a tenant of the tier {} shares a cluster, but the tenant names no pool", quote(tier));
                 let help = match names(self).first() {
                     Some(first) => format!("add `pool: {first}`"),
-                    None => "add a pool under `spec.pools`, and name it here".to_owned(),
+                    None => "add a pool under `spec.pools`, and name it in the tenant's `pool`".to_owned(),
                 };
                 self.error(Code::MissingField, &here, anchor, message, help);
             }
@@ -169,7 +177,7 @@ impl<'a> Checker<'a, '_> {
         profile::merge(&mut settings, &allowed);
         structure::check(&profile_schema::PROFILE, &mut settings, &here, self.findings);
         member.said.overrides = Some(allowed);
-        // With a mistake in the overrides, the rest of them can still be judged.
+        // If one override has a mistake, the others can still be checked.
         let told = self.findings.errors.len() > before;
         member.profile = profile::typed(&settings, &here, told, self.findings).map(Arc::new);
         member.said.settings = Some(Arc::new(settings));

@@ -1,4 +1,4 @@
-//! Service accounts that act in AWS.
+//! Service accounts that have an IAM role.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,14 @@ impl Checker<'_, '_> {
             let here = format!("{path}.serviceAccounts[{i}]");
             if let Some((at, name)) = account.get("name").and_then(Node::with_text) {
                 let help = match name {
-                    "default" => "`default` is every pod's; give the one that acts in AWS a name of its own",
+                    "default" => {
+                        "every pod uses `default` unless it names another; give the service account with an IAM role a name of its own"
+                    }
                     _ if name.is_empty() || is_dns_label(name) => "",
-                    _ => "small letters, digits and dashes inside: `uploader`",
+                    _ => "use lowercase letters and digits, with dashes only inside: `uploader`",
                 };
                 if !help.is_empty() {
-                    let message = format!("{} can't be such a service account's name", quote(name));
+                    let message = format!("{} is not a valid name for a service account with an IAM role", quote(name));
                     self.error(Code::BadValue, &format!("{here}.name"), &at.mark, message, help);
                 }
                 match seen.get(name) {
@@ -39,8 +41,9 @@ impl Checker<'_, '_> {
                     self.error(Code::BadValue, &here, &policy.mark, message, help);
                 } else if let Some(name) = text.split_once("::aws:policy/").map(|(_, n)| n).filter(|n| is_unbounded(n))
                 {
-                    let message = format!("{} reaches every tenant's resources", quote(name));
-                    let help = "a policy of your own that names this tenant's resources; no waiver helps";
+                    let message = format!("the policy {} gives access to every tenant's resources", quote(name));
+                    let help =
+                        "write a policy of your own that names this tenant's resources; no waiver allows this one";
                     self.error(Code::Forbidden, &here, &policy.mark, message, help);
                 }
                 if let Some(first) = policies.insert(text, &policy.mark) {
@@ -51,7 +54,7 @@ impl Checker<'_, '_> {
     }
 }
 
-/// AWS's own policies that are as good as the whole account.
+/// True for policies of AWS that give access to (almost) everything in the account.
 fn is_unbounded(policy: &str) -> bool {
     matches!(policy, "AdministratorAccess" | "IAMFullAccess" | "PowerUserAccess")
 }

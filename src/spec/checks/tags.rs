@@ -1,4 +1,4 @@
-//! Tags, and what is left to others.
+//! Tags, and the tags, blocks and routes of others that ringfence ignores.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::spec::network;
 use crate::spec::tree::{Entry, Mark, Node};
 use crate::spec::words::{join, quote};
 
-/// Keys of tags that ringfence writes, beside those of the spec.
+/// Keys of tags that ringfence writes in addition to those of the spec.
 const OWN_TAGS: &[&str] = &[
     "Name",
     "kubernetes.io/role/elb",
@@ -22,11 +22,11 @@ const OWN_TAGS: &[&str] = &[
     "ringfence.dev/tenancy",
     "ringfence.dev/tenant",
 ];
-/// What the keys begin with that ringfence leaves to in-cluster controllers.
+/// Prefixes of keys that ringfence leaves to in-cluster controllers.
 const CONTROLLERS: &[&str] = &["elbv2.k8s.aws/", "k8s.io/cluster-autoscaler/", "karpenter.sh/"];
 
 impl Checker<'_, '_> {
-    /// The limits of tags are those of most services; IAM compares keys without case.
+    /// The limits of tags are those of most AWS services. IAM ignores case when it compares keys.
     pub(super) fn tags(&mut self) {
         let mut seen: BTreeMap<String, &Mark> = BTreeMap::new();
         for Entry { key, key_mark, value } in self.at("spec.tags").map(Node::entries).unwrap_or_default() {
@@ -36,20 +36,25 @@ impl Checker<'_, '_> {
             let reserved = ["aws:", "ringfence.dev/", "kubernetes.io/", "eks:"].iter().find(|p| lower.starts_with(*p));
             let controllers = CONTROLLERS.iter().find(|p| lower.starts_with(*p));
             let message = if let Some(prefix) = reserved {
-                Some((format!("keys that begin with `{prefix}` are reserved"), "choose another key"))
+                Some((format!("tag keys that begin with `{prefix}` are reserved"), "choose another key"))
             } else if let Some(prefix) = controllers {
                 Some((
-                    format!("keys that begin with `{prefix}` are left to the controllers that find resources by them"),
-                    "leave it out; tag by hand what the controller is to find: ringfence lets it be",
+                    format!(
+                        "tag keys that begin with `{prefix}` belong to in-cluster controllers, which find resources by them"
+                    ),
+                    "remove it, and tag by hand the resources that the controller must find: ringfence doesn't remove such tags",
                 ))
             } else if key == "awsApplication" {
-                Some(("`awsApplication` is AWS's own, for myApplications".to_owned(), "choose another key"))
+                Some(("the tag key `awsApplication` belongs to AWS myApplications".to_owned(), "choose another key"))
             } else if lower == "name" {
-                Some(("`Name` is what ringfence names resources by".to_owned(), "choose another key"))
+                Some(("ringfence writes the tag `Name` itself".to_owned(), "choose another key"))
             } else if key.is_empty() || key.chars().count() > 128 {
-                Some((format!("a key of {} characters", key.chars().count()), "1 to 128 characters"))
+                Some((
+                    format!("the tag key has {} characters", key.chars().count()),
+                    "a tag key has 1 to 128 characters",
+                ))
             } else if !key.chars().all(allowed) {
-                Some((format!("{} can't be a tag's key", quote(key)), "letters, digits, spaces and `_.:/=+-@`"))
+                Some((format!("{} is not a valid tag key", quote(key)), "use letters, digits, spaces and `_.:/=+-@`"))
             } else {
                 None
             };
@@ -61,16 +66,16 @@ impl Checker<'_, '_> {
             }
             let Some(text) = value.text() else { continue };
             if text.chars().count() > 256 {
-                let message = format!("a value of {} characters", text.chars().count());
-                self.error(Code::BadValue, &path, &value.mark, message, "256 characters at most");
+                let message = format!("the tag value has {} characters", text.chars().count());
+                self.error(Code::BadValue, &path, &value.mark, message, "a tag value has at most 256 characters");
             } else if !text.chars().all(allowed) {
-                let message = format!("{} can't be a tag's value", quote(text));
-                self.error(Code::BadValue, &path, &value.mark, message, "letters, digits, spaces and `_.:/=+-@`");
+                let message = format!("{} is not a valid tag value", quote(text));
+                self.error(Code::BadValue, &path, &value.mark, message, "use letters, digits, spaces and `_.:/=+-@`");
             }
         }
     }
 
-    /// What is left to others: nothing that ringfence writes itself.
+    /// Checks what ringfence is to ignore. Tags, blocks and routes that ringfence writes itself can't be ignored.
     pub(super) fn ignored(&mut self) {
         let tags = self.at("spec.tags").map(Node::entries).unwrap_or_default();
         let own: Vec<&str> = OWN_TAGS.iter().copied().chain(tags.iter().map(|e| e.key.as_str())).collect();
@@ -83,16 +88,17 @@ impl Checker<'_, '_> {
                     if whole { **own == text } else { own.starts_with(text) || text.starts_with("ringfence.dev/") }
                 };
                 if text.is_empty() || text.chars().count() > 128 {
-                    let message = format!("a key of {} characters", text.chars().count());
-                    self.error(Code::BadValue, &here, &node.mark, message, "1 to 128 characters");
+                    let message = format!("the tag key has {} characters", text.chars().count());
+                    self.error(Code::BadValue, &here, &node.mark, message, "a tag key has 1 to 128 characters");
                 } else if let Some(own) = own.iter().find(covers) {
-                    let message = format!("{} would hide `{own}`, which ringfence writes itself", quote(text));
+                    let message =
+                        format!("ringfence can't ignore {}: this covers `{own}`, which it writes itself", quote(text));
                     self.error(
                         Code::BadValue,
                         &here,
                         &node.mark,
                         message,
-                        "leave it out, or name the key of others in full",
+                        "remove it, or write the full key of the other tags",
                     );
                 }
             }
@@ -107,17 +113,17 @@ impl Checker<'_, '_> {
                 }
                 let Some(cidr) = network::cidr(node, &here, self.findings) else { continue };
                 if cidr.prefix_len() == 0 {
-                    let message = "the default route is ringfence's own".to_owned();
+                    let message = "ringfence can't ignore the default route: it writes it itself".to_owned();
                     self.error(
                         Code::BadValue,
                         &here,
                         &node.mark,
                         message,
-                        "name the networks that others' routes lead to",
+                        "name the destinations of the routes that others add",
                     );
                 } else if list == "cidrBlocks" && supernet.is_some_and(|s| s.contains(&cidr) || cidr.contains(&s)) {
-                    let message = format!("{cidr} overlaps the supernet, whose blocks are ringfence's to give");
-                    self.error(Code::Network, &here, &node.mark, message, "a block outside of `network.supernet`");
+                    let message = format!("{cidr} overlaps the supernet: ringfence allocates blocks from it itself");
+                    self.error(Code::Network, &here, &node.mark, message, "name a block outside of `network.supernet`");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Controls that are weakened, and the waivers for that.
+//! Weakened controls, and the waivers that allow them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use crate::spec::rules::{self, Verdict};
 use crate::spec::tree::{Mark, Node};
 use crate::spec::words::quote;
 
-/// How long a waiver may hold at most.
+/// The longest time for which a waiver is valid.
 const WAIVER_YEARS: i16 = 1;
 
 impl<'a> Checker<'a, '_> {
-    /// Checks a pool's or tenant's waivers, and returns what they are for.
+    /// Checks the waivers of a pool or tenant, and returns their controls.
     pub(super) fn waivers(&mut self, node: &Node, path: &str) -> BTreeSet<Control> {
         let mut seen: BTreeMap<Control, &Mark> = BTreeMap::new();
         for (i, waiver) in node.get("waivers").map(Node::items).unwrap_or_default().iter().enumerate() {
             let here = format!("{path}.waivers[{i}]");
             let reason = waiver.get("reason").and_then(Node::with_text);
             if let Some((reason, _)) = reason.filter(|(_, text)| text.trim().is_empty() && !text.is_empty()) {
-                let (message, help) = ("the reason is empty".to_owned(), "say why, for whoever reads it later");
+                let (message, help) = ("the reason is empty".to_owned(), "write why the exception is acceptable");
                 self.error(Code::Waiver, &format!("{here}.reason"), &reason.mark, message, help);
             }
             if let Some((until, text)) = waiver.get("until").and_then(Node::with_text) {
@@ -46,22 +46,23 @@ impl<'a> Checker<'a, '_> {
         let latest = self.today.saturating_add(WAIVER_YEARS.years());
         let is_iso = text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
         let Some(until) = text.parse::<Date>().ok().filter(|_| is_iso) else {
-            let message = format!("{} is no date", quote(text));
-            self.error(Code::BadValue, path, &node.mark, message, format!("YYYY-MM-DD, until {latest} at the latest"));
+            let message = format!("{} is not a date", quote(text));
+            self.error(Code::BadValue, path, &node.mark, message, format!("write YYYY-MM-DD, no later than {latest}"));
             return;
         };
         let (message, help) = if until < self.today {
-            let help = format!("fix what it excuses, or renew it, until {latest} at the latest");
-            (format!("this waiver expired on {until}; today is {}", self.today), help)
+            let help =
+                format!("correct the setting that the waiver allows, or renew the waiver until {latest} at the latest");
+            (format!("the waiver expired on {until}; today is {}", self.today), help)
         } else if until > latest {
-            ("a waiver holds for a year at most".to_owned(), format!("until {latest} at the latest"))
+            ("a waiver is valid for at most a year".to_owned(), format!("choose a date no later than {latest}"))
         } else {
             return;
         };
         self.error(Code::Waiver, path, &node.mark, message, help);
     }
 
-    /// What the rules say about a member's profile.
+    /// Reports what the rules object to in a member's profile.
     pub(super) fn objections(&mut self, member: &mut Member<'a>) {
         let settings = member.said.settings.as_ref();
         if let Some(node) = settings.and_then(|s| s.at(&["cluster", "kubernetesVersion"])) {
@@ -86,10 +87,10 @@ impl<'a> Checker<'a, '_> {
                     }
                     let until = self.today.saturating_add(6.months());
                     let waiver = format!("{{control: {control}, reason: …, until: {until}}}");
-                    let help = format!("{help}; or, under `{}.waivers`, `- {waiver}`", member.said.path);
+                    let help = format!("{help}; or add `- {waiver}` under `{}.waivers`", member.said.path);
                     (Code::WeakenedControl, help)
                 }
-                // What is wrong in the tier itself is told once, at its own place, by `profiles`.
+                // A mistake in the tier itself is reported once, at its own place, by `profiles`.
                 Verdict::Refused(_) if of_tier.iter().any(|o| o.message == message) => continue,
                 Verdict::Refused(code) => (code, help),
                 Verdict::Noted => {
@@ -106,7 +107,7 @@ impl<'a> Checker<'a, '_> {
         }
     }
 
-    /// What no waiver helps against is wrong in the profile itself.
+    /// Reports what no waiver can allow, at its place in the profile itself.
     pub(super) fn profiles(&mut self) {
         let tiers = self.tiers.clone();
         for loaded in self.profiles.iter() {
@@ -131,9 +132,9 @@ impl<'a> Checker<'a, '_> {
             let Some(id) = control.text().and_then(|t| t.parse::<Control>().ok()) else { continue };
             if !member.used.contains(&id) {
                 let path = format!("{}.waivers[{i}]", member.said.path);
-                let message = format!("{} weakens nothing of {id}, so the waiver isn't needed", member.what);
+                let message = format!("{} doesn't weaken {id}, so its waiver has no effect", member.what);
                 let warning = SpecError::new(Code::Waiver, path, &control.mark, message);
-                self.findings.warn(warning.help("remove it, so that it can't excuse anything later"));
+                self.findings.warn(warning.help("remove the waiver, so that it can't allow a later mistake"));
             }
         }
     }

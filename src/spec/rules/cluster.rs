@@ -11,12 +11,13 @@ use crate::version;
 
 pub(super) fn imds(profile: &Profile, found: &mut Objections) {
     if profile.imds.tokens == ImdsTokens::Optional {
-        let message = "IMDSv1 answers any request from a pod".to_owned();
-        found.weakens(Control::Imds, &["imds.tokens"], message, "`tokens: required`");
+        let message = "IMDSv1 needs no token: a pod that can be tricked into a request can read the node's credentials"
+            .to_owned();
+        found.weakens(Control::Imds, &["imds.tokens"], message, "set `tokens: required`");
     }
     if profile.imds.hop_limit > 1 {
-        let message = format!("with {} hops, pods reach the node's credentials", profile.imds.hop_limit);
-        found.weakens(Control::Imds, &["imds.hopLimit"], message, "`hopLimit: 1`");
+        let message = format!("with a hop limit of {}, pods can read the node's credentials", profile.imds.hop_limit);
+        found.weakens(Control::Imds, &["imds.hopLimit"], message, "set `hopLimit: 1`");
     }
 }
 
@@ -25,13 +26,16 @@ pub(super) fn pinned(addons: &Addons, found: &mut Objections) {
         let Some(version) = &addon.version else { continue };
         let at = format!("addons.{name}.version");
         if !version::is_addon(version) {
-            let message = format!("{} is no add-on version", quote(version));
-            found.refuse(&[&at], message, "such as `v1.23.1-eksbuild.1`");
+            let message = format!("{} is not the version of an add-on", quote(version));
+            found.refuse(&[&at], message, "write a version such as `v1.23.1-eksbuild.1`");
             continue;
         }
         if name == "vpc-cni" && version::floor(name).is_some_and(|floor| !version::at_least(version, floor)) {
-            let message = format!("the VPC CNI's network policies leak between namespaces in {}", quote(version));
-            found.weakens(Control::NetworkPolicy, &[&at], message, "v1.22.4 or later");
+            let message = format!(
+                "in version {} of the VPC CNI, network policies of one namespace can affect pods of another",
+                quote(version)
+            );
+            found.weakens(Control::NetworkPolicy, &[&at], message, "use v1.22.4 or later");
         }
     }
 }
@@ -40,20 +44,20 @@ pub(super) fn cluster(profile: &Profile, found: &mut Objections) {
     if profile.network_policy == NetworkPolicyEngine::VpcCni
         && profile.network_policy_mode == NetworkPolicyMode::Standard
     {
-        let message = "a new pod may talk to everyone until its policies are in place".to_owned();
-        found.weakens(Control::NetworkPolicy, &["networkPolicyMode"], message, "`networkPolicyMode: strict`");
+        let message = "a new pod has no network restrictions until its policies are applied".to_owned();
+        found.weakens(Control::NetworkPolicy, &["networkPolicyMode"], message, "set `networkPolicyMode: strict`");
     }
     if profile.policy_engine == PolicyEngine::Psp {
-        let message = "Kubernetes has no PodSecurityPolicy since 1.25".to_owned();
+        let message = "Kubernetes 1.25 removed PodSecurityPolicy".to_owned();
         let verdict = Verdict::Refused(Code::UnsupportedVersion);
-        found.add(verdict, &["policyEngine"], message, "`policyEngine: native`");
+        found.add(verdict, &["policyEngine"], message, "set `policyEngine: native`");
     }
     if matches!(profile.policy_engine, PolicyEngine::Gatekeeper | PolicyEngine::Opa) {
-        let message = "this version of ringfence enforces policies with Kubernetes' own admission only";
-        found.refuse(&["policyEngine"], message.to_owned(), "`policyEngine: native`");
+        let message = "this version of ringfence supports only Kubernetes' own admission policies";
+        found.refuse(&["policyEngine"], message.to_owned(), "set `policyEngine: native`");
     }
     if !profile.cluster.log_types.contains(&LogType::Audit) {
-        let message = "without the audit log, nobody can tell who did what in the cluster".to_owned();
-        found.add(Verdict::Noted, &["cluster.logTypes"], message, "add `audit`");
+        let message = "without the audit log, actions in the cluster can't be traced to a user".to_owned();
+        found.add(Verdict::Noted, &["cluster.logTypes"], message, "add `audit` to `logTypes`");
     }
 }

@@ -1,5 +1,6 @@
-//! What a complete profile may not say, or only with a waiver. Pure functions of the profile:
-//! where the value stands in a file is for [`super::checks`] to find.
+//! Rules for complete profiles: settings that are refused, and settings that need a waiver. Pure functions of the
+//! profile.
+//! [`super::checks`] finds the setting's place in a file.
 
 mod cluster;
 mod namespace;
@@ -45,8 +46,8 @@ pub fn check(profile: &Profile, tier: &Profile) -> Vec<Objection> {
     if uses("systemNodes") {
         nodes("systemNodes", system_nodes, &mut found);
         if system_nodes.desired == 0 {
-            let help = "at least 1, better 2";
-            found.refuse(&["systemNodes.desired"], "DNS and metrics have no node to run on".to_owned(), help);
+            let help = "set it to at least 1; 2 are better";
+            found.refuse(&["systemNodes.desired"], "without system nodes, DNS and metrics can't run".to_owned(), help);
         }
     }
     if uses("imds") {
@@ -68,8 +69,13 @@ pub fn check(profile: &Profile, tier: &Profile) -> Vec<Objection> {
         seccomp(pods, &mut found);
         host_paths(pods, *isolation, &mut found);
         if pods.automount_token {
-            let message = "every pod would hold credentials for the Kubernetes API";
-            found.weakens(Control::ApiAccess, &["pods.automountToken"], message.to_owned(), "`automountToken: false`");
+            let message = "every pod would get credentials for the Kubernetes API";
+            found.weakens(
+                Control::ApiAccess,
+                &["pods.automountToken"],
+                message.to_owned(),
+                "set `automountToken: false`",
+            );
         }
     }
     found.0

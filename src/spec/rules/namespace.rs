@@ -8,7 +8,7 @@ use crate::spec::error::Code;
 use crate::spec::settings::{Namespace, Profile, Quantity};
 use crate::spec::words::quote;
 
-/// What confines a tenant in a namespace (QUOTA-1).
+/// The keys that a namespace's quota must hold (QUOTA-1).
 const QUOTA: &[&str] = &[
     "requests.cpu",
     "limits.cpu",
@@ -18,28 +18,28 @@ const QUOTA: &[&str] = &[
     "pods",
     "requests.storage",
     "persistentvolumeclaims",
-    // These two fill the cluster's own database.
+    // Without a quota, these two could fill etcd, which all tenants share.
     "count/configmaps",
     "count/secrets",
     "services.loadbalancers",
     "services.nodeports",
 ];
 
-/// A quota on limits turns pods without limits away, so the namespace needs defaults for these.
+/// Kubernetes refuses pods without limits if the quota counts limits. So the namespace needs defaults for these.
 const LIMITED: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 
 pub(super) fn quota(namespace: &Namespace, found: &mut Objections) {
     let Namespace { quota, limits } = namespace;
     for key in QUOTA.iter().filter(|key| !quota.contains_key(**key)) {
-        let message = format!("the quota sets no bound on `{key}`");
+        let message = format!("the quota sets no limit for `{key}`");
         let help = format!("add `{key}` to the quota");
         found.at_key(Verdict::Weakens(Control::Quota), &["namespace", "quota"], key, message, &help);
     }
     for (key, amount) in quota {
         let known = |c: char| c.is_ascii_alphanumeric() || "./-_".contains(c);
         if key.is_empty() || !key.chars().all(known) {
-            let message = format!("{} is nothing that a quota can count", quote(key));
-            let help = "such as `pods`, `limits.memory` or `count/secrets`";
+            let message = format!("{} is not a resource that a quota can limit", quote(key));
+            let help = "write a resource such as `pods`, `limits.memory` or `count/secrets`";
             found.at_key(Verdict::Refused(Code::BadValue), &["namespace", "quota"], key, message, help);
         }
         quantity(&["namespace", "quota"], key, amount, found);
@@ -53,7 +53,7 @@ pub(super) fn quota(namespace: &Namespace, found: &mut Objections) {
     for key in LIMITED {
         for (name, set) in [("default", &limits.default), ("max", &limits.max)] {
             if !set.contains_key(*key) {
-                let message = format!("containers have no `{key}` in `limits.{name}`");
+                let message = format!("`limits.{name}` has no value for `{key}`");
                 let help = format!("add `{key}`");
                 let section = ["namespace", "limits", name];
                 found.at_key(Verdict::Weakens(Control::Quota), &section, key, message, &help);
@@ -64,7 +64,7 @@ pub(super) fn quota(namespace: &Namespace, found: &mut Objections) {
     ordered("default", &limits.default, "max", &limits.max, found);
 }
 
-/// Kubernetes refuses a LimitRange whose defaults are above its limits.
+/// Kubernetes refuses a LimitRange in which a default is above the limit.
 fn ordered(
     low: &str,
     lows: &BTreeMap<String, Quantity>,
@@ -76,8 +76,8 @@ fn ordered(
         let Some(greater) = highs.get(key) else { continue };
         let (Some(a), Some(b)) = (amount(&lesser.0), amount(&greater.0)) else { continue };
         if a > b {
-            let message = format!("`{low}` of {key} is {}, and `{high}` is {}", lesser.0, greater.0);
-            let help = format!("`{low}` up to `{high}`");
+            let message = format!("`{low}` of {key} is {}, but `{high}` is only {}", lesser.0, greater.0);
+            let help = format!("set `{low}` to at most `{high}`");
             let path = |set: &str| ["namespace", "limits", set, key].map(str::to_owned).to_vec();
             let at = vec![path(low), path(high)];
             found.0.push(Objection { verdict: Verdict::Refused(Code::BadValue), at, message, help });
@@ -87,8 +87,8 @@ fn ordered(
 
 fn quantity(section: &[&str], key: &str, written: &Quantity, found: &mut Objections) {
     if amount(&written.0).is_none() {
-        let message = format!("{} is no amount", quote(&written.0));
-        let help = "a number, with a unit where needed: `500m`, `40`, `2Gi`";
+        let message = format!("{} is not a Kubernetes quantity", quote(&written.0));
+        let help = "write a number, with or without a unit, such as `500m`, `40` or `2Gi`";
         found.at_key(Verdict::Refused(Code::BadValue), section, key, message, help);
     }
 }
@@ -123,7 +123,7 @@ fn amount(text: &str) -> Option<u128> {
     Some(all.checked_mul(unit)? / scale)
 }
 
-/// What a service may be and what the quota counts must agree.
+/// `exposure` and the quota must agree about the types of services.
 pub(super) fn exposure(profile: &Profile, found: &mut Objections) {
     let exposure = &profile.exposure;
     let kinds = [
@@ -133,12 +133,14 @@ pub(super) fn exposure(profile: &Profile, found: &mut Objections) {
     for (field, allowed, key) in kinds {
         let Some(count) = profile.namespace.quota.get(key).and_then(|q| amount(&q.0)) else { continue };
         let (message, help) = match (allowed, count > 0) {
-            (true, false) => {
-                (format!("`{field}` are allowed, and the quota has none"), format!("raise `{key}` in the quota"))
-            }
-            (false, true) => {
-                (format!("the quota has `{key}`, and `{field}` aren't allowed"), format!("`{key}: \"0\"` in the quota"))
-            }
+            (true, false) => (
+                format!("`exposure.{field}` is true, but the quota allows none"),
+                format!("set `{key}` in the quota to more than 0"),
+            ),
+            (false, true) => (
+                format!("the quota allows `{key}`, but `exposure.{field}` is false"),
+                format!("set `{key}: \"0\"` in the quota"),
+            ),
             _ => continue,
         };
         let in_quota = ["namespace", "quota", key].map(str::to_owned).to_vec();

@@ -3,11 +3,11 @@
 use crate::spec::control::Control;
 use crate::spec::error::Code;
 
-/// Something that a profile says and shouldn't.
+/// An objection to a profile's settings.
 #[derive(Debug)]
 pub struct Objection {
     pub verdict: Verdict,
-    /// The settings that it is about, the likeliest mistake first.
+    /// The settings that it is about. The most likely mistake is first.
     pub at: Vec<Vec<String>>,
     pub message: String,
     pub help: String,
@@ -15,11 +15,11 @@ pub struct Objection {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Weakens a control: needs a waiver.
+    /// The setting weakens a control and needs a waiver.
     Weakens(Control),
-    /// No waiver helps.
+    /// No waiver can allow the setting.
     Refused(Code),
-    /// Allowed, but worth knowing.
+    /// The setting is allowed, with a warning.
     Noted,
 }
 

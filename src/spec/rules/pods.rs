@@ -6,10 +6,10 @@ use crate::spec::error::Code;
 use crate::spec::settings::{ACCOUNT_ECR, IsolationModel, Pods};
 use crate::spec::words::{list, quote};
 
-/// Never, for any tenant (POD-2; the guide, "Drop unneeded capabilities").
+/// Capabilities that no tenant may have (POD-2).
 const NEVER: &[&str] = &["ALL", "NET_ADMIN", "SYS_ADMIN"];
 
-/// What the Pod Security Standards' baseline lets a container add.
+/// Capabilities that a container may add under the baseline of the Pod Security Standards.
 pub const BASELINE_CAPABILITIES: &[&str] = &[
     "AUDIT_WRITE",
     "CHOWN",
@@ -26,10 +26,11 @@ pub const BASELINE_CAPABILITIES: &[&str] = &[
     "SYS_CHROOT",
 ];
 
-/// Registries where anybody can publish.
+/// Registries in which anybody can publish images.
 const OPEN_REGISTRIES: &[&str] = &["docker.io", "index.docker.io", "gcr.io", "ghcr.io", "public.ecr.aws", "quay.io"];
 
-/// Even read-only, these hold other pods' secrets, the node's credentials, or sockets that obey.
+/// Paths of a node with other pods' secrets, the node's credentials, or control sockets. Reading is enough for an
+/// attack, and a socket accepts commands even on a read-only mount.
 const NODE_PATHS: &[&str] = &[
     "/.bottlerocket",
     "/boot",
@@ -52,15 +53,15 @@ pub(super) fn capabilities(pods: &Pods, tier: &Pods, found: &mut Objections) {
         let at = format!("pods.allowedCapabilities.{i}");
         let name = capability.as_str();
         if NEVER.contains(&name) {
-            let message = format!("no tenant ever gets `{name}`: it is as good as root on the node");
-            found.add(Verdict::Refused(Code::Forbidden), &[&at], message, "leave it out; no waiver helps");
+            let message = format!("no tenant may have `{name}`: with it, a container controls the node");
+            found.add(Verdict::Refused(Code::Forbidden), &[&at], message, "remove it; no waiver can allow it");
         } else if !BASELINE_CAPABILITIES.contains(&name) {
-            let message = format!("`{name}` is beyond what the Pod Security Standards allow");
-            let help = format!("any of {}", list(BASELINE_CAPABILITIES.iter().copied()));
+            let message = format!("the Pod Security Standards don't allow `{name}`");
+            let help = format!("choose from {}", list(BASELINE_CAPABILITIES.iter().copied()));
             found.weakens(Control::PodCapabilities, &[&at], message, &help);
         } else if !tier.allowed_capabilities.contains(capability) {
-            let message = format!("the tier doesn't have `{name}`");
-            let help = format!("the tier has {}", list(tier.allowed_capabilities.iter().map(String::as_str)));
+            let message = format!("the tier doesn't allow `{name}`");
+            let help = format!("the tier allows {}", list(tier.allowed_capabilities.iter().map(String::as_str)));
             found.weakens(Control::PodCapabilities, &[&at], message, &help);
         }
     }
@@ -73,21 +74,27 @@ pub(super) fn registries(pods: &Pods, found: &mut Objections) {
             continue;
         }
         if registry == "*" {
-            let message = "images from anywhere would run".to_owned();
-            found.weakens(Control::Registries, &[&at], message, "name the registries; `account-ecr` is your own");
+            let message = "images from any registry could run".to_owned();
+            found.weakens(
+                Control::Registries,
+                &[&at],
+                message,
+                "name the registries; `account-ecr` is the account's own ECR",
+            );
         } else if OPEN_REGISTRIES.contains(&registry.trim_end_matches('/')) {
             let message = format!("anybody can publish in {}", quote(registry));
-            let help = format!("name what you trust in it: `{}/NAME`", registry.trim_end_matches('/'));
+            let help =
+                format!("name the part of the registry that you trust: `{}/NAME`", registry.trim_end_matches('/'));
             found.weakens(Control::Registries, &[&at], message, &help);
         } else if !is_registry(registry) {
-            let message = format!("{} is no registry", quote(registry));
-            let help = "a host and a path, without scheme, tag and wildcards: `registry.example.com/acme`";
+            let message = format!("{} is not a registry", quote(registry));
+            let help = "write a host and a path, without scheme, tag and wildcards: `registry.example.com/acme`";
             found.refuse(&[&at], message, help);
         }
     }
 }
 
-/// `HOST[:PORT][/PATH]`; the host has a dot, or nothing would tell it from a repository.
+/// `HOST[:PORT][/PATH]`. The host must have a dot, which distinguishes it from a repository's name.
 fn is_registry(text: &str) -> bool {
     let text = text.strip_suffix('/').unwrap_or(text);
     let mut parts = text.split('/');
@@ -105,16 +112,16 @@ pub(super) fn seccomp(pods: &Pods, found: &mut Objections) {
         let at = format!("pods.seccompProfiles.{i}");
         match path.to_lowercase().as_str() {
             "unconfined" => {
-                let message = "a container without seccomp has all system calls".to_owned();
-                let help = "leave it out; no waiver helps. A profile of your own allows what is needed";
+                let message = "without seccomp, a container can use all system calls".to_owned();
+                let help = "remove it; no waiver can allow it. If a workload needs more system calls, write a seccomp profile for it";
                 found.add(Verdict::Refused(Code::Forbidden), &[&at], message, help);
             }
             "runtimedefault" | "runtime/default" => {
-                found.refuse(&[&at], "RuntimeDefault is always allowed".to_owned(), "leave it out");
+                found.refuse(&[&at], "RuntimeDefault is always allowed".to_owned(), "remove it");
             }
             _ if path.starts_with('/') || path.is_empty() || path.split('/').any(|p| matches!(p, "" | "." | "..")) => {
-                let message = format!("{} is no path below the kubelet's seccomp directory", quote(path));
-                found.refuse(&[&at], message, "such as `profiles/audit.json`");
+                let message = format!("{} is not a path below the kubelet's seccomp directory", quote(path));
+                found.refuse(&[&at], message, "write a path such as `profiles/audit.json`");
             }
             _ => {}
         }
@@ -127,16 +134,16 @@ pub(super) fn host_paths(pods: &Pods, isolation: IsolationModel, found: &mut Obj
         let clean = path.strip_suffix('/').unwrap_or(path);
         let below = |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
         if !path.starts_with('/') || clean.split('/').skip(1).any(|p| matches!(p, "" | "." | "..")) {
-            let message = format!("{} is no absolute path", quote(path));
-            found.refuse(&[&at], message, "such as `/var/log/audit`, without `.` and `..`");
+            let message = format!("{} is not an absolute path", quote(path));
+            found.refuse(&[&at], message, "write a path such as `/var/log/audit`, without `.` and `..`");
         } else if isolation == IsolationModel::Fargate {
-            found.refuse(&[&at], "Fargate has no host paths".to_owned(), "leave it out");
+            found.refuse(&[&at], "Fargate has no host paths".to_owned(), "remove it");
         } else if clean.is_empty() || NODE_PATHS.iter().any(|node| below(clean, node) || below(node, clean)) {
-            let message = format!("{} holds the node's own credentials, or other pods' secrets", quote(path));
-            found.add(Verdict::Refused(Code::Forbidden), &[&at], message, "leave it out; no waiver helps");
+            let message = format!("{} gives access to the node's credentials or to other pods' secrets", quote(path));
+            found.add(Verdict::Refused(Code::Forbidden), &[&at], message, "remove it; no waiver can allow it");
         } else {
             let message = format!("pods could read {} of the node", quote(path));
-            found.weakens(Control::PodHostPath, &[&at], message, "an emptyDir or a persistent volume");
+            found.weakens(Control::PodHostPath, &[&at], message, "use an emptyDir or a persistent volume");
         }
     }
 }

@@ -253,7 +253,7 @@ fn tail(out: &mut String, plan: &Plan, subject: &Subject, layout: Layout) {
     if !subject.wrong.is_empty() {
         out.push('\n');
         out.push_str(&super::failure::findings(&subject.wrong, layout));
-        let text = "`apply` would stop before its first write: AWS doesn't offer in this region what the spec names";
+        let text = "`apply` would stop before its first write, because AWS doesn't offer these settings of the spec in this region";
         hang(out, "", text, room);
     }
 }

@@ -89,7 +89,7 @@ pub fn report(report: &Report, plan: &Plan, ending: &Ending<'_>, layout: Layout)
         let gone: Vec<String> = ending.gone.iter().map(|a| format!("--allow-destroy {}", plain(a.as_str()))).collect();
         let without = match gone.is_empty() {
             true => String::new(),
-            false => format!(", without {}, because that is deleted already", gone.join(" ")),
+            false => format!(", without {}, because that deletion is done", gone.join(" ")),
         };
         hang(&mut out, "Next: ", &format!("{next}{without}"), room);
     }

@@ -117,7 +117,7 @@ fn the_wrong_partition() {
 }
 
 #[test]
-fn nobody_answers() {
+fn there_is_no_answer() {
     let estate = Estate::new(&SINGLE_SILO);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -270,12 +270,12 @@ fn no_space_for_the_sandbox() {
 }
 
 #[test]
-fn no_space_for_what_is_made_in_the_sandbox() {
+fn no_space_for_the_state_of_the_sandbox() {
     let estate = Estate::planted(&SINGLE_SILO);
     let has = fs::metadata(estate.state()).unwrap().len();
     let some_more = u32::try_from(has / 1024 + 16).unwrap();
     let mut apply = within(some_more, &estate.command(&["apply", "--auto-approve"]));
-    Run::of(&mut apply).refuses(&["can't keep its state", "sandbox/state.json can't be written", "Free space"]);
+    Run::of(&mut apply).refuses(&["can't save its state", "sandbox/state.json can't be written", "Free some space"]);
     holds_only(&estate.path().join("sandbox"), &["state.json"]);
     // With enough space, the next run goes on from the saved state.
     estate.run(&["apply", "--auto-approve"]).exits(0);
@@ -402,7 +402,7 @@ fn the_spec_cannot_be_read() {
 }
 
 #[test]
-fn everything_wrong_with_a_spec_is_said_at_once() {
+fn all_errors_of_a_spec_are_shown_at_once() {
     let estate = Estate::new(&THREE_TIERS);
     estate.edit("natGateways:", "natGateway:");
     estate.edit("tier: serverless", "tier: severless");
@@ -413,7 +413,7 @@ fn everything_wrong_with_a_spec_is_said_at_once() {
             "serverless",
             "12345",
             "tenancy.yaml:13:5",
-            "3 errors in the spec; nothing was changed",
+            "3 errors in the spec",
         ]);
     }
 }

@@ -49,7 +49,7 @@ fn subnets(estate: &Estate) -> Vec<String> {
 /// deleted can't be repaired (aws/containers-roadmap#2771,
 /// terraform-aws-eks#1382).
 #[test]
-fn what_a_blocked_cluster_uses_stays_and_reverting_brings_all_back() {
+fn a_blocked_cluster_keeps_its_resources_and_a_revert_restores_all() {
     let estate = Estate::applied(&SINGLE_SILO);
     let role = "tenant/globex/silo/role/cluster";
     estate.edit("  tenants:\n", "  iam: {path: /acme/}\n  tags: {team: blue}\n  tenants:\n");
@@ -82,7 +82,7 @@ fn what_a_blocked_cluster_uses_stays_and_reverting_brings_all_back() {
 /// If a cluster may be replaced, everything in it is replaced too: EKS deletes
 /// no cluster that has node groups (EKS, DeleteCluster).
 #[test]
-fn a_cluster_that_may_be_replaced_is_with_all_that_is_in_it() {
+fn an_allowed_replacement_of_a_cluster_includes_everything_in_it() {
     let estate = Estate::applied(&SINGLE_SILO);
     estate.edit("  tenants:\n", "  iam: {path: /acme/}\n  tenants:\n");
     let plan = planned(&estate, &["--allow-replace", CLUSTER]);
@@ -100,7 +100,7 @@ fn a_cluster_that_may_be_replaced_is_with_all_that_is_in_it() {
 
 /// Resources in a cluster still use the cluster's present service addresses.
 #[test]
-fn a_blocked_change_of_the_services_block_reaches_nothing_else() {
+fn a_blocked_change_of_the_service_cidr_affects_nothing_else() {
     let estate = Estate::applied(&TWO_POOLS);
     estate.edit("    zones: 3\n", "    zones: 3\n    serviceCidr: 10.100.0.0/16\n");
     let plan = planned(&estate, &[]);
@@ -143,7 +143,7 @@ fn nodes_go_to_more_zones_and_leave_them_again() {
 }
 
 #[test]
-fn a_zone_that_a_cluster_was_made_in_keeps_what_it_stands_on() {
+fn the_zones_of_a_cluster_keep_their_subnets() {
     let estate = Estate::planted(&SINGLE_SILO);
     estate.edit("zones: 2", "zones: 3");
     estate.run(&["apply", "--auto-approve"]).exits(0);
@@ -167,7 +167,7 @@ fn a_zone_that_a_cluster_was_made_in_keeps_what_it_stands_on() {
 /// DisassociateVpcCidrBlock; cluster-api-provider-aws#3277, #5291). Nothing
 /// else is blocked.
 #[test]
-fn a_block_with_somebodys_subnets_is_named_and_holds_up_nothing() {
+fn a_cidr_block_with_foreign_subnets_is_named_and_blocks_nothing() {
     let estate = Estate::applied(&SINGLE_SILO);
     let (vpc, theirs) = estate.sandbox(async |aws, _| {
         let of = |name: &str| aws_sdk_ec2::types::Filter::builder().name("tag:Name").values(name).build();
@@ -234,11 +234,11 @@ fn a_renamed_pool_does_not_make_its_vpc_another_ones() {
     let text = TWO_POOLS.text().replace("visby", "gotland");
     estate.write(&text);
     let run = estate.run(&["plan"]).exits(0);
-    assert!(!(run.out + &run.err).contains("lost the tags"));
+    assert!(!(run.out + &run.err).contains("lost its ownership tags"));
 }
 
 #[test]
-fn a_vpc_without_its_tags_is_known_by_what_lies_in_it() {
+fn a_vpc_without_its_tags_is_found_by_the_resources_in_it() {
     let estate = Estate::applied(&SINGLE_SILO);
     estate.sandbox(async |aws, _| {
         let of = aws_sdk_ec2::types::Filter::builder().name("tag:Name").values("solo-t-globex").build();
@@ -249,7 +249,7 @@ fn a_vpc_without_its_tags_is_known_by_what_lies_in_it() {
     });
     let plan = planned(&estate, &[]);
     assert_eq!(blocked(&plan), ["tenant/globex/silo/vpc"].into());
-    assert!(text(&plan["blocked"][0]["reason"]).contains("lost the tags"), "{plan}");
+    assert!(text(&plan["blocked"][0]["reason"]).contains("lost its ownership tags"), "{plan}");
 }
 
 /// Nothing of this tenancy is found, but the account has roles of an estate
@@ -257,7 +257,7 @@ fn a_vpc_without_its_tags_is_known_by_what_lies_in_it() {
 #[test]
 fn an_estate_under_a_former_name_or_in_a_former_region_is_named() {
     let estate = Estate::applied(&SINGLE_SILO);
-    assert!(!notes(&planned(&estate, &[])).contains("another estate"));
+    assert!(!notes(&planned(&estate, &[])).contains("different estate"));
     let renamed = [("  name: solo\n", "  name: duo\n", "metadata.name"), ("eu-central-1", "eu-west-1", "spec.region")];
     for (from, to, field) in renamed {
         estate.write(&SINGLE_SILO.text());

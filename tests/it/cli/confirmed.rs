@@ -35,7 +35,7 @@ fn drifted() -> Estate {
 /// Credentials that expire during a run, as those of a session do
 /// (`ExpiredTokenException`: CloudWatch Logs API reference, "Common errors").
 #[test]
-fn credentials_end_before_it_is_read_again() {
+fn credentials_expire_before_the_verification() {
     for format in ["human", "json", "markdown"] {
         let estate = drifted();
         let served = Served::start(&estate, None);
@@ -73,7 +73,7 @@ fn credentials_end_before_it_is_read_again() {
 }
 
 #[test]
-fn a_cluster_shuts_before_it_is_read_again() {
+fn a_cluster_becomes_unreachable_before_the_verification() {
     let estate = Estate::applied(&SINGLE_SILO);
     fs::create_dir_all(estate.path().join("templates/manifests/tenant")).unwrap();
     let note = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: note, namespace: {{ tenant.namespace | json }}}\n";
@@ -110,7 +110,7 @@ fn a_cluster_shuts_before_it_is_read_again() {
 /// An unreadable resource isn't treated as absent: its outputs aren't left out
 /// silently, and its tenant isn't reported as unknown.
 #[test]
-fn what_cannot_be_read_is_not_taken_for_absent() {
+fn unreadable_resources_do_not_count_as_absent() {
     let estate = Estate::applied(&SINGLE_SILO);
     let served = Served::start(&estate, None);
     let denied = r#"{"__type":"AccessDeniedException","message":"not allowed"}"#;
@@ -125,6 +125,6 @@ fn what_cannot_be_read_is_not_taken_for_absent() {
     ] {
         // After the first request, the others are refused.
         let run = against(&url, &mut estate.bare(args));
-        run.refuses(&["resources of the kind aws.log-group can't be read, so nothing can be planned", "not allowed"]);
+        run.refuses(&["resources of the kind aws.log-group can't be read, so no plan is possible", "not allowed"]);
     }
 }

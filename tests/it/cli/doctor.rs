@@ -33,7 +33,7 @@ fn a_ready_account_gets_the_next_command() {
 
 /// A role that has the printed policy, and one that lacks a statement of it.
 #[test]
-fn what_the_caller_lacks_is_named() {
+fn missing_permissions_of_the_caller_are_named() {
     let estate = Estate::planted(&THREE_TIERS);
     let policy = Run::of(&mut estate.bare(&["iam-policy"])).exits(0).json();
     let served = Served::start(&estate, None);
@@ -69,7 +69,7 @@ fn what_the_caller_lacks_is_named() {
 }
 
 #[test]
-fn no_credentials_is_said_and_what_to_do() {
+fn missing_credentials_are_named_with_a_help() {
     let estate = Estate::new(&SINGLE_SILO);
     let mut command = estate.bare(&["doctor"]);
     command.env("AWS_EC2_METADATA_DISABLED", "true").env("AWS_ENDPOINT_URL", "http://127.0.0.1:9");

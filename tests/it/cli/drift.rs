@@ -28,7 +28,7 @@ fn missing(document: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn guards_that_somebody_deleted() {
+fn deleted_controls_are_named_first() {
     let estate = Estate::applied(&THREE_TIERS);
     let (clean, shown) = drift(&estate, 0);
     assert_eq!(missing(&clean), [] as [&str; 0]);
@@ -69,7 +69,7 @@ fn guards_that_somebody_deleted() {
 }
 
 #[test]
-fn what_lies_in_something_that_is_gone_is_counted_with_it() {
+fn resources_in_a_missing_container_are_counted_with_it() {
     let estate = Estate::applied(&THREE_TIERS);
     estate.sandbox(async |_, server| {
         delete_object(server, "/123456789012/us-east-1/acme-p-shared-1/api/v1/namespaces/t-34567");
@@ -83,7 +83,7 @@ fn what_lies_in_something_that_is_gone_is_counted_with_it() {
 }
 
 #[test]
-fn what_was_never_made_is_no_drift_but_said() {
+fn a_placement_that_was_never_created_is_noted() {
     let estate = Estate::applied(&THREE_TIERS);
     estate.edit(
         "    - id: \"34567\"",
@@ -93,7 +93,7 @@ fn what_was_never_made_is_no_drift_but_said() {
     assert_eq!(missing(&document), [] as [&str; 0]);
     let absent = document["drift"]["absent"].as_object().unwrap();
     assert_eq!(absent.keys().collect::<Vec<_>>(), ["tenant/45678/pool/shared-1"]);
-    assert!(!shown.contains("No changes") && shown.contains("tenant/45678/pool/shared-1 isn't there"), "{shown}");
+    assert!(!shown.contains("No changes") && shown.contains("tenant/45678/pool/shared-1 doesn't exist"), "{shown}");
 
     // An estate that doesn't exist at all isn't drift either.
     let nothing = Estate::new(&SINGLE_SILO);
@@ -121,11 +121,11 @@ fn an_apply_that_stopped_halfway() {
 }
 
 #[test]
-fn what_left_the_spec_is_no_drift_but_said() {
+fn resources_that_left_the_spec_are_noted() {
     let estate = Estate::applied(&THREE_TIERS);
     let text = fs::read_to_string(estate.spec()).unwrap();
     estate.write(&text[..text.find("    - id: \"34567\"").unwrap()]);
     let (document, shown) = drift(&estate, 0);
     assert!(document["drift"]["left"].as_u64().unwrap() > 5 && list(&document["steps"]).is_empty(), "{document:#}");
-    assert!(!shown.contains("No changes") && shown.contains("what left the spec is still there"), "{shown}");
+    assert!(!shown.contains("No changes") && shown.contains("resources that left the spec still exist"), "{shown}");
 }

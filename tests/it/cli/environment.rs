@@ -62,7 +62,7 @@ fn a_certificate_bundle_of_the_users_own_is_trusted() {
 }
 
 #[test]
-fn calls_go_through_the_proxy_but_for_hosts_that_it_isnt_for() {
+fn calls_go_through_the_proxy_except_for_no_proxy_hosts() {
     let estate = Estate::new(&SINGLE_SILO);
     let (_served, port) = served(&estate);
     let front = Front::start(&["proxy", &port]);
@@ -93,7 +93,7 @@ fn a_service_can_have_an_endpoint_of_its_own() {
     // Only the image releases are read from Systems Manager.
     let run = plan(&services, &[]).exits(2);
     let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(said.contains("whether their image is the newest isn't known: ssm:GetParameters"), "{said}");
+    assert!(said.contains("it is unknown whether the image is the newest: ssm:GetParameters"), "{said}");
     plan(&services, &["--upgrade"]).refuses(&["ssm:GetParameters"]);
     services.push("SSM");
     let run = plan(&services, &[]).exits(2);
@@ -112,10 +112,10 @@ fn with_profile(estate: &Estate, profile: &str, config: &str, args: &[&str]) -> 
 const BASE: &str = "[profile base]\naws_access_key_id = 123456789012\naws_secret_access_key = not-for-any-output\n";
 
 #[test]
-fn an_endpoint_that_is_no_address_is_named() {
+fn an_invalid_endpoint_is_named() {
     let estate = Estate::new(&SINGLE_SILO);
     let (served, _) = served(&estate);
-    let says = |name: &str, value: &str| format!("{name} is `{value}`, which is no address of an endpoint");
+    let says = |name: &str, value: &str| format!("{name} is `{value}`, which isn't the URL of an endpoint");
     for value in ["not-a-url", "127.0.0.1:4599", "ftp://aws.example", "https://"] {
         let run = against(value, &mut estate.bare(&["plan"]));
         run.refuses(&[&says("AWS_ENDPOINT_URL", value), "https://HOST", "unset it"]);
@@ -133,17 +133,17 @@ fn an_endpoint_that_is_no_address_is_named() {
 fn a_fips_endpoint_and_an_endpoint_exclude_each_other() {
     let estate = Estate::new(&SINGLE_SILO);
     let (served, _) = served(&estate);
-    let both = ["AWS_USE_FIPS_ENDPOINT", "excludes the other"];
+    let both = ["AWS_USE_FIPS_ENDPOINT", "only AWS's own endpoints have a FIPS form"];
     let run = against(&served.url(), estate.bare(&["plan"]).env("AWS_USE_FIPS_ENDPOINT", "true"));
     assert!(!run.err.contains("run the same command"), "{}", run.err);
-    run.refuses(&[&both[..], &["AWS_ENDPOINT_URL names an endpoint"]].concat());
+    run.refuses(&[&both[..], &["AWS_ENDPOINT_URL sets an endpoint"]].concat());
     let config = format!("{BASE}use_fips_endpoint = true\nendpoint_url = {}\n", served.url());
     let run = Run::of(&mut with_profile(&estate, "base", &config, &["plan"]));
-    run.refuses(&[&both[..], &["the profile's endpoint_url names an endpoint"]].concat());
+    run.refuses(&[&both[..], &["the profile's endpoint_url sets an endpoint"]].concat());
 }
 
 #[test]
-fn a_host_that_is_not_there_is_named() {
+fn an_unreachable_host_is_named() {
     let estate = Estate::new(&SINGLE_SILO);
     against("http://aws.invalid:8443", &mut estate.bare(&["plan"]))
         .refuses(&["unreachable: aws.invalid:8443 can't be reached"]);
@@ -152,7 +152,7 @@ fn a_host_that_is_not_there_is_named() {
 /// AWS gives the same answer for unknown access keys and for regions that aren't enabled. Neither is a missing
 /// permission.
 #[test]
-fn keys_that_are_not_taken_are_no_missing_permission() {
+fn refused_keys_are_not_a_missing_permission() {
     let estate = Estate::new(&SINGLE_SILO);
     let (served, _) = served(&estate);
     let sts = |code: &str| {
@@ -195,8 +195,7 @@ fn a_role_that_cannot_be_assumed_is_told_in_words() {
     run("plain", "").refuses(&[&denied[..], &["trust policy"]].concat());
     let mfa = run("mfa", "mfa_serial = arn:aws:iam::123456789012:mfa/jane");
     mfa.refuses(
-        &[&denied[..], &["asks for no codes of MFA devices", "aws configure export-credentials --profile mfa"]]
-            .concat(),
+        &[&denied[..], &["can't ask for MFA codes", "aws configure export-credentials --profile mfa"]].concat(),
     );
 }
 
@@ -247,7 +246,7 @@ fn links_do_not_lead_out_of_directories() {
         fs::remove_file(&file).unwrap();
         // Opening a pipe would wait for ever, so pipes aren't opened.
         assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
-        run().refuses(&["no ordinary file"]);
+        run().refuses(&["isn't an ordinary file"]);
         fs::remove_file(&file).unwrap();
         // A link to its own directory, which would give endless paths.
         for name in ["a", "b"] {

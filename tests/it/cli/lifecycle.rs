@@ -125,7 +125,7 @@ fn pool_of_twenty_with_a_tag() {
 
 /// A security group rule that somebody added by hand is removed.
 #[test]
-fn a_rule_added_by_hand_is_taken_away() {
+fn a_rule_added_by_hand_is_removed() {
     let estate = Estate::applied(&SINGLE_SILO);
     let before = estate.holds();
     estate.sandbox(async |aws, _| {

@@ -156,7 +156,7 @@ fn a_second_run_is_refused_waits_or_finds_the_lock_released() {
     let waited = waited.ends().exits(0);
     assert!(waited.out.contains("No changes"), "{}{}", waited.out, waited.err);
     assert_eq!(locks(&served), [("/2".to_owned(), true)]);
-    run(&served, &estate, &["unlock", "--auto-approve"]).refuses(&["nobody holds the lock"]);
+    run(&served, &estate, &["unlock", "--auto-approve"]).refuses(&["no run holds the lock"]);
     run(&served, &estate, &["destroy", "--auto-approve", "--delete-logs"]).exits(0);
     assert_eq!(locks(&served), []);
 }
@@ -171,7 +171,7 @@ fn a_killed_holder_is_followed_after_its_lease() {
     assert_eq!(locks(&served), [("/1".to_owned(), false)]);
     let next = run(&served, &estate, &["apply", "--auto-approve"]).exits(0);
     let said = next.err.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(said.contains("hasn't been heard of for 3s of 4s"), "{said}");
+    assert!(said.contains("sends no heartbeat, and 3 of its lease's 4 s have passed"), "{said}");
     assert_eq!(locks(&served), [("/2".to_owned(), true)]);
 }
 
@@ -185,7 +185,7 @@ fn a_holder_that_was_paused_stops_before_its_next_write() {
     assert!(next.out.contains("Apply complete"), "{}", next.out);
     let before = normal(served.server.dump());
     holder.signal("CONT");
-    let holder = holder.ends().refuses(&["the lock ", "nothing new was started"]);
+    let holder = holder.ends().refuses(&["the lock ", "no new step was started"]);
     assert!(holder.out.contains("Apply incomplete") && holder.out.contains("Not started"), "{}", holder.out);
     assert!(normal(served.server.dump()) == before, "it wrote all the same");
     assert_eq!(locks(&served), [("/2".to_owned(), true)]);
@@ -238,7 +238,7 @@ fn a_holder_that_lost_the_lock_stops_before_its_next_write() {
     run(&served, &estate, &["unlock"]).refuses(&["must be confirmed, but there is no terminal", "--auto-approve"]);
     let unlocked = run(&served, &estate, &["unlock", "--auto-approve"]).exits(0);
     assert!(unlocked.err.contains("is held by"), "{}", unlocked.err);
-    let holder = holder.ends().refuses(&["the lock was released by `unlock` on", "nothing new was started"]);
+    let holder = holder.ends().refuses(&["the lock was released by `unlock` on", "no new step was started"]);
     assert!(holder.out.contains("Not started"), "{}", holder.out);
     assert_eq!(locks(&served), [("/2".to_owned(), true)]);
     assert!(!served.server.counts().contains_key(&("eks".to_owned(), "CreateNodegroup".to_owned())));

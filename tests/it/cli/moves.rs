@@ -1,9 +1,8 @@
-//! A tenant moves to another tier or pool. It has two homes until the deletion
-//! of the old one is confirmed.
+//! A tenant moves to another tier or pool. It has two placements until the deletion of the old one is confirmed.
 
 use super::*;
 
-/// The two homes of a move: items of the spec, and addresses.
+/// The two placements of a move: items of the spec, and addresses.
 struct Move {
     example: &'static Example,
     /// The tenant's item in the spec, before and after.
@@ -11,7 +10,7 @@ struct Move {
     to: &'static str,
     old: &'static str,
     new: &'static str,
-    /// The pool of the new home, if the same change adds it.
+    /// The pool of the new placement, if the same change adds it.
     pool: Option<&'static str>,
 }
 
@@ -58,8 +57,7 @@ fn kept(plan: &Value) -> BTreeMap<&str, &str> {
     list(&plan["kept"]).iter().map(|k| (text(&k["address"]), text(&k["reason"]))).collect()
 }
 
-/// Asserts that the old home is unchanged, except for objects that both homes
-/// share.
+/// Asserts that the old placement is unchanged, except for objects that both placements share.
 #[track_caller]
 fn stands(estate: &Estate, old: &str, before: &BTreeSet<String>, shared: bool) {
     let now = addresses(estate, old);
@@ -68,13 +66,13 @@ fn stands(estate: &Estate, old: &str, before: &BTreeSet<String>, shared: bool) {
 }
 
 impl Move {
-    /// True if both homes are in one cluster, and so share the namespace.
+    /// True if both placements are in one cluster, and so share the namespace.
     fn shares(&self) -> bool {
         let pool = |home: &str| home.split('/').nth(3).map(str::to_owned);
         pool(self.old).is_some() && pool(self.old) == pool(self.new)
     }
 
-    /// Applies the move. Returns the addresses of the old home before it.
+    /// Applies the move. Returns the addresses of the old placement before it.
     #[track_caller]
     fn begin(&self, estate: &Estate) -> BTreeSet<String> {
         let before = addresses(estate, self.old);
@@ -86,16 +84,14 @@ impl Move {
         let plan = estate.plan(&[]);
         assert_eq!(list(&plan["blocked"]), [] as [Value; 0]);
         assert_eq!(list(&plan["confirm"]), [] as [Value; 0]);
-        // If the homes share the namespace, nothing uses the old priority class
-        // any more.
+        // If the placements share the namespace, nothing uses the old priority class any more.
         let class = |s: &String| self.shares() && s.starts_with("delete pool/") && s.contains("priorityclass");
         let gone: Vec<String> = steps(&plan).into_iter().filter(|s| s.starts_with("delete ") && !class(s)).collect();
         assert_eq!(gone, [] as [&str; 0], "nothing goes before the new home stands");
         let why = kept(&plan);
         let why = why.get(self.old).unwrap_or_else(|| panic!("{} isn't kept: {why:?}", self.old));
         assert!(why.contains(self.new) && why.contains(&format!("--allow-destroy {}", self.old)), "{why}");
-        // `--auto-approve` doesn't delete the old home: without the
-        // confirmation, the plan has no step for it.
+        // `--auto-approve` doesn't delete the old placement: without the confirmation, the plan has no step for it.
         estate.run(&["apply", "--auto-approve"]).exits(0);
         before
     }
@@ -196,7 +192,7 @@ fn from_a_silo_to_fargate() {
 
 /// The spec is reverted in the middle of the move.
 #[test]
-fn half_way_and_back() {
+fn a_move_that_is_reverted_halfway() {
     let there = Move {
         example: &TWO_POOLS,
         from: SALT,
@@ -219,8 +215,7 @@ fn half_way_and_back() {
     assert_eq!(addresses(&estate, there.new), BTreeSet::new());
 }
 
-/// The new home fails. Then the old home isn't changed, although its deletion
-/// was confirmed.
+/// The new placement fails. Then the old one isn't changed, although its deletion was confirmed.
 #[track_caller]
 fn fails(there: &Move, script: &str, what: &str) {
     let estate = Estate::applied(there.example);
@@ -242,7 +237,7 @@ fn fails(there: &Move, script: &str, what: &str) {
 }
 
 #[test]
-fn a_silo_that_fails_leaves_the_old_home() {
+fn a_failing_silo_keeps_the_former_placement() {
     let there = Move {
         example: &THREE_TIERS,
         from: "      tier: standard               # isolation: pool\n      pool: shared-1\n",
@@ -256,7 +251,7 @@ fn a_silo_that_fails_leaves_the_old_home() {
 }
 
 #[test]
-fn a_fargate_profile_that_fails_leaves_the_namespace_to_the_nodes() {
+fn a_failing_fargate_profile_keeps_the_former_nodes() {
     let there = Move {
         example: &TWO_POOLS,
         from: SALT,
@@ -272,7 +267,7 @@ fn a_fargate_profile_that_fails_leaves_the_namespace_to_the_nodes() {
 /// A pool leaves the spec, and in the same change its tenants move to another
 /// one.
 #[test]
-fn a_pool_stays_as_long_as_an_old_home_in_it() {
+fn a_pool_is_kept_as_long_as_a_former_placement_in_it() {
     let estate = Estate::applied(&TWO_POOLS);
     let text = fs::read_to_string(estate.spec()).unwrap();
     let text = text.replace(

@@ -50,7 +50,7 @@ fn nodes_with_fips_join_where_no_fips_endpoint_answers() {
 }
 
 #[test]
-fn nodes_that_a_lower_maximum_takes_are_said() {
+fn nodes_removed_by_a_lower_maximum_are_noted() {
     let estate = Estate::applied(&SINGLE_SILO);
     resize(&estate, 3);
     estate.edit(SIZES, "min: 1, max: 1, desired: 1");
@@ -68,7 +68,7 @@ fn nodes_that_a_lower_maximum_takes_are_said() {
 }
 
 #[test]
-fn nodes_that_a_higher_minimum_starts_are_said() {
+fn nodes_started_by_a_higher_minimum_are_noted() {
     let estate = Estate::applied(&SINGLE_SILO);
     estate.edit(SIZES, "min: 3, max: 3, desired: 3");
     let plan = estate.plan(&[]);
@@ -80,7 +80,7 @@ fn nodes_that_a_higher_minimum_starts_are_said() {
 }
 
 #[test]
-fn a_changed_number_of_nodes_to_begin_with_is_a_note() {
+fn a_changed_desired_size_is_a_note() {
     let estate = Estate::applied(&SINGLE_SILO);
     assert!(notes(&estate.plan(&[]), "`desired`").is_empty());
     estate.edit(SIZES, "min: 2, max: 3, desired: 3");
@@ -93,7 +93,7 @@ fn a_changed_number_of_nodes_to_begin_with_is_a_note() {
 }
 
 #[test]
-fn a_replaced_group_evicts_what_runs_on_it() {
+fn a_replaced_group_evicts_its_pods() {
     let estate = Estate::applied(&SINGLE_SILO);
     estate.edit("instanceTypes: [m7i.large]", "instanceTypes: [m7i.xlarge]");
     let plan = estate.plan(&[]);
@@ -156,11 +156,11 @@ fn images_older_than_the_newest_are_a_note_until_an_upgrade_takes_them() {
     let plan = estate.plan(&[]);
     assert_eq!(steps(&plan), [""; 0]);
     let wanted = format!(
-        "{ADDRESS}, tenant/globex/silo/node-group/system: nodes stay on image release 1.63.0-7bb1c0d2, and 1.66.0-2d3f4b6c is out; --upgrade takes it where the spec has no `releaseVersion`"
+        "{ADDRESS}, tenant/globex/silo/node-group/system: the nodes keep image release 1.63.0-7bb1c0d2, and the newest is 1.66.0-2d3f4b6c; --upgrade installs it if the spec sets no `releaseVersion`"
     );
     assert_eq!(notes(&plan, "image release"), [wanted]);
     let drift = estate.run(&["drift"]).exits(0);
-    assert!(drift.out.contains("1.66.0-2d3f4b6c is out"), "{}", drift.out);
+    assert!(drift.out.contains("the newest is 1.66.0-2d3f4b6c"), "{}", drift.out);
 
     let plan = estate.plan(&["--upgrade"]);
     assert_eq!(
@@ -184,7 +184,7 @@ fn another_change_of_nodes_leaves_their_image() {
 }
 
 #[test]
-fn images_below_the_floor_are_replaced_unasked() {
+fn unsafe_images_are_replaced_without_upgrade() {
     let estate = Estate::applied(&SINGLE_SILO);
     on_release(&estate, "1.61.0-5ce1a8b6");
     let plan = estate.plan(&[]);
@@ -196,7 +196,7 @@ fn images_below_the_floor_are_replaced_unasked() {
 }
 
 #[test]
-fn a_release_in_the_spec_is_what_nodes_get() {
+fn nodes_get_the_release_of_the_spec() {
     let estate = Estate::new(&SINGLE_SILO);
     estate.edit("nodes: {instanceTypes", "nodes: {releaseVersion: 1.62.1-e1d1c9a5, instanceTypes");
     estate.run(&["apply", "--auto-approve"]).exits(0);
@@ -204,7 +204,7 @@ fn a_release_in_the_spec_is_what_nodes_get() {
     assert_eq!(made.release_version(), Some("1.62.1-e1d1c9a5"));
     assert_eq!(made.node_repair_config().and_then(|r| r.enabled()), Some(true));
     assert_eq!(steps(&estate.plan(&["--upgrade"])), [""; 0], "the pin holds");
-    assert_eq!(notes(&estate.plan(&[]), "1.66.0-2d3f4b6c is out").len(), 1);
+    assert_eq!(notes(&estate.plan(&[]), "the newest is 1.66.0-2d3f4b6c").len(), 1);
     estate.edit("1.62.1-e1d1c9a5", "1.63.0-7bb1c0d2");
     estate.run(&["apply", "--auto-approve"]).exits(0);
     assert_eq!(group(&estate).release_version(), Some("1.63.0-7bb1c0d2"));
@@ -213,7 +213,8 @@ fn a_release_in_the_spec_is_what_nodes_get() {
     estate.edit("max: 3", "max: 4");
     let run = estate.run(&["apply", "--auto-approve"]).exits(1);
     let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
-    let refusal = "its nodes run image release 1.63.0-7bb1c0d2, and EKS takes no node group back to the older 1.62.1";
+    let refusal =
+        "the nodes run image release 1.63.0-7bb1c0d2, and EKS can't roll a node group back to the older release 1.62.1";
     assert!(said.contains(refusal) && said.contains("or later"), "{said}");
     let group = group(&estate);
     assert_eq!(group.release_version(), Some("1.63.0-7bb1c0d2"));
@@ -221,7 +222,7 @@ fn a_release_in_the_spec_is_what_nodes_get() {
 }
 
 #[test]
-fn in_china_nothing_is_said_of_node_repair() {
+fn in_china_node_repair_is_not_sent() {
     let estate = Estate::new(&SINGLE_SILO);
     estate.edit("region: eu-central-1", "region: cn-north-1");
     estate.edit("arn:aws:iam::", "arn:aws-cn:iam::");
@@ -305,7 +306,7 @@ fn a_changed_tag_reaches_the_nodes_and_replaces_none() {
 }
 
 #[test]
-fn what_replaces_nodes_takes_the_tags_that_waited() {
+fn a_replacement_of_nodes_applies_pending_tags() {
     let estate = Estate::applied(&SINGLE_SILO);
     estate.edit("  access:", "  tags: {cost-center: ops}\n  access:");
     estate.run(&["apply", "--auto-approve"]).exits(0);

@@ -50,7 +50,7 @@ fn written(served: &Served) -> bool {
 
 /// Sources: eksctl #4238 and #6461, terraform-aws-eks #1279. Other cases were added.
 #[test]
-fn everything_that_is_not_offered_is_said_together() {
+fn all_missing_offers_are_named_together() {
     let tenants = "    - {id: a1, name: alpha, tier: standard, pool: main, overrides: {nodes: {instanceTypes: [m77i.large]}}}
     - id: b2
       name: beta
@@ -199,7 +199,7 @@ fn fargate_runs_in_the_zones_that_have_it() {
 
 /// Only resources that are to be made are checked. A caller without the permission to check goes on.
 #[test]
-fn only_what_is_to_be_made_is_asked_about() {
+fn only_resources_to_create_are_checked() {
     let estate = Estate::applied(&THREE_TIERS);
     let served = Served::start(&estate, None);
     against(&served.url(), &mut estate.bare(&["plan", "--detailed-exitcode"])).exits(0);

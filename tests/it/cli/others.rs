@@ -116,7 +116,7 @@ fn a_retention_policy_of_the_account() {
     assert_eq!(steps(&plan), [] as [&str; 0]);
     let named = |plan: &Value| {
         let mut notes = list(&plan["notes"]).iter().map(text);
-        notes.find(|note| note.contains("for 1096 days, as the retention policy `keep-long`")).map(str::to_owned)
+        notes.find(|note| note.contains("for 1096 days: the account's retention policy `keep-long`")).map(str::to_owned)
     };
     assert!(named(&plan).is_some_and(|note| note.starts_with("tenant/globex/")), "{}", plan["notes"]);
     estate.sandbox(async |aws, _| {
@@ -536,7 +536,7 @@ async fn guardduty_at(aws: &Aws, tag: bool, service: &str) -> String {
 
 /// hashicorp/terraform-provider-aws#46747: GuardDuty's endpoint blocked the deletion of subnets and the VPC.
 #[test]
-fn guardduty_in_a_vpc_that_goes() {
+fn guardduty_in_a_deleted_vpc() {
     for service in ["guardduty-data", "guardduty-data-fips"] {
         let estate = Estate::applied(&SINGLE_SILO);
         estate.sandbox(async |aws, _| guardduty_at(aws, true, service).await);
@@ -598,7 +598,7 @@ fn a_vpc_that_overlaps_another() {
     });
     let notes = notes(&estate);
     assert_eq!(notes.len(), 1, "{notes:?}");
-    assert!(notes[0].starts_with("tenant/globex/silo/vpc: its block 10.128.0.0/20 overlaps vpc-"), "{notes:?}");
+    assert!(notes[0].starts_with("tenant/globex/silo/vpc: the VPC's block 10.128.0.0/20 overlaps "), "{notes:?}");
 }
 
 /// Endpoints of some services accept no policy, and EC2 refuses to create one with a policy

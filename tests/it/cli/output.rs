@@ -7,7 +7,7 @@ fn a_plan_in_json_is_one_document() {
     let estate = Estate::new(&SINGLE_SILO);
     let run = estate.run(&["plan", "--format", "json"]).exits(0);
     assert_eq!(run.lines().len(), 1);
-    assert!(run.err.starts_with("Reading what exists in 123456789012/eu-central-1"), "{}", run.err);
+    assert!(run.err.starts_with("Reading the existing resources in 123456789012/eu-central-1"), "{}", run.err);
     let human = estate.run(&["plan"]).exits(0);
     assert!(!human.out.contains("Reading") && human.err.contains("Reading"), "progress goes to stderr");
     assert!(!human.out.contains('\u{1b}') && !human.err.contains('\u{1b}'), "no colours without a terminal");
@@ -54,7 +54,7 @@ fn verbose_counts_the_calls() {
 
 /// As in `ringfence … | head -1`.
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let estate = Estate::new(&POOL_OF_TWENTY);
     for format in ["human", "json"] {
         let mut command = estate.command(&["plan", "-v", "--format", format]);
@@ -67,7 +67,7 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
-fn without_a_terminal_nothing_is_done_unasked() {
+fn without_a_terminal_and_a_confirmation_nothing_is_done() {
     let estate = Estate::applied(&SINGLE_SILO);
     estate.edit("max: 3", "max: 4");
     let before = estate.holds();

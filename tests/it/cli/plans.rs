@@ -63,7 +63,7 @@ fn steps_come_after_their_needs() {
 }
 
 #[test]
-fn what_an_update_does_to_nodes_is_said() {
+fn effects_of_an_update_on_nodes_are_noted() {
     let estate = Estate::applied(&THREE_TIERS);
     estate.edit("kubernetesVersion: \"1.36\"", "kubernetesVersion: \"1.37\"");
     let plan = estate.plan(&[]);
@@ -80,7 +80,7 @@ fn what_an_update_does_to_nodes_is_said() {
 }
 
 #[test]
-fn what_an_update_does_not_do_to_nodes_is_not_said() {
+fn updates_without_effect_on_nodes_have_no_note() {
     let estate = Estate::applied(&SINGLE_SILO);
     estate.edit("max: 3", "max: 4");
     let plan = estate.plan(&[]);
@@ -89,14 +89,18 @@ fn what_an_update_does_not_do_to_nodes_is_not_said() {
 }
 
 #[test]
-fn endpoints_that_a_profile_replaces_are_said() {
+fn endpoints_that_a_profile_replaces_are_noted() {
     let estate = Estate::new(&REGULATED);
     let said = estate.run(&["validate"]).exits(0).err;
     assert!(!said.contains("spec.network"), "{said}");
     estate.edit("endpoints: [autoscaling, ec2,", "endpoints: [ssm, ec2,");
     for command in ["validate", "plan"] {
         let said = estate.run(&[command]).exits(0).err.split_whitespace().collect::<Vec<_>>().join(" ");
-        for part in ["tenant `treasury` gets the endpoints of its profile, `autoscaling`,", "`spec.network`", "`ssm`"] {
+        for part in [
+            "tenant `treasury` gets the VPC endpoints of its profile, `autoscaling`,",
+            "They replace those of `spec.network`",
+            "`ssm`",
+        ] {
             assert!(said.contains(part), "{part}: {said}");
         }
     }

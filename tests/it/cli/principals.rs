@@ -26,7 +26,7 @@ fn a_role_that_is_not_there_is_named_before_the_first_write() {
     let made = aws.iam.create_role().role_name("PlatformAdmin").path("/people/").assume_role_policy_document(trust);
     served.runtime.block_on(made.send()).unwrap();
     let run = against(&served.url(), &mut estate.bare(&apply));
-    run.refuses(&["the role of this name is arn:aws:iam::123456789012:role/people/PlatformAdmin"]);
+    run.refuses(&["the role with this name has the ARN arn:aws:iam::123456789012:role/people/PlatformAdmin"]);
 
     estate.edit("role/PlatformAdmin", "role/people/PlatformAdmin");
     against(&served.url(), &mut estate.bare(&apply)).exits(0);
@@ -58,7 +58,7 @@ fn a_policy_that_is_not_there_is_named_before_the_first_write() {
 
 /// `ringfence sandbox` creates the principals to which the spec in its directory refers.
 #[test]
-fn the_spec_of_a_sandbox_says_who_is_there() {
+fn a_sandbox_creates_the_principals_of_its_spec() {
     let estate = Estate::new(&SINGLE_SILO);
     let serve = ["sandbox", "--listen", "127.0.0.1:0"];
     Run::of(&mut estate.bare(&[&serve[..], &["-f", "nowhere.yaml"]].concat())).refuses(&["nowhere.yaml"]);

@@ -43,7 +43,7 @@ fn needs(said: &str, code: &str) -> usize {
 /// A quota that is too low by one is refused before anything is made. The number that the message asks for is
 /// sufficient.
 #[test]
-fn every_quota_is_held_against_the_plan() {
+fn every_quota_is_compared_with_the_plan() {
     let estate = Estate::planted(&THREE_TIERS);
     // The first plan makes the sandbox create the principals that the spec names.
     estate.run(&["plan"]).exits(0);
@@ -68,7 +68,7 @@ fn every_quota_is_held_against_the_plan() {
 }
 
 #[test]
-fn a_plan_says_what_has_no_room_and_apply_can_be_told_to_begin() {
+fn a_plan_names_exceeded_quotas_and_apply_can_skip_the_check() {
     let estate = Estate::new(&THREE_TIERS);
     // The first plan makes the sandbox create the principals that the spec names.
     estate.run(&["plan"]).exits(0);
@@ -89,7 +89,7 @@ fn a_plan_says_what_has_no_room_and_apply_can_be_told_to_begin() {
 }
 
 #[test]
-fn quotas_that_cannot_be_read_hold_up_nothing() {
+fn unreadable_quotas_block_nothing() {
     let estate = Estate::new(&SINGLE_SILO);
     let served = served(&estate, &[]);
     let denied = r#"{"__type":"AccessDeniedException","message":"No"}"#;

@@ -122,7 +122,7 @@ fn one_of_two_clusters_cannot_be_reached() {
 
 /// A server that refuses the login: the access entry doesn't exist yet.
 #[test]
-fn a_cluster_that_does_not_let_us_in() {
+fn a_cluster_that_denies_access() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -139,10 +139,10 @@ fn a_cluster_that_does_not_let_us_in() {
     estate.kubeconfig("shut", &url, None);
     let shut = ["--kubeconfig", "globex=shut"];
     let run = estate.run(&[&["apply", "--auto-approve"], &shut[..]].concat()).exits(3);
-    assert!(run.out.contains("doesn't know who asks"), "{}", run.out);
+    assert!(run.out.contains("doesn't accept the credentials"), "{}", run.out);
     let run = estate.run(&[&["plan"], &shut[..]].concat()).exits(0);
     let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
-    for what in ["Waiting: objects in cluster solo-t-globex", "doesn't know who asks", "needs cluster-admin"] {
+    for what in ["Waiting: objects in cluster solo-t-globex", "doesn't accept the credentials", "needs cluster-admin"] {
         assert!(said.contains(what), "{what}: {}", run.out);
     }
     estate.run(&["apply", "--auto-approve"]).exits(0);
@@ -151,7 +151,7 @@ fn a_cluster_that_does_not_let_us_in() {
 
 /// The API of a deleted add-on disappears between discovery and the next request.
 #[test]
-fn a_cluster_that_changes_while_it_is_read_holds_up_nobody_else() {
+fn a_cluster_that_changes_while_it_is_read_blocks_nothing_else() {
     let estate = Estate::applied(&THREE_TIERS);
     // The change makes the plan send dry runs.
     estate.edit("pods: \"40\"", "pods: \"50\"");
@@ -185,7 +185,7 @@ fn a_cluster_that_changes_while_it_is_read_holds_up_nobody_else() {
 }
 
 #[test]
-fn what_left_the_spec_may_be_in_a_cluster_that_cannot_be_reached() {
+fn resources_that_left_the_spec_may_be_in_an_unreachable_cluster() {
     let estate = Estate::applied(&THREE_TIERS);
     estate.kubeconfig("closed", CLOSED, None);
     let closed = ["--kubeconfig", "shared-1=closed"];
@@ -288,7 +288,7 @@ const DEFINITION: &str = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResou
     versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]\n";
 
 #[test]
-fn an_api_that_nothing_brings_leaves_its_control_unmet() {
+fn an_api_without_a_provider_leaves_its_control_unmet() {
     let estate = Estate::applied(&SINGLE_SILO);
     estate.template("tenant/widget.yaml", &format!("requires: example.com/v1\ncontrols: [NET-1]\n{WIDGET}"));
     let with = ["--templates", "templates"];
@@ -528,7 +528,7 @@ fn kubeconfigs_are_merged() {
 
 /// A sandbox's ARNs are the same as the real account's. Entries for the real clusters aren't changed.
 #[test]
-fn a_sandbox_takes_no_real_clusters_place() {
+fn entries_of_a_sandbox_replace_no_real_cluster() {
     let estate = Estate::applied(&THREE_TIERS);
     let real = SHARED.strip_prefix("sandbox/").unwrap();
     let server = "https://ABC.gr7.us-east-1.eks.amazonaws.com";

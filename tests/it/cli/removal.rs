@@ -128,7 +128,7 @@ fn a_tenant_by_its_id_alone() {
 }
 
 #[test]
-fn what_nothing_is_called() {
+fn an_unknown_address_is_refused() {
     let estate = Estate::applied(&THREE_TIERS);
     for (args, said) in [
         (["--allow-replace", "tenant/12345/silo/vpcc"], "did you mean `tenant/12345/silo/vpc`?"),

@@ -172,7 +172,7 @@ fn the_printed_command_is_whole() {
 /// Notes of a plan may change without making it stale, such as a cluster's
 /// health.
 #[test]
-fn it_holds_while_words_change() {
+fn changed_notes_keep_it_valid() {
     fn trouble(state: &mut Value) {
         match state {
             Value::Object(fields) if fields.contains_key("resourcesVpcConfig") => {
@@ -251,7 +251,7 @@ fn it_is_refused_for_another_template_or_profile() {
 
 /// A size that the autoscaler sets doesn't make a plan stale.
 #[test]
-fn it_holds_while_the_autoscaler_works() {
+fn the_autoscaler_keeps_it_valid() {
     let estate = saved();
     estate.sandbox(async |aws, server| {
         let clusters = aws.eks.list_clusters().send().await.unwrap();
@@ -270,10 +270,11 @@ fn it_holds_while_the_autoscaler_works() {
 /// If a confirmation takes long, the plan is made again and compared before it
 /// is applied.
 #[test]
-fn an_answer_that_takes_a_while_is_to_what_exists_now() {
-    for (group, code, said) in
-        [("/ringfence/solo-t-globex/flow-logs", 1, "changed since the plan was shown"), ("", 0, "Apply complete")]
-    {
+fn after_a_late_answer_the_plan_is_made_again() {
+    for (group, code, said) in [
+        ("/ringfence/solo-t-globex/flow-logs", 1, "aren't the same as when the plan was shown"),
+        ("", 0, "Apply complete"),
+    ] {
         let estate = Estate::applied(&SINGLE_SILO);
         estate.edit("max: 3", "max: 4");
         let args = ["apply", "--sandbox=sandbox", "--sandbox-speed", SPEED];

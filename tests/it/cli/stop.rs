@@ -27,7 +27,7 @@ fn converges(served: &Served, estate: &Estate) {
 }
 
 #[test]
-fn once_what_runs_is_waited_for() {
+fn the_first_signal_waits_for_running_steps() {
     // A program that was started with SIGHUP ignored, as by nohup, must go on ignoring it.
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
@@ -54,7 +54,7 @@ fn once_what_runs_is_waited_for() {
 }
 
 #[test]
-fn twice_it_leaves_at_once() {
+fn the_second_signal_exits_at_once() {
     for (signal, when) in [("INT", "before"), ("TERM", "after")] {
         let estate = estate();
         let served = serve(&estate);
@@ -78,7 +78,7 @@ fn twice_it_leaves_at_once() {
 
 /// No change was being sent, so no change can still happen.
 #[test]
-fn twice_while_it_only_waits_releases_the_lock() {
+fn the_second_signal_while_only_waiting_releases_the_lock() {
     let estate = estate();
     let served = serve(&estate);
     faults(&served, "resources: [{kind: 'eks:cluster', stuck: true}]");
@@ -130,7 +130,7 @@ fn while_it_waits_for_the_lock_nothing_is_written() {
 }
 
 #[test]
-fn between_tries_it_waits_no_longer() {
+fn a_signal_ends_the_pause_between_attempts() {
     let estate = estate();
     let served = serve(&estate);
     faults(&served, "faults: [{call: 'ec2:CreateVpc', before: throttle}]");
@@ -141,7 +141,7 @@ fn between_tries_it_waits_no_longer() {
     let clock = Clock::real();
     let apply = apply.ends().exits(INTERRUPTED);
     assert!(clock.wall() < Duration::from_secs(60), "it took {:?}", clock.wall());
-    for said in ["ec2:CreateVpc", "the same command goes on from what it finds", "Apply interrupted: "] {
+    for said in ["ec2:CreateVpc", "which reads what exists and continues from there", "Apply interrupted: "] {
         assert!(apply.out.contains(said), "{said}: {}", apply.out);
     }
     assert_eq!(locks(&served), [("/1".to_owned(), true)]);
@@ -151,7 +151,7 @@ fn between_tries_it_waits_no_longer() {
 }
 
 #[test]
-fn while_it_reads_it_leaves_at_once() {
+fn a_signal_while_reading_exits_at_once() {
     let estate = estate();
     let served = serve(&estate);
     faults(&served, "faults: [{call: 'ec2:DescribeSubnets', before: hang}]");
@@ -168,7 +168,7 @@ fn while_it_reads_it_leaves_at_once() {
 }
 
 #[test]
-fn when_it_asks_it_leaves_at_once() {
+fn a_signal_during_the_question_exits_at_once() {
     let estate = estate();
     let served = serve(&estate);
     let run = against(&served.url(), &mut estate.asked("ctrl-c", "", &["apply"])).exits(INTERRUPTED);

@@ -68,11 +68,11 @@ fn one_minor_version_at_a_time() {
     let plan = estate.plan(&[]);
     let waits = &plan["blocked"][0];
     assert_eq!((text(&waits["address"]), &waits["pending"]), ("tenant/globex/silo/cluster", &Value::Bool(true)));
-    assert!(text(&waits["reason"]).contains("this run goes to 1.34"), "{waits}");
+    assert!(text(&waits["reason"]).contains("this run upgrades to 1.34"), "{waits}");
     let run = estate.run(&["apply", "--auto-approve"]).exits(3);
     let said = format!("{}{}", run.out, run.err).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(!said.contains("bug in ringfence"), "{said}");
-    assert!(said.contains("Kubernetes 1.35 takes another one") && said.contains("Apply incomplete"), "{said}");
+    assert!(said.contains("Kubernetes 1.35 needs another run") && said.contains("Apply incomplete"), "{said}");
     assert_eq!(runs(&estate), ("1.34".to_owned(), vec!["1.34".to_owned(); 2]));
     estate.run(&["apply", "--auto-approve"]).exits(0);
     assert_eq!(runs(&estate), ("1.35".to_owned(), vec!["1.35".to_owned(); 2]));
@@ -88,7 +88,7 @@ fn a_version_below_the_running_one() {
     at(&estate, "1.35", "1.34");
     let never = estate.run(&["plan"]).exits(1).out;
     let never = never.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(never.contains("it runs Kubernetes 1.35, and EKS doesn't take it back to 1.34"), "{never}");
+    assert!(never.contains("the cluster runs Kubernetes 1.35, and EKS can't roll it back to 1.34"), "{never}");
     assert!(!never.contains("No changes"), "{never}");
     at(&estate, "1.34", "1.36");
     estate.run(&["apply", "--auto-approve"]).exits(0);
@@ -96,7 +96,7 @@ fn a_version_below_the_running_one() {
     let plan = estate.run(&["plan", "--format", "json"]).exits(1).json();
     assert_eq!(steps(&plan), [] as [&str; 0], "nothing is done by itself");
     let reason = text(&plan["blocked"][0]["reason"]);
-    assert!(reason.starts_with("it runs Kubernetes 1.36; EKS can take it back to 1.35 until 20"), "{reason}");
+    assert!(reason.starts_with("the cluster runs Kubernetes 1.36; EKS can roll it back to 1.35 until 20"), "{reason}");
     let help = text(&plan["blocked"][0]["help"]);
     assert!(help.contains("update-nodegroup-version") && help.contains("update-cluster-version"), "{help}");
 
@@ -172,7 +172,7 @@ fn a_block_of_another_size() {
     let plan = estate.plan(&[]);
     assert_eq!(steps(&plan), [] as [&str; 0]);
     let note = list(&plan["notes"]).iter().map(text).find(|n| n.contains("network.vpcPrefix 21")).unwrap();
-    assert!(note.starts_with("tenant/globex/silo/vpc: it keeps its block 10.128.0.0/20"), "{note}");
+    assert!(note.starts_with("tenant/globex/silo/vpc: the VPC keeps its block 10.128.0.0/20"), "{note}");
 }
 
 /// A cluster keeps its service addresses, and everything that names them uses the cluster's. Otherwise DNS couldn't
@@ -191,7 +191,7 @@ fn service_addresses_stay_together() {
 
 /// Each setting that is changed after an apply gives a change, a blocked change or a note. None is ignored silently.
 #[test]
-fn no_setting_is_passed_over() {
+fn no_setting_is_ignored() {
     let estate = Estate::applied(&SINGLE_SILO);
     let spec = SINGLE_SILO.text();
     let own = "nodes: {instanceTypes: [m7i.large], min: 2, max: 3, desired: 2}";

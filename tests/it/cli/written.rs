@@ -22,7 +22,7 @@ fn names(dir: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_plan_goes_where_a_link_leads() {
+fn a_plan_is_written_through_a_link() {
     let estate = Estate::new(&SINGLE_SILO);
     fs::create_dir(estate.path().join("there")).unwrap();
     let real = estate.path().join("there/real");
@@ -124,7 +124,7 @@ fn nothing_beside_a_plan_is_touched() {
 }
 
 #[test]
-fn a_kubeconfig_goes_where_a_link_leads() {
+fn a_kubeconfig_is_written_through_a_link() {
     let estate = Estate::applied(&SINGLE_SILO);
     symlink("real", estate.path().join("link")).unwrap();
     estate.run(&["kubeconfig", "--kubeconfig-file", "link"]).exits(0);
@@ -148,7 +148,7 @@ fn a_kubeconfig_goes_where_a_link_leads() {
 }
 
 #[test]
-fn a_sandbox_and_what_is_rendered_go_where_links_lead() {
+fn a_sandbox_and_rendered_files_are_written_through_links() {
     let estate = Estate::new(&SINGLE_SILO);
     symlink("../kept", estate.state()).unwrap();
     estate.run(&["plan"]).exits(0);
@@ -183,7 +183,7 @@ fn all_below(dir: &Path) -> BTreeSet<String> {
 /// Files of a tenant that left the spec must be removed from a GitOps
 /// repository, and no other file.
 #[test]
-fn what_is_rendered_no_more_is_taken_out() {
+fn files_that_are_no_longer_rendered_are_deleted() {
     let estate = Estate::new(&THREE_TIERS);
     let out = estate.path().join("rendered");
     estate.run(&["render"]).exits(0);
@@ -240,7 +240,7 @@ fn what_is_rendered_no_more_is_taken_out() {
 
 /// A list whose paths lead out of the directory deletes nothing there.
 #[test]
-fn a_list_of_what_was_rendered_is_held_to_its_directory() {
+fn a_list_of_rendered_files_is_limited_to_its_directory() {
     let estate = Estate::new(&SINGLE_SILO);
     let list = estate.path().join("rendered/.ringfence-solo.sha256");
     estate.run(&["render"]).exits(0);
@@ -250,7 +250,7 @@ fn a_list_of_what_was_rendered_is_held_to_its_directory() {
     let digest = digest.split(' ').next().unwrap();
     for path in ["../tenancy.yaml", estate.spec().to_str().unwrap(), ""] {
         fs::write(&list, format!("{good}{digest}  {path}\n")).unwrap();
-        estate.run(&["render"]).refuses(&["isn't whole", "nothing was written"]);
+        estate.run(&["render"]).refuses(&["is damaged", "nothing was written"]);
         assert_eq!(fs::read(estate.spec()).unwrap(), spec);
     }
     // Somebody replaced a folder or a file by a link.
@@ -272,6 +272,6 @@ fn a_run_that_fails_leaves_no_lock() {
         let run = estate.run(&[command, "--auto-approve", "--tenant", "nobody"]).exits(1);
         assert!(run.err.contains("no tenant has the id `nobody`"), "{}", run.err);
         let run = estate.run(&["unlock", "--auto-approve"]).exits(1);
-        assert!(run.err.contains("nobody holds the lock"), "{}", run.err);
+        assert!(run.err.contains("no run holds the lock"), "{}", run.err);
     }
 }

@@ -437,7 +437,7 @@ fn what_kubernetes_adds_is_admitted() {
 /// changed only one of the two, the Deployment would make new ReplicaSets
 /// without end.
 #[test]
-fn what_was_there_before_is_scaled_without_a_rollout() {
+fn existing_workloads_are_scaled_without_a_rollout() {
     let admin = POOL.plane.admin();
     let mut namespace = admin.get("/api/v1/namespaces/t-red").ok();
     let (labels, annotations) = (namespace["metadata"]["labels"].take(), namespace["metadata"]["annotations"].take());

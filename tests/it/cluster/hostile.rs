@@ -3,7 +3,7 @@
 //! The attacks are data: `tests/kubernetes/hostile`. The API server can't prevent all attacks of the list of attacks on
 //! shared clusters. These rows are handled elsewhere:
 //!
-//! | row | attack | where it is met |
+//! | row | attack | where it is prevented |
 //! |---|---|---|
 //! | 5 | node admission bypass (CVE-2021-25735) | versions that the spec allows |
 //! | 12 | IMDS from a pod's own network | hop limit and tokens (launch template), network policies |
@@ -598,7 +598,7 @@ fn what_eks_writes_into_fargate_pods_is_admitted_and_no_more() {
 
 /// The tier that allows everything that a tier can allow: nothing more is allowed.
 #[test]
-fn what_a_tier_opens_is_open_that_far() {
+fn a_tier_allows_exactly_what_it_lists() {
     GREEN.prepare();
     let mut findings = Findings::default();
     let green = GREEN.person();
@@ -920,7 +920,7 @@ fn pods_are_limited() {
 /// The labels and annotations of a tenant's namespace say who owns it and which rules apply. A user who may only edit
 /// namespaces can't change them.
 #[test]
-fn namespaces_keep_what_says_whose_they_are() {
+fn tenants_cannot_change_the_labels_of_their_namespaces() {
     let mut findings = Findings::default();
     for home in [&RED, &OLD_RED, &GOLD] {
         let admin = home.admin();

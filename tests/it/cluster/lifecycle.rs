@@ -105,7 +105,7 @@ fn live(baseline: &Baseline) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn what_is_changed_or_deleted_by_hand_is_a_line_each_and_put_back() {
+fn changes_by_hand_are_named_one_by_one_and_reverted() {
     let baseline = Baseline::applied("pool.yaml", "shared", Options::default());
     let admin = baseline.plane.admin();
     let all = objects(&baseline);

@@ -188,7 +188,7 @@ fn a_node_shows_no_pods_in_namespaces_of_tenants() {
 }
 
 #[test]
-fn a_node_stays_whose_it_is() {
+fn a_node_keeps_its_tenant() {
     let name = "ip-10-0-2-1";
     let itself = POOL.plane.node(name);
     // The node as a kubelet registers it: labels and taints come from the node

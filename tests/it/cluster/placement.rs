@@ -134,7 +134,7 @@ fn refused(answer: &Answer, id: &str) {
 }
 
 #[test]
-fn what_tries_to_cross_is_refused_or_stays_where_it_is() {
+fn pods_for_nodes_of_others_are_refused_or_stay_pending() {
     let red = NODES.plane.tenant("red");
     let tolerations = |list: Value| json!({"tolerations": list});
     for (spec, id) in [

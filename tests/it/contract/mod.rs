@@ -69,7 +69,7 @@ fn every_kind_has_its_contract() {
 }
 
 #[tokio::test]
-async fn what_moto_is_said_to_lack_it_lacks() {
+async fn moto_still_lacks_the_listed_features() {
     for lack in lacks() {
         let ground = Ground { despite: Some(lack.name), ..Ground::moto().await };
         let tried = tokio::spawn(async move { (lack.contract)(&ground).await }).await;

@@ -177,7 +177,7 @@ async fn a_node_group_of_somebody_else() {
 
 /// Interfaces that our own clusters leave behind are deleted with them.
 #[tokio::test(flavor = "multi_thread")]
-async fn interfaces_of_pods_hold_up_nothing() {
+async fn interfaces_of_pods_block_nothing() {
     let ground = Ground::new(&alone("premium"));
     ground.undisturbed(&apply()).await;
     let aws = aws(&ground).await;

@@ -45,17 +45,17 @@ async fn take_turns(script: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn that_read_what_is_true() {
+async fn with_current_reads() {
     take_turns("{}").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn that_read_what_was_true() {
+async fn with_lagging_reads() {
     take_turns("lag: {ssm: 5}").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn that_read_what_was_true_and_lose_answers() {
+async fn with_lagging_reads_and_lost_answers() {
     take_turns("{lag: {ssm: 5}, faults: [{call: 'ssm:PutParameter', first: true, after: drop}]}").await;
 }
 
@@ -71,7 +71,7 @@ impl Guard for Never {
 /// Every call of every kind that creates, changes or deletes, at AWS and in
 /// clusters, is refused after the lock is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn that_may_not_write_change_nothing_anywhere() {
+async fn without_the_lock_nothing_is_written() {
     let mut ground = Ground::new(&three_tiers());
     ground.undisturbed(&apply()).await;
     for (spec, policy) in [(changed_tiers(), apply()), (three_tiers(), destroy())] {

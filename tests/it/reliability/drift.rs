@@ -21,7 +21,7 @@ fn changes(plan: &Plan) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "one list of all that is changed by hand")]
-async fn what_is_changed_by_hand_is_named_and_undone() {
+async fn changes_by_hand_are_named_and_reverted() {
     let spec = three_tiers();
     let (calm, ground) = (Ground::new(&spec), Ground::new(&spec));
     calm.undisturbed(&apply()).await;

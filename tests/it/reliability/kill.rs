@@ -117,7 +117,7 @@ async fn changing_replacing_and_removing() {
 /// A killed run, and reads that lag by half a minute. When the lock's lease has ended, the next run can see everything
 /// that the dead one made.
 #[tokio::test(flavor = "multi_thread")]
-async fn dying_where_reads_lag() {
+async fn killed_while_reads_lag() {
     let case = Case::new("apply, silo, reads behind", alone("premium"), apply(), None).await;
     let sample: Vec<usize> = (0..case.left.len()).step_by(11).collect();
     let tried = sample.len();

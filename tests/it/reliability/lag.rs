@@ -9,24 +9,24 @@ async fn behind(script: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_by_ten_seconds() {
+async fn all_services_lag_by_ten_seconds() {
     behind("lag: {'*': 10}").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn iam_by_half_a_minute() {
+async fn iam_lags_by_half_a_minute() {
     behind("lag: {iam: 30, eks: 30, ec2: 2}").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lost_answers_too() {
+async fn reads_lag_and_answers_are_lost() {
     behind("{lag: {'*': 10}, faults: [{only: changes, first: true, after: drop}]}").await;
 }
 
 /// A list names what the next call doesn't find: its answers lag behind each other, or somebody deleted it in between.
 /// What can't be read isn't taken for what doesn't exist.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_list_names_and_the_next_call_does_not_find_is_read_again() {
+async fn a_listed_resource_that_is_not_found_is_read_again() {
     let ground = Ground::new(&three_tiers());
     ground.undisturbed(&apply()).await;
     let not_found = "ResourceNotFoundException";

@@ -48,7 +48,7 @@ async fn a_fargate_profile_that_may_not_be_made_is_tried_once() {
 
 /// AWS's errors about resources that it doesn't know yet, each answered a few times (sources: `aws::error::class`).
 #[tokio::test(flavor = "multi_thread")]
-async fn what_aws_does_not_know_yet_is_waited_for() {
+async fn dependencies_that_are_not_visible_yet_are_retried() {
     let said = [
         (
             "eks:CreateCluster",
@@ -86,7 +86,7 @@ async fn what_aws_does_not_know_yet_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_permission_that_never_counts_is_a_missing_one_after_five_minutes() {
+async fn an_ineffective_permission_is_denied_after_five_minutes() {
     let ground = Ground::new(&alone("premium"));
     let message = "User not authorized to perform kms:CreateGrant operation";
     ground.faults(&format!(

@@ -26,11 +26,11 @@ async fn replaced_by_a_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn told_as_internal_errors() {
+async fn answered_with_internal_errors() {
     once("internal").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn told_as_overload() {
+async fn answered_with_overload_errors() {
     once("busy").await;
 }

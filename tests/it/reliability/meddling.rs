@@ -103,7 +103,7 @@ async fn outside(silo: &Silo) -> Vec<Address> {
 /// A deleted NAT gateway stays in lists for an hour, and its client token
 /// returns it. So each new one needs another token.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_nat_gateway_deleted_twice_is_made_twice() {
+async fn a_nat_gateway_deleted_twice_is_created_twice() {
     let silo = Silo::new().await;
     let nat = outside(&silo).await.into_iter().find(|a| a.as_str().contains("/nat")).unwrap();
     let ground = silo.ground();
@@ -117,7 +117,7 @@ async fn a_nat_gateway_deleted_twice_is_made_twice() {
 /// resource without an error (EC2 Developer Guide, "Ensuring idempotency in
 /// Amazon EC2 API requests").
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_deleted_twice_is_made_twice() {
+async fn a_resource_deleted_twice_is_created_twice() {
     let silo = Silo::new().await;
     let all = outside(&silo).await;
     let all: Vec<_> = ["/flow-log", "/route-table/public", "/endpoint/s3", "/endpoint/sts"]
@@ -137,7 +137,7 @@ async fn what_is_deleted_twice_is_made_twice() {
 /// If somebody schedules the deletion of a key that is needed, the deletion is
 /// cancelled. Everything that is encrypted with it stays readable.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_keys_deletion_is_called_off() {
+async fn a_scheduled_key_deletion_is_cancelled() {
     let silo = Silo::new().await;
     let ground = silo.ground();
     let session = ground.session().await.unwrap();
@@ -172,7 +172,7 @@ async fn a_keys_deletion_is_called_off() {
 /// If the key's alias was deleted too, the plan names it and changes nothing:
 /// only a new cluster could have another key.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_key_does_not_cost_its_cluster() {
+async fn a_deleted_key_does_not_replace_its_cluster() {
     let silo = Silo::new().await;
     let key = Address::new("tenant/7/silo/key");
     let ground = silo.ground();
@@ -186,7 +186,7 @@ async fn a_deleted_key_does_not_cost_its_cluster() {
 /// A second VPC with the tags of the first. There are silos of two tenants, and
 /// one has the duplicate.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vpc_there_twice_is_named_and_holds_up_nobody_else() {
+async fn a_duplicate_vpc_is_named_and_blocks_no_other_tenant() {
     let two = "tier: premium}, {id: \"8\", name: eight, tier: premium}]";
     let spec = alone("premium").replace("tier: premium}]", two);
     let ground = Ground::new(&spec);
@@ -253,7 +253,7 @@ async fn vpcs(ground: &Ground) -> Vec<String> {
 
 /// Each resource in turn is deleted before the next run.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_deleted_by_hand_is_made_again() {
+async fn resources_deleted_by_hand_are_created_again() {
     let silo = Silo::new().await;
     let all = outside(&silo).await;
     let count = all.len() - 1;
@@ -322,7 +322,7 @@ const OF_OTHERS: [&str; 10] = [
 /// A resource without its tags counts as somebody else's. It isn't changed,
 /// even if the run fails because of it.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_lost_its_tags_is_not_touched() {
+async fn resources_without_their_tags_are_not_changed() {
     let silo = Silo::new().await;
     let ground = silo.ground();
     let session = ground.session().await.unwrap();
@@ -368,7 +368,7 @@ async fn what_has_lost_its_tags_is_not_touched() {
 /// The VPC has lost its tags, and all resources in it exist. Nothing is
 /// replaced.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vpc_that_lost_its_tags_costs_nothing() {
+async fn a_vpc_without_its_tags_causes_no_replacement() {
     let silo = Silo::new().await;
     let address = Address::new("tenant/7/silo/vpc");
     let (begin, place) = strip(&silo.begin, &address);

@@ -1,9 +1,9 @@
-//! Nothing lost: what is left of an apply that is killed at any call, that
-//! gets no answers, or that is throttled, is made whole by the next one.
+//! An apply that is killed at any call, that gets no answers, or that is throttled loses nothing: the next one
+//! converges.
 //!
-//! A run here is the product's own ([`ringfence::run::apply`]) without its command line, in this process, so that many can
-//! be tried: it takes the lock, reads, plans, writes, and reads again what it wrote. It dies by being dropped where it
-//! stands.
+//! A run here is the product's own ([`ringfence::run::apply`]) without its command line. It is in this process, so that
+//! many runs are fast: it takes the lock, reads, plans, writes, and verifies its changes. To kill it, its future is
+//! dropped.
 
 mod blocked;
 mod contenders;
@@ -41,11 +41,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::support::{ACCOUNT, REGION};
 
-/// So fast that a cluster takes half a second, and slow enough that no
-/// time limit is missed on a busy computer.
+/// The clock's speed: so fast that a cluster takes half a second, and slow enough that no time limit is exceeded on a
+/// busy computer.
 const SPEED: f64 = 1500.0;
 
-/// Where answers are waited for in vain: real time that mustn't use up a limit.
+/// The clock's speed if answers are lost: waiting for them takes real time, which must not exceed a time limit.
 const SLOW: f64 = 400.0;
 
 /// How long a run waits for an answer that never comes.
@@ -74,7 +74,7 @@ impl Ground {
         Self { server, spec: spec.to_owned(), speed }
     }
 
-    /// As it was at an earlier moment.
+    /// A sandbox with an earlier state.
     fn begun(spec: &str, begin: Option<&[u8]>) -> Self {
         let ground = Self::new(spec);
         if let Some(begin) = begin {
@@ -96,7 +96,7 @@ impl Ground {
         LOADED.lock().unwrap().entry(self.spec.clone()).or_insert_with(load).clone()
     }
 
-    /// What a new process begins with.
+    /// The session of a new process.
     async fn session(&self) -> Result<Session, Error> {
         let url = format!("http://{}", self.server.addr());
         let access = Access {
@@ -130,7 +130,8 @@ impl Ground {
         }
     }
 
-    /// Gives back the lock of a run that died, as `ringfence unlock` does: nobody waits here until its lease ends.
+    /// Releases the lock of a run that died, as `ringfence unlock` does, so that tests don't wait until its lease
+    /// expires.
     async fn unlock(&self) {
         let store = self.session().await.unwrap().lock();
         if let Some(holder) = store.list().await.unwrap().last().filter(|seen| !seen.released()) {
@@ -138,7 +139,7 @@ impl Ground {
         }
     }
 
-    /// A run in which everything goes well.
+    /// A run that must succeed.
     #[track_caller]
     fn undisturbed(&self, policy: &Policy) -> impl Future<Output = ()> {
         let place = std::panic::Location::caller();
@@ -152,7 +153,7 @@ impl Ground {
                 failed.is_empty() && left.is_empty() && blocked.is_empty(),
                 "{place}: {failed:#?} {left:?} {blocked:?}"
             );
-            // Where answers are wrong by chance, the reading after the run may get none: then the run says so.
+            // If answers fail by chance, the read after the run may fail, too. Then the run reports that.
             let rough = self.server.struck().0 > 0;
             let well = ran.verdict() == Verdict::Done || rough && ran.verdict() == Verdict::Unconfirmed;
             let Report { differs, unconfirmed, .. } = report;
@@ -178,7 +179,7 @@ fn manner() -> Manner {
     }
 }
 
-/// A part of a plan that no command would carry out alone.
+/// Carries out a part of a plan, which no command does.
 pub async fn carry_out(session: &Session, plan: &Plan) -> Report {
     let (events, _unheard) = mpsc::unbounded_channel();
     let (_sender, stop) = watch::channel(Stop::No);
@@ -195,8 +196,8 @@ pub async fn carry_out(session: &Session, plan: &Plan) -> Report {
     executor.execute(plan).await
 }
 
-/// Made, changed and taken down while `script` is obeyed; each time as
-/// without it.
+/// Creates, changes and destroys the estate while `script` injects faults. Asserts that each result is the same as
+/// without faults.
 async fn lives_through(script: &str) {
     let (spec, other) = (three_tiers(), changed_tiers());
     let (mut calm, mut rough) = (Ground::new(&spec), Ground::new(&spec));
@@ -217,7 +218,7 @@ fn steps(plan: &Plan) -> Vec<String> {
     plan.steps.iter().map(|s| format!("{:?} {}", s.action, s.address)).collect()
 }
 
-/// Does `work` with each of `all`, so many at a time.
+/// Does `work` with each of `all`, a limited number at the same time.
 async fn at_once<T, F: Future<Output = ()> + Send + 'static>(
     many: usize,
     all: impl IntoIterator<Item = T>,
@@ -240,8 +241,8 @@ fn three_tiers() -> String {
     std::fs::read_to_string(file).unwrap()
 }
 
-/// With another tag, which changes nearly everything, other instances, which
-/// replace node groups, and one tenant gone and another come.
+/// The spec with changes: another tag, which changes nearly all resources; other instance types, which replace node
+/// groups; one tenant removed and another one added.
 fn changed_tiers() -> String {
     let mut spec = three_tiers();
     for (from, to) in [
@@ -256,7 +257,7 @@ fn changed_tiers() -> String {
     spec
 }
 
-/// One tenant of a tier, with its pool where it needs one.
+/// One tenant of a tier, with a pool if it needs one.
 fn alone(tier: &str) -> String {
     let (pools, pool) = match tier {
         "premium" => ("", ""),

@@ -41,8 +41,9 @@ async fn a_script_is_obeyed() {
 }
 
 #[test]
-fn what_is_no_script_is_refused() {
-    for (script, said) in [("faults: [{call: x}]", "needs one of"), ("{", "is no fault script"), ("lag: {s3: 1}", "s3")]
+fn an_invalid_script_is_refused() {
+    for (script, said) in
+        [("faults: [{call: x}]", "needs one of"), ("{", "isn't a valid fault script"), ("lag: {s3: 1}", "s3")]
     {
         let output = sandbox(script).output().unwrap();
         let err = String::from_utf8_lossy(&output.stderr);

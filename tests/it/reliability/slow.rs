@@ -159,7 +159,7 @@ impl Failure {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_fails_while_it_is_made_is_made_again() {
+async fn a_failed_creation_is_repeated() {
     at_once(3, FAILURES, |failure| failure.is_survived()).await;
     note(
         "made, accepted by AWS, then failed; twice",
@@ -171,7 +171,7 @@ async fn what_fails_while_it_is_made_is_made_again() {
 /// A resource that never becomes ready: the step ends by the kind's time limit, and the next run waits for the same
 /// resource instead of making another.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_stuck_is_waited_for_again() {
+async fn the_next_run_waits_for_a_stuck_resource() {
     let all = [
         ("eks:cluster", CLUSTER, "CreateCluster"),
         ("eks:nodegroup, name: '*-7'", GROUP, "CreateNodegroup"),
@@ -186,10 +186,10 @@ async fn what_is_stuck_is_waited_for_again() {
         let (_, wanted) = Ground::applied(&spec).await;
         let ground = Ground::new(&spec);
         ground.faults(&format!("resources: [{{kind: {kind}, stuck: true}}]"));
-        ground.fails(&apply(), address, &["it isn't ready in time", "run the same command"]).await;
+        ground.fails(&apply(), address, &["the resource wasn't ready in time", "run the same command"]).await;
         let made = ground.calls(call);
         // The resource is still stuck. The run waits for it and doesn't make another one.
-        ground.fails(&apply(), address, &["it isn't ready in time"]).await;
+        ground.fails(&apply(), address, &["the resource wasn't ready in time"]).await;
         let others = ground.calls(call) - made;
         assert!(address == CLUSTER || address == NAT || others == 0, "{call}: {others} more");
         let resumed = {
@@ -206,7 +206,7 @@ async fn what_is_stuck_is_waited_for_again() {
 
 /// Resources that are as slow as the time limits allow.
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_is_no_failure() {
+async fn slow_resources_are_not_failures() {
     let spec = alone("premium");
     let (_, wanted) = Ground::applied(&spec).await;
     let ground = Ground::new(&spec);
@@ -220,7 +220,7 @@ async fn slow_is_no_failure() {
 
 /// A resource that can't be deleted is named. Deletions that depend on it are skipped, and all others are done.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_deleted_is_named() {
+async fn a_resource_that_cannot_be_deleted_is_named() {
     let failed = "because: {code: Ec2SecurityGroupDeletionFailure, message: In use}";
     let all = [
         (
@@ -234,9 +234,9 @@ async fn what_cannot_be_deleted_is_named() {
             "can't be deleted: DELETE_FAILED",
         ),
         (format!("eks:cluster, ends: FAILED, {failed}"), CLUSTER, "can't be deleted"),
-        ("eks:nodegroup, name: '*-7', stuck: true".to_owned(), GROUP, "it isn't deleted in time"),
-        ("eks:cluster, stuck: true".to_owned(), CLUSTER, "it isn't deleted in time"),
-        ("ec2:natgateway, stuck: true".to_owned(), NAT, "it isn't deleted in time"),
+        ("eks:nodegroup, name: '*-7', stuck: true".to_owned(), GROUP, "the resource wasn't deleted in time"),
+        ("eks:cluster, stuck: true".to_owned(), CLUSTER, "the resource wasn't deleted in time"),
+        ("ec2:natgateway, stuck: true".to_owned(), NAT, "the resource wasn't deleted in time"),
     ];
     let count = all.len();
     at_once(3, all, async |(rule, address, says)| {
@@ -289,7 +289,7 @@ async fn an_update_that_fails_is_named_and_tried_once() {
     // An update that never ends: the run waits for it to the time limit, and so does the next run.
     let ground = begin();
     ground.faults("resources: [{kind: eks:cluster, during: update, stuck: true}]");
-    ground.fails(&apply(), CLUSTER, &["is still under way after", "run the same command"]).await;
+    ground.fails(&apply(), CLUSTER, &["is still in progress after", "run the same command"]).await;
     ground.goes_on(&apply(), &wanted, false).await;
     assert_eq!(ground.calls("UpdateClusterConfig"), 1);
     note(
@@ -357,7 +357,7 @@ async fn an_update_by_others_is_waited_for() {
 
 /// A cluster accepts one change of its Fargate profiles at a time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_profile_on_its_way_out_holds_up_another() {
+async fn a_profile_in_deletion_delays_another_one() {
     let one = alone("serverless");
     let two = one.replace(
         "tier: serverless, pool: shared-1}]",
@@ -387,7 +387,7 @@ async fn a_profile_on_its_way_out_holds_up_another() {
 
 /// While the resource is being deleted, the plan waits for that instead of failing.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_somebody_deletes_is_made_anew_when_it_is_gone() {
+async fn a_resource_in_deletion_is_created_again_after_it() {
     let spec = alone("premium");
     let (begin, wanted) = Ground::applied(&spec).await;
     let ground = Ground::begun(&spec, Some(&begin));

@@ -26,7 +26,7 @@ pub fn record() -> Option<PathBuf> {
 /// `None` if the variable is empty. A relative path is refused, because the tests' directory isn't the caller's.
 pub fn record_dir(said: Option<OsString>) -> Option<PathBuf> {
     let dir = PathBuf::from(said.filter(|dir| !dir.is_empty())?);
-    assert!(dir.is_absolute(), "RINGFENCE_RECORD_DIR is no absolute path: {}", dir.display());
+    assert!(dir.is_absolute(), "RINGFENCE_RECORD_DIR is not an absolute path: {}", dir.display());
     Some(dir)
 }
 

@@ -28,7 +28,7 @@ const PROHIBITED: &[(&str, &str)] = &[
     ("instanceMarketOptions", "instance market options"),
 ];
 
-/// What a node group runs.
+/// The image and the instance types of a node group.
 pub(super) struct Image {
     pub ami_type: String,
     pub version: String,

@@ -312,8 +312,8 @@ fn update_version(w: &mut World<'_>, req: &Request, cluster_name: &str) -> Reply
         }
     } else {
         let ami_type = body["amiType"].as_str().unwrap_or_default();
-        // API reference: "By default, the latest available AMI version for the node group's Kubernetes version is used",
-        // and "You cannot roll back a node group to an earlier Kubernetes version or AMI version".
+        // API reference: "By default, the latest available AMI version for the node group's Kubernetes version is
+        // used", and "You cannot roll back a node group to an earlier Kubernetes version or AMI version".
         let asked = req.text("releaseVersion");
         let release = match body["releaseVersion"].as_str() {
             Some(running) if asked.as_deref() == Some(running) && version == current => running.to_owned(),

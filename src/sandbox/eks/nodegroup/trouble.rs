@@ -107,8 +107,8 @@ fn calls_plain_endpoints(data: &Value) -> bool {
     lines.lines().any(|line| line.split_whitespace().collect::<String>() == "use_fips_endpoint=false")
 }
 
-/// The account whose registry holds the images of EKS's add-ons in a region (EKS user guide, "View Amazon container image
-/// registries for Amazon EKS add-ons").
+/// The account whose registry holds the images of EKS's add-ons in a region (EKS user guide, "View Amazon container
+/// image registries for Amazon EKS add-ons").
 fn registry(region: &str) -> &'static str {
     match region {
         "af-south-1" => "877085696533",
