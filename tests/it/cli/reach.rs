@@ -108,7 +108,7 @@ fn one_of_two_clusters_cannot_be_reached() {
     assert_eq!(steps(&estate.plan(&closed)), ["update tenant/34567/fargate/shared-1/k8s/resourcequota/tenant"]);
     let run = estate.run(&[&["apply", "--auto-approve"], &closed[..]].concat()).exits(3);
     let said = run.out.split_whitespace().collect::<Vec<_>>().join(" ");
-    for what in ["0 added, 1 changed", "what closed leads to", "ringfence render", "Waiting: objects in cluster"] {
+    for what in ["0 added, 1 changed", "VPN for closed is running", "ringfence render", "Waiting: objects in cluster"] {
         assert!(said.contains(what), "{what}: {}", run.out);
     }
     // Clusters of other tenants aren't mentioned.
