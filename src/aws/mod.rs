@@ -52,7 +52,7 @@ pub struct Access {
 /// Clients for one scope, and what every kind needs besides.
 #[derive(Clone)]
 pub struct Aws {
-    pub scope: Scope,
+    pub scope: Arc<Scope>,
     /// `metadata.name` of the spec, the owner of the resources.
     pub tenancy: String,
     /// The caller's ARN. For an assumed role, the ARN of the role.
@@ -109,7 +109,7 @@ impl Aws {
             .help("check AWS_ENDPOINT_URL: the endpoint doesn't speak AWS's protocol"));
         }
         Ok(Arc::new(Self {
-            scope: Scope { account, region: access.region.clone(), partition },
+            scope: Arc::new(Scope { account, region: access.region.clone(), partition }),
             tenancy: tenancy.to_owned(),
             caller: role_of(arn),
             ec2: client!(aws_sdk_ec2),

@@ -24,25 +24,25 @@ pub fn load(global: &Global, ui: &Ui) -> Result<Spec, Failure> {
     Ok(spec)
 }
 
+/// Opens a session with the spec.
 pub async fn open(global: &Global, ui: &Ui) -> Result<Session, Failure> {
     let spec = load(global, ui)?;
-    Ok(open_on(global, spec).await?)
+    let templates = Templates::load(global.templates.as_deref())?;
+    Ok(Session::open(spec, templates, &options(global)).await?)
 }
 
-/// Opens a session with a spec that is already loaded.
-pub async fn open_on(global: &Global, spec: Spec) -> crate::engine::error::Result<Session> {
-    let templates = Templates::load(global.templates.as_deref())?;
+/// How the command line asks to connect.
+pub fn options(global: &Global) -> Options {
     let embedded = |dir: &std::path::PathBuf| Embedded {
         dir: dir.clone(),
         speed: global.sandbox_speed,
         record: global.sandbox_record.clone(),
     };
-    let options = Options {
+    Options {
         sandbox: global.sandbox.as_ref().map(embedded),
         kubeconfigs: global.kubeconfig.clone(),
         aws_only: global.aws_only,
-    };
-    Session::open(spec, templates, &options).await
+    }
 }
 
 /// The note about the sandbox. `None` if `session` doesn't work on a sandbox.

@@ -1,6 +1,7 @@
 //! The desired state: every resource by its address.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -15,6 +16,9 @@ pub struct Resource {
     pub address: Address,
     /// The kind's name, such as `aws.vpc`.
     pub kind: &'static str,
+    /// The account and region in which it should exist.
+    #[serde(skip)]
+    pub scope: Arc<Scope>,
     /// The state in the format of the kind's `State`. Its strings may contain references.
     pub state: Value,
     /// Dependencies that no reference shows.
@@ -45,9 +49,6 @@ pub struct Refusal {
 #[serde(transparent)]
 pub struct Desired {
     resources: BTreeMap<Address, Resource>,
-    /// The scope of all resources.
-    #[serde(skip)]
-    pub scope: Scope,
     #[serde(skip)]
     pub refusals: Vec<Refusal>,
     /// Impossible changes that the spec asks for.
@@ -56,11 +57,6 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// An empty desired state in `scope`.
-    pub fn new(scope: Scope) -> Self {
-        Self { scope, ..Self::default() }
-    }
-
     /// Adds a resource. Two resources with one address are a bug.
     pub fn insert(&mut self, resource: Resource) -> Result<()> {
         let address = resource.address.clone();
@@ -115,8 +111,9 @@ mod tests {
         let mut desired = Desired::default();
         let all = ["pool/a", "pool/a-b/vpc", "pool/a/k8s-x", "pool/a/k8s/role", "pool/a/vpc", "pool/a0/vpc"];
         for address in all {
-            let (address, state) = (Address::new(address), Value::Null);
-            desired.insert(Resource { address, kind: "", state, after: vec![], controls: vec![] }).unwrap();
+            let (address, scope) = (Address::new(address), Arc::default());
+            let resource = Resource { address, kind: "", scope, state: Value::Null, after: vec![], controls: vec![] };
+            desired.insert(resource).unwrap();
         }
         let names = |found: Vec<&Resource>| -> Vec<String> { found.iter().map(|r| r.address.to_string()).collect() };
         let within = names(desired.within(&Address::new("pool/a")).collect());

@@ -13,7 +13,7 @@ use super::kind::{Change, Registry, Rule};
 use super::observe::Observed;
 use super::plan::{Action, Blocked, Plan, Step};
 use super::value::references;
-use super::why::WhyNot;
+use super::why::{Note, WhyNot};
 
 /// Drift that isn't a step of the plan.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -74,15 +74,14 @@ pub fn of(mut plan: Plan, desired: &Desired, observed: &Observed, kinds: &Regist
         one.controls.extend(&step.controls);
         one.within += usize::from(step.address != root.address);
     }
-    plan.notes.extend(drift.absent.iter().map(|(home, n)| {
-        format!("{home} doesn't exist: all its {n} resources are missing. Either they weren't created yet, or all of them were deleted; `apply` creates them")
-    }));
+    let absent = drift.absent.iter();
+    plan.notes.extend(absent.map(|(place, n)| Note::Absent { place: place.clone(), resources: *n }));
     drift.missing = missing.into_values().collect();
     drift.missing.sort_by_key(|m| (m.controls.is_empty(), m.address.clone()));
     let left = |s: &&Step| s.action == Action::Delete && !s.replaces;
     drift.left = rest.iter().filter(left).map(|s| &s.address).collect::<BTreeSet<_>>().len();
     if drift.left > 0 {
-        plan.notes.insert(format!("{} resources that left the spec still exist: `plan` shows them", drift.left));
+        plan.notes.insert(Note::Left { resources: drift.left });
     }
     let deleted: BTreeSet<Address> = rest.iter().filter(left).map(|s| s.address.clone()).collect();
     plan.steps = rest

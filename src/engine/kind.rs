@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,13 +19,19 @@ use super::error::{Error, Result};
 use super::value::Outputs;
 
 /// Where a resource exists. Handlers are looked up by scope. Only kinds interpret its parts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Scope {
     /// Twelve digits.
     pub account: String,
     pub region: String,
     /// `aws`, `aws-cn`, `aws-us-gov` …: the second part of every ARN.
     pub partition: String,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "account {}, region {}", self.account, self.region)
+    }
 }
 
 /// How a field of a state behaves. A rule is given for a path: object keys joined by dots, with `*` for any key or
@@ -461,25 +468,24 @@ impl Registry {
 #[derive(Clone, Default)]
 pub struct Connected {
     kinds: Registry,
-    handlers: BTreeMap<(Scope, &'static str), Arc<dyn Handlers>>,
+    handlers: BTreeMap<(Arc<Scope>, &'static str), Arc<dyn Handlers>>,
 }
 
 impl Connected {
-    pub fn add(&mut self, scope: &Scope, kind: Arc<dyn Kind>, handlers: Arc<dyn Handlers>) {
+    pub fn add(&mut self, scope: &Arc<Scope>, kind: Arc<dyn Kind>, handlers: Arc<dyn Handlers>) {
         self.handlers.insert((scope.clone(), kind.name()), handlers);
         self.kinds.add(kind);
     }
 
     /// The handlers of the kind `name` in `scope`.
-    pub fn handlers(&self, name: &'static str, scope: &Scope) -> Result<&Arc<dyn Handlers>> {
-        self.handlers.get(&(scope.clone(), name)).ok_or_else(|| {
-            Error::bug(format!("there are no handlers for `{name}` in account {}, {}", scope.account, scope.region))
-        })
+    pub fn handlers(&self, name: &'static str, scope: &Arc<Scope>) -> Result<&Arc<dyn Handlers>> {
+        let handlers = self.handlers.get(&(scope.clone(), name));
+        handlers.ok_or_else(|| Error::bug(format!("no handlers of the kind `{name}` exist for {scope}")))
     }
 
-    /// Every kind, with its handlers in every scope.
-    pub fn all(&self) -> impl Iterator<Item = (&Arc<dyn Kind>, &Arc<dyn Handlers>)> {
-        self.handlers.iter().filter_map(|((_, name), handlers)| Some((self.kinds.get(name).ok()?, handlers)))
+    /// Every kind in every scope, with its handlers.
+    pub fn all(&self) -> impl Iterator<Item = (&Arc<Scope>, &Arc<dyn Kind>, &Arc<dyn Handlers>)> {
+        self.handlers.iter().filter_map(|((scope, name), handlers)| Some((scope, self.kinds.get(name).ok()?, handlers)))
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures::future::join_all;
 
 use super::address::Address;
 use super::desired::Desired;
 use super::error::Error;
-use super::kind::{Connected, Foreign, Found, New, Observation, Registry, Round, Status, Stuck, Unread, Wanted};
+use super::kind::{Connected, Foreign, Found, New, Observation, Registry, Round, Scope, Status, Stuck, Unread, Wanted};
 use super::value::{Outputs, resolve};
 
 /// The result of reading. An address that is missing here is absent only if its kind isn't in `unreadable` and its
@@ -19,6 +20,10 @@ pub struct Observed {
     /// comes first. Within a generation, a resource that is being deleted comes last.
     pub found: BTreeMap<Address, Vec<Found>>,
     pub kinds: BTreeMap<Address, &'static str>,
+    /// Where the resources of each address exist.
+    pub scopes: BTreeMap<Address, Arc<Scope>>,
+    /// Addresses with resources in several scopes.
+    pub spread: BTreeSet<Address>,
     pub foreign: BTreeMap<Address, Foreign>,
     pub notes: BTreeSet<String>,
     /// Kinds that couldn't be read, and why.
@@ -48,16 +53,22 @@ impl Observed {
 
     /// True if several resources have `address` and none of them is clearly the right one.
     pub fn is_twice(&self, address: &Address) -> bool {
+        if self.spread.contains(address) {
+            return true;
+        }
         let all = self.found.get(address).into_iter().flatten().filter(|found| found.status != Status::Deleting);
         let mut generations = all.map(|found| found.generation);
         generations.next().is_some_and(|newest| generations.next() == Some(newest))
     }
 
-    /// Adds the result of one kind.
-    pub fn add(&mut self, kind: &'static str, observation: Observation) {
+    /// Adds the result of one kind in one scope.
+    pub fn add(&mut self, scope: &Arc<Scope>, kind: &'static str, observation: Observation) {
         let Observation { found, foreign, notes, unread, unserved, stuck } = observation;
         for one in found {
             self.kinds.insert(one.address.clone(), kind);
+            if self.scopes.entry(one.address.clone()).or_insert_with(|| scope.clone()) != scope {
+                self.spread.insert(one.address.clone());
+            }
             let all = self.found.entry(one.address.clone()).or_default();
             all.push(one);
             let order = |f: &Found| (Reverse(f.generation), f.status == Status::Deleting, f.id.clone());
@@ -78,42 +89,41 @@ impl Observed {
     }
 }
 
-/// Reads all kinds. `known`: kinds that this round has read already. If `in_cluster` is false, objects in clusters
+/// The observations of kinds, by scope.
+pub type Known = BTreeMap<(Arc<Scope>, &'static str), Observation>;
+
+/// Reads all kinds in all scopes. `known`: what this round has read already. If `in_cluster` is false, objects in clusters
 /// aren't read.
-pub async fn observe(
-    kinds: &Connected,
-    desired: &Desired,
-    round: &Round,
-    known: BTreeMap<&'static str, Observation>,
-    in_cluster: bool,
-) -> Observed {
+pub async fn observe(kinds: &Connected, desired: &Desired, round: &Round, known: Known, in_cluster: bool) -> Observed {
     let mut observed = Observed::default();
-    let missing: Vec<_> = kinds.all().filter(|(k, _)| !k.in_cluster() && !known.contains_key(k.name())).collect();
-    for (name, observation) in known {
-        observed.add(name, observation);
+    let is_known = |scope: &Arc<Scope>, kind| known.contains_key(&(scope.clone(), kind));
+    let missing: Vec<_> =
+        kinds.all().filter(|(scope, kind, _)| !kind.in_cluster() && !is_known(scope, kind.name())).collect();
+    for ((scope, name), observation) in known {
+        observed.add(&scope, name, observation);
     }
     let predicted = predicted(kinds, desired);
-    let reads = missing.into_iter().map(|(kind, handlers)| {
-        let wanted = wanted(desired, kind.name(), &predicted);
-        async move { (kind.name(), handlers.observe(round, &wanted).await) }
+    let reads = missing.into_iter().map(|(scope, kind, handlers)| {
+        let wanted = wanted(desired, scope, kind.name(), &predicted);
+        async move { (scope, kind.name(), handlers.observe(round, &wanted).await) }
     });
-    for (name, result) in join_all(reads).await {
-        take(&mut observed, name, result);
+    for (scope, name, result) in join_all(reads).await {
+        take(&mut observed, scope, name, result);
     }
     if in_cluster {
         let mut outputs = predicted;
         outputs.extend(observed.outputs());
-        for (kind, handlers) in kinds.all().filter(|(k, _)| k.in_cluster()) {
-            let result = handlers.observe(round, &wanted(desired, kind.name(), &outputs)).await;
-            take(&mut observed, kind.name(), result);
+        for (scope, kind, handlers) in kinds.all().filter(|(_, kind, _)| kind.in_cluster()) {
+            let result = handlers.observe(round, &wanted(desired, scope, kind.name(), &outputs)).await;
+            take(&mut observed, scope, kind.name(), result);
         }
     }
     observed
 }
 
-fn take(observed: &mut Observed, kind: &'static str, result: Result<Observation, Error>) {
+fn take(observed: &mut Observed, scope: &Arc<Scope>, kind: &'static str, result: Result<Observation, Error>) {
     match result {
-        Ok(observation) => observed.add(kind, observation),
+        Ok(observation) => observed.add(scope, kind, observation),
         Err(error) => {
             observed.unreadable.insert(kind, error);
         }
@@ -127,15 +137,15 @@ fn predicted(kinds: &Registry, desired: &Desired) -> BTreeMap<Address, Outputs> 
         .filter_map(|r| {
             let kind = kinds.get(r.kind).ok()?;
             let new = New { address: r.address.clone(), generation: 1, state: r.state.clone(), token: String::new() };
-            Some((r.address.clone(), kind.predict(&new, &desired.scope)))
+            Some((r.address.clone(), kind.predict(&new, &r.scope)))
         })
         .collect()
 }
 
-fn wanted(desired: &Desired, kind: &str, outputs: &BTreeMap<Address, Outputs>) -> Vec<Wanted> {
+fn wanted(desired: &Desired, scope: &Scope, kind: &str, outputs: &BTreeMap<Address, Outputs>) -> Vec<Wanted> {
     desired
         .iter()
-        .filter(|r| r.kind == kind)
+        .filter(|r| r.kind == kind && *r.scope == *scope)
         .map(|r| Wanted {
             address: r.address.clone(),
             state: resolve(&r.state, &|address, output| outputs.get(address)?.get(output).cloned()),

@@ -8,33 +8,39 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// The number of slots for each kind.
+use super::kind::Scope;
+
+/// The number of slots for each kind in each scope, because AWS limits the rate of calls by account and region.
 #[derive(Debug)]
 pub(super) struct Slots {
     each: usize,
-    taken: Mutex<BTreeMap<&'static str, usize>>,
+    taken: Mutex<BTreeMap<Place, usize>>,
     /// Notified when a slot is released.
     pub news: Notify,
 }
+
+/// A kind in a scope.
+type Place = (Arc<Scope>, &'static str);
 
 impl Slots {
     pub fn new(each: usize) -> Arc<Self> {
         Arc::new(Self { each: each.max(1), taken: Mutex::default(), news: Notify::new() })
     }
 
-    fn taken(&self) -> MutexGuard<'_, BTreeMap<&'static str, usize>> {
+    fn taken(&self) -> MutexGuard<'_, BTreeMap<Place, usize>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A slot of `kind`, if one is free.
-    pub fn take(self: &Arc<Self>, kind: &'static str) -> Option<Slot> {
+    /// A slot of `kind` in `scope`, if one is free.
+    pub fn take(self: &Arc<Self>, scope: &Arc<Scope>, kind: &'static str) -> Option<Slot> {
+        let place = (scope.clone(), kind);
         let mut all = self.taken();
-        let taken = all.entry(kind).or_default();
+        let taken = all.entry(place.clone()).or_default();
         if *taken >= self.each {
             return None;
         }
         *taken += 1;
-        Some(Slot { slots: self.clone(), kind })
+        Some(Slot { slots: self.clone(), place })
     }
 }
 
@@ -42,12 +48,12 @@ impl Slots {
 #[derive(Debug)]
 pub(super) struct Slot {
     slots: Arc<Slots>,
-    kind: &'static str,
+    place: Place,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(taken) = self.slots.taken().get_mut(self.kind) {
+        if let Some(taken) = self.slots.taken().get_mut(&self.place) {
             *taken = taken.saturating_sub(1);
         }
         self.slots.news.notify_one();

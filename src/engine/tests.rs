@@ -228,27 +228,32 @@ struct World {
     kinds: Connected,
 }
 
+/// Adds the toy kinds with `cloud` as what is in `scope`.
+fn connect(kinds: &mut Connected, scope: &Arc<Scope>, cloud: &Arc<Mutex<Cloud>>) {
+    let toy = |name, side_by_side, foundation, keeps| {
+        let one_by_one = name == "toy.each";
+        let (gate, pods) = (name == "toy.gate", name == "toy.pods");
+        Toy { name, cloud: cloud.clone(), side_by_side, foundation, keeps, one_by_one, gate, pods }
+    };
+    for toy in [
+        toy("toy.net", false, true, false),
+        toy("toy.box", false, false, false),
+        toy("toy.twin", true, false, false),
+        toy("toy.log", false, false, true),
+        toy("toy.each", false, false, false),
+        toy("toy.gate", false, false, false),
+        toy("toy.pods", true, false, false),
+    ] {
+        let toy = Arc::new(toy);
+        kinds.add(scope, toy.clone(), toy);
+    }
+}
+
 impl World {
     fn new() -> Self {
         let cloud = Arc::new(Mutex::new(Cloud::default()));
         let mut kinds = Connected::default();
-        let toy = |name, side_by_side, foundation, keeps| {
-            let one_by_one = name == "toy.each";
-            let (gate, pods) = (name == "toy.gate", name == "toy.pods");
-            Toy { name, cloud: cloud.clone(), side_by_side, foundation, keeps, one_by_one, gate, pods }
-        };
-        for toy in [
-            toy("toy.net", false, true, false),
-            toy("toy.box", false, false, false),
-            toy("toy.twin", true, false, false),
-            toy("toy.log", false, false, true),
-            toy("toy.each", false, false, false),
-            toy("toy.gate", false, false, false),
-            toy("toy.pods", true, false, false),
-        ] {
-            let toy = Arc::new(toy);
-            kinds.add(&Scope::default(), toy.clone(), toy);
-        }
+        connect(&mut kinds, &Arc::default(), &cloud);
         Self { cloud, kinds }
     }
 
@@ -294,6 +299,7 @@ fn desired(resources: &[(&str, &'static str, Value, &[&str])]) -> Desired {
             .insert(Resource {
                 address: Address::new(address),
                 kind,
+                scope: Arc::default(),
                 state: state.clone(),
                 after: after.iter().map(Address::new).collect(),
                 controls: vec![],
@@ -660,6 +666,63 @@ async fn duplicates_are_named_and_not_changed() {
     assert!(matches!(why, WhyNot::Twice { ids } if ids.contains(&"toy-9999".to_owned())), "{why:?}");
 }
 
+fn is_done(report: &Report) -> bool {
+    report.lines.iter().all(|line| matches!(line.outcome, Outcome::Done))
+}
+
+/// Two accounts, with one cloud each.
+#[tokio::test]
+async fn each_resource_is_made_read_and_deleted_in_its_own_account() {
+    let mut world = World::new();
+    let other = Arc::new(Scope { account: "222222222222".to_owned(), ..Scope::default() });
+    let theirs = Arc::new(Mutex::new(Cloud::default()));
+    connect(&mut world.kinds, &other, &theirs);
+    let net = |id: &str| format!("tenant/{id}/silo/net");
+    let put = |desired: &mut Desired, id: &str, scope: &Arc<Scope>| {
+        let (net, inside) = (net(id), format!("tenant/{id}/silo/box"));
+        let held = json!({"in": reference(&Address::new(&net), "id")});
+        for (address, kind, state) in [(&net, "toy.net", json!({})), (&inside, "toy.box", held)] {
+            let (address, scope) = (Address::new(address), scope.clone());
+            desired.insert(Resource { address, kind, scope, state, after: vec![], controls: vec![] }).unwrap();
+        }
+    };
+    let mut all = Desired::default();
+    put(&mut all, "a", &Arc::default());
+    put(&mut all, "b", &other);
+    assert!(is_done(&world.apply(&all).await));
+    let held = |cloud: &Mutex<Cloud>| -> BTreeSet<String> {
+        cloud.lock().unwrap().items.values().map(|item| item.address.place().to_string()).collect()
+    };
+    assert_eq!(held(&world.cloud), ["tenant/a/silo".to_owned()].into());
+    assert_eq!(held(&theirs), ["tenant/b/silo".to_owned()].into());
+    assert!(world.plan(&all, &Policy::default()).await.unwrap().is_empty());
+
+    // Nothing moves by itself.
+    let mut moved = Desired::default();
+    put(&mut moved, "a", &other);
+    put(&mut moved, "b", &other);
+    let plan = world.plan(&moved, &Policy::default()).await.unwrap();
+    assert!(plan.steps.is_empty());
+    assert!(plan.blocked.iter().all(|b| matches!(&b.why, WhyNot::Elsewhere { to, .. } if *to == other.to_string())));
+    assert_eq!(plan.blocked.len(), 2);
+
+    // The same tags in two accounts.
+    let copy = world.cloud.lock().unwrap().items.values().find(|i| i.kind == "toy.net").cloned().unwrap();
+    theirs.lock().unwrap().items.insert("toy-copy".to_owned(), copy);
+    let plan = world.plan(&all, &Policy::default()).await.unwrap();
+    assert!(plan.steps.is_empty());
+    assert!(matches!(&plan.blocked[0].why, WhyNot::Twice { ids } if ids.contains(&"toy-copy".to_owned())));
+    theirs.lock().unwrap().items.remove("toy-copy");
+
+    let mut left = Desired::default();
+    put(&mut left, "a", &Arc::default());
+    let allowed = Policy { allow_destroy: [Address::new("tenant/b/silo")].into(), ..Policy::default() };
+    let plan = world.plan(&left, &allowed).await.unwrap();
+    assert!(is_done(&world.execute(&plan).await));
+    assert_eq!(held(&world.cloud).len(), 1);
+    assert!(held(&theirs).is_empty());
+}
+
 #[tokio::test]
 async fn a_failed_resource_is_made_again() {
     let world = World::new();
@@ -705,6 +768,7 @@ async fn one_lane_runs_one_at_a_time() {
         all.insert(Resource {
             address: Address::new(address),
             kind: "toy.box",
+            scope: Arc::default(),
             state,
             after: vec![],
             controls: vec![],
@@ -723,7 +787,15 @@ async fn waiting_steps_share_calls_if_the_api_allows_it() {
     let mut all = Desired::default();
     for (kind, i) in ["toy.box", "toy.each"].into_iter().flat_map(|kind| (0..8).map(move |i| (kind, i))) {
         let address = Address::new(format!("tenant/a/{kind}/{i}"));
-        all.insert(Resource { address, kind, state: json!({}), after: vec![], controls: vec![] }).unwrap();
+        all.insert(Resource {
+            address,
+            kind,
+            scope: Arc::default(),
+            state: json!({}),
+            after: vec![],
+            controls: vec![],
+        })
+        .unwrap();
     }
     world.apply(&all).await;
     let looked_for = world.cloud.lock().unwrap().looked_for.clone();
@@ -789,6 +861,7 @@ async fn a_refusal_is_shown_beside_what_can_be_done() {
     let new = Resource {
         address: Address::new("tenant/a/silo/more"),
         kind: "toy.box",
+        scope: Arc::default(),
         state: needs,
         after: vec![],
         controls: vec![],
@@ -834,6 +907,7 @@ fn any_estate() -> impl Strategy<Value = Desired> {
                     address: name(i),
                     // The kind of an address never changes.
                     kind: ["toy.box", "toy.twin"][i % 2],
+                    scope: Arc::default(),
                     state: json!({"fixed": fixed, "plain": plain, "members": uses, "model": kind}),
                     after,
                     controls: vec![],

@@ -97,6 +97,7 @@ fn step(address: String, kind: &'static str, state: Value, needs: &[usize]) -> S
     Step {
         address: Address::new(address),
         kind,
+        scope: Arc::default(),
         action: Action::Create,
         replaces: false,
         generation: 1,
@@ -156,7 +157,7 @@ impl World {
         ] {
             let (ready, closed) = (Mutex::default(), self.closed);
             let timed = Arc::new(Timed { name, seconds, in_cluster, clock: clock.clone(), ready, closed });
-            kinds.add(&Scope::default(), timed.clone(), timed);
+            kinds.add(&Arc::default(), timed.clone(), timed);
         }
         let (events, mut listener) = mpsc::unbounded_channel();
         let first = self.stops.first().filter(|(at, _)| *at == 0).map(|(_, stop)| *stop);

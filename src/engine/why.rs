@@ -22,6 +22,8 @@ pub enum WhyNot {
     LostTags { id: String, user: Address, tags: Vec<String> },
     /// Several resources have its address, and it is unknown which one is the right one.
     Twice { ids: Vec<String> },
+    /// It exists in the scope `at`, and the spec puts it into the scope `to`.
+    Elsewhere { at: String, to: String },
     /// `user` isn't deleted, and uses `id`. `because`: why `user` isn't deleted.
     Used { id: String, user: Address, because: Option<Box<WhyNot>> },
     /// `user` isn't deleted, and this update would remove access that it needs.
@@ -100,6 +102,34 @@ pub enum Unmoved {
     AwsOnly,
     /// The deletion of this place wasn't confirmed.
     Unconfirmed(Address),
+}
+
+/// Information about a plan that changes no step.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "note")]
+pub enum Note {
+    /// In the words of a kind or of the spec's rules.
+    Said { text: String },
+    /// No cluster serves the API of `address` yet. `what`: which API. An add-on of the plan brings it.
+    WaitsForApi { address: Address, what: String },
+    /// A destroy keeps `address`, because `id` has lost the tags that make it ours. `user` is in it.
+    LostTags { address: Address, id: String, user: Address },
+    /// The number of objects that are deleted with the clusters that they are in.
+    DeletedWithHost { objects: usize },
+    /// Changes of `who` have the side effect `how`, in the words of their kind.
+    Disturbs { how: String, who: Vec<Address> },
+    /// The step of `host` brings these APIs.
+    BringsApis { host: Address, apis: BTreeSet<String> },
+    /// Nothing exists at this place, for which the spec asks for this number of resources.
+    Absent { place: Address, resources: usize },
+    /// The number of resources that left the spec and exist.
+    Left { resources: usize },
+}
+
+impl From<String> for Note {
+    fn from(text: String) -> Self {
+        Self::Said { text }
+    }
 }
 
 /// Why a step is done, if its changes don't show the reason.

@@ -5,6 +5,9 @@ pub mod k8s;
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
+use self::aws::costs::Cost;
 use self::aws::permission::Permission;
 use self::aws::quotas::Counts;
 use crate::aws::Aws;
@@ -34,6 +37,16 @@ pub trait ResourceKind: Kind {
 
     /// The quotas that the kind's resources count against.
     fn quotas(&self) -> Vec<Counts> {
+        Vec::new()
+    }
+
+    /// The number of free addresses that a new resource takes in each of its subnets.
+    fn addresses(&self, _state: &Value) -> usize {
+        0
+    }
+
+    /// What AWS bills for a resource with `state`.
+    fn costs(&self, _state: &Value) -> Vec<Cost> {
         Vec::new()
     }
 

@@ -11,6 +11,7 @@ use crate::engine::address::Address;
 use crate::engine::clock::Clock;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{Observation, Round, Status};
+use crate::engine::observe::Known;
 use crate::kinds::aws::{eks_addon, eks_cluster, iam_role, node_group, offers, subnet, versions, vpc, vpc_endpoint};
 use crate::spec::{self, KubernetesVersion};
 use crate::stack::{self, Facts, NodeGroup, Offer, Zone};
@@ -22,9 +23,10 @@ const ROLLBACK: SignedDuration = SignedDuration::from_hours(7 * 24);
 impl Session {
     /// Reads the kinds that hold earlier decisions: CIDR blocks, zones, and subnets of endpoints. They can be read
     /// before the desired state is known, because their tags alone say that they are ours.
-    pub(super) async fn decided(&self, round: &Round) -> Result<BTreeMap<&'static str, Observation>> {
-        let reads = [vpc::NAME, subnet::NAME, vpc_endpoint::NAME]
-            .map(|name| async move { Ok::<_, Error>((name, self.decisions(name, round).await?)) });
+    pub(super) async fn decided(&self, round: &Round) -> Result<Known> {
+        let reads = [vpc::NAME, subnet::NAME, vpc_endpoint::NAME].map(|name| async move {
+            Ok::<_, Error>(((self.aws.scope.clone(), name), self.decisions(name, round).await?))
+        });
         Ok(try_join_all(reads).await?.into_iter().collect())
     }
 
@@ -35,11 +37,11 @@ impl Session {
     pub(super) async fn facts(
         &self,
         round: &Round,
-        known: &BTreeMap<&'static str, Observation>,
+        known: &Known,
         upgrade: bool,
         decided: BTreeMap<Address, KubernetesVersion>,
     ) -> Result<Facts> {
-        let found = |kind: &str| known.get(kind).into_iter().flat_map(|o| &o.found);
+        let found = |kind| known.get(&(self.aws.scope.clone(), kind)).into_iter().flat_map(|o| &o.found);
         // These kinds are read again once the desired names are known, because a resource with a desired name that
         // isn't ours must be found. The round caches the calls.
         let (clusters, addons) =

@@ -82,7 +82,7 @@ impl fmt::Display for Reached {
 
 impl Target {
     fn of(session: &Session) -> Self {
-        let Scope { account, region, partition } = session.aws.scope.clone();
+        let Scope { account, region, partition } = Scope::clone(&session.aws.scope);
         Self { partition, account, region, reached: Reached::of(session) }
     }
 }
@@ -250,7 +250,8 @@ struct Bound<'a> {
 impl<'a> Bound<'a> {
     fn of(step: &'a Step) -> Self {
         let Step { address, kind, action, replaces, generation, changes, state, found, needs, .. } = step;
-        let Step { why: _, summary: _, controls: _, .. } = step;
+        // A plan is for one scope as yet, which `target` names.
+        let Step { scope: _, why: _, summary: _, controls: _, .. } = step;
         let (state, id) = (state.as_ref(), found.as_ref().map(|found| found.id.as_str()));
         Self { address, kind, action: *action, replaces: *replaces, generation: *generation, changes, state, id, needs }
     }

@@ -59,7 +59,7 @@ pub struct Session {
     pub aws: Arc<Aws>,
     pub kinds: Connected,
     clusters: Arc<Clusters>,
-    templates: Templates,
+    pub(super) templates: Templates,
     in_cluster: bool,
     /// The clusters of `--kubeconfig`, as the user wrote them.
     named: Vec<String>,

@@ -1,6 +1,7 @@
 //! The builder: what all parts of the stack build on.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
 use crate::engine::desired::{Desired, Resource};
 use crate::engine::error::{Result, untyped};
+use crate::engine::kind::Scope;
 use crate::kinds::aws::policy;
 use crate::spec::names::Names;
 use crate::spec::{Control, Owner, Spec, Tenant};
@@ -22,6 +24,7 @@ pub(super) struct Builder<'a> {
     pub facts: &'a Facts,
     pub templates: &'a Templates,
     pub names: Names<'a>,
+    scope: Arc<Scope>,
     /// The tenants of each cluster, sorted by id.
     pub tenants: BTreeMap<Owner<'a>, Vec<&'a Tenant>>,
     pub desired: Desired,
@@ -64,7 +67,8 @@ impl<'a> Builder<'a> {
             templates,
             names: Names::new(spec),
             tenants,
-            desired: Desired::new(facts.scope(spec)),
+            scope: Arc::new(facts.scope(spec)),
+            desired: Desired::default(),
             sources: BTreeMap::new(),
         }
     }
@@ -74,7 +78,8 @@ impl<'a> Builder<'a> {
         after.sort();
         after.dedup();
         let state = untyped(state)?;
-        self.desired.insert(Resource { address, kind, state, after, controls })
+        let scope = self.scope.clone();
+        self.desired.insert(Resource { address, kind, scope, state, after, controls })
     }
 
     /// The spec's tags, `Name`, and the ownership tags.

@@ -45,6 +45,8 @@ pub fn settle(spec: &Spec, observed: &mut Observed) {
         let all = observed.found.remove(&address).unwrap_or_default();
         let kind = observed.kinds.remove(&address);
         observed.kinds.extend(kind.map(|kind| (moved.clone(), kind)));
+        let scope = observed.scopes.remove(&address);
+        observed.scopes.extend(scope.map(|scope| (moved.clone(), scope)));
         let place = observed.found.entry(moved.clone()).or_default();
         place.extend(all.into_iter().map(|mut found| {
             found.address = moved.clone();

@@ -1,51 +1,24 @@
-//! What `doctor` found.
+//! Renders what `doctor` found.
 
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::human::Layout;
 use super::text::{hang, plain};
+use crate::run::doctor::{Check, Verdict};
 
-/// One thing that was looked at.
-#[derive(Clone, Debug, Serialize)]
-pub struct Check {
-    /// Such as `credentials`.
-    pub name: &'static str,
-    pub verdict: Verdict,
-    pub text: String,
-    /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub help: Option<String>,
-}
-
-/// Ordered: the last one says how the whole is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    Good,
-    /// It works, and somebody should know.
-    Attention,
-    /// It could not be found out.
-    Unknown,
-    /// An apply would fail.
-    Wrong,
-}
-
-impl Verdict {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Good => "ok",
-            Self::Attention => "note",
-            Self::Unknown => "unknown",
-            Self::Wrong => "wrong",
-        }
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Good => "ok",
+        Verdict::Attention => "note",
+        Verdict::Unknown => "unknown",
+        Verdict::Wrong => "wrong",
     }
 }
 
 pub(super) fn human(checks: &[Check], next: &str, layout: Layout) -> String {
     let mut out = String::new();
     for Check { name, verdict, text, help } in checks {
-        let word = format!("{:<8}", verdict.word());
+        let word = format!("{:<8}", word(*verdict));
         let mut line = String::new();
         hang(&mut line, &format!("{word}{name:<16}"), text, layout.width);
         let painted = match verdict {
@@ -72,7 +45,7 @@ pub(super) fn markdown(checks: &[Check], next: &str) -> String {
     let mut out = "| | what | found | what to do |\n|---|---|---|---|\n".to_owned();
     for Check { name, verdict, text, help } in checks {
         let help = help.as_deref().unwrap_or_default();
-        out += &format!("| {} | {name} | {} | {} |\n", verdict.word(), cell(text), cell(help));
+        out += &format!("| {} | {name} | {} | {} |\n", word(*verdict), cell(text), cell(help));
     }
     out + &format!("\nNext: `{}`\n", plain(next))
 }

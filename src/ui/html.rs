@@ -54,7 +54,7 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry) -> io::Resu
             "groups": groups.iter().map(group).collect::<Vec<_>>(),
             "kept": kept.collect::<Vec<_>>(),
             "wrong": wrong.collect::<Vec<_>>(),
-            "notes": proses(&plan.notes),
+            "notes": proses(&why::notes(plan, subject)),
         }),
     )
 }

@@ -46,6 +46,7 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, calls: Opti
             "owner": b.address.owner().to_string(),
             "kind": b.kind,
             "reason": why::not(&b.why),
+            "reason_code": why::code(&b.why),
             "help": why::help(&b.why),
             "pending": b.why.is_pending(),
             "cluster": b.why.unread(),
@@ -60,9 +61,10 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, calls: Opti
             "kind": k.kind,
             "id": k.id,
             "reason": why::kept(&k.why),
+            "reason_code": why::code(&k.why),
         })).collect::<Vec<_>>(),
         "confirm": plan.confirm,
-        "notes": plan.notes,
+        "notes": why::notes(plan, subject),
         "warnings": subject.warnings.iter().map(finding).collect::<Vec<_>>(),
     });
     if let (Value::Object(fields), Some(drift)) = (&mut document, &plan.drift) {
@@ -115,6 +117,7 @@ fn step(step: &Step, plan: &Plan, kinds: &Registry) -> Value {
         "generation": step.generation,
         "id": step.found.as_ref().map(|f| &f.id),
         "reason": step.why.as_ref().map(why::done),
+        "reason_code": step.why.as_ref().map(why::code),
         "summary": step.summary,
         "controls": step.controls,
         "changes": step.changes.iter().map(change).collect::<Vec<_>>(),
@@ -209,7 +212,8 @@ pub(super) fn report(
         "took_seconds": seconds(&report.took),
         "lines": report.lines.iter().map(line).collect::<Vec<_>>(),
         "blocked": plan.blocked.iter().map(|b| json!({
-            "address": b.address, "kind": b.kind, "reason": why::not(&b.why), "help": why::help(&b.why),
+            "address": b.address, "kind": b.kind, "reason": why::not(&b.why), "reason_code": why::code(&b.why),
+            "help": why::help(&b.why),
             "pending": b.why.is_pending(), "cluster": b.why.unread(), "unmet": b.why.is_unmet(), "controls": b.controls,
         })).collect::<Vec<_>>(),
         "blocked_clusters": clusters(plan),

@@ -96,10 +96,11 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, verbose: bo
         );
         out.push('\n');
     }
-    for note in plan.notes.iter().take(NAMES) {
+    let notes = why::notes(plan, subject);
+    for note in notes.iter().take(NAMES) {
         out += &format!("\n- {}", escaped(&prose(note)));
     }
-    if !plan.notes.is_empty() {
+    if !notes.is_empty() {
         out.push('\n');
     }
     out

@@ -28,7 +28,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-pub use doctor::{Check, Verdict};
 pub use terminal::{Color, Terminal};
 
 use crate::engine::address::{Address, Owner};
@@ -39,6 +38,7 @@ use crate::engine::kind::Registry;
 use crate::engine::plan::{Plan, Policy};
 use crate::engine::report::Report;
 use crate::run::Failure;
+use crate::run::doctor::Check;
 use crate::spec::{Spec, SpecError};
 use human::Layout;
 use progress::{Board, Live};
@@ -225,12 +225,6 @@ impl Ui {
         calls: &BTreeMap<String, u64>,
     ) -> io::Result<()> {
         let verbose = self.options.verbose;
-        let mut noted = plan.notes.clone();
-        noted.extend(subject.notes.iter().cloned());
-        let fixed = plan.drift.iter().flat_map(|drift| &drift.fixed);
-        noted.extend(fixed.map(|blocked| format!("{}: {}", blocked.address, why::not(&blocked.why))));
-        let noted = (noted.len() > plan.notes.len()).then(|| Plan { notes: noted, ..plan.clone() });
-        let plan = noted.as_ref().unwrap_or(plan);
         self.put(&match self.options.format {
             Format::Human => human::plan(plan, subject, kinds, self.layout()),
             Format::Json => format!("{}\n", json::plan(plan, subject, kinds, verbose.then_some(calls))),

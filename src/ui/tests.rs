@@ -130,6 +130,7 @@ fn step(address: &str, kind: &'static str, action: Action, summary: &str, contro
     Step {
         address: Address::new(address),
         kind,
+        scope: Arc::default(),
         action,
         replaces: false,
         generation: 1,
@@ -231,7 +232,7 @@ fn three_tiers() -> Plan {
         "t-34567",
         &["NODE-3", "HOST-2"],
     ));
-    Plan { steps, notes: ["no admission runs in the sandbox's clusters".to_owned()].into(), ..Plan::default() }
+    Plan { steps, notes: ["no admission runs in the sandbox's clusters".to_owned().into()].into(), ..Plan::default() }
 }
 
 fn shown(plan: &Plan, subject: &Subject, format: Format, verbose: bool) -> String {
@@ -432,7 +433,7 @@ fn changes() -> Plan {
                 why: WhyKept::AuditLogs,
             })
             .to_vec(),
-        notes: ["the newest version of coredns is v1.12; --upgrade installs it".to_owned()].into(),
+        notes: ["the newest version of coredns is v1.12; --upgrade installs it".to_owned().into()].into(),
         confirm: vec![Loss {
             address: Address::new("tenant/99/silo"),
             lost: vec!["all that runs in cluster acme-99".to_owned(), "all that is encrypted with key 99".to_owned()],
@@ -832,7 +833,7 @@ fn hostile() -> (Plan, Subject) {
     subject.tenants.insert("66".into(), Tenant { name: name.into(), tier: "standard".into() });
     let mut update = step("tenant/66/pool/node-group", "aws.node-group", Action::Update, "x ```` y", &["NODE-1"]);
     update.changes = vec![change("tags[\"k\"]", json!("</details></pre>```"), json!(name))];
-    (Plan { steps: vec![update], notes: [format!("note {name}")].into(), ..Plan::default() }, subject)
+    (Plan { steps: vec![update], notes: [format!("note {name}").into()].into(), ..Plan::default() }, subject)
 }
 
 #[test]

@@ -1,9 +1,20 @@
 //! Reasons in words.
 
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Subject;
 use crate::engine::address::Address;
-use crate::engine::plan::Action;
+use crate::engine::plan::{Action, Plan};
 use crate::engine::report::Differs;
-use crate::engine::why::{Unmoved, WhyDone, WhyKept, WhyNot};
+use crate::engine::why::{Note, Unmoved, WhyDone, WhyKept, WhyNot};
+
+/// The name of a reason, for programs, such as `not-replaced`.
+pub(super) fn code(why: &impl Serialize) -> Value {
+    serde_json::to_value(why).ok().and_then(|why| why.get("why").cloned()).unwrap_or_default()
+}
 
 /// Why a resource isn't as the spec asks.
 pub(super) fn not(why: &WhyNot) -> String {
@@ -18,6 +29,7 @@ pub(super) fn not(why: &WhyNot) -> String {
             format!("{id}, which {user} is in, has lost its ownership tags")
         }
         WhyNot::Twice { ids } => format!("it exists more than once: {}", ids.join(", ")),
+        WhyNot::Elsewhere { at, to } => format!("it exists in {at}, but the spec puts it into {to}"),
         WhyNot::Used { id, user, .. } => used(id, user),
         WhyNot::LetsIn { user } => {
             let user = user.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -56,6 +68,7 @@ pub(super) fn help(why: &WhyNot) -> Option<String> {
             "find out which one is in use, then delete the others by hand, or remove their ringfence.dev tags"
                 .to_owned()
         }
+        WhyNot::Elsewhere { at, .. } => format!("a resource can't move to another account or region: leave it in {at}"),
         WhyNot::Used { because, .. } => help(because.as_deref()?)?,
         WhyNot::Broken { .. } => "repair the cause that the message names, then run the same command".to_owned(),
         WhyNot::BrokenAndKept { because, .. } | WhyNot::NotReplaced { because, .. } => help(because)?,
@@ -93,6 +106,41 @@ pub(super) fn kept(why: &WhyKept) -> String {
                     "{who} moved from it to {new}; it is kept, with its pods and data, until its deletion is confirmed: --allow-destroy {place}"
                 ),
             }
+        }
+    }
+}
+
+/// The notes of a plan, in alphabetical order.
+pub(super) fn notes(plan: &Plan, subject: &Subject) -> BTreeSet<String> {
+    let fixed = plan.drift.iter().flat_map(|drift| &drift.fixed);
+    let fixed = fixed.map(|blocked| format!("{}: {}", blocked.address, not(&blocked.why)));
+    plan.notes.iter().map(note).chain(subject.notes.iter().cloned()).chain(fixed).collect()
+}
+
+fn note(note: &Note) -> String {
+    match note {
+        Note::Said { text } => text.clone(),
+        Note::WaitsForApi { address, what } => {
+            format!("{address}: {what}; the object is created after the add-on that provides the API")
+        }
+        Note::LostTags { address, id, user } => {
+            format!("{address}: {id}, which {user} is in, has lost its ownership tags, so it isn't deleted")
+        }
+        Note::DeletedWithHost { objects } => format!("{objects} objects are deleted with their clusters"),
+        Note::Disturbs { how, who } => {
+            format!("{}: {how}", who.iter().map(Address::as_str).collect::<Vec<_>>().join(", "))
+        }
+        Note::BringsApis { host, apis } => {
+            let apis = apis.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            format!(
+                "{host}: this step adds APIs that the cluster doesn't serve yet ({apis}); objects that need them are created after it"
+            )
+        }
+        Note::Absent { place, resources } => format!(
+            "{place} doesn't exist: all its {resources} resources are missing. Either they weren't created yet, or all of them were deleted; `apply` creates them"
+        ),
+        Note::Left { resources } => {
+            format!("{resources} resources that left the spec still exist: `plan` shows them")
         }
     }
 }

@@ -125,9 +125,10 @@ fn took(kinds: &Registry, plan: &Plan) -> (Duration, Duration) {
         outputs.entry(address.to_string()).or_default().insert(name, value);
     }
     let mut timed = Connected::default();
+    let scope = &plan.steps.first().expect("a step").scope;
     for kind in kinds.iter() {
         let (pace, clock, ready) = (kind.pace(Verb::Create), hand.clock(), Mutex::default());
-        timed.add(&plan.scope, kind.clone(), Arc::new(Timed { pace, clock, outputs: outputs.clone(), ready }));
+        timed.add(scope, kind.clone(), Arc::new(Timed { pace, clock, outputs: outputs.clone(), ready }));
     }
     let (events, mut listener) = mpsc::unbounded_channel();
     let (_stopper, stop) = watch::channel(Stop::No);

@@ -105,6 +105,7 @@ fn desired(name: &str, ttl: u32) -> Desired {
     let zone = Resource {
         address: Address::new("tenant/7/silo/dns-zone"),
         kind: DnsZone.name(),
+        scope: Arc::default(),
         state: json!({"name": name, "ttl": ttl}),
         after: Vec::new(),
         controls: Vec::new(),
@@ -121,7 +122,7 @@ fn steps(plan: &Plan) -> Vec<String> {
 async fn the_worked_example_converges() {
     let service = Arc::new(Service::default());
     let mut kinds = Connected::default();
-    kinds.add(&Scope::default(), Arc::new(DnsZone), Arc::new(Zones(service.clone())));
+    kinds.add(&Arc::default(), Arc::new(DnsZone), Arc::new(Zones(service.clone())));
     for (name, ttl, expected) in [
         ("globex.example", 60, &["Create example.dns-zone"][..]),
         ("globex.example", 60, &[]),

@@ -58,7 +58,7 @@ pub struct Executor {
     pub kinds: Connected,
     pub tenancy: String,
     pub clock: Clock,
-    /// How many steps of one kind may make calls at the same time. Steps that only wait don't count.
+    /// How many steps of one kind in one scope may make calls at the same time. Steps that only wait don't count.
     pub parallelism: usize,
     pub events: Events,
     pub stop: watch::Receiver<Stop>,

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::engine::error::{Error, Result};
-use crate::engine::kind::{Found, Handle, Handlers, Kind};
+use crate::engine::kind::{Found, Handle, Handlers, Kind, Scope};
 
-/// Collects reads of resources of one kind, so that many waiting steps share one call.
+/// Collects reads of resources of one kind in one scope, so that many waiting steps share one call.
 #[derive(Default)]
-pub(super) struct Pollers(Mutex<BTreeMap<&'static str, Queue>>);
+pub(super) struct Pollers(Mutex<BTreeMap<(Arc<Scope>, &'static str), Queue>>);
 
 type Answer = oneshot::Sender<Result<Option<Found>>>;
 
@@ -24,6 +24,7 @@ struct Queue {
 impl Pollers {
     pub async fn find(
         &self,
+        scope: &Arc<Scope>,
         kind: &Arc<dyn Kind>,
         handlers: &Arc<dyn Handlers>,
         handle: &Handle,
@@ -32,7 +33,7 @@ impl Pollers {
             return Ok(handlers.find(slice::from_ref(handle)).await?.into_iter().next().flatten());
         }
         let (sender, mut answer) = oneshot::channel();
-        let leads = self.with(kind.name(), |queue| {
+        let leads = self.with(scope, kind.name(), |queue| {
             queue.waiting.push((handle.clone(), sender));
             !std::mem::replace(&mut queue.busy, true)
         });
@@ -44,7 +45,7 @@ impl Pollers {
         loop {
             // Steps that become ready at the same moment share the read.
             tokio::task::yield_now().await;
-            let batch = self.with(kind.name(), |queue| {
+            let batch = self.with(scope, kind.name(), |queue| {
                 queue.busy = !queue.waiting.is_empty();
                 std::mem::take(&mut queue.waiting)
             });
@@ -70,8 +71,8 @@ impl Pollers {
         }
     }
 
-    fn with<T>(&self, kind: &'static str, change: impl FnOnce(&mut Queue) -> T) -> T {
+    fn with<T>(&self, scope: &Arc<Scope>, kind: &'static str, change: impl FnOnce(&mut Queue) -> T) -> T {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        change(queues.entry(kind).or_default())
+        change(queues.entry((scope.clone(), kind)).or_default())
     }
 }

@@ -110,7 +110,7 @@ impl Work<'_> {
     pub async fn find(&self, handle: &Handle) -> Result<Option<Found>> {
         let mut tries = Tries { through: self.ours, ..Tries::default() };
         loop {
-            match self.shared.pollers.find(self.kind, self.handlers, handle).await {
+            match self.shared.pollers.find(&self.step.scope, self.kind, self.handlers, handle).await {
                 Ok(found) => {
                     self.heard();
                     return Ok(found);

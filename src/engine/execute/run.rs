@@ -38,7 +38,7 @@ impl<'a> Run<'a> {
             expected: executor.pace(step).0,
             lane: executor.lane(step),
             // A kind limits the slots, and a cluster's API server may be closed.
-            group: format!("{} {}", step.kind, executor.cluster(step).unwrap_or_default()),
+            group: format!("{} {} {}", step.scope, step.kind, executor.cluster(step).unwrap_or_default()),
         });
         Self {
             executor,
@@ -47,7 +47,7 @@ impl<'a> Run<'a> {
             outcomes: vec![None; plan.steps.len()],
             outputs: plan.outputs.clone(),
             clusters: plan.steps.iter().map(|step| executor.cluster(step)).collect(),
-            shared: Shared::new(plan.scope.clone(), executor.parallelism),
+            shared: Shared::new(executor.parallelism),
         }
     }
 
@@ -64,7 +64,9 @@ impl<'a> Run<'a> {
             if cluster.is_some_and(|cluster| !shared.may_try(cluster)) {
                 return false;
             }
-            let Some(slot) = plan.steps.get(i).and_then(|step| shared.slots.take(step.kind)) else { return false };
+            let Some(slot) = plan.steps.get(i).and_then(|step| shared.slots.take(&step.scope, step.kind)) else {
+                return false;
+            };
             slots.insert(i, slot);
             cluster.into_iter().for_each(|cluster| shared.tries(cluster));
             true

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::pollers::Pollers;
 use crate::engine::error::{Class, Error};
-use crate::engine::kind::Scope;
 use crate::engine::slots::Slots;
 
 /// The state of a cluster's API server. Until the server has answered one step, no other step tries it, because each
@@ -23,8 +22,6 @@ pub(super) fn is_closed(error: &Error) -> bool {
 
 /// Data shared by the steps of a run.
 pub(super) struct Shared {
-    /// The scope of the plan's resources.
-    pub scope: Scope,
     pub pollers: Pollers,
     pub slots: Arc<Slots>,
     /// By cluster name.
@@ -32,13 +29,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(scope: Scope, parallelism: usize) -> Arc<Self> {
-        Arc::new(Self {
-            scope,
-            pollers: Pollers::default(),
-            slots: Slots::new(parallelism),
-            contacts: Mutex::default(),
-        })
+    pub fn new(parallelism: usize) -> Arc<Self> {
+        Arc::new(Self { pollers: Pollers::default(), slots: Slots::new(parallelism), contacts: Mutex::default() })
     }
 
     fn contacts(&self) -> MutexGuard<'_, BTreeMap<String, Contact>> {

@@ -35,7 +35,7 @@ impl Executor {
         limit: Duration,
     ) -> Result<(String, Outputs)> {
         let kind = self.kinds.get(step.kind)?;
-        let handlers = self.kinds.handlers(step.kind, &shared.scope)?;
+        let handlers = self.kinds.handlers(step.kind, &step.scope)?;
         let cluster = self.cluster(step);
         let work =
             Work { executor: self, i, step, kind, handlers, shared, cluster: cluster.as_deref(), limit, ours: true };

@@ -10,7 +10,7 @@ use crate::engine::desired::Resource;
 use crate::engine::error::{Class, Result};
 use crate::engine::kind::{Change, Found, Kind, New, Repair, Status};
 use crate::engine::value::{Outputs, has_references, references, resolve};
-use crate::engine::why::{WhyDone, WhyNot};
+use crate::engine::why::{Note, WhyDone, WhyNot};
 use crate::engine::{diff, graph};
 
 impl<'a> Planner<'a> {
@@ -24,6 +24,10 @@ impl<'a> Planner<'a> {
         let all = self.observed.found.get(address).map(Vec::as_slice).unwrap_or_default();
         if self.observed.is_twice(address) {
             self.block(resource, twice(all), vec![]);
+            return Ok(());
+        }
+        if let Some(scope) = self.observed.scopes.get(address).filter(|scope| **scope != resource.scope) {
+            self.block(resource, WhyNot::Elsewhere { at: scope.to_string(), to: resource.scope.to_string() }, vec![]);
             return Ok(());
         }
         for old in all.iter().skip(1) {
@@ -61,10 +65,7 @@ impl<'a> Planner<'a> {
             // No resource provides the API, so the template is wrong.
             return Err(error.clone());
         } else if self.brings_apis(resource)? {
-            self.plan.notes.insert(format!(
-                "{address}: {}; the object is created after the add-on that provides the API",
-                error.message
-            ));
+            self.plan.notes.insert(Note::WaitsForApi { address: address.clone(), what: error.message.clone() });
         } else {
             let why = WhyNot::Unserved { error: error.clone(), controls: resource.controls.clone() };
             self.block(resource, why, vec![]);
@@ -248,10 +249,7 @@ impl<'a> Planner<'a> {
                 continue;
             }
             if let Some((user, _, id)) = self.used_by(resource, &**kind) {
-                let address = &resource.address;
-                self.plan.notes.insert(format!(
-                    "{address}: {id}, which {user} is in, has lost its ownership tags, so it isn't deleted"
-                ));
+                self.plan.notes.insert(Note::LostTags { address: resource.address.clone(), id, user });
             }
         }
         Ok(())
@@ -290,7 +288,7 @@ impl<'a> Planner<'a> {
         // An output that isn't predicted is known after apply. The old outputs of a replaced resource must not be
         // used for the new one. If the old one is deleted first, even an equal name is another resource.
         let beside = !replaces || kind.create_before_destroy();
-        let outputs = if beside { kind.predict(&new, &self.desired.scope) } else { Outputs::new() };
+        let outputs = if beside { kind.predict(&new, &resource.scope) } else { Outputs::new() };
         self.outputs.insert(resource.address.clone(), outputs);
         self.push(resource, kind, Action::Create, generation, state, why, None, vec![]);
         if let Some(step) = self.plan.steps.last_mut() {
@@ -316,14 +314,14 @@ impl<'a> Planner<'a> {
             outputs.retain(|name, _| !moving.contains(&name.as_str()));
             if let Some(state) = self.plan.steps.last().and_then(|s| s.state.clone()).filter(|_| !moving.is_empty()) {
                 let new = New { address: resource.address.clone(), generation, state, token: String::new() };
-                outputs.extend(kind.predict(&new, &self.desired.scope));
+                outputs.extend(kind.predict(&new, &resource.scope));
             }
         }
     }
 
     fn disturb(&mut self, kind: &dyn Kind, found: &Found, changes: &[Change]) {
         for how in kind.disturbs(found, changes) {
-            self.disturbed.entry(how).or_default().push(found.address.to_string());
+            self.disturbed.entry(how).or_default().push(found.address.clone());
         }
     }
 

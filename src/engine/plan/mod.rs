@@ -10,6 +10,7 @@ mod order;
 mod remove;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,7 +27,7 @@ use crate::engine::kind::{Change, Found, Hosting, Kind, Registry, Scope, Verb};
 use crate::engine::lint::{Lint, Taken};
 use crate::engine::observe::Observed;
 use crate::engine::value::{Outputs, has_references, references};
-use crate::engine::why::{WhyDone, WhyKept, WhyNot};
+use crate::engine::why::{Note, WhyDone, WhyKept, WhyNot};
 
 /// The user's selection and permissions.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -52,6 +53,9 @@ pub struct Policy {
 pub struct Step {
     pub address: Address,
     pub kind: &'static str,
+    /// The account and region in which it works.
+    #[serde(skip)]
+    pub scope: Arc<Scope>,
     pub action: Action,
     /// Part of a replacement, which is counted once.
     pub replaces: bool,
@@ -143,7 +147,7 @@ pub struct Plan {
     pub blocked: Vec<Blocked>,
     pub blocked_clusters: Vec<BlockedCluster>,
     pub kept: Vec<Kept>,
-    pub notes: BTreeSet<String>,
+    pub notes: BTreeSet<Note>,
     /// The losses by address, which must be confirmed.
     pub confirm: Vec<Loss>,
     /// The number of selected resources that match the spec.
@@ -151,9 +155,6 @@ pub struct Plan {
     /// Outputs of existing resources, with which the executor starts.
     #[serde(skip)]
     pub outputs: BTreeMap<Address, Outputs>,
-    /// The scope of all resources.
-    #[serde(skip)]
-    pub scope: Scope,
     /// Drift that isn't a step. Only [`super::drift::of`] sets it.
     #[serde(skip)]
     pub drift: Option<Drift>,
@@ -223,6 +224,7 @@ type Held = BTreeMap<(Address, u32), (Address, Option<Box<WhyNot>>)>;
 
 /// One attempt at a plan, which doesn't touch the resources in `held`.
 fn draft(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Policy, held: &Held) -> Result<Plan> {
+    let said = observed.notes.union(&desired.notes).cloned();
     let mut planner = Planner {
         desired,
         observed,
@@ -230,7 +232,7 @@ fn draft(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Poli
         policy,
         held,
         outputs: observed.outputs(),
-        plan: Plan { notes: observed.notes.union(&desired.notes).cloned().collect(), ..Plan::default() },
+        plan: Plan { notes: said.map(Note::from).collect(), ..Plan::default() },
         blocked: BTreeMap::new(),
         making: BTreeMap::new(),
         deleting: BTreeMap::new(),
@@ -241,13 +243,9 @@ fn draft(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Poli
     };
     planner.run()?;
     let Planner { mut plan, disturbed, upgraded, .. } = planner;
-    plan.notes.extend(disturbed.into_iter().map(|(how, who)| format!("{}: {how}", who.join(", "))));
-    plan.notes.extend(upgraded.into_iter().map(|(cluster, apis)| {
-        let apis = apis.into_iter().collect::<Vec<_>>().join(", ");
-        format!("{cluster}: this step adds APIs that the cluster doesn't serve yet ({apis}); objects that need them are created after it")
-    }));
+    plan.notes.extend(disturbed.into_iter().map(|(how, who)| Note::Disturbs { how, who }));
+    plan.notes.extend(upgraded.into_iter().map(|(host, apis)| Note::BringsApis { host, apis }));
     plan.outputs = observed.outputs();
-    plan.scope = desired.scope.clone();
     order(plan)
 }
 
@@ -269,7 +267,7 @@ struct Planner<'a> {
     /// Updates that only remove access. No step waits for them.
     narrowing: BTreeSet<usize>,
     /// Side effects of changes, each with the affected addresses.
-    disturbed: BTreeMap<String, Vec<String>>,
+    disturbed: BTreeMap<String, Vec<Address>>,
     /// Places that leave the spec because tenants move.
     moves: BTreeMap<Address, Move>,
     /// APIs that only a cluster's next version serves, by cluster.
@@ -391,6 +389,7 @@ impl<'a> Planner<'a> {
         self.plan.steps.push(Step {
             address: resource.address.clone(),
             kind: resource.kind,
+            scope: resource.scope.clone(),
             action,
             replaces: false,
             generation,

@@ -8,7 +8,7 @@ use crate::engine::diff;
 use crate::engine::error::Result;
 use crate::engine::kind::Found;
 use crate::engine::value::walk;
-use crate::engine::why::{WhyDone, WhyKept};
+use crate::engine::why::{Note, WhyDone, WhyKept};
 
 impl Planner<'_> {
     /// Drops these deletions from the plan, and says why the resources are kept.
@@ -103,6 +103,7 @@ impl Planner<'_> {
         why: Option<WhyDone>,
     ) -> Result<()> {
         let kind = self.kinds.get(kind_name)?.clone();
+        let scope = self.observed.scopes.get(&found.address).cloned().unwrap_or_default();
         let mut needs = BTreeSet::new();
         let mut found = found.clone();
         if let Some(state) = kind.before_delete(&found) {
@@ -111,6 +112,7 @@ impl Planner<'_> {
             self.plan.steps.push(Step {
                 address: found.address.clone(),
                 kind: kind_name,
+                scope: scope.clone(),
                 action: Action::Update,
                 replaces,
                 generation: found.generation,
@@ -128,6 +130,7 @@ impl Planner<'_> {
         self.plan.steps.push(Step {
             address: found.address.clone(),
             kind: kind_name,
+            scope,
             action: Action::Delete,
             replaces,
             generation: found.generation,
@@ -174,7 +177,7 @@ impl Planner<'_> {
             .map(|(i, _)| *i)
             .collect();
         if !gone.is_empty() {
-            self.plan.notes.insert(format!("{} objects are deleted with their clusters", gone.len()));
+            self.plan.notes.insert(Note::DeletedWithHost { objects: gone.len() });
         }
         for i in gone {
             self.drop_step(i);

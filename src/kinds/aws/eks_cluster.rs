@@ -12,6 +12,7 @@ use aws_sdk_eks::types::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::costs::{Cost, Unit};
 use super::eks::{cluster, clusters, gather, issues, optional, retag, tag_map, tags_of, update};
 use super::foreign::{TagStyle, claim, foreign};
 use super::held::holders;
@@ -294,9 +295,18 @@ impl ResourceKind for EksCluster {
     fn quotas(&self) -> Vec<Counts> {
         vec![
             Counts::all("eks", "L-1194D53C", Per::Account(Counted::Clusters)),
-            // EKS creates an access entry for each node role.
+            // EKS creates a security group for each cluster.
             Counts::all("vpc", "L-E79EC296", Per::Account(Counted::SecurityGroups)),
         ]
+    }
+
+    /// EKS User Guide, "View Amazon EKS networking requirements for VPC and subnets".
+    fn addresses(&self, _state: &Value) -> usize {
+        6
+    }
+
+    fn costs(&self, state: &Value) -> Vec<Cost> {
+        vec![Cost::fixed(Unit::ClusterHour { extended: state["support_type"] == "EXTENDED" }, 1)]
     }
 
     fn reads(&self) -> &'static [&'static str] {

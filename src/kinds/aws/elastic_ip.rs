@@ -4,7 +4,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{Address, DomainType, Filter, ResourceType};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::costs::{Cost, Unit};
 use super::ec2;
 use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
@@ -82,6 +84,10 @@ impl ResourceKind for ElasticIp {
 
     fn quotas(&self) -> Vec<Counts> {
         vec![Counts::all("ec2", "L-0263D0A3", Per::Account(Counted::ElasticIps))]
+    }
+
+    fn costs(&self, _state: &Value) -> Vec<Cost> {
+        vec![Cost::fixed(Unit::PublicAddressHour, 1)]
     }
 
     fn reads(&self) -> &'static [&'static str] {

@@ -6,6 +6,7 @@ use aws_sdk_eks::types::{FargateProfile as Profile, FargateProfileSelector, Farg
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::costs::{Cost, Unit};
 use super::eks::{
     find, foreign, gather, host, in_each, issues, listed, named, optional, retag, siblings, tag_map, tags_of,
 };
@@ -198,6 +199,10 @@ impl ResourceKind for FargateProfile {
 
     fn quotas(&self) -> Vec<Counts> {
         vec![Counts::all("eks", "L-23414FF3", Per::Cluster(|name| Counted::FargateProfiles(name)))]
+    }
+
+    fn costs(&self, _state: &Value) -> Vec<Cost> {
+        vec![Cost::metered(Unit::FargatePod)]
     }
 
     fn reads(&self) -> &'static [&'static str] {

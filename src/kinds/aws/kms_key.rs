@@ -9,6 +9,7 @@ use aws_smithy_types::date_time::Format;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::costs::{Cost, Unit};
 use super::eks::{built, gather, listed, optional};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
@@ -296,6 +297,10 @@ impl Kind for KmsKey {
 impl ResourceKind for KmsKey {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(KmsKeyHandlers::new(clients.aws.clone()))
+    }
+
+    fn costs(&self, _state: &Value) -> Vec<Cost> {
+        vec![Cost::fixed(Unit::KeyMonth, 1)]
     }
 
     fn reads(&self) -> &'static [&'static str] {

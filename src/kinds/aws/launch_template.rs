@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::costs::{Amount, Cost, Unit};
 use super::permission::{self, On, When};
 use super::{ec2, logical, physical};
 use crate::aws::error::{failed, is_not_found};
@@ -446,6 +447,15 @@ impl Kind for LaunchTemplate {
 impl ResourceKind for LaunchTemplate {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(LaunchTemplateHandlers::new(clients.aws.clone()))
+    }
+
+    fn costs(&self, state: &Value) -> Vec<Cost> {
+        let cost = |volume: &Value| {
+            let size = volume["size"].as_u64().and_then(|size| u32::try_from(size).ok());
+            let volume_type = volume["type"].as_str().unwrap_or_default().to_owned();
+            Cost { unit: Unit::VolumeMonth { volume_type }, amount: size.map_or(Amount::Metered, Amount::EachNode) }
+        };
+        state["volumes"].as_array().into_iter().flatten().map(cost).collect()
     }
 
     fn reads(&self) -> &'static [&'static str] {

@@ -6,6 +6,7 @@ use aws_sdk_cloudwatchlogs::types::LogGroup as Group;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::costs::{Cost, Unit};
 use super::eks::{adopted, clusters, gather, listed, optional, tag_map, tags_of};
 use super::foreign::{TagStyle, claim, foreign};
 use super::permission::{self, On, When};
@@ -183,6 +184,10 @@ impl Kind for LogGroup {
 impl ResourceKind for LogGroup {
     fn handlers(&self, clients: &Clients) -> Arc<dyn Handlers> {
         Arc::new(LogGroupHandlers::new(clients.aws.clone()))
+    }
+
+    fn costs(&self, _state: &Value) -> Vec<Cost> {
+        vec![Cost::metered(Unit::LogGigabyte)]
     }
 
     fn reads(&self) -> &'static [&'static str] {

@@ -1,6 +1,7 @@
 //! AWS resource kinds, one file each, or a folder where a kind has several subjects.
 
 pub mod access_entry;
+pub mod costs;
 pub mod ec2;
 mod eks;
 pub mod eks_addon;

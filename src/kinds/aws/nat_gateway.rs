@@ -4,7 +4,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{Filter, NatGatewayState, ResourceType};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::costs::{Cost, Unit};
 use super::ec2;
 use super::permission::{self, On, When};
 use super::quotas::{Counts, Per};
@@ -121,6 +123,14 @@ impl ResourceKind for NatGateway {
 
     fn quotas(&self) -> Vec<Counts> {
         vec![Counts::all("vpc", "L-FE5A380F", Per::Zone)]
+    }
+
+    fn addresses(&self, _state: &Value) -> usize {
+        1
+    }
+
+    fn costs(&self, _state: &Value) -> Vec<Cost> {
+        vec![Cost::fixed(Unit::NatGatewayHour, 1), Cost::metered(Unit::NatGatewayGigabyte)]
     }
 
     fn reads(&self) -> &'static [&'static str] {

@@ -45,6 +45,10 @@ pub enum Per {
     Cluster(fn(&str) -> Counted<'_>),
     /// The VPC that the state names. All resources in it are ours.
     Vpc,
+    /// Each resource of the kind.
+    Resource,
+    /// The account, of which only the usage of this tenancy is known: reading the rest may take many calls.
+    Tenancy,
 }
 
 /// How resources of a kind count against a quota.
@@ -54,16 +58,18 @@ pub struct Counts {
     /// The service code and the quota code in Service Quotas.
     pub code: &'static str,
     pub per: Per,
-    /// The resources of the kind that count.
-    pub which: fn(&Value) -> bool,
+    /// How much a resource with this state counts. 0 for one that doesn't.
+    pub weight: fn(&Value) -> usize,
+    /// What is counted, if it isn't resources.
+    pub unit: &'static str,
     /// The usage that each scope has from the start.
     pub own: usize,
 }
 
 impl Counts {
-    /// All resources of the kind count.
+    /// Each resource of the kind counts as one.
     pub fn all(service: &'static str, code: &'static str, per: Per) -> Self {
-        Self { service, code, per, which: |_| true, own: 0 }
+        Self { service, code, per, weight: |_| 1, unit: "", own: 0 }
     }
 }
 

@@ -470,7 +470,15 @@ impl ResourceKind for SecurityGroup {
     }
 
     fn quotas(&self) -> Vec<Counts> {
-        vec![Counts::all("vpc", "L-E79EC296", Per::Account(Counted::SecurityGroups))]
+        // "Inbound or outbound rules per security group": the quota holds for each direction.
+        let rules = |state: &Value| {
+            let count = |field: &str| state[field].as_array().map_or(0, Vec::len);
+            count("ingress").max(count("egress"))
+        };
+        vec![
+            Counts::all("vpc", "L-E79EC296", Per::Account(Counted::SecurityGroups)),
+            Counts { weight: rules, unit: "rules", ..Counts::all("vpc", "L-0EA8095F", Per::Resource) },
+        ]
     }
 
     fn reads(&self) -> &'static [&'static str] {

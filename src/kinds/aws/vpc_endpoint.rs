@@ -6,6 +6,7 @@ use aws_sdk_ec2::types::{Filter, ResourceType, VpcEndpoint as Endpoint, VpcEndpo
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::costs::{Cost, Unit};
 use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
 use super::{ec2, policy};
@@ -188,12 +189,29 @@ impl ResourceKind for VpcEndpoint {
 
     fn quotas(&self) -> Vec<Counts> {
         vec![
-            Counts { which: |state| state["type"] == "Interface", ..Counts::all("vpc", "L-29B6F2EB", Per::Vpc) },
             Counts {
-                which: |state| state["type"] == "Gateway",
+                weight: |state| usize::from(state["type"] == "Interface"),
+                ..Counts::all("vpc", "L-29B6F2EB", Per::Vpc)
+            },
+            Counts {
+                weight: |state| usize::from(state["type"] == "Gateway"),
                 ..Counts::all("vpc", "L-1B52E74A", Per::Account(Counted::GatewayEndpoints))
             },
         ]
+    }
+
+    fn addresses(&self, _state: &Value) -> usize {
+        1
+    }
+
+    fn costs(&self, state: &Value) -> Vec<Cost> {
+        // Gateway endpoints are free (AWS PrivateLink Guide, "Gateway endpoints").
+        match state["subnets"].as_array() {
+            Some(zones) if state["type"] == "Interface" => {
+                vec![Cost::fixed(Unit::EndpointHour, zones.len()), Cost::metered(Unit::EndpointGigabyte)]
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn reads(&self) -> &'static [&'static str] {

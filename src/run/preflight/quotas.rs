@@ -7,10 +7,11 @@ use serde_json::Value;
 
 use crate::aws::Aws;
 use crate::engine::error::{Class, Error, Result};
-use crate::engine::plan::{Action, Plan, Step, refers_to};
+use crate::engine::kind::Found;
+use crate::engine::plan::{Action, Plan, refers_to};
 use crate::kinds;
+use crate::kinds::aws::eks_cluster;
 use crate::kinds::aws::quotas::{self, Counts, Per, Quota};
-use crate::kinds::aws::{eks_cluster, nat_gateway, node_group, security_group, vpc_endpoint};
 use crate::run::{Look, Session};
 
 /// A quota, and the kinds that count against it.
@@ -34,27 +35,18 @@ impl Known {
         all
     }
 
-    /// True if a resource of this kind and state counts.
-    fn has(&self, kind: &str, state: &Value) -> bool {
-        self.kinds.iter().any(|(name, counts)| *name == kind && (counts.which)(state))
+    /// How much a resource of this kind and state counts.
+    fn weight(&self, kind: &str, state: &Value) -> usize {
+        self.kinds.iter().filter(|(name, _)| *name == kind).map(|(_, counts)| (counts.weight)(state)).sum()
     }
 }
-
-/// "Inbound or outbound rules per security group".
-const RULES: (&str, &str) = ("vpc", "L-0EA8095F");
-
-/// By capacity type: "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances" and "All Standard (…) Spot
-/// Instance Requests". Both count vCPUs.
-const VCPUS: [(&str, &str); 2] = [("ON_DEMAND", "L-1216C47A"), ("SPOT", "L-34B43A08")];
-
-/// The free addresses that EKS requires in each subnet of a new cluster (EKS User Guide, "View Amazon EKS networking
-/// requirements for VPC and subnets").
-const FOR_A_CLUSTER: i32 = 6;
 
 /// How a plan changes one count.
 #[derive(Clone, Debug, Default)]
 struct Moves {
-    made: Vec<String>,
+    /// How much is added, and by which resources.
+    made: usize,
+    makers: Vec<String>,
     gone: usize,
 }
 
@@ -117,19 +109,11 @@ pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
             let moves = moves(&known, look, plan);
             (known, moves)
         })
-        .filter(|(_, moves)| moves.values().any(|m| !m.made.is_empty()))
+        .filter(|(_, moves)| moves.values().any(|m| !m.makers.is_empty()))
         .collect();
-    let rules = rules(plan);
-    let vcpus = vcpus(look, plan);
     let mut services: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (known, _) in &concerned {
         services.entry(known.counts.service).or_default().insert(known.counts.code);
-    }
-    if !rules.is_empty() {
-        services.entry(RULES.0).or_default().insert(RULES.1);
-    }
-    if !vcpus.is_empty() {
-        services.entry("ec2").or_default().extend(vcpus.keys().copied());
     }
     let limits = join_all(
         services
@@ -145,8 +129,9 @@ pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
     let counts = concerned
         .iter()
         .filter_map(|(known, moves)| Some((known, moves, limit(known.counts.service, known.counts.code)?)));
-    let counts = counts
-        .map(|(known, moves, quota)| async move { (known, moves, quota, used(session, look, known, moves).await) });
+    let counts = counts.map(|(known, moves, quota)| async move {
+        (known, moves, quota, used(session, look, known, plan, moves).await)
+    });
     for (known, moves, quota, used) in join_all(counts).await {
         match used {
             Ok(used) => moves.iter().for_each(|(place, moves)| {
@@ -154,22 +139,6 @@ pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
                 compare(&mut findings, known, place, moves, quota, used);
             }),
             Err(error) => findings.notes.push(format!("{}: the current usage can't be read: {error}", quota.name)),
-        }
-    }
-    if let Some(quota) = limit(RULES.0, RULES.1) {
-        for (address, count) in rules.into_iter().filter(|(_, count)| *count as f64 > quota.value) {
-            let what = format!("{} ({}): the quota is {}, but {address} has {count}", quota.name, RULES.1, quota.value);
-            findings.short.push(Short { what, ask: Some((RULES.0, RULES.1, count)) });
-        }
-    }
-    for (code, (count, who)) in vcpus {
-        if let Some(quota) = limit("ec2", code).filter(|quota| count as f64 > quota.value) {
-            let (name, value) = (&quota.name, quota.value);
-            let what = format!(
-                "{name} ({code}): the quota is {value} vCPUs, but this tenancy's nodes need {count}: {}",
-                some(&who)
-            );
-            findings.short.push(Short { what, ask: Some(("ec2", code, count)) });
         }
     }
     match free_addresses(session, look, plan).await {
@@ -180,22 +149,31 @@ pub async fn find(session: &Session, look: &Look, plan: &Plan) -> Findings {
 }
 
 fn compare(findings: &mut Findings, known: &Known, place: &str, moves: &Moves, quota: &Quota, used: usize) {
-    let (made, value) = (moves.made.len(), quota.value);
+    let (made, value) = (moves.made, quota.value);
     let peak = used + made;
     if made == 0 || peak as f64 <= value {
         return;
     }
-    let Counts { service, code, per, .. } = known.counts;
+    let Counts { service, code, per, unit, .. } = known.counts;
+    let (name, makers) = (&quota.name, some(&moves.makers));
+    let ask = Some((service, code, peak));
     let at = match per {
+        Per::Resource => {
+            let what = format!("{name} ({code}): the quota is {value}, but {makers} has {peak}");
+            return findings.short.push(Short { what, ask });
+        }
+        Per::Tenancy => {
+            let what = format!("{name} ({code}): the quota is {value} {unit}, but this tenancy needs {peak}: {makers}");
+            return findings.short.push(Short { what, ask });
+        }
         Per::Account(_) => String::new(),
         Per::Zone => format!(" in {place}"),
         Per::Cluster(_) | Per::Vpc => format!(" of {place}"),
     };
-    let what = format!("{} ({code}){at}: {used} of {value} in use", quota.name);
-    let shown = some(&moves.made);
+    let what = format!("{name} ({code}){at}: {used} of {value} in use");
     if peak.saturating_sub(moves.gone) as f64 > value {
-        let what = format!("{what}, {made} to be created: {shown}");
-        findings.short.push(Short { what, ask: Some((service, code, peak)) });
+        let what = format!("{what}, {made} to be created: {makers}");
+        findings.short.push(Short { what, ask });
     } else {
         let gone = moves.gone;
         findings.notes.push(format!(
@@ -214,20 +192,47 @@ fn some(all: &[String]) -> String {
 
 /// How `plan` changes each count of a quota, by the place of the count.
 fn moves(known: &Known, look: &Look, plan: &Plan) -> BTreeMap<String, Moves> {
+    let per = known.counts.per;
     let mut all: BTreeMap<String, Moves> = BTreeMap::new();
+    if let Per::Resource | Per::Tenancy = per {
+        for (address, weight) in weights(known, plan) {
+            let place = if let Per::Resource = per { address.clone() } else { String::new() };
+            let moves = all.entry(place).or_default();
+            moves.made += weight;
+            moves.makers.push(address);
+        }
+        return all;
+    }
     for step in &plan.steps {
         let (state, made) = match (step.action, &step.state, &step.found) {
             (Action::Create, Some(state), _) => (state, true),
             (Action::Delete, _, Some(found)) => (&found.state, false),
             _ => continue,
         };
-        if !known.has(step.kind, state) {
+        let weight = known.weight(step.kind, state);
+        if weight == 0 {
             continue;
         }
-        let moves = all.entry(place(known.counts.per, look, state)).or_default();
+        let moves = all.entry(place(per, look, state)).or_default();
         match made {
-            true => moves.made.push(step.address.to_string()),
-            false => moves.gone += 1,
+            true => {
+                moves.made += weight;
+                moves.makers.push(step.address.to_string());
+            }
+            false => moves.gone += weight,
+        }
+    }
+    all
+}
+
+/// How much each resource that `plan` writes counts at most. A plan may change a resource twice.
+fn weights(known: &Known, plan: &Plan) -> BTreeMap<String, usize> {
+    let mut all: BTreeMap<String, usize> = BTreeMap::new();
+    for step in plan.steps.iter().filter(|step| step.action != Action::Delete) {
+        let weight = step.state.as_ref().map_or(0, |state| known.weight(step.kind, state));
+        if weight > 0 {
+            let most = all.entry(step.address.to_string()).or_default();
+            *most = weight.max(*most);
         }
     }
     all
@@ -241,7 +246,7 @@ fn place(per: Per, look: &Look, state: &Value) -> String {
         to.unwrap_or_else(|| state[field].as_str().unwrap_or_default().to_owned())
     };
     match per {
-        Per::Account(_) => String::new(),
+        Per::Account(_) | Per::Resource | Per::Tenancy => String::new(),
         Per::Cluster(_) => named("cluster"),
         Per::Vpc => named("vpc"),
         Per::Zone => super::zone_of(look, &state["subnet"]).unwrap_or("an unknown zone").to_owned(),
@@ -253,6 +258,7 @@ async fn used(
     session: &Session,
     look: &Look,
     known: &Known,
+    plan: &Plan,
     moves: &BTreeMap<String, Moves>,
 ) -> Result<BTreeMap<String, usize>> {
     let aws = &session.aws;
@@ -260,88 +266,61 @@ async fn used(
         Per::Account(what) => BTreeMap::from([(String::new(), quotas::used(aws, what).await?)]),
         Per::Zone => quotas::nat_gateways(aws).await?,
         Per::Cluster(what) => {
-            let there = moves.keys().filter(|cluster| is_there(look, cluster));
+            let exist = moves.keys().filter(|cluster| is_there(look, cluster));
             let counts =
-                there.map(|name| async move { Ok::<_, Error>((name.clone(), quotas::used(aws, what(name)).await?)) });
+                exist.map(|name| async move { Ok::<_, Error>((name.clone(), quotas::used(aws, what(name)).await?)) });
             try_join_all(counts).await?.into_iter().collect()
         }
+        Per::Resource => BTreeMap::new(),
         Per::Vpc => {
             let mut all = BTreeMap::new();
-            for (address, found) in &look.observed.found {
-                let Some(kind) = look.observed.kinds.get(address) else { continue };
-                for one in found.iter().filter(|one| known.has(kind, &one.state)) {
-                    *all.entry(place(known.counts.per, look, &one.state)).or_default() += 1;
+            for (kind, one) in there(look) {
+                match known.weight(kind, &one.state) {
+                    0 => {}
+                    weight => *all.entry(place(known.counts.per, look, &one.state)).or_default() += weight,
                 }
             }
             all
         }
+        // Without the resources that the plan changes, whose weight afterwards is in `moves`.
+        Per::Tenancy => {
+            let touched: BTreeSet<&str> =
+                plan.steps.iter().filter_map(|s| Some(s.found.as_ref()?.id.as_str())).collect();
+            let stay = there(look).filter(|(_, one)| !touched.contains(one.id.as_str()));
+            BTreeMap::from([(String::new(), stay.map(|(kind, one)| known.weight(kind, &one.state)).sum())])
+        }
     })
+}
+
+/// Every resource that exists, with its kind.
+fn there(look: &Look) -> impl Iterator<Item = (&'static str, &Found)> {
+    let kinds = &look.observed.kinds;
+    look.observed
+        .found
+        .iter()
+        .flat_map(|(a, all)| kinds.get(a).into_iter().flat_map(|kind| all.iter().map(|f| (*kind, f))))
 }
 
 /// True if a cluster with this name exists.
 fn is_there(look: &Look, name: &str) -> bool {
-    let named = |(address, found): (&_, &Vec<crate::engine::kind::Found>)| {
-        look.observed.kinds.get(address) == Some(&eks_cluster::NAME)
-            && found.iter().any(|f| f.outputs.get("name").is_some_and(|n| n == name))
-    };
-    look.observed.found.iter().any(named)
-}
-
-/// The number of rules of each security group that the plan writes, in the direction with more rules.
-fn rules(plan: &Plan) -> Vec<(String, usize)> {
-    let written = |step: &&Step| step.kind == security_group::NAME && step.action != Action::Delete;
-    let count = |state: &Value, field: &str| state[field].as_array().map_or(0, Vec::len);
-    plan.steps
-        .iter()
-        .filter(written)
-        .filter_map(|s| Some((s.address.to_string(), s.state.as_ref()?)))
-        .map(|(address, state)| (address, count(state, "ingress").max(count(state, "egress"))))
-        .collect()
-}
-
-/// The least number of vCPUs that the tenancy's nodes use of each quota, and the node groups that `plan` creates or
-/// changes. Other instances of the account aren't counted: listing them may take many calls.
-fn vcpus(look: &Look, plan: &Plan) -> BTreeMap<&'static str, (usize, Vec<String>)> {
-    let of_groups = || plan.steps.iter().filter(|s| s.kind == node_group::NAME);
-    let written = of_groups().filter_map(|s| Some((s.state.as_ref()?, Some(s.address.to_string()))));
-    let touched: BTreeSet<&str> = of_groups().filter_map(|s| Some(s.found.as_ref()?.id.as_str())).collect();
-    let there = look.observed.found.iter().filter(|(a, _)| look.observed.kinds.get(*a) == Some(&node_group::NAME));
-    let there = there.flat_map(|(_, all)| all).filter(|found| !touched.contains(found.id.as_str()));
-    let mut all: BTreeMap<&str, (usize, Vec<String>)> = BTreeMap::new();
-    for (state, address) in written.chain(there.map(|found| (&found.state, None))) {
-        let Some((_, code)) = VCPUS.iter().find(|(capacity, _)| state["capacity_type"] == *capacity) else { continue };
-        let types = state["instance_types"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let each = types.map(quotas::vcpus).min().unwrap_or_default();
-        let nodes = ["min", "desired"].map(|field| state[field].as_u64().unwrap_or_default());
-        let nodes = usize::try_from(nodes.into_iter().max().unwrap_or_default()).unwrap_or(usize::MAX);
-        let (sum, who) = all.entry(code).or_default();
-        *sum = sum.saturating_add(nodes.saturating_mul(each));
-        who.extend(address);
-    }
-    all.retain(|_, (_, who)| !who.is_empty());
-    all
+    there(look).any(|(kind, f)| kind == eks_cluster::NAME && f.outputs.get("name").is_some_and(|n| n == name))
 }
 
 /// Existing subnets with fewer free addresses than the new resources in them need.
 async fn free_addresses(session: &Session, look: &Look, plan: &Plan) -> Result<Vec<Short>> {
-    let mut wanted: BTreeMap<&str, (i32, Vec<String>)> = BTreeMap::new();
+    let kinds: BTreeMap<&str, _> = kinds::all().into_iter().map(|kind| (kind.name(), kind)).collect();
+    let mut wanted: BTreeMap<&str, (usize, Vec<String>)> = BTreeMap::new();
     for step in plan.steps.iter().filter(|s| s.action == Action::Create) {
-        let Some(state) = &step.state else { continue };
+        let (Some(state), Some(kind)) = (&step.state, kinds.get(step.kind)) else { continue };
+        let each = kind.addresses(state);
+        if each == 0 {
+            continue;
+        }
         let subnets: Vec<&str> = match &state["subnets"] {
             Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
             _ => state["subnet"].as_str().into_iter().collect(),
         };
-        let each = match step.kind {
-            eks_cluster::NAME => FOR_A_CLUSTER,
-            vpc_endpoint::NAME | nat_gateway::NAME => 1,
-            // EKS spreads the nodes over the subnets.
-            node_group::NAME => {
-                let nodes = i32::try_from(state["min"].as_i64().unwrap_or_default()).unwrap_or(i32::MAX);
-                nodes / i32::try_from(subnets.len().max(1)).unwrap_or(1)
-            }
-            _ => continue,
-        };
-        for subnet in subnets.into_iter().filter(|id| each > 0 && id.starts_with("subnet-")) {
+        for subnet in subnets.into_iter().filter(|id| id.starts_with("subnet-")) {
             let (sum, who) = wanted.entry(subnet).or_default();
             *sum += each;
             who.push(step.address.to_string());
@@ -350,7 +329,7 @@ async fn free_addresses(session: &Session, look: &Look, plan: &Plan) -> Result<V
     let ids: Vec<&str> = wanted.keys().copied().collect();
     let free = quotas::subnets(&session.aws, &ids).await?;
     let short = wanted.into_iter().filter_map(|(id, (sum, who))| {
-        let free = free.get(id).map(|s| s.free).filter(|free| *free < sum)?;
+        let free = free.get(id).map(|s| s.free).filter(|free| usize::try_from(*free).is_ok_and(|free| free < sum))?;
         let address = look.observed.found.iter().find(|(_, all)| all.iter().any(|f| f.id == id)).map(|(a, _)| a);
         let name = address.map_or_else(|| id.to_owned(), |a| format!("{a} ({id})"));
         Some(Short {

@@ -244,11 +244,12 @@ fn tail(out: &mut String, plan: &Plan, subject: &Subject, layout: Layout) {
         }
         hang(out, "    ", how_confirmed(subject), room);
     }
-    if !plan.notes.is_empty() {
+    let notes = why::notes(plan, subject);
+    if !notes.is_empty() {
         out.push('\n');
-        for note in &plan.notes {
-            hang(out, "Note: ", note, room);
-        }
+    }
+    for note in &notes {
+        hang(out, "Note: ", note, room);
     }
     if !subject.wrong.is_empty() {
         out.push('\n');
