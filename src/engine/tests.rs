@@ -675,7 +675,8 @@ fn is_done(report: &Report) -> bool {
 async fn each_resource_is_made_read_and_deleted_in_its_own_account() {
     let mut world = World::new();
     let other = Arc::new(Scope { account: "222222222222".to_owned(), ..Scope::default() });
-    let theirs = Arc::new(Mutex::new(Cloud::default()));
+    // AWS's ids are unique across accounts.
+    let theirs = Arc::new(Mutex::new(Cloud { next: 5000, ..Cloud::default() }));
     connect(&mut world.kinds, &other, &theirs);
     let net = |id: &str| format!("tenant/{id}/silo/net");
     let put = |desired: &mut Desired, id: &str, scope: &Arc<Scope>| {

@@ -74,6 +74,42 @@ fn blocks(desired: &Desired) -> BTreeMap<String, String> {
     desired.iter().filter(lies).map(cidr).collect()
 }
 
+/// Every unit that AWS bills for the example, counted by hand: a silo with three zones and a pool with three zones.
+#[test]
+fn kinds_tell_what_aws_bills() {
+    use crate::kinds::aws::costs::{Amount, Cost};
+    let kinds = crate::kinds::all();
+    let desired = built(&example("three-tiers"));
+    let costs = |r: &Resource| kinds.iter().find(|k| k.name() == r.kind).unwrap().costs(&r.state);
+    let mut fixed: BTreeMap<String, u32> = BTreeMap::new();
+    let mut metered: BTreeSet<String> = BTreeSet::new();
+    let mut nodes = 0;
+    for Cost { unit, amount } in desired.iter().flat_map(costs) {
+        let unit = serde_json::to_value(&unit).unwrap()["unit"].as_str().unwrap().to_owned();
+        match amount {
+            Amount::Fixed(count) => *fixed.entry(unit).or_default() += count,
+            Amount::Nodes { min, .. } => nodes += min,
+            Amount::EachNode(size) => assert!(size > 0),
+            Amount::Metered => drop(metered.insert(unit)),
+        }
+    }
+    let count = |kind: &str| u32::try_from(desired.iter().filter(|r| r.kind == kind).count()).unwrap();
+    let interfaces = desired.iter().filter(|r| r.kind == "aws.vpc-endpoint" && r.state["type"] == "Interface");
+    let zones: u32 = interfaces.map(|r| u32::try_from(r.state["subnets"].as_array().unwrap().len()).unwrap()).sum();
+    let expected = [
+        ("cluster-hour", 2),
+        ("endpoint-hour", zones),
+        ("key-month", count("aws.kms-key")),
+        ("nat-gateway-hour", 6),
+        ("public-address-hour", 6),
+    ];
+    assert_eq!(fixed, expected.map(|(unit, count)| (unit.to_owned(), count)).into());
+    assert!(nodes >= count("aws.node-group"), "{nodes}");
+    for unit in ["fargate-pod", "nat-gateway-gigabyte", "endpoint-gigabyte", "log-gigabyte"] {
+        assert!(metered.contains(unit), "{unit} is missing: {metered:?}");
+    }
+}
+
 /// A spec with silos in this order, in a supernet with few blocks.
 fn silos(ids: &[String]) -> Spec {
     let tenants: String =

@@ -728,6 +728,7 @@ fn the_json_plan_is_one_line_with_everything() {
           "generation": 1,
           "id": "subnet-1",
           "reason": "zone can't be changed in place",
+          "reason_code": "fixed",
           "summary": "10.65.0.0/18",
           "controls": [],
           "changes": [],
@@ -743,6 +744,7 @@ fn the_json_plan_is_one_line_with_everything() {
           "generation": 2,
           "id": null,
           "reason": null,
+          "reason_code": null,
           "summary": "10.65.0.0/18",
           "controls": [],
           "changes": [
@@ -774,6 +776,7 @@ fn the_json_plan_is_one_line_with_everything() {
           "owner": "tenant/12345",
           "kind": "aws.vpc",
           "reason": "a change of cidr needs a replacement, and everything in it with it",
+          "reason_code": "refused",
           "help": "if this is intended, add --allow-replace tenant/12345/silo/vpc",
           "pending": false,
           "cluster": null,
@@ -798,7 +801,8 @@ fn the_json_plan_is_one_line_with_everything() {
           "owner": "tenant/99",
           "kind": "aws.log-group",
           "id": "/acme/99/cluster",
-          "reason": "audit logs are kept; --delete-logs deletes them"
+          "reason": "audit logs are kept; --delete-logs deletes them",
+          "reason_code": "audit-logs"
         }
       ],
       "confirm": [
