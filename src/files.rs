@@ -1,4 +1,4 @@
-//! The user's files: which may be read, and how all of them are written.
+//! The user's files: the rules for reading them, and the one function that writes all of them.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
@@ -74,7 +74,7 @@ fn replace(file: &Path, former: Option<&Metadata>, bytes: &[u8], mode: u32) -> i
     let mut prefix = OsString::from(".");
     prefix.push(file.file_name().ok_or(ErrorKind::InvalidInput)?);
     prefix.push(".");
-    // The former file's mode may be stricter, and the new content must not be readable by others in between.
+    // The former file's mode may be stricter. Others must not read the new content before the mode is set.
     let permissions = Permissions::from_mode(former.map_or(mode, |_| 0o600));
     // Dropping the value removes the temporary file if this function returns early.
     let mut next =

@@ -1,14 +1,14 @@
-//! ringfence provisions and keeps multi-tenant SaaS estates on Amazon EKS.
+//! ringfence provisions and maintains multi-tenant SaaS estates on Amazon EKS.
 //!
-//! `Spec → Desired + Observed → Plan → Event* → Report`: ringfence reads one tenancy spec ([`spec`]), computes what
-//! should exist ([`stack`]), reads in bulk what exists ([`kinds`]), compares the two ([`engine`]'s planner, which is
-//! pure) and executes the difference ([`engine`]'s executor). [`run`] combines these steps for its callers: the
-//! command line ([`cli`]), tests, a controller. There is no state file: AWS and the clusters are the only source of
-//! truth, and the create call itself writes the ownership tags.
+//! `Spec → Desired + Observed → Plan → Event* → Report`: ringfence reads one tenancy spec ([`spec`]) and computes the
+//! desired resources ([`stack`]). It reads the existing resources in bulk ([`kinds`]). [`engine`]'s planner, which is
+//! pure, compares the two. [`engine`]'s executor carries out the difference. [`run`] combines these steps for its
+//! callers: the command line ([`cli`]), tests, a controller. There is no state file: AWS and the clusters are the only
+//! source of truth, and the create call itself writes the ownership tags.
 //!
 //! The modules in reading order. Each imports only modules above it:
 
-/// Imports no other module and knows nothing of AWS, so that the sandbox may use it, too.
+/// Imports no other module and has no knowledge of AWS, so that the sandbox may use it, too.
 pub mod files;
 
 /// Imports no other module. Neither does [`version`].

@@ -4,11 +4,11 @@ use std::cmp::Ordering;
 use std::fmt;
 
 /// The oldest versions of add-ons that are safe for tenants, by add-on.
-/// vpc-cni: below it, network policies of one namespace can be bypassed from
+/// vpc-cni: in older versions, network policies of one namespace can be bypassed from
 /// another (aws-network-policy-agent, commits bc504a4 and d145d20).
 pub const FLOORS: &[(&str, &str)] = &[("vpc-cni", "v1.22.4")];
 
-/// The oldest Bottlerocket that is safe for tenants: in older ones an image's
+/// The oldest Bottlerocket that is safe for tenants: in older releases, an image's
 /// labels can run commands on the node (CVE-2026-53488).
 pub const BOTTLEROCKET_FLOOR: &str = "1.62.1";
 
@@ -20,7 +20,7 @@ pub struct KubernetesVersion {
 }
 
 impl KubernetesVersion {
-    /// `MAJOR.MINOR` without leading zeros or anything else.
+    /// Accepts only `MAJOR.MINOR`, without leading zeros.
     pub fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once('.')?;
         let number = |s: &str| {
@@ -94,7 +94,7 @@ pub fn compare_releases(a: &str, b: &str) -> Ordering {
     a.cmp(&b).then(if on.is_some() && at.is_some() { on.cmp(&at) } else { Ordering::Equal })
 }
 
-/// True if an image's release is one that is safe for tenants.
+/// True if an image's release is safe for tenants.
 pub fn is_safe_release(ami_type: &str, release: &str) -> bool {
     !ami_type.starts_with("BOTTLEROCKET") || compare_releases(release, BOTTLEROCKET_FLOOR) != Ordering::Less
 }

@@ -1,5 +1,5 @@
-//! Settings of the environment and the configuration files that the SDK reads in another way than the AWS CLI, or whose
-//! failure it reports without the cause.
+//! Settings of the environment and of the configuration files. The SDK reads some of them in another way than the AWS
+//! CLI, and reports some failures without the cause.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -59,7 +59,7 @@ fn is_address(text: &str) -> bool {
     })
 }
 
-/// The configuration with endpoints as the AWS CLI reads them.
+/// The configuration, with the endpoints that the AWS CLI would use.
 pub async fn with_services(config: SdkConfig) -> SdkConfig {
     let profiles = profiles().await;
     let section = profiles.as_ref().and_then(|profiles| Some((profiles, profiles.get("services")?)));
@@ -117,7 +117,7 @@ pub async fn explained(error: Error) -> Error {
     ))
 }
 
-/// The configuration files, if they can be read. The SDK reports what is wrong with them.
+/// The configuration files, if they can be read. The SDK reports their mistakes.
 async fn profiles() -> Option<ProfileSet> {
     profile::load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None).await.ok()
 }

@@ -26,7 +26,7 @@ where
     }
 }
 
-/// True if `error` says that the thing asked for doesn't exist.
+/// True if `error` says that the requested resource doesn't exist.
 pub fn is_not_found(error: &Error) -> bool {
     error.class == Class::NotFound
 }
@@ -38,7 +38,7 @@ where
     match error {
         SdkError::ServiceError(service) => match service.err().code() {
             Some(code) => {
-                // The help quotes the message too, so secrets are hidden here already.
+                // The help also quotes the message. So secrets must be hidden before.
                 let message = hide(service.err().message().unwrap_or("no message").trim());
                 let message = message.trim_end_matches('.');
                 let class = match (class(code, message), service.raw().status().as_u16()) {
@@ -282,7 +282,7 @@ fn is_credentials(cause: &str) -> bool {
     cause.contains("credential") || cause.contains("identity resolver")
 }
 
-/// The reason why the wire didn't send the request at all, if that is the cause.
+/// The reason why the wire didn't send the request. `None`: the error has another cause.
 fn barred<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
     links(error).skip(1).find_map(|link| link.downcast_ref())
 }

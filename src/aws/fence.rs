@@ -40,11 +40,11 @@ impl Fence {
     }
 }
 
-/// One attempt at a change, from the moment when it is sent.
+/// One attempt at a change, from its sending on.
 #[derive(Debug)]
 pub struct Attempt {
     fence: Fence,
-    /// The time limit. The caller gives the attempt up after it.
+    /// The time limit. After it, the caller gives the attempt up.
     pub limit: Duration,
     over: bool,
 }

@@ -23,7 +23,7 @@ pub fn client(direct: bool) -> Result<SharedHttpClient> {
         builder.set_connector_settings(settings.cloned());
         builder.set_sleep_impl(components.and_then(|c| c.sleep_impl()));
         if direct {
-            // A sandbox is asked over HTTP. To load the root certificates takes time for each client.
+            // Requests to a sandbox use HTTP. Loading root certificates would take time for each client.
             return builder.build_http();
         }
         builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls.clone()).build()

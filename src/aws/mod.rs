@@ -37,7 +37,7 @@ pub use calls::Calls;
 pub use fence::Fence;
 use wire::Wire;
 
-/// How to reach AWS.
+/// The settings for connecting to AWS.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// `spec.region`. It takes precedence over the environment.
@@ -45,11 +45,11 @@ pub struct Access {
     /// A sandbox: its URL, and the account of its access keys. The
     /// environment's endpoints and credentials are ignored then.
     pub sandbox: Option<(String, String)>,
-    /// How long to wait for an answer. Default: a minute.
+    /// The time limit for an answer. Default: a minute.
     pub patience: Option<Duration>,
 }
 
-/// Clients for one scope, and what every kind needs besides.
+/// Clients for one scope, and other data that every kind needs.
 #[derive(Clone)]
 pub struct Aws {
     pub scope: Arc<Scope>,
@@ -69,7 +69,7 @@ pub struct Aws {
     /// The clients above and those of the clusters pass this fence before each
     /// change.
     pub fence: Fence,
-    /// How long to wait for an answer.
+    /// The time limit for an answer.
     pub patience: Duration,
     /// For clients without a fence: the lock's own client, and readers.
     pub config: SdkConfig,
@@ -162,7 +162,7 @@ pub async fn assume(config: &SdkConfig, role: &str) -> Result<SdkConfig> {
 /// thousand plans of 300 calls fails.
 const ATTEMPTS: u32 = 8;
 
-/// A successful answer that can't be read, such as half of one or a web page.
+/// A successful answer that can't be read: an incomplete answer, or a web page.
 /// It is treated like a missing answer.
 #[derive(Debug)]
 struct Unreadable;

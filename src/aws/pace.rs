@@ -12,15 +12,16 @@ use crate::engine::clock::Clock;
 /// request must not wait until it expires.
 const SLOWEST: f64 = 0.5;
 
-/// The part of AWS's published rate that is used. Calls don't arrive as evenly
-/// as they are sent, and others use the same account.
+/// The part of AWS's published rate that is used. Calls arrive less evenly
+/// than they are sent, and other programs use the same account.
 const SHARE: f64 = 0.9;
 
 /// Size and refill rate of an API's bucket: calls at once, and calls a second.
 ///
 /// EC2: "Request throttling for the Amazon EC2 API", by category. KMS:
 /// "Request quotas". CloudWatch Logs and Systems Manager: their "endpoints and
-/// quotas". EKS and IAM publish none: what their users find to work.
+/// quotas". EKS and IAM publish no
+/// rates. Their values are rates that users report as accepted.
 fn limits(service: &str, reads: bool) -> (f64, f64) {
     match (service, reads) {
         ("ec2", true) => (100.0, 20.0),
@@ -133,7 +134,7 @@ mod tests {
         let waits: Vec<f64> = (0..60).map(|_| bucket.take(at(0.0)).as_secs_f64()).collect();
         assert!(waits[..50].iter().all(|w| *w == 0.0), "{waits:?}");
         assert_eq!(waits[50..55], [0.2, 0.4, 0.6, 0.8, 1.0]);
-        // Every wait has used up its token.
+        // Each waiting call has already used its token.
         assert_eq!(bucket.take(at(2.2)).as_secs_f64(), 0.0);
         assert_eq!(bucket.take(at(2.2)).as_secs_f64(), 0.2);
     }

@@ -1,4 +1,4 @@
-//! How far this computer's clock is from AWS's. AWS refuses requests that were
+//! The difference between this computer's clock and AWS's. AWS refuses requests that were
 //! signed more than five minutes before or after its own time (AWS General
 //! Reference, "Signature Version 4: Elements of a request").
 

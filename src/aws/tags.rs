@@ -97,7 +97,7 @@ impl Aws {
     }
 
     /// The address and generation of a resource with these tags. `None` if
-    /// another tenancy or region owns it, or nobody.
+    /// another tenancy or region owns the resource, or if it has no owner.
     pub fn owned(&self, tags: &Tags) -> Option<(Address, u32)> {
         let is = |key: &str, value: &str| tags.get(key).is_some_and(|v| v == value);
         let ours = is(TENANCY, &self.tenancy) && is(REGION, &self.scope.region);

@@ -3,7 +3,7 @@
 //!
 //! This layer is below the SDK, because the SDK sends one call up to eight
 //! times, and a step of a kind may make calls for hours. The time limit begins
-//! when the request is sent: the wait for a token isn't AWS's slowness.
+//! when the request is sent, because the wait for a token isn't AWS's time.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(super) struct Wire {
     pub http: SharedHttpClient,
     pub pace: Pace,
     pub clock: Clock,
-    /// How long to wait for an answer, in real time.
+    /// The time limit for an answer, in real time.
     pub patience: Duration,
     /// The fence that each attempt at a change passes.
     pub fence: Option<Fence>,
@@ -39,14 +39,14 @@ pub(super) struct Wire {
 #[derive(Debug)]
 pub(super) struct Api {
     pub service: String,
-    /// The action. For EKS, whose paths say it, the method and the collections
-    /// of the path, without names: `POST clusters node-groups`.
+    /// The action. For EKS: the method and the collections of the path,
+    /// without names: `POST clusters node-groups`.
     pub action: String,
 }
 
 impl Api {
-    /// Reads the service from the credential scope, and the action from where
-    /// the protocol has it.
+    /// Reads the service from the credential scope. Reads the action from a
+    /// place that depends on the protocol.
     fn of(request: &HttpRequest) -> Option<Self> {
         let scope = request.headers().get("authorization")?.split("Credential=").nth(1)?;
         let service = scope.split(',').next()?.split('/').nth(3)?.to_owned();
@@ -173,9 +173,9 @@ pub(super) const NO_ANSWER: &str = "no answer in time";
 /// The beginning of the message about an answer that a proxy gave.
 pub(super) const NOT_AWS: &str = "the answer isn't AWS's";
 
-/// True for a web page. The content type alone doesn't tell, because emulators
-/// use it for real answers. The SDK can't tell either: some operations have
-/// empty answers, so it doesn't read the body.
+/// True for a web page. The content type alone is no proof, because emulators
+/// use it for real answers. The SDK doesn't detect a web page either: some
+/// operations have empty answers, so the SDK doesn't read the body.
 fn is_page(response: &HttpResponse, body: &[u8]) -> bool {
     let html = response.headers().get("content-type").is_some_and(|kind| kind.starts_with("text/html"));
     let start = || String::from_utf8_lossy(body.get(..256).unwrap_or(body)).trim_start().to_lowercase();

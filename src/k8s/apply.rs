@@ -1,5 +1,5 @@
-//! Computes whether a server-side apply would change an object, and how to show
-//! the change.
+//! Computes whether a server-side apply would change an object, and the change
+//! to show in the plan.
 //!
 //! The server's own dry run decides. No dry run is needed if the live object
 //! proves that nothing would change: our field manager owns exactly the desired
@@ -81,7 +81,8 @@ pub fn without_additions(live: &Value) -> Option<Value> {
     (whole != *live).then_some(whole)
 }
 
-/// Removes from `value` what is in `theirs` and not in `ours` (fieldsV1).
+/// Removes the fields from `value` that are in `theirs` and not in `ours`
+/// (fieldsV1).
 fn remove_added(value: &mut Value, theirs: &Map<String, Value>, ours: Option<&Map<String, Value>>) {
     for (key, child) in theirs.iter().filter(|(k, _)| *k != ".") {
         let Some(child) = child.as_object() else { continue };
@@ -352,7 +353,7 @@ fn is_leaf(child: &Map<String, Value>) -> bool {
 }
 
 fn is_same(desired: &Value, live: Option<&Value>) -> bool {
-    // An empty value isn't stored, but it is owned all the same.
+    // The server doesn't store an empty value, but a manager can own it.
     live.map_or_else(|| is_empty(desired), |l| l == desired)
 }
 

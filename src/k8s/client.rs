@@ -1,5 +1,5 @@
 //! One client for each cluster: the address of its API server, the login, and
-//! the meaning of its answers.
+//! the classification of its answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -34,7 +34,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Attempts of a request if the server is too busy.
 const TRIES: u32 = 5;
 
-/// A cluster as a manifest names it.
+/// A cluster, with the data that a manifest has about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
     /// Name of the EKS cluster.
@@ -103,7 +103,7 @@ impl Clusters {
         // limit.
         config.reset_reader_on_write = true;
         config.default_retry = false;
-        // A kubeconfig's credential plugin runs here, which may block for long.
+        // A kubeconfig's credential plugin runs here. It may block for long.
         let client = tokio::task::spawn_blocking(move || kube::Client::try_from(config))
             .await
             .map_err(|e| Error::bug(format!("the client for cluster {name} can't be built: {e}")))?

@@ -1,5 +1,5 @@
-//! The meaning of failures: of an API server, or of a proxy that answered in
-//! its place.
+//! Classifies failures of an API server, and of a proxy that answers in its
+//! place.
 
 use std::error::Error as StdError;
 
@@ -43,8 +43,8 @@ pub fn no_answer(cluster: &str) -> Error {
     Error::new(Class::Unclear, format!("the connection to the API server of cluster {cluster} broke: {NO_ANSWER}"))
 }
 
-/// The error for an answer with an error status. `login` says whose login was
-/// refused, and how to give access.
+/// The error for an answer with an error status. `login` names the refused login,
+/// and the way to give it access.
 pub fn status(status: u16, body: &[u8], cluster: &str, login: &str) -> Error {
     let Some(answer) = json(body).filter(|a| a.get("kind").and_then(Value::as_str) == Some("Status")) else {
         return match status {

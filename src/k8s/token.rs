@@ -1,5 +1,5 @@
-//! Tokens for EKS clusters, signed in process: a presigned
-//! `sts:GetCallerIdentity`, which the cluster sends to STS on our behalf
+//! Tokens for EKS clusters, signed in process. A token is a presigned
+//! `sts:GetCallerIdentity` request. The cluster sends this request to STS
 //! (aws-iam-authenticator, `pkg/token/token.go`).
 
 use std::fmt;

@@ -39,7 +39,7 @@ impl Lock {
         self.held.clone()
     }
 
-    /// Why the run may not write any more. `None`: it may write.
+    /// The reason why the run may not write any more. `None`: the run may write.
     pub fn lost(&self) -> Option<Error> {
         self.held.lease().lost.clone()
     }
@@ -54,7 +54,8 @@ impl Lock {
         }
     }
 
-    /// How long the lock would stay if the run ended now without releasing it.
+    /// The time for which the lock would stay if the run ended now without
+    /// releasing it.
     pub fn left(&self) -> Duration {
         self.held.lease().left(Moment::now(&self.held.store.clock))
     }
@@ -127,8 +128,8 @@ impl Held {
 impl Guard for Held {
     fn allows(&self) -> Result<Duration> {
         let now = Moment::now(&self.store.clock);
-        // The clock may be a sandbox's, which runs faster. Time limits of calls
-        // are in real time.
+        // A sandbox's clock runs faster than real time. Time limits of calls are
+        // in real time.
         Ok(self.lease().allows(now)?.div_f64(self.store.clock.speed()))
     }
 }

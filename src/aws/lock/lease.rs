@@ -33,9 +33,9 @@ pub(super) struct Lease {
     pub length: Duration,
     /// When the last successful heartbeat was sent.
     renewed: Moment,
-    /// Why the last heartbeat failed, if it did.
+    /// The error of the last heartbeat. `None`: it succeeded.
     pub trouble: Option<Error>,
-    /// Why the run may not write any more. It is never reset.
+    /// The reason why the run may not write any more. It is never reset.
     pub lost: Option<Error>,
     /// True after this run has released the lock.
     pub over: bool,
@@ -65,7 +65,7 @@ impl Lease {
         self.lost.get_or_insert(why);
     }
 
-    /// How long a write that begins now may take.
+    /// The time limit of a write that begins now.
     pub fn allows(&mut self, now: Moment) -> Result<Duration> {
         if self.over {
             return Err(Error::new(Class::Lost, "the lock was released; nothing is written any more"));

@@ -1,4 +1,4 @@
-//! The parameters of the lock: their values, and how they are read.
+//! The values of the lock's parameters, and reading them.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -57,7 +57,7 @@ fn host() -> String {
 pub struct Seen {
     pub(super) generation: u64,
     pub(super) name: String,
-    /// SSM's own version number: it grows with each write.
+    /// SSM's own version number of the parameter. Each write increments it.
     pub(super) version: i64,
     /// `None`: the value isn't a record of ringfence.
     pub(super) record: Option<Record>,
@@ -77,7 +77,7 @@ impl Seen {
         self.record.as_ref().is_some_and(|r| r.id == record.id)
     }
 
-    /// For people: who, where and since when.
+    /// The holder in words: its command, computer, process, caller and start.
     pub fn holder(&self) -> String {
         match &self.record {
             Some(r) => {

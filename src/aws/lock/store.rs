@@ -154,7 +154,7 @@ impl Store {
         Ok(Some(generation))
     }
 
-    /// The error that names who replaced `generation`. `None` if nobody did.
+    /// The error that names the run that replaced `generation`. `None` if no run did.
     pub(super) async fn successor(&self, generation: u64, record: &Record) -> Result<Option<Error>> {
         let all = self.list().await?;
         let there = all.iter().any(|s| s.generation == generation && s.is(record));
@@ -176,7 +176,7 @@ fn json(record: &Record) -> Result<String> {
     serde_json::to_string(record).map_err(|e| Error::bug(format!("the lock can't be written as JSON: {e}")))
 }
 
-/// Adds to a "denied" that no run is possible without the lock.
+/// Adds to a "denied" error that no run is possible without the lock.
 fn denied(error: Error) -> Error {
     match error.class {
         Class::Denied => {

@@ -10,9 +10,9 @@ use super::vigil::{Sight, Vigil};
 use crate::engine::error::{Class, Error, Result};
 
 impl Store {
-    /// Takes the lock for `command`. Watches a silent holder for its lease and
-    /// then takes over. After `patience`, the first heartbeat of a live holder
-    /// makes it give up. `say` gets sentences about the wait.
+    /// Takes the lock for `command`. If the holder sends no heartbeat for a
+    /// whole lease, takes the lock over. Fails after `patience` if the holder
+    /// is alive. `say` receives sentences about the wait.
     pub async fn take(
         &self,
         command: &str,

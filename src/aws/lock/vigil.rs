@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::record::Seen;
 
-/// What a waiter concludes about the newest generation.
+/// The conclusion of a waiter about the newest generation.
 #[derive(Debug, PartialEq)]
 pub(super) enum Sight {
-    /// Its heartbeat has changed since the last look, or the holder is another
-    /// one.
+    /// The heartbeat has changed since the last reading, or another run holds
+    /// the lock.
     Alive,
     /// There was no heartbeat for this long.
     Silent(Duration),
@@ -16,7 +16,7 @@ pub(super) enum Sight {
     Dead,
 }
 
-/// What a waiter has seen so far.
+/// The readings of a waiter so far.
 #[derive(Default)]
 pub(super) struct Vigil {
     /// The first reading with the present heartbeat, and its time.
@@ -24,7 +24,7 @@ pub(super) struct Vigil {
 }
 
 impl Vigil {
-    /// `asked` and `answered` are the begin and end of the reading, by the
+    /// `asked` and `answered` are the start and the end of the reading, by the
     /// waiter's own clock.
     pub fn look(&mut self, holder: &Seen, asked: Duration, answered: Duration) -> Sight {
         match &self.seen {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::wire::Answer;
 
 const KNOWN: &str = include_str!("../../../docs/sandbox-differences.md");
-/// Longer values are cut. The rest is enough to recognise a value.
+/// Longer values are cut. The beginning is enough to recognise a value.
 const SHOWN: usize = 60;
 
 /// A difference between an answer and the sandbox's answer.
@@ -26,7 +26,7 @@ pub struct Difference {
     pub known: Option<String>,
 }
 
-/// Values that earlier answers gave, by name.
+/// Values from earlier answers, by name.
 pub type Kept = BTreeMap<String, String>;
 
 pub fn differences(call: &str, sandbox: (&Answer, &Kept), other: (&Answer, &Kept)) -> BTreeSet<Difference> {

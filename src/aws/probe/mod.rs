@@ -18,9 +18,9 @@ use compare::{Kept, Row, differences};
 use wire::{Answer, Endpoint, REGION, encoded};
 
 const CALLS: &str = include_str!("calls.yaml");
-/// How long AWS may take to make or delete something.
+/// The time limit for AWS to create or delete a resource.
 const AWS_PATIENCE: Duration = Duration::from_secs(30 * 60);
-/// The same for stand-ins, which don't change their answer later.
+/// The same time limit for stand-ins, whose answers don't change later.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize)]
@@ -96,7 +96,7 @@ pub struct Outcome {
     pub calls: usize,
     /// Calls with the same answer.
     pub alike: usize,
-    /// Calls that one endpoint can't get, because it refused an earlier call on which they depend.
+    /// Calls that weren't made to one endpoint, because it refused an earlier call on which they depend.
     pub skipped: Vec<String>,
     pub differences: Vec<Difference>,
     /// Lines of the table of known differences without a match.
@@ -186,7 +186,7 @@ async fn ask_all(table: &Table, sides: &mut [Side; 2], outcome: &mut Outcome) {
 struct Side {
     endpoint: Endpoint,
     known: Kept,
-    /// Calls that delete what was made. They are made in reverse order.
+    /// Calls that delete the created resources. They are made in reverse order.
     undo: Vec<Call>,
     /// Calls that may have made a resource whose id isn't known.
     unclear: Vec<String>,
@@ -266,7 +266,7 @@ impl Side {
                 left.push(format!("{} {} {}: {why}", call.call, call.rest, Value::Object(call.with.clone())));
                 self.undo.insert(0, call);
             }
-            // Resources may block each other's deletion, or take some time to be deleted. So the rest is tried again.
+            // Resources may block each other's deletion, or take time to be deleted. So failed deletions are tried again.
             if self.undo.is_empty() || !patience.wait().await {
                 return left;
             }

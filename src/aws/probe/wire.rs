@@ -24,7 +24,7 @@ pub const REGION: &str = "us-east-1";
 /// The account of the access keys that a stand-in on this computer gets. Emulators choose the account by the access
 /// key.
 const ACCOUNT: &str = "123456789012";
-/// Some stand-ins load modules at the first call, which takes long.
+/// Some stand-ins load modules at the first call. Loading takes long.
 const TIMEOUT: Duration = Duration::from_secs(180);
 const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 

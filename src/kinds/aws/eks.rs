@@ -20,8 +20,8 @@ use crate::engine::error::{Class, Error, Result, typed};
 use crate::engine::kind::{Foreign, Found, Handle, Round, Wanted};
 use crate::engine::pause::Patience;
 
-/// Concurrent calls to APIs without a bulk read. AWS publishes no rate limits for EKS. Five at a time is below the
-/// rates at which others were throttled.
+/// Concurrent calls to APIs without a bulk read. AWS publishes no rate limits for EKS. Five concurrent calls are
+/// below the rates at which other users report throttling.
 const PARALLEL: usize = 5;
 
 /// Reads each of `items`, several at a time. The results keep the order of the items.
@@ -282,7 +282,7 @@ pub(super) fn issues<'a>(issues: impl Iterator<Item = (Option<&'a str>, Option<&
     if texts.is_empty() { "EKS names no reason".to_owned() } else { texts.join("; ") }
 }
 
-/// Those of `names` that are another generation of `name`.
+/// The `names` that are another generation of `name`.
 pub(super) fn siblings<'n>(names: &'n [String], name: &str) -> impl Iterator<Item = &'n String> {
     let (name, next) = (name.to_owned(), format!("{name}-g"));
     names.iter().filter(move |n| **n == name || n.strip_prefix(&next).is_some_and(|g| g.parse::<u32>().is_ok()))

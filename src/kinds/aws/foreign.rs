@@ -1,5 +1,5 @@
-//! Resources with a name of ours that aren't ours: how they are named in a plan, and the check after a creation
-//! failed because the name is taken.
+//! Resources of others that have a name that the spec wants: their description in a plan, and the check after a
+//! creation that failed because the name is taken.
 
 use crate::aws::Aws;
 use crate::aws::tags::{self, Tags};

@@ -16,8 +16,8 @@ use crate::engine::error::{Class, Error, Result};
 pub(super) const HELD: &str = "DependencyViolation";
 
 /// Deletes with `call`. If AWS reports a dependency, the network interfaces that our clusters left behind are
-/// deleted, and the call is repeated once. Other dependencies are named: [`Class::Held`], except if one of them goes
-/// away by itself. `by` is the filter that selects the interfaces: `vpc-id`, `subnet-id` or `group-id`.
+/// deleted, and the call is repeated once. Other dependencies are named: [`Class::Held`], except if AWS removes one
+/// of them by itself. `by` is the filter that selects the interfaces: `vpc-id`, `subnet-id` or `group-id`.
 pub(super) async fn delete_held<T, F>(aws: &Aws, by: &str, id: &str, call: impl Fn() -> F) -> Result<()>
 where
     F: Future<Output = Result<T>>,
@@ -55,7 +55,7 @@ where
     Err(held_by(error, &holding))
 }
 
-/// `error` with the names of the dependencies, and whether these go away by themselves.
+/// `error` with the names of the dependencies, and whether AWS removes them by itself.
 pub(super) fn held_by(error: Error, holding: &[NetworkInterface]) -> Error {
     let class = if holding.iter().any(is_passing) { Class::Conflict } else { Class::Held };
     Error { class, ..holders(error, holding.iter().map(named).collect()) }

@@ -1,4 +1,4 @@
-//! What is inside of a VPC, a subnet or a security group.
+//! Reads the resources inside of a VPC, a subnet or a security group.
 
 use std::collections::BTreeMap;
 

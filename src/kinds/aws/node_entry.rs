@@ -1,5 +1,6 @@
-//! Access entries that EKS makes for the roles of nodes. They stay when their nodes go, and they work only for the role
-//! that they were made for. So ringfence deletes them in time.
+//! Access entries that EKS makes for the roles of nodes. EKS keeps an entry after the nodes are deleted. An entry works
+//! only for the role that it was made for. ringfence deletes such entries, so that nodes with a new role of the same
+//! name can join.
 
 use aws_sdk_eks::types::AccessEntry as Entry;
 use aws_smithy_types::DateTime;

@@ -1,4 +1,4 @@
-//! The canonical form of policy documents, so that AWS's answer can be compared with what was sent.
+//! The canonical form of policy documents, so that AWS's answer can be compared with the sent document.
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};

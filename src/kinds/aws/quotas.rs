@@ -51,16 +51,16 @@ pub enum Per {
     Tenancy,
 }
 
-/// How resources of a kind count against a quota.
+/// A rule for counting resources of a kind against a quota.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
     pub service: &'static str,
     /// The service code and the quota code in Service Quotas.
     pub code: &'static str,
     pub per: Per,
-    /// How much a resource with this state counts. 0 for one that doesn't.
+    /// The amount that a resource with this state counts. 0: the resource doesn't count.
     pub weight: fn(&Value) -> usize,
-    /// What is counted, if it isn't resources.
+    /// The counted unit. Empty: resources are counted.
     pub unit: &'static str,
     /// The usage that each scope has from the start.
     pub own: usize,
@@ -110,7 +110,7 @@ pub async fn quotas(aws: &Aws, service: &str, codes: &BTreeSet<&str>) -> Result<
     Ok(all)
 }
 
-/// The current usage, whoever created the resources.
+/// The current usage, including resources of others.
 #[expect(clippy::cognitive_complexity, reason = "a macro writes the same loop over pages for each call")]
 pub async fn used(aws: &Aws, what: Counted<'_>) -> Result<usize> {
     macro_rules! pages {

@@ -1,5 +1,5 @@
-//! The Kubernetes versions, add-on versions, node images and zones that AWS offers. They are read from AWS instead of
-//! kept in tables.
+//! The Kubernetes versions, add-on versions, node images and zones that AWS offers. The code reads them from AWS
+//! and has no tables of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,8 +29,8 @@ pub struct Zone {
 /// Zones in which EKS accepts no control-plane subnets (EKS User Guide, "VPC and subnet requirements").
 const UNSUPPORTED_ZONES: [&str; 3] = ["use1-az3", "usw1-az2", "cac1-az3"];
 
-/// For regions in which only some zones have Fargate: those zones, by the prefix of their ids ("Supported Regions for
-/// Amazon ECS on AWS Fargate"; EKS has no such list, but names the same zones for Tokyo).
+/// The zones with Fargate, by the prefix of their ids, for regions in which only some zones have it ("Supported
+/// Regions for Amazon ECS on AWS Fargate"; EKS has no such list, but names the same zones for Tokyo).
 const FARGATE_ZONES: [(&str, &[&str]); 3] = [
     ("apne1-", &["apne1-az1", "apne1-az2", "apne1-az4"]),
     ("cnn1-", &["cnn1-az1", "cnn1-az2"]),

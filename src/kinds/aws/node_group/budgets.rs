@@ -1,4 +1,4 @@
-//! PodDisruptionBudgets that keep pods on their nodes.
+//! PodDisruptionBudgets that prevent the eviction of pods.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::k8s::client::Call;
 use crate::k8s::{Clusters, Target};
 use crate::kinds::aws::eks;
 
-/// Help for pods that a PodDisruptionBudget keeps on their nodes. If the cluster can be read, the help names the
+/// Help for pods whose eviction a PodDisruptionBudget prevents. If the cluster can be read, the help names the
 /// budgets that allow no eviction.
 pub(super) async fn budgets(aws: &Aws, clusters: &Clusters, cluster: &str) -> String {
     let after = "allow a disruption or add pods, then run the same command, which continues with the remaining nodes; ringfence never forces an eviction";

@@ -1,4 +1,4 @@
-//! The state of a node group, and what planning knows of the kind.
+//! The state of a node group, and the facts of the kind for planning.
 
 use std::collections::BTreeMap;
 
@@ -52,14 +52,14 @@ pub struct State {
     pub max: i32,
     /// The number of nodes at creation. Later the autoscaler owns the number, within `min` and `max`.
     pub desired: i32,
-    /// How many nodes an update replaces at the same time: `2`, or `33%`.
+    /// The number of nodes that an update replaces at the same time: `2`, or `33%`.
     pub max_unavailable: String,
     /// Kubernetes minor version.
     pub version: String,
-    /// The image's release, such as `1.66.0-2d3f4b6c`. `None` means that EKS chooses it, or the launch template of a
-    /// custom image.
+    /// The image's release, such as `1.66.0-2d3f4b6c`. `None`: EKS chooses the release, or the launch template
+    /// names a custom image.
     pub release_version: Option<String>,
-    /// True if EKS replaces nodes that stay unhealthy. `None` means unknown.
+    /// True if EKS replaces nodes that stay unhealthy. `None`: unknown.
     pub repair: Option<bool>,
     pub tags: BTreeMap<String, String>,
 }

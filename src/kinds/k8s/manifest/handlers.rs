@@ -1,4 +1,4 @@
-//! The handlers, and how they know whose an object is.
+//! The handlers, and how they determine the owner of an object.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

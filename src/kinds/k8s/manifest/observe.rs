@@ -59,7 +59,7 @@ impl<'a> Item<'a> {
 type Absent<'a> = (&'a Item<'a>, &'a Api);
 
 impl ManifestHandlers {
-    /// Reads the wanted objects, and everything else that is ours, in each cluster.
+    /// Reads the wanted objects, and all other objects of ours, in each cluster.
     pub(super) async fn read(&self, wanted: &[Wanted]) -> Result<Observation> {
         let mut clusters: BTreeMap<String, Vec<Item<'_>>> = BTreeMap::new();
         self.unchecked().clear();

@@ -20,8 +20,8 @@ impl ManifestHandlers {
         self.write_to(&cluster, &state, new, first).await
     }
 
-    /// Check before the first write to a cluster: an object whose API doesn't exist and isn't declared as required is
-    /// a mistake in its template.
+    /// The check before the first write to a cluster. If an object's API doesn't exist and the template doesn't declare
+    /// it as required, the template has a mistake.
     async fn check(&self, cluster: &Cluster) -> Result<()> {
         let wanted = self.unchecked().get(cluster.name()).cloned().unwrap_or_default();
         for fresh in [false, true] {
