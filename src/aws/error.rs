@@ -97,7 +97,7 @@ where
     }
 }
 
-/// Texts in the messages of errors that go away after some time: a new role or key isn't known everywhere at once.
+/// Texts in the messages of transient errors (eventual consistency): not every server knows a new role or key at once.
 const NOT_YET: &[&str] = &[
     "does not exist",
     "Error in role params",

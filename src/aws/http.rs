@@ -30,7 +30,7 @@ pub fn client(direct: bool) -> Result<SharedHttpClient> {
     }))
 }
 
-/// The same connection for requests that no SDK client makes.
+/// The same connector, for requests without an SDK client.
 pub fn connector(direct: bool) -> Result<Connector> {
     let builder = Connector::builder().proxy_config(proxy(direct));
     Ok(builder.tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls()?).build())

@@ -63,7 +63,7 @@ pub async fn refused(
     Ok(refused.into_iter().filter(|(_, refused)| *refused).map(|(action, _)| action).collect())
 }
 
-/// Whether the action is refused on every resource, and no missing condition key could change that.
+/// True if the action is refused on every resource, and no missing condition key could change the result.
 fn is_refused(result: &EvaluationResult) -> bool {
     let allowed = |decision: &PolicyEvaluationDecisionType| *decision == PolicyEvaluationDecisionType::Allowed;
     let each = result.resource_specific_results();

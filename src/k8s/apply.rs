@@ -38,7 +38,7 @@ pub fn other_managers(live: &Value) -> Vec<&str> {
     managers(live).filter(|m| !is_ours(m)).filter_map(|m| m.get("manager")?.as_str()).collect()
 }
 
-/// API groups whose objects decide what tenants may do. A field that somebody
+/// API groups whose objects define the permissions of tenants. A field that somebody
 /// else adds could make such an object ineffective, so we own the whole object,
 /// except metadata and status. In objects of other groups, controllers may own
 /// fields.
@@ -284,7 +284,7 @@ fn owned_fields<'a>(live: &'a Value, api_version: Option<&Value>) -> Option<&'a 
     entry.get("fieldsV1")?.as_object()
 }
 
-/// `desired` without the fields that identify the object, which nobody owns.
+/// `desired` without the fields that identify the object. No manager owns these fields.
 fn without_identity(desired: &Value) -> Value {
     let mut object = desired.clone();
     if let Value::Object(map) = &mut object {

@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::engine::error::{Class, Error};
 use crate::engine::secret::hide;
 
-/// The error for a missing answer. `help` says what to do if the server can't
-/// be reached.
+/// The error for a missing answer. `help` is the remedy if the server can't be
+/// reached.
 pub fn transport(error: &kube::Error, cluster: &str, help: &str) -> Error {
     let links = chain(error);
     // The error text of a credential plugin contains its output, which may be a

@@ -38,7 +38,7 @@ const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 pub struct Token {
     /// A credential. Only `ringfence token` shows it.
     pub token: String,
-    /// When the token must be replaced.
+    /// The time at which the token must be replaced.
     pub expires: Timestamp,
 }
 

@@ -31,7 +31,7 @@ impl Moment {
 #[derive(Debug)]
 pub(super) struct Lease {
     pub length: Duration,
-    /// When the last successful heartbeat was sent.
+    /// The time at which the last successful heartbeat was sent.
     renewed: Moment,
     /// The error of the last heartbeat. `None`: it succeeded.
     pub trouble: Option<Error>,

@@ -4,7 +4,7 @@
 //! A parameter is created without overwriting. If two runs create the same
 //! generation, one of them fails. That is the compare-and-set, and the
 //! generation is the fencing token. The holder overwrites its own generation as
-//! a heartbeat, and nobody else ever writes to it. A run that takes over
+//! a heartbeat, and no other run ever writes to it. A run that takes over
 //! creates the next generation and deletes the old ones. The former holder's
 //! next heartbeat then fails, because a PutParameter that overwrites names no
 //! type and so can't create a parameter.

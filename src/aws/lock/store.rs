@@ -99,7 +99,7 @@ impl Store {
         Ok(())
     }
 
-    /// Fails if the parameter is gone: without a type, PutParameter can't
+    /// Fails if the parameter doesn't exist: without a type, PutParameter can't
     /// create one.
     pub(super) async fn overwrite(&self, generation: u64, record: &Record) -> Result<()> {
         let call = self.client.put_parameter().name(self.name(generation)).value(json(record)?).overwrite(true);
@@ -123,7 +123,7 @@ impl Store {
         match self.create(generation, record).await {
             Ok(()) => {}
             // The SDK may have sent the request twice, or the answer was lost.
-            // The list below says who created the generation.
+            // The list below shows which run created the generation.
             Err(e) if matches!(e.class, Class::Exists | Class::Unclear) => {}
             Err(e) => return Err(e),
         }

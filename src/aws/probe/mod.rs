@@ -266,7 +266,7 @@ impl Side {
                 left.push(format!("{} {} {}: {why}", call.call, call.rest, Value::Object(call.with.clone())));
                 self.undo.insert(0, call);
             }
-            // Resources may block each other's deletion, or take time to be deleted. So failed deletions are tried again.
+            // Resources may block each other's deletion, or take time to be deleted. So failed deletions are repeated.
             if self.undo.is_empty() || !patience.wait().await {
                 return left;
             }
@@ -274,7 +274,7 @@ impl Side {
     }
 }
 
-/// Whether an error says that the resource is gone.
+/// True if an error says that the resource doesn't exist any more.
 fn is_gone(code: &str) -> bool {
     ["NotFound", "NoSuchEntity", "KMSInvalidState", "Gateway.NotAttached"].iter().any(|part| code.contains(part))
 }

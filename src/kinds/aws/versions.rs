@@ -162,7 +162,7 @@ fn release_parameter(ami_type: &str, kubernetes_version: &str) -> Option<String>
     }
 }
 
-/// When an update brought cluster `name` to its current version. `None` if no update did.
+/// The time of the update that brought cluster `name` to its current version. `None`: there was no such update.
 pub async fn upgraded(aws: &Aws, name: &str, running: &str) -> Result<Option<Timestamp>> {
     let mut pages = aws.eks.list_updates().name(name).into_paginator().items().send();
     let mut last = None;

@@ -107,7 +107,7 @@ pub(super) async fn replace(cluster: &Cluster, api: &Api, object: &Value) -> Res
     cluster.call(&call).await
 }
 
-/// Deletes `live`, unless it was changed in between. Returns true if it is gone.
+/// Deletes `live`, unless it was changed in between. Returns true if it doesn't exist any more.
 pub(super) async fn delete(cluster: &Cluster, api: &Api, live: &Value) -> Result<bool> {
     let known = |field: &str| live.pointer(&format!("/metadata/{field}")).cloned();
     let options = json!({

@@ -86,7 +86,7 @@ impl ManifestHandlers {
         Ok(namespace.is_some_and(|n| self.is_ours(&n)))
     }
 
-    /// Deletes an object of ours. Returns true if it is gone.
+    /// Deletes an object of ours. Returns true if it doesn't exist any more.
     pub(super) async fn remove(&self, found: &Found) -> Result<bool> {
         let state: State = typed(&found.state)?;
         let cluster = self.clusters.get(state.target()).await?;
