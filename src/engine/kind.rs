@@ -123,10 +123,10 @@ pub struct Stuck {
     pub help: String,
 }
 
-/// A cluster that can't be reached or denies access.
+/// A host, such as a cluster, that can't be reached or denies access.
 #[derive(Clone, Debug)]
 pub struct Unread {
-    pub cluster: String,
+    pub host: String,
     pub error: Error,
     /// The wanted objects in the cluster, which may or may not exist.
     pub wanted: BTreeSet<Address>,
@@ -399,7 +399,7 @@ pub trait Kind: Send + Sync {
 
     /// True for objects in a cluster. They are read after AWS resources, when endpoints are known, and deleted with
     /// the cluster.
-    fn in_cluster(&self) -> bool {
+    fn is_hosted(&self) -> bool {
         false
     }
 

@@ -127,8 +127,8 @@ impl<'a> Lint<'a> {
         for found in self.observed.found.values().flatten() {
             let Some(kind) = self.kind_at(&found.address) else { continue };
             let key = (&found.address, found.generation);
-            let with_its_cluster = kind.in_cluster() && kind.host(&found.state).is_some_and(|c| dying.contains(c));
-            if goes.contains(&key) || found.status == Status::Deleting || with_its_cluster {
+            let with_its_host = kind.is_hosted() && kind.host(&found.state).is_some_and(|c| dying.contains(c));
+            if goes.contains(&key) || found.status == Status::Deleting || with_its_host {
                 continue;
             }
             let mut look = |name: &str| {
@@ -146,7 +146,7 @@ impl<'a> Lint<'a> {
             .steps
             .iter()
             .filter(|s| {
-                s.action == Action::Delete && s.replaces && self.kinds.get(s.kind).is_ok_and(|k| !k.in_cluster())
+                s.action == Action::Delete && s.replaces && self.kinds.get(s.kind).is_ok_and(|k| !k.is_hosted())
             })
             .collect();
         for user in if replaced.is_empty() { Vec::new() } else { self.hidden(plan) } {

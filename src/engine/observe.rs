@@ -92,13 +92,13 @@ impl Observed {
 /// The observations of kinds, by scope.
 pub type Known = BTreeMap<(Arc<Scope>, &'static str), Observation>;
 
-/// Reads all kinds in all scopes. `known`: what this round has read already. If `in_cluster` is false, objects in clusters
+/// Reads all kinds in all scopes. `known`: what this round has read already. If `hosted` is false, objects in clusters
 /// aren't read.
-pub async fn observe(kinds: &Connected, desired: &Desired, round: &Round, known: Known, in_cluster: bool) -> Observed {
+pub async fn observe(kinds: &Connected, desired: &Desired, round: &Round, known: Known, hosted: bool) -> Observed {
     let mut observed = Observed::default();
     let is_known = |scope: &Arc<Scope>, kind| known.contains_key(&(scope.clone(), kind));
     let missing: Vec<_> =
-        kinds.all().filter(|(scope, kind, _)| !kind.in_cluster() && !is_known(scope, kind.name())).collect();
+        kinds.all().filter(|(scope, kind, _)| !kind.is_hosted() && !is_known(scope, kind.name())).collect();
     for ((scope, name), observation) in known {
         observed.add(&scope, name, observation);
     }
@@ -110,10 +110,10 @@ pub async fn observe(kinds: &Connected, desired: &Desired, round: &Round, known:
     for (scope, name, result) in join_all(reads).await {
         take(&mut observed, scope, name, result);
     }
-    if in_cluster {
+    if hosted {
         let mut outputs = predicted;
         outputs.extend(observed.outputs());
-        for (scope, kind, handlers) in kinds.all().filter(|(_, kind, _)| kind.in_cluster()) {
+        for (scope, kind, handlers) in kinds.all().filter(|(_, kind, _)| kind.is_hosted()) {
             let result = handlers.observe(round, &wanted(desired, scope, kind.name(), &outputs)).await;
             take(&mut observed, scope, kind.name(), result);
         }

@@ -41,7 +41,7 @@ impl Kind for Timed {
     fn pace(&self, _verb: Verb) -> Pace {
         Pace::secs(self.seconds, 4 * self.seconds + 120)
     }
-    fn in_cluster(&self) -> bool {
+    fn is_hosted(&self) -> bool {
         self.in_cluster
     }
     fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {

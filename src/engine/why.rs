@@ -13,7 +13,7 @@ use super::error::Error;
 #[serde(rename_all = "kebab-case", tag = "why")]
 pub enum WhyNot {
     /// Its cluster couldn't be read: the cluster's name.
-    Unread { cluster: String },
+    Unread { host: String },
     /// Its cluster doesn't serve the API that it requires, so its controls are unmet.
     Unserved { error: Error, controls: Vec<&'static str> },
     /// A resource that isn't ours has its name. The kind writes the message.
@@ -26,6 +26,8 @@ pub enum WhyNot {
     Elsewhere { at: String, to: String },
     /// `user` isn't deleted, and uses `id`. `because`: why `user` isn't deleted.
     Used { id: String, user: Address, because: Option<Box<WhyNot>> },
+    /// `user` uses `id` until this run has changed or deleted it. The next run can do the rest.
+    Later { id: String, user: Address },
     /// `user` isn't deleted, and this update would remove access that it needs.
     LetsIn { user: Option<Address> },
     /// It failed, and only a person can repair it.
@@ -52,7 +54,7 @@ impl WhyNot {
     /// True if it waits for an external condition or for another run, and needs no correction.
     pub fn is_pending(&self) -> bool {
         match self {
-            Self::Unread { .. } => true,
+            Self::Unread { .. } | Self::Later { .. } => true,
             Self::NeedsBlocked { pending, .. } | Self::Shared { pending, .. } | Self::Refused { pending, .. } => {
                 *pending
             }
@@ -70,7 +72,7 @@ impl WhyNot {
     /// The cluster that couldn't be read. `None` for other reasons.
     pub fn unread(&self) -> Option<&str> {
         match self {
-            Self::Unread { cluster } => Some(cluster),
+            Self::Unread { host } => Some(host),
             _ => None,
         }
     }

@@ -99,7 +99,7 @@ impl Ran {
         if report.failed().chain(report.unmet()).next().is_some() || !report.differs.is_empty() {
             return Verdict::Failed;
         }
-        let clear = plan.blocked.is_empty() && plan.blocked_clusters.is_empty();
+        let clear = plan.blocked.is_empty() && plan.unread_hosts.is_empty();
         match plan.blocked.iter().all(|b| b.why.is_pending()) {
             false => Verdict::Failed,
             true if !report.unconfirmed.is_empty() => Verdict::Unconfirmed,
@@ -316,17 +316,16 @@ fn differences(left: &Plan, plan: &Plan, done: &BTreeSet<Address>) -> Vec<(Addre
 
 /// Resources of `done` in clusters that can't be read now, including objects that `plan` deleted.
 fn unread(left: &Plan, plan: &Plan, done: &BTreeSet<Address>, kinds: &Registry) -> Vec<Unconfirmed> {
-    let in_cluster = |step: &Step| kinds.get(step.kind).is_ok_and(|kind| kind.in_cluster());
-    let clusters = left.blocked_clusters.iter().map(|cluster| {
-        let wanted =
-            left.blocked.iter().filter(|b| b.why.unread() == Some(cluster.cluster.as_str())).map(|b| &b.address);
+    let in_cluster = |step: &Step| kinds.get(step.kind).is_ok_and(|kind| kind.is_hosted());
+    let clusters = left.unread_hosts.iter().map(|cluster| {
+        let wanted = left.blocked.iter().filter(|b| b.why.unread() == Some(cluster.host.as_str())).map(|b| &b.address);
         let within = |step: &&Step| {
             let state = step.found.as_ref().map(|f| &f.state);
             let named = state.and_then(|s| s.get("cluster")).and_then(serde_json::Value::as_str);
-            step.action == Action::Delete && in_cluster(step) && named == Some(cluster.cluster.as_str())
+            step.action == Action::Delete && in_cluster(step) && named == Some(cluster.host.as_str())
         };
         let deleted = plan.steps.iter().filter(within).map(|s| &s.address);
-        let message = format!("the objects in cluster {} can't be read: {}", cluster.cluster, cluster.reason);
+        let message = format!("the objects in cluster {} can't be read: {}", cluster.host, cluster.reason);
         let mut error = Error::new(Class::Unreachable, message);
         error.help = cluster.help.clone();
         Unconfirmed { addresses: wanted.chain(deleted).filter(|a| done.contains(a)).cloned().collect(), error }

@@ -303,15 +303,15 @@ impl Doctor {
         for note in stack::old_images(&look.desired, &look.facts) {
             self.add("images", Verdict::Attention, note);
         }
-        for cluster in &plan.blocked_clusters {
+        for cluster in &plan.unread_hosts {
             self.checks.push(Check {
                 name: "clusters",
                 verdict: Verdict::Unknown,
-                text: format!("the objects in cluster {} can't be read: {}", cluster.cluster, cluster.reason),
+                text: format!("the objects in cluster {} can't be read: {}", cluster.host, cluster.reason),
                 help: cluster.help.clone(),
             });
         }
-        if plan.blocked_clusters.is_empty() {
+        if plan.unread_hosts.is_empty() {
             let text = match plan.is_empty() {
                 true => "nothing differs from the spec",
                 false => "this computer can reach the API server of every cluster that exists",

@@ -26,9 +26,9 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry) -> io::Resu
         .confirm
         .iter()
         .map(|loss| json!({"address": loss.address.as_str(), "lost": proses(&loss.lost), "kept": names(&loss.kept)}));
-    let blocked = plan.blocked_clusters.iter().map(|one| {
+    let blocked = plan.unread_hosts.iter().map(|one| {
         let help = prose(one.help.as_deref().unwrap_or_default());
-        json!({"cluster": one.cluster, "reason": prose(&one.reason), "help": help})
+        json!({"cluster": one.host, "reason": prose(&one.reason), "help": help})
     });
     let kept = plan
         .kept

@@ -12,7 +12,7 @@ use super::{Ending, Subject, why};
 use crate::engine::diff;
 use crate::engine::event::Event;
 use crate::engine::kind::{Change, Registry};
-use crate::engine::plan::{BlockedCluster, Plan, Step};
+use crate::engine::plan::{Plan, Step, UnreadHost};
 use crate::engine::report::{Line, Outcome, Report};
 use crate::engine::value::{has_references, resolve};
 
@@ -89,9 +89,8 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, calls: Opti
 }
 
 fn clusters(plan: &Plan) -> Vec<Value> {
-    let one =
-        |c: &BlockedCluster| json!({"cluster": c.cluster, "reason": c.reason, "help": c.help, "objects": c.objects});
-    plan.blocked_clusters.iter().map(one).collect()
+    let one = |c: &UnreadHost| json!({"cluster": c.host, "reason": c.reason, "help": c.help, "objects": c.objects});
+    plan.unread_hosts.iter().map(one).collect()
 }
 
 fn with_calls(document: &mut Value, calls: Option<&BTreeMap<String, u64>>) {

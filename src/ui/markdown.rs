@@ -65,12 +65,12 @@ pub(super) fn plan(plan: &Plan, subject: &Subject, kinds: &Registry, verbose: bo
         let text = prose(&format!("{}.{help}", one.message));
         out += &format!("\n> [!CAUTION]\n> {}: {}\n", code(&one.at.to_string()), escaped(&text));
     }
-    for one in &plan.blocked_clusters {
+    for one in &plan.unread_hosts {
         let help = one.help.as_deref().map(|h| format!(" Help: {h}.")).unwrap_or_default();
         let reason = prose(&format!("{}.{help}", one.reason));
         out += &format!(
             "\n> [!WARNING]\n> The objects in cluster {} ({}) can't be read: {}\n",
-            code(&one.cluster),
+            code(&one.host),
             count(one.objects, "object"),
             escaped(&reason)
         );

@@ -95,7 +95,7 @@ impl Kind for Objects {
         "k8s.manifest"
     }
 
-    fn in_cluster(&self) -> bool {
+    fn is_hosted(&self) -> bool {
         true
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn code(why: &impl Serialize) -> Value {
 /// Why a resource isn't as the spec asks.
 pub(super) fn not(why: &WhyNot) -> String {
     match why {
-        WhyNot::Unread { cluster } => format!("cluster {cluster} can't be read"),
+        WhyNot::Unread { host } => format!("cluster {host} can't be read"),
         WhyNot::Unserved { error, controls } => match controls.as_slice() {
             [] => error.message.clone(),
             [one] => format!("{}; control {one} is unmet", error.message),
@@ -31,6 +31,7 @@ pub(super) fn not(why: &WhyNot) -> String {
         WhyNot::Twice { ids } => format!("it exists more than once: {}", ids.join(", ")),
         WhyNot::Elsewhere { at, to } => format!("it exists in {at}, but the spec puts it into {to}"),
         WhyNot::Used { id, user, .. } => used(id, user),
+        WhyNot::Later { id, user } => format!("{user} uses {id} until this run has changed it"),
         WhyNot::LetsIn { user } => {
             let user = user.as_ref().map(ToString::to_string).unwrap_or_default();
             format!("this change removes access that {user} uses, and {user} is neither replaced nor deleted")
@@ -70,6 +71,7 @@ pub(super) fn help(why: &WhyNot) -> Option<String> {
         }
         WhyNot::Elsewhere { at, .. } => format!("a resource can't move to another account or region: leave it in {at}"),
         WhyNot::Used { because, .. } => help(because.as_deref()?)?,
+        WhyNot::Later { .. } => "run the same command again: the next run makes this change".to_owned(),
         WhyNot::Broken { .. } => "repair the cause that the message names, then run the same command".to_owned(),
         WhyNot::BrokenAndKept { because, .. } | WhyNot::NotReplaced { because, .. } => help(because)?,
         WhyNot::Loses { address, .. } => format!("if this is intended, add --allow-replace {address}"),

@@ -515,7 +515,7 @@ async fn a_server_that_cant_be_reached() {
     let ground = Ground::new(aws.clone(), Clusters::new(aws, BTreeMap::new()), "acme-p-shared-1", &endpoint);
     let wanted = [ground.the_namespace()];
     let seen = ground.kind.observe(&Round::default(), &wanted).await.unwrap();
-    let Unread { cluster, error, wanted: hidden } = seen.unread.into_iter().next().unwrap();
+    let Unread { host: cluster, error, wanted: hidden } = seen.unread.into_iter().next().unwrap();
     assert_eq!((cluster.as_str(), hidden), ("acme-p-shared-1", [wanted[0].address.clone()].into()));
     assert_eq!(error.class, Class::Unreachable);
     assert!(error.message.contains("the API server of cluster acme-p-shared-1 can't be reached"), "{error}");

@@ -76,8 +76,8 @@ pub(super) enum Rest {
 
 impl Executor {
     /// The cluster in which a step works, if any.
-    pub(super) fn cluster(&self, step: &Step) -> Option<String> {
-        let kind = self.kinds.get(step.kind).ok().filter(|k| k.in_cluster())?;
+    pub(super) fn host(&self, step: &Step) -> Option<String> {
+        let kind = self.kinds.get(step.kind).ok().filter(|k| k.is_hosted())?;
         let state = step.state.as_ref().or(step.found.as_ref().map(|f| &f.state))?;
         kind.host(state).map(str::to_owned)
     }

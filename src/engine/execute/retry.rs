@@ -48,8 +48,8 @@ impl Tries {
             Class::Unserved => Duration::from_secs(30),
             // The DNS name of a new cluster and our access to it take a moment to become effective. A network without
             // a route to the cluster stays closed.
-            Class::Unreachable if work.kind.in_cluster() => Duration::from_secs(15),
-            Class::Denied if work.kind.in_cluster() => Duration::from_secs(180),
+            Class::Unreachable if work.kind.is_hosted() => Duration::from_secs(15),
+            Class::Denied if work.kind.is_hosted() => Duration::from_secs(180),
             _ => return Err(error),
         };
         if now.saturating_sub(since) >= patience && self.count >= FEWEST_TRIES {

@@ -27,7 +27,7 @@ pub(super) struct Run<'a> {
     outcomes: Vec<Option<Outcome>>,
     outputs: BTreeMap<Address, Outputs>,
     /// The cluster in which each step works, if any.
-    clusters: Vec<Option<String>>,
+    hosts: Vec<Option<String>>,
     pub shared: Arc<Shared>,
 }
 
@@ -38,7 +38,7 @@ impl<'a> Run<'a> {
             expected: executor.pace(step).0,
             lane: executor.lane(step),
             // A kind limits the slots, and a cluster's API server may be closed.
-            group: format!("{} {} {}", step.scope, step.kind, executor.cluster(step).unwrap_or_default()),
+            group: format!("{} {} {}", step.scope, step.kind, executor.host(step).unwrap_or_default()),
         });
         Self {
             executor,
@@ -46,29 +46,29 @@ impl<'a> Run<'a> {
             schedule: Schedule::new(jobs),
             outcomes: vec![None; plan.steps.len()],
             outputs: plan.outputs.clone(),
-            clusters: plan.steps.iter().map(|step| executor.cluster(step)).collect(),
+            hosts: plan.steps.iter().map(|step| executor.host(step)).collect(),
             shared: Shared::new(executor.parallelism),
         }
     }
 
-    fn cluster(&self, i: usize) -> Option<&str> {
-        self.clusters.get(i)?.as_deref()
+    fn host(&self, i: usize) -> Option<&str> {
+        self.hosts.get(i)?.as_deref()
     }
 
     /// Takes slots for the steps that may start now, and starts them.
     pub fn start(&mut self) -> Vec<(usize, &'a Step, Slot, Result<New>)> {
-        let Self { schedule, clusters, shared, plan, .. } = self;
+        let Self { schedule, hosts, shared, plan, .. } = self;
         let mut slots = BTreeMap::new();
         let started = schedule.start(|i| {
-            let cluster = clusters.get(i).and_then(Option::as_deref);
-            if cluster.is_some_and(|cluster| !shared.may_try(cluster)) {
+            let host = hosts.get(i).and_then(Option::as_deref);
+            if host.is_some_and(|host| !shared.may_try(host)) {
                 return false;
             }
             let Some(slot) = plan.steps.get(i).and_then(|step| shared.slots.take(&step.scope, step.kind)) else {
                 return false;
             };
             slots.insert(i, slot);
-            cluster.into_iter().for_each(|cluster| shared.tries(cluster));
+            host.into_iter().for_each(|host| shared.tries(host));
             true
         });
         let begun = started.into_iter().filter_map(|i| Some((i, self.plan.steps.get(i)?, slots.remove(&i)?)));
@@ -108,10 +108,9 @@ impl<'a> Run<'a> {
     }
 
     /// Ends the remaining steps in a cluster that is closed to us.
-    fn close(&mut self, cluster: &str, error: &Error) {
-        let inside: Vec<usize> = (0..self.plan.steps.len())
-            .filter(|i| self.cluster(*i) == Some(cluster) && self.schedule.drop(*i))
-            .collect();
+    fn close(&mut self, host: &str, error: &Error) {
+        let inside: Vec<usize> =
+            (0..self.plan.steps.len()).filter(|i| self.host(*i) == Some(host) && self.schedule.drop(*i)).collect();
         for i in &inside {
             let Some(step) = self.plan.steps.get(*i) else { continue };
             let (address, error) = (step.address.clone(), error.clone());
@@ -132,8 +131,8 @@ impl<'a> Run<'a> {
     pub fn take(&mut self, (i, took, result): Ended) {
         let Some(step) = self.plan.steps.get(i) else { return };
         let (address, action) = (step.address.clone(), step.action);
-        let cluster = self.cluster(i).map(str::to_owned);
-        let closed = cluster.as_ref().and_then(|c| self.shared.learn(c, result.as_ref().err()));
+        let host = self.host(i).map(str::to_owned);
+        let closed = host.as_ref().and_then(|c| self.shared.learn(c, result.as_ref().err()));
         match result {
             Ok((id, made)) => {
                 if action != Action::Delete {
@@ -145,7 +144,7 @@ impl<'a> Run<'a> {
             Err(error) => {
                 let event = error.clone();
                 let outcome = match error.class {
-                    _ if cluster.is_some() && is_closed(&error) => Outcome::Blocked { error },
+                    _ if host.is_some() && is_closed(&error) => Outcome::Blocked { error },
                     Class::Unserved => Outcome::Unmet { error },
                     _ => Outcome::Failed { error },
                 };
@@ -156,8 +155,8 @@ impl<'a> Run<'a> {
                 self.end(i, outcome);
             }
         }
-        if let (Some(cluster), Some(error)) = (cluster, closed) {
-            self.close(&cluster, &error);
+        if let (Some(host), Some(error)) = (host, closed) {
+            self.close(&host, &error);
         }
     }
 

@@ -38,27 +38,27 @@ impl Shared {
     }
 
     /// True if a step may call `cluster`: no step has tried it yet, or it has answered.
-    pub fn may_try(&self, cluster: &str) -> bool {
-        !matches!(self.contacts().get(cluster), Some(Contact::Tried | Contact::Closed(_)))
+    pub fn may_try(&self, host: &str) -> bool {
+        !matches!(self.contacts().get(host), Some(Contact::Tried | Contact::Closed(_)))
     }
 
     /// Records that a step calls `cluster`. If no step has tried it before, this is the only one for now.
-    pub fn tries(&self, cluster: &str) {
-        self.contacts().entry(cluster.to_owned()).or_insert(Contact::Tried);
+    pub fn tries(&self, host: &str) {
+        self.contacts().entry(host.to_owned()).or_insert(Contact::Tried);
     }
 
     /// Records that `cluster` has answered a step.
-    pub fn heard(&self, cluster: &str) {
-        if let Some(contact @ Contact::Tried) = self.contacts().get_mut(cluster) {
+    pub fn heard(&self, host: &str) {
+        if let Some(contact @ Contact::Tried) = self.contacts().get_mut(host) {
             *contact = Contact::Open;
             self.slots.news.notify_one();
         }
     }
 
     /// Updates the state of a step's cluster after the step. Returns the error if the cluster is closed to us now.
-    pub fn learn(&self, cluster: &str, error: Option<&Error>) -> Option<Error> {
+    pub fn learn(&self, host: &str, error: Option<&Error>) -> Option<Error> {
         let mut contacts = self.contacts();
-        let contact = contacts.get_mut(cluster)?;
+        let contact = contacts.get_mut(host)?;
         *contact = match (error, &contact) {
             (Some(e), Contact::Tried) if is_closed(e) => Contact::Closed(e.clone()),
             // One refusal may be about one object only.

@@ -36,9 +36,8 @@ impl Executor {
     ) -> Result<(String, Outputs)> {
         let kind = self.kinds.get(step.kind)?;
         let handlers = self.kinds.handlers(step.kind, &step.scope)?;
-        let cluster = self.cluster(step);
-        let work =
-            Work { executor: self, i, step, kind, handlers, shared, cluster: cluster.as_deref(), limit, ours: true };
+        let host = self.host(step);
+        let work = Work { executor: self, i, step, kind, handlers, shared, host: host.as_deref(), limit, ours: true };
         let before = Work { ours: false, ..work };
         match (step.action, &step.found) {
             (Action::Create, _) => {

@@ -19,7 +19,7 @@ pub(super) struct Work<'a> {
     pub handlers: &'a Arc<dyn Handlers>,
     pub shared: &'a Shared,
     /// The cluster in which the step works, if any.
-    pub cluster: Option<&'a str>,
+    pub host: Option<&'a str>,
     /// The time limits for calls and for waiting.
     pub limit: Duration,
     /// True if this run started the operation. Then it waits for the end of it even if the user stops the run.
@@ -29,7 +29,7 @@ pub(super) struct Work<'a> {
 impl Work<'_> {
     /// The step's cluster has answered, so the other steps may call it, too.
     pub fn heard(&self) {
-        self.cluster.into_iter().for_each(|cluster| self.shared.heard(cluster));
+        self.host.into_iter().for_each(|host| self.shared.heard(host));
     }
 
     pub fn progress(&self, shown: &mut String, detail: String) {

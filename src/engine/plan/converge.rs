@@ -54,13 +54,13 @@ impl<'a> Planner<'a> {
     fn is_readable(&mut self, resource: &Resource) -> Result<bool> {
         let address = &resource.address;
         if let Some(unread) = self.observed.unread.iter().find(|u| u.wanted.contains(address)) {
-            self.block(resource, WhyNot::Unread { cluster: unread.cluster.clone() }, vec![]);
+            self.block(resource, WhyNot::Unread { host: unread.host.clone() }, vec![]);
             return Ok(false);
         }
         let Some(error) = self.observed.unserved.get(address) else { return Ok(true) };
-        if let Some(cluster) = self.upgrade_ahead(resource) {
+        if let Some(host) = self.upgrade_ahead(resource) {
             let api = self.kinds.get(resource.kind)?.api(&resource.state);
-            self.upgraded.entry(cluster).or_default().extend(api);
+            self.upgraded.entry(host).or_default().extend(api);
         } else if error.class == Class::Invalid {
             // No resource provides the API, so the template is wrong.
             return Err(error.clone());
@@ -189,7 +189,7 @@ impl<'a> Planner<'a> {
             return Some(not(because));
         }
         // An object in a cluster whose replacement is allowed is lost with the cluster.
-        let follows = || kind.in_cluster() && changes.iter().filter(|c| c.replaces).all(|c| has_references(&c.after));
+        let follows = || kind.is_hosted() && changes.iter().filter(|c| c.replaces).all(|c| has_references(&c.after));
         let allowed = self.policy.allow_replace.contains(address);
         if let Some(lost) = kind.loses(found, true).filter(|_| !allowed && !follows()) {
             return Some(not(WhyNot::Loses { address: address.clone(), lost }));
@@ -199,8 +199,7 @@ impl<'a> Planner<'a> {
 
     /// Why `found` must not be replaced or deleted, with the help. `None` if it may be.
     pub(super) fn held(&self, found: &Found) -> Option<WhyNot> {
-        let (user, because) = self.held.get(&(found.address.clone(), found.generation))?;
-        Some(WhyNot::Used { id: found.id.clone(), user: user.clone(), because: because.clone() })
+        self.held.get(&(found.address.clone(), found.generation)).cloned()
     }
 
     /// Why `resource` can't be created: a dependency is blocked and doesn't exist or isn't usable. `None` if it can.

@@ -17,7 +17,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use self::moves::Move;
-use self::order::order;
+use self::order::{Circle, order};
 use crate::engine::address::{Address, Owner};
 use crate::engine::desired::{Desired, Resource};
 use crate::engine::drift::Drift;
@@ -100,9 +100,9 @@ pub struct Blocked {
 
 /// A cluster whose objects couldn't be read. The plan has no steps for it.
 #[derive(Clone, Debug, Serialize)]
-pub struct BlockedCluster {
+pub struct UnreadHost {
     /// The EKS cluster's name.
-    pub cluster: String,
+    pub host: String,
     pub reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
@@ -145,7 +145,7 @@ pub struct Summary {
 pub struct Plan {
     pub steps: Vec<Step>,
     pub blocked: Vec<Blocked>,
-    pub blocked_clusters: Vec<BlockedCluster>,
+    pub unread_hosts: Vec<UnreadHost>,
     pub kept: Vec<Kept>,
     pub notes: BTreeSet<Note>,
     /// The losses by address, which must be confirmed.
@@ -173,7 +173,7 @@ impl Step {
 impl Plan {
     /// True if there are no steps and nothing is blocked.
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty() && self.blocked.is_empty() && self.blocked_clusters.is_empty()
+        self.steps.is_empty() && self.blocked.is_empty() && self.unread_hosts.is_empty()
     }
 
     pub fn summary(&self) -> Summary {
@@ -205,12 +205,35 @@ pub fn plan(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &P
     let lint = Lint { desired, observed, kinds };
     let mut held = Held::new();
     loop {
-        let plan = draft(desired, observed, kinds, policy, &held)?;
+        let id = |address: &Address, generation: u32| {
+            let mut found = observed.found.get(address).into_iter().flatten();
+            found.find(|f| f.generation == generation).map(|f| f.id.clone()).unwrap_or_default()
+        };
         let before = held.len();
+        let plan = match draft(desired, observed, kinds, policy, &held)? {
+            Ok(plan) => plan,
+            Err(Circle(steps)) => {
+                // A replacement that deletes first waits for a user of the old resource, and that user, by way of
+                // others, for the new resource. Without the replacement, this run changes the users.
+                let waits = steps.iter().zip(steps.iter().skip(1));
+                for (step, user) in waits.filter(|(step, _)| step.action == Action::Delete && step.replaces) {
+                    let why = WhyNot::Later { id: id(&step.address, step.generation), user: user.address.clone() };
+                    held.entry((step.address.clone(), step.generation)).or_insert(why);
+                }
+                if held.len() == before {
+                    let names: Vec<String> =
+                        steps.iter().map(|s| format!("{:?} {}", s.action, s.address).to_lowercase()).collect();
+                    let names = names.join(" → ");
+                    return Err(Error::bug(format!("steps depend on each other in a circle: {names}")));
+                }
+                continue;
+            }
+        };
         for Taken { address, generation, user } in lint.taken(&plan) {
             let blocked = plan.blocked.iter().find(|b| b.address == user);
             let because = blocked.map(|b| Box::new(b.why.clone()));
-            held.entry((address, generation)).or_insert((user, because));
+            let why = WhyNot::Used { id: id(&address, generation), user, because };
+            held.entry((address, generation)).or_insert(why);
         }
         if held.len() == before {
             lint.check(&plan)?;
@@ -219,11 +242,17 @@ pub fn plan(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &P
     }
 }
 
-/// Resources that must not be replaced or deleted, by address and generation: the user that stays, and why it stays.
-type Held = BTreeMap<(Address, u32), (Address, Option<Box<WhyNot>>)>;
+/// Why resources must not be replaced or deleted, by address and generation.
+type Held = BTreeMap<(Address, u32), WhyNot>;
 
 /// One attempt at a plan, which doesn't touch the resources in `held`.
-fn draft(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Policy, held: &Held) -> Result<Plan> {
+fn draft(
+    desired: &Desired,
+    observed: &Observed,
+    kinds: &Registry,
+    policy: &Policy,
+    held: &Held,
+) -> Result<std::result::Result<Plan, Circle>> {
     let said = observed.notes.union(&desired.notes).cloned();
     let mut planner = Planner {
         desired,
@@ -246,7 +275,7 @@ fn draft(desired: &Desired, observed: &Observed, kinds: &Registry, policy: &Poli
     plan.notes.extend(disturbed.into_iter().map(|(how, who)| Note::Disturbs { how, who }));
     plan.notes.extend(upgraded.into_iter().map(|(host, apis)| Note::BringsApis { host, apis }));
     plan.outputs = observed.outputs();
-    order(plan)
+    Ok(order(plan))
 }
 
 struct Planner<'a> {
@@ -278,7 +307,7 @@ impl<'a> Planner<'a> {
         let order = graph::order(self.desired)?;
         let mut selected = self.selection()?;
         if self.policy.aws_only {
-            let inside = self.in_clusters(&order)?;
+            let inside = self.hosted(&order)?;
             selected.retain(|a| !inside.contains(a));
         }
         if self.policy.destroy {
@@ -310,10 +339,10 @@ impl<'a> Planner<'a> {
         self.refuse(&selected);
         self.keep_what_kept_homes_use();
         self.keep_keys_of_kept()?;
-        self.block_clusters();
-        let dying = self.dying_clusters();
+        self.block_hosts();
+        let dying = self.dying_hosts();
         self.name_losses(&dying)?;
-        self.drop_what_dies_with_its_cluster();
+        self.drop_what_dies_with_its_host();
         self.take_away_last();
         self.connect();
         Ok(())
@@ -362,11 +391,11 @@ impl<'a> Planner<'a> {
     }
 
     /// Objects in clusters, and resources that come after them.
-    fn in_clusters(&self, order: &[Address]) -> Result<BTreeSet<Address>> {
+    fn hosted(&self, order: &[Address]) -> Result<BTreeSet<Address>> {
         let mut inside: BTreeSet<Address> = BTreeSet::new();
         for resource in order.iter().filter_map(|a| self.desired.get(a)) {
             let after = graph::needs(resource).iter().any(|n| inside.contains(n));
-            if after || self.kinds.get(resource.kind)?.in_cluster() {
+            if after || self.kinds.get(resource.kind)?.is_hosted() {
                 inside.insert(resource.address.clone());
             }
         }

@@ -54,7 +54,7 @@ impl Planner<'_> {
     pub(super) fn switches(&self, address: &Address) -> bool {
         let inside = || {
             let kind = self.desired.get(address).and_then(|r| self.kinds.get(r.kind).ok());
-            kind.is_some_and(|k| k.in_cluster())
+            kind.is_some_and(|k| k.is_hosted())
         };
         address.pool().is_some() && self.moves.values().any(|m| m.to.contains(&address.place())) && inside()
     }
@@ -100,12 +100,12 @@ impl Planner<'_> {
                     let kind = self.observed.kinds.get(&f.address).and_then(|kind| self.kinds.get(kind).ok());
                     kind.and_then(|kind| kind.host(&f.state)).map(str::to_owned)
                 };
-                let cluster = all.clone().find_map(host);
+                let host = all.clone().find_map(host);
                 let first = || all.clone().next().map(|f| f.id.clone()).unwrap_or_default();
                 self.plan.kept.push(Kept {
                     address: place.clone(),
                     kind: HOME,
-                    id: cluster.unwrap_or_else(first),
+                    id: host.unwrap_or_else(first),
                     why: why.clone(),
                 });
             }
@@ -164,7 +164,7 @@ impl Planner<'_> {
             }
             let Some(loss) = kind.loses(found, replaced) else { continue };
             let place = found.address.place();
-            let inside = kind.in_cluster()
+            let inside = kind.is_hosted()
                 && (replaced || homes_of_dying.contains(&place))
                 && kind.host(&found.state).is_some_and(|c| dying.contains(c));
             if inside {

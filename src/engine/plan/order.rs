@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Plan, Step};
-use crate::engine::error::{Class, Error, Result};
+
+/// Steps that wait for each other. Each waits for the next, and the last is the first.
+pub(super) struct Circle(pub Vec<Step>);
 
 /// Sorts the steps so that each comes after its dependencies. Otherwise creations come before deletions, by address.
 /// Dropped steps are left out.
-pub(super) fn order(plan: Plan) -> Result<Plan> {
+pub(super) fn order(plan: Plan) -> Result<Plan, Circle> {
     let keep = |s: &Step| s.action == Action::Create || s.found.is_some();
     let dropped: BTreeSet<usize> = plan.steps.iter().enumerate().filter(|(_, s)| !keep(s)).map(|(i, _)| i).collect();
     // A step that only prepared a dropped deletion is dropped, too.
@@ -51,16 +53,13 @@ pub(super) fn order(plan: Plan) -> Result<Plan> {
         }
     }
     if done.len() < left.len() {
-        return Err(Error::new(
-            Class::Bug,
-            format!("steps depend on each other in a circle: {}", circle(&rest, &left)),
-        ));
+        return Err(circle(&rest, &left));
     }
     Ok(Plan { steps, ..plan })
 }
 
-/// One cycle of dependencies, to report the bug.
-fn circle(rest: &[Option<Step>], left: &BTreeSet<usize>) -> String {
+/// One circle among the steps that are left.
+fn circle(rest: &[Option<Step>], left: &BTreeSet<usize>) -> Circle {
     let step = |i: usize| rest.get(i).and_then(Option::as_ref).filter(|_| left.contains(&i));
     let waits = |i: &usize| step(*i).is_some();
     let mut path: Vec<usize> = left.iter().copied().find(waits).into_iter().collect();
@@ -74,6 +73,5 @@ fn circle(rest: &[Option<Step>], left: &BTreeSet<usize>) -> String {
         }
         path.push(next);
     }
-    let name = |i: &usize| step(*i).map(|s| format!("{:?} {}", s.action, s.address).to_lowercase());
-    path.iter().filter_map(name).collect::<Vec<_>>().join(" → ")
+    Circle(path.iter().filter_map(|i| step(*i).cloned()).collect())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, BlockedCluster, Kept, Planner, Step, blocked_at, twice};
+use super::{Action, Kept, Planner, Step, UnreadHost, blocked_at, twice};
 use crate::engine::address::{Address, Owner};
 use crate::engine::diff;
 use crate::engine::error::Result;
@@ -27,16 +27,16 @@ impl Planner<'_> {
     }
 
     /// Names the unread clusters that concern the selection, except clusters that are deleted.
-    pub(super) fn block_clusters(&mut self) {
-        let dying = self.dying_clusters();
+    pub(super) fn block_hosts(&mut self) {
+        let dying = self.dying_hosts();
         for unread in &self.observed.unread {
-            let blocks = self.plan.blocked.iter().any(|b| b.why.unread() == Some(unread.cluster.as_str()));
+            let blocks = self.plan.blocked.iter().any(|b| b.why.unread() == Some(unread.host.as_str()));
             // The spec no longer shows where a removed tenant was.
             let gone = |id: &String| !self.desired.iter().any(|r| r.address.owner() == Owner::Tenant(id.clone()));
             let concerned = || unread.wanted.iter().any(|a| self.selects(a)) || self.policy.tenants.iter().any(gone);
-            if blocks || (!dying.contains(&unread.cluster) && concerned()) {
-                self.plan.blocked_clusters.push(BlockedCluster {
-                    cluster: unread.cluster.clone(),
+            if blocks || (!dying.contains(&unread.host) && concerned()) {
+                self.plan.unread_hosts.push(UnreadHost {
+                    host: unread.host.clone(),
                     reason: unread.error.message.clone(),
                     help: unread.error.help.clone(),
                     objects: unread.wanted.len(),
@@ -45,7 +45,7 @@ impl Planner<'_> {
         }
     }
 
-    pub(super) fn dying_clusters(&self) -> BTreeSet<String> {
+    pub(super) fn dying_hosts(&self) -> BTreeSet<String> {
         self.deleting.iter().filter_map(|(i, found)| found.outputs.get(self.hosting(*i)?.name).cloned()).collect()
     }
 
@@ -164,15 +164,15 @@ impl Planner<'_> {
     }
 
     /// Objects in a deleted cluster are deleted with it.
-    pub(super) fn drop_what_dies_with_its_cluster(&mut self) {
-        let clusters = self.dying_clusters();
+    pub(super) fn drop_what_dies_with_its_host(&mut self) {
+        let hosts = self.dying_hosts();
         let gone: Vec<usize> = self
             .deleting
             .iter()
             .filter(|(i, found)| {
                 let inside =
-                    self.plan.steps.get(**i).and_then(|s| self.kinds.get(s.kind).ok()).is_some_and(|k| k.in_cluster());
-                inside && self.host(**i, found).is_some_and(|c| clusters.contains(c))
+                    self.plan.steps.get(**i).and_then(|s| self.kinds.get(s.kind).ok()).is_some_and(|k| k.is_hosted());
+                inside && self.host(**i, found).is_some_and(|c| hosts.contains(c))
             })
             .map(|(i, _)| *i)
             .collect();

@@ -77,7 +77,7 @@ fn verdict_of_drift(plan: &Plan, drift: &Drift) -> Option<String> {
     if !parts.is_empty() {
         return Some(format!("Drift: {}.", parts.join(", ")));
     }
-    match (plan.blocked_clusters.len(), waiting.len(), drift.absent.values().sum::<usize>(), drift.left) {
+    match (plan.unread_hosts.len(), waiting.len(), drift.absent.values().sum::<usize>(), drift.left) {
         (0, 0, 0, 0) => None,
         (0, 0, absent, 0) => {
             Some(format!("No drift in the resources that exist, but {} not created yet.", are(absent)))
@@ -280,8 +280,8 @@ pub(super) fn how_confirmed(subject: &Subject) -> &'static str {
 
 /// The clusters whose objects couldn't be read.
 fn clusters(out: &mut String, plan: &Plan, layout: Layout) {
-    for one in &plan.blocked_clusters {
-        let what = format!("Waiting: objects in cluster {} ({})", plain(&one.cluster), count(one.objects, "object"));
+    for one in &plan.unread_hosts {
+        let what = format!("Waiting: objects in cluster {} ({})", plain(&one.host), count(one.objects, "object"));
         section(out, &layout.paint.yellow(&what));
         hang(out, "      ", &one.reason, layout.width);
         if let Some(help) = &one.help {

@@ -106,7 +106,7 @@ fn all_done(report: &Report, plan: &Plan) -> bool {
         && report.differs.is_empty()
         && !report.interrupted
         && plan.blocked.is_empty()
-        && plan.blocked_clusters.is_empty()
+        && plan.unread_hosts.is_empty()
 }
 
 fn verdict_of(report: &Report, plan: &Plan, ending: &Ending<'_>) -> String {

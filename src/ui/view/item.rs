@@ -130,5 +130,5 @@ impl Item<'_> {
 }
 
 fn is_object(kind: &str, kinds: &Registry) -> bool {
-    kinds.get(kind).is_ok_and(|kind| kind.in_cluster())
+    kinds.get(kind).is_ok_and(|kind| kind.is_hosted())
 }

@@ -59,7 +59,7 @@ fn lacks() -> impl Iterator<Item = &'static Lack> {
 /// A kind's contract has the name of the kind.
 #[test]
 fn every_kind_has_its_contract() {
-    for kind in kinds::facts().iter().filter(|k| !k.in_cluster()) {
+    for kind in kinds::facts().iter().filter(|k| !k.is_hosted()) {
         let name = kind.name().trim_start_matches("aws.").replace('-', "_");
         let on = |list: fn(&Contracts) -> &[&str]| ALL.iter().any(|(c, _)| list(c).contains(&name.as_str()));
         assert!(on(|c| c.sandbox), "{name} isn't tried on the sandbox");

@@ -96,7 +96,7 @@ async fn outside(silo: &Silo) -> Vec<Address> {
     let ground = silo.ground();
     let session = ground.session().await.unwrap();
     let (_, plan) = session.plan(&destroy(), false).await.unwrap();
-    let outside = |s: &&Step| s.action == Action::Delete && !session.kinds.get(s.kind).unwrap().in_cluster();
+    let outside = |s: &&Step| s.action == Action::Delete && !session.kinds.get(s.kind).unwrap().is_hosted();
     plan.steps.iter().filter(outside).map(|s| s.address.clone()).collect()
 }
 

@@ -127,7 +127,7 @@ impl Kind for Manifest {
         }
     }
 
-    fn in_cluster(&self) -> bool {
+    fn is_hosted(&self) -> bool {
         true
     }
 

@@ -103,7 +103,7 @@ impl ManifestHandlers {
                 };
                 match seen {
                     Err(error) if is_closed(&error) => {
-                        let unread = vec![Unread { cluster, error, wanted }];
+                        let unread = vec![Unread { host: cluster, error, wanted }];
                         Ok(Observation { unread, ..Observation::default() })
                     }
                     other => other,
