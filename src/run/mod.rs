@@ -10,6 +10,7 @@ mod facts;
 mod failure;
 mod host;
 mod locked;
+mod look;
 pub mod preflight;
 pub mod saved;
 mod session;
@@ -17,7 +18,8 @@ mod session;
 pub use apply::{Ended, Manner, Ran, Request, Verdict, apply};
 pub use failure::Failure;
 pub use host::{Host, Silent, Stage};
-pub use session::{Embedded, Look, Options, Session, account, named, written};
+pub use look::Look;
+pub use session::{Embedded, Options, Session, account, named, written};
 
 use crate::engine::error::Error;
 

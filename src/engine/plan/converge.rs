@@ -197,11 +197,6 @@ impl<'a> Planner<'a> {
         self.lacks(resource)
     }
 
-    /// Why `found` must not be replaced or deleted, with the help. `None` if it may be.
-    pub(super) fn held(&self, found: &Found) -> Option<WhyNot> {
-        self.held.get(&(found.address.clone(), found.generation)).cloned()
-    }
-
     /// Why `resource` can't be created: a dependency is blocked and doesn't exist or isn't usable. `None` if it can.
     /// An object that its cluster will never accept blocks no other resource.
     fn lacks(&self, resource: &Resource) -> Option<WhyNot> {

@@ -22,12 +22,12 @@ use crate::engine::address::{Address, Owner};
 use crate::engine::desired::{Desired, Resource};
 use crate::engine::drift::Drift;
 use crate::engine::error::{Error, Result};
-use crate::engine::graph;
 use crate::engine::kind::{Change, Found, Hosting, Kind, Registry, Scope, Verb};
 use crate::engine::lint::{Lint, Taken};
 use crate::engine::observe::Observed;
 use crate::engine::value::{Outputs, has_references, references};
 use crate::engine::why::{Note, WhyDone, WhyKept, WhyNot};
+use crate::engine::{diff, graph};
 
 /// The user's selection and permissions.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -430,6 +430,61 @@ impl<'a> Planner<'a> {
             found,
             needs: BTreeSet::new(),
         });
+    }
+
+    fn push_delete(
+        &mut self,
+        kind_name: &'static str,
+        found: &Found,
+        replaces: bool,
+        why: Option<WhyDone>,
+    ) -> Result<()> {
+        let kind = self.kinds.get(kind_name)?.clone();
+        let scope = self.observed.scopes.get(&found.address).cloned().unwrap_or_default();
+        let mut needs = BTreeSet::new();
+        let mut found = found.clone();
+        if let Some(state) = kind.before_delete(&found) {
+            needs.insert(self.plan.steps.len());
+            let changes = diff::changes(&state, &found.state, kind.rules());
+            self.plan.steps.push(Step {
+                address: found.address.clone(),
+                kind: kind_name,
+                scope: scope.clone(),
+                action: Action::Update,
+                replaces,
+                generation: found.generation,
+                why: Some(WhyDone::BeforeDeletion),
+                summary: kind.summary(&found.state),
+                controls: vec![],
+                changes,
+                state: Some(state.clone()),
+                found: Some(found.clone()),
+                needs: BTreeSet::new(),
+            });
+            found.state = state;
+        }
+        self.deleting.insert(self.plan.steps.len(), found.clone());
+        self.plan.steps.push(Step {
+            address: found.address.clone(),
+            kind: kind_name,
+            scope,
+            action: Action::Delete,
+            replaces,
+            generation: found.generation,
+            why,
+            summary: kind.summary(&found.state),
+            controls: vec![],
+            changes: vec![],
+            state: None,
+            found: Some(found),
+            needs,
+        });
+        Ok(())
+    }
+
+    /// Why `found` must not be replaced or deleted, with the help. `None` if it may be.
+    fn held(&self, found: &Found) -> Option<WhyNot> {
+        self.held.get(&(found.address.clone(), found.generation)).cloned()
     }
 
     fn block(&mut self, resource: &Resource, why: WhyNot, changes: Vec<Change>) {

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Kept, Planner, Step, UnreadHost, blocked_at, twice};
+use super::{Kept, Planner, UnreadHost, blocked_at, twice};
 use crate::engine::address::{Address, Owner};
-use crate::engine::diff;
 use crate::engine::error::Result;
-use crate::engine::kind::Found;
 use crate::engine::value::walk;
-use crate::engine::why::{Note, WhyDone, WhyKept};
+use crate::engine::why::{Note, WhyKept};
 
 impl Planner<'_> {
     /// Drops these deletions from the plan, and says why the resources are kept.
@@ -93,56 +91,6 @@ impl Planner<'_> {
         };
         let gone = |held: &Address| !self.desired.contains(held) && held.place() == place;
         self.held.keys().any(|(held, _)| gone(held) && foundation(held))
-    }
-
-    pub(super) fn push_delete(
-        &mut self,
-        kind_name: &'static str,
-        found: &Found,
-        replaces: bool,
-        why: Option<WhyDone>,
-    ) -> Result<()> {
-        let kind = self.kinds.get(kind_name)?.clone();
-        let scope = self.observed.scopes.get(&found.address).cloned().unwrap_or_default();
-        let mut needs = BTreeSet::new();
-        let mut found = found.clone();
-        if let Some(state) = kind.before_delete(&found) {
-            needs.insert(self.plan.steps.len());
-            let changes = diff::changes(&state, &found.state, kind.rules());
-            self.plan.steps.push(Step {
-                address: found.address.clone(),
-                kind: kind_name,
-                scope: scope.clone(),
-                action: Action::Update,
-                replaces,
-                generation: found.generation,
-                why: Some(WhyDone::BeforeDeletion),
-                summary: kind.summary(&found.state),
-                controls: vec![],
-                changes,
-                state: Some(state.clone()),
-                found: Some(found.clone()),
-                needs: BTreeSet::new(),
-            });
-            found.state = state;
-        }
-        self.deleting.insert(self.plan.steps.len(), found.clone());
-        self.plan.steps.push(Step {
-            address: found.address.clone(),
-            kind: kind_name,
-            scope,
-            action: Action::Delete,
-            replaces,
-            generation: found.generation,
-            why,
-            summary: kind.summary(&found.state),
-            controls: vec![],
-            changes: vec![],
-            state: None,
-            found: Some(found),
-            needs,
-        });
-        Ok(())
     }
 
     /// A key that encrypts kept logs is kept, because the logs would be unreadable without it.
