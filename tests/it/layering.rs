@@ -26,7 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("template", &["files", "engine"]),
     ("stack", &["engine", "version", "aws", "kinds", "spec", "template"]),
     ("sandbox", &["files"]),
-    ("run", &["files", "engine", "arn", "aws", "k8s", "kinds", "spec", "template", "stack", "sandbox"]),
+    ("run", &["files", "engine", "arn", "version", "aws", "k8s", "kinds", "spec", "template", "stack", "sandbox"]),
     // `ui` renders these. Of `run` it knows only the failures.
     ("ui", &["engine", "spec", "run"]),
 ];
