@@ -487,6 +487,29 @@ impl<'a> Planner<'a> {
         self.held.get(&(found.address.clone(), found.generation)).cloned()
     }
 
+    /// Drops these deletions from the plan, and says why the resources are kept.
+    fn keep(&mut self, deletions: Vec<usize>, why: &WhyKept) {
+        for i in deletions {
+            if let (Some(step), Some(found)) = (self.plan.steps.get(i), self.deleting.get(&i)) {
+                self.plan.kept.push(Kept {
+                    address: found.address.clone(),
+                    kind: step.kind,
+                    id: found.id.clone(),
+                    why: why.clone(),
+                });
+            }
+            self.drop_step(i);
+        }
+    }
+
+    /// Drops a step on an existing resource. `order` leaves it out.
+    fn drop_step(&mut self, index: usize) {
+        self.deleting.remove(&index);
+        if let Some(step) = self.plan.steps.get_mut(index) {
+            step.found = None;
+        }
+    }
+
     fn block(&mut self, resource: &Resource, why: WhyNot, changes: Vec<Change>) {
         let blocked = blocked_at(&resource.address, resource.kind, why);
         self.hold_up(Blocked { controls: resource.controls.clone(), changes, ..blocked });

@@ -9,21 +9,6 @@ use crate::engine::value::walk;
 use crate::engine::why::{Note, WhyKept};
 
 impl Planner<'_> {
-    /// Drops these deletions from the plan, and says why the resources are kept.
-    pub(super) fn keep(&mut self, deletions: Vec<usize>, why: &WhyKept) {
-        for i in deletions {
-            if let (Some(step), Some(found)) = (self.plan.steps.get(i), self.deleting.get(&i)) {
-                self.plan.kept.push(Kept {
-                    address: found.address.clone(),
-                    kind: step.kind,
-                    id: found.id.clone(),
-                    why: why.clone(),
-                });
-            }
-            self.drop_step(i);
-        }
-    }
-
     /// Names the unread clusters that concern the selection, except clusters that are deleted.
     pub(super) fn block_hosts(&mut self) {
         let dying = self.dying_hosts();
@@ -129,14 +114,6 @@ impl Planner<'_> {
         }
         for i in gone {
             self.drop_step(i);
-        }
-    }
-
-    /// Drops a step on an existing resource. `order` leaves it out.
-    pub(super) fn drop_step(&mut self, index: usize) {
-        self.deleting.remove(&index);
-        if let Some(step) = self.plan.steps.get_mut(index) {
-            step.found = None;
         }
     }
 }
