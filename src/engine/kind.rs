@@ -19,7 +19,7 @@ use super::error::{Error, Result};
 use super::value::Outputs;
 
 /// Where a resource exists. Handlers are looked up by scope. Only kinds interpret its parts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Scope {
     /// Twelve digits.
     pub account: String,

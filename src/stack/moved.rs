@@ -47,6 +47,9 @@ pub fn settle(spec: &Spec, observed: &mut Observed) {
         observed.kinds.extend(kind.map(|kind| (moved.clone(), kind)));
         let scope = observed.scopes.remove(&address);
         observed.scopes.extend(scope.map(|scope| (moved.clone(), scope)));
+        if observed.spread.remove(&address) {
+            observed.spread.insert(moved.clone());
+        }
         let place = observed.found.entry(moved.clone()).or_default();
         place.extend(all.into_iter().map(|mut found| {
             found.address = moved.clone();

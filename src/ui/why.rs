@@ -31,7 +31,7 @@ pub(super) fn not(why: &WhyNot) -> String {
         WhyNot::Twice { ids } => format!("it exists more than once: {}", ids.join(", ")),
         WhyNot::Elsewhere { at, to } => format!("it exists in {at}, but the spec puts it into {to}"),
         WhyNot::Used { id, user, .. } => used(id, user),
-        WhyNot::Later { id, user } => format!("{user} uses {id} until this run has changed it"),
+        WhyNot::Later { id, user } => format!("{user} uses {id} until this run is done"),
         WhyNot::LetsIn { user } => {
             let user = user.as_ref().map(ToString::to_string).unwrap_or_default();
             format!("this change removes access that {user} uses, and {user} is neither replaced nor deleted")
@@ -188,5 +188,15 @@ mod tests {
         let text = "a change of cidr needs a replacement, and key-1 is used by tenant/a/silo/net, which is neither replaced nor deleted";
         assert_eq!(not(&why), text);
         assert_eq!(help(&why).as_deref(), Some("if this is intended, add --allow-replace tenant/a/silo/net"));
+    }
+
+    #[test]
+    fn a_replacement_in_a_circle_names_the_user_and_the_next_run() {
+        let later = WhyNot::Later { id: "subnet-1".to_owned(), user: Address::new("tenant/a/silo/nat") };
+        let why = WhyNot::NotReplaced { fields: vec!["zone".to_owned()], because: Box::new(later) };
+        let text = "a change of zone needs a replacement, and tenant/a/silo/nat uses subnet-1 until this run is done";
+        assert_eq!(not(&why), text);
+        assert_eq!(help(&why).as_deref(), Some("run the same command again: the next run makes this change"));
+        assert!(why.is_pending());
     }
 }

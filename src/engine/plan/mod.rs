@@ -440,7 +440,8 @@ impl<'a> Planner<'a> {
         why: Option<WhyDone>,
     ) -> Result<()> {
         let kind = self.kinds.get(kind_name)?.clone();
-        let scope = self.observed.scopes.get(&found.address).cloned().unwrap_or_default();
+        let scope = self.observed.scopes.get(&found.address).cloned();
+        let scope = scope.ok_or_else(|| Error::bug(format!("the scope of {} is unknown", found.address)))?;
         let mut needs = BTreeSet::new();
         let mut found = found.clone();
         if let Some(state) = kind.before_delete(&found) {

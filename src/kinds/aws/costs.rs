@@ -1,4 +1,7 @@
-//! What AWS bills for resources: the units, without prices.
+//! What AWS bills for resources: the units, without prices. The sources are the pricing pages of AWS: "Amazon EKS
+//! pricing", "Amazon EC2 On-Demand Pricing", "AWS Fargate Pricing", "Amazon VPC pricing" (NAT gateways and public IPv4
+//! addresses), "AWS PrivateLink pricing", "AWS Key Management Service pricing", "Amazon CloudWatch Pricing" and "Amazon
+//! EBS pricing".
 
 use serde::Serialize;
 
@@ -24,6 +27,7 @@ pub enum Unit {
     /// An hour of an interface endpoint in one zone.
     EndpointHour,
     EndpointGigabyte,
+    /// A month of a key. A rotation of the key adds to its price.
     KeyMonth,
     /// A gigabyte that CloudWatch Logs ingests, and then stores.
     LogGigabyte,

@@ -159,7 +159,7 @@ fn compare(findings: &mut Findings, known: &Known, place: &str, moves: &Moves, q
     let ask = Some((service, code, peak));
     let at = match per {
         Per::Resource => {
-            let what = format!("{name} ({code}): the quota is {value}, but {makers} has {peak}");
+            let what = format!("{name} ({code}): the quota is {value}, but {makers} has {peak} {unit}");
             return findings.short.push(Short { what, ask });
         }
         Per::Tenancy => {
