@@ -306,7 +306,7 @@ mod tests {
                 generation: 1,
                 id: "acme-p-main".to_owned(),
                 outputs: outputs.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-                state: Value::Null,
+                state: crate::engine::packed::Packed::default(),
                 status: Status::Ready,
                 refs: vec![],
             };

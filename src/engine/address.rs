@@ -1,8 +1,9 @@
 //! The identity of a resource within a tenancy.
 
 use std::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A resource's public name, such as `tenant/12345/silo/vpc` or `pool/shared-1/cluster`. It consists of parts with
 /// slashes between them. A part has letters, digits and `-._:+@`. Any other character is written as `=` and the two
@@ -10,9 +11,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// The first two parts are the [`Owner`]. Addresses are written into tags, and EKS and IAM allow only these
 /// characters in tag values. Users see addresses. A change of the format needs a table of moved addresses.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Address(String);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(Arc<str>);
 
 /// The owner of a resource: the unit of selection, grouping and counting.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ pub enum Owner {
 impl Address {
     /// An address from its text. [`part`] encodes any name as a part.
     pub fn new(text: impl AsRef<str>) -> Self {
-        Self(escaped(text.as_ref(), |c| matches!(c, '/' | '=')))
+        Self(escaped(text.as_ref(), |c| matches!(c, '/' | '=')).into())
     }
 
     /// This address with one more part.
@@ -82,7 +82,7 @@ impl Address {
 
     /// True for `other` itself and for addresses below it.
     pub fn is_within(&self, other: &Self) -> bool {
-        self.0.strip_prefix(&other.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        self.0.strip_prefix(&*other.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
@@ -101,6 +101,18 @@ fn escaped(text: &str, kept: impl Fn(char) -> bool) -> String {
         }
     }
     out
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(text.into()))
+    }
 }
 
 impl fmt::Display for Address {

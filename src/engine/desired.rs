@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::address::Address;
 use super::error::{Error, Result};
 use super::kind::Scope;
+use super::packed::Packed;
 
 /// One resource that should exist.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -20,7 +20,7 @@ pub struct Resource {
     #[serde(skip)]
     pub scope: Arc<Scope>,
     /// The state in the format of the kind's `State`. Its strings may contain references.
-    pub state: Value,
+    pub state: Packed,
     /// Dependencies that no reference shows.
     pub after: Vec<Address>,
     /// IDs of the controls that the resource implements, such as `NET-2`.
@@ -112,7 +112,8 @@ mod tests {
         let all = ["pool/a", "pool/a-b/vpc", "pool/a/k8s-x", "pool/a/k8s/role", "pool/a/vpc", "pool/a0/vpc"];
         for address in all {
             let (address, scope) = (Address::new(address), Arc::default());
-            let resource = Resource { address, kind: "", scope, state: Value::Null, after: vec![], controls: vec![] };
+            let resource =
+                Resource { address, kind: "", scope, state: Packed::default(), after: vec![], controls: vec![] };
             desired.insert(resource).unwrap();
         }
         let names = |found: Vec<&Resource>| -> Vec<String> { found.iter().map(|r| r.address.to_string()).collect() };

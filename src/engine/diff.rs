@@ -5,13 +5,17 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::kind::{Change, Rule};
+use super::packed::Packed;
 use super::value::walk;
 
 /// The differences, in the order of the fields' names. `desired` may contain references. A reference differs from
 /// every value.
-pub fn changes(desired: &Value, observed: &Value, rules: &[(&str, Rule)]) -> Vec<Change> {
+pub fn changes(desired: &Packed, observed: &Packed, rules: &[(&str, Rule)]) -> Vec<Change> {
     let mut found = Vec::new();
-    compare(&mut Vec::new(), desired, observed, rules, &mut found);
+    if desired.text() != observed.text() {
+        desired
+            .read(|desired| observed.read(|observed| compare(&mut Vec::new(), desired, observed, rules, &mut found)));
+    }
     found
 }
 
@@ -92,14 +96,16 @@ fn sorted(items: &[Value]) -> Vec<String> {
 
 /// Every string in `state` that may be the id of a dependency. Tags don't count, nor do fields whose rule says that
 /// they only mention other resources.
-pub fn depends_on(state: &Value, rules: &[(&str, Rule)], visit: &mut impl FnMut(&str)) {
-    let Value::Object(fields) = state else { return };
-    for (name, value) in fields {
-        let path = [name.clone()];
-        if name != "tags" && !has(&path, rules, Rule::Mentions) {
-            walk(value, visit);
+pub fn depends_on(state: &Packed, rules: &[(&str, Rule)], visit: &mut impl FnMut(&str)) {
+    state.read(|state| {
+        let Value::Object(fields) = state else { return };
+        for (name, value) in fields {
+            let path = [name.clone()];
+            if name != "tags" && !has(&path, rules, Rule::Mentions) {
+                walk(value, visit);
+            }
         }
-    }
+    });
 }
 
 /// True if `rule` is given for `path` or for a parent of `path`.

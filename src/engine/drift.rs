@@ -12,7 +12,6 @@ use super::desired::{Desired, Resource};
 use super::kind::{Change, Registry, Rule};
 use super::observe::Observed;
 use super::plan::{Action, Blocked, Plan, Step};
-use super::value::references;
 use super::why::{Note, WhyNot};
 
 /// Drift that isn't a step of the plan.
@@ -50,6 +49,7 @@ pub fn of(mut plan: Plan, desired: &Desired, observed: &Observed, kinds: &Regist
         std::mem::take(&mut plan.steps).into_iter().partition(|s| s.action == Action::Create && !s.replaces);
     let gone: BTreeMap<&Address, &Step> = made.iter().map(|s| (&s.address, s)).collect();
     let mut missing: BTreeMap<&Address, Missing> = BTreeMap::new();
+    let containers = Containers::new(desired, kinds);
     for step in &made {
         let home = step.address.place();
         if !there.contains(&home) {
@@ -60,7 +60,7 @@ pub fn of(mut plan: Plan, desired: &Desired, observed: &Observed, kinds: &Regist
         let mut root = step;
         let mut seen = BTreeSet::new();
         while seen.insert(&root.address)
-            && let Some(holder) = holders(root, desired, kinds).iter().find_map(|a| gone.get(a).copied())
+            && let Some(holder) = holders(root, desired, kinds, &containers).iter().find_map(|a| gone.get(a).copied())
         {
             root = holder;
         }
@@ -117,13 +117,13 @@ fn homes(observed: &Observed, kinds: &Registry) -> BTreeSet<Address> {
 
 /// The surroundings of `step`: the VPCs and clusters that it refers to, directly or through other resources, and an
 /// object's namespace.
-fn holders(step: &Step, desired: &Desired, kinds: &Registry) -> BTreeSet<Address> {
+fn holders(step: &Step, desired: &Desired, kinds: &Registry, containers: &Containers) -> BTreeSet<Address> {
     let Some(resource) = desired.get(&step.address) else { return BTreeSet::new() };
-    let mut holders: BTreeSet<Address> = container(resource, desired, kinds).into_iter().collect();
+    let mut holders: BTreeSet<Address> = containers.of(resource, kinds).into_iter().cloned().collect();
     let mut seen = BTreeSet::new();
     let mut queue = vec![resource];
     while let Some(next) = queue.pop() {
-        for (address, _) in references(&next.state) {
+        for (address, _) in next.state.references() {
             let Some(needed) = desired.get(&address).filter(|_| seen.insert(address.clone())) else { continue };
             if needed.address != step.address && kinds.get(needed.kind).is_ok_and(|k| k.is_foundation()) {
                 holders.insert(address);
@@ -134,9 +134,18 @@ fn holders(step: &Step, desired: &Desired, kinds: &Registry) -> BTreeSet<Address
     holders
 }
 
-/// The resource of the spec that `resource` is deleted with, such as an object's namespace.
-fn container(resource: &Resource, desired: &Desired, kinds: &Registry) -> Option<Address> {
-    let kind = kinds.get(resource.kind).ok()?;
-    let lies_in = |other: &&Resource| other.kind == resource.kind && kind.lies_in(&resource.state, &other.state);
-    desired.iter().find(lies_in).map(|r| r.address.clone())
+/// The containers of the spec, by kind and name.
+struct Containers(BTreeMap<(&'static str, String), Address>);
+
+impl Containers {
+    fn new(desired: &Desired, kinds: &Registry) -> Self {
+        let named = |r: &Resource| Some(((r.kind, kinds.get(r.kind).ok()?.contains(&r.state)?), r.address.clone()));
+        Self(desired.iter().filter_map(named).collect())
+    }
+
+    /// The resource that `resource` is deleted with, such as an object's namespace.
+    fn of(&self, resource: &Resource, kinds: &Registry) -> Option<&Address> {
+        let name = kinds.get(resource.kind).ok()?.lies_in(&resource.state)?;
+        self.0.get(&(resource.kind, name))
+    }
 }

@@ -136,14 +136,3 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
-
-/// Parses `value` as the typed state of a kind. A failure is a bug, because the stack or the kind itself builds
-/// states.
-pub fn typed<T: serde::de::DeserializeOwned>(value: &serde_json::Value) -> Result<T> {
-    T::deserialize(value).map_err(|e| Error::bug(format!("a resource's state has the wrong shape: {e}")))
-}
-
-/// The JSON of a typed state.
-pub fn untyped<T: Serialize>(state: &T) -> Result<serde_json::Value> {
-    serde_json::to_value(state).map_err(|e| Error::bug(format!("a resource's state can't be written as JSON: {e}")))
-}

@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::address::Address;
 use super::desired::{Desired, Resource};
 use super::error::{Error, Result};
-use super::value::references;
 
 /// The dependencies of `resource`: the targets of its references, and `after`.
 pub fn needs(resource: &Resource) -> BTreeSet<Address> {
-    let refs = references(&resource.state).into_iter().map(|(address, _)| address);
+    let refs = resource.state.references().into_iter().map(|(address, _)| address);
     refs.chain(resource.after.iter().cloned()).filter(|a| *a != resource.address).collect()
 }
 

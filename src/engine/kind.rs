@@ -16,6 +16,7 @@ use tokio::sync::OnceCell;
 
 use super::address::Address;
 use super::error::{Error, Result};
+use super::packed::Packed;
 use super::value::Outputs;
 
 /// Where a resource exists. Handlers are looked up by scope. Only kinds interpret its parts.
@@ -80,7 +81,7 @@ pub struct Found {
     pub id: String,
     pub outputs: Outputs,
     /// The complete state in the format of the desired state, without references.
-    pub state: Value,
+    pub state: Packed,
     pub status: Status,
     /// Ids, ARNs or names of dependencies that aren't part of `state`. They order deletions.
     pub refs: Vec<String>,
@@ -136,7 +137,7 @@ pub struct Unread {
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub address: Address,
-    pub state: Value,
+    pub state: Packed,
 }
 
 /// The creation of a resource: its state without references.
@@ -144,7 +145,7 @@ pub struct Wanted {
 pub struct New {
     pub address: Address,
     pub generation: u32,
-    pub state: Value,
+    pub state: Packed,
     /// A token that is the same for each attempt at this creation. It is derived from tenancy, address, generation
     /// and state, and has 64 hexadecimal digits.
     pub token: String,
@@ -167,7 +168,7 @@ pub struct Handle {
     pub generation: u32,
     pub id: String,
     /// The desired or last observed state without references, for the names of parents.
-    pub state: Value,
+    pub state: Packed,
 }
 
 /// One difference between desired and observed.
@@ -261,7 +262,7 @@ pub trait Kind: Send + Sync {
     }
 
     /// Steps in the same lane run one after the other.
-    fn lane(&self, _state: &Value) -> Option<String> {
+    fn lane(&self, _state: &Packed) -> Option<String> {
         None
     }
 
@@ -276,9 +277,11 @@ pub trait Kind: Send + Sync {
         Outputs::new()
     }
 
-    /// Copies into `state`, the desired state of a replacement of `found`, the values that other programs have
-    /// written to `found` and that must not be lost.
-    fn carry(&self, _found: &Found, _state: &mut Value) {}
+    /// `state`, the desired state of a replacement of `found`, with the values that other programs have written to
+    /// `found` and that must not be lost.
+    fn carry(&self, _found: &Found, state: Packed) -> Packed {
+        state
+    }
 
     /// Outputs that an update with these changes may alter, such as a launch template's `version`.
     fn moves(&self, _changes: &[Change]) -> &'static [&'static str] {
@@ -292,7 +295,7 @@ pub trait Kind: Send + Sync {
     }
 
     /// A short text for the plan's line, such as `10.64.0.0/16`.
-    fn summary(&self, _state: &Value) -> String {
+    fn summary(&self, _state: &Packed) -> String {
         String::new()
     }
 
@@ -330,7 +333,7 @@ pub trait Kind: Send + Sync {
     }
 
     /// The state that `found` must have before it can be deleted, such as without deletion protection.
-    fn before_delete(&self, _found: &Found) -> Option<Value> {
+    fn before_delete(&self, _found: &Found) -> Option<Packed> {
         None
     }
 
@@ -368,18 +371,24 @@ pub trait Kind: Send + Sync {
     }
 
     /// The name of the host that a resource with `state` is in.
-    fn host<'a>(&self, _state: &'a Value) -> Option<&'a str> {
+    fn host(&self, _state: &Packed) -> Option<String> {
         None
     }
 
     /// The API that a resource with `state` requires of its host, in words.
-    fn api(&self, _state: &Value) -> Option<String> {
+    fn api(&self, _state: &Packed) -> Option<String> {
         None
     }
 
-    /// True if a resource with `state` is deleted with the one that has the state `container`, such as a namespace.
-    fn lies_in(&self, _state: &Value, _container: &Value) -> bool {
-        false
+    /// The container that a resource with `state` is deleted with, such as an object's namespace. The container
+    /// [`contains`](Kind::contains) it by the same name.
+    fn lies_in(&self, _state: &Packed) -> Option<String> {
+        None
+    }
+
+    /// The name of a resource with `state` as a container of others of its kind.
+    fn contains(&self, _state: &Packed) -> Option<String> {
+        None
     }
 
     /// True if a new resource may add APIs to a cluster, as an add-on does.
@@ -388,7 +397,7 @@ pub trait Kind: Send + Sync {
     }
 
     /// The tags in `state` that mark a resource as ours, each as `key=value`, for users who must restore them.
-    fn ownership(&self, _state: &Value) -> Vec<String> {
+    fn ownership(&self, _state: &Packed) -> Vec<String> {
         Vec::new()
     }
 

@@ -21,6 +21,7 @@ use super::error::{Error, Result};
 use super::graph;
 use super::kind::{Change, Found, Kind, Registry, Status};
 use super::observe::Observed;
+use super::packed::Packed;
 use super::plan::{Action, Plan, Step};
 use super::value::walk;
 
@@ -44,7 +45,7 @@ pub struct Taken {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Way {
     /// The update without the removal.
-    pub wide: Value,
+    pub wide: Packed,
     /// The users of the access, with their generations.
     pub users: BTreeSet<(Address, u32)>,
 }
@@ -104,7 +105,7 @@ impl<'a> Lint<'a> {
         let mut deleted: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
         let mut goes: BTreeSet<(&Address, u32)> = BTreeSet::new();
         let mut dying: BTreeSet<&str> = BTreeSet::new();
-        let mut changed: BTreeMap<(&Address, u32), &Value> = BTreeMap::new();
+        let mut changed: BTreeMap<(&Address, u32), &Packed> = BTreeMap::new();
         for (i, step) in plan.steps.iter().enumerate() {
             match (&step.action, &step.found, &step.state) {
                 (Action::Delete, Some(found), _) => {
@@ -127,7 +128,7 @@ impl<'a> Lint<'a> {
         for found in self.observed.found.values().flatten() {
             let Some(kind) = self.kind_at(&found.address) else { continue };
             let key = (&found.address, found.generation);
-            let with_its_host = kind.is_hosted() && kind.host(&found.state).is_some_and(|c| dying.contains(c));
+            let with_its_host = kind.is_hosted() && kind.host(&found.state).is_some_and(|c| dying.contains(c.as_str()));
             if goes.contains(&key) || found.status == Status::Deleting || with_its_host {
                 continue;
             }
@@ -287,6 +288,9 @@ impl<'a> Lint<'a> {
     pub(super) fn way(&self, step: &Step) -> Option<Way> {
         let kind = self.kinds.get(step.kind).ok()?;
         let (Action::Update, Some(state), Some(found)) = (step.action, &step.state, &step.found) else { return None };
+        if kind.lets_in().is_empty() {
+            return None;
+        }
         let place = step.address.place();
         let mut gone: BTreeSet<&str> = BTreeSet::new();
         for field in kind.lets_in() {
@@ -303,7 +307,7 @@ impl<'a> Lint<'a> {
             walk(item, &mut |text| any |= gone.contains(text));
             any
         };
-        let mut wide = state.clone();
+        let mut wide = state.value();
         for field in kind.lets_in().iter().filter(|_| !gone.is_empty()) {
             let (Some(before), Some(after)) = (items(&found.state, field), items(state, field)) else { continue };
             let lost = before.iter().filter(|item| !after.contains(item) && concerns(item));
@@ -312,12 +316,13 @@ impl<'a> Lint<'a> {
                 *value = Value::Array(all);
             }
         }
+        let wide = Packed::from(wide);
         if wide == *state {
             return None;
         }
         let users = self.observed.found.values().flatten().filter(|user| {
             let mut goes = false;
-            walk(&user.state, &mut |text| goes |= gone.contains(text));
+            user.state.walk(&mut |text| goes |= gone.contains(text));
             goes && self.kind_at(&user.address).is_some_and(|kind| kind.runs_pods())
         });
         let users: BTreeSet<_> = users.map(|user| (user.address.clone(), user.generation)).collect();

@@ -13,6 +13,7 @@ pub mod graph;
 pub mod kind;
 pub mod lint;
 pub mod observe;
+pub mod packed;
 pub mod pause;
 pub mod plan;
 pub mod report;

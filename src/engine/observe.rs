@@ -10,7 +10,7 @@ use super::address::Address;
 use super::desired::Desired;
 use super::error::Error;
 use super::kind::{Connected, Foreign, Found, New, Observation, Registry, Round, Scope, Status, Stuck, Unread, Wanted};
-use super::value::{Outputs, resolve};
+use super::value::Outputs;
 
 /// The result of reading. An address that is missing here is absent only if its kind isn't in `unreadable` and its
 /// cluster isn't in `unread`.
@@ -148,7 +148,7 @@ fn wanted(desired: &Desired, scope: &Scope, kind: &str, outputs: &BTreeMap<Addre
         .filter(|r| r.kind == kind && *r.scope == *scope)
         .map(|r| Wanted {
             address: r.address.clone(),
-            state: resolve(&r.state, &|address, output| outputs.get(address)?.get(output).cloned()),
+            state: r.state.resolve(&|address, output| outputs.get(address)?.get(output).cloned()),
         })
         .collect()
 }

@@ -18,6 +18,7 @@ use super::execute::{Chance, Executor, Stop};
 use super::kind::*;
 use super::lint::Lint;
 use super::observe::{Observed, observe};
+use super::packed::Packed;
 use super::plan::{Action, Blocked, Loss, Plan, Policy, plan};
 use super::report::{Outcome, Report};
 use super::value::reference;
@@ -48,7 +49,7 @@ struct Item {
     kind: &'static str,
     address: Address,
     generation: u32,
-    state: Value,
+    state: Packed,
     status: Status,
 }
 
@@ -101,15 +102,12 @@ impl Kind for Toy {
     fn runs_pods(&self) -> bool {
         self.pods
     }
-    fn lane(&self, state: &Value) -> Option<String> {
+    fn lane(&self, state: &Packed) -> Option<String> {
         state.get("lane").and_then(Value::as_str).map(str::to_owned)
     }
-    fn before_delete(&self, found: &Found) -> Option<Value> {
-        let mut state = found.state.clone();
-        (state.get("locked") == Some(&json!(true))).then(|| {
-            state["locked"] = json!(false);
-            state
-        })
+    fn before_delete(&self, found: &Found) -> Option<Packed> {
+        let locked = found.state.get("locked") == Some(&json!(true));
+        locked.then(|| found.state.edited(|state| state["locked"] = json!(false)))
     }
     fn finds_one_by_one(&self) -> bool {
         self.one_by_one
@@ -159,7 +157,7 @@ impl Handlers for Toy {
         }
         // A resource that a state names must exist.
         let mut missing = None;
-        super::value::walk(&new.state, &mut |text| {
+        new.state.walk(&mut |text| {
             if text.starts_with("toy-") && !cloud.items.contains_key(text) {
                 missing = Some(text.to_owned());
             }
@@ -194,17 +192,14 @@ impl Handlers for Toy {
         ));
         let item = cloud.items.get_mut(&from.id).unwrap();
         let size = item.state.get("size").cloned();
-        item.state = to.state.clone();
-        if let Some(size) = size {
-            item.state["size"] = size;
-        }
+        item.state = to.state.with([("size", size)]);
         Ok(Made { id: from.id.clone(), ready: true, ..Made::default() })
     }
     async fn delete(&self, found: &Found) -> Result<bool> {
         let mut cloud = self.cloud.lock().unwrap();
         let mut user = None;
         for (id, item) in &cloud.items {
-            super::value::walk(&item.state, &mut |text| {
+            item.state.walk(&mut |text| {
                 if text == found.id && *id != found.id {
                     user = Some(item.address.clone());
                 }
@@ -300,7 +295,7 @@ fn desired(resources: &[(&str, &'static str, Value, &[&str])]) -> Desired {
                 address: Address::new(address),
                 kind,
                 scope: Arc::default(),
-                state: state.clone(),
+                state: state.clone().into(),
                 after: after.iter().map(Address::new).collect(),
                 controls: vec![],
             })
@@ -356,7 +351,7 @@ fn with(mut base: Desired, address: &str, field: &str, value: Value) -> Desired 
     for resource in base.iter() {
         let mut resource = resource.clone();
         if resource.address.as_str() == address {
-            resource.state[field] = value.clone();
+            resource.state = resource.state.edited(|state| state[field] = value.clone());
         }
         changed.insert(resource).unwrap();
     }
@@ -684,7 +679,9 @@ async fn each_resource_is_made_read_and_deleted_in_its_own_account() {
         let held = json!({"in": reference(&Address::new(&net), "id")});
         for (address, kind, state) in [(&net, "toy.net", json!({})), (&inside, "toy.box", held)] {
             let (address, scope) = (Address::new(address), scope.clone());
-            desired.insert(Resource { address, kind, scope, state, after: vec![], controls: vec![] }).unwrap();
+            desired
+                .insert(Resource { address, kind, scope, state: state.into(), after: vec![], controls: vec![] })
+                .unwrap();
         }
     };
     let mut all = Desired::default();
@@ -770,7 +767,7 @@ async fn one_lane_runs_one_at_a_time() {
             address: Address::new(address),
             kind: "toy.box",
             scope: Arc::default(),
-            state,
+            state: state.into(),
             after: vec![],
             controls: vec![],
         })
@@ -792,7 +789,7 @@ async fn waiting_steps_share_calls_if_the_api_allows_it() {
             address,
             kind,
             scope: Arc::default(),
-            state: json!({}),
+            state: json!({}).into(),
             after: vec![],
             controls: vec![],
         })
@@ -863,7 +860,7 @@ async fn a_refusal_is_shown_beside_what_can_be_done() {
         address: Address::new("tenant/a/silo/more"),
         kind: "toy.box",
         scope: Arc::default(),
-        state: needs,
+        state: needs.into(),
         after: vec![],
         controls: vec![],
     };
@@ -935,7 +932,7 @@ fn any_estate() -> impl Strategy<Value = Desired> {
                     // The kind of an address never changes.
                     kind: ["toy.box", "toy.twin"][i % 2],
                     scope: Arc::default(),
-                    state: json!({"fixed": fixed, "plain": plain, "members": uses, "model": kind}),
+                    state: json!({"fixed": fixed, "plain": plain, "members": uses, "model": kind}).into(),
                     after,
                     controls: vec![],
                 })

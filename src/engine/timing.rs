@@ -16,6 +16,7 @@ use super::error::{Class, Error, Result};
 use super::event::Event;
 use super::execute::{Chance, Executor, Guard, Stop};
 use super::kind::*;
+use super::packed::Packed;
 use super::plan::{Action, Plan, Step};
 use super::report::{Outcome, Report};
 use super::value::Outputs;
@@ -44,8 +45,8 @@ impl Kind for Timed {
     fn is_hosted(&self) -> bool {
         self.in_cluster
     }
-    fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {
-        state.get("cluster")?.as_str()
+    fn host(&self, state: &Packed) -> Option<String> {
+        Some(state.get("cluster")?.as_str()?.to_owned())
     }
     fn finds_one_by_one(&self) -> bool {
         true
@@ -105,7 +106,7 @@ fn step(address: String, kind: &'static str, state: Value, needs: &[usize]) -> S
         summary: String::new(),
         controls: vec![],
         changes: vec![],
-        state: Some(state),
+        state: Some(state.into()),
         found: None,
         needs: needs.iter().copied().collect(),
     }

@@ -31,10 +31,15 @@ pub fn reference(address: &Address, output: &str) -> String {
 /// Every (address, output) that `value` refers to.
 pub fn references(value: &Value) -> BTreeSet<(Address, String)> {
     let mut found = BTreeSet::new();
-    walk(value, &mut |text| {
-        scan(text, &mut |address, output| {
-            found.insert((Address::new(address), output.to_owned()));
-        })
+    walk(value, &mut |text| found.extend(references_in(text)));
+    found
+}
+
+/// Every (address, output) that `text` refers to.
+pub(super) fn references_in(text: &str) -> BTreeSet<(Address, String)> {
+    let mut found = BTreeSet::new();
+    scan(text, &mut |address, output| {
+        found.insert((Address::new(address), output.to_owned()));
     });
     found
 }
@@ -42,8 +47,13 @@ pub fn references(value: &Value) -> BTreeSet<(Address, String)> {
 /// True if `value` contains a reference.
 pub fn has_references(value: &Value) -> bool {
     let mut any = false;
-    walk(value, &mut |text| any |= text.contains(OPEN));
+    walk(value, &mut |text| any |= is_reference_in(text));
     any
+}
+
+/// True if `text` contains a reference.
+pub(super) fn is_reference_in(text: &str) -> bool {
+    text.contains(OPEN)
 }
 
 /// Replaces every reference for which `lookup` returns a value. Others are unchanged.
@@ -73,7 +83,7 @@ pub fn display(text: &str) -> String {
     text.replace(OPEN, "<").replace(MID, ".").replace(CLOSE, ">")
 }
 
-fn resolve_text(text: &str, lookup: &impl Fn(&Address, &str) -> Option<String>) -> String {
+pub(super) fn resolve_text(text: &str, lookup: &impl Fn(&Address, &str) -> Option<String>) -> String {
     if !text.contains(OPEN) {
         return text.to_owned();
     }

@@ -5,13 +5,12 @@ pub mod k8s;
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use self::aws::costs::Cost;
 use self::aws::permission::Permission;
 use self::aws::quotas::Counts;
 use crate::aws::Aws;
 use crate::engine::kind::{Connected, Handlers, Kind, Registry};
+use crate::engine::packed::Packed;
 use crate::k8s::Clusters;
 
 /// The clients for the calls of all kinds in one scope.
@@ -41,12 +40,12 @@ pub trait ResourceKind: Kind {
     }
 
     /// The number of free addresses that a new resource takes in each of its subnets.
-    fn addresses(&self, _state: &Value) -> usize {
+    fn addresses(&self, _state: &Packed) -> usize {
         0
     }
 
     /// What AWS bills for a resource with `state`.
-    fn costs(&self, _state: &Value) -> Vec<Cost> {
+    fn costs(&self, _state: &Packed) -> Vec<Cost> {
         Vec::new()
     }
 

@@ -207,7 +207,11 @@ impl Run<'_> {
             .into())
     }
 
-    async fn carried_out(&self, plan: Plan, versions: &BTreeMap<Address, KubernetesVersion>) -> Result<Ended, Failure> {
+    async fn carried_out(
+        &self,
+        mut plan: Plan,
+        versions: &BTreeMap<Address, KubernetesVersion>,
+    ) -> Result<Ended, Failure> {
         let Self { session, request, manner, host, locked } = self;
         let Some(stop) = locked.begin() else { return Ok(Ended::Stopped) };
         let (events, listener) = mpsc::unbounded_channel();
@@ -228,6 +232,8 @@ impl Run<'_> {
             report
         };
         let (mut report, shown) = tokio::join!(run, host.follow(listener, &session.aws.clock));
+        // Everything is read again next, which needs memory.
+        plan.steps.iter_mut().for_each(|step| step.state = None);
         let lost = locked.lock.lost();
         if lost.is_none() {
             self.verify(versions, &plan, &mut report).await;
@@ -316,14 +322,14 @@ fn differences(left: &Plan, plan: &Plan, done: &BTreeSet<Address>) -> Vec<(Addre
 
 /// Resources of `done` in clusters that can't be read now, including objects that `plan` deleted.
 fn unread(left: &Plan, plan: &Plan, done: &BTreeSet<Address>, kinds: &Registry) -> Vec<Unconfirmed> {
-    let in_cluster = |step: &Step| kinds.get(step.kind).is_ok_and(|kind| kind.is_hosted());
+    let inside = |step: &Step| {
+        let kind = kinds.get(step.kind).ok().filter(|kind| kind.is_hosted())?;
+        kind.host(&step.found.as_ref()?.state)
+    };
     let clusters = left.unread_hosts.iter().map(|cluster| {
         let wanted = left.blocked.iter().filter(|b| b.why.unread() == Some(cluster.host.as_str())).map(|b| &b.address);
-        let within = |step: &&Step| {
-            let state = step.found.as_ref().map(|f| &f.state);
-            let named = state.and_then(|s| s.get("cluster")).and_then(serde_json::Value::as_str);
-            step.action == Action::Delete && in_cluster(step) && named == Some(cluster.host.as_str())
-        };
+        let within =
+            |step: &&Step| step.action == Action::Delete && inside(step).is_some_and(|host| host == cluster.host);
         let deleted = plan.steps.iter().filter(within).map(|s| &s.address);
         let message = format!("the objects in cluster {} can't be read: {}", cluster.host, cluster.reason);
         let mut error = Error::new(Class::Unreachable, message);

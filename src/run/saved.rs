@@ -5,7 +5,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Session, unwritten};
@@ -13,6 +12,7 @@ use crate::aws::{self, Scope};
 use crate::engine::address::Address;
 use crate::engine::error::{Error, Result};
 use crate::engine::kind::Change;
+use crate::engine::packed::Packed;
 use crate::engine::plan::{Action, Plan, Policy, Step};
 use crate::{files, spec};
 
@@ -241,7 +241,7 @@ struct Bound<'a> {
     replaces: bool,
     generation: u32,
     changes: &'a [Change],
-    state: Option<&'a Value>,
+    state: Option<&'a Packed>,
     /// The id of the resource that is changed or deleted.
     id: Option<&'a str>,
     needs: &'a BTreeSet<usize>,

@@ -11,8 +11,9 @@ use super::site::Site;
 use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
 use crate::engine::desired::{Desired, Resource};
-use crate::engine::error::{Result, untyped};
+use crate::engine::error::Result;
 use crate::engine::kind::Scope;
+use crate::engine::packed::Packed;
 use crate::kinds::aws::policy;
 use crate::spec::names::Names;
 use crate::spec::{Control, Owner, Spec, Tenant};
@@ -77,7 +78,7 @@ impl<'a> Builder<'a> {
         let Terms { mut after, controls } = terms;
         after.sort();
         after.dedup();
-        let state = untyped(state)?;
+        let state = Packed::of(state)?;
         let scope = self.scope.clone();
         self.desired.insert(Resource { address, kind, scope, state, after, controls })
     }

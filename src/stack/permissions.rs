@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::aws::tags;
 use crate::engine::address::Address;
 use crate::engine::desired::Desired;
+use crate::engine::packed::Packed;
 use crate::engine::plan::{Action, Step};
 use crate::kinds::aws::permission::On::{
     Aliases, Anything, Attached, Bounded, Clusters, Grants, GuardDuty, Issuers, Keys, Lock, Logs, MainTables, New,
@@ -189,8 +190,8 @@ pub fn questions(spec: &Spec, account: &str, steps: &[Step]) -> Vec<Question> {
             if step.kind == eks_addon::NAME && step.state.as_ref().is_some_and(associates) {
                 actions.extend(table.needed(pod_identity::NAME, Made));
             }
-            let linked = step.state.as_ref().and_then(|state| state["service"].as_str());
-            if let Some(service) = linked.filter(|_| step.kind == service_linked_role::NAME) {
+            let linked = step.state.as_ref().filter(|_| step.kind == service_linked_role::NAME);
+            if let Some(service) = linked.and_then(|state| state["service"].as_str()) {
                 actions.insert("iam:CreateServiceLinkedRole");
                 passed.entry("iam:AWSServiceName").or_insert_with(|| service.to_owned());
             }
@@ -213,7 +214,7 @@ pub fn questions(spec: &Spec, account: &str, steps: &[Step]) -> Vec<Question> {
 }
 
 /// True if an add-on's state has Pod Identity associations.
-fn associates(state: &Value) -> bool {
+fn associates(state: &Packed) -> bool {
     state["pod_identity"].as_object().is_some_and(|roles| !roles.is_empty())
 }
 

@@ -65,7 +65,7 @@ fn at<'d>(desired: &'d Desired, address: &str) -> &'d Resource {
 }
 
 fn state<T: serde::de::DeserializeOwned>(desired: &Desired, address: &str) -> T {
-    serde_json::from_value(at(desired, address).state.clone()).unwrap()
+    at(desired, address).state.typed().unwrap()
 }
 
 fn blocks(desired: &Desired) -> BTreeMap<String, String> {

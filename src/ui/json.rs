@@ -120,7 +120,7 @@ fn step(step: &Step, plan: &Plan, kinds: &Registry) -> Value {
         "summary": step.summary,
         "controls": step.controls,
         "changes": step.changes.iter().map(change).collect::<Vec<_>>(),
-        "state": step.state.as_ref().map(|s| stable(&diff::masked(s, rules))),
+        "state": step.state.as_ref().map(|s| s.read(|s| stable(&diff::masked(s, rules)))),
         "needs": needs,
     })
 }

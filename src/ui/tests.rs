@@ -138,7 +138,7 @@ fn step(address: &str, kind: &'static str, action: Action, summary: &str, contro
         summary: summary.into(),
         controls: controls.to_vec(),
         changes: vec![],
-        state: (action != Action::Delete).then(|| json!({})),
+        state: (action != Action::Delete).then(|| json!({}).into()),
         found: None,
         needs: BTreeSet::new(),
     }
@@ -150,7 +150,7 @@ fn found(address: &str, generation: u32, id: &str) -> Option<Found> {
         generation,
         id: id.into(),
         outputs: BTreeMap::new(),
-        state: json!({}),
+        state: json!({}).into(),
         status: Status::Ready,
         refs: vec![],
     })
@@ -370,7 +370,7 @@ fn changes() -> Plan {
         replaces: true,
         generation: 2,
         changes: vec![forced],
-        state: Some(json!({"vpc": vpc, "cidr": "10.65.0.0/18", "zone": "us-east-1b"})),
+        state: Some(json!({"vpc": vpc, "cidr": "10.65.0.0/18", "zone": "us-east-1b"}).into()),
         needs: [0].into(),
         ..step(&address, "aws.subnet", Action::Create, "10.65.0.0/18", &[])
     };
@@ -673,7 +673,7 @@ fn a_change_of_everything_is_one_line_a_group() {
 #[test]
 fn secrets_are_masked_everywhere() {
     let mut secret = step("tenancy/secret", "aws.secretive", Action::Create, "", &[]);
-    secret.state = Some(json!({"name": "n", "password": "hunter2"}));
+    secret.state = Some(json!({"name": "n", "password": "hunter2"}).into());
     let plan = Plan { steps: vec![secret], ..Plan::default() };
     for format in [Format::Human, Format::Json, Format::Markdown, Format::Html] {
         let text = shown(&plan, &subject(), format, true);

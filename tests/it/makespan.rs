@@ -14,8 +14,9 @@ use ringfence::engine::error::{Error, Result};
 use ringfence::engine::event::Event;
 use ringfence::engine::execute::{Chance, Executor, Stop};
 use ringfence::engine::kind::*;
+use ringfence::engine::packed::Packed;
 use ringfence::engine::plan::{Plan, Policy};
-use ringfence::engine::value::{Outputs, references};
+use ringfence::engine::value::Outputs;
 use ringfence::kinds;
 use ringfence::run::Session;
 use ringfence::sandbox::{Options, Server};
@@ -120,7 +121,7 @@ fn chain(kinds: &Registry, plan: &Plan) -> Duration {
 fn took(kinds: &Registry, plan: &Plan) -> (Duration, Duration) {
     let hand = Hand::default();
     let mut outputs: BTreeMap<String, Outputs> = BTreeMap::new();
-    for (address, name) in plan.steps.iter().filter_map(|s| s.state.as_ref()).flat_map(references) {
+    for (address, name) in plan.steps.iter().filter_map(|s| s.state.as_ref()).flat_map(Packed::references) {
         let value = format!("{address}.{name}");
         outputs.entry(address.to_string()).or_default().insert(name, value);
     }

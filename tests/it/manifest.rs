@@ -14,6 +14,7 @@ use ringfence::engine::clock::Clock;
 use ringfence::engine::diff;
 use ringfence::engine::error::Class;
 use ringfence::engine::kind::{Change, Found, Handle, Handlers, Kind, New, Observation, Round, Status, Unread, Wanted};
+use ringfence::engine::packed::Packed;
 use ringfence::engine::value::reference;
 use ringfence::k8s::client::Call;
 use ringfence::k8s::{Clusters, Target};
@@ -70,7 +71,7 @@ impl Ground {
             requires: None,
             object,
         };
-        Wanted { address, state: serde_json::to_value(state).unwrap() }
+        Wanted { address, state: Packed::of(&state).unwrap() }
     }
 
     fn the_namespace(&self) -> Wanted {
@@ -366,7 +367,7 @@ pub async fn apis_that_arent_there(ground: &Ground) {
     let namespace = ground.the_namespace();
     let metadata = json!({"name": "x", "namespace": ground.namespace()});
     let object = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": metadata});
-    let mut widget = ground.wanted("widget", object);
+    let widget = ground.wanted("widget", object);
     // The kind only reports it: the planner knows whether an upgrade brings the
     // API.
     let seen = ground.observe(&[&namespace, &widget]).await;
@@ -375,7 +376,7 @@ pub async fn apis_that_arent_there(ground: &Ground) {
     assert!(error.message.contains("doesn't serve example.com/v1 Widget"), "{error}");
     assert!(error.message.starts_with(widget.address.as_str()), "{error}");
 
-    widget.state["requires"] = json!("example.com/v1");
+    let widget = Wanted { state: widget.state.with([("requires", Some(json!("example.com/v1")))]), ..widget };
     let seen = ground.observe(&[&namespace, &widget]).await;
     assert!(seen.found.iter().all(|f| f.address != widget.address));
     let (address, error) = seen.unserved.first().unwrap();
@@ -442,8 +443,8 @@ pub async fn what_isnt_known_yet_is_compared_as_far_as_it_is(ground: &Ground) {
     assert_eq!(paths(&changes), ["object.data.group"]);
     assert_eq!(ground.count("k8s:dry-run"), dry, "nothing that isn't known is sent");
 
-    let mut elsewhere = namespace.clone();
-    elsewhere.state["endpoint"] = json!(reference(&Address::new("pool/p/cluster"), "endpoint"));
+    let coming = json!(reference(&Address::new("pool/p/cluster"), "endpoint"));
+    let elsewhere = Wanted { state: namespace.state.with([("endpoint", Some(coming))]), ..namespace.clone() };
     assert!(ground.observe(&[&elsewhere]).await.found.is_empty(), "a cluster that is to be made");
     let namespace = ground.settled(&namespace).await;
     ground.kind.delete(&namespace).await.unwrap();

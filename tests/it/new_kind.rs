@@ -11,15 +11,16 @@ use ringfence::engine::error::{Error, Result};
 use ringfence::engine::execute::{Chance, Executor, Stop};
 use ringfence::engine::kind::*;
 use ringfence::engine::observe::observe;
+use ringfence::engine::packed::Packed;
 use ringfence::engine::plan::{Plan, Policy, plan};
 use ringfence::engine::value::Outputs;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 /// A service with zones by id, and the tags that each was created with.
 #[derive(Default)]
-struct Service(Mutex<BTreeMap<String, (Address, u32, Value)>>);
+struct Service(Mutex<BTreeMap<String, (Address, u32, Packed)>>);
 
 // The example begins here.
 /// The state, desired and observed, field by field.
@@ -42,8 +43,8 @@ impl Kind for DnsZone {
         &[("name", Rule::Replace)]
     }
 
-    fn summary(&self, state: &Value) -> String {
-        serde_json::from_value(state.clone()).map(|State { name, ttl }| format!("{name}, {ttl} s")).unwrap_or_default()
+    fn summary(&self, state: &Packed) -> String {
+        state.typed().map(|State { name, ttl }| format!("{name}, {ttl} s")).unwrap_or_default()
     }
 }
 
@@ -106,7 +107,7 @@ fn desired(name: &str, ttl: u32) -> Desired {
         address: Address::new("tenant/7/silo/dns-zone"),
         kind: DnsZone.name(),
         scope: Arc::default(),
-        state: json!({"name": name, "ttl": ttl}),
+        state: json!({"name": name, "ttl": ttl}).into(),
         after: Vec::new(),
         controls: Vec::new(),
     };

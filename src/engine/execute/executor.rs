@@ -79,7 +79,7 @@ impl Executor {
     pub(super) fn host(&self, step: &Step) -> Option<String> {
         let kind = self.kinds.get(step.kind).ok().filter(|k| k.is_hosted())?;
         let state = step.state.as_ref().or(step.found.as_ref().map(|f| &f.state))?;
-        kind.host(state).map(str::to_owned)
+        kind.host(state)
     }
 
     pub(super) fn lane(&self, step: &Step) -> Option<String> {

@@ -14,7 +14,7 @@ use crate::engine::plan::{Action, Plan, Step, is_known, refers_to, token};
 use crate::engine::report::{Outcome, Report};
 use crate::engine::schedule::{Job, Schedule};
 use crate::engine::slots::Slot;
-use crate::engine::value::{Outputs, resolve};
+use crate::engine::value::Outputs;
 
 /// The result of a step: its id and outputs.
 pub(super) type Ended = (usize, Duration, Result<(String, Outputs)>);
@@ -163,7 +163,7 @@ impl<'a> Run<'a> {
     /// The desired state of a step, with the outputs of its dependencies.
     fn resolved(&self, step: &Step) -> Result<New> {
         let state = step.state.as_ref().ok_or_else(|| Error::bug(format!("{} has no state to send", step.address)))?;
-        let state = resolve(state, &|a, o| self.outputs.get(a)?.get(o).cloned());
+        let state = state.resolve(&|a, o| self.outputs.get(a)?.get(o).cloned());
         if !is_known(&state) {
             let missing = refers_to(&state).into_iter().map(|a| a.to_string()).collect::<Vec<_>>().join(", ");
             return Err(Error::bug(format!("{} refers to outputs that don't exist: of {missing}", step.address)));

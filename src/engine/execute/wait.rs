@@ -7,6 +7,7 @@ use super::retry::{LAG, STOPPED};
 use super::work::{Work, handle};
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{Found, Handle, Made, New, Status};
+use crate::engine::packed::Packed;
 use crate::engine::pause::{FEWEST_TRIES, LONGEST, Pauses};
 use crate::engine::slots;
 use crate::engine::value::Outputs;
@@ -37,7 +38,7 @@ impl Work<'_> {
     }
 
     /// Polls until the resource is ready. Returns its id and outputs.
-    pub async fn ready(&self, made: Made, state: &serde_json::Value) -> Result<(String, Outputs)> {
+    pub async fn ready(&self, made: Made, state: &Packed) -> Result<(String, Outputs)> {
         if made.ready {
             return Ok((made.id, made.outputs));
         }

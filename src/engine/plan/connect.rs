@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
 use super::{Action, Planner, Step};
 use crate::engine::address::Address;
 use crate::engine::kind::{Change, Found, Rule, Status};
 use crate::engine::lint::Lint;
-use crate::engine::value::references;
+use crate::engine::packed::Packed;
 use crate::engine::why::{WhyDone, WhyNot};
 use crate::engine::{diff, graph, lint};
 
@@ -96,7 +94,7 @@ impl Planner<'_> {
                 // A replaced resource doesn't wait for the permanent deletion of another one.
                 let only = |i: &usize| self.plan.steps.get(*i).is_some_and(|s| s.replaces);
                 let first = !only(i) || only(j);
-                let host = |i: usize, found: &'_ Found| self.host(i, found).map(str::to_owned);
+                let host = |i: usize, found: &Found| self.host(i, found);
                 let together = || match (host(*i, found), host(**j, other)) {
                     (Some(one), Some(two)) => one == two,
                     _ => self.within(&found.address.place(), **j, other, index),
@@ -158,7 +156,7 @@ impl Planner<'_> {
         let follows = |user: &Address| {
             let state = self.desired.get(user).map(|r| &r.state);
             let refers = |(to, output): &(Address, String)| *to == step.address && moved.contains(&output.as_str());
-            state.is_some_and(|state| references(state).iter().any(refers))
+            state.is_some_and(|state| state.references().iter().any(refers))
         };
         self.making.iter().filter(|(user, _)| !moved.is_empty() && follows(user)).map(|(_, j)| *j).collect()
     }
@@ -223,7 +221,7 @@ impl Planner<'_> {
         }
     }
 
-    fn alter(&mut self, step: usize, state: &Value, changes: Vec<Change>) {
+    fn alter(&mut self, step: usize, state: &Packed, changes: Vec<Change>) {
         if let Some(step) = self.plan.steps.get_mut(step) {
             (step.state, step.changes) = (Some(state.clone()), changes);
         }

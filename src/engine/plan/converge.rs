@@ -9,7 +9,8 @@ use crate::engine::address::Address;
 use crate::engine::desired::Resource;
 use crate::engine::error::{Class, Result};
 use crate::engine::kind::{Change, Found, Kind, New, Repair, Status};
-use crate::engine::value::{Outputs, has_references, references, resolve};
+use crate::engine::packed::Packed;
+use crate::engine::value::{Outputs, has_references, references};
 use crate::engine::why::{Note, WhyDone, WhyNot};
 use crate::engine::{diff, graph};
 
@@ -36,7 +37,7 @@ impl<'a> Planner<'a> {
                 None => self.push_delete(resource.kind, old, true, Some(WhyDone::LeftOver))?,
             }
         }
-        let state = resolve(&resource.state, &|a, o| self.outputs.get(a)?.get(o).cloned());
+        let state = resource.state.resolve(&|a, o| self.outputs.get(a)?.get(o).cloned());
         match all.first() {
             None => {
                 self.make(resource, &*kind, state);
@@ -75,7 +76,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans a resource that doesn't exist.
-    fn make(&mut self, resource: &Resource, kind: &dyn Kind, state: Value) {
+    fn make(&mut self, resource: &Resource, kind: &dyn Kind, state: Packed) {
         let address = &resource.address;
         if let Some(foreign) = self.observed.foreign.get(address) {
             self.block(resource, WhyNot::Foreign { message: foreign.message.clone() }, vec![]);
@@ -92,7 +93,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans a resource that is failed or being deleted.
-    fn recover(&mut self, resource: &Resource, kind: &dyn Kind, found: &Found, state: Value) -> Result<()> {
+    fn recover(&mut self, resource: &Resource, kind: &dyn Kind, found: &Found, state: Packed) -> Result<()> {
         let Status::Failed { why, repair } = &found.status else {
             return self.replace(resource, kind, found, state, vec![], WhyDone::Leaving);
         };
@@ -116,7 +117,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans the differences of an existing resource.
-    fn change(&mut self, resource: &Resource, kind: &dyn Kind, found: &Found, mut state: Value) -> Result<()> {
+    fn change(&mut self, resource: &Resource, kind: &dyn Kind, found: &Found, mut state: Packed) -> Result<()> {
         let address = &resource.address;
         let mut changes = diff::changes(&state, &found.state, kind.rules());
         // The difference may exist only because the resource belongs to the other one.
@@ -133,7 +134,7 @@ impl<'a> Planner<'a> {
             if !held.is_empty() {
                 let why = WhyNot::Stuck { reason: stuck.reason.clone(), help: stuck.help.clone() };
                 self.block(resource, why, held);
-                put(&mut state, &stuck.field, stuck.keep.clone());
+                state = put(&state, &stuck.field, stuck.keep.clone());
                 changes = diff::changes(&state, &found.state, kind.rules());
             }
         }
@@ -151,7 +152,7 @@ impl<'a> Planner<'a> {
             let (held, _): (Vec<_>, Vec<_>) = changes.into_iter().partition(|c| c.replaces);
             for change in &held {
                 let field = change.path.split(['.', '[']).next().unwrap_or_default();
-                put(&mut state, field, found.state.get(field).cloned().unwrap_or_default());
+                state = put(&state, field, found.state.get(field).cloned().unwrap_or_default());
             }
             self.block(resource, why, held);
             changes = diff::changes(&state, &found.state, kind.rules());
@@ -214,8 +215,8 @@ impl<'a> Planner<'a> {
     }
 
     /// The targets of references in `state` for which there is no step.
-    fn unmade(&self, state: &Value) -> Option<Address> {
-        references(state).into_iter().map(|(address, _)| address).find(|address| !self.making.contains_key(address))
+    fn unmade(&self, state: &Packed) -> Option<Address> {
+        state.references().into_iter().map(|(address, _)| address).find(|address| !self.making.contains_key(address))
     }
 
     /// For a kind that AWS keeps while it contains resources, and that wasn't found: a resource in it, and the output
@@ -226,11 +227,12 @@ impl<'a> Planner<'a> {
         let place = resource.address.place();
         // A tenant's own resource may be moving from another pool.
         self.desired.within(&place).find_map(|user| {
-            let (_, output) = own(user.state.get(field)?)?;
-            let id = self.observed.current(&user.address)?.state.get(field)?.as_str()?;
+            let (_, output) = user.state.read(|state| own(state.get(field)?))?;
+            let found = self.observed.current(&user.address)?;
+            let id = found.state.read(|state| Some(state.get(field)?.as_str()?.to_owned()))?;
             // The resource has our tags for another address.
             let known = self.observed.found.values().flatten().any(|found| found.id == id);
-            (!known).then(|| (user.address.clone(), output, id.to_owned()))
+            (!known).then(|| (user.address.clone(), output, id))
         })
     }
 
@@ -254,14 +256,13 @@ impl<'a> Planner<'a> {
         resource: &Resource,
         kind: &dyn Kind,
         found: &Found,
-        state: Value,
+        state: Packed,
         changes: Vec<Change>,
         why: WhyDone,
     ) -> Result<()> {
         self.disturb(kind, found, &changes);
         self.push_delete(resource.kind, found, true, Some(why.clone()))?;
-        let mut state = state;
-        kind.carry(found, &mut state);
+        let state = kind.carry(found, state);
         self.create(resource, kind, state, found.generation + 1, true, Some(why));
         if let Some(step) = self.plan.steps.last_mut() {
             step.changes = changes;
@@ -273,7 +274,7 @@ impl<'a> Planner<'a> {
         &mut self,
         resource: &Resource,
         kind: &dyn Kind,
-        state: Value,
+        state: Packed,
         generation: u32,
         replaces: bool,
         why: Option<WhyDone>,
@@ -295,7 +296,7 @@ impl<'a> Planner<'a> {
         resource: &Resource,
         kind: &dyn Kind,
         found: &Found,
-        state: Value,
+        state: Packed,
         changes: Vec<Change>,
         why: Option<WhyDone>,
     ) {

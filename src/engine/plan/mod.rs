@@ -25,7 +25,8 @@ use crate::engine::error::{Error, Result};
 use crate::engine::kind::{Change, Found, Hosting, Kind, Registry, Scope, Verb};
 use crate::engine::lint::{Lint, Taken};
 use crate::engine::observe::Observed;
-use crate::engine::value::{Outputs, has_references, references};
+use crate::engine::packed::Packed;
+use crate::engine::value::Outputs;
 use crate::engine::why::{Note, WhyDone, WhyKept, WhyNot};
 use crate::engine::{diff, graph};
 
@@ -69,7 +70,7 @@ pub struct Step {
     pub changes: Vec<Change>,
     /// The state after the step. It has references for values that are known after apply.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<Value>,
+    pub state: Option<Packed>,
     /// The observed resource.
     #[serde(skip)]
     pub found: Option<Found>,
@@ -409,7 +410,7 @@ impl<'a> Planner<'a> {
         kind: &dyn Kind,
         action: Action,
         generation: u32,
-        state: Value,
+        state: Packed,
         why: Option<WhyDone>,
         found: Option<Found>,
         changes: Vec<Change>,
@@ -535,7 +536,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The host of `found`, which step `i` is about.
-    fn host<'f>(&self, i: usize, found: &'f Found) -> Option<&'f str> {
+    fn host(&self, i: usize, found: &Found) -> Option<String> {
         self.kinds.get(self.plan.steps.get(i)?.kind).ok()?.host(&found.state)
     }
 }
@@ -548,11 +549,13 @@ fn twice(all: &[Found]) -> WhyNot {
     WhyNot::Twice { ids: all.iter().map(|f| f.id.clone()).collect() }
 }
 
-/// Sets a field of a state.
-fn put(state: &mut Value, field: &str, value: Value) {
-    if let Some(fields) = state.as_object_mut() {
-        fields.insert(field.to_owned(), value);
-    }
+/// `state` with another value of a field.
+fn put(state: &Packed, field: &str, value: Value) -> Packed {
+    state.edited(|state| {
+        if let Some(fields) = state.as_object_mut() {
+            fields.insert(field.to_owned(), value);
+        }
+    })
 }
 
 fn blocked_at(address: &Address, kind: &str, why: WhyNot) -> Blocked {
@@ -561,8 +564,8 @@ fn blocked_at(address: &Address, kind: &str, why: WhyNot) -> Blocked {
 
 /// The token for creating `state` at `address`. It is the same for each attempt at this creation, and another one if
 /// the state changes.
-pub fn token(tenancy: &str, address: &Address, generation: u32, state: &Value) -> String {
-    digest(&[tenancy, address.as_str(), &generation.to_string(), &state.to_string()])
+pub fn token(tenancy: &str, address: &Address, generation: u32, state: &Packed) -> String {
+    digest(&[tenancy, address.as_str(), &generation.to_string(), state.text()])
 }
 
 /// The next token after `token`, for the case that `token` returns the resource `dead`, which someone has deleted
@@ -590,11 +593,11 @@ pub fn verb(action: Action) -> Verb {
 }
 
 /// True if `state` can be sent, because it has no references.
-pub fn is_known(state: &Value) -> bool {
-    !has_references(state)
+pub fn is_known(state: &Packed) -> bool {
+    !state.has_references()
 }
 
 /// The addresses to which `state` refers.
-pub fn refers_to(state: &Value) -> BTreeSet<Address> {
-    references(state).into_iter().map(|(a, _)| a).collect()
+pub fn refers_to(state: &Packed) -> BTreeSet<Address> {
+    state.references().into_iter().map(|(a, _)| a).collect()
 }

@@ -6,7 +6,6 @@ use super::{Blocked, HOME, Kept, Loss, Planner};
 use crate::engine::address::{Address, Owner};
 use crate::engine::error::Result;
 use crate::engine::kind::{Found, Status};
-use crate::engine::value::walk;
 use crate::engine::why::{Unmoved, WhyKept};
 
 /// The former placement or pool of tenants that have another placement now.
@@ -98,7 +97,7 @@ impl Planner<'_> {
                 let all = self.observed.found.iter().filter(|(a, _)| a.is_within(place)).flat_map(|(_, all)| all);
                 let host = |f: &'_ Found| {
                     let kind = self.observed.kinds.get(&f.address).and_then(|kind| self.kinds.get(kind).ok());
-                    kind.and_then(|kind| kind.host(&f.state)).map(str::to_owned)
+                    kind.and_then(|kind| kind.host(&f.state))
                 };
                 let host = all.clone().find_map(host);
                 let first = || all.clone().next().map(|f| f.id.clone()).unwrap_or_default();
@@ -122,7 +121,7 @@ impl Planner<'_> {
     pub(super) fn named_by(&self, within: impl Fn(&Address) -> bool) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         for found in self.observed.found.iter().filter(|(a, _)| within(a)).flat_map(|(_, all)| all) {
-            walk(&found.state, &mut |text| {
+            found.state.walk(&mut |text| {
                 names.insert(text.to_owned());
             });
         }
@@ -166,7 +165,7 @@ impl Planner<'_> {
             let place = found.address.place();
             let inside = kind.is_hosted()
                 && (replaced || homes_of_dying.contains(&place))
-                && kind.host(&found.state).is_some_and(|c| dying.contains(c));
+                && kind.host(&found.state).is_some_and(|c| dying.contains(&c));
             if inside {
                 continue;
             }

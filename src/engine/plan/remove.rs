@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::{Kept, Planner, UnreadHost, blocked_at, twice};
 use crate::engine::address::{Address, Owner};
 use crate::engine::error::Result;
-use crate::engine::value::walk;
 use crate::engine::why::{Note, WhyKept};
 
 impl Planner<'_> {
@@ -83,7 +82,7 @@ impl Planner<'_> {
         let mut used = BTreeSet::new();
         for kept in &self.plan.kept {
             for found in self.observed.found.get(&kept.address).into_iter().flatten() {
-                walk(&found.state, &mut |text| {
+                found.state.walk(&mut |text| {
                     used.insert(text.to_owned());
                 });
             }
@@ -105,7 +104,7 @@ impl Planner<'_> {
             .filter(|(i, found)| {
                 let inside =
                     self.plan.steps.get(**i).and_then(|s| self.kinds.get(s.kind).ok()).is_some_and(|k| k.is_hosted());
-                inside && self.host(**i, found).is_some_and(|c| hosts.contains(c))
+                inside && self.host(**i, found).is_some_and(|c| hosts.contains(&c))
             })
             .map(|(i, _)| *i)
             .collect();

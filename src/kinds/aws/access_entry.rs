@@ -21,10 +21,11 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::engine::address::Address;
-use crate::engine::error::{Class, Result, typed, untyped};
+use crate::engine::error::{Class, Result};
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::engine::value::Outputs;
 use crate::kinds::{Clients, ResourceKind};
 
@@ -144,15 +145,9 @@ impl AccessEntryHandlers {
             policies: self.policies(cluster, principal).await?,
             tags: self.aws.observed(&all),
         };
-        let mut state = untyped(&state)?;
-        if let Some(fields) = state.as_object_mut() {
-            if let Some(user) = entry.username().filter(|user| *user != user_of(principal)) {
-                fields.insert("username".to_owned(), user.into());
-            }
-            if made.is_some_and(|made| is_stale(&entry, made)) {
-                fields.insert("stale".to_owned(), true.into());
-            }
-        }
+        let user = entry.username().filter(|user| *user != user_of(principal));
+        let stale = made.is_some_and(|made| is_stale(&entry, made)).then_some(true);
+        let state = Packed::of(&state)?.with([("username", user.map(Value::from)), ("stale", stale.map(Value::from))]);
         let arn = entry.access_entry_arn().unwrap_or_default().to_owned();
         Ok(Some(Found {
             address,
@@ -225,7 +220,7 @@ impl Kind for AccessEntry {
         NAME
     }
 
-    fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {
+    fn host(&self, state: &Packed) -> Option<String> {
         host(state)
     }
 
@@ -245,8 +240,8 @@ impl Kind for AccessEntry {
         ]
     }
 
-    fn summary(&self, state: &Value) -> String {
-        typed::<State>(state).map(|s| s.principal).unwrap_or_default()
+    fn summary(&self, state: &Packed) -> String {
+        state.typed::<State>().map(|s| s.principal).unwrap_or_default()
     }
 
     fn pace(&self, _verb: Verb) -> Pace {
@@ -314,7 +309,7 @@ impl Handlers for AccessEntryHandlers {
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         gather(handles, |handle| async move {
-            let state: State = typed(&handle.state)?;
+            let state: State = handle.state.typed()?;
             let whose = (&handle.address, handle.generation);
             let Some(entry) = entry(&self.aws, &state.cluster, &state.principal).await? else { return Ok(None) };
             let found = self.read(entry, (&state.cluster, &state.principal), whose, None, false).await?;
@@ -324,7 +319,7 @@ impl Handlers for AccessEntryHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let call = self
             .aws
             .eks
@@ -355,7 +350,7 @@ impl Handlers for AccessEntryHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (before, after): (State, State) = (from.state.typed()?, to.state.typed()?);
         let renamed = from.state.get("username").is_some();
         if renamed || before.groups != after.groups {
             self.aws
@@ -376,7 +371,7 @@ impl Handlers for AccessEntryHandlers {
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
-        let state: State = typed(&found.state)?;
+        let state: State = found.state.typed()?;
         let call = self.aws.eks.delete_access_entry().cluster_name(&state.cluster).principal_arn(&state.principal);
         optional(call.send().await.map_err(failed("eks:DeleteAccessEntry")))?;
         Ok(true)

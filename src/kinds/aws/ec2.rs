@@ -13,15 +13,15 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::error::metadata::{ErrorMetadata, ProvideErrorMetadata};
 use aws_smithy_types::retry::RetryConfig;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::foreign::TagStyle;
 use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
 use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
-use crate::engine::error::{Class, Error, Result, typed};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{Foreign, Found, Handle, Made, Pace, Status, Verb, Wanted};
+use crate::engine::packed::Packed;
 use crate::engine::pause::Patience;
 use crate::engine::plan::next_token;
 use crate::engine::value::Outputs;
@@ -123,8 +123,8 @@ pub fn outputs<const N: usize>(outputs: [(&str, &str); N]) -> Outputs {
 }
 
 /// A short text about a state, for [`Kind::summary`](crate::engine::kind::Kind::summary).
-pub fn summary<S: DeserializeOwned>(state: &Value, words: impl FnOnce(&S) -> String) -> String {
-    typed(state).map(|state| words(&state)).unwrap_or_default()
+pub fn summary<S: DeserializeOwned>(state: &Packed, words: impl FnOnce(&S) -> String) -> String {
+    state.typed().map(|state| words(&state)).unwrap_or_default()
 }
 
 /// A time limit for dependencies that AWS removes minutes after their owner: network interfaces of control planes,

@@ -9,15 +9,15 @@ use aws_sdk_eks::types::{Cluster, ClusterStatus, Update, UpdateStatus};
 use aws_smithy_types::error::operation::BuildError;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::foreign::TagStyle;
 use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
 use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
-use crate::engine::error::{Class, Error, Result, typed};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{Foreign, Found, Handle, Round, Wanted};
+use crate::engine::packed::Packed;
 use crate::engine::pause::Patience;
 
 /// Concurrent calls to APIs without a bulk read. AWS publishes no rate limits for EKS. Five concurrent calls are
@@ -57,8 +57,8 @@ pub(super) fn listed<T>(one: Option<T>, call: &str, name: &str) -> Result<T> {
 }
 
 /// The cluster of a resource with `state`.
-pub(super) fn host(state: &Value) -> Option<&str> {
-    state.get("cluster")?.as_str()
+pub(super) fn host(state: &Packed) -> Option<String> {
+    Some(state.get("cluster")?.as_str()?.to_owned())
 }
 
 /// A part of a request with all required members.
@@ -179,7 +179,7 @@ pub(super) fn named<S: DeserializeOwned, K: Ord>(
     wanted: &[Wanted],
     name: impl Fn(S) -> K,
 ) -> Result<BTreeMap<K, &Address>> {
-    wanted.iter().map(|one| Ok((name(typed(&one.state)?), &one.address))).collect()
+    wanted.iter().map(|one| Ok((name(one.state.typed()?), &one.address))).collect()
 }
 
 /// The resource of each handle. `read` finds one by its name; it counts only if its tags have the handle's address and
@@ -192,7 +192,7 @@ where
 {
     let read = &read;
     gather(handles, |handle| async move {
-        let found = read(handle, typed(&handle.state)?).await?;
+        let found = read(handle, handle.state.typed()?).await?;
         Ok(found.filter(|f| f.address == handle.address && f.generation == handle.generation))
     })
     .await

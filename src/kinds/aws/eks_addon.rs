@@ -16,10 +16,11 @@ use crate::arn::name_in;
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
-use crate::engine::error::{Class, Result, typed, untyped};
+use crate::engine::error::{Class, Result};
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::engine::value::Outputs;
 use crate::kinds::{Clients, ResourceKind};
 
@@ -115,10 +116,8 @@ impl EksAddonHandlers {
             pod_identity: roles.clone(),
             tags: self.aws.observed(&all),
         };
-        let mut state = untyped(&state)?;
-        if let (Some(fields), Some(role)) = (state.as_object_mut(), addon.service_account_role_arn()) {
-            fields.insert("service_account_role".to_owned(), role.into());
-        }
+        let role = addon.service_account_role_arn().map(Value::from);
+        let state = Packed::of(&state)?.with([("service_account_role", role)]);
         let arn = text(addon.addon_arn());
         Ok(Some(Found {
             address,
@@ -137,7 +136,7 @@ impl Kind for EksAddon {
         NAME
     }
 
-    fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {
+    fn host(&self, state: &Packed) -> Option<String> {
         host(state)
     }
 
@@ -153,8 +152,8 @@ impl Kind for EksAddon {
         &[("cluster", Rule::Replace), ("name", Rule::Replace)]
     }
 
-    fn summary(&self, state: &Value) -> String {
-        typed::<State>(state).map(|s| format!("{} {}", s.name, s.version)).unwrap_or_default()
+    fn summary(&self, state: &Packed) -> String {
+        state.typed::<State>().map(|s| format!("{} {}", s.name, s.version)).unwrap_or_default()
     }
 
     fn pace(&self, verb: Verb) -> Pace {
@@ -223,7 +222,7 @@ impl Handlers for EksAddonHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let call = self
             .aws
             .eks
@@ -252,7 +251,7 @@ impl Handlers for EksAddonHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (before, after): (State, State) = (from.state.typed()?, to.state.typed()?);
         retag(&self.aws, &from.id, &before.tags, &after.tags).await?;
         let same = (&before.version, &before.configuration, &before.pod_identity)
             == (&after.version, &after.configuration, &after.pod_identity)
@@ -281,7 +280,7 @@ impl Handlers for EksAddonHandlers {
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
-        let state: State = typed(&found.state)?;
+        let state: State = found.state.typed()?;
         let call = self.aws.eks.delete_addon().cluster_name(&state.cluster).addon_name(&state.name);
         Ok(optional(call.send().await.map_err(failed("eks:DeleteAddon")))?.is_none())
     }

@@ -21,11 +21,12 @@ use super::quotas::{Counted, Counts, Per};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
-use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Hosting, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Scope, Status,
     Verb, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::engine::value::Outputs;
 use crate::kinds::{Clients, ResourceKind};
 use crate::version::KubernetesVersion;
@@ -111,7 +112,7 @@ impl EksClusterHandlers {
             id: state.name.clone(),
             outputs: self.outputs(cluster),
             refs: vec![format!("/aws/eks/{}/cluster", state.name)],
-            state: untyped(&state)?,
+            state: Packed::of(&state)?,
             status,
         }))
     }
@@ -211,22 +212,20 @@ impl Kind for EksCluster {
     }
 
     fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {
-        let name = typed::<State>(&found.state).map(|s| s.name).unwrap_or_default();
+        let name = found.state.typed::<State>().map(|s| s.name).unwrap_or_default();
         Some(format!(
             "all workloads of cluster {name} and all Kubernetes objects in it, including Secrets and PersistentVolumeClaims; volumes and load balancers that its workloads created stay in the account without a manager"
         ))
     }
 
-    fn before_delete(&self, found: &Found) -> Option<Value> {
+    fn before_delete(&self, found: &Found) -> Option<Packed> {
         // Only active clusters can be protected from deletion, and only active clusters can be updated (EKS User
         // Guide, "Protect EKS clusters from accidental deletion").
         if matches!(found.status, Status::Failed { .. }) {
             return None;
         }
-        let mut state = found.state.clone();
-        let protected = state.get_mut("deletion_protection").filter(|p| **p == Value::Bool(true))?;
-        *protected = Value::Bool(false);
-        Some(state)
+        let protected = found.state.get("deletion_protection") == Some(&Value::Bool(true));
+        protected.then(|| found.state.edited(|state| state["deletion_protection"] = Value::Bool(false)))
     }
 
     fn moves(&self, changes: &[Change]) -> &'static [&'static str] {
@@ -246,12 +245,12 @@ impl Kind for EksCluster {
         ]
     }
 
-    fn lane(&self, state: &Value) -> Option<String> {
-        typed::<State>(state).ok().map(|s| format!("eks:{}", s.name))
+    fn lane(&self, state: &Packed) -> Option<String> {
+        state.typed::<State>().ok().map(|s| format!("eks:{}", s.name))
     }
 
     fn predict(&self, new: &New, scope: &Scope) -> Outputs {
-        let Ok(State { name, version, .. }) = typed(&new.state) else {
+        let Ok(State { name, version, .. }) = new.state.typed() else {
             return Outputs::new();
         };
         [("arn", arn(scope, &name)), ("name", name), ("version", version)]
@@ -259,8 +258,9 @@ impl Kind for EksCluster {
             .into()
     }
 
-    fn summary(&self, state: &Value) -> String {
-        typed::<State>(state)
+    fn summary(&self, state: &Packed) -> String {
+        state
+            .typed::<State>()
             .map(|s| {
                 let endpoint = match (s.endpoint_public, s.public_cidrs.len()) {
                     (false, _) => "private endpoint".to_owned(),
@@ -301,11 +301,11 @@ impl ResourceKind for EksCluster {
     }
 
     /// EKS User Guide, "View Amazon EKS networking requirements for VPC and subnets".
-    fn addresses(&self, _state: &Value) -> usize {
+    fn addresses(&self, _state: &Packed) -> usize {
         6
     }
 
-    fn costs(&self, state: &Value) -> Vec<Cost> {
+    fn costs(&self, state: &Packed) -> Vec<Cost> {
         vec![Cost::fixed(Unit::ClusterHour { extended: state["support_type"] == "EXTENDED" }, 1)]
     }
 
@@ -358,7 +358,7 @@ impl Handlers for EksClusterHandlers {
             seen.found.push(found);
         }
         for Wanted { address, state } in wanted {
-            let name = typed::<State>(state)?.name;
+            let name = state.typed::<State>()?.name;
             if let Some(cluster) = all.iter().find(|c| c.name() == Some(&name))
                 && let has = tags_of(cluster.tags())
                 && self.aws.owned(&has).is_none()
@@ -373,7 +373,7 @@ impl Handlers for EksClusterHandlers {
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         gather(handles, |handle| async move {
-            let name = typed::<State>(&handle.state)?.name;
+            let name = handle.state.typed::<State>()?.name;
             let found = cluster(&self.aws, &name).await?.map(|c| self.found(&c)).transpose()?.flatten();
             Ok(found.filter(|f| f.address == handle.address && f.generation == handle.generation))
         })
@@ -381,7 +381,7 @@ impl Handlers for EksClusterHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let name = state.name.as_str();
         let call = self
             .aws
@@ -436,7 +436,7 @@ impl Handlers for EksClusterHandlers {
     /// Reads the cluster first to find what differs. After an interrupted update the rest is updated, and EKS refuses
     /// an update without changes. The order of the updates is terraform's.
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let to: State = typed(&to.state)?;
+        let to: State = to.state.typed()?;
         let name = from.id.as_str();
         let gone = || Error::new(Class::NotFound, format!("cluster `{name}` no longer exists"));
         let now = observed(&self.aws, &cluster(&self.aws, name).await?.ok_or_else(gone)?);
@@ -486,7 +486,7 @@ impl Handlers for EksClusterHandlers {
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
-        let state: State = typed(&found.state)?;
+        let state: State = found.state.typed()?;
         if state.deletion_protection && !matches!(found.status, Status::Failed { .. }) {
             return Err(Error::new(Class::Invalid, format!("cluster `{}` is protected against deletion", state.name))
                 .operation("eks:DeleteCluster")

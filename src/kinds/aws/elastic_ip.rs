@@ -4,7 +4,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{Address, DomainType, Filter, ResourceType};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::costs::{Cost, Unit};
 use super::ec2;
@@ -12,10 +11,11 @@ use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
 use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Status, Verb, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.elastic-ip";
@@ -54,7 +54,7 @@ impl ElasticIpHandlers {
                 generation,
                 id: id.to_owned(),
                 outputs: ec2::outputs([("id", id), ("ip", ip.public_ip().unwrap_or_default())]),
-                state: untyped(&State { tags: self.aws.observed(&tags) })?,
+                state: Packed::of(&State { tags: self.aws.observed(&tags) })?,
                 status: Status::Ready,
                 refs: vec![],
             });
@@ -86,7 +86,7 @@ impl ResourceKind for ElasticIp {
         vec![Counts::all("ec2", "L-0263D0A3", Per::Account(Counted::ElasticIps))]
     }
 
-    fn costs(&self, _state: &Value) -> Vec<Cost> {
+    fn costs(&self, _state: &Packed) -> Vec<Cost> {
         vec![Cost::fixed(Unit::PublicAddressHour, 1)]
     }
 
@@ -111,7 +111,7 @@ impl Handlers for ElasticIpHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let answer = self
             .aws
             .ec2
@@ -128,7 +128,7 @@ impl Handlers for ElasticIpHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (old, new): (State, State) = (from.state.typed()?, to.state.typed()?);
         ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
         Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
     }

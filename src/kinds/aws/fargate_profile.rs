@@ -4,7 +4,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_eks::types::{FargateProfile as Profile, FargateProfileSelector, FargateProfileStatus};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::costs::{Cost, Unit};
 use super::eks::{
@@ -17,11 +16,12 @@ use super::{logical, node_entry, physical};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
-use crate::engine::error::{Class, Result, typed, untyped};
+use crate::engine::error::{Class, Result};
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Scope, Status, Verb,
     Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::engine::value::Outputs;
 use crate::kinds::{Clients, ResourceKind};
 
@@ -114,7 +114,7 @@ impl FargateProfileHandlers {
             generation,
             outputs: outputs(&name, &arn),
             id: arn,
-            state: untyped(&state)?,
+            state: Packed::of(&state)?,
             status: status(profile),
             refs: Vec::new(),
         }))
@@ -126,7 +126,7 @@ impl Kind for FargateProfile {
         NAME
     }
 
-    fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {
+    fn host(&self, state: &Packed) -> Option<String> {
         host(state)
     }
 
@@ -137,7 +137,7 @@ impl Kind for FargateProfile {
     /// EKS deletes a profile's pods with it (EKS User Guide, "Delete a Fargate
     /// profile").
     fn loses(&self, found: &Found, replaced: bool) -> Option<String> {
-        let state: State = typed(&found.state).ok().filter(|_| !replaced)?;
+        let state: State = found.state.typed().ok().filter(|_| !replaced)?;
         Some(format!("all pods on Fargate of profile {} of cluster {}", state.name, state.cluster))
     }
 
@@ -163,18 +163,20 @@ impl Kind for FargateProfile {
 
     /// EKS runs one change of a cluster's profiles at a time. A second one gets a conflict (terraform-provider-aws
     /// 13372 and 16272).
-    fn lane(&self, state: &Value) -> Option<String> {
-        typed::<State>(state).ok().map(|s| format!("fargate:{}", s.cluster))
+    fn lane(&self, state: &Packed) -> Option<String> {
+        state.typed::<State>().ok().map(|s| format!("fargate:{}", s.cluster))
     }
 
     fn predict(&self, new: &New, _scope: &Scope) -> Outputs {
-        typed::<State>(&new.state)
+        new.state
+            .typed::<State>()
             .map(|s| Outputs::from([("name".to_owned(), physical(&s.name, new.generation))]))
             .unwrap_or_default()
     }
 
-    fn summary(&self, state: &Value) -> String {
-        typed::<State>(state)
+    fn summary(&self, state: &Packed) -> String {
+        state
+            .typed::<State>()
             .map(|s| s.selectors.into_iter().map(|s| s.namespace).collect::<Vec<_>>().join(", "))
             .unwrap_or_default()
     }
@@ -201,7 +203,7 @@ impl ResourceKind for FargateProfile {
         vec![Counts::all("eks", "L-23414FF3", Per::Cluster(|name| Counted::FargateProfiles(name)))]
     }
 
-    fn costs(&self, _state: &Value) -> Vec<Cost> {
+    fn costs(&self, _state: &Packed) -> Vec<Cost> {
         vec![Cost::metered(Unit::FargatePod)]
     }
 
@@ -251,7 +253,7 @@ impl Handlers for FargateProfileHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let name = physical(&state.name, new.generation);
         node_entry::forget_stale(&self.aws, &state.cluster, &state.role).await?;
         let selector = |s: &Selector| {
@@ -290,13 +292,13 @@ impl Handlers for FargateProfileHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (before, after): (State, State) = (from.state.typed()?, to.state.typed()?);
         retag(&self.aws, &from.id, &before.tags, &after.tags).await?;
         Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
-        let state: State = typed(&found.state)?;
+        let state: State = found.state.typed()?;
         let call = self
             .aws
             .eks
@@ -308,7 +310,7 @@ impl Handlers for FargateProfileHandlers {
     }
 
     async fn deleted(&self, found: &Found) -> Result<()> {
-        let state: State = typed(&found.state)?;
+        let state: State = found.state.typed()?;
         let call = self.aws.eks.list_fargate_profiles().cluster_name(&state.cluster);
         let left = optional(call.send().await.map_err(failed("eks:ListFargateProfiles")))?;
         // If the cluster is deleted, there is no entry.

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{Filter, FlowLog as Log, FlowLogsResourceType, ResourceType, TrafficType};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::ec2;
 use super::permission::{self, On, When};
 use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::engine::error::{Result, typed, untyped};
+use crate::engine::error::Result;
 use crate::engine::kind::{Change, Found, Handle, Handlers, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::engine::packed::Packed;
 use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.flow-log";
@@ -66,7 +66,7 @@ impl FlowLogHandlers {
             generation,
             id: id.to_owned(),
             outputs: ec2::outputs([("id", id)]),
-            state: untyped(&State {
+            state: Packed::of(&State {
                 vpc: log.resource_id().unwrap_or_default().to_owned(),
                 log_group: log.log_group_name().unwrap_or_default().to_owned(),
                 role: log.deliver_logs_permission_arn().unwrap_or_default().to_owned(),
@@ -95,7 +95,7 @@ impl Kind for FlowLog {
         ]
     }
 
-    fn summary(&self, state: &Value) -> String {
+    fn summary(&self, state: &Packed) -> String {
         ec2::summary(state, |s: &State| format!("{} to {}", s.traffic, s.log_group))
     }
 }
@@ -147,7 +147,7 @@ impl Handlers for FlowLogHandlers {
 
     async fn create(&self, new: &New) -> Result<Made> {
         const CALL: &str = "ec2:CreateFlowLogs";
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let answer = self
             .aws
             .ec2
@@ -170,7 +170,7 @@ impl Handlers for FlowLogHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (old, new): (State, State) = (from.state.typed()?, to.state.typed()?);
         ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
         Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
     }

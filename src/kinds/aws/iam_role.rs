@@ -15,10 +15,11 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
-use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Rule, Scope, Status, Verb, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::engine::value::Outputs;
 use crate::kinds::{Clients, ResourceKind};
 
@@ -79,7 +80,7 @@ impl IamRoleHandlers {
             generation,
             id: name.to_owned(),
             outputs: outputs(&self.aws.scope, &state.path, name),
-            state: untyped(&state)?,
+            state: Packed::of(&state)?,
             status: Status::Ready,
             refs: Vec::new(),
         }))
@@ -240,13 +241,14 @@ impl Kind for IamRole {
     }
 
     fn predict(&self, new: &New, scope: &Scope) -> Outputs {
-        typed::<State>(&new.state)
+        new.state
+            .typed::<State>()
             .map(|state| outputs(scope, &state.path, &physical(&state.name, new.generation)))
             .unwrap_or_default()
     }
 
-    fn summary(&self, state: &Value) -> String {
-        typed::<State>(state).map(|s| s.name).unwrap_or_default()
+    fn summary(&self, state: &Packed) -> String {
+        state.typed::<State>().map(|s| s.name).unwrap_or_default()
     }
 
     fn pace(&self, _verb: Verb) -> Pace {
@@ -298,7 +300,7 @@ impl Handlers for IamRoleHandlers {
             seen.notes = self.former(&all, wanted);
         }
         for Wanted { address, state } in wanted {
-            let name = typed::<State>(state)?.name;
+            let name = state.typed::<State>()?.name;
             let taken = all.iter().find(|r| r.role_name() == Some(&name));
             if let Some(role) = taken
                 && let has = tags_of(role.tags())
@@ -322,7 +324,7 @@ impl Handlers for IamRoleHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let name = physical(&state.name, new.generation);
         let call = self
             .aws
@@ -347,13 +349,13 @@ impl Handlers for IamRoleHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (before, after): (State, State) = (from.state.typed()?, to.state.typed()?);
         self.sync(&from.id, &before, &after).await?;
         Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
-        let state: State = typed(&found.state)?;
+        let state: State = found.state.typed()?;
         for arn in &state.attached {
             self.detach(&found.id, arn).await?;
         }

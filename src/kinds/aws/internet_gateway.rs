@@ -10,10 +10,11 @@ use super::quotas::{Counted, Counts, Per};
 use super::{ec2, held, inside};
 use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::engine::error::{Result, typed, untyped};
+use crate::engine::error::Result;
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Status, Verb, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.internet-gateway";
@@ -63,7 +64,7 @@ impl InternetGatewayHandlers {
                 generation,
                 id: id.to_owned(),
                 outputs: ec2::outputs([("id", id)]),
-                state: untyped(&State { vpc: vpc.to_owned(), tags: self.aws.observed(&tags) })?,
+                state: Packed::of(&State { vpc: vpc.to_owned(), tags: self.aws.observed(&tags) })?,
                 status: Status::Ready,
                 refs: vec![],
             });
@@ -144,7 +145,7 @@ impl Handlers for InternetGatewayHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let answer = self
             .aws
             .ec2
@@ -162,7 +163,7 @@ impl Handlers for InternetGatewayHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (old, new): (State, State) = (from.state.typed()?, to.state.typed()?);
         if old.vpc != new.vpc {
             if !old.vpc.is_empty() {
                 self.detach(&from.id, &old.vpc).await?;
@@ -174,7 +175,7 @@ impl Handlers for InternetGatewayHandlers {
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
-        let state: State = typed(&found.state)?;
+        let state: State = found.state.typed()?;
         if !state.vpc.is_empty() {
             self.detach(&found.id, &state.vpc).await?;
         }

@@ -17,10 +17,11 @@ use super::policy;
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
-use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Repair, Round, Rule, Scope, Status, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::engine::value::Outputs;
 use crate::kinds::{Clients, ResourceKind};
 
@@ -155,7 +156,7 @@ impl KmsKeyHandlers {
             generation,
             id: metadata.key_id().to_owned(),
             outputs: outputs(&metadata, alias),
-            state: untyped(&state)?,
+            state: Packed::of(&state)?,
             status,
             refs: Vec::new(),
         }))
@@ -168,7 +169,7 @@ impl KmsKeyHandlers {
         let prefix = format!("alias/ringfence/{}-", self.aws.tenancy);
         let mut named = BTreeMap::new();
         for Wanted { address, state } in wanted {
-            named.insert(typed::<State>(state)?.alias, address);
+            named.insert(state.typed::<State>()?.alias, address);
         }
         // By key, because two aliases may belong to one key. A wanted alias takes precedence.
         let mut keys: BTreeMap<&str, &str> = BTreeMap::new();
@@ -270,7 +271,7 @@ impl Kind for KmsKey {
     }
 
     fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {
-        let state: State = typed(&found.state).ok()?;
+        let state: State = found.state.typed().ok()?;
         Some(format!(
             "all data encrypted with key {}, after the waiting period of {} days; until then `aws kms cancel-key-deletion` cancels the deletion",
             found.id, state.deletion_window_days
@@ -282,15 +283,15 @@ impl Kind for KmsKey {
     }
 
     fn predict(&self, new: &New, _scope: &Scope) -> Outputs {
-        typed::<State>(&new.state).map(|s| Outputs::from([("alias".to_owned(), s.alias)])).unwrap_or_default()
+        new.state.typed::<State>().map(|s| Outputs::from([("alias".to_owned(), s.alias)])).unwrap_or_default()
     }
 
     fn moves(&self, changes: &[Change]) -> &'static [&'static str] {
         if changes.iter().any(|c| c.path == "alias") { &["alias"] } else { &[] }
     }
 
-    fn summary(&self, state: &Value) -> String {
-        typed::<State>(state).map(|s| s.alias).unwrap_or_default()
+    fn summary(&self, state: &Packed) -> String {
+        state.typed::<State>().map(|s| s.alias).unwrap_or_default()
     }
 }
 
@@ -299,7 +300,7 @@ impl ResourceKind for KmsKey {
         Arc::new(KmsKeyHandlers::new(clients.aws.clone()))
     }
 
-    fn costs(&self, _state: &Value) -> Vec<Cost> {
+    fn costs(&self, _state: &Packed) -> Vec<Cost> {
         vec![Cost::fixed(Unit::KeyMonth, 1)]
     }
 
@@ -363,7 +364,7 @@ impl Handlers for KmsKeyHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).get(&new.token).cloned();
         let key = match made {
             Some(key) => key,
@@ -400,7 +401,7 @@ impl Handlers for KmsKeyHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (before, after): (State, State) = (from.state.typed()?, to.state.typed()?);
         let (kms, key) = (&self.aws.kms, from.id.as_str());
         if matches!(from.status, Status::Failed { repair: Repair::Update, .. }) {
             // Someone else has disabled the key or scheduled its deletion.
@@ -458,7 +459,7 @@ impl Handlers for KmsKeyHandlers {
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
-        let state: State = typed(&found.state)?;
+        let state: State = found.state.typed()?;
         self.forget(&state.alias).await?;
         let answer = self
             .aws

@@ -18,8 +18,9 @@ use super::{ec2, logical, physical};
 use crate::aws::error::{failed, is_not_found};
 use crate::aws::{Aws, tags};
 use crate::engine::address::Address;
-use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{Change, Found, Handle, Handlers, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::engine::packed::Packed;
 use crate::engine::value::Outputs;
 use crate::kinds::{Clients, ResourceKind};
 
@@ -263,7 +264,7 @@ impl LaunchTemplateHandlers {
     async fn foreign(&self, wanted: &[Wanted]) -> Result<Observation> {
         let mut observation = Observation::default();
         let wanted: Vec<(&Wanted, State)> =
-            wanted.iter().filter_map(|w| Some((w, typed::<State>(&w.state).ok()?))).collect();
+            wanted.iter().filter_map(|w| Some((w, w.state.typed::<State>().ok()?))).collect();
         for some in wanted.chunks(200) {
             let names = ec2::filter("launch-template-name", some.iter().map(|(_, s)| &s.name));
             for template in templates(&self.aws, vec![names]).await? {
@@ -307,7 +308,7 @@ impl Ours {
             generation: self.generation,
             id: self.id().to_owned(),
             outputs: outputs(&self.template),
-            state: untyped(&State::observed(&self.template, &self.data, self.generation, aws.observed(&self.tags)))?,
+            state: Packed::of(&State::observed(&self.template, &self.data, self.generation, aws.observed(&self.tags)))?,
             status: Status::Ready,
             refs: vec![],
         })
@@ -439,7 +440,7 @@ impl Kind for LaunchTemplate {
         true
     }
 
-    fn summary(&self, state: &Value) -> String {
+    fn summary(&self, state: &Packed) -> String {
         ec2::summary(state, |s: &State| s.name.clone())
     }
 }
@@ -449,7 +450,7 @@ impl ResourceKind for LaunchTemplate {
         Arc::new(LaunchTemplateHandlers::new(clients.aws.clone()))
     }
 
-    fn costs(&self, state: &Value) -> Vec<Cost> {
+    fn costs(&self, state: &Packed) -> Vec<Cost> {
         let cost = |volume: &Value| {
             let size = volume["size"].as_u64().and_then(|size| u32::try_from(size).ok());
             let volume_type = volume["type"].as_str().unwrap_or_default().to_owned();
@@ -484,7 +485,7 @@ impl Handlers for LaunchTemplateHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let answer = self
             .aws
             .ec2
@@ -501,7 +502,7 @@ impl Handlers for LaunchTemplateHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (old, new): (State, State) = (from.state.typed()?, to.state.typed()?);
         let mut outputs = from.outputs.clone();
         // The template keeps the name that it was created with.
         if (State { name: old.name.clone(), tags: old.tags.clone(), ..new.clone() }) != old {

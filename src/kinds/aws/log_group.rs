@@ -4,7 +4,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_cloudwatchlogs::types::LogGroup as Group;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::costs::{Cost, Unit};
 use super::eks::{adopted, clusters, gather, listed, optional, tag_map, tags_of};
@@ -14,10 +13,11 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
 use crate::engine::address::Address;
-use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Round, Rule, Scope, Status, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::engine::value::Outputs;
 use crate::kinds::{Clients, ResourceKind};
 
@@ -97,7 +97,7 @@ impl LogGroupHandlers {
             generation,
             id: name.to_owned(),
             outputs: outputs(&self.aws.scope, name),
-            state: untyped(&state)?,
+            state: Packed::of(&state)?,
             status: Status::Ready,
             refs: Vec::new(),
         })
@@ -169,11 +169,11 @@ impl Kind for LogGroup {
     }
 
     fn predict(&self, new: &New, scope: &Scope) -> Outputs {
-        typed::<State>(&new.state).map(|s| outputs(scope, &s.name)).unwrap_or_default()
+        new.state.typed::<State>().map(|s| outputs(scope, &s.name)).unwrap_or_default()
     }
 
-    fn summary(&self, state: &Value) -> String {
-        typed::<State>(state).map(|s| s.name).unwrap_or_default()
+    fn summary(&self, state: &Packed) -> String {
+        state.typed::<State>().map(|s| s.name).unwrap_or_default()
     }
 
     fn finds_one_by_one(&self) -> bool {
@@ -186,7 +186,7 @@ impl ResourceKind for LogGroup {
         Arc::new(LogGroupHandlers::new(clients.aws.clone()))
     }
 
-    fn costs(&self, _state: &Value) -> Vec<Cost> {
+    fn costs(&self, _state: &Packed) -> Vec<Cost> {
         vec![Cost::metered(Unit::LogGigabyte)]
     }
 
@@ -219,7 +219,7 @@ impl Handlers for LogGroupHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let mut named = BTreeMap::new();
         for Wanted { address, state } in wanted {
-            let state: State = typed(state)?;
+            let state: State = state.typed()?;
             named.insert(state.name.clone(), (address, state));
         }
         let ours = [format!("/aws/eks/{}-", self.aws.tenancy), format!("/ringfence/{}-", self.aws.tenancy)];
@@ -272,7 +272,7 @@ impl Handlers for LogGroupHandlers {
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         gather(handles, |handle| async move {
-            let wanted: State = typed(&handle.state)?;
+            let wanted: State = handle.state.typed()?;
             let groups = self.list(&wanted.name).await?;
             let Some((group, has)) = groups.iter().find(|(g, _)| g.log_group_name() == Some(&wanted.name)) else {
                 return Ok(None);
@@ -292,7 +292,7 @@ impl Handlers for LogGroupHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let call = self
             .aws
             .logs
@@ -313,7 +313,7 @@ impl Handlers for LogGroupHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (before, after): (State, State) = (from.state.typed()?, to.state.typed()?);
         let (logs, name) = (&self.aws.logs, from.id.as_str());
         if before.key != after.key {
             match &after.key {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{Filter, NatGatewayState, ResourceType};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::costs::{Cost, Unit};
 use super::ec2;
@@ -12,10 +11,11 @@ use super::permission::{self, On, When};
 use super::quotas::{Counts, Per};
 use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::engine::error::{Result, typed, untyped};
+use crate::engine::error::Result;
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.nat-gateway";
@@ -68,7 +68,7 @@ impl NatGatewayHandlers {
                 generation,
                 id: id.to_owned(),
                 outputs: ec2::outputs([("id", id)]),
-                state: untyped(&State {
+                state: Packed::of(&State {
                     subnet: gateway.subnet_id().unwrap_or_default().to_owned(),
                     allocation: primary.and_then(|a| a.allocation_id()).unwrap_or_default().to_owned(),
                     tags: self.aws.observed(&tags),
@@ -125,11 +125,11 @@ impl ResourceKind for NatGateway {
         vec![Counts::all("vpc", "L-FE5A380F", Per::Zone)]
     }
 
-    fn addresses(&self, _state: &Value) -> usize {
+    fn addresses(&self, _state: &Packed) -> usize {
         1
     }
 
-    fn costs(&self, _state: &Value) -> Vec<Cost> {
+    fn costs(&self, _state: &Packed) -> Vec<Cost> {
         vec![Cost::fixed(Unit::NatGatewayHour, 1), Cost::metered(Unit::NatGatewayGigabyte)]
     }
 
@@ -158,7 +158,7 @@ impl Handlers for NatGatewayHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let make = async |token: String| {
             let answer = self
                 .aws
@@ -180,7 +180,7 @@ impl Handlers for NatGatewayHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (old, new): (State, State) = (from.state.typed()?, to.state.typed()?);
         ec2::retag(&self.aws, &from.id, &old.tags, &new.tags).await?;
         Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: from.status == Status::Ready })
     }

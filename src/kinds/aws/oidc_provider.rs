@@ -14,10 +14,11 @@ use super::quotas::{Counted, Counts, Per};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
-use crate::engine::error::{Class, Result, typed, untyped};
+use crate::engine::error::{Class, Result};
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Round, Rule, Scope, Status, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::engine::value::{Outputs, has_references};
 use crate::kinds::{Clients, ResourceKind};
 
@@ -81,7 +82,7 @@ impl OidcProviderHandlers {
         let outputs = outputs(arn, &url);
         let mut clients = provider.client_id_list().to_vec();
         clients.sort();
-        let state = untyped(&State { url, clients, tags: self.aws.observed(&all) })?;
+        let state = Packed::of(&State { url, clients, tags: self.aws.observed(&all) })?;
         let (id, refs) = (arn.to_owned(), Vec::new());
         Ok(Some(Found { address, generation, id, outputs, state, status: Status::Ready, refs }))
     }
@@ -140,7 +141,7 @@ impl Kind for OidcProvider {
     }
 
     fn predict(&self, new: &New, scope: &Scope) -> Outputs {
-        match typed::<State>(&new.state) {
+        match new.state.typed::<State>() {
             Ok(state) if !has_references(&Value::String(state.url.clone())) => {
                 outputs(&arn(scope, &state.url), &state.url)
             }
@@ -193,7 +194,7 @@ impl Handlers for OidcProviderHandlers {
             seen.found.extend(self.found(arn, provider)?);
         }
         for Wanted { address, state } in wanted {
-            let arn = arn(&self.aws.scope, &typed::<State>(state)?.url);
+            let arn = arn(&self.aws.scope, &state.typed::<State>()?.url);
             if let Some((_, provider)) = candidates.iter().find(|(a, _)| *a == arn)
                 && let has = tags_of(provider.tags())
                 && self.aws.owned(&has).is_none()
@@ -208,7 +209,7 @@ impl Handlers for OidcProviderHandlers {
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         gather(handles, |handle| async move {
-            let arn = arn(&self.aws.scope, &typed::<State>(&handle.state)?.url);
+            let arn = arn(&self.aws.scope, &handle.state.typed::<State>()?.url);
             let found = self.get(&arn).await?.map(|p| self.found(&arn, &p)).transpose()?.flatten();
             Ok(found.filter(|f| f.address == handle.address))
         })
@@ -216,7 +217,7 @@ impl Handlers for OidcProviderHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let arn = arn(&self.aws.scope, &state.url);
         // Without thumbprints IAM reads them from the issuer (IAM API, CreateOpenIDConnectProvider,
         // "ThumbprintList").
@@ -238,7 +239,7 @@ impl Handlers for OidcProviderHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (before, after): (State, State) = (from.state.typed()?, to.state.typed()?);
         self.sync(&from.id, &before, &after).await?;
         Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: true })
     }

@@ -14,10 +14,11 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags;
 use crate::engine::address::Address;
-use crate::engine::error::{Class, Result, typed, untyped};
+use crate::engine::error::{Class, Result};
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::engine::value::Outputs;
 use crate::kinds::{Clients, ResourceKind};
 
@@ -88,18 +89,11 @@ impl PodIdentityHandlers {
             role: text(it.role_arn()),
             tags: self.aws.observed(&all),
         };
-        let mut state = untyped(&state)?;
-        if let Some(fields) = state.as_object_mut() {
-            if let Some(role) = it.target_role_arn() {
-                fields.insert("target_role".to_owned(), role.into());
-            }
-            if it.disable_session_tags() == Some(true) {
-                fields.insert("session_tags".to_owned(), "disabled".into());
-            }
-            if let Some(document) = it.policy() {
-                fields.insert("policy".to_owned(), policy::parse(document));
-            }
-        }
+        let state = Packed::of(&state)?.with([
+            ("target_role", it.target_role_arn().map(Value::from)),
+            ("session_tags", it.disable_session_tags().filter(|off| *off).map(|_| "disabled".into())),
+            ("policy", it.policy().map(policy::parse)),
+        ]);
         let (id, arn) = (text(it.association_id()), text(it.association_arn()));
         let (outputs, refs) = (outputs(&id, &arn), Vec::new());
         Ok(Found { address, generation, id, outputs, state, status: Status::Ready, refs })
@@ -122,7 +116,7 @@ impl Kind for PodIdentity {
         NAME
     }
 
-    fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {
+    fn host(&self, state: &Packed) -> Option<String> {
         host(state)
     }
 
@@ -137,8 +131,8 @@ impl Kind for PodIdentity {
         ]
     }
 
-    fn summary(&self, state: &Value) -> String {
-        typed::<State>(state).map(|s| format!("{}/{}", s.namespace, s.service_account)).unwrap_or_default()
+    fn summary(&self, state: &Packed) -> String {
+        state.typed::<State>().map(|s| format!("{}/{}", s.namespace, s.service_account)).unwrap_or_default()
     }
 
     fn pace(&self, _verb: Verb) -> Pace {
@@ -192,7 +186,7 @@ impl Handlers for PodIdentityHandlers {
 
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         gather(handles, |handle| async move {
-            let state: State = typed(&handle.state)?;
+            let state: State = handle.state.typed()?;
             let one = self.by_account(&state).await?;
             let found = one.map(|one| self.found(&one, &handle.address, handle.generation)).transpose()?;
             Ok(found.filter(|f| f.address == handle.address))
@@ -201,7 +195,7 @@ impl Handlers for PodIdentityHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let call = self
             .aws
             .eks
@@ -229,7 +223,7 @@ impl Handlers for PodIdentityHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (before, after): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (before, after): (State, State) = (from.state.typed()?, to.state.typed()?);
         if before.role != after.role {
             self.aws
                 .eks
@@ -248,7 +242,7 @@ impl Handlers for PodIdentityHandlers {
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
-        let state: State = typed(&found.state)?;
+        let state: State = found.state.typed()?;
         let call =
             self.aws.eks.delete_pod_identity_association().cluster_name(&state.cluster).association_id(&found.id);
         optional(call.send().await.map_err(failed("eks:DeletePodIdentityAssociation")))?;

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types::NatGateway;
 use aws_sdk_servicequotas::config::{Builder, Region};
-use serde_json::Value;
 
 use super::ec2::{FILTER_VALUES, filter};
 use crate::aws::Aws;
 use crate::aws::error::{failed, is_not_found};
 use crate::engine::error::Result;
+use crate::engine::packed::Packed;
 
 /// The applied value of a quota.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,7 +59,7 @@ pub struct Counts {
     pub code: &'static str,
     pub per: Per,
     /// The amount that a resource with this state counts. 0: the resource doesn't count.
-    pub weight: fn(&Value) -> usize,
+    pub weight: fn(&Packed) -> usize,
     /// The counted unit. Empty: resources are counted.
     pub unit: &'static str,
     /// The usage that each scope has from the start.

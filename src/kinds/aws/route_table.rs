@@ -4,7 +4,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{Filter, ResourceType, Route as SdkRoute, RouteOrigin, RouteTable as Table};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::ec2;
 use super::permission::{self, On, When};
@@ -12,8 +11,9 @@ use super::quotas::{Counts, Per};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
-use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{Change, Found, Handle, Handlers, Kind, Made, New, Observation, Round, Rule, Status, Wanted};
+use crate::engine::packed::Packed;
 use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.route-table";
@@ -94,7 +94,7 @@ impl RouteTableHandlers {
                 generation,
                 id: id.to_owned(),
                 outputs: ec2::outputs([("id", id)]),
-                state: untyped(&State {
+                state: Packed::of(&State {
                     vpc: table.vpc_id().unwrap_or_default().to_owned(),
                     routes,
                     others: Some(others).filter(|o| !o.is_empty()),
@@ -325,7 +325,7 @@ impl Kind for RouteTable {
         ]
     }
 
-    fn summary(&self, state: &Value) -> String {
+    fn summary(&self, state: &Packed) -> String {
         ec2::summary(state, |s: &State| {
             let routes: Vec<&str> = s.routes.iter().map(|r| r.destination.as_str()).collect();
             let routes =
@@ -379,7 +379,7 @@ impl Handlers for RouteTableHandlers {
         let found = self.read(vec![ec2::ours(&self.aws)]).await?;
         // The spec has no such routes, so the plan names them.
         let notes = found.iter().filter_map(|one| {
-            let others = typed::<State>(&one.state).ok()?.others?;
+            let others = one.state.typed::<State>().ok()?.others?;
             Some(format!("{}: routes that ringfence doesn't manage are kept: {}", one.address, words(&others)))
         });
         Ok(Observation { notes: notes.collect(), found, ..Observation::default() })
@@ -390,7 +390,7 @@ impl Handlers for RouteTableHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let make = async |token: String| {
             let answer = self
                 .aws
@@ -426,7 +426,7 @@ impl Handlers for RouteTableHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (old, new): (State, State) = (from.state.typed()?, to.state.typed()?);
         let leads_somewhere = |routes: &[Route], destination: &str| routes.iter().any(|r| r.destination == destination);
         for route in new.routes.iter().filter(|r| !old.routes.contains(r)) {
             match leads_somewhere(&old.routes, &route.destination) {
@@ -452,7 +452,7 @@ impl Handlers for RouteTableHandlers {
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
-        let state: State = typed(&found.state)?;
+        let state: State = found.state.typed()?;
         if state.main {
             clear_main(&self.aws, &state.vpc).await?;
         }

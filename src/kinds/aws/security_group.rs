@@ -14,10 +14,11 @@ use super::quotas::{Counted, Counts, Per};
 use super::{ec2, held, inside, logical, physical};
 use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
-use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Rule, Status, Verb, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::engine::value::is_reserved;
 use crate::kinds::{Clients, ResourceKind};
 
@@ -298,7 +299,7 @@ impl SecurityGroupHandlers {
                 generation,
                 id: id.to_owned(),
                 outputs: ec2::outputs([("id", id)]),
-                state: untyped(&State {
+                state: Packed::of(&State {
                     load_balancers: Some(marked),
                     controller_tags: Some(theirs).filter(|all| !all.is_empty()),
                     vpc: group.vpc_id().unwrap_or_default().to_owned(),
@@ -320,7 +321,7 @@ impl SecurityGroupHandlers {
         let mut observation = Observation::default();
         let wanted: Vec<(&Wanted, State)> = wanted
             .iter()
-            .filter_map(|w| Some((w, typed::<State>(&w.state).ok()?)))
+            .filter_map(|w| Some((w, w.state.typed::<State>().ok()?)))
             .filter(|(_, state)| !state.vpc.contains(is_reserved))
             .collect();
         for some in wanted.chunks(100) {
@@ -350,7 +351,7 @@ impl SecurityGroupHandlers {
             wanted.is_some_and(|w| w.state.get("load_balancers").is_none())
         };
         let notes = found.iter().filter(stays).filter_map(|one| {
-            let rules = typed::<State>(&one.state).ok()?.load_balancers.filter(|all| !all.is_empty())?;
+            let rules = one.state.typed::<State>().ok()?.load_balancers.filter(|all| !all.is_empty())?;
             let more = rules.len().saturating_sub(SHOWN);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let rules: Vec<String> = rules.iter().take(SHOWN).map(Permission::words).collect();
@@ -445,17 +446,19 @@ impl Kind for SecurityGroup {
 
     /// Without its rules and the tags on the group, a load balancer would lose its targets until its controller
     /// reconciles again.
-    fn carry(&self, found: &Found, state: &mut Value) {
-        for field in ["load_balancers", "controller_tags"] {
-            let (from, to) = (found.state.get("vpc"), state.get("vpc"));
-            let theirs = found.state.get(field).filter(|all| **all != Value::Array(vec![]));
-            if let (true, None, Some(theirs)) = (from == to, state.get(field), theirs) {
-                state[field] = theirs.clone();
+    fn carry(&self, found: &Found, state: Packed) -> Packed {
+        state.edited(|state| {
+            for field in ["load_balancers", "controller_tags"] {
+                let (from, to) = (found.state.get("vpc"), state.get("vpc"));
+                let theirs = found.state.get(field).filter(|all| **all != Value::Array(vec![]));
+                if let (true, None, Some(theirs)) = (from == to, state.get(field), theirs) {
+                    state[field] = theirs.clone();
+                }
             }
-        }
+        })
     }
 
-    fn summary(&self, state: &Value) -> String {
+    fn summary(&self, state: &Packed) -> String {
         ec2::summary(state, |s: &State| format!("{} ({} in, {} out)", s.name, s.ingress.len(), s.egress.len()))
     }
 
@@ -471,7 +474,7 @@ impl ResourceKind for SecurityGroup {
 
     fn quotas(&self) -> Vec<Counts> {
         // "Inbound or outbound rules per security group": the quota holds for each direction.
-        let rules = |state: &Value| {
+        let rules = |state: &Packed| {
             let count = |field: &str| state[field].as_array().map_or(0, Vec::len);
             count("ingress").max(count("egress"))
         };
@@ -506,7 +509,7 @@ impl Handlers for SecurityGroupHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let answer = self
             .aws
             .ec2
@@ -536,7 +539,7 @@ impl Handlers for SecurityGroupHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (old, new): (State, State) = (from.state.typed()?, to.state.typed()?);
         // If the state doesn't say what controllers may write, their rules are kept.
         let (before, after) = match &new.load_balancers {
             Some(_) => (old.all_ingress(), new.all_ingress()),
@@ -560,7 +563,7 @@ impl Handlers for SecurityGroupHandlers {
         if deleted.as_ref().is_err_and(is_held)
             && inside::interfaces(&self.aws, "group-id", &found.id).await?.is_empty()
         {
-            let state: State = typed(&found.state)?;
+            let state: State = found.state.typed()?;
             ec2::absent(set_rules(&self.aws, &found.id, Direction::Ingress, state.all_ingress(), &[]).await)?;
             ec2::absent(set_rules(&self.aws, &found.id, Direction::Egress, state.egress, &[]).await)?;
             deleted = held::delete_held(&self.aws, "group-id", &found.id, call).await;

@@ -3,17 +3,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_iam::types::{Role, RoleDetail};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::iam_role::roles;
 use super::quotas::{Counted, Counts, Per};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::engine::address::Address;
-use crate::engine::error::{Class, Result, typed, untyped};
+use crate::engine::error::{Class, Result};
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Round, Rule, Scope, Status, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::engine::value::Outputs;
 use crate::kinds::{Clients, ResourceKind};
 
@@ -44,7 +44,7 @@ impl ServiceLinkedRoleHandlers {
             generation: 1,
             id: name.to_owned(),
             outputs: outputs(name, arn),
-            state: untyped(state)?,
+            state: Packed::of(state)?,
             status: Status::Ready,
             refs: Vec::new(),
         })
@@ -78,7 +78,7 @@ impl Kind for ServiceLinkedRole {
     }
 
     fn predict(&self, new: &New, scope: &Scope) -> Outputs {
-        let Ok(State { service }) = typed(&new.state) else {
+        let Ok(State { service }) = new.state.typed() else {
             return Outputs::new();
         };
         let Some(name) = role_name(&service) else {
@@ -87,8 +87,8 @@ impl Kind for ServiceLinkedRole {
         outputs(name, &format!("arn:{}:iam::{}:role{}{name}", scope.partition, scope.account, path(&service)))
     }
 
-    fn summary(&self, state: &Value) -> String {
-        typed::<State>(state).map(|s| s.service).unwrap_or_default()
+    fn summary(&self, state: &Packed) -> String {
+        state.typed::<State>().map(|s| s.service).unwrap_or_default()
     }
 
     fn finds_one_by_one(&self) -> bool {
@@ -116,7 +116,7 @@ impl Handlers for ServiceLinkedRoleHandlers {
         let all = roles(&self.aws, round).await?;
         let mut seen = Observation::default();
         for Wanted { address, state } in wanted {
-            let state: State = typed(state)?;
+            let state: State = state.typed()?;
             let its = |r: &&RoleDetail| {
                 r.path() == Some(&path(&state.service)) && is_role(&state.service, r.role_name().unwrap_or_default())
             };
@@ -131,13 +131,13 @@ impl Handlers for ServiceLinkedRoleHandlers {
     async fn find(&self, handles: &[Handle]) -> Result<Vec<Option<Found>>> {
         let mut found = Vec::new();
         for handle in handles {
-            found.push(self.by_path(&handle.address, &typed(&handle.state)?).await?);
+            found.push(self.by_path(&handle.address, &handle.state.typed()?).await?);
         }
         Ok(found)
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let answer = self
             .aws
             .iam

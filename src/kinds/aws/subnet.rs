@@ -4,17 +4,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{AttributeBooleanValue, BlockPublicAccessMode, Filter, ResourceType};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::permission::{self, On, When};
 use super::quotas::{Counts, Per};
 use super::{ec2, held};
 use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::engine::error::{Result, typed, untyped};
+use crate::engine::error::Result;
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.subnet";
@@ -69,7 +69,7 @@ impl SubnetHandlers {
                 generation,
                 id: id.to_owned(),
                 outputs: outputs(&subnet),
-                state: untyped(&State {
+                state: Packed::of(&State {
                     vpc: subnet.vpc_id().unwrap_or_default().to_owned(),
                     cidr: subnet.cidr_block().unwrap_or_default().to_owned(),
                     zone: subnet.availability_zone().unwrap_or_default().to_owned(),
@@ -121,7 +121,7 @@ impl Kind for Subnet {
         &[("vpc", Rule::Replace), ("cidr", Rule::Replace), ("zone", Rule::Replace), ("walled", Rule::ServerDefault)]
     }
 
-    fn summary(&self, state: &Value) -> String {
+    fn summary(&self, state: &Packed) -> String {
         ec2::summary(state, |s: &State| format!("{} {}", s.cidr, s.zone))
     }
 
@@ -169,7 +169,7 @@ impl Handlers for SubnetHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let answer = self
             .aws
             .ec2
@@ -193,7 +193,7 @@ impl Handlers for SubnetHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (old, new): (State, State) = (from.state.typed()?, to.state.typed()?);
         if old.public_ip_on_launch != new.public_ip_on_launch {
             self.set_public_ip(&from.id, new.public_ip_on_launch).await?;
         }

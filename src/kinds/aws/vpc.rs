@@ -9,7 +9,6 @@ use aws_sdk_ec2::types::{
 use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::permission::{self, On, When};
 use super::quotas::{Counted, Counts, Per};
@@ -18,10 +17,11 @@ use super::security_group::{Direction, Permission, permissions, set_rules};
 use super::{ec2, held, inside};
 use crate::aws::error::failed;
 use crate::aws::{Aws, tags};
-use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Round, Rule, Status, Stuck, Verb, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.vpc";
@@ -105,7 +105,7 @@ impl VpcHandlers {
                 generation,
                 id: id.to_owned(),
                 outputs: ec2::outputs([("id", id)]),
-                state: untyped(&State {
+                state: Packed::of(&State {
                     cidr: vpc.cidr_block().unwrap_or_default().to_owned(),
                     secondary_cidrs: self.secondary_cidrs(vpc).into_keys().collect(),
                     dns_support,
@@ -216,7 +216,7 @@ impl VpcHandlers {
     async fn stuck(&self, found: &[Found]) -> Result<Vec<Stuck>> {
         let mut with_more = Vec::new();
         for vpc in found {
-            let state: State = typed(&vpc.state)?;
+            let state: State = vpc.state.typed()?;
             if !state.secondary_cidrs.is_empty() {
                 with_more.push((vpc, state));
             }
@@ -324,7 +324,7 @@ impl Kind for Vpc {
     }
 
     fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {
-        let cidr = typed::<State>(&found.state).map(|s| s.cidr).unwrap_or_default();
+        let cidr = found.state.typed::<State>().map(|s| s.cidr).unwrap_or_default();
         Some(format!("the network {cidr} and everything in it"))
     }
 
@@ -332,7 +332,7 @@ impl Kind for Vpc {
         Some("vpc")
     }
 
-    fn ownership(&self, state: &Value) -> Vec<String> {
+    fn ownership(&self, state: &Packed) -> Vec<String> {
         tags::ownership_of(state)
     }
 
@@ -350,7 +350,7 @@ impl Kind for Vpc {
         ]
     }
 
-    fn summary(&self, state: &Value) -> String {
+    fn summary(&self, state: &Packed) -> String {
         ec2::summary(state, |s: &State| s.cidr.clone())
     }
 
@@ -408,7 +408,7 @@ impl Handlers for VpcHandlers {
         let found = self.read(vec![ec2::ours(&self.aws)]).await?;
         let stuck = self.stuck(&found).await?;
         let notes = found.iter().filter_map(|one| {
-            let others = typed::<State>(&one.state).ok()?.main_others?;
+            let others = one.state.typed::<State>().ok()?.main_others?;
             let others = route_table::words(&others);
             Some(format!(
                 "{}: routes that ringfence doesn't manage are kept in its main route table: {others}",
@@ -423,7 +423,7 @@ impl Handlers for VpcHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let answer = self
             .aws
             .ec2
@@ -451,7 +451,7 @@ impl Handlers for VpcHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (old, new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (old, new): (State, State) = (from.state.typed()?, to.state.typed()?);
         // DNS hostnames require DNS support, so DNS support is enabled first and disabled last.
         let mut dns = vec![];
         if old.dns_support != new.dns_support {
@@ -484,7 +484,7 @@ impl Handlers for VpcHandlers {
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
-        let state: State = typed(&found.state)?;
+        let state: State = found.state.typed()?;
         if !state.main_routes.is_empty() {
             // Only the main table is deleted with the VPC.
             route_table::clear_main(&self.aws, &found.id).await?;

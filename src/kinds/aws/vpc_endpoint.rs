@@ -12,10 +12,11 @@ use super::quotas::{Counted, Counts, Per};
 use super::{ec2, policy};
 use crate::aws::Aws;
 use crate::aws::error::failed;
-use crate::engine::error::{Result, typed, untyped};
+use crate::engine::error::Result;
 use crate::engine::kind::{
     Change, Found, Handle, Handlers, Kind, Made, New, Observation, Pace, Repair, Round, Rule, Status, Verb, Wanted,
 };
+use crate::engine::packed::Packed;
 use crate::kinds::{Clients, ResourceKind};
 
 pub const NAME: &str = "aws.vpc-endpoint";
@@ -81,7 +82,7 @@ impl VpcEndpointHandlers {
                 generation,
                 id: id.to_owned(),
                 outputs: ec2::outputs([("id", id)]),
-                state: untyped(&State {
+                state: Packed::of(&State {
                     vpc: endpoint.vpc_id().unwrap_or_default().to_owned(),
                     service: endpoint.service_name().unwrap_or_default().to_owned(),
                     kind: endpoint.vpc_endpoint_type().map(ToString::to_string).unwrap_or_default(),
@@ -167,7 +168,7 @@ impl Kind for VpcEndpoint {
         ]
     }
 
-    fn summary(&self, state: &Value) -> String {
+    fn summary(&self, state: &Packed) -> String {
         ec2::summary(state, |s: &State| format!("{} ({})", s.service, s.kind.to_lowercase()))
     }
 
@@ -200,11 +201,11 @@ impl ResourceKind for VpcEndpoint {
         ]
     }
 
-    fn addresses(&self, _state: &Value) -> usize {
+    fn addresses(&self, _state: &Packed) -> usize {
         1
     }
 
-    fn costs(&self, state: &Value) -> Vec<Cost> {
+    fn costs(&self, state: &Packed) -> Vec<Cost> {
         // Gateway endpoints are free (AWS PrivateLink Guide, "Gateway endpoints").
         match state["subnets"].as_array() {
             Some(zones) if state["type"] == "Interface" => {
@@ -242,7 +243,7 @@ impl Handlers for VpcEndpointHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let some = |ids: &[String]| Some(ids.to_vec()).filter(|ids| !ids.is_empty());
         let kind = VpcEndpointType::from(state.kind.as_str());
         // A gateway endpoint has no DNS of its own.
@@ -270,7 +271,7 @@ impl Handlers for VpcEndpointHandlers {
     }
 
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let (old, mut new): (State, State) = (typed(&from.state)?, typed(&to.state)?);
+        let (old, mut new): (State, State) = (from.state.typed()?, to.state.typed()?);
         if new.policy.is_null() {
             new.policy = old.policy.clone();
         }

@@ -9,7 +9,8 @@ mod quotas;
 use serde_json::Value;
 
 use crate::engine::error::{Error, Result};
-use crate::engine::plan::{Plan, refers_to};
+use crate::engine::plan::Plan;
+use crate::engine::value::references;
 use crate::run::{Failure, Host, Look, Session};
 use crate::spec::SpecErrors;
 
@@ -40,8 +41,8 @@ pub async fn account(session: &Session, host: &dyn Host, look: &Look, plan: &Pla
 
 /// The zone of a subnet. `subnet` is an id, or a reference to a subnet that isn't created yet.
 fn zone_of<'l>(look: &'l Look, subnet: &Value) -> Option<&'l str> {
-    let state = match refers_to(subnet).into_iter().next() {
-        Some(address) => look.desired.iter().find(|r| r.address == address).map(|r| &r.state),
+    let state = match references(subnet).into_iter().next() {
+        Some((address, _)) => look.desired.get(&address).map(|r| &r.state),
         None => {
             look.observed.found.values().flatten().find(|f| Some(f.id.as_str()) == subnet.as_str()).map(|f| &f.state)
         }

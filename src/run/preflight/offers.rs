@@ -3,10 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
 use crate::engine::address::{Address, Owner as Of};
 use crate::engine::error::Result;
+use crate::engine::packed::Packed;
 use crate::engine::plan::{Action, Plan, Step};
 use crate::kinds::aws::offers::{self, Details};
 use crate::kinds::aws::{eks_addon, fargate_profile, node_group, versions, vpc_endpoint};
@@ -303,7 +302,7 @@ fn owner<'s>(address: &Address, spec: &'s Spec) -> Option<Owner<'s>> {
 }
 
 /// The zones of a resource's subnets.
-fn zones<'l>(look: &'l Look, state: &Value) -> BTreeSet<&'l str> {
+fn zones<'l>(look: &'l Look, state: &Packed) -> BTreeSet<&'l str> {
     let subnets = state["subnets"].as_array().into_iter().flatten();
     subnets.filter_map(|subnet| super::zone_of(look, subnet)).collect()
 }

@@ -8,7 +8,9 @@ use serde_json::Value;
 use crate::aws::Aws;
 use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::Found;
-use crate::engine::plan::{Action, Plan, refers_to};
+use crate::engine::packed::Packed;
+use crate::engine::plan::{Action, Plan};
+use crate::engine::value::references;
 use crate::kinds;
 use crate::kinds::aws::eks_cluster;
 use crate::kinds::aws::quotas::{self, Counts, Per, Quota};
@@ -36,7 +38,7 @@ impl Known {
     }
 
     /// How much a resource of this kind and state counts.
-    fn weight(&self, kind: &str, state: &Value) -> usize {
+    fn weight(&self, kind: &str, state: &Packed) -> usize {
         self.kinds.iter().filter(|(name, _)| *name == kind).map(|(_, counts)| (counts.weight)(state)).sum()
     }
 }
@@ -239,10 +241,10 @@ fn weights(known: &Known, plan: &Plan) -> BTreeMap<String, usize> {
 }
 
 /// The place of the count: a cluster, a VPC, a zone, or the account.
-fn place(per: Per, look: &Look, state: &Value) -> String {
+fn place(per: Per, look: &Look, state: &Packed) -> String {
     let named = |field: &str| {
         // A resource that doesn't exist yet is counted under its address.
-        let to = refers_to(&state[field]).into_iter().next().map(|address| address.to_string());
+        let to = references(&state[field]).into_iter().next().map(|(address, _)| address.to_string());
         to.unwrap_or_else(|| state[field].as_str().unwrap_or_default().to_owned())
     };
     match per {

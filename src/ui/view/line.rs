@@ -189,7 +189,7 @@ pub(super) fn whole(item: &Item<'_>, kinds: &Registry) -> Line {
     let made = item.steps.iter().find(|s| s.action == Action::Create).and_then(|s| s.state.as_ref());
     if let Some(state) = made {
         let rules = kinds.get(item.kind).map(|k| k.rules()).unwrap_or_default();
-        details.extend(detail::attributes(&diff::masked(state, rules)));
+        details.extend(state.read(|state| detail::attributes(&diff::masked(state, rules))));
     }
     details.extend(item.help.as_deref().map(helped));
     Line {

@@ -9,6 +9,7 @@ use aws_sdk_ec2::types::{
 use ringfence::engine::address::Address;
 use ringfence::engine::error::Class;
 use ringfence::engine::kind::{Found, New, Round, Wanted};
+use ringfence::engine::packed::Packed;
 use ringfence::kinds::aws::elastic_ip::{self, ElasticIp};
 use ringfence::kinds::aws::flow_log::{self, FlowLog};
 use ringfence::kinds::aws::internet_gateway::{self, InternetGateway};
@@ -742,7 +743,7 @@ async fn launch_template(ground: &Ground) {
     let observation = kind.observe(&Round::default(), &[]).await.unwrap();
     for (made, state) in &many {
         let found = observation.found.iter().find(|f| f.id == made.id).unwrap();
-        assert_eq!(found.state, serde_json::to_value(state).unwrap());
+        assert_eq!(found.state, Packed::of(state).unwrap());
         ground.unmake(&kind, made).await;
     }
     let groups = on(SecurityGroup, &ground.aws);
@@ -826,7 +827,7 @@ async fn replacement(ground: &Ground) {
         let both = ground.observed(kind, &first.address).await;
         assert_eq!(both.len(), 2, "{both:#?}");
         for found in &both {
-            assert_eq!(found.state, state, "the name in the state is without generation");
+            assert_eq!(*found.state, state, "the name in the state is without generation");
             ground.unmake(kind, found).await;
         }
     }
@@ -969,8 +970,8 @@ async fn foreign_names(ground: &Ground) {
     let template_id = made.launch_template().unwrap().launch_template_id().unwrap().to_owned();
 
     let cases = [
-        (&groups, "group", serde_json::to_value(&group).unwrap(), &group_id),
-        (&templates, "nodes", serde_json::to_value(&template).unwrap(), &template_id),
+        (&groups, "group", Packed::of(&group).unwrap(), &group_id),
+        (&templates, "nodes", Packed::of(&template).unwrap(), &template_id),
     ];
     for (kind, name, state, id) in cases {
         let wanted = [Wanted { address: Address::new(at(name)), state: state.clone() }];

@@ -12,6 +12,7 @@ use ringfence::aws::Aws;
 use ringfence::engine::address::Address;
 use ringfence::engine::error::Class;
 use ringfence::engine::kind::{Found, Handle, New, Repair, Round, Status, Wanted};
+use ringfence::engine::packed::Packed;
 use ringfence::kinds::aws::access_entry::{self, AccessEntry, AccessPolicy, entry_address};
 use ringfence::kinds::aws::eks_addon::{self, EksAddon};
 use ringfence::kinds::aws::eks_cluster::{self, EksCluster};
@@ -89,7 +90,7 @@ fn at(name: &str) -> String {
 }
 
 fn wanted(address: &str, state: &impl Serialize) -> Wanted {
-    Wanted { address: Address::new(address), state: serde_json::to_value(state).unwrap() }
+    Wanted { address: Address::new(address), state: Packed::of(state).unwrap() }
 }
 
 /// The resources that a cluster needs.
@@ -345,7 +346,7 @@ async fn cluster_key(ground: &Ground) {
     assert_eq!(replaced(&state, &found), [false], "a key can be added");
     kind.update(&found, &new(&at("cluster"), &state), &[]).await.unwrap();
     let found = ground.observed(&kind, &found.address).await.remove(0);
-    assert_eq!(found.state, serde_json::to_value(&state).unwrap());
+    assert_eq!(found.state, Packed::of(&state).unwrap());
     assert_eq!(replaced(&site.state(), &found), [true], "but not taken away");
     let other = eks_cluster::State { key: Some("arn:aws:kms:us-east-1:123456789012:key/other".to_owned()), ..state };
     assert_eq!(replaced(&other, &found), [true], "nor changed");
@@ -526,8 +527,7 @@ async fn stale_entries(ground: &Ground) {
         ground.make(&roles, &at(name), &old.state).await;
     }
     let found = ground.observed(&kind, &address).await.remove(0);
-    let changes =
-        ringfence::engine::diff::changes(&serde_json::to_value(&state).unwrap(), &found.state, kind.facts.rules());
+    let changes = ringfence::engine::diff::changes(&Packed::of(&state).unwrap(), &found.state, kind.facts.rules());
     assert!(matches!(changes.as_slice(), [c] if c.path == "stale" && c.replaces), "{changes:?}");
 
     // The node group with the new role gets a new entry, and its nodes join.
@@ -694,7 +694,7 @@ async fn associations_by_hand(ground: &Ground) {
     };
     let seen = kind.observe(&Round::default(), &[wanted(&at("wanted"), &state)]).await.unwrap();
     assert_eq!(seen.found[0].address, Address::new(at("wanted")));
-    let want = serde_json::to_value(&state).unwrap();
+    let want = Packed::of(&state).unwrap();
     let changes = ringfence::engine::diff::changes(&want, &seen.found[0].state, kind.facts.rules());
     for path in ["session_tags", "target_role"] {
         assert!(changes.iter().any(|c| c.path == path && c.replaces), "{path}: {changes:?}");
@@ -849,7 +849,7 @@ async fn group_follows_cluster(ground: &Ground) {
         ..plain.clone()
     };
     let made = ground.make(&kind, &at("t-2"), &custom).await;
-    assert_eq!(made.state, serde_json::to_value(&custom).unwrap());
+    assert_eq!(made.state, Packed::of(&custom).unwrap());
 
     let newer = eks_cluster::State { version: "1.36".to_owned(), ..site.state() };
     clusters.update(&cluster, &new(&at("cluster"), &newer), &[]).await.unwrap();

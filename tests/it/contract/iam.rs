@@ -8,6 +8,7 @@ use ringfence::aws::Aws;
 use ringfence::engine::address::Address;
 use ringfence::engine::error::Class;
 use ringfence::engine::kind::{Found, Repair, Round, Status, Verb, Wanted};
+use ringfence::engine::packed::Packed;
 use ringfence::kinds::aws::iam_role::{self, IamRole};
 use ringfence::kinds::aws::kms_key::{self, KmsKey};
 use ringfence::kinds::aws::log_group::{self, LogGroup};
@@ -68,7 +69,7 @@ fn at(name: &str) -> String {
 }
 
 fn wanted(address: &str, state: &impl Serialize) -> Wanted {
-    Wanted { address: Address::new(address), state: serde_json::to_value(state).unwrap() }
+    Wanted { address: Address::new(address), state: Packed::of(state).unwrap() }
 }
 
 /// The tags with one changed, one added and one removed.

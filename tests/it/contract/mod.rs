@@ -21,11 +21,11 @@ use ringfence::engine::address::Address;
 use ringfence::engine::clock::Clock;
 use ringfence::engine::diff;
 use ringfence::engine::kind::{Change, Found, Handle, Handlers, Kind, New, Round, Status};
+use ringfence::engine::packed::Packed;
 use ringfence::k8s::Clusters;
 use ringfence::kinds::{self, Clients, ResourceKind};
 use ringfence::sandbox::{Options, Server};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::support;
 
@@ -230,26 +230,26 @@ pub struct Contract<'a> {
     ground: &'a Ground,
     kind: &'a Subject,
     address: &'a str,
-    state: Value,
+    state: Packed,
     trials: Vec<(&'a str, Trial<'a>)>,
 }
 
 enum Trial<'a> {
     /// The desired state changes to this one.
-    Update(Value),
+    Update(Packed),
     /// Somebody makes this change by hand.
     Drift(Box<dyn FnOnce(Arc<Aws>, Found) -> Boxed<'a, ()> + Send + 'a>),
 }
 
 impl<'a> Contract<'a> {
     pub fn new(ground: &'a Ground, kind: &'a Subject, address: &'a str, state: &impl Serialize) -> Self {
-        let state = serde_json::to_value(state).unwrap();
+        let state = Packed::of(state).unwrap();
         Self { ground, kind, address, state, trials: Vec::new() }
     }
 
     /// Adds a trial: the spec now wants `state`, which differs at `path`.
     pub fn update(mut self, path: &'a str, state: &impl Serialize) -> Self {
-        self.trials.push((path, Trial::Update(serde_json::to_value(state).unwrap())));
+        self.trials.push((path, Trial::Update(Packed::of(state).unwrap())));
         self
     }
 
@@ -359,7 +359,7 @@ pub fn new(address: &str, state: &impl Serialize) -> New {
     New {
         address: Address::new(address),
         generation: 1,
-        state: serde_json::to_value(state).unwrap(),
+        state: Packed::of(state).unwrap(),
         token: format!("{:064x}", TOKENS.fetch_add(1, Ordering::Relaxed)),
     }
 }

@@ -14,6 +14,7 @@ mod lag;
 mod limits;
 mod lost;
 mod meddling;
+mod memory;
 mod rate;
 mod script;
 mod sigkill;

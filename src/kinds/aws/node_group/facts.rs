@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::engine::error::typed;
 use crate::engine::kind::{Change, Found, Kind, New, Pace, Rule, Scope, Verb};
+use crate::engine::packed::Packed;
 use crate::engine::value::Outputs;
 use crate::kinds::aws::eks::host;
 use crate::kinds::aws::physical;
@@ -79,7 +79,7 @@ impl Kind for NodeGroup {
         NAME
     }
 
-    fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {
+    fn host(&self, state: &Packed) -> Option<String> {
         host(state)
     }
 
@@ -88,7 +88,7 @@ impl Kind for NodeGroup {
     }
 
     fn loses(&self, found: &Found, replaced: bool) -> Option<String> {
-        let state: State = typed(&found.state).ok().filter(|_| !replaced)?;
+        let state: State = found.state.typed().ok().filter(|_| !replaced)?;
         Some(format!(
             "all pods on node group {} of cluster {}, and the data on the disks of its nodes",
             state.name, state.cluster
@@ -122,13 +122,15 @@ impl Kind for NodeGroup {
     }
 
     fn predict(&self, new: &New, _scope: &Scope) -> Outputs {
-        typed::<State>(&new.state)
+        new.state
+            .typed::<State>()
             .map(|s| Outputs::from([("name".to_owned(), physical(&s.name, new.generation))]))
             .unwrap_or_default()
     }
 
-    fn summary(&self, state: &Value) -> String {
-        typed::<State>(state)
+    fn summary(&self, state: &Packed) -> String {
+        state
+            .typed::<State>()
             .map(|s| format!("{}, {} to {} nodes", s.instance_types.join("/"), s.min, s.max))
             .unwrap_or_default()
     }

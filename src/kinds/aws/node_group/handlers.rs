@@ -18,8 +18,9 @@ use super::template::{newest, next_version, template, template_of};
 use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::{self, Tags};
-use crate::engine::error::{Class, Error, Result, typed, untyped};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{Change, Found, Handle, Handlers, Made, New, Observation, Round, Wanted};
+use crate::engine::packed::Packed;
 use crate::k8s::Clusters;
 use crate::kinds::aws::eks::{find, foreign, optional, retag, siblings, tag_map, tags_of, update};
 use crate::kinds::aws::foreign::claim;
@@ -41,7 +42,7 @@ impl Handlers for NodeGroupHandlers {
     async fn observe(&self, round: &Round, wanted: &[Wanted]) -> Result<Observation> {
         let (mut named, mut sizes, mut tagged) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for Wanted { address, state } in wanted {
-            let state: State = typed(state)?;
+            let state: State = state.typed()?;
             sizes.insert(address, (state.min, state.max, state.desired));
             tagged.insert(address, state.instance_tags);
             named.insert((state.cluster, state.name), address);
@@ -56,11 +57,11 @@ impl Handlers for NodeGroupHandlers {
             if let Some(mut found) = found(&self.aws, group, Some(&cluster.version), Tags::new())? {
                 let template = template_of(&self.aws, group, &templates).await?;
                 let own: Vec<&Instance> = instances.iter().filter(|i| is_of(i, &cluster.name, name)).collect();
-                let mut state: State = typed(&found.state)?;
+                let mut state: State = found.state.typed()?;
                 let wanted = tagged.get(&found.address);
                 state.instance_tags = shown_tags(&own, wanted.unwrap_or(&template.tags), &template.tags);
                 state.template_version = template.version;
-                found.state = untyped(&state)?;
+                found.state = Packed::of(&state)?;
                 let nodes = group.scaling_config().and_then(|s| s.desired_size()).unwrap_or_default();
                 if let Some((min, max, desired)) = sizes.get(&found.address)
                     && nodes.min(*max).max(*min) != *desired
@@ -94,7 +95,7 @@ impl Handlers for NodeGroupHandlers {
     }
 
     async fn create(&self, new: &New) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let name = physical(&state.name, new.generation);
         let version = match new.generation {
             1 => state.template_version.clone(),
@@ -143,7 +144,7 @@ impl Handlers for NodeGroupHandlers {
 
     /// Reads the group first to find what differs, so that the rest of an interrupted update is completed.
     async fn update(&self, from: &Found, to: &New, _changes: &[Change]) -> Result<Made> {
-        let to: State = typed(&to.state)?;
+        let to: State = to.state.typed()?;
         let (cluster, name) = (to.cluster.as_str(), physical(&to.name, from.generation));
         let gone =
             || Error::new(Class::NotFound, format!("node group `{name}` of cluster `{cluster}` no longer exists"));
@@ -198,13 +199,13 @@ impl Handlers for NodeGroupHandlers {
                 return Err(if held { error.help(budgets(&self.aws, &self.clusters, cluster).await) } else { error });
             }
         }
-        let before: State = typed(&from.state)?;
+        let before: State = from.state.typed()?;
         tag_instances(&self.aws, cluster, &name, &before.instance_tags, &to.instance_tags).await?;
         Ok(Made { id: from.id.clone(), outputs: from.outputs.clone(), ready: false })
     }
 
     async fn delete(&self, found: &Found) -> Result<bool> {
-        let state: State = typed(&found.state)?;
+        let state: State = found.state.typed()?;
         let call = self
             .aws
             .eks
@@ -215,7 +216,7 @@ impl Handlers for NodeGroupHandlers {
     }
 
     async fn deleted(&self, found: &Found) -> Result<()> {
-        let state: State = typed(&found.state)?;
+        let state: State = found.state.typed()?;
         let call = self.aws.eks.list_nodegroups().cluster_name(&state.cluster);
         let left = optional(call.send().await.map_err(failed("eks:ListNodegroups")))?.and_then(|o| o.nodegroups);
         // If the cluster is deleted, there is no entry.

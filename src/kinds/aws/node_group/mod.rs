@@ -16,6 +16,7 @@ use super::costs::{Amount, Cost, Unit};
 use super::permission::{self, On, When};
 use super::quotas::{self, Counted, Counts, Per};
 use crate::engine::kind::Handlers;
+use crate::engine::packed::Packed;
 use crate::kinds::{Clients, ResourceKind};
 use handlers::NodeGroupHandlers;
 
@@ -24,12 +25,12 @@ pub use read::{Image, images};
 
 pub(super) use read::all;
 
-fn count(state: &Value, field: &str) -> usize {
+fn count(state: &Packed, field: &str) -> usize {
     state[field].as_u64().and_then(|number| usize::try_from(number).ok()).unwrap_or_default()
 }
 
 /// The least number of vCPUs that the nodes have, if they are of this capacity type.
-fn least_vcpus(state: &Value, capacity: &str) -> usize {
+fn least_vcpus(state: &Packed, capacity: &str) -> usize {
     if state["capacity_type"] != capacity {
         return 0;
     }
@@ -46,7 +47,7 @@ impl ResourceKind for NodeGroup {
     fn quotas(&self) -> Vec<Counts> {
         // "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances" and "All Standard (…) Spot Instance
         // Requests".
-        let vcpus = |code, weight: fn(&Value) -> usize| Counts {
+        let vcpus = |code, weight: fn(&Packed) -> usize| Counts {
             weight,
             unit: "vCPUs",
             ..Counts::all("ec2", code, Per::Tenancy)
@@ -59,11 +60,11 @@ impl ResourceKind for NodeGroup {
     }
 
     /// EKS spreads the nodes over the subnets.
-    fn addresses(&self, state: &Value) -> usize {
+    fn addresses(&self, state: &Packed) -> usize {
         count(state, "min") / state["subnets"].as_array().map_or(1, |all| all.len().max(1))
     }
 
-    fn costs(&self, state: &Value) -> Vec<Cost> {
+    fn costs(&self, state: &Packed) -> Vec<Cost> {
         let [min, desired, max] =
             ["min", "desired", "max"].map(|field| u32::try_from(count(state, field)).unwrap_or(u32::MAX));
         let instance_type = state["instance_types"][0].as_str().unwrap_or_default().to_owned();

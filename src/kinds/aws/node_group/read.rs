@@ -10,8 +10,9 @@ use crate::aws::Aws;
 use crate::aws::error::failed;
 use crate::aws::tags::Tags;
 use crate::engine::address::Address;
-use crate::engine::error::{Result, untyped};
+use crate::engine::error::Result;
 use crate::engine::kind::{Found, Repair, Round, Status};
+use crate::engine::packed::Packed;
 use crate::engine::value::Outputs;
 use crate::kinds::aws::eks::{Live, gather, in_each, issues, listed, optional, tags_of};
 use crate::kinds::aws::logical;
@@ -37,7 +38,7 @@ pub(super) fn found(
         generation,
         id: arn.to_owned(),
         outputs: outputs(name, arn),
-        state: untyped(&state)?,
+        state: Packed::of(&state)?,
         status: status(group),
         refs: Vec::new(),
     }))

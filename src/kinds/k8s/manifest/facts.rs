@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::object::{summary, text};
-use crate::engine::error::{Result, untyped};
+use super::object::summary;
 use crate::engine::kind::{Found, Kind, Pace, Rule, Verb};
+use crate::engine::packed::Packed;
 use crate::k8s::Target;
 
 pub const NAME: &str = "k8s.manifest";
@@ -30,18 +30,40 @@ pub struct State {
 }
 
 impl State {
-    /// [`untyped`] without a copy of the object.
-    pub(super) fn into_value(mut self) -> Result<Value> {
-        let object = self.object.take();
-        let mut state = untyped(&self)?;
-        if let Some(field) = state.get_mut("object") {
-            *field = object;
-        }
-        Ok(state)
-    }
-
     pub(super) fn target(&self) -> Target<'_> {
         Target { cluster: &self.cluster, endpoint: &self.endpoint, certificate_authority: &self.certificate_authority }
+    }
+}
+
+/// The parts of a [`State`] that tell which object it is. The rest isn't parsed.
+#[derive(Deserialize)]
+struct Head {
+    cluster: String,
+    object: Named,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Named {
+    api_version: String,
+    kind: String,
+    metadata: Names,
+}
+
+#[derive(Deserialize)]
+struct Names {
+    name: String,
+    namespace: Option<String>,
+}
+
+impl Head {
+    fn of(state: &Packed) -> Option<Self> {
+        state.typed().ok()
+    }
+
+    /// The name of a namespace as a container.
+    fn namespace(&self, name: &str) -> String {
+        format!("{}/{name}", self.cluster)
     }
 }
 
@@ -52,26 +74,29 @@ impl Kind for Manifest {
         NAME
     }
 
-    fn host<'a>(&self, state: &'a Value) -> Option<&'a str> {
-        state.get("cluster")?.as_str()
+    fn host(&self, state: &Packed) -> Option<String> {
+        Head::of(state).map(|head| head.cluster)
     }
 
-    fn api(&self, state: &Value) -> Option<String> {
-        Some(format!("{} {}", state.pointer("/object/apiVersion")?.as_str()?, state.pointer("/object/kind")?.as_str()?))
+    fn api(&self, state: &Packed) -> Option<String> {
+        Head::of(state).map(|Head { object, .. }| format!("{} {}", object.api_version, object.kind))
     }
 
     fn is_named(&self, found: &Found, names: &BTreeSet<String>) -> bool {
-        let text = |pointer: &str| found.state.pointer(pointer).and_then(Value::as_str);
-        let name = text("/object/metadata/name").filter(|_| text("/object/metadata/namespace").is_none());
-        name.zip(self.host(&found.state)).is_some_and(|(name, host)| names.contains(name) && names.contains(host))
+        Head::of(&found.state).is_some_and(|Head { cluster, object }| {
+            let Names { name, namespace } = object.metadata;
+            namespace.is_none() && names.contains(&name) && names.contains(&cluster)
+        })
     }
 
-    fn lies_in(&self, state: &Value, container: &Value) -> bool {
-        let namespace = state.pointer("/object/metadata/namespace");
-        namespace.is_some()
-            && container.pointer("/object/kind").is_some_and(|kind| kind == "Namespace")
-            && container.pointer("/object/metadata/name") == namespace
-            && container.get("cluster") == state.get("cluster")
+    fn lies_in(&self, state: &Packed) -> Option<String> {
+        let head = Head::of(state)?;
+        Some(head.namespace(head.object.metadata.namespace.as_deref()?))
+    }
+
+    fn contains(&self, state: &Packed) -> Option<String> {
+        let head = Head::of(state).filter(|head| head.object.kind == "Namespace")?;
+        Some(head.namespace(&head.object.metadata.name))
     }
 
     fn rules(&self) -> &'static [(&'static str, Rule)] {
@@ -98,14 +123,12 @@ impl Kind for Manifest {
 
     /// Deleting a namespace, a volume or a CustomResourceDefinition also deletes what others created in it.
     fn loses(&self, found: &Found, _replaced: bool) -> Option<String> {
-        let cluster = text(&found.state, "/cluster").unwrap_or_default();
-        let object = found.state.get("object")?;
-        let name = text(object, "/metadata/name").unwrap_or_default();
-        match text(object, "/kind")? {
+        let Head { cluster, object: Named { kind, metadata: Names { name, .. }, .. } } = Head::of(&found.state)?;
+        match kind.as_str() {
             "Namespace" => Some(format!(
                 "all workloads and objects in namespace {name} of cluster {cluster}, including Secrets, and the data of its PersistentVolumeClaims, unless their reclaim policy is Retain"
             )),
-            kind @ ("PersistentVolumeClaim" | "PersistentVolume") => {
+            "PersistentVolumeClaim" | "PersistentVolume" => {
                 Some(format!("the data of {kind} {name} in cluster {cluster}, unless the reclaim policy is Retain"))
             }
             "CustomResourceDefinition" => Some(format!("every object of {name} in cluster {cluster}")),
@@ -113,8 +136,8 @@ impl Kind for Manifest {
         }
     }
 
-    fn summary(&self, state: &Value) -> String {
-        state.get("object").map(summary).unwrap_or_default()
+    fn summary(&self, state: &Packed) -> String {
+        state.read(|state| state.get("object").map(summary)).unwrap_or_default()
     }
 
     fn pace(&self, verb: Verb) -> Pace {

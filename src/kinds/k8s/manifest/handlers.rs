@@ -7,18 +7,22 @@ use serde_json::Value;
 
 use super::facts::State;
 use super::object::{id, metadata_map, own, pointer, summary, text};
+use super::served::Shape;
 use crate::aws::Aws;
 use crate::aws::tags::{ADDRESS, GENERATION, TENANCY, TENANT};
 use crate::engine::address::{Address, Owner};
 use crate::engine::kind::Foreign;
 use crate::k8s::{Api, Cluster, Clusters};
 
+/// The first wanted object of each shape.
+type Wanted = BTreeMap<Shape, (Address, State)>;
+
 pub struct ManifestHandlers {
     pub(super) aws: Arc<Aws>,
     pub(super) clusters: Arc<Clusters>,
-    /// The wanted objects of clusters without any write so far, by cluster name. Only the fields that identify an
-    /// object are kept.
-    unchecked: Mutex<BTreeMap<String, Vec<(Address, State)>>>,
+    /// The wanted objects of clusters without any write so far, by cluster name: the first of each shape. Only the
+    /// fields that identify an object are kept.
+    unchecked: Mutex<BTreeMap<String, Wanted>>,
     /// Namespaces that this run wrote, by cluster.
     namespaces: Mutex<BTreeSet<(String, String)>>,
 }
@@ -28,7 +32,7 @@ impl ManifestHandlers {
         Self { aws, clusters, unchecked: Mutex::default(), namespaces: Mutex::default() }
     }
 
-    pub(super) fn unchecked(&self) -> MutexGuard<'_, BTreeMap<String, Vec<(Address, State)>>> {
+    pub(super) fn unchecked(&self) -> MutexGuard<'_, BTreeMap<String, Wanted>> {
         self.unchecked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -14,11 +14,12 @@ use super::object::{
     Key, defined_group, deleting, generation, id, identity, is_given, namespace_name, pointer, summary, text,
 };
 use super::requests::{self, METADATA, WHOLE, get, is_immutable, list};
-use super::served::{at, locate, served, unserved};
+use super::served::{at, locate, served, shape, unserved};
 use crate::aws::tags::{ADDRESS, TENANCY, TENANT};
 use crate::engine::address::Address;
-use crate::engine::error::{Class, Error, Result, typed};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{Foreign, Found, Observation, Status, Unread, Wanted};
+use crate::engine::packed::Packed;
 use crate::engine::value::has_references;
 use crate::k8s::apis::group_of;
 use crate::k8s::{Api, Apis, Cluster, Target, apply};
@@ -29,30 +30,32 @@ pub(super) const PARALLEL: usize = 8;
 /// A wanted object with its place in the API.
 struct Item<'a> {
     address: &'a Address,
-    /// The state, whose object has only the fields of [`identity`]. A copy of each complete object would need much
-    /// memory.
+    state: &'a Packed,
+    /// The state without the connection, and with only the fields of [`identity`] in its object. Complete objects are
+    /// parsed one by one.
     head: State,
-    object: &'a Value,
-    /// The wanted object. `None` while the API that it requires isn't served.
+    /// The API group that the object defines.
+    defines: Option<String>,
+    /// `None` while the API that the object requires isn't served.
     api: Option<Api>,
 }
 
 impl<'a> Item<'a> {
-    fn new(wanted: &'a Wanted) -> Result<Self> {
-        let field = |name: &str| wanted.state.get(name).unwrap_or(&Value::Null);
-        let object = field("object");
-        let head = typed(&json!({
-            "cluster": field("cluster"),
-            "endpoint": field("endpoint"),
-            "certificate_authority": field("certificate_authority"),
-            "requires": field("requires"),
-            "object": identity(object),
-        }))?;
-        Ok(Self { address: &wanted.address, head, object, api: None })
-    }
-
-    fn with(&self, object: Value) -> State {
-        State { object, ..self.head.clone() }
+    /// Also returns the connection to the cluster, as a state without an object.
+    fn new(wanted: &'a Wanted) -> Result<(State, Self)> {
+        let State { cluster, endpoint, certificate_authority, requires, object } = wanted.state.typed()?;
+        let none = String::new;
+        let head = State {
+            cluster: cluster.clone(),
+            endpoint: none(),
+            certificate_authority: none(),
+            requires,
+            object: identity(&object),
+        };
+        let defines = defined_group(&object).map(str::to_owned);
+        let item = Self { address: &wanted.address, state: &wanted.state, head, defines, api: None };
+        let connection = State { cluster, endpoint, certificate_authority, requires: None, object: Value::Null };
+        Ok((connection, item))
     }
 }
 
@@ -61,43 +64,33 @@ type Absent<'a> = (&'a Item<'a>, &'a Api);
 impl ManifestHandlers {
     /// Reads the wanted objects, and all other objects of ours, in each cluster.
     pub(super) async fn read(&self, wanted: &[Wanted]) -> Result<Observation> {
-        let mut clusters: BTreeMap<String, Vec<Item<'_>>> = BTreeMap::new();
+        let mut clusters: BTreeMap<String, (State, Vec<Item<'_>>)> = BTreeMap::new();
         self.unchecked().clear();
         for one in wanted {
-            let item = Item::new(one)?;
-            let State { cluster, endpoint, certificate_authority, requires, object } = &item.head;
-            let known = State {
-                cluster: cluster.clone(),
-                endpoint: String::new(),
-                certificate_authority: String::new(),
-                requires: requires.clone(),
-                object: object.clone(),
-            };
-            self.unchecked().entry(cluster.clone()).or_default().push((one.address.clone(), known));
-            let place = json!([cluster, endpoint, certificate_authority]);
-            if !has_references(&place) && self.clusters.locates(item.head.target()) {
-                clusters.entry(place.to_string()).or_default().push(item);
+            let (connection, item) = Item::new(one)?;
+            let first = || (one.address.clone(), item.head.clone());
+            let cluster = item.head.cluster.clone();
+            self.unchecked().entry(cluster).or_default().entry(shape(&item.head)).or_insert_with(first);
+            let place = json!([connection.cluster, connection.endpoint, connection.certificate_authority]);
+            if !has_references(&place) && self.clusters.locates(connection.target()) {
+                clusters.entry(place.to_string()).or_insert_with(|| (connection, Vec::new())).1.push(item);
             }
         }
         // Each first contact may take the whole time limit, so all clusters are contacted concurrently.
-        let probes = clusters.into_values().map(|items| async move {
-            let first = items.first().map(|i| i.head.clone());
-            let answer = match &first {
-                Some(state) => self.probe(state.target()).await,
-                None => Err(Error::bug("a cluster without objects")),
-            };
-            (items, answer)
+        let probes = clusters.into_values().map(|(connection, items)| async move {
+            let answer = self.probe(connection.target()).await;
+            (connection, items, answer)
         });
         let mut reads = Vec::new();
-        for (items, answer) in join_all(probes).await {
-            let cluster = items.first().map(|i| i.head.cluster.clone()).unwrap_or_default();
+        for (connection, items, answer) in join_all(probes).await {
+            let cluster = connection.cluster.clone();
             let wanted: BTreeSet<Address> = items.iter().map(|i| i.address.clone()).collect();
             reads.push(async move {
                 let seen = match answer {
                     Ok((client, apis)) => {
                         // The plan names the APIs that aren't served.
                         self.unchecked().remove(&cluster);
-                        self.observe_cluster(client, apis, items).await.map_err(changed_meanwhile)
+                        self.observe_cluster(client, apis, &connection, items).await.map_err(changed_meanwhile)
                     }
                     Err(e) => Err(e),
                 };
@@ -133,10 +126,10 @@ impl ManifestHandlers {
         &self,
         cluster: Arc<Cluster>,
         apis: Arc<Apis>,
+        connection: &State,
         items: Vec<Item<'_>>,
     ) -> Result<Observation> {
-        let Some(first) = items.first() else { return Ok(Observation::default()) };
-        let (state, mut seen) = (first.head.clone(), Observation::default());
+        let mut seen = Observation::default();
         let items = items
             .into_iter()
             .map(|item| match locate(&apis, &item.head) {
@@ -150,7 +143,7 @@ impl ManifestHandlers {
             })
             .collect::<Result<Vec<_>>>()?;
         // An API that a wanted CustomResourceDefinition defines will exist.
-        let coming: BTreeSet<&str> = items.iter().filter_map(|i| defined_group(i.object)).collect();
+        let coming: BTreeSet<&str> = items.iter().filter_map(|i| i.defines.as_deref()).collect();
         for item in items.iter().filter(|i| i.api.is_none() && i.head.requires.is_some()) {
             if !coming.contains(group_of(item.head.requires.as_deref().unwrap_or_default())) {
                 seen.unserved.push((item.address.clone(), unserved(&item.head)));
@@ -164,7 +157,7 @@ impl ManifestHandlers {
         let mut absent = Vec::new();
         for item in &items {
             let Some(api) = &item.api else { continue };
-            match ours.remove(&Key::new(api, item.object)) {
+            match ours.remove(&Key::new(api, &item.head.object)) {
                 Some(live) => present.push((item, api, live)),
                 None => absent.push((item, api)),
             }
@@ -176,9 +169,9 @@ impl ManifestHandlers {
         seen.found = stream::iter(compared.collect::<Vec<_>>()).buffered(PARALLEL).try_collect().await?;
 
         // Objects that Kubernetes creates in a namespace of ours are ours by descent.
-        absent.retain(|(item, _)| !is_given(item.object, |n| namespaces.contains_key(n)));
+        absent.retain(|(item, _)| !is_given(&item.head.object, |n| namespaces.contains_key(n)));
         seen.foreign = self.find_foreign(&cluster, &absent).await?;
-        seen.found.extend(self.leftovers(&state, ours, &mut seen.notes));
+        seen.found.extend(self.leftovers(connection, ours, &mut seen.notes));
         Ok(seen)
     }
 
@@ -235,7 +228,8 @@ impl ManifestHandlers {
         live: &Value,
         doomed: bool,
     ) -> Result<Found> {
-        let desired = self.sent(item.address, generation(live), item.object);
+        let State { cluster: name, object, .. } = item.state.typed()?;
+        let desired = self.sent(item.address, generation(live), &object);
         // Another wanted object has this kind in another version.
         let converted = match live.get("apiVersion") == desired.get("apiVersion") {
             true => None,
@@ -243,17 +237,14 @@ impl ManifestHandlers {
         };
         let live = converted.as_ref().unwrap_or(live);
         let mut status = Status::Ready;
-        let object = if doomed || deleting(live) {
+        let now = if doomed || deleting(live) {
             status = Status::Deleting;
-            item.object.clone()
+            None
         } else if apply::is_settled(&desired, live) {
-            item.object.clone()
+            None
         } else if has_references(&desired) {
-            apply::projected(
-                item.object,
-                &apply::normalised(live),
-                &apply::overlaid(&apply::normalised(live), &desired),
-            )
+            let live = apply::normalised(live);
+            Some(apply::projected(&object, &live, &apply::overlaid(&live, &desired)))
         } else {
             let added = apply::without_additions(live).is_some();
             let applied = match requests::apply(cluster, api, &desired, true).await {
@@ -265,18 +256,23 @@ impl ManifestHandlers {
                 Err(e) => return Err(at(item.address, e)),
             };
             let applied = apply::without_additions(&applied).unwrap_or(applied);
-            apply::projected(item.object, &apply::normalised(live), &apply::normalised(&applied))
+            Some(apply::projected(&object, &apply::normalised(live), &apply::normalised(&applied)))
         };
-        Ok(Found { status, ..found(item.address.clone(), live, item.with(object))? })
+        let state = match now {
+            // The found object shares the wanted state.
+            None => item.state.clone(),
+            Some(now) => item.state.edited(|state| state["object"] = now),
+        };
+        Ok(Found { status, ..found(item.address.clone(), live, &name, state) })
     }
 
     /// Objects without our label under the names of absent objects. One list for each kind and namespace is read,
     /// except for namespaces that don't exist.
     async fn find_foreign(&self, cluster: &Cluster, absent: &[Absent<'_>]) -> Result<Vec<Foreign>> {
-        let missing: BTreeSet<&str> = absent.iter().filter_map(|(i, _)| namespace_name(i.object)).collect();
+        let missing: BTreeSet<&str> = absent.iter().filter_map(|(i, _)| namespace_name(&i.head.object)).collect();
         let mut places: BTreeMap<(String, Option<String>), Vec<Absent<'_>>> = BTreeMap::new();
         for (item, api) in absent {
-            let key = Key::new(api, item.object);
+            let key = Key::new(api, &item.head.object);
             if key.namespace.as_deref().is_some_and(|n| missing.contains(n)) {
                 continue;
             }
@@ -291,7 +287,7 @@ impl ManifestHandlers {
             let there: HashMap<Key, &Value> = there.iter().map(|o| (Key::new(api, o), o)).collect();
             let taken = items.iter().filter_map(|(item, api)| {
                 // An object of ours was created after our objects were listed.
-                let live = there.get(&Key::new(api, item.object)).filter(|live| !self.is_ours(live))?;
+                let live = there.get(&Key::new(api, &item.head.object)).filter(|live| !self.is_ours(live))?;
                 Some(self.foreign(cluster, api, item.address, live))
             });
             Ok(taken.collect())
@@ -302,7 +298,7 @@ impl ManifestHandlers {
 
     /// Our objects that nothing wants. Objects in a namespace that is deleted, too, aren't listed: if they were
     /// deleted separately, a tenant's last pods would run without their network policies.
-    fn leftovers(&self, state: &State, ours: HashMap<Key, Value>, notes: &mut Vec<String>) -> Vec<Found> {
+    fn leftovers(&self, connection: &State, ours: HashMap<Key, Value>, notes: &mut Vec<String>) -> Vec<Found> {
         let mut ours: Vec<(Key, Value)> = ours.into_iter().collect();
         ours.sort_by(|(a, _), (b, _)| a.cmp(b));
         ours.retain(|(_, live)| {
@@ -315,7 +311,7 @@ impl ManifestHandlers {
                 notes.push(format!(
                     "{} in cluster {} has our labels, but {} wrote it, so ringfence doesn't delete it",
                     summary(live),
-                    state.cluster,
+                    connection.cluster,
                     apply::other_managers(live).join(", ")
                 ));
                 return false;
@@ -331,21 +327,22 @@ impl ManifestHandlers {
                 if key.kind == "Secret" {
                     object = identity(&object);
                 }
-                let as_found = State { requires: None, object, ..state.clone() };
+                let as_found = State { object, ..connection.clone() };
                 let address = text(live, &format!("/metadata/annotations/{}", pointer(ADDRESS)))?;
-                let mut found = match found(Address::new(address), live, as_found) {
-                    Ok(found) => found,
+                let state = match Packed::of(&as_found) {
+                    Ok(state) => state,
                     Err(error) => {
                         notes.push(format!(
                             "{} in cluster {} is neither changed nor deleted, because it can't be read: {error}",
                             summary(live),
-                            state.cluster
+                            connection.cluster
                         ));
                         return None;
                     }
                 };
+                let mut found = found(Address::new(address), live, &connection.cluster, state);
                 if key.is_namespace() {
-                    found.refs = policies_of(key, live, &ours).map(|o| id(&state.cluster, o)).collect();
+                    found.refs = policies_of(key, live, &ours).map(|o| id(&connection.cluster, o)).collect();
                 }
                 Some(found)
             })

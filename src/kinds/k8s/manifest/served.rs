@@ -36,6 +36,14 @@ pub(super) fn locate<'a>(apis: &'a Apis, state: &State) -> Result<Option<&'a Api
     }
 }
 
+/// What [`locate`] depends on: the version and kind, the API that it requires, and whether it has a namespace.
+pub(super) type Shape = (Option<String>, Option<String>, Option<String>, bool);
+
+pub(super) fn shape(state: &State) -> Shape {
+    let owned = |pointer: &str| text(&state.object, pointer).map(str::to_owned);
+    (owned("/apiVersion"), owned("/kind"), state.requires.clone(), owned("/metadata/namespace").is_some())
+}
+
 pub(super) fn served<'a>(apis: &'a Apis, object: &Value) -> Option<&'a Api> {
     apis.find(text(object, "/apiVersion")?, text(object, "/kind")?)
 }

@@ -7,7 +7,7 @@ use super::handlers::ManifestHandlers;
 use super::object::{deleting, id, is_given, namespace_name, summary, text};
 use super::requests::{self, get};
 use super::served::{at, locate, served, unserved};
-use crate::engine::error::{Class, Error, Result, typed};
+use crate::engine::error::{Class, Error, Result};
 use crate::engine::kind::{Found, Made, New};
 use crate::engine::value::Outputs;
 use crate::k8s::{Apis, Cluster, apply};
@@ -15,7 +15,7 @@ use crate::k8s::{Apis, Cluster, apply};
 impl ManifestHandlers {
     /// Applies a wanted object without dry run.
     pub(super) async fn write(&self, new: &New, first: bool) -> Result<Made> {
-        let state: State = typed(&new.state)?;
+        let state: State = new.state.typed()?;
         let cluster = self.clusters.get(state.target()).await?;
         self.write_to(&cluster, &state, new, first).await
     }
@@ -26,7 +26,7 @@ impl ManifestHandlers {
         let wanted = self.unchecked().get(cluster.name()).cloned().unwrap_or_default();
         for fresh in [false, true] {
             let apis = cluster.apis(fresh).await?;
-            let wrong = wanted.iter().find_map(|(address, s)| Some(at(address, locate(&apis, s).err()?)));
+            let wrong = wanted.values().find_map(|(address, s)| Some(at(address, locate(&apis, s).err()?)));
             match wrong {
                 None => break,
                 Some(error) if fresh => return Err(error),
@@ -88,7 +88,7 @@ impl ManifestHandlers {
 
     /// Deletes an object of ours. Returns true if it doesn't exist any more.
     pub(super) async fn remove(&self, found: &Found) -> Result<bool> {
-        let state: State = typed(&found.state)?;
+        let state: State = found.state.typed()?;
         let cluster = self.clusters.get(state.target()).await?;
         let apis = cluster.apis(false).await?;
         let Some(api) = served(&apis, &state.object) else { return Ok(true) };
