@@ -36,7 +36,7 @@ impl Render {
         let desired = stack::build(&spec, &Facts::assumed(&spec), &templates)?;
         let mut texts: BTreeMap<String, String> = BTreeMap::new();
         for resource in desired.iter().filter(|r| r.kind == manifest::NAME) {
-            let object = value::shown(resource.state.get("object").unwrap_or(&Value::Null));
+            let object = resource.state.read(|state| value::shown(state.get("object").unwrap_or(&Value::Null)));
             let owner = resource.address.owner().to_string().replace('/', "-");
             // All files are in one directory, for `kubectl apply -f`, so each address needs a file name of its own.
             let file = resource.address.local().replace('_', "=5f").replace('/', "_");
