@@ -3,6 +3,7 @@
 //! There is no record of past applies. So the surroundings of a missing resource decide whether it was deleted or
 //! never created: its VPC, its cluster, its namespace, and other resources of the same silo, pool or tenancy.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -49,7 +50,7 @@ pub fn of(mut plan: Plan, desired: &Desired, observed: &Observed, kinds: &Regist
         std::mem::take(&mut plan.steps).into_iter().partition(|s| s.action == Action::Create && !s.replaces);
     let gone: BTreeMap<&Address, &Step> = made.iter().map(|s| (&s.address, s)).collect();
     let mut missing: BTreeMap<&Address, Missing> = BTreeMap::new();
-    let containers = Containers::new(desired, kinds);
+    let containers = LazyCell::new(|| Containers::new(desired, kinds));
     for step in &made {
         let home = step.address.place();
         if !there.contains(&home) {

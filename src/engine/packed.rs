@@ -21,16 +21,27 @@ use super::value;
 #[derive(Clone)]
 pub struct Packed(Arc<Inner>);
 
+/// How many levels of maps and lists a state may have. A parser of JSON reads 127 levels, and a document in which a
+/// state stands adds a few. Nothing of AWS, and nothing that Kubernetes itself defines, comes near.
+const DEEPEST: usize = 100;
+
 struct Inner {
     text: Box<str>,
     parsed: OnceLock<Value>,
 }
 
 impl Packed {
-    /// The state of a kind.
+    /// The state of a kind. A state with more than [`DEEPEST`] levels is refused, because its text couldn't be read.
     pub fn of(state: &impl Serialize) -> Result<Self> {
-        let text = serde_json::to_string(state);
-        text.map(Self::new).map_err(|e| Error::bug(format!("a resource's state can't be written as JSON: {e}")))
+        let text = serde_json::to_string(state)
+            .map_err(|e| Error::bug(format!("a resource's state can't be written as JSON: {e}")))?;
+        match depth(&text) {
+            levels if levels > DEEPEST => Err(Error::input(format!(
+                "a resource's state has {levels} levels of maps and lists; {DEEPEST} can be read"
+            ))
+            .help("remove the nested fields from the object, or delete the object")),
+            _ => Ok(Self::new(text)),
+        }
     }
 
     fn new(text: String) -> Self {
@@ -156,7 +167,7 @@ impl fmt::Debug for Packed {
 
 impl Serialize for Packed {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        self.value().serialize(serializer)
+        self.read(|value| value.serialize(serializer))
     }
 }
 
@@ -164,6 +175,25 @@ impl<'de> Deserialize<'de> for Packed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         Value::deserialize(deserializer).map(Self::from)
     }
+}
+
+/// How many levels of maps and lists a JSON text has.
+fn depth(text: &str) -> usize {
+    let (mut levels, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => {
+                levels += 1;
+                deepest = deepest.max(levels);
+            }
+            b'}' | b']' if !quoted => levels = levels.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 #[cfg(test)]
@@ -201,5 +231,14 @@ mod tests {
         assert_eq!(one, two);
         assert_ne!(one, json!({"b": [2], "a": 2}).into());
         assert_eq!(one.with([("c", Some(json!(3))), ("d", None)]), json!({"a": 1, "b": [2], "c": 3}).into());
+    }
+
+    #[test]
+    fn a_state_that_is_nested_too_deeply_is_refused() {
+        let nested = |levels: usize| (1..levels).fold(json!({"text": "[[\\\"[[{"}), |inner, _| json!([inner]));
+        let deepest = Packed::of(&nested(DEEPEST)).unwrap();
+        assert_eq!(deepest.value(), nested(DEEPEST));
+        let refused = Packed::of(&nested(DEEPEST + 1)).unwrap_err();
+        assert_eq!(refused.to_string(), "a resource's state has 101 levels of maps and lists; 100 can be read");
     }
 }

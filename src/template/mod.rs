@@ -7,6 +7,8 @@
 //! -`); all other text must go through `| json`, which quotes it. The rendered
 //! text is parsed as YAML, JSON or TOML before anything uses it.
 
+mod shape;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::Write;
@@ -17,6 +19,7 @@ use tera::{Context, ErrorKind, Kwargs, State, Tera, TeraResult};
 
 use crate::engine::error::{Class, Error, Result};
 use crate::files;
+use shape::Shapes;
 
 macro_rules! built_in {
     ($($name:literal)*) => {
@@ -71,6 +74,7 @@ pub struct Templates {
     tera: Tera,
     /// All templates by name, with the user's file that replaces or adds it.
     files: BTreeMap<String, Option<PathBuf>>,
+    shapes: Shapes,
 }
 
 impl Templates {
@@ -106,7 +110,7 @@ impl Templates {
             files.insert(name.clone(), path);
             texts.push((name, text));
         }
-        let mut templates = Self { tera: Tera::default(), files };
+        let mut templates = Self { tera: Tera::default(), files, shapes: Shapes::default() };
         tera.add_raw_templates(texts).map_err(|e| templates.broken(&e, "", ""))?;
         templates.tera = tera;
         Ok(templates)
@@ -141,7 +145,7 @@ impl Templates {
 
     fn documents_of(&self, name: &str, context: &Context, subject: &impl Display) -> Result<Vec<Value>> {
         let text = self.render(name, context, subject)?;
-        let documents: Vec<Value> = serde_yaml::from_multiple(&text).map_err(|e| {
+        let documents = self.shapes.documents(&text, |text| serde_yaml::from_multiple(text)).map_err(|e| {
             let line = e.location().map_or(0, |l| usize::try_from(l.line()).unwrap_or(0));
             self.unparsable(name, &text, line, subject, "YAML", e.without_snippet())
         })?;
