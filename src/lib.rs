@@ -28,6 +28,8 @@ pub mod template;
 /// Shares no types with the other modules: they communicate over the wire only, so that one mistake isn't made twice.
 pub mod sandbox;
 
+pub mod guard;
+
 pub mod run;
 pub mod ui;
 

@@ -177,8 +177,13 @@ impl<'de> Deserialize<'de> for Packed {
     }
 }
 
-/// How many levels of maps and lists a JSON text has.
+/// How many levels of maps and lists a JSON text has at most.
 fn depth(text: &str) -> usize {
+    // Most texts have so few brackets that they needn't be paired.
+    let brackets = text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
+    if brackets <= DEEPEST {
+        return brackets;
+    }
     let (mut levels, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {
         match byte {

@@ -14,7 +14,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tera::{Context, ErrorKind, Kwargs, State, Tera, TeraResult};
 
 use crate::engine::error::{Class, Error, Result};
@@ -145,7 +145,7 @@ impl Templates {
 
     fn documents_of(&self, name: &str, context: &Context, subject: &impl Display) -> Result<Vec<Value>> {
         let text = self.render(name, context, subject)?;
-        let documents = self.shapes.documents(&text, |text| serde_yaml::from_multiple(text)).map_err(|e| {
+        let documents = self.shapes.documents(&text, parsed).map_err(|e| {
             let line = e.location().map_or(0, |l| usize::try_from(l.line()).unwrap_or(0));
             self.unparsable(name, &text, line, subject, "YAML", e.without_snippet())
         })?;
@@ -279,15 +279,28 @@ fn json(value: tera::Value, _: Kwargs, _: &State) -> TeraResult<tera::Value> {
     Ok(tera::Value::safe_string(&sorted(value).to_string()))
 }
 
+/// The documents of YAML, with sorted keys.
+fn parsed(text: &str) -> std::result::Result<Vec<Value>, serde_yaml::Error> {
+    let documents: Vec<Value> = serde_yaml::from_multiple(text)?;
+    Ok(documents.into_iter().map(sorted).collect())
+}
+
 /// Sorts object keys, so that the same input gives the same bytes.
-fn sorted(value: Value) -> Value {
+fn sorted(mut value: Value) -> Value {
+    sort(&mut value);
+    value
+}
+
+fn sort(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            let entries: BTreeMap<String, Value> = map.into_iter().map(|(k, v)| (k, sorted(v))).collect();
-            Value::Object(entries.into_iter().collect::<Map<_, _>>())
+            if !map.keys().is_sorted() {
+                map.sort_keys();
+            }
+            map.values_mut().for_each(sort);
         }
-        Value::Array(items) => items.into_iter().map(sorted).collect(),
-        other => other,
+        Value::Array(items) => items.iter_mut().for_each(sort),
+        _ => {}
     }
 }
 

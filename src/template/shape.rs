@@ -100,7 +100,7 @@ fn fill(shape: &Value, words: &[&str]) -> Option<Value> {
         Value::String(text) => fill_text(text, words)?.into(),
         Value::Array(items) => Value::Array(items.iter().map(|item| fill(item, words)).collect::<Option<_>>()?),
         Value::Object(fields) => {
-            let mut filled = Map::new();
+            let mut filled = Map::with_capacity(fields.len());
             for (key, value) in fields {
                 if filled.insert(fill_text(key, words)?, fill(value, words)?).is_some() {
                     return None;

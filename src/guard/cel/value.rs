@@ -144,7 +144,7 @@ impl<'a> Val<'a> {
         Ok(match self {
             Self::Node(Value::Array(items)) => Items::Nodes(items.iter()),
             Self::Node(Value::Object(fields)) => Items::Names(fields.keys()),
-            Self::List(items) => Items::Items(items.iter()),
+            Self::List(items) => Items::Values(items.iter()),
             Self::Map(entries) => Items::Keys(entries.iter()),
             _ => return Err(Fault::new(format!("a {} can't be gone through", self.kind()))),
         })
@@ -261,7 +261,7 @@ impl<'a> Val<'a> {
 pub enum Items<'v, 'a> {
     Nodes(std::slice::Iter<'a, Value>),
     Names(serde_json::map::Keys<'a>),
-    Items(std::slice::Iter<'v, Val<'a>>),
+    Values(std::slice::Iter<'v, Val<'a>>),
     Keys(std::slice::Iter<'v, (Val<'a>, Val<'a>)>),
 }
 
@@ -272,7 +272,7 @@ impl<'a> Iterator for Items<'_, 'a> {
         match self {
             Self::Nodes(nodes) => nodes.next().map(Val::of),
             Self::Names(names) => names.next().map(|name| Val::Str(name)),
-            Self::Items(items) => items.next().cloned(),
+            Self::Values(items) => items.next().cloned(),
             Self::Keys(entries) => entries.next().map(|(key, _)| key.clone()),
         }
     }

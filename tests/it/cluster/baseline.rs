@@ -36,6 +36,7 @@ impl Baseline {
         let baseline = Self::prepared(spec, cluster, options);
         baseline.run(&["apply", "--auto-approve"]);
         baseline.until_in_force();
+        baseline.plane.judge();
         baseline
     }
 

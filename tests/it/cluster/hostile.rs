@@ -19,12 +19,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use serde_json::{Map, Value, json};
 
 use super::baseline::{Baseline, OLDER, POOL, SILO};
-use crate::support::kubernetes::{Answer, Api, collection, labels, path, yaml};
+use crate::support::judge::Judge;
+use crate::support::kubernetes::{Answer, Api, collection, labels, merged, path, yaml};
 
 /// The ECR registry of the account.
 const ECR: &str = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
@@ -49,7 +50,7 @@ pub struct Home {
     other_first: u32,
     isolation: Isolation,
     /// Whether the Kubernetes version has mutating policies.
-    mutates: bool,
+    pub mutates: bool,
     prepared: OnceLock<()>,
 }
 
@@ -57,9 +58,9 @@ const RED_IDS: (&str, u32) = ("red", 813_747_456);
 const BLUE_IDS: (&str, u32) = ("blue", 2_003_212_544);
 
 pub static RED: Home = home(&POOL, true, RED_IDS, BLUE_IDS, Isolation::Pool);
-static GREEN: Home = home(&POOL, true, ("green", 1_100_857_856), RED_IDS, Isolation::Pool);
-static SKY: Home = home(&POOL, true, ("sky", 1_982_271_488), RED_IDS, Isolation::Fargate);
-static GOLD: Home = home(&SILO, true, ("gold", 616_785_408), RED_IDS, Isolation::Silo);
+pub static GREEN: Home = home(&POOL, true, ("green", 1_100_857_856), RED_IDS, Isolation::Pool);
+pub static SKY: Home = home(&POOL, true, ("sky", 1_982_271_488), RED_IDS, Isolation::Fargate);
+pub static GOLD: Home = home(&SILO, true, ("gold", 616_785_408), RED_IDS, Isolation::Silo);
 pub static OLD_RED: Home = home(&OLDER, false, RED_IDS, BLUE_IDS, Isolation::Pool);
 static OLD_GREEN: Home = home(&OLDER, false, ("green", 1_100_857_856), RED_IDS, Isolation::Pool);
 
@@ -143,13 +144,13 @@ impl Home {
             privileged["spec"]["containers"][0]["securityContext"]["privileged"] = true.into();
             privileged["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = true.into();
             self.baseline.plane.until("the twin is one of the tenant's namespaces", |_| {
-                self.person().try_create(&base).is_ok() && !self.person().try_create(&privileged).is_ok()
+                self.person().try_unjudged(&base).is_ok() && !self.person().try_unjudged(&privileged).is_ok()
             });
         });
     }
 
     /// The spec of a harmless pod, as its author writes it.
-    fn plain(&self) -> Value {
+    pub fn plain(&self) -> Value {
         json!({"containers": [self.container("main")]})
     }
 
@@ -210,9 +211,14 @@ impl Home {
         pod
     }
 
-    /// Reads a file of attacks, with this tenant's values.
-    fn read(&self, file: &str) -> Vec<Value> {
-        let text = fs::read_to_string(inputs().join("hostile").join(file)).unwrap();
+    /// What decides like the API server.
+    pub fn judge(&self) -> Arc<Judge> {
+        self.baseline.plane.judge()
+    }
+
+    /// The text of a file, with this tenant's values.
+    pub fn filled(&self, file: &str) -> String {
+        let text = fs::read_to_string(inputs().join(file)).unwrap();
         let values = [
             ("$OTHER_ID", self.other_id.to_owned()),
             ("$ID", self.id.to_owned()),
@@ -224,7 +230,12 @@ impl Home {
             ("$ECR", ECR.to_owned()),
             ("$POD", self.harmless().to_string()),
         ];
-        let text = values.iter().fold(text, |text, (name, value)| text.replace(name, value));
+        values.iter().fold(text, |text, (name, value)| text.replace(name, value))
+    }
+
+    /// Reads a file of attacks.
+    fn read(&self, file: &str) -> Vec<Value> {
+        let text = self.filled(&format!("hostile/{file}"));
         let Some(Value::Array(attacks)) = yaml(&text).into_iter().next() else { panic!("{file} is a list") };
         attacks.into_iter().filter(|a| !self.is_among(&a["except"])).collect()
     }
@@ -245,22 +256,6 @@ impl Home {
 
 pub fn inputs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes")
-}
-
-/// A JSON merge patch, RFC 7386.
-pub fn merged(mut target: Value, patch: &Value) -> Value {
-    let Value::Object(fields) = patch else { return patch.clone() };
-    if !target.is_object() {
-        target = json!({});
-    }
-    for (name, value) in fields {
-        if value.is_null() {
-            target.as_object_mut().unwrap().remove(name);
-        } else {
-            target[name] = merged(target[name].take(), value);
-        }
-    }
-    target
 }
 
 /// Unexpected results. All of them are reported at the end.
@@ -305,7 +300,7 @@ impl Findings {
 }
 
 /// Kinds that make pods, and the path of their pod template.
-const WORKLOADS: [(&str, &str, &str); 7] = [
+pub const WORKLOADS: [(&str, &str, &str); 7] = [
     ("apps/v1", "Deployment", "/spec/template"),
     ("apps/v1", "ReplicaSet", "/spec/template"),
     ("apps/v1", "StatefulSet", "/spec/template"),
@@ -316,7 +311,7 @@ const WORKLOADS: [(&str, &str, &str); 7] = [
 ];
 
 /// A workload of this kind whose template is such a pod.
-fn workload(api: &str, kind: &str, pod: &Value) -> Value {
+pub fn workload(api: &str, kind: &str, pod: &Value) -> Value {
     let mut template = json!({"metadata": pod["metadata"], "spec": pod["spec"]});
 
     let own = labels(pod).into_iter().filter(|(k, _)| k == "ringfence.dev/tenant").collect::<BTreeMap<_, _>>();

@@ -2,6 +2,7 @@
 
 mod access;
 pub mod baseline;
+mod guard;
 mod harmless;
 mod hostile;
 mod lifecycle;

@@ -9,7 +9,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::hostile::{Findings, Home, OLD_RED, RED, inputs, merged};
+use super::hostile::{Findings, Home, OLD_RED, RED, inputs};
+use crate::support::kubernetes::merged;
 use crate::support::kubernetes::{Answer, yaml};
 
 /// The control of ours that refuses pods which fail a check of the standards.

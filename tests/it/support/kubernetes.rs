@@ -11,9 +11,12 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
+use ringfence::guard::User;
+
+use super::judge::Judge;
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use kube::client::Body;
@@ -136,6 +139,8 @@ pub struct ControlPlane {
     dir: TempDir,
     port: u16,
     client: OnceLock<kube::Client>,
+    /// Checks every verdict on objects that are created, once it is set.
+    judge: OnceLock<Arc<Judge>>,
     /// The programs end when their standard input closes.
     children: Vec<Child>,
 }
@@ -143,7 +148,13 @@ pub struct ControlPlane {
 impl ControlPlane {
     pub fn start(options: Options) -> Self {
         let [port, client, peer] = free_ports();
-        let mut plane = Self { dir: tempfile::tempdir().unwrap(), port, client: OnceLock::new(), children: Vec::new() };
+        let mut plane = Self {
+            dir: tempfile::tempdir().unwrap(),
+            port,
+            client: OnceLock::new(),
+            judge: OnceLock::new(),
+            children: Vec::new(),
+        };
         let path = |name: &str| plane.dir.path().join(name).display().to_string();
         let etcd = format!("http://127.0.0.1:{client}");
         let peers = format!("http://127.0.0.1:{peer}");
@@ -224,6 +235,11 @@ impl ControlPlane {
 
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// From now on, every verdict on an object that is created must be the guard's, too.
+    pub fn judge(&self) -> Arc<Judge> {
+        self.judge.get_or_init(|| Arc::new(Judge::of(&self.admin()))).clone()
     }
 
     pub fn admin(&self) -> Api<'_> {
@@ -369,17 +385,49 @@ impl Api<'_> {
     }
 
     /// Like `create`, but as a dry run: only admission runs.
+    #[track_caller]
     pub fn try_create(&self, object: &Value) -> Answer {
+        let answer = self.try_unjudged(object);
+        if let Some(judge) = self.plane.judge.get() {
+            judge.compare(&self.plane.admin(), &self.identity(), object, &answer);
+        }
+        answer
+    }
+
+    /// The same while policies or namespaces aren't in force yet.
+    pub fn try_unjudged(&self, object: &Value) -> Answer {
         self.call(Method::POST, &format!("{}?dryRun=All", collection(object)), Some(("application/json", object)))
     }
 
-    /// A JSON merge patch.
-    pub fn patch(&self, path: &str, patch: &Value) -> Answer {
-        self.call(Method::PATCH, path, Some(("application/merge-patch+json", patch)))
+    fn identity(&self) -> User {
+        match &self.user {
+            Some((username, groups)) => User { username: username.clone(), groups: groups.clone() },
+            None => User { username: ADMIN.to_owned(), groups: vec!["system:masters".to_owned()] },
+        }
     }
 
+    /// A JSON merge patch.
+    #[track_caller]
+    pub fn patch(&self, path: &str, patch: &Value) -> Answer {
+        self.update(Method::PATCH, path, "application/merge-patch+json", patch)
+    }
+
+    #[track_caller]
     pub fn put(&self, path: &str, object: &Value) -> Answer {
-        self.call(Method::PUT, path, Some(("application/json", object)))
+        self.update(Method::PUT, path, "application/json", object)
+    }
+
+    #[track_caller]
+    fn update(&self, method: Method, path: &str, media: &str, body: &Value) -> Answer {
+        let admin = self.plane.admin();
+        let judge = self.plane.judge.get();
+        let old = judge.map(|_| admin.get(path.split('?').next().unwrap_or_default())).filter(Answer::is_ok);
+        let answer = self.call(method.clone(), path, Some((media, body)));
+        if let (Some(judge), Some(old)) = (judge, old) {
+            let new = if method == Method::PUT { body.clone() } else { merged(old.body.clone(), body) };
+            judge.compare_update(&admin, &self.identity(), path, [&old.body, &new], &answer);
+        }
+        answer
     }
 
     pub fn post(&self, path: &str, object: &Value) -> Answer {
@@ -414,6 +462,22 @@ impl Api<'_> {
     }
 }
 
+/// A JSON merge patch, RFC 7386.
+pub fn merged(mut target: Value, patch: &Value) -> Value {
+    let Value::Object(fields) = patch else { return patch.clone() };
+    if !target.is_object() {
+        target = json!({});
+    }
+    for (name, value) in fields {
+        if value.is_null() {
+            target.as_object_mut().unwrap().remove(name);
+        } else {
+            target[name] = merged(target[name].take(), value);
+        }
+    }
+    target
+}
+
 /// The path of an object's collection.
 pub fn collection(object: &Value) -> String {
     let api = object["apiVersion"].as_str().unwrap();
@@ -430,7 +494,7 @@ pub fn path(object: &Value) -> String {
     format!("{}/{}", collection(object), object["metadata"]["name"].as_str().unwrap())
 }
 
-fn plural(kind: &str) -> String {
+pub fn plural(kind: &str) -> String {
     let lower = kind.to_lowercase();
     match lower.as_str() {
         "endpoints" => lower,

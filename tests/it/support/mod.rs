@@ -1,5 +1,6 @@
 //! Starts the real components that the tests use.
 
+pub mod judge;
 pub mod kubernetes;
 pub mod moto;
 pub mod served;

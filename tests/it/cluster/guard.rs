@@ -1,0 +1,267 @@
+//! `ringfence::guard` and the API server on the same generated objects: the same verdict, the same message, the same
+//! object afterwards.
+//!
+//! Good objects are changed field by field. Each field has values of every sort: right ones, hostile ones, empty ones,
+//! values of another type, and none. (All other tests of this module compare the two, too: see `support::judge`.)
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Mutex;
+
+use ringfence::guard::User;
+use serde_json::{Value, json};
+
+use super::hostile::{GOLD, GREEN, Home, OLD_RED, RED, SKY, WORKLOADS, workload};
+use crate::support::judge::difference;
+use crate::support::kubernetes::{Answer, yaml};
+
+/// Random numbers: the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        // Steele, Lea, Flood: "Fast splittable pseudorandom number generators".
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % u64::try_from(sides).unwrap()).unwrap()
+    }
+
+    fn pick<'v, T>(&mut self, values: &'v [T]) -> &'v T {
+        &values[self.roll(values.len())]
+    }
+}
+
+/// Values of fields: a JSON pointer into an object, and the values. `null` removes the field.
+type Fields = Vec<(String, Vec<Value>)>;
+
+/// The tables of fields in `tests/kubernetes/generated.yaml`, with this tenant's values.
+fn fields(home: &Home) -> BTreeMap<String, Fields> {
+    let text = home.filled("generated.yaml");
+    let table = yaml(&text).remove(0);
+    let list = |fields: &Value| -> Fields {
+        let fields = fields.as_object().unwrap().iter();
+        fields.map(|(at, values)| (at.clone(), values.as_array().unwrap().clone())).collect()
+    };
+    table.as_object().unwrap().iter().map(|(name, table)| (name.clone(), list(table))).collect()
+}
+
+fn set(object: &mut Value, at: &str, value: &Value) {
+    let (parent, name) = at.rsplit_once('/').unwrap();
+    let mut inner = object;
+    for part in parent.split('/').skip(1) {
+        let index = part.parse::<usize>().ok();
+        inner = match index {
+            Some(index) if inner.is_array() => match inner.get_mut(index) {
+                Some(inner) => inner,
+                None => return,
+            },
+            _ if inner.is_object() || inner.is_null() => &mut inner[part],
+            _ => return,
+        };
+    }
+    let name = name.replace("~1", "/");
+    match inner {
+        Value::Null if !value.is_null() => *inner = json!({name: value}),
+        Value::Object(fields) if value.is_null() => drop(fields.remove(&name)),
+        Value::Object(fields) => drop(fields.insert(name, value.clone())),
+        _ => {}
+    }
+}
+
+/// A good object with a few changed fields.
+fn object(home: &Home, tables: &BTreeMap<String, Fields>, dice: &mut Dice) -> Value {
+    let changes = 1 + dice.roll(2);
+    if dice.roll(4) == 0 {
+        let others: Vec<&String> = tables.keys().filter(|name| !name.starts_with(char::is_lowercase)).collect();
+        let kind = *dice.pick(&others);
+        let mut object = json!({"metadata": {"name": "generated", "namespace": home.twin()}});
+        let fields = &tables[kind];
+        for (at, values) in fields.iter().take_while(|(_, values)| values.len() == 1) {
+            set(&mut object, at, &values[0]);
+        }
+        for _ in 0..changes {
+            let (at, values) = dice.pick(fields);
+            set(&mut object, at, dice.pick(values));
+        }
+        return object;
+    }
+    let spec = if dice.roll(2) == 0 || !home.mutates { home.complete() } else { home.plain() };
+    let mut pod = home.pod(&home.twin(), spec);
+    pod["metadata"]["name"] = "generated".into();
+    for _ in 0..changes {
+        let (at, values) = dice.pick(&tables["pod"]);
+        set(&mut pod, at, dice.pick(values));
+    }
+    let containers = ["/spec/containers/0", "/spec/initContainers/0", "/spec/containers/1"];
+    for place in containers.iter().skip(dice.roll(3)) {
+        if place != &containers[0] {
+            let mut more = pod["spec"]["containers"][0].clone();
+            more["name"] = "more".into();
+            match place.split('/').nth(2) {
+                Some("initContainers") => pod["spec"]["initContainers"] = json!([more]),
+                _ => pod["spec"]["containers"].as_array_mut().into_iter().for_each(|list| list.push(more.clone())),
+            }
+        }
+        for _ in 0..dice.roll(3) {
+            let (at, values) = dice.pick(&tables["container"]);
+            set(&mut pod, &format!("{place}{at}"), dice.pick(values));
+        }
+    }
+    match dice.roll(2) {
+        0 => pod,
+        _ => {
+            let (api, kind, _) = dice.pick(&WORKLOADS);
+            let mut workload = workload(api, kind, &pod);
+            workload["metadata"]["name"] = "generated".into();
+            workload
+        }
+    }
+}
+
+/// Without what is different for every request, and with lists that have no order in one order.
+fn comparable(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        for name in ["creationTimestamp", "managedFields", "namespace", "uid", "resourceVersion"] {
+            metadata.remove(name);
+        }
+    }
+    if let Some(data) = object.pointer_mut("/spec").and_then(Value::as_object_mut) {
+        // Addresses and ports that the server chooses.
+        for name in ["clusterIP", "clusterIPs", "healthCheckNodePort"] {
+            data.remove(name);
+        }
+        for port in data.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            port.as_object_mut().map(|port| port.remove("nodePort"));
+        }
+    }
+    if object["kind"] == "Job" {
+        for at in ["/spec/selector", "/spec/template/metadata/labels"] {
+            set(&mut object, at, &Value::Null);
+        }
+        // The server adds the Job's own id to its labels.
+        let labels = object["metadata"]["labels"].as_object_mut();
+        labels.map(|labels| labels.retain(|name, _| !name.contains("controller-uid")));
+    }
+    for at in ["/spec", "/spec/template/spec", "/spec/jobTemplate/spec/template/spec"] {
+        let list = object.pointer_mut(&format!("{at}/tolerations")).and_then(Value::as_array_mut);
+        list.into_iter().for_each(|list| list.sort_by_key(Value::to_string));
+    }
+    object
+}
+
+/// Results by what decided, and differences.
+#[derive(Default)]
+struct Tally {
+    counts: BTreeMap<String, usize>,
+    wrong: Vec<String>,
+}
+
+fn decided(answer: &Answer) -> String {
+    let policy = answer.message().split_once("AdmissionPolicy '").and_then(|(_, rest)| rest.split_once('\''));
+    match policy {
+        Some((policy, _)) => policy.to_owned(),
+        None if answer.is_ok() => "admitted".to_owned(),
+        None => "the server itself".to_owned(),
+    }
+}
+
+/// Compares the verdicts on `count` objects.
+fn compare(home: &'static Home, count: usize, seed: u64) -> Tally {
+    home.prepare();
+    let admin = home.admin();
+    // A namespace in which no policy is in force shows what the server does to a decorated object.
+    let plain = format!("plain-{}", home.id);
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": plain}});
+    assert!(matches!(admin.create(&namespace).status, 201 | 409));
+    for (namespace, names) in [
+        (plain.clone(), vec!["default", "builder", "courier", "ghost"]),
+        (home.twin(), vec!["default", "builder", "courier"]),
+    ] {
+        for name in names {
+            let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "automountServiceAccountToken": false,
+                "metadata": {"name": name, "namespace": namespace, "labels": {"ringfence.dev/tenant": home.id}}});
+            let at = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}");
+            if admin.create(&account).status == 409 {
+                let metadata = json!({"labels": {"ringfence.dev/tenant": home.id}});
+                admin.patch(&at, &json!({"automountServiceAccountToken": false, "metadata": metadata})).ok();
+            }
+        }
+    }
+    let tables = fields(home);
+    let judge = home.judge();
+    let user = User {
+        username: format!("somebody@{}", home.id),
+        groups: vec!["system:authenticated".to_owned(), format!("tenant:{}", home.id)],
+    };
+    let tally = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        for part in 0..4_u64 {
+            let (tables, user, tally, plain, admin) = (&tables, &user, &tally, &plain, home.admin());
+            let judge = &judge;
+            scope.spawn(move || {
+                let mut dice = Dice(seed * 4 + part);
+                for _ in 0..count / 4 {
+                    let object = object(home, tables, &mut dice);
+                    let answer = home.person().try_unjudged(&object);
+                    let verdict = judge.verdict(&admin, user, &object);
+                    let mut wrong = difference(&verdict, &answer);
+                    if let (None, true, Some(decorated)) = (&wrong, answer.is_ok(), &verdict.object) {
+                        let mut decorated = decorated.clone();
+                        decorated["metadata"]["namespace"] = plain.as_str().into();
+                        let again = admin.try_unjudged(&decorated);
+                        if comparable(&again.body) != comparable(&answer.body) {
+                            let diff =
+                                format!("{}\n  instead of {}", comparable(&again.body), comparable(&answer.body));
+                            wrong = Some(format!("decorated, it becomes {diff}"));
+                        }
+                    }
+                    let mut tally = tally.lock().unwrap();
+                    *tally.counts.entry(decided(&answer)).or_default() += 1;
+                    if let Some(wrong) = wrong {
+                        let message = format!("{} {}", answer.status, answer.message());
+                        tally
+                            .wrong
+                            .push(format!("{wrong}\n  server: {message}\n  guard: {:?}\n  {object}", verdict.refusals));
+                    }
+                }
+            });
+        }
+    });
+    tally.into_inner().unwrap()
+}
+
+#[test]
+fn generated_objects_get_the_servers_verdict() {
+    let homes: [(&Home, usize); 5] = [(&RED, 4000), (&GREEN, 2000), (&SKY, 1000), (&GOLD, 1000), (&OLD_RED, 2000)];
+    let mut report = String::new();
+    let mut all = Tally::default();
+    for (i, (home, count)) in homes.into_iter().enumerate() {
+        let tally = compare(home, count, i as u64 + 1);
+        writeln!(report, "{} {}: {:?}", home.id, if home.mutates { "" } else { "1.35" }, tally.counts).unwrap();
+        for (what, count) in tally.counts {
+            *all.counts.entry(what).or_default() += count;
+        }
+        all.wrong.extend(tally.wrong);
+    }
+    println!("{report}");
+    let shown: Vec<&str> = all.wrong.iter().take(20).map(String::as_str).collect();
+    assert!(all.wrong.is_empty(), "{} differences:\n{}", all.wrong.len(), shown.join("\n"));
+    for policy in [
+        "ringfence-pod-security",
+        "ringfence-pod-volumes",
+        "ringfence-pod-placement",
+        "ringfence-pod-images",
+        "ringfence-labels",
+        "ringfence-services",
+        "ringfence-ingresses",
+        "ringfence-volume-claims",
+        "ringfence-service-accounts",
+        "ringfence-token-secrets",
+        "admitted",
+    ] {
+        assert!(all.counts.get(policy).is_some_and(|count| *count >= 20), "{policy} decided too little: {report}");
+    }
+}
