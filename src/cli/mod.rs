@@ -1,6 +1,7 @@
 //! The command line. Each command has one file: it loads the spec, calls `run`, and passes the result to `ui`.
 
 mod apply;
+mod check;
 mod completions;
 mod destroy;
 mod doctor;
@@ -105,6 +106,10 @@ pub enum Format {
     Json,
     Markdown,
     Html,
+    /// For `check` only.
+    Sarif,
+    /// For `check` only.
+    Junit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -217,6 +222,12 @@ enum Command {
     /// named. The list DIR/.ringfence-TENANCY.sha256 records what was written: commit it to the repository together
     /// with the files.
     Render(render::Render),
+    /// Check Kubernetes objects as the tenant's cluster would, offline: its admission policies, the tenant's
+    /// namespace and its rights. Exit code 1 if an object would be refused.
+    ///
+    /// The policies are those that ringfence writes to the cluster. Quotas, limits and what other webhooks do are
+    /// not checked.
+    Check(check::Check),
     /// Print the resources and their dependencies in Graphviz DOT format.
     Graph,
     /// Print the IAM policy that the role ringfence runs as needs for this spec, as JSON. Works offline.
@@ -257,7 +268,12 @@ impl Cli {
             },
             verbose: global.verbose > 0,
         });
+        let of_check = matches!(global.format, Format::Sarif | Format::Junit);
         let result = match command {
+            _ if of_check && !matches!(command, Command::Check(_)) => {
+                let error = Error::usage("only `check` has results in the formats sarif and junit");
+                Err(error.help("use --format human, json, markdown or html").into())
+            }
             Command::Validate => validate::run(&global, &ui),
             Command::Plan(args) => args.run(&global, &ui).await,
             Command::Apply(args) => args.run(&global, &ui).await,
@@ -266,6 +282,7 @@ impl Cli {
             Command::Doctor => doctor::run(&global, &ui).await,
             Command::Unlock(args) => args.run(&global, &ui).await,
             Command::Render(args) => args.run(&global, &ui).await,
+            Command::Check(args) => args.run(&global, &ui),
             Command::Graph => graph::run(&global, &ui).await,
             Command::IamPolicy(args) => args.run(&global, &ui),
             Command::Output(args) => args.run(&global, &ui).await,
@@ -295,6 +312,8 @@ impl From<Format> for ui::Format {
             Format::Json => Self::Json,
             Format::Markdown => Self::Markdown,
             Format::Html => Self::Html,
+            Format::Sarif => Self::Sarif,
+            Format::Junit => Self::Junit,
         }
     }
 }

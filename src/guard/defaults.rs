@@ -105,7 +105,7 @@ fn drop_empty(value: &mut Value, empty: bool) {
             fields.values_mut().for_each(|inner| drop_empty(inner, empty));
             fields.retain(|name, inner| match inner {
                 Value::Null => false,
-                Value::Array(items) => !empty || !items.is_empty(),
+                Value::Array(items) => !empty || !items.is_empty() || name == "sources",
                 Value::String(text) => !empty || !text.is_empty() || !TEXTS.contains(&name.as_str()),
                 Value::Object(inner) => !empty || !inner.is_empty() || !MAPS.contains(&name.as_str()),
                 _ => true,
@@ -130,7 +130,7 @@ fn complete(spec: &mut Map<String, Value>) {
         }
     }
     for volume in items(spec.get_mut("volumes")) {
-        // The only list in a Pod's spec that is written even if there is none.
+        // This list is written as null if there is none, and stays empty if it is empty.
         if let Some(Value::Object(projected)) = volume.get_mut("projected") {
             projected.entry("sources").or_insert(Value::Null);
         }

@@ -11,6 +11,7 @@ pub mod defaults;
 mod matching;
 mod policy;
 mod request;
+mod rights;
 
 use std::fmt;
 
@@ -24,6 +25,7 @@ use policy::{Binding, Does, Policy, Validation};
 
 pub use cel::Check;
 pub use request::{Operation, Request, User};
+pub use rights::Rights;
 
 /// The longest message that the API server takes from an expression, in bytes.
 const LONGEST_MESSAGE: usize = 5 * 1024;

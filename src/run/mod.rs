@@ -5,6 +5,7 @@
 //! [`Host`] receives all messages and questions.
 
 mod apply;
+pub mod check;
 pub mod doctor;
 mod facts;
 mod failure;

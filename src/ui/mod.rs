@@ -3,6 +3,7 @@
 //! The result of a command goes to stdout, everything else to stderr. With [`Format::Json`], stdout holds only JSON
 //! documents, one in each line: see `docs/plan-format.md`. A closed pipe (`| head`) is no error; a full disk is one.
 
+mod check;
 mod detail;
 mod doctor;
 mod failure;
@@ -38,8 +39,10 @@ use crate::engine::kind::Registry;
 use crate::engine::plan::{Plan, Policy};
 use crate::engine::report::Report;
 use crate::run::Failure;
+use crate::run::check::Checked;
 use crate::run::doctor::Check;
 use crate::spec::{Spec, SpecError};
+use crate::template;
 use human::Layout;
 use progress::{Board, Live};
 use terminal::Screen;
@@ -56,6 +59,10 @@ pub enum Format {
     Json,
     Markdown,
     Html,
+    /// For [`Ui::checked`] only. For others it is [`Self::Human`].
+    Sarif,
+    /// For [`Ui::checked`] only. For others it is [`Self::Human`].
+    Junit,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -203,10 +210,31 @@ impl Ui {
     /// Shows the result of `doctor`, and the next command.
     pub fn doctor(&self, checks: &[Check], next: &str) -> io::Result<()> {
         self.put(&match self.options.format {
-            Format::Human => doctor::human(checks, next, self.layout()),
+            Format::Human | Format::Sarif | Format::Junit => doctor::human(checks, next, self.layout()),
             Format::Json => format!("{}\n", doctor::json(checks, next)),
             Format::Markdown | Format::Html => doctor::markdown(checks, next),
         })
+    }
+
+    /// Shows the verdicts on objects. `decorated`: also the objects, as the cluster would store them. For people, these
+    /// are the document on stdout, and the verdicts go to stderr.
+    pub fn checked(&self, checked: &[Checked], tenant: &str, decorated: bool) -> io::Result<()> {
+        match self.options.format {
+            Format::Json => self.put(&format!("{}\n", check::json(checked, tenant, decorated))),
+            Format::Sarif => self.put(&format!("{}\n", check::sarif(checked))),
+            Format::Junit => self.put(&check::junit(checked, tenant)?),
+            _ if decorated => {
+                for one in checked {
+                    if let Some(object) = &one.decorated {
+                        let text = template::yaml(object).map_err(io::Error::other)?;
+                        self.put(&format!("---\n{}\n", text.trim_end()))?;
+                    }
+                }
+                self.say(check::human(checked, tenant, self.layout_err()).trim_end());
+                Ok(())
+            }
+            _ => self.put(&check::human(checked, tenant, self.layout())),
+        }
     }
 
     /// Shows warnings about a spec. In JSON they are part of the document.
@@ -226,7 +254,7 @@ impl Ui {
     ) -> io::Result<()> {
         let verbose = self.options.verbose;
         self.put(&match self.options.format {
-            Format::Human => human::plan(plan, subject, kinds, self.layout()),
+            Format::Human | Format::Sarif | Format::Junit => human::plan(plan, subject, kinds, self.layout()),
             Format::Json => format!("{}\n", json::plan(plan, subject, kinds, verbose.then_some(calls))),
             Format::Markdown => markdown::plan(plan, subject, kinds, verbose),
             Format::Html => html::plan(plan, subject, kinds)?,
@@ -294,7 +322,7 @@ impl Ui {
     ) -> io::Result<()> {
         let flat = Layout { paint: Paint(false), ..self.layout() };
         self.put(&match self.options.format {
-            Format::Human => human::report(report, plan, ending, self.layout()),
+            Format::Human | Format::Sarif | Format::Junit => human::report(report, plan, ending, self.layout()),
             Format::Json => {
                 format!("{}\n", json::report(report, plan, ending, self.options.verbose.then_some(calls)))
             }
@@ -309,7 +337,7 @@ impl Ui {
     pub fn failure(&self, failure: &Failure) {
         let flat = || failure::human(failure, Layout { paint: Paint(false), ..self.layout() });
         let written = match self.options.format {
-            Format::Human => Ok(()),
+            Format::Human | Format::Sarif | Format::Junit => Ok(()),
             Format::Json => self.put(&format!("{}\n", failure::json(failure))),
             Format::Markdown => self.put(&markdown::report(&flat())),
             Format::Html => html::report("ringfence: error", &flat()).and_then(|page| self.put(&page)),

@@ -31,8 +31,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "run",
         &["files", "guard", "engine", "arn", "version", "aws", "k8s", "kinds", "spec", "template", "stack", "sandbox"],
     ),
-    // `ui` renders these. Of `run` it knows only the failures.
-    ("ui", &["engine", "spec", "run"]),
+    // `ui` renders these. Of `run` it knows only failures and results.
+    ("ui", &["engine", "guard", "spec", "template", "run"]),
 ];
 
 /// The Rust files of a module: those of its directory, or its one file.

@@ -142,8 +142,9 @@ fn comparable(object: &Value) -> Value {
             set(&mut object, at, &Value::Null);
         }
         // The server adds the Job's own id to its labels.
-        let labels = object["metadata"]["labels"].as_object_mut();
-        labels.map(|labels| labels.retain(|name, _| !name.contains("controller-uid")));
+        if let Some(labels) = object["metadata"]["labels"].as_object_mut() {
+            labels.retain(|name, _| !name.contains("controller-uid"));
+        }
     }
     for at in ["/spec", "/spec/template/spec", "/spec/jobTemplate/spec/template/spec"] {
         let list = object.pointer_mut(&format!("{at}/tolerations")).and_then(Value::as_array_mut);

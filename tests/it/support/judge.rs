@@ -179,7 +179,7 @@ fn first_missing(part: &Value, whole: &Value, at: String) -> Option<String> {
             .zip(whole)
             .enumerate()
             .find_map(|(i, (part, whole))| first_missing(part, whole, format!("{at}/{i}"))),
-        _ if part == whole => None,
+        _ if part == whole || is_empty(part) && is_empty(whole) => None,
         _ => Some(at),
     }
 }
