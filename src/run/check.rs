@@ -80,11 +80,22 @@ impl Documents {
                 all.add(&path.display().to_string(), &read(path)?, true)?;
             }
         }
-        if all.found.is_empty() {
+        all.some()
+    }
+
+    /// The objects of one text. `file` names it in messages.
+    pub fn of(file: &str, text: &str) -> Result<Self> {
+        let mut all = Self::default();
+        all.add(file, text, true)?;
+        all.some()
+    }
+
+    fn some(self) -> Result<Self> {
+        if self.found.is_empty() {
             return Err(Error::input("there is no Kubernetes object in these files")
                 .help("name files or directories with rendered manifests, or pipe them: helm template . | ringfence check - --tenant ID"));
         }
-        Ok(all)
+        Ok(self)
     }
 
     /// `named`: whether the user named the file. Files of a directory may hold other things than objects.

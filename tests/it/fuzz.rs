@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use jiff::civil::date;
 use ringfence::engine::clock::Clock;
+use ringfence::run::check::{Document, Documents, Judge};
 use ringfence::sandbox::Script;
 use ringfence::spec::{self, LoadOptions};
+use ringfence::template::Templates;
+use serde_json::{Value, json};
 
-const SEEDS: [&str; 9] = [
+const SEEDS: [&str; 10] = [
     include_str!("../../examples/three-tiers/tenancy.yaml"),
     include_str!("../../examples/single-silo/tenancy.yaml"),
     include_str!("../../examples/regulated/tenancy.yaml"),
@@ -23,6 +26,7 @@ const SEEDS: [&str; 9] = [
     include_str!("corpus/itself.yaml"),
     include_str!("corpus/faults.yaml"),
     include_str!("corpus/rich.yaml"),
+    include_str!("corpus/manifests.yaml"),
 ];
 
 const TOKENS: [&str; 52] = [
@@ -202,6 +206,91 @@ fn try_script(text: &str) -> bool {
     }
 }
 
+/// Tries the text as a tenant's manifests. True if objects were found.
+fn try_manifests(judge: &Judge, text: &str) -> bool {
+    match Documents::of("<stdin>", text) {
+        Ok(documents) => {
+            for document in &documents.found {
+                let checked = judge.check(document);
+                assert!(checked.decorated.is_some() == checked.refusals.is_empty(), "neither admitted nor refused");
+            }
+            true
+        }
+        Err(error) => {
+            let placed = error.message.contains("<stdin>:") || error.message.contains("there is no Kubernetes object");
+            assert!(placed && error.help.is_some(), "no position: {error}");
+            false
+        }
+    }
+}
+
+/// What judges the manifests of a pool tenant.
+fn judge() -> Judge {
+    let options = LoadOptions { profiles_dir: None, today: date(2026, 11, 23) };
+    let spec = spec::load(Path::new("tenancy.yaml"), SEEDS[0], &options).unwrap();
+    Judge::of(&spec, &Templates::built_in().unwrap(), "23456").unwrap()
+}
+
+/// Puts odd values anywhere into an object.
+fn odd(dice: &mut Dice, value: &mut Value) {
+    let odd = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1e300),
+        json!(u64::MAX),
+        json!(""),
+        json!("*"),
+        json!("\u{0}\n\"'"),
+        json!([]),
+        json!({}),
+        json!([null]),
+        json!({"": {"": []}}),
+        json!({"name": [1]}),
+        json!([[[[[]]]]]),
+        json!("x".repeat(5000)),
+    ];
+    let mut inner = value;
+    loop {
+        let size = match &inner {
+            Value::Object(fields) => fields.len(),
+            Value::Array(items) => items.len(),
+            _ => 0,
+        };
+        if size == 0 || dice.below(6) == 0 {
+            *inner = odd[dice.below(odd.len())].clone();
+            return;
+        }
+        let at = dice.below(size);
+        let next = match inner {
+            Value::Object(fields) => fields.values_mut().nth(at),
+            Value::Array(items) => items.get_mut(at),
+            _ => return,
+        };
+        let Some(next) = next else { return };
+        inner = next;
+    }
+}
+
+#[test]
+fn odd_objects_are_admitted_or_refused() {
+    let judge = judge();
+    let seeds = Documents::of("<stdin>", include_str!("corpus/manifests.yaml")).unwrap().found;
+    let mut dice = Dice(7);
+    let (mut admitted, mut refused) = (0, 0);
+    for _ in 0..20_000 {
+        let mut document: Document = seeds[dice.below(seeds.len())].clone();
+        for _ in 0..=dice.below(3) {
+            odd(&mut dice, &mut document.object);
+        }
+        match judge.check(&document).refusals.is_empty() {
+            true => admitted += 1,
+            false => refused += 1,
+        }
+    }
+    assert!(admitted > 500 && refused > 5_000, "{admitted} admitted, {refused} refused");
+}
+
 /// The processor time of this thread, if the system tells it (proc(5), `schedstat`).
 fn processor() -> Option<Duration> {
     let said = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
@@ -209,9 +298,9 @@ fn processor() -> Option<Duration> {
 }
 
 /// Tries all uses of the text. The error says what went wrong.
-fn survives(text: &str) -> Result<(bool, bool), String> {
+fn survives(judge: &Judge, text: &str) -> Result<[bool; 3], String> {
     let begun = processor();
-    let tried = catch_unwind(AssertUnwindSafe(|| (try_spec(text), try_script(text))))
+    let tried = catch_unwind(AssertUnwindSafe(|| [try_spec(text), try_script(text), try_manifests(judge, text)]))
         .map_err(|why| why.downcast_ref::<String>().cloned().unwrap_or_else(|| "it panicked".to_owned()))?;
     match processor().zip(begun).map(|(now, begun)| now.saturating_sub(begun)) {
         Some(took) if took > LIMIT => Err(format!("it took {took:?} of the processor")),
@@ -221,30 +310,32 @@ fn survives(text: &str) -> Result<(bool, bool), String> {
 
 #[test]
 fn what_was_found_once_and_what_is_kept() {
+    let judge = judge();
     for text in SEEDS {
-        survives(text).unwrap_or_else(|why| panic!("{why}: {text}"));
+        survives(&judge, text).unwrap_or_else(|why| panic!("{why}: {text}"));
     }
 }
 
 #[test]
-fn damaged_specs_and_fault_scripts() {
+fn damaged_specs_fault_scripts_and_manifests() {
     let said = |name: &str, or: u64| std::env::var(name).map_or(or, |text| text.parse().unwrap());
     let seed = said("RINGFENCE_FUZZ_SEED", 7);
     let time = Duration::from_secs(said("RINGFENCE_FUZZ_SECONDS", 10));
     let (told, heard) = mpsc::channel();
     std::thread::spawn(move || {
         let clock = Clock::real();
+        let judge = judge();
         for n in 0u64.. {
             if clock.wall() > time {
                 return;
             }
             let text = input(&mut Dice(seed.wrapping_add(n.wrapping_mul(0x2545_f491_4f6c_dd1d))));
             let (_, length) = (told.send((n, text.clone(), None)), text.len());
-            let found = survives(&text);
+            let found = survives(&judge, &text);
             let _gone = told.send((n, text, Some((length, found))));
         }
     });
-    let (mut tried, mut specs, mut scripts, mut longest) = (0u64, 0u64, 0u64, 0);
+    let (mut tried, mut accepted, mut longest) = (0u64, [0u64; 3], 0);
     let mut findings = Vec::new();
     let mut current = None;
     loop {
@@ -254,10 +345,7 @@ fn damaged_specs_and_fault_scripts() {
                 tried += 1;
                 longest = longest.max(length);
                 match found {
-                    Ok((spec, script)) => {
-                        specs += u64::from(spec);
-                        scripts += u64::from(script);
-                    }
+                    Ok(uses) => accepted.iter_mut().zip(uses).for_each(|(sum, one)| *sum += u64::from(one)),
                     Err(why) => findings.push(format!("input {n} of seed {seed}: {why}\n{text:?}")),
                 }
                 if tried.is_power_of_two() || tried.is_multiple_of(100_000) {
@@ -270,7 +358,7 @@ fn damaged_specs_and_fault_scripts() {
         }
     }
     let sum = format!(
-        "{tried} inputs of seed {seed} in {time:?}, {specs} accepted as specs, {scripts} as scripts, longest {longest} \
+        "{tried} inputs of seed {seed} in {time:?}, accepted as specs, scripts, manifests: {accepted:?}, longest {longest} \
          bytes, {} findings",
         findings.len()
     );

@@ -98,10 +98,17 @@ fn object(home: &Home, tables: &BTreeMap<String, Fields>, dice: &mut Dice) -> Va
     for place in containers.iter().skip(dice.roll(3)) {
         if place != &containers[0] {
             let mut more = pod["spec"]["containers"][0].clone();
-            more["name"] = "more".into();
             match place.split('/').nth(2) {
-                Some("initContainers") => pod["spec"]["initContainers"] = json!([more]),
-                _ => pod["spec"]["containers"].as_array_mut().into_iter().for_each(|list| list.push(more.clone())),
+                Some("initContainers") => {
+                    more["name"] = "first".into();
+                    // Only init containers that keep running may have probes and hooks.
+                    more["restartPolicy"] = "Always".into();
+                    pod["spec"]["initContainers"] = json!([more]);
+                }
+                _ => {
+                    more["name"] = "more".into();
+                    pod["spec"]["containers"].as_array_mut().into_iter().for_each(|list| list.push(more.clone()));
+                }
             }
         }
         for _ in 0..dice.roll(3) {
@@ -122,7 +129,10 @@ fn object(home: &Home, tables: &BTreeMap<String, Fields>, dice: &mut Dice) -> Va
 
 /// Without what is different for every request, and with lists that have no order in one order.
 fn comparable(object: &Value) -> Value {
-    let mut object = object.clone();
+    // The volume of a token has a name that the server makes.
+    let named = regex::Regex::new("kube-api-access-[a-z0-9]{5}").unwrap();
+    let text = object.to_string();
+    let mut object: Value = serde_json::from_str(&named.replace_all(&text, "kube-api-access")).unwrap();
     if let Some(metadata) = object["metadata"].as_object_mut() {
         for name in ["creationTimestamp", "managedFields", "namespace", "uid", "resourceVersion"] {
             metadata.remove(name);
