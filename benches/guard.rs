@@ -74,7 +74,7 @@ fn main() -> ExitCode {
 fn measure(path: &PathBuf) -> Result<(f64, f64, u64), Box<dyn std::error::Error>> {
     let options = LoadOptions { profiles_dir: None, today: date(2026, 11, 23) };
     let spec = spec::load(path, &fs::read_to_string(path)?, &options).map_err(|errors| errors.to_string())?;
-    let judge = Judge::of(&spec, &Templates::built_in()?, "23456")?;
+    let judge = Judge::of(&spec, &Templates::built_in()?, "23456", false)?;
     let mut rates = [0.0; 2];
     let mut grown = 0;
     for (i, refused) in [false, true].into_iter().enumerate() {

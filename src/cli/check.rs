@@ -16,7 +16,8 @@ pub struct Check {
     /// The tenant whose objects they are.
     #[arg(long, value_name = "ID")]
     tenant: String,
-    /// Also print the admitted objects as the cluster would store them, with the fields that its policies fill in.
+    /// Also print the admitted objects with the fields that the policies fill in: as the cluster would store them. On
+    /// versions of Kubernetes that fill in nothing (before 1.36), the printed objects are what to apply.
     #[arg(long)]
     decorated: bool,
 }
@@ -25,10 +26,13 @@ impl Check {
     /// Works offline.
     pub fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
         let spec = host::load(global, ui)?;
-        let judge = Judge::of(&spec, &Templates::load(global.templates.as_deref())?, &self.tenant)?;
+        let judge = Judge::of(&spec, &Templates::load(global.templates.as_deref())?, &self.tenant, self.decorated)?;
         let documents = Documents::read(&self.files, &mut std::io::stdin().lock())?;
         documents.notes.iter().for_each(|note| ui.note(note));
         let checked: Vec<Checked> = documents.found.iter().map(|document| judge.check(document)).collect();
+        if self.decorated && !judge.cluster_decorates() {
+            ui.note("this cluster's version of Kubernetes fills in no fields, so apply the objects as they are printed here");
+        }
         ui.checked(&checked, &self.tenant, self.decorated)?;
         Ok(match checked.iter().all(|one| one.refusals.is_empty()) {
             true => exit::DONE,

@@ -56,6 +56,8 @@ pub struct Refusal {
 pub struct Guard {
     policies: Vec<Policy>,
     variables: Variables,
+    /// Whether the guard decorates templates of Pods like Pods, because the cluster doesn't decorate their Pods.
+    templates: bool,
 }
 
 impl Verdict {
@@ -80,10 +82,16 @@ impl Guard {
     pub fn new<'o>(objects: impl IntoIterator<Item = &'o Value>) -> Result<Self> {
         let (policies, variables) = policy::load(objects)?;
         match policies.iter().any(|policy| matches!(policy.does, Does::Validate(_)) && !policy.bindings.is_empty()) {
-            true => Ok(Self { policies, variables }),
+            true => Ok(Self { policies, variables, templates: false }),
             false => Err(Error::input("there are no validating policies, so everything would be admitted")
                 .help("the templates of the cluster's admission policies are missing or have no bindings")),
         }
+    }
+
+    /// A guard for a cluster that has no mutating policies, but validates. It decorates in the cluster's place, so it
+    /// must also decorate the templates from which controllers make Pods.
+    pub fn decorating<'o>(objects: impl IntoIterator<Item = &'o Value>) -> Result<Self> {
+        Ok(Self { templates: true, ..Self::new(objects)? })
     }
 
     /// Decides on a request. `namespace` is the Namespace object of the request's namespace. `may` answers the questions
@@ -94,7 +102,11 @@ impl Guard {
             return Verdict { object: None, refusals: vec![Refusal::of_guard(message)] };
         }
         defaults::decode(&mut request);
-        if let Err(refusal) = self.mutate(&mut request, namespace, may) {
+        let decorated = self.mutate(&mut request, namespace, may).and_then(|()| match self.templates {
+            true => self.mutate_template(&mut request, namespace, may),
+            false => Ok(()),
+        });
+        if let Err(refusal) = decorated {
             return Verdict { object: None, refusals: vec![refusal] };
         }
         let variable = request.variable();
@@ -152,6 +164,45 @@ impl Guard {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Decorates the template of Pods in a new or changed object, as if it were a new Pod.
+    fn mutate_template(
+        &self,
+        request: &mut Request,
+        namespace: Option<&Value>,
+        may: &dyn Fn(&Check) -> bool,
+    ) -> std::result::Result<(), Refusal> {
+        let Some(path) = defaults::pod_path(request).filter(|path| !path.is_empty()) else { return Ok(()) };
+        let template = |object: &Option<Value>| object.as_ref().and_then(|object| object.pointer(path)).cloned();
+        let Some(written) = template(&request.object) else { return Ok(()) };
+        if Some(&written) == template(&request.old_object).as_ref() {
+            return Ok(());
+        }
+        let mut pod = written;
+        if let Value::Object(fields) = &mut pod {
+            fields.insert("apiVersion".to_owned(), "v1".into());
+            fields.insert("kind".to_owned(), "Pod".into());
+            fields.entry("metadata").or_insert_with(|| serde_json::json!({}));
+        }
+        let mut as_pod = Request {
+            operation: Operation::Create,
+            group: String::new(),
+            version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            resource: "pods".to_owned(),
+            object: Some(pod),
+            old_object: None,
+            ..request.clone()
+        };
+        self.mutate(&mut as_pod, namespace, may)?;
+        if let (Some(Value::Object(mut pod)), Some(place)) =
+            (as_pod.object, request.object.as_mut().and_then(|object| object.pointer_mut(path)))
+        {
+            pod.retain(|name, _| name != "apiVersion" && name != "kind");
+            *place = pod.into();
         }
         Ok(())
     }

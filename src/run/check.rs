@@ -58,6 +58,7 @@ pub struct Judge {
     namespace: Value,
     name: String,
     user: User,
+    mutates: bool,
 }
 
 impl Documents {
@@ -190,10 +191,11 @@ fn parse(file: &str, text: &str) -> Result<Vec<(usize, Value)>> {
 
 impl Judge {
     /// The policies of the tenant's cluster, its namespace and its rights, as the spec gives them. Works offline.
+    /// `decorate`: also fill in the fields that the cluster's version of Kubernetes doesn't fill in by itself.
     ///
     /// # Errors
     /// The spec has no such tenant, or doesn't say which account's registries the tenant may use.
-    pub fn of(spec: &Spec, templates: &Templates, tenant: &str) -> Result<Self> {
+    pub fn of(spec: &Spec, templates: &Templates, tenant: &str, decorate: bool) -> Result<Self> {
         let Some(found) = spec.tenants.iter().find(|t| t.id == tenant) else {
             let known: Vec<&str> = spec.tenants.iter().map(|t| t.id.as_str()).take(10).collect();
             return Err(Error::input(format!("the spec has no tenant {tenant}"))
@@ -210,7 +212,7 @@ impl Judge {
         let Some(namespace) = namespace else {
             return Err(Error::bug(format!("the namespace {name} isn't among the tenant's objects")));
         };
-        let objects: Vec<Value> = states
+        let mut objects: Vec<Value> = states
             .iter()
             .filter(|state| state["cluster"] == namespace["cluster"])
             .map(|state| value::shown(&state["object"]))
@@ -223,7 +225,20 @@ impl Judge {
         let groups = vec!["system:authenticated".to_owned(), format!("tenant:{tenant}")];
         let user = User { username: "check".to_owned(), groups };
         let rights = Rights::of(&objects, &name, &user);
-        Ok(Self { guard: Guard::new(&objects)?, rights, namespace, name, user })
+        let mutates = objects.iter().any(|object| object["kind"] == "MutatingAdmissionPolicy");
+        let guard = match decorate && !mutates {
+            true => {
+                objects.extend(stack::mutating_policies(spec, &Facts::assumed(spec), templates, tenant)?);
+                Guard::decorating(&objects)?
+            }
+            false => Guard::new(&objects)?,
+        };
+        Ok(Self { guard, rights, namespace, name, user, mutates })
+    }
+
+    /// Whether the cluster itself fills in fields.
+    pub fn cluster_decorates(&self) -> bool {
+        self.mutates
     }
 
     /// The verdict on one object.

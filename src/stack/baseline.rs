@@ -69,6 +69,20 @@ impl Builder<'_> {
         Ok(policies)
     }
 
+    /// See [`super::mutating_policies`].
+    pub(super) fn mutating_policies(&self, site: &Site<'_>, network: &Network) -> Result<Vec<Value>> {
+        let mut values = self.cluster_values(site, network)?;
+        values["mutation"] = true.into();
+        let context = json!({"tenancy": self.tenancy(), "cluster": values});
+        let mut policies = Vec::new();
+        for rendered in self.templates.documents("manifests/cluster/", &context, &site.prefix)? {
+            let (_, documents) = rendered?;
+            let mutates = |object: &Value| object["kind"].as_str().is_some_and(|kind| kind.starts_with("Mutating"));
+            policies.extend(documents.into_iter().filter(mutates));
+        }
+        Ok(policies)
+    }
+
     /// The addresses that a tenant's objects come after: all objects of the cluster, and its access entries.
     pub(super) fn before_tenants(&self, site: &Site<'_>) -> Vec<Address> {
         let mut before = self.addresses_under(&site.at("k8s/"));

@@ -34,6 +34,7 @@ mod workloads;
 use std::collections::BTreeMap;
 
 use ipnet::Ipv4Net;
+use serde_json::Value;
 
 use crate::engine::address::Address;
 use crate::engine::desired::Desired;
@@ -57,6 +58,21 @@ use site::Site;
 /// All resources that `spec` asks for.
 pub fn build(spec: &Spec, facts: &Facts, templates: &Templates) -> Result<Desired> {
     build_and(spec, facts, templates, |_| {})
+}
+
+/// The mutating admission policies of a tenant's cluster and their bindings, as versions of Kubernetes that have such
+/// policies get them. On other versions, only `guard` uses them. Empty if the spec has no such tenant.
+pub fn mutating_policies(spec: &Spec, facts: &Facts, templates: &Templates, tenant: &str) -> Result<Vec<Value>> {
+    let mut builder = Builder::new(spec, facts, templates);
+    let blocks = blocks::blocks(spec, facts)?;
+    for cluster in spec.clusters() {
+        let site = Site::new(spec, facts, cluster);
+        if builder.tenants_of(&site).iter().any(|one| one.id == tenant) {
+            let network = builder.network(&site, &blocks)?;
+            return builder.mutating_policies(&site, &network);
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// Builds the same resources as [`build`], cluster by cluster, and drops them. Fails where [`build`] fails.

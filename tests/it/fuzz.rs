@@ -228,7 +228,7 @@ fn try_manifests(judge: &Judge, text: &str) -> bool {
 fn judge() -> Judge {
     let options = LoadOptions { profiles_dir: None, today: date(2026, 11, 23) };
     let spec = spec::load(Path::new("tenancy.yaml"), SEEDS[0], &options).unwrap();
-    Judge::of(&spec, &Templates::built_in().unwrap(), "23456").unwrap()
+    Judge::of(&spec, &Templates::built_in().unwrap(), "23456", true).unwrap()
 }
 
 /// Puts odd values anywhere into an object.

@@ -21,6 +21,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, OnceLock};
 
+use ringfence::engine::clock::Clock;
+use ringfence::spec::{self, LoadOptions};
+use ringfence::stack::{self, Facts};
+use ringfence::template::Templates;
 use serde_json::{Map, Value, json};
 
 use super::baseline::{Baseline, OLDER, POOL, SILO};
@@ -214,6 +218,15 @@ impl Home {
     /// What decides like the API server.
     pub fn judge(&self) -> Arc<Judge> {
         self.baseline.plane.judge()
+    }
+
+    /// The mutating policies of its cluster, whether its version has any or not.
+    pub fn mutating_policies(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.baseline.spec()).unwrap();
+        let options = LoadOptions { profiles_dir: Some(inputs().join("profiles")), today: Clock::today() };
+        let spec = spec::load(Path::new("tenancy.yaml"), &text, &options).unwrap();
+        let templates = Templates::built_in().unwrap();
+        stack::mutating_policies(&spec, &Facts::assumed(&spec), &templates, self.id).unwrap()
     }
 
     /// The text of a file, with this tenant's values.

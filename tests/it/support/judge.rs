@@ -20,17 +20,16 @@ pub struct Judge {
 impl Judge {
     /// The guard of the policies that the API server has now.
     pub fn of(admin: &Api<'_>) -> Self {
-        let kinds = ["ValidatingAdmissionPolicy", "MutatingAdmissionPolicy"];
-        let mut policies = Vec::new();
-        for kind in kinds.iter().flat_map(|kind| [(*kind).to_owned(), format!("{kind}Binding")]) {
-            let answer = admin.get(&format!("/apis/admissionregistration.k8s.io/v1/{}", plural(&kind)));
-            for mut object in answer.body["items"].as_array().cloned().unwrap_or_default() {
-                object["apiVersion"] = "admissionregistration.k8s.io/v1".into();
-                object["kind"] = kind.as_str().into();
-                policies.push(object);
-            }
-        }
-        Self { guard: Guard::new(&policies).unwrap(), namespaces: Mutex::default(), compared: AtomicUsize::new(0) }
+        Self::with(Guard::new(&policies(admin)).unwrap())
+    }
+
+    /// A guard that also decorates, with these mutating policies, in place of an API server that doesn't.
+    pub fn decorating(admin: &Api<'_>, mutating: Vec<Value>) -> Self {
+        Self::with(Guard::decorating(&[policies(admin), mutating].concat()).unwrap())
+    }
+
+    fn with(guard: Guard) -> Self {
+        Self { guard, namespaces: Mutex::default(), compared: AtomicUsize::new(0) }
     }
 
     /// The guard's verdict on the creation of an object.
@@ -87,6 +86,21 @@ impl Judge {
             );
         }
     }
+}
+
+/// The admission policies and bindings of an API server.
+fn policies(admin: &Api<'_>) -> Vec<Value> {
+    let kinds = ["ValidatingAdmissionPolicy", "MutatingAdmissionPolicy"];
+    let mut policies = Vec::new();
+    for kind in kinds.iter().flat_map(|kind| [(*kind).to_owned(), format!("{kind}Binding")]) {
+        let answer = admin.get(&format!("/apis/admissionregistration.k8s.io/v1/{}", plural(&kind)));
+        for mut object in answer.body["items"].as_array().cloned().unwrap_or_default() {
+            object["apiVersion"] = "admissionregistration.k8s.io/v1".into();
+            object["kind"] = kind.as_str().into();
+            policies.push(object);
+        }
+    }
+    policies
 }
 
 pub fn creation(user: &User, object: &Value) -> Request {
