@@ -47,6 +47,10 @@ pub struct Refusal {
     /// The control that the policy is part of, such as POD-1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control: Option<String>,
+    /// The fields of the object that the policy's rule reads, as `spec.containers[].image`. In objects that make Pods, the
+    /// fields of a Pod.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
     /// What is wrong, and how to comply.
     pub message: String,
 }
@@ -288,14 +292,15 @@ impl Policy {
         }
         let refused = validations.iter().filter_map(|validation| match scene.bool(&validation.expression) {
             Ok(true) => None,
-            Ok(false) => Some(self.refusal(binding, validation.message(scene))),
+            Ok(false) => Some((validation, validation.message(scene))),
             Err(_) if !self.fails => None,
-            Err(fault) => {
-                let message = format!("expression '{}' resulted in error: {fault}", validation.text);
-                Some(self.refusal(binding, message))
-            }
+            Err(fault) => Some((validation, format!("expression '{}' resulted in error: {fault}", validation.text))),
         });
-        refused.collect()
+        let named = refused.map(|(validation, message)| Refusal {
+            fields: validation.fields.clone(),
+            ..self.refusal(binding, message)
+        });
+        named.collect()
     }
 
     fn refusal(&self, binding: &Binding, message: String) -> Refusal {
@@ -307,14 +312,20 @@ impl Policy {
             })
         };
         let control = control.filter(is_control).map(str::to_owned);
-        Refusal { policy: self.name.clone(), binding: binding.name.clone(), control, message }
+        Refusal { policy: self.name.clone(), binding: binding.name.clone(), control, fields: Vec::new(), message }
     }
 }
 
 impl Refusal {
     /// A refusal that is no policy's.
     fn of_guard(message: String) -> Self {
-        Self { policy: "ringfence".to_owned(), binding: "ringfence".to_owned(), control: None, message }
+        Self {
+            policy: "ringfence".to_owned(),
+            binding: "ringfence".to_owned(),
+            control: None,
+            fields: Vec::new(),
+            message,
+        }
     }
 }
 

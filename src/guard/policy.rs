@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::cel::{Expr, Names, Variables, compile};
+use super::cel::{Expr, Names, Variables, compile, fields};
 use super::matching::Resources;
 use crate::engine::error::{Error, Result};
 
@@ -46,6 +46,8 @@ pub struct Validation {
     pub expression: Expr,
     pub message: Option<String>,
     pub message_expression: Option<Expr>,
+    /// The fields of the object that decide.
+    pub fields: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -212,8 +214,10 @@ fn policy(name: &str, spec: Value, mutates: bool, variables: &mut Variables) -> 
     } else {
         let validations = spec.validations.into_iter().map(|validation| {
             let part = || format!("the validation `{}`", validation.expression);
+            let expression = in_part(part(), &validation.expression, &names)?;
             Ok(Validation {
-                expression: in_part(part(), &validation.expression, &names)?,
+                fields: fields(&expression, variables),
+                expression,
                 message_expression: match &validation.message_expression {
                     None => None,
                     Some(text) => Some(in_part(part(), text, &names)?),

@@ -253,6 +253,7 @@ impl Judge {
                 policy: "ringfence-check".to_owned(),
                 binding: String::new(),
                 control: Some(control.to_owned()),
+                fields: Vec::new(),
                 message: format!("{control}: {message}"),
             });
         };

@@ -11,6 +11,7 @@
 
 mod compile;
 mod eval;
+mod fields;
 mod value;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use std::rc::Rc;
 
 pub use compile::{Expr, Names, Variables, compile};
 pub use eval::Scene;
+pub use fields::fields;
 pub use value::{Check, Val};
 
 /// Why an expression has no value.

@@ -96,7 +96,10 @@ fn programs_get_json_sarif_and_junit() {
     assert_eq!((&objects[0]["admitted"], &objects[0]["decorated"]["kind"]), (&json!(true), &json!("Deployment")));
     let refusal = &objects[1]["refusals"][1];
     assert_eq!((&refusal["control"], &refusal["policy"]), (&json!("POD-1"), &json!("ringfence-pod-security")));
+    assert_eq!(refusal["fields"], json!(["spec.containers[].securityContext.privileged"]));
     assert!(objects[1]["decorated"].is_null());
+    let refusals = objects.iter().flat_map(|object| object["refusals"].as_array().unwrap());
+    assert!(refusals.clone().count() == 5 && refusals.clone().all(|one| one["fields"][0].is_string()));
 
     let run = check(&estate, &["app.yaml", "--tenant", "23456", "--format", "sarif"]).exits(1);
     let sarif: Value = serde_json::from_str(&run.out).unwrap();
