@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
-/// The characters that stand for words, of Unicode's private use area. Those of references come before them.
+/// The characters that stand for words, of Unicode's private use area. Those of references come before them. A text with
+/// more words is parsed as it is.
 const FIRST: u32 = 0xE100;
-const LAST: u32 = 0xF8FF;
+const LAST: u32 = FIRST + 999;
 
 /// The shapes that are kept. An estate has a few for each template.
 const KEPT: usize = 100;
@@ -54,29 +55,26 @@ impl Shapes {
 
 /// The shape of a text and its words. None if the text has characters that stand for words, or too many words.
 fn split(text: &str) -> Option<(String, Vec<&str>)> {
-    if text.chars().any(stands_for_a_word) {
+    // The characters that stand for words have three bytes, of which the first is one of these two.
+    let may_stand = text.bytes().any(|byte| matches!(byte, 0xEE | 0xEF));
+    if may_stand && text.chars().any(stands_for_a_word) {
         return None;
     }
     let mut shape = String::with_capacity(text.len());
     let mut words: Vec<&str> = Vec::new();
-    let mut numbers: HashMap<&str, char> = HashMap::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('"') {
         shape.push_str(before);
         shape.push('"');
         rest = after;
         let Some((word, after)) = after.split_once('"').filter(|(word, _)| is_word(word)) else { continue };
-        let stand_in = match numbers.get(word) {
-            Some(known) => *known,
-            None => {
-                let number = FIRST.checked_add(u32::try_from(words.len()).ok()?).filter(|n| *n <= LAST)?;
-                words.push(word);
-                let new = char::from_u32(number)?;
-                numbers.insert(word, new);
-                new
-            }
-        };
-        shape.push(stand_in);
+        // A text has few words, so a search is faster than a map.
+        let place = words.iter().position(|known| *known == word).unwrap_or_else(|| {
+            words.push(word);
+            words.len() - 1
+        });
+        let number = FIRST.checked_add(u32::try_from(place).ok()?).filter(|number| *number <= LAST)?;
+        shape.push(char::from_u32(number)?);
         shape.push('"');
         rest = after;
     }
