@@ -44,6 +44,15 @@ pub(super) fn references_in(text: &str) -> BTreeSet<(Address, String)> {
     found
 }
 
+/// The member at a JSON pointer through objects. Unlike [`Value::pointer`], it allocates nothing for plain names, and an
+/// estate has many of them.
+pub fn at<'v>(value: &'v Value, pointer: &str) -> Option<&'v Value> {
+    pointer.split('/').skip(1).try_fold(value, |inner, name| match name.contains('~') {
+        true => inner.get(name.replace("~1", "/").replace("~0", "~")),
+        false => inner.get(name),
+    })
+}
+
 /// True if `value` contains a reference.
 pub fn has_references(value: &Value) -> bool {
     let mut any = false;

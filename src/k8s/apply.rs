@@ -5,6 +5,7 @@
 //! proves that nothing would change: our field manager owns exactly the desired
 //! fields, and every field has the desired value.
 
+use crate::engine::value;
 use serde_json::{Map, Value};
 
 pub const MANAGER: &str = "ringfence";
@@ -29,7 +30,7 @@ pub fn is_applied(live: &Value) -> bool {
 
 /// True if the object has a controller as owner.
 pub fn is_controlled(live: &Value) -> bool {
-    let owners = live.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let owners = value::at(live, "/metadata/ownerReferences").and_then(Value::as_array);
     owners.is_some_and(|all| all.iter().any(|o| o.get("controller") == Some(&Value::Bool(true))))
 }
 
@@ -266,7 +267,7 @@ fn covers(whole: &Value, desired: &Value) -> bool {
 }
 
 fn managers(live: &Value) -> impl Iterator<Item = &Value> {
-    live.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten()
+    value::at(live, "/metadata/managedFields").and_then(Value::as_array).into_iter().flatten()
 }
 
 fn is_ours(entry: &Value) -> bool {

@@ -17,7 +17,7 @@ use super::builder::{Builder, Identity, Terms};
 use super::site::{Network, Site};
 use crate::engine::address::{Address, part};
 use crate::engine::error::{Error, Result};
-use crate::engine::value::reference;
+use crate::engine::value::{self, reference};
 use crate::kinds::k8s::manifest;
 use crate::spec::{
     BASELINE_CAPABILITIES, Control, Isolation, KubernetesVersion, NatGateways, Pods, Tenant, is_gateway_endpoint, names,
@@ -189,7 +189,7 @@ impl Builder<'_> {
                 .collect::<Result<_, _>>()?,
             Some(_) => return Err("`controls` isn't a list".to_owned()),
         };
-        let text = |pointer: &str, from: &Value| from.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let text = |pointer: &str, from: &Value| value::at(from, pointer).and_then(Value::as_str).map(str::to_owned);
         let mut whole = Value::Object(object);
         if text("/apiVersion", &whole).is_none() {
             return Err("an object has no apiVersion".to_owned());
@@ -330,7 +330,7 @@ fn object_part(api: &str, kind: &str, namespace: Option<&str>, name: &str) -> St
 }
 
 fn identity(site: &Site<'_>, object: &Value) -> Identity {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |pointer: &str| value::at(object, pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let api = text("/apiVersion");
     let group = api.split_once('/').map_or("", |(group, _)| group).to_owned();
     [site.name.clone(), group, text("/kind"), text("/metadata/namespace"), text("/metadata/name")]

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::aws::tags::{ADDRESS, GENERATION, TENANCY, TENANT};
 use crate::engine::address::{Address, Owner};
+use crate::engine::value;
 use crate::k8s::Api;
 use crate::k8s::apis::group_of;
 
@@ -47,7 +48,7 @@ pub(super) fn id(cluster: &str, object: &Value) -> String {
 pub(super) fn identity(object: &Value) -> Value {
     let metadata: Map<String, Value> = ["name", "namespace"]
         .into_iter()
-        .filter_map(|f| Some((f.to_owned(), object.pointer(&format!("/metadata/{f}"))?.clone())))
+        .filter_map(|f| Some((f.to_owned(), object.get("metadata")?.get(f)?.clone())))
         .collect();
     json!({"apiVersion": object.get("apiVersion"), "kind": object.get("kind"), "metadata": metadata})
 }
@@ -80,7 +81,7 @@ pub(super) fn deleting(live: &Value) -> bool {
 }
 
 pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
-    object.pointer(pointer)?.as_str()
+    value::at(object, pointer)?.as_str()
 }
 
 /// Escapes a key for a JSON pointer.
