@@ -371,8 +371,11 @@ def scale(binary, sizes):
                 sandbox.make_admin()
                 found = {}
                 for phase, command in SCALE_PHASES.items():
+                    # What changes nothing is run three times, and the least is kept: others use this computer, too.
+                    times = 1 if phase == "apply" else 3
                     limit = SCALE_LIMIT if phase == "apply" else None
-                    result = run([binary, *command], sandbox.environment, home, limit)
+                    runs = [run([binary, *command], sandbox.environment, home, limit) for _ in range(times)]
+                    result = min(runs, key=lambda one: (one["code"] == 0, one["cpu"])) | {"megabytes": max(one["megabytes"] for one in runs)}
                     steps = re.findall(r"^\[(\d+)/(\d+)\]", result["output"], re.MULTILINE)
                     result["steps"] = tuple(map(int, steps[-1])) if steps else None
                     stopped = phase == "apply" and result["code"] == 130
@@ -401,7 +404,8 @@ def crowds(rows, build):
         "",
         "CPU seconds and peak megabytes of ringfence for many tenants. The sandbox is a separate process and isn't counted. Of "
         "1,000 tenants, 12 are silos. The others are in 38 pools, each with 24 tenants on nodes and two on Fargate. 10 and 100 "
-        "tenants are divided in proportion. Shape *everything*, with smaller VPCs and one NAT gateway for each. The figures for "
+        "tenants are divided in proportion. Shape *everything*, with smaller VPCs and one NAT gateway for each. Commands that change "
+        "nothing ran three times; the least CPU time and the largest memory are shown. The figures for "
         f"1,000 tenants have their budgets beside them. Build: {build}.",
         "",
         "| tenants | steps | validate | first plan | apply | plan, no change |",
