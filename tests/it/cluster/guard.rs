@@ -224,7 +224,7 @@ fn compare(home: &'static Home, count: usize, seed: u64) -> Tally {
                     let object = object(home, tables, &mut dice, home.mutates && part % 2 == 0);
                     let answer = home.person().try_unjudged(&object);
                     let verdict = judge.verdict(&admin, user, &object);
-                    let mut wrong = difference(&verdict, &answer);
+                    let mut wrong = difference(&verdict, &Value::Null, &answer);
                     if let (None, true, Some(decorated)) = (&wrong, answer.is_ok(), &verdict.object) {
                         let mut decorated = decorated.clone();
                         decorated["metadata"]["namespace"] = plain.as_str().into();
@@ -275,7 +275,7 @@ fn where_the_server_fills_in_nothing_the_guard_does() {
         let answer = home.person().try_unjudged(filled);
         decorated += usize::from(answer.is_ok() && !home.person().try_unjudged(&object).is_ok());
         *tally.counts.entry(decided(&answer)).or_default() += 1;
-        if let Some(wrong) = difference(&verdict, &answer) {
+        if let Some(wrong) = difference(&verdict, &Value::Null, &answer) {
             let message = format!("{} {}", answer.status, answer.message());
             tally.wrong.push(format!("{wrong}\n  server: {message}\n  guard: {:?}\n  {object}", verdict.refusals));
         }

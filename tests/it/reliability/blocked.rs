@@ -168,7 +168,9 @@ async fn a_node_group_of_somebody_else() {
         ground.server.advance(600.0);
         hold("tenant/7/silo/cluster", vec!["node group `theirs`".to_owned()], {
             async move {
-                aws.eks.delete_nodegroup().cluster_name(cluster).nodegroup_name("theirs").send().await.unwrap();
+                aws.eks.delete_nodegroup().cluster_name(&cluster).nodegroup_name("theirs").send().await.unwrap();
+                // A cluster can't be deleted before its node groups are gone.
+                while aws.eks.describe_nodegroup().cluster_name(&cluster).nodegroup_name("theirs").send().await.is_ok() {}
             }
         })
     })

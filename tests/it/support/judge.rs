@@ -55,7 +55,7 @@ impl Judge {
     /// Panics if the guard's verdict on a creation isn't the API server's.
     #[track_caller]
     pub fn compare(&self, admin: &Api<'_>, user: &User, object: &Value, answer: &Answer) {
-        self.compare_verdict(&self.verdict(admin, user, object), user, object, answer);
+        self.compare_verdict(&self.verdict(admin, user, object), user, object, &Value::Null, answer);
     }
 
     /// The same for an update. `path` is the object's, or that of a subresource.
@@ -70,13 +70,13 @@ impl Judge {
         let namespace = request.namespace.as_ref().map(|name| self.namespace(admin, name));
         let is_admin = user.groups.iter().any(|group| group == "system:masters");
         let verdict = self.guard.review(request, namespace.as_ref(), &|_| is_admin);
-        self.compare_verdict(&verdict, user, new, answer);
+        self.compare_verdict(&verdict, user, new, new, answer);
     }
 
     #[track_caller]
-    fn compare_verdict(&self, verdict: &Verdict, user: &User, object: &Value, answer: &Answer) {
+    fn compare_verdict(&self, verdict: &Verdict, user: &User, object: &Value, sent: &Value, answer: &Answer) {
         self.compared.fetch_add(1, Ordering::Relaxed);
-        if let Some(wrong) = difference(verdict, answer) {
+        if let Some(wrong) = difference(verdict, sent, answer) {
             panic!(
                 "the guard differs from the API server: {wrong}\nby {}: {object}\nserver: {} {}\nguard: {:#?}",
                 user.username,
@@ -129,8 +129,9 @@ const LISTED: &[(&str, &str)] = &[(
     "the API server drops this field unless a feature is on (CrossNamespaceVolumeDataSource), which the guard can't know",
 )];
 
-/// What differs, if anything. Other refusals of the API server, such as those of RBAC, say nothing about policies.
-pub fn difference(verdict: &Verdict, answer: &Answer) -> Option<String> {
+/// What differs, if anything. Of the decorated object, parts that are as in `sent` aren't compared: in an update, the
+/// server may drop fields that the new object has no use for. Other refusals of the API server, such as those of RBAC, say nothing about policies.
+pub fn difference(verdict: &Verdict, sent: &Value, answer: &Answer) -> Option<String> {
     let denied =
         answer.message().split_once("AdmissionPolicy '").and_then(|(_, rest)| rest.split_once("' with binding '"));
     if let Some((policy, rest)) = denied {
@@ -150,7 +151,7 @@ pub fn difference(verdict: &Verdict, answer: &Answer) -> Option<String> {
         return (!verdict.refusals.iter().all(listed)).then(|| "it refuses".to_owned());
     }
     let decorated = verdict.object.as_ref()?;
-    first_missing(decorated, &answer.body, String::new()).map(|field| format!("its {field} isn't the server's"))
+    first_missing(decorated, sent, &answer.body, String::new()).map(|field| format!("its {field} isn't the server's"))
 }
 
 /// Whether two messages are alike, apart from the order in a list of names.
@@ -164,8 +165,9 @@ fn same(one: &str, two: &str) -> bool {
 }
 
 /// The first field that `whole` doesn't have with the same value.
-fn first_missing(part: &Value, whole: &Value, at: String) -> Option<String> {
+fn first_missing(part: &Value, sent: &Value, whole: &Value, at: String) -> Option<String> {
     match (part, whole) {
+        _ if part == sent => None,
         (Value::Object(part), Value::Object(whole)) => part.iter().find_map(|(name, inner)| {
             match name.as_str() {
                 // The server writes quantities in its own way, and a Secret's text as its data.
@@ -183,16 +185,16 @@ fn first_missing(part: &Value, whole: &Value, at: String) -> Option<String> {
             match whole.get(name) {
                 // An empty text is the default.
                 Some(other) if *inner == "" && other.is_string() => None,
-                Some(other) => first_missing(inner, other, at),
+                Some(other) => first_missing(inner, &sent[name.as_str()], other, at),
                 None if is_empty(inner) => None,
                 None => Some(at),
             }
         }),
-        (Value::Array(part), Value::Array(whole)) if part.len() <= whole.len() => part
-            .iter()
-            .zip(whole)
-            .enumerate()
-            .find_map(|(i, (part, whole))| first_missing(part, whole, format!("{at}/{i}"))),
+        (Value::Array(part), Value::Array(whole)) if part.len() <= whole.len() => {
+            part.iter().zip(whole).enumerate().find_map(|(i, (part, whole))| {
+                first_missing(part, sent.get(i).unwrap_or(&Value::Null), whole, format!("{at}/{i}"))
+            })
+        }
         _ if part == whole || is_empty(part) && is_empty(whole) => None,
         _ => Some(at),
     }
