@@ -90,7 +90,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 const HANGS: Duration = Duration::from_secs(60);
 
 /// SplitMix64 random numbers: the number of an input reproduces it.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
     fn next(&mut self) -> u64 {
@@ -101,7 +101,7 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         (self.next() % (n.max(1) as u64)) as usize
     }
 

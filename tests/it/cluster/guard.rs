@@ -12,25 +12,12 @@ use ringfence::guard::User;
 use serde_json::{Value, json};
 
 use super::hostile::{GOLD, GREEN, Home, OLD_RED, RED, SKY, WORKLOADS, workload};
+use crate::fuzz::Dice;
 use crate::support::judge::{Judge, difference};
 use crate::support::kubernetes::{Answer, yaml};
 
-/// Random numbers: the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        // Steele, Lea, Flood: "Fast splittable pseudorandom number generators".
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % u64::try_from(sides).unwrap()).unwrap()
-    }
-
-    fn pick<'v, T>(&mut self, values: &'v [T]) -> &'v T {
-        &values[self.roll(values.len())]
-    }
+fn pick<'v, T>(dice: &mut Dice, values: &'v [T]) -> &'v T {
+    &values[dice.below(values.len())]
 }
 
 /// Values of fields: a JSON pointer into an object, and the values. `null` removes the field.
@@ -72,18 +59,18 @@ fn set(object: &mut Value, at: &str, value: &Value) {
 
 /// A good object with a few changed fields. `plain`: without the fields that mutating policies fill in.
 fn object(home: &Home, tables: &BTreeMap<String, Fields>, dice: &mut Dice, plain: bool) -> Value {
-    let changes = 1 + dice.roll(2);
-    if dice.roll(4) == 0 {
+    let changes = 1 + dice.below(2);
+    if dice.below(4) == 0 {
         let others: Vec<&String> = tables.keys().filter(|name| !name.starts_with(char::is_lowercase)).collect();
-        let kind = *dice.pick(&others);
+        let kind = *pick(dice, &others);
         let mut object = json!({"metadata": {"name": "generated", "namespace": home.twin()}});
         let fields = &tables[kind];
         for (at, values) in fields.iter().take_while(|(_, values)| values.len() == 1) {
             set(&mut object, at, &values[0]);
         }
         for _ in 0..changes {
-            let (at, values) = dice.pick(fields);
-            set(&mut object, at, dice.pick(values));
+            let (at, values) = pick(dice, fields);
+            set(&mut object, at, pick(dice, values));
         }
         return object;
     }
@@ -91,11 +78,11 @@ fn object(home: &Home, tables: &BTreeMap<String, Fields>, dice: &mut Dice, plain
     let mut pod = home.pod(&home.twin(), spec);
     pod["metadata"]["name"] = "generated".into();
     for _ in 0..changes {
-        let (at, values) = dice.pick(&tables["pod"]);
-        set(&mut pod, at, dice.pick(values));
+        let (at, values) = pick(dice, &tables["pod"]);
+        set(&mut pod, at, pick(dice, values));
     }
     let containers = ["/spec/containers/0", "/spec/initContainers/0", "/spec/containers/1"];
-    for place in containers.iter().skip(dice.roll(3)) {
+    for place in containers.iter().skip(dice.below(3)) {
         if place != &containers[0] {
             let mut more = pod["spec"]["containers"][0].clone();
             match place.split('/').nth(2) {
@@ -111,15 +98,15 @@ fn object(home: &Home, tables: &BTreeMap<String, Fields>, dice: &mut Dice, plain
                 }
             }
         }
-        for _ in 0..dice.roll(3) {
-            let (at, values) = dice.pick(&tables["container"]);
-            set(&mut pod, &format!("{place}{at}"), dice.pick(values));
+        for _ in 0..dice.below(3) {
+            let (at, values) = pick(dice, &tables["container"]);
+            set(&mut pod, &format!("{place}{at}"), pick(dice, values));
         }
     }
-    match dice.roll(2) {
+    match dice.below(2) {
         0 => pod,
         _ => {
-            let (api, kind, _) = dice.pick(&WORKLOADS);
+            let (api, kind, _) = pick(dice, &WORKLOADS);
             let mut workload = workload(api, kind, &pod);
             workload["metadata"]["name"] = "generated".into();
             workload

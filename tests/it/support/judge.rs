@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ringfence::guard::{Guard, Operation, Refusal, Request, User, Verdict, defaults};
 use serde_json::Value;
@@ -14,7 +13,6 @@ use super::kubernetes::{Answer, Api, plural};
 pub struct Judge {
     guard: Guard,
     namespaces: Mutex<BTreeMap<String, Value>>,
-    compared: AtomicUsize,
 }
 
 impl Judge {
@@ -29,7 +27,7 @@ impl Judge {
     }
 
     fn with(guard: Guard) -> Self {
-        Self { guard, namespaces: Mutex::default(), compared: AtomicUsize::new(0) }
+        Self { guard, namespaces: Mutex::default() }
     }
 
     /// The guard's verdict on the creation of an object.
@@ -75,7 +73,6 @@ impl Judge {
 
     #[track_caller]
     fn compare_verdict(&self, verdict: &Verdict, user: &User, object: &Value, sent: &Value, answer: &Answer) {
-        self.compared.fetch_add(1, Ordering::Relaxed);
         if let Some(wrong) = difference(verdict, sent, answer) {
             panic!(
                 "the guard differs from the API server: {wrong}\nby {}: {object}\nserver: {} {}\nguard: {:#?}",
