@@ -1,0 +1,3 @@
+//! A gateway in front of Kubernetes API servers.
+
+pub mod who;
