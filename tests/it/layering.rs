@@ -27,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("stack", &["engine", "version", "aws", "kinds", "spec", "template"]),
     ("sandbox", &["files"]),
     ("guard", &["engine"]),
+    ("gateway", &["engine", "guard"]),
     (
         "run",
         &["files", "guard", "engine", "arn", "version", "aws", "k8s", "kinds", "spec", "template", "stack", "sandbox"],
@@ -147,7 +148,7 @@ fn every_module_imports_only_modules_above_it() {
 }
 
 /// Modules whose parts, at every depth, import each other in one direction.
-const WITHOUT_CIRCLES: &[&str] = &["engine", "guard", "kinds", "spec", "stack", "run"];
+const WITHOUT_CIRCLES: &[&str] = &["engine", "guard", "gateway", "kinds", "spec", "stack", "run"];
 
 /// Imports that may close a circle: from, to, and why.
 const CIRCLES: &[(&str, &str, &str)] = &[

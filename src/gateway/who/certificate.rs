@@ -167,7 +167,7 @@ mod tests {
         let refused = Err(Refused::CertificateName);
         // `DistinguishedName` keeps one value for each type, so the second name has its type by number.
         let twice = |p: &mut CertificateParams| {
-            p.distinguished_name.push(DnType::from_oid(&[2, 5, 4, 3]), "green-ci");
+            p.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "green-ci");
             p.distinguished_name.push(DnType::CommonName, "blue-ci");
         };
         assert_eq!(with(twice), refused);

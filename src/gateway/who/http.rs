@@ -140,7 +140,7 @@ fn roots(path: &Path) -> Result<RootCertStore> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
     use crate::engine::clock::{Clock, Hand};
@@ -201,16 +201,11 @@ mod tests {
     async fn an_answer_that_does_not_come_ends_after_the_limit() {
         let hand = Hand::default();
         let http = http(at(&hand));
-        let asked = AtomicBool::new(false);
         // Accepts connections, by the system's queue, and never answers.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let uri = format!("http://{}/", silent.local_addr().unwrap()).parse().unwrap();
-        let get = async {
-            asked.store(true, Ordering::SeqCst);
-            http.get(uri, [], 10).await
-        };
-        assert_eq!(hand.run(get).unwrap(), Err(Failure::Time));
-        assert!(asked.load(Ordering::SeqCst) && hand.clock().elapsed() >= LIMIT);
+        assert_eq!(hand.run(http.get(uri, [], 10)).unwrap(), Err(Failure::Time));
+        assert_eq!(hand.clock().elapsed(), LIMIT);
     }
 
     #[test]
@@ -220,5 +215,53 @@ mod tests {
         assert!(error.message.contains("holds no certificate"), "{error}");
         let error = Http::new(&Trust::File(Path::new("/nowhere")), Time::real(Clock::real())).err().unwrap();
         assert!(error.message.contains("/nowhere"), "{error}");
+    }
+
+    /// A certificate authority, and a server whose certificate it has issued.
+    async fn secure() -> (String, Uri) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority = rcgen::CertifiedIssuer::self_signed(params, key).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let certificate = certificate.signed_by(&key, &authority).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            )
+            .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("https://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        });
+        (authority.pem(), uri)
+    }
+
+    #[tokio::test]
+    async fn a_server_needs_a_certificate_of_the_issuers_authority() {
+        let ((ours, uri), (other, _)) = (secure().await, secure().await);
+        let get = async |pem: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), pem).unwrap();
+            let http = Http::new(&Trust::File(file.path()), Time::real(Clock::real())).unwrap();
+            http.get(uri.clone(), [], 10).await.map(|(status, _)| status.as_u16())
+        };
+        assert_eq!(get(&ours).await, Ok(200));
+        assert_eq!(get(&format!("{other}{ours}")).await, Ok(200));
+        assert_eq!(get(&other).await, Err(Failure::Connection));
+        assert_eq!(http(Time::real(Clock::real())).get(uri.clone(), [], 10).await, Err(Failure::Connection));
     }
 }

@@ -116,7 +116,7 @@ impl KeySet {
 
 impl Jwk {
     fn usable(self) -> Option<Key> {
-        // Who published the private half, or a shared key, must not be trusted with it.
+        // Anybody can sign with a private or a shared key that is published.
         if self.d.is_some() || self.k.is_some() {
             return None;
         }
@@ -301,6 +301,32 @@ mod tests {
         for signer in [old, new] {
             let signature = signer.signature(b"m");
             assert_eq!(keys.verify(Some("a"), Algorithm::Es256, b"m", &signature), Outcome::Verified);
+        }
+    }
+
+    /// Signatures that nothing here has made: RFC 7515, A.3, and RFC 8037, A.4.
+    #[test]
+    fn the_examples_of_the_standards_verify() {
+        let (x, y) = ("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0");
+        let examples = [
+            (
+                json!({"kty": "EC", "crv": "P-256", "x": x, "y": y}),
+                Algorithm::Es256,
+                "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ",
+                "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+            ),
+            (
+                json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}),
+                Algorithm::EdDsa,
+                "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc",
+                "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+            ),
+        ];
+        for (jwk, algorithm, message, signature) in examples {
+            let keys = KeySet::read(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
+            let verify = |message: &str| keys.verify(None, algorithm, message.as_bytes(), signature);
+            assert_eq!(verify(message), Outcome::Verified, "{algorithm:?}");
+            assert_eq!(verify(&message[1..]), Outcome::Wrong, "{algorithm:?}");
         }
     }
 }

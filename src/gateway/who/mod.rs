@@ -75,8 +75,8 @@ pub enum Access {
     /// **A role's path is not compared**: `role/team/Name` and `role/Name` match the same role. STS names the role of a
     /// session without its path. The comparison is exact all the same, because one account can't have two roles of one
     /// name, whatever their paths (IAM User Guide, "IAM and AWS STS quotas": names are unique within an account). But
-    /// who may create roles under one path can take the *name* of a role that doesn't exist. Name only roles that
-    /// exist.
+    /// a principal that may create roles under one path can take the *name* of a role that doesn't exist yet. Name only
+    /// roles that exist.
     ///
     /// A user's ARN is compared with its path.
     Role { arn: String },

@@ -3,8 +3,8 @@
 //! stricter where it takes what no client writes.
 //!
 //! The header `x-k8s-aws-id` is part of the signature. The gateway sends its own name in it, so a token for a cluster
-//! of another name is refused by STS. For the same reason a gateway's name must not be a cluster's: whoever gets a
-//! token for that cluster could use it here.
+//! of another name is refused by STS. For the same reason a gateway's name must not be a cluster's: a token for
+//! that cluster would be good here, too.
 
 mod presigned;
 mod verdicts;
@@ -40,8 +40,8 @@ pub struct AwsConfig {
     pub name: String,
     /// The regions whose STS endpoints clients may sign for. The global endpoint isn't among them.
     pub regions: Vec<String>,
-    /// The accounts whose principals may authenticate. Anybody can sign a valid token in an account of their own, and
-    /// would fill the cache with it.
+    /// The accounts whose principals may authenticate. Anybody can sign valid tokens in an account of their own. Their
+    /// verdicts must not fill the cache.
     pub accounts: Vec<String>,
     /// Another address of STS, on this computer. For tests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,7 +167,7 @@ impl Sts {
             ("iam", ["user", path @ .., user]) if is_name(user) && path.iter().all(|p| is_printable(p)) => {
                 (caller.arn.clone(), None)
             }
-            // Federated users have names that whoever federates them chooses. The root user has no name at all.
+            // The caller of GetFederationToken chooses a federated user's name. The root user has no name.
             ("sts", ["federated-user", ..]) | ("iam", ["root"]) => return Err(Refused::AwsPrincipal),
             _ => return Err(Refused::AwsAnswer),
         };

@@ -12,7 +12,7 @@ use super::super::{Identity, Proof};
 
 /// The entries of each kind.
 const ENTRIES: usize = 10_000;
-/// The accepted tokens of one principal. Somebody who signs token after token must not use up the memory for others.
+/// The accepted tokens of one principal. One principal's tokens must not use up the memory for those of others.
 const OF_ONE: usize = ENTRIES / 10;
 
 /// How long a refusal is remembered. New credentials aren't known everywhere at once, so a refused token may become
@@ -129,5 +129,90 @@ impl Drop for Flight<'_> {
         {
             entry.remove();
         }
+    }
+}
+
+#[cfg(test)]
+impl Verdicts {
+    pub(super) fn flights(&self) -> usize {
+        self.kept().flights.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::gateway::who::testing::start;
+
+    fn digest(number: usize) -> Digest {
+        let mut digest = [0; 32];
+        digest[..8].copy_from_slice(&number.to_le_bytes());
+        digest
+    }
+
+    fn identity(role: &str, seconds: i64) -> Verdict {
+        let proof = Proof::Aws { arn: format!("arn:aws:iam::123456789012:role/{role}"), session: None };
+        Ok(Identity { name: role.to_owned(), proof, expires: Some(after(seconds)) })
+    }
+
+    fn after(seconds: i64) -> Timestamp {
+        start() + SignedDuration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_flood_of_refused_tokens_displaces_no_accepted_one_and_has_a_limit() {
+        let verdicts = Verdicts::default();
+        verdicts.keep(digest(0), &identity("Blue", 900), start());
+        for number in 1..=ENTRIES + 50 {
+            verdicts.keep(digest(number), &Err(Refused::AwsRefused), start());
+        }
+        assert_eq!(verdicts.get(&digest(0), start()), Some(identity("Blue", 900)));
+        assert_eq!(verdicts.get(&digest(50), start()), None);
+        assert_eq!(verdicts.get(&digest(51), start()), Some(Err(Refused::AwsRefused)));
+        let kept = verdicts.kept();
+        assert_eq!((kept.refused.len(), kept.order.len(), kept.accepted.len()), (ENTRIES, ENTRIES, 1));
+    }
+
+    #[test]
+    fn a_flood_of_one_principals_tokens_displaces_only_its_own() {
+        let verdicts = Verdicts::default();
+        verdicts.keep(digest(0), &identity("Green", 800), start());
+        for number in 1..=OF_ONE + 20 {
+            verdicts.keep(digest(number), &identity("Blue", 900 + number as i64), start());
+        }
+        assert!(verdicts.get(&digest(0), start()).is_some());
+        assert_eq!(verdicts.kept().accepted.len(), OF_ONE + 1);
+        assert!(verdicts.get(&digest(20), start()).is_none());
+        assert!(verdicts.get(&digest(21), start()).is_some());
+    }
+
+    #[test]
+    fn a_full_memory_takes_new_tokens_only_when_old_ones_expire() {
+        let verdicts = Verdicts::default();
+        let one = Arc::new(identity("Green", 900).unwrap());
+        let full = (0..ENTRIES).map(|number| (digest(number), (one.clone(), after(900))));
+        verdicts.kept().accepted.extend(full);
+        verdicts.keep(digest(ENTRIES), &identity("Blue", 900), start());
+        assert_eq!(verdicts.get(&digest(ENTRIES), start()), None);
+        assert!(verdicts.get(&digest(0), start()).is_some());
+        verdicts.keep(digest(ENTRIES), &identity("Blue", 1800), after(900));
+        assert!(verdicts.get(&digest(ENTRIES), after(900)).is_some());
+        assert_eq!(verdicts.kept().accepted.len(), 1);
+    }
+
+    #[test]
+    fn verdicts_end() {
+        let verdicts = Verdicts::default();
+        verdicts.keep(digest(1), &identity("Blue", 900), start());
+        verdicts.keep(digest(2), &Err(Refused::AwsRefused), start());
+        verdicts.keep(digest(3), &Err(Refused::AwsUnavailable), start());
+        let known = |seconds| [1, 2, 3].map(|number| verdicts.get(&digest(number), after(seconds)).is_some());
+        assert_eq!(known(0), [true, true, false]);
+        assert_eq!(known(29), [true, true, false]);
+        assert_eq!(known(30), [true, false, false]);
+        assert_eq!(known(899), [true, false, false]);
+        assert_eq!(known(900), [false, false, false]);
     }
 }
