@@ -4,7 +4,11 @@ use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
 
 use super::{Global, exit, host};
@@ -13,6 +17,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::kind::{Found, Round};
 use crate::kinds::aws::eks_cluster;
 use crate::run::{Failure, Session, unwritten, written};
+use crate::spec::Spec;
 use crate::ui::Ui;
 use crate::{files, stack, template};
 
@@ -21,6 +26,22 @@ pub struct Kubeconfig {
     /// The clusters: a pool by its name, a silo tenant by its id. Without any, all clusters that exist.
     #[arg(value_name = "CLUSTER")]
     clusters: Vec<String>,
+    /// For the people of this tenant: access through the gateway (`spec.gateway.url`). Works offline. The file has no
+    /// credential: see --aws-name and --exec.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["clusters", "role_arn"])]
+    tenant: Option<String>,
+    /// With --tenant: the gateway's certificate authority, a file in PEM. Without it, clients trust the authorities of
+    /// their computer.
+    #[arg(long, value_name = "FILE", requires = "tenant")]
+    gateway_authority: Option<PathBuf>,
+    /// With --tenant: log in with AWS credentials, by `aws eks get-token`. NAME is `aws.name` of the gateway's
+    /// configuration.
+    #[arg(long, value_name = "NAME", requires = "tenant", conflicts_with = "exec")]
+    aws_name: Option<String>,
+    /// With --tenant: log in with the credential that this command prints, such as `kubectl oidc-login get-token
+    /// --oidc-issuer-url=… --oidc-client-id=…`.
+    #[arg(long, value_name = "COMMAND", requires = "tenant")]
+    exec: Option<String>,
     /// The kubeconfig to change, instead of the first file of $KUBECONFIG or ~/.kube/config. Other entries of the
     /// file stay. Comments in the file are lost.
     #[arg(long, value_name = "FILE", conflicts_with = "print")]
@@ -48,20 +69,27 @@ struct Entry {
     /// The name of the cluster entry and of the user entry.
     name: String,
     context: String,
+    /// The default namespace of the context. None: the user's own setting stays.
+    namespace: Option<String>,
     cluster: Value,
     user: Value,
 }
 
 impl Kubeconfig {
     pub async fn run(self, global: &Global, ui: &Ui) -> Result<u8, Failure> {
-        let one_only = self.current || self.alias.is_some();
+        let one_only = (self.current || self.alias.is_some()) && self.tenant.is_none();
         if one_only && self.clusters.len() != 1 {
             return Err(Error::usage("--alias and --use need exactly one CLUSTER")
                 .help("name it: the pool's name or the silo tenant's id")
                 .into());
         }
-        let session = host::open(global, ui).await?;
-        let entries = session.during(async |session| Ok(self.entries(session, ui).await?)).await?;
+        let entries = match &self.tenant {
+            Some(tenant) => vec![self.of_tenant(&host::load(global, ui)?, tenant)?],
+            None => {
+                let session = host::open(global, ui).await?;
+                session.during(async |session| Ok(self.entries(session, ui).await?)).await?
+            }
+        };
         if self.print {
             let mut config = empty();
             entries.iter().try_for_each(|e| merge(&mut config, e, self.current))?;
@@ -84,6 +112,52 @@ impl Kubeconfig {
             ui.note("These are clusters of a sandbox. They answer only while `ringfence sandbox` runs, and don't need the token of `ringfence token`.");
         }
         Ok(exit::DONE)
+    }
+
+    /// The gateway, as a tenant's people reach it.
+    fn of_tenant(&self, spec: &Spec, id: &str) -> Result<Entry> {
+        let tenant = spec.tenant(id).ok_or_else(|| {
+            let known: Vec<&str> = spec.tenants.iter().map(|tenant| tenant.id.as_str()).take(10).collect();
+            Error::input(format!("the spec has no tenant {id}")).help(format!("tenants of the spec: {}", known.join(", ")))
+        })?;
+        let Some(gateway) = &spec.gateway else {
+            return Err(Error::input("the spec has no gateway, and tenants reach no API server without one")
+                .help("set spec.gateway.url, and run `ringfence gateway`"));
+        };
+        let mut cluster = json!({"server": format!("{}/tenants/{id}", gateway.url)});
+        if let Some(file) = &self.gateway_authority {
+            let pem = fs::read(file).map_err(|e| Error::input(format!("{} can't be read: {e}", file.display())))?;
+            if CertificateDer::pem_slice_iter(&pem).next().is_none_or(|first| first.is_err()) {
+                return Err(Error::input(format!("{} has no certificate in PEM", file.display())));
+            }
+            cluster["certificate-authority-data"] = STANDARD.encode(pem).into();
+        }
+        let words = match (&self.aws_name, &self.exec) {
+            (Some(name), _) => {
+                ["aws", "eks", "get-token", "--output", "json", "--cluster-name", name, "--region", &spec.region]
+                    .map(str::to_owned)
+                    .to_vec()
+            }
+            (None, Some(command)) => shlex::split(command).filter(|words| !words.is_empty()).ok_or_else(|| {
+                Error::usage(format!("--exec is no command: `{command}`")).help("close its quotes")
+            })?,
+            (None, None) => Vec::new(),
+        };
+        let user = match words.split_first() {
+            Some((command, args)) => json!({"exec": {
+                "apiVersion": "client.authentication.k8s.io/v1beta1", "command": command, "args": args,
+                "interactiveMode": "IfAvailable", "provideClusterInfo": false,
+            }}),
+            None => json!({}),
+        };
+        let name = format!("{}/{id}", spec.name);
+        Ok(Entry {
+            context: self.alias.clone().unwrap_or_else(|| name.clone()),
+            name,
+            namespace: Some(tenant.namespace()),
+            cluster,
+            user,
+        })
     }
 
     /// The clusters that were named on the command line and that have our ownership tag.
@@ -151,6 +225,7 @@ impl Kubeconfig {
         Some(Entry {
             context: self.alias.clone().unwrap_or_else(|| name.clone()),
             name,
+            namespace: None,
             cluster: Value::Object(cluster),
             user: json!({"exec": exec}),
         })
@@ -170,7 +245,7 @@ fn empty() -> Value {
 
 /// Adds a cluster to a kubeconfig. Entries of the same name are replaced in their place.
 fn merge(config: &mut Value, entry: &Entry, current: bool) -> Result<()> {
-    let Entry { name, context, cluster, user } = entry;
+    let Entry { name, context, namespace, cluster, user } = entry;
     let whole = config.as_object_mut().ok_or_else(|| Error::input("it isn't a kubeconfig"))?;
     if name.starts_with(SANDBOX) {
         let leads_to = named(whole, "contexts", context, "context")?.get("cluster").and_then(Value::as_str);
@@ -191,7 +266,15 @@ fn merge(config: &mut Value, entry: &Entry, current: bool) -> Result<()> {
     let old = named(whole, "contexts", context, "context")?;
     old.insert("cluster".to_owned(), json!(name));
     old.insert("user".to_owned(), json!(name));
-    *named(whole, "users", name, "user")? = user.as_object().cloned().unwrap_or_default();
+    if let Some(namespace) = namespace {
+        old.insert("namespace".to_owned(), json!(namespace));
+    }
+    let credentials = user.as_object().cloned().unwrap_or_default();
+    let old = named(whole, "users", name, "user")?;
+    // A tenant's own login stays if none is given.
+    if !credentials.is_empty() {
+        *old = credentials;
+    }
     let unset = whole.get("current-context").and_then(Value::as_str).unwrap_or_default().is_empty();
     if current || unset {
         whole.insert("current-context".to_owned(), json!(context));
@@ -288,6 +371,10 @@ mod tests {
         let arn = "arn:aws:eks:us-east-1:123456789012:cluster/acme-p-main";
         let command = Kubeconfig {
             clusters: vec![],
+            tenant: None,
+            gateway_authority: None,
+            aws_name: None,
+            exec: None,
             kubeconfig_file: None,
             alias: None,
             role_arn: None,

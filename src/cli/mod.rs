@@ -6,6 +6,7 @@ mod completions;
 mod destroy;
 mod doctor;
 mod drift;
+mod gateway;
 mod graph;
 mod host;
 mod iam_policy;
@@ -24,6 +25,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -228,6 +230,12 @@ enum Command {
     /// The policies are those that ringfence writes to the cluster. Quotas, limits and what other webhooks do are
     /// not checked.
     Check(check::Check),
+    /// Serve the Kubernetes API to tenants: authenticate, examine and decorate each request, and send it on as the
+    /// tenant.
+    ///
+    /// The spec says which identities are a tenant's (`tenants[].access`). What a tenant may do follows from its Role
+    /// and from the cluster's admission policies.
+    Gateway(gateway::Gateway),
     /// Print the resources and their dependencies in Graphviz DOT format.
     Graph,
     /// Print the IAM policy that the role ringfence runs as needs for this spec, as JSON. Works offline.
@@ -259,7 +267,7 @@ impl Cli {
     /// Runs the command. Returns the exit code.
     pub async fn run(self) -> u8 {
         let Self { global, command } = self;
-        let ui = Ui::stdio(ui::Options {
+        let ui = Arc::new(Ui::stdio(ui::Options {
             format: global.format.into(),
             color: match global.color {
                 Color::Auto => ui::Color::Auto,
@@ -267,7 +275,7 @@ impl Cli {
                 Color::Never => ui::Color::Never,
             },
             verbose: global.verbose > 0,
-        });
+        }));
         let of_check = matches!(global.format, Format::Sarif | Format::Junit);
         let result = match command {
             _ if of_check && !matches!(command, Command::Check(_)) => {
@@ -283,6 +291,7 @@ impl Cli {
             Command::Unlock(args) => args.run(&global, &ui).await,
             Command::Render(args) => args.run(&global, &ui).await,
             Command::Check(args) => args.run(&global, &ui),
+            Command::Gateway(args) => args.run(&global, ui.clone()).await,
             Command::Graph => graph::run(&global, &ui).await,
             Command::IamPolicy(args) => args.run(&global, &ui),
             Command::Output(args) => args.run(&global, &ui).await,
@@ -329,7 +338,10 @@ pub fn start(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("ringfence=debug,aws_smithy_runtime=info"));
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Log).init();
     }
-    match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    // Only a gateway has more to compute than two threads can.
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let threads = if matches!(cli.command, Command::Gateway(_)) { cores } else { 2 };
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(cli.run());
             // The runtime must not wait for a thread that still reads the answer to a question from the terminal.

@@ -231,6 +231,20 @@ pub fn fargate(pod: &mut Value, namespace: &Value) {
     }
 }
 
+/// Takes out of a decorated Pod what [`fargate`] wrote: these fields become those of the Pod as it was written.
+pub fn without_fargate(decorated: &mut Value, written: &Value) {
+    let label = "/metadata/labels/eks.amazonaws.com~1fargate-profile";
+    for pointer in [label, "/spec/schedulerName", "/spec/priorityClassName"] {
+        let Some((parent, field)) = pointer.rsplit_once('/') else { continue };
+        let Some(Value::Object(parent)) = decorated.pointer_mut(parent) else { continue };
+        let field = field.replace("~1", "/");
+        match written.pointer(pointer) {
+            Some(value) => drop(parent.insert(field, value.clone())),
+            None => drop(parent.shift_remove(&field)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -283,7 +283,9 @@ impl Judge {
                 metadata["namespace"] = self.name.as_str().into();
             }
         }
-        if group.is_empty() && resource == "pods" {
+        let written = object.clone();
+        let is_pod = group.is_empty() && resource == "pods";
+        if is_pod {
             defaults::fargate(&mut object, &self.namespace);
         }
         let request = Request {
@@ -305,6 +307,9 @@ impl Judge {
         if refusals.is_empty() {
             let verdict = self.guard.review(request, Some(&self.namespace), &|_| false);
             decorated = verdict.object.filter(|_| verdict.refusals.is_empty());
+            if let (Some(pod), true) = (&mut decorated, is_pod) {
+                defaults::without_fargate(pod, &written);
+            }
             refusals = verdict.refusals;
         }
         let name = match text("/metadata/name") {
@@ -315,7 +320,7 @@ impl Judge {
     }
 }
 
-fn registries(namespace: &Value) -> &str {
+pub(super) fn registries(namespace: &Value) -> &str {
     let at = "/metadata/annotations/ringfence.dev~1allowed-registries";
     namespace.pointer(at).and_then(Value::as_str).unwrap_or_default()
 }

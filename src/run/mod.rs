@@ -9,6 +9,7 @@ pub mod check;
 pub mod doctor;
 mod facts;
 mod failure;
+pub mod gateway;
 mod host;
 mod locked;
 mod look;

@@ -8,6 +8,7 @@ mod cli;
 mod cluster;
 mod contract;
 mod fuzz;
+mod gateway;
 mod layering;
 mod makespan;
 mod manifest;

@@ -2,16 +2,16 @@
 //! manager, the scheduler and kwok for nodes.
 //!
 //! No package ships these programs ready-made. They come from
-//! `KUBEBUILDER_ASSETS` (a directory that holds all of [`NAMES`]), else from a
-//! cache, else they are built once from their Go modules under
-//! `tests/kubernetes`, which takes about five minutes.
+//! the directory `KUBEBUILDER_ASSETS`, else from a cache, else they are built
+//! once from their Go modules under `tests/kubernetes`, which takes about eight
+//! minutes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ringfence::guard::User;
@@ -28,17 +28,22 @@ use tempfile::TempDir;
 /// Kubernetes' version.
 pub const VERSION: &str = "1.36.3";
 
-const NAMES: [&str; 6] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "cyclonus"];
 /// A module under `tests/kubernetes`, the package to build, and the names of
 /// its programs.
-const BUILDS: [(&str, &str, &[&str]); 3] = [
+type Build = (&'static str, &'static str, &'static [&'static str]);
+
+const BUILDS: [Build; 4] = [
     ("kwok", "sigs.k8s.io/kwok/cmd/kwok", &["kwok"]),
     ("cyclonus", "github.com/mattfenwick/cyclonus/cmd/cyclonus", &["cyclonus"]),
-    ("control-plane", ".", &["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]),
+    ("clients", ".", &["kubectl", "helm"]),
+    ("control-plane", ".", CONTROL_PLANE),
 ];
+const CONTROL_PLANE: &[&str] = &["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 /// The user who may do everything. The control plane's own parts use the same
 /// token.
 const ADMIN: &str = "admin";
+/// The token of a gateway.
+pub const GATEWAY: &str = "gateway-token";
 /// The longest time that anything may take on a busy computer.
 const LIMIT: Duration = Duration::from_secs(90);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
@@ -46,13 +51,16 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 /// The runtime for the tests' requests to API servers.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
 
-/// The path of one of [`NAMES`].
+/// The path of a program of [`BUILDS`].
 pub fn program(name: &str) -> PathBuf {
-    static DIR: LazyLock<PathBuf> = LazyLock::new(|| match std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from) {
-        Some(dir) if NAMES.iter().all(|n| dir.join(n).exists()) => dir,
-        _ => built(),
-    });
-    DIR.join(name)
+    static KNOWN: LazyLock<Mutex<BTreeMap<&str, PathBuf>>> = LazyLock::new(Mutex::default);
+    let given = std::env::var_os("KUBEBUILDER_ASSETS").map(|dir| PathBuf::from(dir).join(name));
+    if let Some(given) = given.filter(|given| given.exists()) {
+        return given;
+    }
+    let build = BUILDS.iter().find(|(_, _, names)| names.contains(&name)).expect("a known program");
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known.entry(build.0).or_insert_with(|| built(build)).join(name)
 }
 
 /// Waits until `look` returns something. Panics with `what` if it never does.
@@ -75,14 +83,12 @@ fn modules() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes")
 }
 
-/// The cache's directory for these builds. Builds what is missing.
-fn built() -> PathBuf {
+/// The cache's directory for a build. Builds what is missing.
+fn built((module, package, names): &Build) -> PathBuf {
     let mut recipe = Sha256::new();
-    for (module, package, _) in BUILDS {
-        recipe.update(package);
-        for file in ["go.mod", "go.sum", "main.go"] {
-            recipe.update(fs::read(modules().join(module).join(file)).unwrap_or_default());
-        }
+    recipe.update(package);
+    for file in ["go.mod", "go.sum", "main.go"] {
+        recipe.update(fs::read(modules().join(module).join(file)).unwrap_or_default());
     }
     let digest: String = hex::encode(recipe.finalize()).chars().take(12).collect();
     let cache = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
@@ -90,15 +96,13 @@ fn built() -> PathBuf {
         (None, Some(home)) => PathBuf::from(home).join(".cache"),
         (None, None) => PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
     };
-    let home = cache.join("ringfence-tests").join(format!("kubernetes-{VERSION}-{digest}"));
+    let home = cache.join("ringfence-tests").join(format!("{module}-{digest}"));
     fs::create_dir_all(home.parent().unwrap()).expect("the cache can be written");
     let lock = File::create(home.with_added_extension("lock")).expect("the cache can be written");
     lock.lock().expect("two runs of the tests take turns");
     if !home.exists() {
         let dir = tempfile::tempdir_in(home.parent().unwrap()).expect("the cache can be written");
-        for (module, package, names) in BUILDS {
-            build(&modules().join(module), package, dir.path(), names);
-        }
+        build(&modules().join(module), package, dir.path(), names);
         let _ = fs::remove_dir_all(dir.path().join("go-cache"));
         fs::rename(dir.keep(), &home).expect("the cache can be written");
     }
@@ -162,7 +166,7 @@ impl ControlPlane {
         let pair = rcgen::KeyPair::generate().unwrap();
         fs::write(&key, pair.serialize_pem()).unwrap();
         fs::write(path("service-accounts.pub"), pair.public_key_pem()).unwrap();
-        let tokens = [(ADMIN, "admin", "system:masters")];
+        let tokens = [(ADMIN, "admin", "system:masters"), (GATEWAY, "gateway", "ringfence:gateway")];
         let lines: Vec<_> =
             tokens.iter().map(|(token, user, group)| format!("{token},{user},{user},{group}")).collect();
         fs::write(path("tokens.csv"), lines.join("\n")).unwrap();
@@ -233,6 +237,11 @@ impl ControlPlane {
         self.dir.path().join("kubeconfig")
     }
 
+    /// The file with the API server's certificate, which has signed itself.
+    pub fn certificate(&self) -> PathBuf {
+        self.dir.path().join("certs/apiserver.crt")
+    }
+
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
     }
@@ -287,7 +296,7 @@ impl ControlPlane {
             let lines: Vec<_> = log.lines().collect();
             format!("\n{name}:\n{}", lines[lines.len().saturating_sub(5)..].join("\n"))
         };
-        NAMES.iter().map(tail).collect()
+        CONTROL_PLANE.iter().map(tail).collect()
     }
 
     /// The shell kills the program when the shell's standard input closes,
@@ -519,7 +528,7 @@ pub fn labels(object: &Value) -> BTreeMap<String, String> {
 #[test]
 #[ignore = "`make test` runs it first"]
 fn programs_are_there() {
-    for name in NAMES {
+    for name in BUILDS.iter().flat_map(|(_, _, names)| *names) {
         assert!(program(name).exists(), "{name}");
     }
 }

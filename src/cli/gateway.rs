@@ -1,0 +1,43 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::{Global, exit, stop};
+use crate::engine::clock::Clock;
+use crate::engine::error::Error;
+use crate::gateway::Listening;
+use crate::run::Failure;
+use crate::run::gateway::{Source, Sources};
+use crate::ui::Ui;
+
+#[derive(Debug, Args)]
+pub struct Gateway {
+    /// The gateway's configuration: addresses, certificates, clusters, identity providers, limits. docs/gateway.md
+    /// lists the fields.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl Gateway {
+    /// Serves until it is interrupted.
+    pub async fn run(self, global: &Global, ui: Arc<Ui>) -> Result<u8, Failure> {
+        let sources = Sources {
+            config: self.config,
+            spec: global.file.clone(),
+            profiles: global.profiles.clone(),
+            templates: global.templates.clone(),
+        };
+        let clock = Clock::real();
+        let source = Source::new(sources, clock.clone());
+        let (config, state) = source.first().await?;
+        let listening = Listening::open(&config, state, clock).await?;
+        let [tenants, status] = listening.addresses().map_err(|e| Error::input(e.to_string()))?;
+        ui.note(&format!("The gateway listens on https://{tenants}. Health and metrics are at http://{status}."));
+        let failed = move |error: &Error| {
+            ui.note(&format!("The gateway goes on with the files as they were: {error}"));
+        };
+        listening.serve(source.reload(), stop::requested(), failed).await;
+        Ok(exit::DONE)
+    }
+}

@@ -1,0 +1,240 @@
+//! The objects that requests carry. They are read once, judged, and written again, so that an API server reads exactly
+//! the object that was judged.
+
+use std::fmt;
+
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::answer::Refused;
+
+/// How deep maps and lists may be nested. Objects of Kubernetes have fewer than 20 levels.
+const DEEPEST: usize = 64;
+
+/// The syntax of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Media {
+    Json,
+    Yaml,
+    /// RFC 6902.
+    JsonPatch,
+    /// RFC 7386.
+    MergePatch,
+    /// "Use a strategic merge patch to update a Deployment" of the Kubernetes documentation.
+    StrategicMergePatch,
+    /// "Server-Side Apply" of the Kubernetes documentation.
+    ApplyPatch,
+}
+
+impl Media {
+    /// The media type of a request's body.
+    ///
+    /// # Errors
+    /// The body has another type. Among them are Protobuf and CBOR, which the gateway doesn't read.
+    pub fn of(headers: &HeaderMap) -> Result<Self, Refused> {
+        let mut all = headers.get_all(CONTENT_TYPE).iter();
+        let (first, second) = (all.next(), all.next());
+        let text = first.map_or(Ok("application/json"), |value| value.to_str()).unwrap_or_default();
+        let (media, rest) = text.split_once(';').map_or((text, ""), |(media, rest)| (media, rest.trim()));
+        let utf8 = rest.is_empty() || rest.eq_ignore_ascii_case("charset=utf-8");
+        let known = match media.trim().to_ascii_lowercase().as_str() {
+            "application/json" => Some(Self::Json),
+            "application/yaml" => Some(Self::Yaml),
+            "application/json-patch+json" => Some(Self::JsonPatch),
+            "application/merge-patch+json" => Some(Self::MergePatch),
+            "application/strategic-merge-patch+json" => Some(Self::StrategicMergePatch),
+            "application/apply-patch+yaml" => Some(Self::ApplyPatch),
+            _ => None,
+        };
+        known.filter(|_| utf8 && second.is_none() && !headers.contains_key(CONTENT_ENCODING)).ok_or_else(|| {
+            Refused::new(
+                415,
+                "UnsupportedMediaType",
+                "the gateway reads bodies in JSON and YAML only, without a content encoding; Protobuf can't be examined",
+            )
+        })
+    }
+
+    pub fn is_patch(self) -> bool {
+        !matches!(self, Self::Json | Self::Yaml)
+    }
+
+    /// The media type under which the body is sent on. It is always written in JSON, which is YAML, too.
+    pub fn written(self) -> &'static str {
+        match self {
+            Self::Json | Self::Yaml => "application/json",
+            Self::JsonPatch => "application/json-patch+json",
+            Self::MergePatch => "application/merge-patch+json",
+            Self::StrategicMergePatch => "application/strategic-merge-patch+json",
+            Self::ApplyPatch => "application/apply-patch+yaml",
+        }
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// The body isn't one value of this syntax, has a key twice, or is nested too deeply.
+    pub fn read(self, body: &[u8]) -> Result<Value, Refused> {
+        let value = match self {
+            Self::Yaml | Self::ApplyPatch => yaml(body),
+            _ => json(body),
+        };
+        value.map_err(|why| Refused::new(400, "BadRequest", format!("the body can't be read: {why}")))
+    }
+}
+
+fn json(body: &[u8]) -> Result<Value, String> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = Strict { left: DEEPEST }.deserialize(&mut deserializer).map_err(|e| e.to_string())?;
+    deserializer.end().map_err(|e| e.to_string())?;
+    Ok(value)
+}
+
+fn yaml(body: &[u8]) -> Result<Value, String> {
+    // A client that writes JSON gets the strict reader, whose limits are known.
+    if body.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') {
+        return json(body);
+    }
+    let text = std::str::from_utf8(body).map_err(|_| "it isn't UTF-8".to_owned())?;
+    let values: Vec<Value> = serde_yaml::from_multiple(text).map_err(|e| e.without_snippet().to_string())?;
+    let mut values = values.into_iter().filter(|value| !value.is_null());
+    match (values.next(), values.next()) {
+        (Some(value), None) if depth(&value) <= DEEPEST => Ok(value),
+        (Some(_), None) => Err("it is nested too deeply".to_owned()),
+        _ => Err("it isn't exactly one document".to_owned()),
+    }
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or_default(),
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
+        _ => 0,
+    }
+}
+
+/// Reads a value of JSON that has no key twice: readers differ in which of the two they take.
+struct Strict {
+    left: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value of JSON")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let left = self.deeper()?;
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element_seed(Self { left })? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let left = self.deeper()?;
+        let mut fields = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            let value = entries.next_value_seed(Self { left })?;
+            if fields.insert(key, value).is_some() {
+                return Err(A::Error::custom("a key stands twice in a map"));
+            }
+        }
+        Ok(Value::Object(fields))
+    }
+}
+
+impl Strict {
+    fn deeper<E: Error>(&self) -> Result<usize, E> {
+        self.left.checked_sub(1).ok_or_else(|| E::custom("it is nested too deeply"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_body_is_one_value_with_each_key_once() {
+        let good = json!({"a": [1, -2, 0.5, null, true, {"b": "c"}], "d": 18_446_744_073_709_551_615_u64});
+        assert_eq!(Media::Json.read(good.to_string().as_bytes()).unwrap(), good);
+        assert_eq!(Media::Yaml.read(b"a: {b: c}\n").unwrap(), json!({"a": {"b": "c"}}));
+        assert_eq!(Media::ApplyPatch.read(b" {\"a\": 1}").unwrap(), json!({"a": 1}));
+        let deep = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(Media::Json.read(deep(DEEPEST).as_bytes()).is_ok());
+        for body in [
+            r#"{"a": 1, "a": 2}"#, r#"{"a": {"b": 1, "b": 1}}"#, r#"{"a": 1} {"b": 2}"#, "{", "", "nul", "\u{feff}{}",
+            &deep(DEEPEST + 1), &deep(100_000), r#"{"a": NaN}"#, r#"{"a": 1,}"#,
+        ] {
+            assert!(Media::Json.read(body.as_bytes()).is_err(), "{body:.40}");
+        }
+        for body in ["a: 1\na: 2\n", "a: 1\n---\nb: 2\n", "", "a: [", &deep(100_000), "a: &x [*x]", "\u{0}"] {
+            assert!(Media::Yaml.read(body.as_bytes()).is_err(), "{body:.40}");
+        }
+        assert!(Media::Json.read(b"{\"a\": \"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn only_json_and_yaml_are_read() {
+        let of = |types: &[&str]| {
+            let mut headers = HeaderMap::new();
+            types.iter().for_each(|media| drop(headers.append(CONTENT_TYPE, media.parse().unwrap())));
+            Media::of(&headers)
+        };
+        assert_eq!(of(&[]).unwrap(), Media::Json);
+        assert_eq!(of(&["application/json; charset=UTF-8"]).unwrap(), Media::Json);
+        assert_eq!(of(&["Application/Apply-Patch+YAML"]).unwrap(), Media::ApplyPatch);
+        for types in [
+            &["application/vnd.kubernetes.protobuf"][..], &["application/cbor"], &["application/apply-patch+cbor"],
+            &["text/plain"], &[""], &["application/json", "application/json"], &["application/json; charset=utf-7"],
+            &["application/json, application/vnd.kubernetes.protobuf"],
+        ] {
+            assert_eq!(of(types).unwrap_err().status, 415, "{types:?}");
+        }
+    }
+}
