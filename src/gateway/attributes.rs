@@ -99,7 +99,7 @@ impl Query {
         if self.0.is_empty() {
             return String::new();
         }
-        let mut text = form_urlencoded::Serializer::new("?".to_owned());
+        let mut text = form_urlencoded::Serializer::for_suffix("?".to_owned(), 1);
         text.extend_pairs(&self.0);
         text.finish()
     }
@@ -303,6 +303,7 @@ mod tests {
         ] {
             assert!(read(method.clone(), path).is_err(), "{method} {path}");
         }
+        assert_eq!(Query::read(Some("a=%26&command=x&command=")).unwrap().written(), "?a=%26&command=x&command=");
         for query in ["watch=0&watch=1", "fieldSelector=a&fieldSelector=b", "dryRun=All&dryRun=", "labelSelector=%ff"] {
             assert!(Query::read(Some(query)).is_err(), "{query}");
         }

@@ -7,7 +7,7 @@ use super::baseline::{Baseline, OLDER, POOL, SILO};
 use crate::support::kubernetes::{Api, labels, path, yaml};
 
 /// Objects that every tier allows.
-pub(super) const COMMON: &str = r#"
+pub const COMMON: &str = r#"
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: harmless}

@@ -176,7 +176,7 @@ impl Home {
     }
 
     /// The harmless pod as an author must write it for this Kubernetes version.
-    fn harmless(&self) -> Value {
+    pub fn harmless(&self) -> Value {
         if self.mutates { self.plain() } else { self.complete() }
     }
 
@@ -206,7 +206,7 @@ impl Home {
     }
 
     /// Such a pod, as an author writes it in a pod template.
-    fn written(&self, namespace: &str, spec: Value) -> Value {
+    pub fn written(&self, namespace: &str, spec: Value) -> Value {
         let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": spec,
                "metadata": {"name": "hostile", "namespace": namespace, "labels": {"app": "harmless"}}});
         if !self.mutates {
@@ -247,7 +247,7 @@ impl Home {
     }
 
     /// Reads a file of attacks.
-    fn read(&self, file: &str) -> Vec<Value> {
+    pub fn read(&self, file: &str) -> Vec<Value> {
         let text = self.filled(&format!("hostile/{file}"));
         let Some(Value::Array(attacks)) = yaml(&text).into_iter().next() else { panic!("{file} is a list") };
         attacks.into_iter().filter(|a| !self.is_among(&a["except"])).collect()
@@ -346,7 +346,7 @@ pub fn workload(api: &str, kind: &str, pod: &Value) -> Value {
 
 /// The list of containers into which an attack is put.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub enum Place {
     /// The attack is in the pod itself, not in a container.
     Pod,
     Containers,
@@ -354,11 +354,11 @@ enum Place {
 }
 
 impl Place {
-    fn all(attack: &Value) -> &'static [Place] {
+    pub fn all(attack: &Value) -> &'static [Place] {
         if attack["container"].is_null() { &[Place::Pod] } else { &[Place::Containers, Place::InitContainers] }
     }
 
-    fn field(self) -> &'static str {
+    pub fn field(self) -> &'static str {
         match self {
             Place::Pod => "",
             Place::Containers => "containers",
@@ -369,7 +369,7 @@ impl Place {
 
 /// The harmless pod with the attack merged into it. The hostile container is the second of its kind, so that a rule
 /// that only checks the first one is found.
-fn made_hostile(pod: &Value, attack: &Value, place: Place) -> Value {
+pub fn made_hostile(pod: &Value, attack: &Value, place: Place) -> Value {
     let mut pod = pod.clone();
     for field in ["metadata", "spec"] {
         if !attack[field].is_null() {
@@ -390,7 +390,7 @@ fn made_hostile(pod: &Value, attack: &Value, place: Place) -> Value {
     pod
 }
 
-fn name(attack: &Value) -> &str {
+pub fn name(attack: &Value) -> &str {
     attack["name"].as_str().unwrap()
 }
 
@@ -528,7 +528,7 @@ pub fn made(answer: &Answer) {
 }
 
 /// Whether a merge patch would change nothing.
-fn has(object: &Value, patch: &Value) -> bool {
+pub fn has(object: &Value, patch: &Value) -> bool {
     merged(object.clone(), patch) == *object
 }
 

@@ -3,8 +3,8 @@
 mod access;
 pub mod baseline;
 mod guard;
-mod harmless;
-mod hostile;
+pub mod harmless;
+pub mod hostile;
 mod lifecycle;
 mod network;
 mod nodes;

@@ -2,5 +2,8 @@
 
 mod attacks;
 mod fixture;
+mod hostile;
 mod http2;
 mod kubectl;
+mod operations;
+mod stub;
