@@ -19,6 +19,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("single-silo", include_str!("../../examples/single-silo/tenancy.yaml")),
     ("three-tiers", include_str!("../../examples/three-tiers/tenancy.yaml")),
     ("two-pools", include_str!("../../examples/two-pools/tenancy.yaml")),
+    ("gateway", include_str!("../../examples/gateway/tenancy.yaml")),
 ];
 
 const BASE: &str = r#"apiVersion: ringfence.dev/v1alpha1
