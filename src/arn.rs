@@ -58,6 +58,19 @@ pub fn role_of(arn: &str) -> String {
     }
 }
 
+/// The identity of an IAM role or user, or of the role of a session, without the path: `aws:123456789012:role/name`.
+/// Two ARNs of one principal have the same key. The ARN of a session has no path, and an account has no two roles and
+/// no two users whose names differ only in path or case (IAM User Guide, "IAM and AWS STS quotas", "IAM name
+/// requirements"). `None` for any other ARN.
+pub fn principal_key(arn: &str) -> Option<String> {
+    let arn = role_of(arn);
+    let parsed = Arn::parse(&arn).filter(|arn| arn.service == "iam")?;
+    let (kind, path) = parsed.typed();
+    let name = name_in(path).to_ascii_lowercase();
+    let known = matches!(kind, "role" | "user") && !name.is_empty() && !parsed.account.is_empty();
+    known.then(|| format!("{}:{}:{kind}/{name}", parsed.partition, parsed.account))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +94,32 @@ mod tests {
         }
         assert_eq!(name_in("arn:aws:iam::1:role/a/b/Admin"), "Admin");
         assert_eq!(name_in("arn:aws:iam::1:root"), "root");
+    }
+
+    #[test]
+    fn one_principal_has_one_key() {
+        let role = Some("aws:1:role/admin".to_owned());
+        for same in
+            ["arn:aws:iam::1:role/Admin", "arn:aws:iam::1:role/a/b/admin", "arn:aws:sts::1:assumed-role/Admin/me"]
+        {
+            assert_eq!(principal_key(same), role, "{same}");
+        }
+        for other in [
+            "arn:aws:iam::2:role/Admin",
+            "arn:aws-cn:iam::1:role/Admin",
+            "arn:aws:iam::1:user/Admin",
+            "arn:aws:iam::1:role/Admin2",
+        ] {
+            assert!(principal_key(other).is_some_and(|key| Some(key) != role), "{other}");
+        }
+        for none in [
+            "",
+            "arn:aws:iam::1:root",
+            "arn:aws:sts::1:federated-user/me",
+            "arn:aws:iam::1:role/",
+            "arn:aws:s3:::role/x",
+        ] {
+            assert_eq!(principal_key(none), None, "{none}");
+        }
     }
 }

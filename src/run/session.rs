@@ -203,7 +203,8 @@ fn ignored(spec: &Spec) -> Ignored {
 pub fn named(spec: &Spec) -> Vec<String> {
     let people = spec.access.admins.iter().chain(&spec.access.operators).map(|p| &p.arn);
     let workloads = spec.tenants.iter().flat_map(|t| &t.service_accounts).flat_map(|s| &s.policies);
-    people.chain(workloads).chain(&spec.iam.permissions_boundary).cloned().collect()
+    let gateway = spec.gateway.as_ref().and_then(|gateway| gateway.role.as_ref());
+    people.chain(gateway).chain(workloads).chain(&spec.iam.permissions_boundary).cloned().collect()
 }
 
 pub fn account(spec: &Spec) -> String {

@@ -60,6 +60,8 @@ pub struct TenancySpec {
     #[serde(default)]
     pub access: AccessSpec,
     #[serde(default)]
+    pub gateway: Option<GatewaySpec>,
+    #[serde(default)]
     pub iam: IamSpec,
     #[serde(default)]
     pub images: ImagesSpec,
@@ -195,6 +197,20 @@ pub enum EndpointAccess {
     Restricted,
 }
 
+/// The gateway, through which tenants reach the clusters' API servers (API-1).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewaySpec {
+    /// The URL of the gateway, for the tenants' kubeconfigs.
+    #[schemars(regex(pattern = r"^https://[^/?#@ ]+(/[^?# ]*[^/?# ])?$"), length(max = 2048), extend("examples" = ["https://gateway.acme.example"]))]
+    pub url: String,
+    /// The ARN of the IAM role with which a gateway outside of the clusters runs. In every cluster, this role may act as
+    /// the tenants, and may do nothing else.
+    #[serde(default)]
+    #[schemars(extend("examples" = ["arn:aws:iam::123456789012:role/acme-gateway"]))]
+    pub role: Option<String>,
+}
+
 /// Settings of all IAM roles.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -277,6 +293,10 @@ pub struct TenantSpec {
     /// The pool in which the tenant runs. Required for tiers with the isolation `pool` or `fargate`.
     #[serde(default)]
     pub pool: Option<String>,
+    /// The identities of the tenant's people and programs. The gateway lets them into the tenant's namespace. An
+    /// identity can belong to one tenant only.
+    #[serde(default)]
+    pub access: Vec<TenantAccessSpec>,
     /// Service accounts of the tenant's namespace that have an IAM role.
     #[serde(default)]
     pub service_accounts: Vec<ServiceAccount>,
@@ -288,6 +308,38 @@ pub struct TenantSpec {
     /// Exceptions to isolation controls.
     #[serde(default)]
     pub waivers: Vec<Waiver>,
+}
+
+/// An identity: a claim of a token (`issuer`, `claim` and `value`), or a `role`, or a `certificate`. Exactly one of the
+/// three.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend(
+    "oneOf" = [{"required": ["issuer"]}, {"required": ["role"]}, {"required": ["certificate"]}],
+    "dependentRequired" = {"issuer": ["claim", "value"], "claim": ["issuer", "value"], "value": ["issuer", "claim"]},
+    "examples" = [{"issuer": "https://login.example.com", "claim": "groups", "value": "globex-developers"}]
+))]
+pub struct TenantAccessSpec {
+    /// The issuer of OpenID Connect tokens: an https URL, exactly as in the claim `iss`.
+    #[serde(default)]
+    #[schemars(regex(pattern = r"^https://[^/?#@ ]+(/[^?# ]*)?$"), length(max = 2048), extend("examples" = ["https://login.example.com"]))]
+    pub issuer: Option<String>,
+    /// The name of a claim of the issuer's tokens. The claim is text or a list of texts.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 256), extend("examples" = ["groups"]))]
+    pub claim: Option<String>,
+    /// The value of the claim, or an entry of its list. It is compared exactly.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 1024), extend("examples" = ["globex-developers"]))]
+    pub value: Option<String>,
+    /// The ARN of an IAM role or user. It may be in another account. All sessions of a role count.
+    #[serde(default)]
+    #[schemars(extend("examples" = ["arn:aws:iam::111122223333:role/globex-deployer"]))]
+    pub role: Option<String>,
+    /// A URI among the subject alternative names of a client certificate. It is compared exactly.
+    #[serde(default)]
+    #[schemars(regex(pattern = r"^[a-z][a-z0-9+.-]*:[^ *]+$"), length(max = 2048), extend("examples" = ["spiffe://globex.example/ci"]))]
+    pub certificate: Option<String>,
 }
 
 /// A Kubernetes service account with an IAM role of its own.

@@ -113,6 +113,7 @@ fn resolve(file: &Path, document: Document, pools: Vec<Member>, tenants: Vec<Mem
         kubernetes_version,
         network,
         access,
+        gateway,
         iam,
         images,
         tags,
@@ -163,6 +164,7 @@ fn resolve(file: &Path, document: Document, pools: Vec<Member>, tenants: Vec<Mem
             ignore: network.ignore,
         },
         access,
+        gateway: gateway.map(|GatewaySpec { url, role }| Gateway { url, role }),
         iam: Iam {
             path: iam.path.unwrap_or_else(|| "/ringfence/".to_owned()),
             permissions_boundary: iam.permissions_boundary,
@@ -210,7 +212,7 @@ fn tenant(
     default: KubernetesVersion,
     normal: &mut Normal,
 ) -> Option<Tenant> {
-    let TenantSpec { id, name, tier, pool, service_accounts, overrides: _, waivers } = spec;
+    let TenantSpec { id, name, tier, pool, access, service_accounts, overrides: _, waivers } = spec;
     let isolation = match profile.isolation {
         IsolationModel::Silo => Isolation::Silo,
         IsolationModel::Pool => Isolation::Pool { pool: pool? },
@@ -234,9 +236,20 @@ fn tenant(
         isolation,
         profile: normal.of(profile),
         silo,
+        access: sorted(access.into_iter().map(identity).collect::<Option<_>>()?),
         service_accounts,
         waivers: by_control(waivers),
     })
+}
+
+fn identity(written: TenantAccessSpec) -> Option<TenantAccess> {
+    let TenantAccessSpec { issuer, claim, value, role, certificate } = written;
+    match (issuer, role, certificate) {
+        (Some(issuer), None, None) => Some(TenantAccess::Claim { issuer, claim: claim?, value: value? }),
+        (None, Some(arn), None) => Some(TenantAccess::Role { arn }),
+        (None, None, Some(uri)) => Some(TenantAccess::Certificate { uri }),
+        _ => None,
+    }
 }
 
 fn cluster_network(own: &ProfileNetwork, tenancy: &NetworkSpec) -> ClusterNetwork {

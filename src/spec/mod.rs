@@ -26,6 +26,7 @@ mod structure;
 mod tests;
 mod tree;
 mod uid;
+mod url;
 mod words;
 
 use std::io::Read;

@@ -31,6 +31,8 @@ pub struct Spec {
     pub kubernetes_version: KubernetesVersion,
     pub network: Network,
     pub access: Access,
+    /// `None` if the tenancy has no gateway.
+    pub gateway: Option<Gateway>,
     pub iam: Iam,
     pub images: Images,
     /// Tags for every resource that can have tags, in addition to ringfence's own.
@@ -100,6 +102,17 @@ pub struct Access {
     pub operators: Vec<Principal>,
 }
 
+/// The gateway, through which tenants reach the clusters' API servers (API-1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gateway {
+    /// An https URL without a slash at the end.
+    pub url: String,
+    /// The ARN of the IAM role of a gateway that runs outside of the clusters, with its path. `None` if no gateway runs
+    /// there.
+    pub role: Option<String>,
+}
+
 /// Settings of all IAM roles that ringfence creates.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -156,6 +169,8 @@ pub struct Tenant {
     pub profile: Arc<Profile>,
     /// The tenant's own cluster: its version and its network. `None` for tenants that aren't silos.
     pub silo: Option<Silo>,
+    /// The identities that the gateway lets into the tenant's namespace. Sorted. No identity is at two tenants.
+    pub access: Vec<TenantAccess>,
     /// Sorted by name.
     pub service_accounts: Vec<ServiceAccount>,
     pub waivers: Vec<Waiver>,
@@ -170,6 +185,11 @@ impl Tenant {
         format!("t-{}", self.id)
     }
 
+    /// The Kubernetes group of the tenant's people, `tenant:<id>`. The gateway also uses it as the user's name.
+    pub fn group(&self) -> String {
+        format!("tenant:{}", self.id)
+    }
+
     /// The pool in which the tenant runs. `None` for a silo.
     pub fn pool(&self) -> Option<&str> {
         match &self.isolation {
@@ -177,6 +197,20 @@ impl Tenant {
             Isolation::Pool { pool } | Isolation::Fargate { pool } => Some(pool),
         }
     }
+}
+
+/// An identity of a tenant's people or programs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TenantAccess {
+    /// All identities with this claim in a token of the issuer. The claim is a text, or a list of texts that holds the
+    /// value. All three are compared exactly.
+    Claim { issuer: String, claim: String, value: String },
+    /// An IAM role, with all of its sessions, or an IAM user. The ARN has the path. Compare it with
+    /// [`crate::arn::principal_key`]: the ARN of a session has no path.
+    Role { arn: String },
+    /// A URI among the subject alternative names of a client certificate, compared exactly.
+    Certificate { uri: String },
 }
 
 fn shared<S: serde::Serializer>(profile: &Arc<Profile>, serializer: S) -> Result<S::Ok, S::Error> {

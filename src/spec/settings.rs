@@ -38,6 +38,8 @@ pub struct Profile {
     pub pods: Pods,
     /// Types of services that the tenant may use to be reached from outside of the cluster (NET-3).
     pub exposure: Exposure,
+    /// Sessions that the tenant's people may open in running pods of the tenant (NS-1).
+    pub sessions: Sessions,
     /// The component that checks pods and services on admission (ADM-1, ADM-2).
     pub policy_engine: PolicyEngine,
     /// The tenant's PriorityClass (QUOTA-1).
@@ -397,6 +399,19 @@ pub struct Exposure {
     pub load_balancers: bool,
     /// Allow services of type NodePort.
     pub node_ports: bool,
+}
+
+/// Sessions that the tenant's people may open in running pods of the tenant. A session stays within the tenant's own
+/// namespace. It passes by the tenant's network policies, because the kubelet opens it.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Sessions {
+    /// Allow `kubectl exec`, `attach` and `cp`.
+    pub exec: bool,
+    /// Allow `kubectl port-forward`.
+    pub port_forward: bool,
+    /// Allow `kubectl debug`: ephemeral containers. The rules for pods apply to them.
+    pub ephemeral_containers: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

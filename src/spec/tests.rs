@@ -19,6 +19,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("single-silo", include_str!("../../examples/single-silo/tenancy.yaml")),
     ("three-tiers", include_str!("../../examples/three-tiers/tenancy.yaml")),
     ("two-pools", include_str!("../../examples/two-pools/tenancy.yaml")),
+    ("gateway", include_str!("../../examples/gateway/tenancy.yaml")),
 ];
 
 const BASE: &str = r#"apiVersion: ringfence.dev/v1alpha1
@@ -504,6 +505,190 @@ fn principals_are_roles_or_users_of_the_partition() {
         &format!("admins: [{role}, ⟦{session}⟧]"),
         &["`arn:aws:iam::123456789012:role/Admin` is given twice"],
     );
+}
+
+/// `BASE` with these lists of identities for the tenants 23456 and 34567.
+fn with_access(second: &str, third: &str) -> String {
+    let third = format!("tier: serverless\n      pool: shared-1\n      access: {third}");
+    let text = edited("serviceAccounts: []", &format!("access: {second}"));
+    text.replace("tier: serverless\n      pool: shared-1", &third)
+}
+
+const CLAIM: &str = "{issuer: https://login.example.com, claim: groups, value: dev}";
+const ROLE: &str = "{role: \"arn:aws:iam::111122223333:role/ci/Deploy\"}";
+const CERTIFICATE: &str = "{certificate: spiffe://globex.example/ci}";
+
+#[test]
+fn identities_of_tenants() {
+    let text = with_access(&format!("[{ROLE}, {CERTIFICATE}, {CLAIM}]"), "[]");
+    let spec = loaded(&text.replace("  tags: {}", "  gateway: {url: https://g.example}"));
+    assert!(spec.warnings.is_empty(), "{:?}", spec.warnings);
+    assert_eq!(
+        spec.tenant("23456").unwrap().access,
+        [
+            TenantAccess::Claim {
+                issuer: "https://login.example.com".to_owned(),
+                claim: "groups".to_owned(),
+                value: "dev".to_owned()
+            },
+            TenantAccess::Role { arn: "arn:aws:iam::111122223333:role/ci/Deploy".to_owned() },
+            TenantAccess::Certificate { uri: "spiffe://globex.example/ci".to_owned() },
+        ]
+    );
+    assert!(spec.tenant("34567").unwrap().access.is_empty());
+    loaded(&with_access("[{role: \"arn:aws:iam::123456789012:user/anna\"}]", "[]"));
+}
+
+#[test]
+fn an_identity_is_exactly_one_thing() {
+    let wrong = |items: &str, messages: &[&str]| expect(&with_access(items, "[]"), messages);
+    let errors = wrong("[⟦{}⟧]", &["the entry names no identity"]);
+    assert_eq!((errors[0].code, errors[0].path.as_str()), (Code::MissingField, "spec.tenants[1].access[0]"));
+    wrong("[{⟦rolle⟧: x}]", &["there is no field `rolle`"]);
+    wrong("[⟦deployer⟧]", &["the value must be a mapping, but it is the text `deployer`"]);
+    let role = "role: \"arn:aws:iam::111122223333:role/x\"";
+    let errors = wrong(
+        &format!("[{{issuer: \"https://a.example\", ⟦role⟧: {}}}]", &role[6..]),
+        &["the entry has both `issuer` and `role`"],
+    );
+    assert_eq!(help(&errors), "write each identity as an entry of its own");
+    wrong(&format!("[{{{role}, ⟦certificate⟧: \"spiffe://a/b\"}}]"), &["the entry has both `role` and `certificate`"]);
+    wrong(&format!("[{{{role}, ⟦claim⟧: x}}]"), &["the entry has both `role` and `claim`"]);
+    let errors = wrong("[{⟦issuer⟧: \"https://a.example\", value: x}]", &["`claim` is missing"]);
+    assert_eq!(help(&errors), "a claim of a token needs `issuer`, `claim` and `value`");
+    wrong("[{⟦claim⟧: groups, value: x}]", &["`issuer` is missing"]);
+    wrong("[{issuer: \"https://a.example\", claim: ⟦\"\"⟧, value: x}]", &["the value is empty"]);
+    wrong("[{issuer: \"https://a.example\", claim: groups, value: ⟦\"\"⟧}]", &["the value is empty"]);
+    wrong(
+        "[{issuer: \"https://a.example\", claim: groups, value: ⟦7⟧}]",
+        &["the value must be text, but it is the number 7"],
+    );
+}
+
+#[test]
+fn an_identity_has_one_form() {
+    let wrong = |item: &str, messages: &[&str]| expect(&with_access(&format!("[{item}]"), "[]"), messages);
+    let issuer = |url: &str, why: &str| {
+        let message = format!("`{url}` is not an issuer: {why}");
+        wrong(&format!("{{issuer: ⟦\"{url}\"⟧, claim: groups, value: x}}"), &[&message])
+    };
+    let errors = issuer("http://a.example", "it doesn't begin with `https://`");
+    assert_eq!(errors[0].path, "spec.tenants[1].access[0].issuer");
+    issuer("https://a.example?b", "it has a query or a fragment");
+    issuer("https://u@a.example", "it has a user name");
+    issuer("https://", "it has no valid host");
+    let role = |arn: &str, message: &str| wrong(&format!("{{role: ⟦\"{arn}\"⟧}}"), &[message]);
+    role("Deploy", "this is not an ARN");
+    role("arn:aws:iam::111122223333:role/*", "the ARN holds a space or a wildcard, so it doesn't name one resource");
+    role(
+        "arn:aws-cn:iam::111122223333:role/x",
+        "the ARN is of the partition `aws-cn`, but us-east-1 is in the partition `aws`",
+    );
+    let session = "this is the ARN of one session, but all sessions of the role would count";
+    let errors = role("arn:aws:sts::111122223333:assumed-role/Deploy/me", session);
+    assert_eq!(
+        help(&errors),
+        "write the role's own ARN, with its path, such as `arn:aws:iam::111122223333:role/Deploy`"
+    );
+    let certificate = |uri: &str, why: &str| {
+        wrong(&format!("{{certificate: ⟦\"{uri}\"⟧}}"), &[&format!("`{uri}` is not a URI: {why}")])
+    };
+    certificate("globex", "it has no scheme");
+    certificate("spiffe://globex.example/*", "it has a wildcard, but it is compared exactly");
+}
+
+#[test]
+fn an_identity_belongs_to_one_tenant() {
+    let two = "tenant `23456` has this identity already, so it would be a member of two tenants";
+    for (first, second) in [
+        (CLAIM, "{issuer: https://login.example.com, claim: groups, value: ⟦dev⟧}"),
+        (CERTIFICATE, "{certificate: ⟦spiffe://globex.example/ci⟧}"),
+        // An account has no two roles of one name, and the ARN of a session has no path.
+        (ROLE, "{role: ⟦\"arn:aws:iam::111122223333:role/deploy\"⟧}"),
+    ] {
+        let errors = expect(&with_access(&format!("[{first}]"), &format!("[{second}]")), &[two]);
+        assert_eq!((errors[0].code, errors[0].path.as_str()), (Code::Duplicate, "spec.tenants[2].access[0]"));
+        let related = errors[0].related.as_ref().unwrap();
+        assert_eq!((related.at.line, related.label.as_str()), (34, "the identity of tenant `23456`"));
+    }
+    expect(
+        &with_access(&format!("[{CERTIFICATE}, {{certificate: ⟦spiffe://globex.example/ci⟧}}]"), "[]"),
+        &["this identity is given twice"],
+    );
+    let others = "[{issuer: https://login.example.com, claim: groups, value: Dev}, \
+                  {issuer: https://login.example.com/, claim: groups, value: dev}, \
+                  {issuer: https://login.example.com, claim: roles, value: dev}, \
+                  {role: \"arn:aws:iam::999999999999:role/Deploy\"}, {role: \"arn:aws:iam::111122223333:user/Deploy\"}]";
+    loaded(&with_access(&format!("[{CLAIM}, {ROLE}]"), others));
+}
+
+#[test]
+fn an_identity_of_the_platform_belongs_to_no_tenant() {
+    let item = "[{role: ⟦\"arn:aws:iam::111122223333:role/ci/Deploy\"⟧}]";
+    for (key, list) in [
+        ("admins", "[\"arn:aws:sts::111122223333:assumed-role/Deploy/me\"]"),
+        ("operators", "[\"arn:aws:iam::111122223333:role/ci/Deploy\"]"),
+    ] {
+        let text = with_access(item, "[]").replace(&format!("{key}: []"), &format!("{key}: {list}"));
+        let message = format!("this principal is also in `spec.access.{key}`, so it isn't confined to tenant `23456`");
+        let errors = expect(&text, &[&message]);
+        assert_eq!(errors[0].related.as_ref().unwrap().label, format!("the entry of `spec.access.{key}`"));
+    }
+}
+
+#[test]
+fn the_gateway_has_a_url_and_a_role_of_its_own() {
+    let with = |gateway: &str| edited("  tags: {}", &format!("  gateway: {gateway}"));
+    let wrong = |gateway: &str, message: &str| expect(&with(gateway), &[message]);
+    assert_eq!(loaded(BASE).gateway, None);
+    let role = "arn:aws:iam::123456789012:role/platform/acme-gateway";
+    let url = "https://gateway.acme.example:8443/k8s".to_owned();
+    let spec = loaded(&with(&format!("{{url: \"{url}\", role: \"{role}\"}}")));
+    assert_eq!(spec.gateway, Some(Gateway { url: url.clone(), role: Some(role.to_owned()) }));
+    assert_eq!(loaded(&with(&format!("{{url: \"{url}\"}}"))).gateway, Some(Gateway { url, role: None }));
+    for (url, why) in [
+        ("gateway.acme.example", "it doesn't begin with `https://`"),
+        ("http://gateway.acme.example", "it doesn't begin with `https://`"),
+        ("https://", "it has no valid host"),
+        ("https://gateway.acme.example/", "it ends with a slash"),
+        ("https://gateway.acme.example?a=b", "it has a query or a fragment"),
+        ("https://gateway.acme.example#a", "it has a query or a fragment"),
+        ("https://me@gateway.acme.example", "it has a user name"),
+    ] {
+        let message = format!("`{url}` can't be the gateway's URL: {why}");
+        let errors = wrong(&format!("{{url: ⟦\"{url}\"⟧}}"), &message);
+        assert_eq!((errors[0].code, errors[0].path.as_str()), (Code::BadValue, "spec.gateway.url"));
+    }
+    let role = |arn: &str, message: &str| wrong(&format!("{{url: \"https://g.example\", role: ⟦\"{arn}\"⟧}}"), message);
+    role("acme-gateway", "this is not an ARN");
+    let only = "the gateway needs a role, but this is the ARN of a user or of a session";
+    role("arn:aws:iam::123456789012:user/gateway", only);
+    role("arn:aws:sts::123456789012:assumed-role/gateway/me", only);
+    expect(&edited("  tags: {}", "  ⟦gateway⟧: {role: \"arn:aws:iam::123456789012:role/g\"}"), &["`url` is missing"]);
+}
+
+#[test]
+fn the_gateway_is_nobody_else() {
+    let role = "\"arn:aws:iam::123456789012:role/acme-gateway\"";
+    let gateway = format!("  gateway: {{url: \"https://g.example\", role: ⟦{role}⟧}}");
+    for key in ["admins", "operators"] {
+        let other = "[\"arn:aws:sts::123456789012:assumed-role/Acme-Gateway/me\"]";
+        let text = edited("  tags: {}", &gateway).replace(&format!("{key}: []"), &format!("{key}: {other}"));
+        let message = format!("this role is also in `spec.access.{key}`, so the gateway would be an administrator");
+        assert_eq!(expect(&text, &[&message])[0].code, Code::Duplicate);
+    }
+    let item = format!("[{{role: ⟦{role}⟧}}]");
+    let text = with_access(&item, "[]").replace("  tags: {}", &gateway.replace(['⟦', '⟧'], ""));
+    expect(&text, &["this principal is also in `spec.gateway.role`, so it isn't confined to tenant `23456`"]);
+}
+
+/// Without a gateway, nobody reads the identities.
+#[test]
+fn identities_without_a_gateway_are_a_warning() {
+    let spec = loaded(&with_access(&format!("[{CLAIM}]"), "[]"));
+    let warnings: Vec<_> = spec.warnings.iter().map(|w| (w.path.as_str(), w.message.as_str())).collect();
+    let message = "the tenancy has no gateway, so these identities get no access";
+    assert_eq!(warnings, [("spec.tenants[1].access", message)]);
 }
 
 #[test]
@@ -1135,6 +1320,13 @@ fn the_published_schema_and_load_agree_on_forms() {
         ("  tags: {}", "  iam: {path: x}"),
         ("  tags: {}", "  images: {tenants: X}"),
         ("overrides: {}\n      waivers: []", "waivers: [{control: NET-2, reason: x, until: soon}]"),
+        ("serviceAccounts: []", "access: [{issuer: \"http://a.example\", claim: a, value: b}]"),
+        ("  tags: {}", "  gateway: {url: \"https://a.example/\"}"),
+        ("serviceAccounts: []", "access: [{certificate: x}]"),
+        ("serviceAccounts: []", "access: [{issuer: \"https://a.example\", claim: a}]"),
+        ("serviceAccounts: []", "access: [{}]"),
+        ("serviceAccounts: []", "access: [{role: \"arn:aws:iam::111122223333:role/x\", certificate: \"a:b\"}]"),
+        ("serviceAccounts: []", "access: [{role: \"arn:aws:iam::111122223333:role/x\", value: b}]"),
         ("serviceAccounts: []", "serviceAccounts: [{name: X, policies: [\"arn:aws:iam::aws:policy/x\"]}]"),
         ("overrides: {}\n      waivers: []", "overrides: {namespace: {quota: {pods: x}}}"),
         ("overrides: {}\n      waivers: []", "overrides: {nodes: {instanceTypes: [x]}}"),
@@ -1166,7 +1358,7 @@ fn every_pattern_of_the_schema_has_a_test_above() {
         }
     }
     walk(&schema(), &mut patterns);
-    assert_eq!(patterns.len(), 15, "add a case to the test before this one: {patterns:#?}");
+    assert_eq!(patterns.len(), 18, "add a case to the test before this one: {patterns:#?}");
 }
 
 #[test]

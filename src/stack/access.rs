@@ -1,4 +1,4 @@
-//! Access of people to clusters.
+//! Access of people and of the gateway to clusters.
 
 use std::collections::BTreeSet;
 
@@ -7,6 +7,10 @@ use super::site::Site;
 use crate::engine::error::{Error, Result};
 use crate::kinds::aws::access_entry::{self, entry_address};
 use crate::spec::{Control, Principal};
+
+/// The Kubernetes group of a gateway that runs outside of the clusters. EKS refuses groups that begin with `system:`
+/// (EKS API reference, CreateAccessEntry).
+pub const GATEWAY_GROUP: &str = "ringfence:gateway";
 
 impl Builder<'_> {
     /// Adds access entries for all principals that the spec names, and for no others. Changes of objects inside of the
@@ -21,20 +25,31 @@ impl Builder<'_> {
             .map(|p| self.principal(p))
             .collect::<Result<_>>()?;
         for principal in principals {
-            let address = entry_address(&site.at("cluster"), &principal);
             // ARNs of access policies have the partition of the cluster (terraform-aws-eks, `main.tf`).
             let policy =
                 format!("arn:{}:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy", self.facts.partition);
-            let state = access_entry::State {
-                cluster: site.output("cluster", "name"),
-                groups: Vec::new(),
-                policies: vec![access_entry::AccessPolicy { arn: policy, namespaces: Vec::new() }],
-                tags: self.tags(&address, &site.name),
-                principal,
-            };
-            self.put(address, access_entry::NAME, &state, Terms::default().controls(&[Control::ApiAccess]))?;
+            let policy = access_entry::AccessPolicy { arn: policy, namespaces: Vec::new() };
+            self.access_entry(site, principal, Vec::new(), vec![policy])?;
         }
-        Ok(())
+        // An access policy can't be narrowed down to impersonation, and RBAC can't take away from it (EKS User Guide,
+        // "Associate access policies with access entries"). So the gateway's role has a group only.
+        match spec.gateway.as_ref().and_then(|gateway| gateway.role.clone()) {
+            Some(role) => self.access_entry(site, role, vec![GATEWAY_GROUP.to_owned()], Vec::new()),
+            None => Ok(()),
+        }
+    }
+
+    fn access_entry(
+        &mut self,
+        site: &Site<'_>,
+        principal: String,
+        groups: Vec<String>,
+        policies: Vec<access_entry::AccessPolicy>,
+    ) -> Result<()> {
+        let address = entry_address(&site.at("cluster"), &principal);
+        let (cluster, tags) = (site.output("cluster", "name"), self.tags(&address, &site.name));
+        let state = access_entry::State { cluster, principal, groups, policies, tags };
+        self.put(address, access_entry::NAME, &state, Terms::default().controls(&[Control::ApiAccess]))
     }
 
     /// The ARN for an access entry. A role's ARN needs the path, which a session's ARN doesn't have.

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
+use super::access::GATEWAY_GROUP;
 use super::addons::DAEMONS;
 use super::addresses::workload_role;
 use super::builder::{Builder, Identity, Terms};
@@ -253,6 +254,7 @@ impl Builder<'_> {
             "notInternet": self.not_internet(site, network),
             "priorityClasses": classes,
             "mutation": site.version >= MUTATION,
+            "gatewayGroup": self.spec.gateway.as_ref().and_then(|g| g.role.as_ref()).map(|_| GATEWAY_GROUP),
         }))
     }
 
@@ -284,7 +286,7 @@ impl Builder<'_> {
                 Isolation::Fargate { .. } => "fargate",
             },
             "namespace": tenant.namespace(),
-            "group": format!("tenant:{}", tenant.id),
+            "group": tenant.group(),
             "priorityClass": priority_class(&tenant.tier, tenant.profile.priority_class.value),
             "profile": *tenant.profile,
             "podSecurity": pod_security(&tenant.profile.pods),

@@ -45,6 +45,7 @@ use crate::template::Templates;
 pub use crate::kinds::aws::node_group::Image;
 pub use crate::kinds::aws::offers::EndpointService;
 pub use crate::kinds::aws::versions::Zone;
+pub use access::GATEWAY_GROUP;
 pub use addresses::{prefix, vpc};
 pub use endpoints::services_to_ask;
 pub use facts::{Endpoint, Facts, NodeGroup, Offer, Subnet};

@@ -594,6 +594,8 @@ fn objects_have_only_fields_that_kubernetes_knows() {
         for r in built(&spec).iter().filter(|r| r.kind == "k8s.manifest") {
             let object = &r.state["object"];
             let back = match object["kind"].as_str().unwrap() {
+                "ClusterRole" => through::<rbac::ClusterRole>(object),
+                "ClusterRoleBinding" => through::<rbac::ClusterRoleBinding>(object),
                 "LimitRange" => through::<core::LimitRange>(object),
                 "MutatingAdmissionPolicy" => through::<admission::MutatingAdmissionPolicy>(object),
                 "MutatingAdmissionPolicyBinding" => through::<admission::MutatingAdmissionPolicyBinding>(object),
@@ -612,6 +614,80 @@ fn objects_have_only_fields_that_kubernetes_knows() {
             assert_eq!(&back, object, "{name}: {}", r.address);
         }
     }
+}
+
+/// The gateway acts as the spec's tenants, by name, and has no other permission.
+#[test]
+fn the_gateway_acts_as_tenants_and_as_nobody_else() {
+    let desired = built(&example("gateway"));
+    let role = "arn:aws:iam::123456789012:role/acme-gateway";
+    let entries: Vec<&Resource> = desired.iter().filter(|r| r.kind == "aws.access-entry").collect();
+    let of_gateway: Vec<&&Resource> = entries.iter().filter(|r| r.state["principal"] == role).collect();
+    let [entry] = of_gateway.as_slice() else { panic!("one for each cluster: {of_gateway:?}") };
+    assert_eq!(entry.controls, ["API-1"]);
+    assert_eq!((&entry.state["groups"], &entry.state["policies"]), (&json!(["ringfence:gateway"]), &json!([])));
+    assert!(entries.iter().all(|r| r.state["principal"] == role || r.state["groups"] == json!([])), "{entries:?}");
+
+    let rbac = desired.iter().filter(|r| r.address.as_str().contains("/k8s/clusterrole"));
+    let found: Vec<(&str, &Resource)> = rbac.map(|r| (r.state["object"]["kind"].as_str().unwrap(), r)).collect();
+    assert_eq!(found.len(), 4, "two for each tenant");
+    for (kind, r) in found {
+        assert_eq!(r.controls, ["API-1"]);
+        let object = &r.state["object"];
+        let id = object["metadata"]["labels"]["ringfence.dev/tenant"].as_str().unwrap();
+        assert_eq!(object["metadata"]["name"], format!("ringfence-gateway-{id}"));
+        if kind == "ClusterRole" {
+            let named = |resource: &str| {
+                json!({"apiGroups": [""], "resources": [resource], "resourceNames": [format!("tenant:{id}")],
+                    "verbs": ["impersonate"]})
+            };
+            let extra = json!({"apiGroups": ["authentication.k8s.io"],
+                "resources": ["userextras/ringfence.dev/identity"], "verbs": ["impersonate"]});
+            assert_eq!(object["rules"], json!([named("users"), named("groups"), extra]));
+        } else {
+            let api = "rbac.authorization.k8s.io";
+            let role = json!({"apiGroup": api, "kind": "ClusterRole", "name": format!("ringfence-gateway-{id}")});
+            assert_eq!(object["roleRef"], role);
+            assert_eq!(object["subjects"], json!([{"apiGroup": api, "kind": "Group", "name": "ringfence:gateway"}]));
+            let first = before(&desired, r.address.as_str());
+            assert!(first.iter().any(|a| a.ends_with("/networkpolicy/default-deny")), "bindings come last: {first:?}");
+        }
+    }
+    let without = built(&example("three-tiers"));
+    assert!(without.iter().all(|r| !r.state.to_string().contains("ringfence:gateway")));
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/gateway/tenancy.yaml"));
+    let text = text.unwrap().replace("    role: arn:aws:iam::123456789012:role/acme-gateway\n", "");
+    let no_role = built(&spec(&text));
+    assert!(no_role.iter().all(|r| !r.state.to_string().contains("impersonate")), "nobody runs a gateway");
+}
+
+/// The rules of a tenant's Role for a subresource of Pods, or for Namespaces.
+fn verbs(desired: &Desired, role: &str, resource: &str) -> Value {
+    let rules = at(desired, role).state["object"]["rules"].as_array().unwrap().clone();
+    let of = rules.into_iter().find(|r| r["resources"].as_array().unwrap().iter().any(|one| one == resource));
+    of.map(|rule| rule["verbs"].clone()).unwrap_or_default()
+}
+
+#[test]
+fn sessions_are_open_where_the_tier_opens_them() {
+    let desired = built(&example("gateway"));
+    let globex = "tenant/globex/pool/shared-1/k8s/role/tenant";
+    let initech = "tenant/initech/fargate/shared-1/k8s/role/tenant";
+    for (resource, of_globex) in [
+        ("pods/exec", json!(["create", "get"])),
+        ("pods/attach", json!(["create", "get"])),
+        ("pods/portforward", json!(["create", "get"])),
+        ("pods/ephemeralcontainers", Value::Null),
+    ] {
+        assert_eq!(verbs(&desired, globex, resource), of_globex, "{resource}");
+        assert_eq!(verbs(&desired, initech, resource), Value::Null, "{resource}");
+    }
+    let mut own = example("gateway");
+    Arc::make_mut(&mut own.tenants[1].profile).sessions.ephemeral_containers = true;
+    let own = built(&own);
+    assert_eq!(verbs(&own, initech, "pods/ephemeralcontainers"), json!(["get", "patch", "update"]));
+    assert_eq!(verbs(&own, initech, "pods/exec"), Value::Null);
+    assert_eq!(verbs(&own, initech, "namespaces"), json!(["get", "watch"]));
 }
 
 #[test]

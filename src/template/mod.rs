@@ -53,6 +53,7 @@ built_in! {
     "manifests/tenant/access.yaml"
     "manifests/tenant/calico.yaml"
     "manifests/tenant/cluster-network-policy.yaml"
+    "manifests/tenant/gateway.yaml"
     "manifests/tenant/limits.yaml"
     "manifests/tenant/namespace.yaml"
     "manifests/tenant/network-policies.yaml"

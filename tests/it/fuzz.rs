@@ -16,12 +16,13 @@ use ringfence::spec::{self, LoadOptions};
 use ringfence::template::Templates;
 use serde_json::{Value, json};
 
-const SEEDS: [&str; 10] = [
+const SEEDS: [&str; 11] = [
     include_str!("../../examples/three-tiers/tenancy.yaml"),
     include_str!("../../examples/single-silo/tenancy.yaml"),
     include_str!("../../examples/regulated/tenancy.yaml"),
     include_str!("../../examples/two-pools/tenancy.yaml"),
     include_str!("../../examples/pool-of-twenty/tenancy.yaml"),
+    include_str!("../../examples/gateway/tenancy.yaml"),
     include_str!("corpus/aliases.yaml"),
     include_str!("corpus/itself.yaml"),
     include_str!("corpus/faults.yaml"),

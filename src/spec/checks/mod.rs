@@ -4,6 +4,8 @@
 
 mod access;
 mod account;
+mod gateway;
+mod identities;
 mod images;
 mod names;
 mod network;
@@ -88,6 +90,7 @@ pub fn check<'a>(root: &'a Node, profiles: &'a Profiles, today: Date, findings: 
     checker.name();
     checker.region_and_account();
     checker.access();
+    checker.gateway();
     checker.iam();
     checker.images();
     checker.tags();
@@ -96,6 +99,7 @@ pub fn check<'a>(root: &'a Node, profiles: &'a Profiles, today: Date, findings: 
     let mut pools: Vec<Member> = items("pools").iter().enumerate().map(|(i, n)| checker.pool(i, n)).collect();
     let mut tenants: Vec<Member> = items("tenants").iter().enumerate().map(|(i, n)| checker.tenant(i, n)).collect();
     checker.uniqueness(items("pools"), items("tenants"));
+    checker.identities(items("tenants"));
     for member in pools.iter_mut().chain(&mut tenants) {
         checker.objections(member);
     }

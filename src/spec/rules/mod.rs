@@ -36,6 +36,7 @@ pub fn check(profile: &Profile, tier: &Profile) -> Vec<Objection> {
         namespace,
         pods,
         exposure: _,
+        sessions: _,
         policy_engine: _,
         priority_class: _,
     } = profile;

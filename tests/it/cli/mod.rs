@@ -71,7 +71,9 @@ static REGULATED: Example =
 static TWO_POOLS: Example = Example::new("two-pools", "eu-west-1", "123456789012", &["salt-ledger", "amber-invoices"]);
 static POOL_OF_TWENTY: Example = Example::new("pool-of-twenty", "us-west-2", "123456789012", &[]);
 
-static EXAMPLES: [&Example; 5] = [&THREE_TIERS, &SINGLE_SILO, &REGULATED, &TWO_POOLS, &POOL_OF_TWENTY];
+static GATEWAY: Example = Example::new("gateway", "us-east-2", "123456789012", &[]);
+
+static EXAMPLES: [&Example; 6] = [&THREE_TIERS, &SINGLE_SILO, &REGULATED, &TWO_POOLS, &POOL_OF_TWENTY, &GATEWAY];
 
 impl Example {
     const fn new(

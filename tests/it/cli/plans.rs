@@ -49,6 +49,11 @@ fn pool_of_twenty() {
     plan(&POOL_OF_TWENTY);
 }
 
+#[test]
+fn gateway() {
+    plan(&GATEWAY);
+}
+
 /// Every step comes after the steps on which it depends.
 #[test]
 fn steps_come_after_their_needs() {

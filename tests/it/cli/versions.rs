@@ -213,6 +213,11 @@ fn no_setting_is_ignored() {
         other("  access:\n", "  access:\n    privateSources: [10.0.0.0/16]\n"),
         other("  access:\n", "  access:\n    operators: [arn:aws:iam::123456789012:role/ringfence]\n"),
         other("role/PlatformAdmin", "role/Another"),
+        // Only the gateway reads `tenants[].access`, and only `kubeconfig` reads `gateway.url`.
+        other(
+            "  access:\n",
+            "  gateway: {url: https://gateway.example, role: \"arn:aws:iam::123456789012:role/gateway\"}\n  access:\n",
+        ),
         other("  access:\n", "  tags: {team: a}\n  access:\n"),
         nodes("instanceTypes: [m7i.xlarge], min: 2, max: 3, desired: 2"),
         nodes("instanceTypes: [m7i.large], min: 1, max: 3, desired: 2"),
@@ -238,6 +243,9 @@ fn no_setting_is_ignored() {
         overrides("pods: {allowedRegistries: [account-ecr, registry.example.com/acme]}"),
         overrides("pods: {allowedCapabilities: []}"),
         overrides("pods: {seccompProfiles: [profiles/audit.json]}"),
+        overrides("sessions: {exec: true}"),
+        overrides("sessions: {portForward: true}"),
+        overrides("sessions: {ephemeralContainers: true}"),
         overrides("exposure: {loadBalancers: false}\n        namespace: {quota: {services.loadbalancers: \"0\"}}"),
     ];
     let mut silent = Vec::new();
