@@ -8,6 +8,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::Refused;
 use super::config::Limits;
+use crate::engine::clock::Clock;
+
+/// How long a refusal waits before it is sent. A client that asks again at once gets fewer refusals, so they cost less.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Refusals of one tenant that wait at a time.
+const WAITING: usize = 1_000;
 
 /// The use of all tenants.
 #[derive(Debug, Default)]
@@ -19,6 +25,7 @@ pub struct Meter {
     bucket: Mutex<Bucket>,
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    refusals: Semaphore,
     /// The limits that the meter was made with.
     of: [u32; 4],
 }
@@ -49,6 +56,7 @@ impl Meters {
                     bucket: Mutex::new(Bucket { tokens: f64::from(limits.burst), filled: now }),
                     requests: Arc::new(Semaphore::new(limits.concurrent as usize)),
                     streams: Arc::new(Semaphore::new(limits.streams as usize)),
+                    refusals: Semaphore::new(WAITING),
                     of,
                 });
                 meters.insert(tenant.to_owned(), meter.clone());
@@ -59,6 +67,13 @@ impl Meters {
 }
 
 impl Meter {
+    /// Waits before a refusal is sent.
+    pub async fn pause(&self, clock: &Clock) {
+        if let Ok(_held) = self.refusals.try_acquire() {
+            clock.sleep(PAUSE).await;
+        }
+    }
+
     /// Counts a request that begins.
     ///
     /// # Errors

@@ -145,7 +145,14 @@ impl Exchange {
         };
         self.line.verdict = Verdict::Limited;
         let now = self.gateway.clock.elapsed();
-        let ticket = self.gateway.meters.of(&tenant.id, &self.state.limits, now).enter(is_stream, now)?;
+        let meter = self.gateway.meters.of(&tenant.id, &self.state.limits, now);
+        let ticket = match meter.enter(is_stream, now) {
+            Ok(ticket) => ticket,
+            Err(refused) => {
+                meter.pause(&self.gateway.clock).await;
+                return Err(refused);
+            }
+        };
         let upstream = self.state.clusters.get(&tenant.cluster).cloned().ok_or_else(|| {
             Refused::new(503, "ServiceUnavailable", "the gateway doesn't know this tenant's cluster")
         })?;
@@ -186,7 +193,12 @@ impl Exchange {
         let also = (*verb == "patch").then_some("update");
         let allowed = [Some(asked), also].into_iter().flatten().all(|verb| tenant.rights.allow(verb, group, &resource, name));
         if !allowed {
-            return Err(forbidden());
+            let of_helm = query.get("labelSelector").is_some_and(|selector| selector.contains("owner=helm"));
+            let mut refused = forbidden();
+            if of_helm && attributes.resource == "secrets" {
+                refused.message.push_str("; for Helm, set HELM_DRIVER=configmap");
+            }
+            return Err(refused);
         }
         let manager = query.get("fieldManager").unwrap_or_default();
         if manager.to_ascii_lowercase().starts_with(OUR_MANAGER) {

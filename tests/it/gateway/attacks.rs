@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::fixture::{AUDIENCE, GATE, Gate, ISSUER, Raw, answer, developer, now, request, signed, token};
 use crate::cluster::baseline::POOL;
-use crate::support::kubernetes::until;
+use crate::support::kubernetes::{Answer, until};
 
 const PODS: &str = "/api/v1/namespaces/t-red/pods";
 
@@ -418,17 +418,20 @@ fn decorations_cannot_be_undone() {
         let force = if media.contains("apply") { "&force=true" } else { "" };
         GATE.call("PATCH", "red", &format!("{path}?fieldManager=x{force}"), &developer("red"), Some((media, &body.to_string())))
     };
+    // A wrong label is written again.
+    let stamped = |answer: &Answer, body: &Value| {
+        answer.is_ok() && body == &label && answer.body["metadata"]["labels"]["ringfence.dev/tenant"] == "red"
+    };
     for body in [&hostile, &elsewhere, &label] {
         let query = |media: &str| patch(media, body);
         for media in ["application/merge-patch+json", "application/strategic-merge-patch+json"] {
             let answer = query(media);
-            assert_eq!(answer.status, 422, "{media} {body}: {}", answer.message());
+            assert!(answer.status == 422 || stamped(&answer, body), "{media} {body}: {} {}", answer.status, answer.message());
         }
         let mut whole = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "decorated"}});
         whole = crate::support::kubernetes::merged(whole, body);
         let answer = patch("application/apply-patch+yaml", &whole);
-        let stamped = answer.body["metadata"]["labels"]["ringfence.dev/tenant"] == "red" && body == &label;
-        assert!(answer.status == 422 || stamped, "apply {body}: {} {}", answer.status, answer.message());
+        assert!(answer.status == 422 || stamped(&answer, body), "apply {body}: {} {}", answer.status, answer.message());
         let put = crate::support::kubernetes::merged(live.clone(), body);
         let answer = GATE.dev("PUT", "red", &path, Some(&put));
         // With the right label, the object is one of an old version.
@@ -440,7 +443,7 @@ fn decorations_cannot_be_undone() {
         json!([{"op": "replace", "path": "/metadata/labels/ringfence.dev~1tenant", "value": "blue"}]),
     ] {
         let answer = patch("application/json-patch+json", &operations);
-        assert_eq!(answer.status, 422, "{operations}: {}", answer.message());
+        assert!(answer.status == 422 || stamped(&answer, &label), "{operations}: {} {}", answer.status, answer.message());
     }
     // What was written can be taken away, and is written again.
     let removed = json!([{"op": "remove", "path": "/metadata/labels/ringfence.dev~1tenant"}]);

@@ -209,6 +209,7 @@ impl Gate {
             .args(args)
             .env_clear()
             .env("HOME", self.dir.path())
+            .env("HELM_DRIVER", "configmap")
             .env("KUBECONFIG", self.kubeconfig(tenant, &developer(tenant)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
