@@ -9,6 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Value};
 
 use super::answer::Refused;
+use super::protobuf;
 
 /// How deep maps and lists may be nested. Objects of Kubernetes have fewer than 20 levels.
 const DEEPEST: usize = 64;
@@ -18,6 +19,8 @@ const DEEPEST: usize = 64;
 pub enum Media {
     Json,
     Yaml,
+    /// Kubernetes' own form of Protobuf.
+    Protobuf,
     /// RFC 6902.
     JsonPatch,
     /// RFC 7386.
@@ -32,7 +35,7 @@ impl Media {
     /// The media type of a request's body.
     ///
     /// # Errors
-    /// The body has another type. Among them are Protobuf and CBOR, which the gateway doesn't read.
+    /// The body has another type, such as CBOR, which the gateway doesn't read.
     pub fn of(headers: &HeaderMap) -> Result<Self, Refused> {
         let mut all = headers.get_all(CONTENT_TYPE).iter();
         let (first, second) = (all.next(), all.next());
@@ -42,6 +45,7 @@ impl Media {
         let known = match media.trim().to_ascii_lowercase().as_str() {
             "application/json" => Some(Self::Json),
             "application/yaml" => Some(Self::Yaml),
+            "application/vnd.kubernetes.protobuf" => Some(Self::Protobuf),
             "application/json-patch+json" => Some(Self::JsonPatch),
             "application/merge-patch+json" => Some(Self::MergePatch),
             "application/strategic-merge-patch+json" => Some(Self::StrategicMergePatch),
@@ -52,19 +56,19 @@ impl Media {
             Refused::new(
                 415,
                 "UnsupportedMediaType",
-                "the gateway reads bodies in JSON and YAML only, without a content encoding; Protobuf can't be examined",
+                "the gateway reads bodies in JSON, YAML and Kubernetes' Protobuf, without a content encoding",
             )
         })
     }
 
     pub fn is_patch(self) -> bool {
-        !matches!(self, Self::Json | Self::Yaml)
+        !matches!(self, Self::Json | Self::Yaml | Self::Protobuf)
     }
 
     /// The media type under which the body is sent on. It is always written in JSON, which is YAML, too.
     pub fn written(self) -> &'static str {
         match self {
-            Self::Json | Self::Yaml => "application/json",
+            Self::Json | Self::Yaml | Self::Protobuf => "application/json",
             Self::JsonPatch => "application/json-patch+json",
             Self::MergePatch => "application/merge-patch+json",
             Self::StrategicMergePatch => "application/strategic-merge-patch+json",
@@ -79,6 +83,7 @@ impl Media {
     pub fn read(self, body: &[u8]) -> Result<Value, Refused> {
         let value = match self {
             Self::Yaml | Self::ApplyPatch => yaml(body),
+            Self::Protobuf => protobuf::decode(body),
             _ => json(body),
         };
         value.map_err(|why| Refused::new(400, "BadRequest", format!("the body can't be read: {why}")))
@@ -230,7 +235,7 @@ mod tests {
         assert_eq!(of(&["application/json; charset=UTF-8"]).unwrap(), Media::Json);
         assert_eq!(of(&["Application/Apply-Patch+YAML"]).unwrap(), Media::ApplyPatch);
         for types in [
-            &["application/vnd.kubernetes.protobuf"][..], &["application/cbor"], &["application/apply-patch+cbor"],
+            &["application/protobuf"][..], &["application/cbor"], &["application/apply-patch+cbor"],
             &["text/plain"], &[""], &["application/json", "application/json"], &["application/json; charset=utf-7"],
             &["application/json, application/vnd.kubernetes.protobuf"],
         ] {

@@ -17,6 +17,7 @@ pub mod estate;
 mod examine;
 mod limits;
 mod metrics;
+mod protobuf;
 mod recent;
 mod serve;
 mod session;

@@ -2,6 +2,7 @@
 
 mod access;
 pub mod baseline;
+mod gateway_rights;
 mod guard;
 pub mod harmless;
 pub mod hostile;

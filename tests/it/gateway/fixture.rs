@@ -152,7 +152,10 @@ impl Gate {
         }
         write("gateway.yaml", &config.to_string());
         let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes/profiles");
-        let mut process = Command::new(env!("CARGO_BIN_EXE_ringfence"))
+        // The shell stops the program when the shell's standard input closes, which happens when the tests' process ends.
+        let mut process = Command::new("sh")
+            .args(["-c", r#""$@" </dev/null & pid=$!; cat >/dev/null; kill $pid; wait $pid"#, "sh"])
+            .arg(env!("CARGO_BIN_EXE_ringfence"))
             .args(["gateway", "--config"])
             .arg(dir.path().join("gateway.yaml"))
             .arg("-f")
@@ -160,7 +163,7 @@ impl Gate {
             .arg("--profiles")
             .arg(profiles)
             .env_clear()
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -184,7 +187,7 @@ impl Gate {
 
     /// Asks the program to stop, and waits for its end.
     pub fn stop(&mut self) -> std::process::ExitStatus {
-        Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap();
+        drop(self.process.stdin.take());
         self.process.wait().unwrap()
     }
 
@@ -319,8 +322,7 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.stop();
     }
 }
 

@@ -42,8 +42,16 @@ const CONTROL_PLANE: &[&str] = &["etcd", "kube-apiserver", "kube-controller-mana
 /// The user who may do everything. The control plane's own parts use the same
 /// token.
 const ADMIN: &str = "admin";
-/// The token of a gateway.
+/// The token of the gateway: its role of IAM has the group that the access entry names.
 pub const GATEWAY: &str = "gateway-token";
+/// The token of a person of the tenant `red`.
+const PERSON: &str = "person";
+/// Tokens with their users and groups. A user with a token of its own can impersonate others.
+const TOKENS: [(&str, &str, &str); 3] = [
+    (ADMIN, "admin", "system:masters"),
+    (GATEWAY, "arn:aws:sts::123456789012:assumed-role/acme-gateway/i-0123456789", "ringfence:gateway"),
+    (PERSON, "somebody@red", "tenant:red"),
+];
 /// The longest time that anything may take on a busy computer.
 const LIMIT: Duration = Duration::from_secs(90);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
@@ -142,7 +150,8 @@ pub struct Options {
 pub struct ControlPlane {
     dir: TempDir,
     port: u16,
-    client: OnceLock<kube::Client>,
+    /// By token.
+    clients: Mutex<BTreeMap<&'static str, kube::Client>>,
     /// Checks every verdict on objects that are created, once it is set.
     judge: OnceLock<Arc<Judge>>,
     /// The programs end when their standard input closes.
@@ -155,7 +164,7 @@ impl ControlPlane {
         let mut plane = Self {
             dir: tempfile::tempdir().unwrap(),
             port,
-            client: OnceLock::new(),
+            clients: Mutex::default(),
             judge: OnceLock::new(),
             children: Vec::new(),
         };
@@ -166,9 +175,8 @@ impl ControlPlane {
         let pair = rcgen::KeyPair::generate().unwrap();
         fs::write(&key, pair.serialize_pem()).unwrap();
         fs::write(path("service-accounts.pub"), pair.public_key_pem()).unwrap();
-        let tokens = [(ADMIN, "admin", "system:masters"), (GATEWAY, "gateway", "ringfence:gateway")];
         let lines: Vec<_> =
-            tokens.iter().map(|(token, user, group)| format!("{token},{user},{user},{group}")).collect();
+            TOKENS.iter().map(|(token, user, group)| format!("{token},\"{user}\",{user},\"{group}\"")).collect();
         fs::write(path("tokens.csv"), lines.join("\n")).unwrap();
         let server = [
             ("etcd-servers", etcd.as_str()),
@@ -252,14 +260,28 @@ impl ControlPlane {
     }
 
     pub fn admin(&self) -> Api<'_> {
-        Api { plane: self, user: None }
+        self.holder(ADMIN)
+    }
+
+    /// The API as the gateway, with a token.
+    pub fn gateway(&self) -> Api<'_> {
+        self.holder(GATEWAY)
+    }
+
+    /// The API as a person of the tenant `red`, with a token.
+    pub fn person(&self) -> Api<'_> {
+        self.holder(PERSON)
+    }
+
+    fn holder(&self, token: &'static str) -> Api<'_> {
+        Api { plane: self, token, user: None, headers: Vec::new() }
     }
 
     /// The API as another user, by impersonation.
     pub fn user(&self, name: &str, groups: &[&str]) -> Api<'_> {
         let mut all = vec!["system:authenticated".to_owned()];
         all.extend(groups.iter().map(|g| (*g).to_owned()));
-        Api { plane: self, user: Some((name.to_owned(), all)) }
+        Api { user: Some((name.to_owned(), all)), ..self.admin() }
     }
 
     /// The API as a user of a tenant.
@@ -279,14 +301,15 @@ impl ControlPlane {
         found.unwrap_or_else(|| panic!("{what}: not within {LIMIT:?}{}", self.last_words()));
     }
 
-    fn client(&self) -> &kube::Client {
-        self.client.get_or_init(|| {
+    fn client(&self, token: &'static str) -> kube::Client {
+        let made = || {
             let mut config = Config::new(self.url().parse().unwrap());
-            config.auth_info = AuthInfo { token: Some(ADMIN.to_owned().into()), ..AuthInfo::default() };
+            config.auth_info = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
             config.accept_invalid_certs = true;
             let _runtime = RUNTIME.enter();
             kube::Client::try_from(config).unwrap()
-        })
+        };
+        self.clients.lock().unwrap().entry(token).or_insert_with(made).clone()
     }
 
     /// The last lines of the programs' logs.
@@ -347,7 +370,10 @@ fn free_ports<const N: usize>() -> [u16; N] {
 #[derive(Clone)]
 pub struct Api<'a> {
     plane: &'a ControlPlane,
+    token: &'static str,
+    /// The user and the groups that the holder of the token impersonates.
     user: Option<(String, Vec<String>)>,
+    headers: Vec<(String, String)>,
 }
 
 /// An answer of the API server.
@@ -375,6 +401,12 @@ impl Answer {
 }
 
 impl Api<'_> {
+    /// The same user, with these headers in each request.
+    pub fn with_headers(&self, headers: &[(&str, &str)]) -> Self {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { headers, ..self.clone() }
+    }
+
     pub fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, None)
     }
@@ -451,6 +483,9 @@ impl Api<'_> {
                 request = request.header("impersonate-group", group);
             }
         }
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
         let body = match body {
             Some((media, value)) => {
                 request = request.header("content-type", media);
@@ -460,7 +495,7 @@ impl Api<'_> {
         };
         let request = request.body(body).unwrap();
         RUNTIME.block_on(async {
-            let Ok(response) = self.plane.client().clone().send(request).await else {
+            let Ok(response) = self.plane.client(self.token).send(request).await else {
                 return Answer { status: 0, body: json!({"message": "no answer"}) };
             };
             let status = response.status().as_u16();
