@@ -67,7 +67,8 @@ fn measure() {
     let (mut stub, at) = started(&mut own("stub"));
     let stub_at: SocketAddr = at.trim().parse().unwrap();
     let direct = Load { url: format!("http://{stub_at}"), seconds, ..files.load() };
-    let unlimited = json!({"requestsPerSecond": 1_000_000, "burst": 1_000_000, "concurrent": 10_000, "streams": 10_000});
+    let unlimited =
+        json!({"requestsPerSecond": 1_000_000, "burst": 1_000_000, "concurrent": 10_000, "streams": 10_000});
     let gateway = Gateway::start(&files, stub_at, unlimited);
     let through = Load { url: format!("https://{}/tenants/red", gateway.address), seconds, ..files.load() };
 
@@ -75,8 +76,7 @@ fn measure() {
         let what = if write { "examined writes" } else { "reads" };
         let most = Load { write, connections: 64, ..through.clone() }.measured();
         let half = most.rate / 2.0;
-        let [without, with] =
-            [&direct, &through].map(|load| Load { write, rate: half, ..load.clone() }.measured());
+        let [without, with] = [&direct, &through].map(|load| Load { write, rate: half, ..load.clone() }.measured());
         let added = |with: f64, without: f64| round(with - without);
         print(json!({
             "what": what, "most a second": most.rate.round(), "at a second": half.round(),
@@ -92,11 +92,14 @@ fn measure() {
         half.measured();
         let middle = gateway.memory();
         half.measured();
-        print(json!({"what": "memory", "seconds": soak, "MB before": before, "MB at half": middle, "MB at the end": gateway.memory()}));
+        print(
+            json!({"what": "memory", "seconds": soak, "MB before": before, "MB at half": middle, "MB at the end": gateway.memory()}),
+        );
     }
     drop(gateway);
 
-    let gateway = Gateway::start(&files, stub_at, json!({"streams": 100_000, "requestsPerSecond": 100_000, "burst": 100_000}));
+    let gateway =
+        Gateway::start(&files, stub_at, json!({"streams": 100_000, "requestsPerSecond": 100_000, "burst": 100_000}));
     let before = gateway.memory();
     let watching = Load { url: format!("https://{}/tenants/red", gateway.address), watches, ..files.load() };
     let (mut load, line) = started(&mut own(&watching.written()));
@@ -206,7 +209,9 @@ impl Files {
     fn token(&self, tenant: &str) -> String {
         let claims = json!({"iss": ISSUER, "aud": AUDIENCE, "sub": format!("dev@{tenant}"), "groups": [format!("{tenant}-developers")],
             "exp": jiff::Timestamp::now().as_second() + 7200});
-        let text = [json!({"alg": "ES256", "typ": "JWT", "kid": "one"}), claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+        let text = [json!({"alg": "ES256", "typ": "JWT", "kid": "one"}), claims]
+            .map(|part| URL_SAFE_NO_PAD.encode(part.to_string()))
+            .join(".");
         let key = jsonwebtoken::EncodingKey::from_ec_der(&self.key.serialize_der());
         let signature = jsonwebtoken::crypto::sign(text.as_bytes(), &key, jsonwebtoken::Algorithm::ES256).unwrap();
         format!("{text}.{signature}")
@@ -259,7 +264,8 @@ impl Gateway {
         let mut lines = BufReader::new(process.stderr.take().unwrap());
         lines.read_line(&mut line).unwrap();
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        let address = line.split_whitespace().find_map(|word| word.strip_prefix("https://")?.trim_end_matches('.').parse().ok());
+        let address =
+            line.split_whitespace().find_map(|word| word.strip_prefix("https://")?.trim_end_matches('.').parse().ok());
         Self { address: address.unwrap(), process }
     }
 
@@ -287,7 +293,10 @@ async fn stub() {
     println!("{}", listener.local_addr().unwrap());
     let pod = json!({"metadata": {"name": "web-6d4b75cb6d-hx2vr", "namespace": "t-red", "labels": {"app": "web"}},
         "spec": {"containers": [{"name": "web", "image": "web:1"}]}, "status": {"phase": "Running", "podIP": "10.64.0.9"}});
-    let list = Bytes::from(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": vec![pod; 10]}).to_string());
+    let list = Bytes::from(
+        json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": vec![pod; 10]})
+            .to_string(),
+    );
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -302,7 +311,10 @@ async fn stub() {
                         _ if watch => {
                             let first = Ok(Frame::data(Bytes::from_static(b"{\"type\":\"BOOKMARK\"}\n")));
                             let rest = futures::stream::pending::<Result<Frame<Bytes>, std::convert::Infallible>>();
-                            BodyExt::boxed(StreamBody::new(futures::StreamExt::chain(futures::stream::iter([first]), rest)))
+                            BodyExt::boxed(StreamBody::new(futures::StreamExt::chain(
+                                futures::stream::iter([first]),
+                                rest,
+                            )))
                         }
                         _ => Full::new(list).boxed(),
                     };
@@ -403,11 +415,17 @@ impl Load {
     }
 
     /// One connection's times, and the number of its answers that weren't good.
-    async fn connection(&self, number: usize, tls: &Option<Arc<rustls::ClientConfig>>, start: Instant) -> (Vec<f64>, usize) {
+    async fn connection(
+        &self,
+        number: usize,
+        tls: &Option<Arc<rustls::ClientConfig>>,
+        start: Instant,
+    ) -> (Vec<f64>, usize) {
         let mut sender = self.connect(tls).await;
         let until = start + Duration::from_secs(self.seconds);
         let gap = if self.rate > 0.0 { self.connections as f64 / self.rate } else { 0.0 };
-        let (mut times, mut errors, mut due) = (Vec::new(), 0, start + Duration::from_secs_f64(gap * number as f64 / self.connections as f64));
+        let (mut times, mut errors, mut due) =
+            (Vec::new(), 0, start + Duration::from_secs_f64(gap * number as f64 / self.connections as f64));
         loop {
             let late = Instant::now() > due;
             if !late && gap > 0.0 {
@@ -431,7 +449,8 @@ impl Load {
     fn request(&self, watch: bool) -> Request<Full<Bytes>> {
         let path = self.url.splitn(4, '/').nth(3).map(|path| format!("/{path}")).unwrap_or_default();
         let namespace = format!("t-{}", self.tenant);
-        let request = Request::builder().header("host", "gateway").header(AUTHORIZATION, format!("Bearer {}", self.token));
+        let request =
+            Request::builder().header("host", "gateway").header(AUTHORIZATION, format!("Bearer {}", self.token));
         if self.write {
             let uri = format!("{path}/apis/apps/v1/namespaces/{namespace}/deployments");
             let request = request.method("POST").uri(uri).header(CONTENT_TYPE, "application/json");
@@ -466,7 +485,9 @@ impl Load {
     }
 }
 
-async fn speak(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static) -> SendRequest<Full<Bytes>> {
+async fn speak(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+) -> SendRequest<Full<Bytes>> {
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     sender

@@ -118,7 +118,8 @@ impl Kubeconfig {
     fn of_tenant(&self, spec: &Spec, id: &str) -> Result<Entry> {
         let tenant = spec.tenant(id).ok_or_else(|| {
             let known: Vec<&str> = spec.tenants.iter().map(|tenant| tenant.id.as_str()).take(10).collect();
-            Error::input(format!("the spec has no tenant {id}")).help(format!("tenants of the spec: {}", known.join(", ")))
+            Error::input(format!("the spec has no tenant {id}"))
+                .help(format!("tenants of the spec: {}", known.join(", ")))
         })?;
         let Some(gateway) = &spec.gateway else {
             return Err(Error::input("the spec has no gateway, and tenants reach no API server without one")
@@ -138,9 +139,9 @@ impl Kubeconfig {
                     .map(str::to_owned)
                     .to_vec()
             }
-            (None, Some(command)) => shlex::split(command).filter(|words| !words.is_empty()).ok_or_else(|| {
-                Error::usage(format!("--exec is no command: `{command}`")).help("close its quotes")
-            })?,
+            (None, Some(command)) => shlex::split(command)
+                .filter(|words| !words.is_empty())
+                .ok_or_else(|| Error::usage(format!("--exec is no command: `{command}`")).help("close its quotes"))?,
             (None, None) => Vec::new(),
         };
         let user = match words.split_first() {

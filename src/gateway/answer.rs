@@ -23,7 +23,7 @@ pub struct Refused {
     pub message: String,
     /// The policy or limit that refuses, for the audit log.
     pub rule: Option<String>,
-    details: Option<Value>,
+    details: Option<Box<Value>>,
     retry_after: Option<u32>,
 }
 
@@ -59,7 +59,11 @@ impl Refused {
              \"{group}\" {place}"
         );
         let details = json!({"name": name, "group": group, "kind": attributes.resource});
-        Self { details: Some(details), rule: Some("rights".to_owned()), ..Self::new(403, "Forbidden", message) }
+        Self {
+            details: Some(Box::new(details)),
+            rule: Some("rights".to_owned()),
+            ..Self::new(403, "Forbidden", message)
+        }
     }
 
     /// The answer to a request that policies refuse: the first refusal as the API server writes it, and the others as
@@ -77,7 +81,7 @@ impl Refused {
         let rules: Vec<&str> =
             refusals.iter().map(|refusal| refusal.control.as_deref().unwrap_or(&refusal.policy)).collect();
         Self {
-            details: Some(details),
+            details: Some(Box::new(details)),
             rule: Some(rules.join(",")),
             // ValidatingAdmissionPolicies refuse with this status unless they name another reason.
             ..Self::new(422, "Invalid", format!("{resource}{named} is forbidden: {first}"))
@@ -88,7 +92,11 @@ impl Refused {
         Self {
             rule: Some(what.to_owned()),
             retry_after: Some(1),
-            ..Self::new(429, "TooManyRequests", format!("too many requests: the limit of this tenant for {what} is reached"))
+            ..Self::new(
+                429,
+                "TooManyRequests",
+                format!("too many requests: the limit of this tenant for {what} is reached"),
+            )
         }
     }
 

@@ -250,12 +250,20 @@ mod tests {
             (Method::GET, "/api/v1/namespaces/t-a/pods?watch=0", "list /v1 pods in t-a"),
             (Method::GET, "/api/v1/namespaces/t-a/pods/web?watch=1", "get /v1 pods in t-a web"),
             (Method::GET, "/api/v1/namespaces/t-a/pods/web/log?follow=1", "get /v1 pods/log in t-a web"),
-            (Method::POST, "/api/v1/namespaces/t-a/pods/web/exec?command=a&command=b", "create /v1 pods/exec in t-a web"),
+            (
+                Method::POST,
+                "/api/v1/namespaces/t-a/pods/web/exec?command=a&command=b",
+                "create /v1 pods/exec in t-a web",
+            ),
             (Method::GET, "/api/v1/pods", "list /v1 pods"),
             (Method::GET, "/api/v1/namespaces", "list /v1 namespaces"),
             (Method::GET, "/api/v1/namespaces/t-a", "get /v1 namespaces in t-a t-a"),
             (Method::PUT, "/api/v1/namespaces/t-a/finalize", "update /v1 namespaces/finalize in t-a t-a"),
-            (Method::PATCH, "/apis/apps/v1/namespaces/t-a/deployments/web/scale", "patch apps/v1 deployments/scale in t-a web"),
+            (
+                Method::PATCH,
+                "/apis/apps/v1/namespaces/t-a/deployments/web/scale",
+                "patch apps/v1 deployments/scale in t-a web",
+            ),
             (Method::DELETE, "/apis/apps/v1/namespaces/t-a/deployments/web", "delete apps/v1 deployments in t-a web"),
             (Method::DELETE, "/apis/apps/v1/namespaces/t-a/deployments", "deletecollection apps/v1 deployments in t-a"),
             (Method::GET, "/api/v1/nodes/n1", "get /v1 nodes n1"),
@@ -283,13 +291,35 @@ mod tests {
     #[test]
     fn paths_with_a_second_meaning_are_refused() {
         for path in [
-            "", "/", "//", "api/v1/pods", "//api/v1/pods", "/api//v1/pods", "/api/v1/pods/", "/api/v1/./pods",
-            "/api/v1/namespaces/t-a/../t-b/pods", "/api/v1/namespaces/..", "/api/v1/namespaces/t-a/pods/..",
-            "/api/v1/namespaces/t-a/pods/%2e%2e", "/api/v1/namespaces/t-a%2fpods", "/api/v1/namespaces/t-b%00/pods",
-            "/api/v1/namespaces/t-a./pods", "/api/v1/namespaces/t-a/pods/.web", "/api/v1/namespaces/t-a/pods;x=1/web",
-            "/api/v1/namespaces/t-a\\pods", "/api/v1/namespaces/t-a/pods/web/exec/more", "/api/v1/watch/pods",
-            "/api/v1/proxy/namespaces/t-a/pods/web", "/API/v1/pods", "/metrics", "/healthz", "/logs", "/debug/pprof",
-            "/api/v1/nodes/n/proxy/metrics", "/.well-known/openid-configuration", "/api/v1/namespaces/t-a/pods/ü",
+            "",
+            "/",
+            "//",
+            "api/v1/pods",
+            "//api/v1/pods",
+            "/api//v1/pods",
+            "/api/v1/pods/",
+            "/api/v1/./pods",
+            "/api/v1/namespaces/t-a/../t-b/pods",
+            "/api/v1/namespaces/..",
+            "/api/v1/namespaces/t-a/pods/..",
+            "/api/v1/namespaces/t-a/pods/%2e%2e",
+            "/api/v1/namespaces/t-a%2fpods",
+            "/api/v1/namespaces/t-b%00/pods",
+            "/api/v1/namespaces/t-a./pods",
+            "/api/v1/namespaces/t-a/pods/.web",
+            "/api/v1/namespaces/t-a/pods;x=1/web",
+            "/api/v1/namespaces/t-a\\pods",
+            "/api/v1/namespaces/t-a/pods/web/exec/more",
+            "/api/v1/watch/pods",
+            "/api/v1/proxy/namespaces/t-a/pods/web",
+            "/API/v1/pods",
+            "/metrics",
+            "/healthz",
+            "/logs",
+            "/debug/pprof",
+            "/api/v1/nodes/n/proxy/metrics",
+            "/.well-known/openid-configuration",
+            "/api/v1/namespaces/t-a/pods/ü",
         ] {
             assert!(read(Method::GET, path).is_err(), "{path}");
         }
@@ -313,8 +343,40 @@ mod tests {
     fn a_path_names_its_tenant() {
         assert_eq!(tenant_of("/tenants/12a/api/v1/pods"), Some(("12a", "/api/v1/pods")));
         assert_eq!(tenant_of("/tenants/12a"), Some(("12a", "")));
-        for path in ["/tenants/", "/tenants/A/api", "/tenants/a-b/api", "/tenants/../api", "/tenants/a%2f/api", "/api", ""] {
+        for path in
+            ["/tenants/", "/tenants/A/api", "/tenants/a-b/api", "/tenants/../api", "/tenants/a%2f/api", "/api", ""]
+        {
             assert_eq!(tenant_of(path), None, "{path}");
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(20_000))]
+
+        /// Whatever is read has one spelling, and is read in the same way again: what was judged is what is asked for.
+        #[test]
+        fn a_path_that_is_read_is_the_path_that_is_sent(
+            method in proptest::sample::select(vec!["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "TRACE"]),
+            words in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "api", "apis", "v1", "apps", "namespaces", "t-red", "t-blue", "pods", "status", "log", "exec", "watch",
+                    "", ".", "..", "%2e", "%2f", "a;b", "x\u{0}", "ü", "A", "web:80", "proxy", "openapi", "version", "web.",
+                ]),
+                0..8,
+            ),
+            query in "[a-z=&%0-9]{0,20}",
+        ) {
+            let path = format!("/{}", words.join("/"));
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let Ok(query) = Query::read(Some(&query)) else { return Ok(()) };
+            if let Ok(Target::Resource(attributes)) = Target::read(&method, &path, &query) {
+                proptest::prop_assert_eq!(&attributes.path(), &path);
+                proptest::prop_assert!(!path.contains("..") && !path.contains('%') && !path.contains("//"));
+                let again = Query::read(query.written().strip_prefix('?')).unwrap();
+                proptest::prop_assert_eq!(&again, &query);
+                let again = Target::read(&method, &attributes.path(), &again);
+                proptest::prop_assert_eq!(again, Ok(Target::Resource(attributes)));
+            }
         }
     }
 }

@@ -213,8 +213,17 @@ mod tests {
         let deep = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
         assert!(Media::Json.read(deep(DEEPEST).as_bytes()).is_ok());
         for body in [
-            r#"{"a": 1, "a": 2}"#, r#"{"a": {"b": 1, "b": 1}}"#, r#"{"a": 1} {"b": 2}"#, "{", "", "nul", "\u{feff}{}",
-            &deep(DEEPEST + 1), &deep(100_000), r#"{"a": NaN}"#, r#"{"a": 1,}"#,
+            r#"{"a": 1, "a": 2}"#,
+            r#"{"a": {"b": 1, "b": 1}}"#,
+            r#"{"a": 1} {"b": 2}"#,
+            "{",
+            "",
+            "nul",
+            "\u{feff}{}",
+            &deep(DEEPEST + 1),
+            &deep(100_000),
+            r#"{"a": NaN}"#,
+            r#"{"a": 1,}"#,
         ] {
             assert!(Media::Json.read(body.as_bytes()).is_err(), "{body:.40}");
         }
@@ -235,11 +244,32 @@ mod tests {
         assert_eq!(of(&["application/json; charset=UTF-8"]).unwrap(), Media::Json);
         assert_eq!(of(&["Application/Apply-Patch+YAML"]).unwrap(), Media::ApplyPatch);
         for types in [
-            &["application/protobuf"][..], &["application/cbor"], &["application/apply-patch+cbor"],
-            &["text/plain"], &[""], &["application/json", "application/json"], &["application/json; charset=utf-7"],
+            &["application/protobuf"][..],
+            &["application/cbor"],
+            &["application/apply-patch+cbor"],
+            &["text/plain"],
+            &[""],
+            &["application/json", "application/json"],
+            &["application/json; charset=utf-7"],
             &["application/json, application/vnd.kubernetes.protobuf"],
         ] {
             assert_eq!(of(types).unwrap_err().status, 415, "{types:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(20_000))]
+
+        /// Any bytes are read or refused, and what was read is read in the same way again after it was written.
+        #[test]
+        fn a_body_that_is_read_is_the_body_that_is_sent(text in "[\\[\\]{}:,\"0-9a-e&*! \n.-]{0,60}", bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..40)) {
+            for media in [Media::Json, Media::Yaml, Media::ApplyPatch, Media::Protobuf] {
+                for body in [text.as_bytes(), &bytes, &[b"k8s\0".as_slice(), &bytes].concat()] {
+                    if let Ok(value) = media.read(body) {
+                        proptest::prop_assert_eq!(Media::Json.read(value.to_string().as_bytes()).unwrap(), value);
+                    }
+                }
+            }
         }
     }
 }

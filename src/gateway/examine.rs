@@ -117,7 +117,7 @@ impl Write<'_> {
             if !ours {
                 return Ok(Outcome::Send(call));
             }
-            let (response, _) = self.upstream.ask(self.tenant, self.identity, call).await?;
+            let response = self.upstream.whole(self.tenant, self.identity, call).await?;
             let conflict = response.status().as_u16() == 409;
             last = Some(answer(response));
             if !conflict {
@@ -167,7 +167,11 @@ impl Write<'_> {
         let mut intent = self.placed(body.clone())?;
         let ours = version(&intent).is_none();
         // Only what somebody applies, nobody else gives a value. So the decoration belongs to the applied fields.
-        let filled = self.tenant.guard.review(self.request(Some(intent.clone()), None), Some(&self.tenant.namespace_object), &|_| false);
+        let filled = self.tenant.guard.review(
+            self.request(Some(intent.clone()), None),
+            Some(&self.tenant.namespace_object),
+            &|_| false,
+        );
         if let Some(decorated) = filled.object {
             intent = decorated;
         }
@@ -227,7 +231,9 @@ impl Write<'_> {
                     Some(given) if given == value => {}
                     None | Some("") => drop(fields.insert(name.to_owned(), value.into())),
                     Some(given) => {
-                        return Err(Refused::bad(format!("the body has the {name} `{given}`, but the path is for `{value}`")));
+                        return Err(Refused::bad(format!(
+                            "the body has the {name} `{given}`, but the path is for `{value}`"
+                        )));
                     }
                 }
             }
@@ -238,12 +244,16 @@ impl Write<'_> {
         if metadata.is_null() {
             *metadata = json!({});
         }
-        let Some(metadata) = metadata.as_object_mut() else { return Err(Refused::bad("the body's metadata is no map")) };
+        let Some(metadata) = metadata.as_object_mut() else {
+            return Err(Refused::bad("the body's metadata is no map"));
+        };
         let own = namespace.as_deref().unwrap_or_default();
         match metadata.get("namespace").and_then(Value::as_str) {
             None | Some("") => drop(metadata.insert("namespace".to_owned(), own.into())),
             Some(given) if given == own => {}
-            Some(_) => return Err(Refused::bad("the namespace of the object does not match the namespace on the request")),
+            Some(_) => {
+                return Err(Refused::bad("the namespace of the object does not match the namespace on the request"));
+            }
         }
         Ok(object)
     }

@@ -105,8 +105,7 @@ mod tests {
 
     #[test]
     fn a_tenant_has_a_rate_a_burst_and_numbers_of_its_own() {
-        let limits =
-            Limits { requests_per_second: 10, burst: 3, concurrent: 2, streams: 1, ..Limits::default() };
+        let limits = Limits { requests_per_second: 10, burst: 3, concurrent: 2, streams: 1, ..Limits::default() };
         let meters = Meters::default();
         let at = Duration::from_millis;
         let meter = meters.of("a", &limits, at(0));

@@ -105,7 +105,12 @@ pub struct Listening {
 impl State {
     /// # Errors
     /// A file of the configuration can't be used.
-    pub fn new(config: &Config, estate: Estate, who: Arc<Authenticators>, logins: &BTreeMap<String, Login>) -> Result<Self> {
+    pub fn new(
+        config: &Config,
+        estate: Estate,
+        who: Arc<Authenticators>,
+        logins: &BTreeMap<String, Login>,
+    ) -> Result<Self> {
         let mut clusters = BTreeMap::new();
         for (name, cluster) in &config.clusters {
             let named = |e: Error| Error { message: format!("cluster {name}: {}", e.message), ..e };
@@ -119,10 +124,20 @@ impl State {
             clusters.insert(name.clone(), Arc::new(upstream));
         }
         if let Some(tenant) = estate.tenants.values().find(|tenant| !clusters.contains_key(&tenant.cluster)) {
-            return Err(Error::input(format!("`clusters` has no `{}`, where the tenant {} is", tenant.cluster, tenant.id))
-                .help("name every cluster whose tenants have `access` in the spec"));
+            return Err(Error::input(format!(
+                "`clusters` has no `{}`, where the tenant {} is",
+                tenant.cluster, tenant.id
+            ))
+            .help("name every cluster whose tenants have `access` in the spec"));
         }
-        Ok(Self { estate, who, recent: Recent::default(), clusters, limits: config.limits.clone(), tls: tls::server(&config.tls)? })
+        Ok(Self {
+            estate,
+            who,
+            recent: Recent::default(),
+            clusters,
+            limits: config.limits.clone(),
+            tls: tls::server(&config.tls)?,
+        })
     }
 }
 
@@ -134,7 +149,8 @@ impl Listening {
     pub async fn open(config: &Config, state: State, clock: Clock) -> Result<Self> {
         let bind = async |address: SocketAddr| {
             TcpListener::bind(address).await.map_err(|e| {
-                Error::input(format!("the gateway can't listen on {address}: {e}")).help("choose another address or port")
+                Error::input(format!("the gateway can't listen on {address}: {e}"))
+                    .help("choose another address or port")
             })
         };
         let gateway = Gateway {
@@ -161,7 +177,12 @@ impl Listening {
     }
 
     /// Serves until `stop`, and then until the last answers are given. `failed` hears of files that can't be used.
-    pub async fn serve(self, reload: Reload, stop: impl Future<Output = ()>, failed: impl Fn(&Error) + Send + Sync + 'static) {
+    pub async fn serve(
+        self,
+        reload: Reload,
+        stop: impl Future<Output = ()>,
+        failed: impl Fn(&Error) + Send + Sync + 'static,
+    ) {
         let Self { gateway, listener, status } = self;
         let status = tokio::spawn(serve_status(gateway.clone(), status));
         let reloading = tokio::spawn(gateway.clone().reload(reload, failed));

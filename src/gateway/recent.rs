@@ -18,7 +18,10 @@ const ENTRIES: usize = 10_000;
 
 /// Verified tokens, by their SHA-256. The tokens themselves aren't kept.
 #[derive(Default)]
-pub struct Recent(Mutex<HashMap<[u8; 32], (Arc<Identity>, Duration)>>);
+pub struct Recent(Mutex<HashMap<[u8; 32], Entry>>);
+
+/// An identity, and how long it is remembered, on the gateway's clock.
+type Entry = (Arc<Identity>, Duration);
 
 impl Recent {
     /// The identity of a request. See [`Authenticators::authenticate`].

@@ -153,9 +153,10 @@ impl Exchange {
                 return Err(refused);
             }
         };
-        let upstream = self.state.clusters.get(&tenant.cluster).cloned().ok_or_else(|| {
-            Refused::new(503, "ServiceUnavailable", "the gateway doesn't know this tenant's cluster")
-        })?;
+        let upstream =
+            self.state.clusters.get(&tenant.cluster).cloned().ok_or_else(|| {
+                Refused::new(503, "ServiceUnavailable", "the gateway doesn't know this tenant's cluster")
+            })?;
         Ok(Entered { tenant, identity, upstream, target, query, ticket, is_stream })
     }
 
@@ -191,7 +192,8 @@ impl Exchange {
         // Since 1.35, API servers ask for `create` however a session is opened (KEP-4006).
         let asked = if attributes.is_session() { "create" } else { asked };
         let also = (*verb == "patch").then_some("update");
-        let allowed = [Some(asked), also].into_iter().flatten().all(|verb| tenant.rights.allow(verb, group, &resource, name));
+        let allowed =
+            [Some(asked), also].into_iter().flatten().all(|verb| tenant.rights.allow(verb, group, &resource, name));
         if !allowed {
             let of_helm = query.get("labelSelector").is_some_and(|selector| selector.contains("owner=helm"));
             let mut refused = forbidden();
@@ -262,7 +264,12 @@ impl Exchange {
         Ok(json_response(200, &list))
     }
 
-    async fn write(&mut self, entered: Entered, headers: &HeaderMap, body: Incoming) -> Result<Response<Body>, Refused> {
+    async fn write(
+        &mut self,
+        entered: Entered,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<Response<Body>, Refused> {
         self.line.verdict = Verdict::Malformed;
         let limits = &self.state.limits;
         let media = Media::of(headers)?;
@@ -415,8 +422,7 @@ impl Exchange {
         let tenant = self.line.tenant.clone().unwrap_or_default();
         let metrics = &self.gateway.metrics;
         metrics.latency.get_or_create(&OfTenant { tenant: tenant.clone() }).observe(took.as_secs_f64());
-        let labels =
-            Labels { tenant, verb: self.line.verb, verdict: self.line.verdict.name(), code: self.line.status };
+        let labels = Labels { tenant, verb: self.line.verb, verdict: self.line.verdict.name(), code: self.line.status };
         metrics.requests.get_or_create(&labels).inc();
         self.gateway.log(&self.line);
     }
@@ -443,7 +449,8 @@ impl Drop for Last {
 
 /// Requests about the caller's own rights, which every user may make (ClusterRole `system:basic-user`).
 fn is_self_review(attributes: &Attributes) -> bool {
-    let Attributes { verb, group, version, resource, subresource: None, namespace: None, name: None } = attributes else {
+    let Attributes { verb, group, version, resource, subresource: None, namespace: None, name: None } = attributes
+    else {
         return false;
     };
     let review = matches!(

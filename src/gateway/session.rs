@@ -104,7 +104,9 @@ mod tests {
         assert!(asked(Version::HTTP_2, &Method::GET, &good).is_err());
         assert!(asked(Version::HTTP_11, &Method::POST, &good).is_err());
         for bad in [
-            &[][..], &[("upgrade", "h2c")], &[("upgrade", "websocket"), ("upgrade", "SPDY/3.1")],
+            &[][..],
+            &[("upgrade", "h2c")],
+            &[("upgrade", "websocket"), ("upgrade", "SPDY/3.1")],
             &[("upgrade", "websocket"), ("sec-websocket-protocol", "base64url.bearer.authorization.k8s.io.eHh4")],
             &[("upgrade", "websocket"), ("sec-websocket-protocol", "v5.channel.k8s.io,x")],
         ] {

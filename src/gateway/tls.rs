@@ -43,8 +43,7 @@ pub fn server(files: &Tls) -> Result<Arc<ServerConfig>> {
         }
         None => builder.with_no_client_auth(),
     };
-    let mut config =
-        builder.with_single_cert(chain, key).map_err(|e| unusable(&files.certificate, e.to_string()))?;
+    let mut config = builder.with_single_cert(chain, key).map_err(|e| unusable(&files.certificate, e.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

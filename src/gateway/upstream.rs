@@ -120,8 +120,11 @@ impl Upstream {
         http.set_keepalive(Some(IDLE));
         http.enforce_http(false);
         // HTTP/1.1 has one request on a connection, so no request waits for another one's window or limit of streams.
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls(authority)?).https_or_http().enable_http1().wrap_connector(http);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(authority)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
@@ -159,34 +162,51 @@ impl Upstream {
         for group in tenant.user.groups.iter().filter(|group| !group.starts_with("system:")) {
             sent.append(IMPERSONATE_GROUP, value(group)?);
         }
-        let name: String = utf8_percent_encode(&identity.name, ESCAPED).flat_map(str::chars).take(LONGEST_NAME).collect();
+        let name: String =
+            utf8_percent_encode(&identity.name, ESCAPED).flat_map(str::chars).take(LONGEST_NAME).collect();
         sent.insert(IMPERSONATE_IDENTITY, value(&name)?);
         match tokio::time::timeout(self.answers_within, self.client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(_)) => Err(Refused::new(503, "ServiceUnavailable", "the API server of this cluster can't be reached")),
+            Ok(Err(_)) => {
+                Err(Refused::new(503, "ServiceUnavailable", "the API server of this cluster can't be reached"))
+            }
             Err(_) => Err(Refused::new(504, "Timeout", "the API server of this cluster didn't answer in time")),
         }
     }
 
-    /// Sends a request, and reads its answer: the status and the JSON.
-    pub async fn ask(&self, tenant: &Tenant, identity: &Identity, call: Call) -> Result<(Response<Bytes>, Value), Refused> {
+    /// Sends a request, and reads its whole answer.
+    pub async fn whole(&self, tenant: &Tenant, identity: &Identity, call: Call) -> Result<Response<Bytes>, Refused> {
         let response = self.send(tenant, identity, call).await?;
         let (parts, body) = response.into_parts();
-        let unread = || Refused::new(502, "ServiceUnavailable", "the API server's answer can't be read");
         let read = Limited::new(body, LARGEST_OBJECT).collect();
         let body = tokio::time::timeout(self.answers_within, read).await.map_err(|_| unread())?;
-        let body = body.map_err(|_| unread())?.to_bytes();
-        let value = serde_json::from_slice(&body).map_err(|_| unread());
-        let value = match parts.status.is_success() {
+        Ok(Response::from_parts(parts, body.map_err(|_| unread())?.to_bytes()))
+    }
+
+    /// The same, for an answer in JSON.
+    pub async fn ask(
+        &self,
+        tenant: &Tenant,
+        identity: &Identity,
+        call: Call,
+    ) -> Result<(Response<Bytes>, Value), Refused> {
+        let response = self.whole(tenant, identity, call).await?;
+        let value = serde_json::from_slice(response.body()).map_err(|_| unread());
+        let value = match response.status().is_success() {
             true => value?,
             false => value.unwrap_or_default(),
         };
-        Ok((Response::from_parts(parts, body), value))
+        Ok((response, value))
     }
 }
 
+fn unread() -> Refused {
+    Refused::new(502, "ServiceUnavailable", "the API server's answer can't be read")
+}
+
 fn tls(authority: Option<&[u8]>) -> Result<rustls::ClientConfig> {
-    let unusable = |what: String| Error::input(format!("the certificate authority of an API server can't be used: {what}"));
+    let unusable =
+        |what: String| Error::input(format!("the certificate authority of an API server can't be used: {what}"));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

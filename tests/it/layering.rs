@@ -30,7 +30,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("gateway", &["engine", "guard"]),
     (
         "run",
-        &["files", "guard", "engine", "arn", "version", "aws", "k8s", "kinds", "spec", "template", "stack", "sandbox"],
+        &[
+            "files", "guard", "gateway", "engine", "arn", "version", "aws", "k8s", "kinds", "spec", "template",
+            "stack", "sandbox",
+        ],
     ),
     // `ui` renders these. Of `run` it knows only failures and results.
     ("ui", &["engine", "guard", "spec", "template", "run"]),

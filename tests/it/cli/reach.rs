@@ -570,3 +570,33 @@ fn kubeconfigs_of_clusters_that_arent_there() {
     assert!(run.err.contains("need exactly one CLUSTER"), "{}", run.err);
     assert!(!file.exists());
 }
+
+/// A tenant's people get the gateway's address and no credential.
+#[test]
+fn a_tenants_kubeconfig_leads_to_the_gateway() {
+    let estate = Estate::new(&GATEWAY);
+    let run = |args: &[&str]| estate.run(&[&["kubeconfig", "--tenant", "globex", "--print"], args].concat());
+    let text = run(&["--aws-name", "acme-gateway"]).exits(0).out;
+    for expected in [
+        "server: https://gateway.acme.example/tenants/globex",
+        "namespace: t-globex",
+        "command: aws",
+        "- acme-gateway",
+        "- get-token",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    let text =
+        run(&["--exec", "kubectl oidc-login get-token '--oidc-issuer-url=https://login.example.com'"]).exits(0).out;
+    assert!(
+        text.contains("command: kubectl") && text.contains("--oidc-issuer-url=https://login.example.com"),
+        "{text}"
+    );
+    assert!(!run(&[]).exits(0).out.contains("exec"));
+    fs::write(estate.dir.path().join("ca.pem"), "nonsense").unwrap();
+    assert!(run(&["--gateway-authority", "ca.pem"]).exits(1).err.contains("no certificate in PEM"));
+    let refused = estate.run(&["kubeconfig", "--tenant", "nobody", "--print"]).exits(1);
+    assert!(refused.err.contains("the spec has no tenant nobody"), "{}", refused.err);
+    let refused = Estate::new(&THREE_TIERS).run(&["kubeconfig", "--tenant", "12345", "--print"]).exits(1);
+    assert!(refused.err.contains("spec.gateway.url"), "{}", refused.err);
+}

@@ -62,11 +62,20 @@ fn without_a_valid_credential_nothing_goes_on() {
         ("an unknown key", vec![format!("Bearer {}", with("kid", "../../etc/passwd".into()))]),
         ("a key in the header", vec![format!("Bearer {}", with("jwk", json!({"kty": "oct", "k": "AA"})))]),
         ("a key's address", vec![format!("Bearer {}", with("jku", "https://evil.example/keys".into()))]),
-        ("an expired token", vec![format!("Bearer {}", token(json!({"groups": ["red-developers"], "exp": now() - 3600})))]),
-        ("a token for later", vec![format!("Bearer {}", token(json!({"groups": ["red-developers"], "nbf": now() + 3600})))]),
+        (
+            "an expired token",
+            vec![format!("Bearer {}", token(json!({"groups": ["red-developers"], "exp": now() - 3600})))],
+        ),
+        (
+            "a token for later",
+            vec![format!("Bearer {}", token(json!({"groups": ["red-developers"], "nbf": now() + 3600})))],
+        ),
         ("another audience", vec![format!("Bearer {}", token(json!({"groups": ["red-developers"], "aud": "shop"})))]),
         ("no audience", vec![format!("Bearer {}", token(json!({"groups": ["red-developers"], "aud": null})))]),
-        ("another issuer", vec![format!("Bearer {}", token(json!({"groups": ["red-developers"], "iss": "https://evil.example"})))]),
+        (
+            "another issuer",
+            vec![format!("Bearer {}", token(json!({"groups": ["red-developers"], "iss": "https://evil.example"})))],
+        ),
         ("a token of the API server", vec!["Bearer gateway-token".to_owned()]),
         ("an AWS token where none is accepted", vec!["Bearer k8s-aws-v1.aHR0cHM".to_owned()]),
     ] {
@@ -150,8 +159,13 @@ fn our_identity_headers_cannot_be_dropped_by_a_hop() {
 fn a_callers_groups_cost_nothing_behind_the_gateway() {
     let groups: Vec<String> = (0..1000).map(|i| format!("g{i}")).chain(["red-developers".to_owned()]).collect();
     let many = token(json!({"sub": "dev@red", "groups": groups}));
-    let answer = GATE.call("POST", "red", "/apis/authentication.k8s.io/v1/selfsubjectreviews", &many,
-        Some(("application/json", &whoami().to_string())));
+    let answer = GATE.call(
+        "POST",
+        "red",
+        "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+        &many,
+        Some(("application/json", &whoami().to_string())),
+    );
     is_red(&answer.ok()["status"]["userInfo"]);
     let groups: Vec<String> = (0..40_000).map(|i| format!("g{i}")).collect();
     let refused = GATE.call("GET", "red", PODS, &token(json!({"groups": groups})), None).status;
@@ -182,45 +196,92 @@ fn other_tenants_look_like_none() {
 /// Paths with a second meaning [Kyverno CVE-2026-122311].
 #[test]
 fn path_tricks_are_refused() {
-    let before = POOL.plane.admin().get("/api/v1/namespaces/t-blue/configmaps").ok()["metadata"]["resourceVersion"].clone();
+    let before =
+        POOL.plane.admin().get("/api/v1/namespaces/t-blue/configmaps").ok()["metadata"]["resourceVersion"].clone();
     let token = developer("red");
     for path in [
-        "/tenants/red//api/v1/namespaces/t-blue/pods", "/tenants/red/api/v1//namespaces/t-blue/pods",
-        "/tenants/red/api/v1/namespaces/t-red/../t-blue/pods", "/tenants/red/api/v1/namespaces/t-red/..%2ft-blue/pods",
-        "/tenants/red/api/v1/namespaces/t-red/%2e%2e/t-blue/pods", "/tenants/red/api/v1/namespaces/t-red%2f..%2ft-blue/pods",
-        "/tenants/red/../blue/api/v1/namespaces/t-blue/pods", "/tenants/red/%2e%2e/blue/api/v1/namespaces/t-blue/pods",
-        "/tenants/RED/api/v1/namespaces/t-red/pods", "/tenants/red./api/v1/namespaces/t-red/pods", "/Tenants/red/api/v1/pods",
-        "/tenants/red/API/v1/namespaces/t-red/pods", "/tenants/red/api/v1/NAMESPACES/t-red/pods", "/tenants/red/api/v1/namespaces/T-RED/pods",
-        "/tenants/red/api/v1/namespaces/t-red/pods/", "/tenants/red/api/v1/namespaces/t-red/pods/x/", "/tenants/red/api/v1/namespaces/t-red./pods",
-        "/tenants/red/api/v1/namespaces/t-red/pods/x;a=b", "/tenants/red/api/v1/namespaces/t-red\\pods", "/tenants/red/api/v1/watch/namespaces/t-blue/pods",
-        "/tenants/red/api/v1/proxy/nodes/x", "/tenants/red/api/v1/namespaces/t-red/services/x:80/proxy/", "/tenants/red/metrics",
-        "/tenants/red/logs/", "/tenants/red/.well-known/openid-configuration", "/tenants/red/debug/pprof/", "/tenants//api", "/tenants", "/", "/api",
-        "/api/v1/namespaces/t-red/pods", "//tenants/red/api", "/tenants/red/api/v1/namespaces/t-red/pods?watch=0&watch=1",
-        "https://gateway/tenants/red/api/v1/namespaces/t-red/pods", "http://kubernetes.default.svc/api/v1/secrets", "*", "kubernetes.default.svc:443",
+        "/tenants/red//api/v1/namespaces/t-blue/pods",
+        "/tenants/red/api/v1//namespaces/t-blue/pods",
+        "/tenants/red/api/v1/namespaces/t-red/../t-blue/pods",
+        "/tenants/red/api/v1/namespaces/t-red/..%2ft-blue/pods",
+        "/tenants/red/api/v1/namespaces/t-red/%2e%2e/t-blue/pods",
+        "/tenants/red/api/v1/namespaces/t-red%2f..%2ft-blue/pods",
+        "/tenants/red/../blue/api/v1/namespaces/t-blue/pods",
+        "/tenants/red/%2e%2e/blue/api/v1/namespaces/t-blue/pods",
+        "/tenants/RED/api/v1/namespaces/t-red/pods",
+        "/tenants/red./api/v1/namespaces/t-red/pods",
+        "/Tenants/red/api/v1/pods",
+        "/tenants/red/API/v1/namespaces/t-red/pods",
+        "/tenants/red/api/v1/NAMESPACES/t-red/pods",
+        "/tenants/red/api/v1/namespaces/T-RED/pods",
+        "/tenants/red/api/v1/namespaces/t-red/pods/",
+        "/tenants/red/api/v1/namespaces/t-red/pods/x/",
+        "/tenants/red/api/v1/namespaces/t-red./pods",
+        "/tenants/red/api/v1/namespaces/t-red/pods/x;a=b",
+        "/tenants/red/api/v1/namespaces/t-red\\pods",
+        "/tenants/red/api/v1/watch/namespaces/t-blue/pods",
+        "/tenants/red/api/v1/proxy/nodes/x",
+        "/tenants/red/api/v1/namespaces/t-red/services/x:80/proxy/",
+        "/tenants/red/metrics",
+        "/tenants/red/logs/",
+        "/tenants/red/.well-known/openid-configuration",
+        "/tenants/red/debug/pprof/",
+        "/tenants//api",
+        "/tenants",
+        "/",
+        "/api",
+        "/api/v1/namespaces/t-red/pods",
+        "//tenants/red/api",
+        "/tenants/red/api/v1/namespaces/t-red/pods?watch=0&watch=1",
+        "https://gateway/tenants/red/api/v1/namespaces/t-red/pods",
+        "http://kubernetes.default.svc/api/v1/secrets",
+        "*",
+        "kubernetes.default.svc:443",
     ] {
         let raw = GATE.raw(request("GET", path, &[("Authorization", &format!("Bearer {token}"))], None).as_bytes());
         assert!((400..500).contains(&raw.status), "{path}: {}", raw.status);
     }
-    let after = POOL.plane.admin().get("/api/v1/namespaces/t-blue/configmaps").ok()["metadata"]["resourceVersion"].clone();
+    let after =
+        POOL.plane.admin().get("/api/v1/namespaces/t-blue/configmaps").ok()["metadata"]["resourceVersion"].clone();
     assert!(before.is_string() && after.is_string());
-    assert!(!GATE.audit().iter().any(|line| line["verdict"] == "allowed" && line["namespace"] == "t-blue" && line["tenant"] == "red"));
+    assert!(
+        !GATE
+            .audit()
+            .iter()
+            .any(|line| line["verdict"] == "allowed" && line["namespace"] == "t-blue" && line["tenant"] == "red")
+    );
 }
 
 /// Requests that only RBAC refuses: the gateway refuses them before, and writes so.
 #[test]
 fn what_the_role_does_not_allow_never_reaches_the_api_server() {
     for (method, path) in [
-        ("GET", "/api/v1/nodes"), ("GET", "/api/v1/nodes/x/proxy/pods"), ("POST", "/api/v1/namespaces"), ("DELETE", "/api/v1/namespaces/t-red"),
-        ("PUT", "/api/v1/namespaces/t-red/finalize"), ("PATCH", "/api/v1/namespaces/t-red/status"), ("PATCH", "/api/v1/namespaces/t-red"),
-        ("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles"), ("POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/t-red/rolebindings"),
-        ("DELETE", "/api/v1/namespaces/t-red/pods"), ("DELETE", "/api/v1/pods"), ("GET", "/api/v1/namespaces/t-red/secrets"), ("GET", "/api/v1/secrets"),
-        ("POST", "/api/v1/namespaces/t-red/serviceaccounts/default/token"), ("POST", "/api/v1/namespaces/t-red/pods/x/binding"),
-        ("POST", "/api/v1/namespaces/t-red/pods/x/eviction"), ("POST", "/api/v1/namespaces/t-red/pods/x/exec?command=sh"),
-        ("GET", "/api/v1/namespaces/t-red/pods/x/exec?command=sh"), ("GET", "/api/v1/namespaces/t-red/pods/x/attach"),
-        ("PATCH", "/api/v1/namespaces/t-red/pods/x/ephemeralcontainers"), ("PATCH", "/api/v1/namespaces/t-red/pods/x/status"),
-        ("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews"), ("POST", "/apis/authentication.k8s.io/v1/tokenreviews"),
+        ("GET", "/api/v1/nodes"),
+        ("GET", "/api/v1/nodes/x/proxy/pods"),
+        ("POST", "/api/v1/namespaces"),
+        ("DELETE", "/api/v1/namespaces/t-red"),
+        ("PUT", "/api/v1/namespaces/t-red/finalize"),
+        ("PATCH", "/api/v1/namespaces/t-red/status"),
+        ("PATCH", "/api/v1/namespaces/t-red"),
+        ("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles"),
+        ("POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/t-red/rolebindings"),
+        ("DELETE", "/api/v1/namespaces/t-red/pods"),
+        ("DELETE", "/api/v1/pods"),
+        ("GET", "/api/v1/namespaces/t-red/secrets"),
+        ("GET", "/api/v1/secrets"),
+        ("POST", "/api/v1/namespaces/t-red/serviceaccounts/default/token"),
+        ("POST", "/api/v1/namespaces/t-red/pods/x/binding"),
+        ("POST", "/api/v1/namespaces/t-red/pods/x/eviction"),
+        ("POST", "/api/v1/namespaces/t-red/pods/x/exec?command=sh"),
+        ("GET", "/api/v1/namespaces/t-red/pods/x/exec?command=sh"),
+        ("GET", "/api/v1/namespaces/t-red/pods/x/attach"),
+        ("PATCH", "/api/v1/namespaces/t-red/pods/x/ephemeralcontainers"),
+        ("PATCH", "/api/v1/namespaces/t-red/pods/x/status"),
+        ("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews"),
+        ("POST", "/apis/authentication.k8s.io/v1/tokenreviews"),
         ("POST", "/apis/authorization.k8s.io/v1/namespaces/t-blue/localsubjectaccessreviews"),
-        ("POST", "/apis/certificates.k8s.io/v1/certificatesigningrequests"), ("GET", "/apis/metrics.k8s.io/v1beta1/nodes"),
+        ("POST", "/apis/certificates.k8s.io/v1/certificatesigningrequests"),
+        ("GET", "/apis/metrics.k8s.io/v1beta1/nodes"),
     ] {
         let answer = GATE.dev(method, "red", path, Some(&json!({"kind": "X", "apiVersion": "v1"})));
         assert!(matches!(answer.status, 403 | 404), "{method} {path}: {} {}", answer.status, answer.message());
@@ -251,7 +312,10 @@ fn selectors_and_versions_stay_in_the_namespace() {
     assert!(own("/api/v1/configmaps?fieldSelector=metadata.namespace%3Dt-red").1 >= 3);
     assert!(own("/api/v1/configmaps?fieldSelector=metadata.namespace!%3Dt-red").1 == 0);
     assert!(own("/api/v1/configmaps?resourceVersion=0").1 >= 3);
-    let page = admin.get("/api/v1/namespaces/t-blue/configmaps?limit=1").ok()["metadata"]["continue"].as_str().unwrap().to_owned();
+    let page = admin.get("/api/v1/namespaces/t-blue/configmaps?limit=1").ok()["metadata"]["continue"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     own(&format!("/api/v1/configmaps?limit=10&continue={page}"));
     let page = admin.get("/api/v1/configmaps?limit=1").ok()["metadata"]["continue"].as_str().unwrap().to_owned();
     own(&format!("/api/v1/namespaces/t-red/configmaps?limit=1000&continue={page}"));
@@ -267,8 +331,12 @@ fn selectors_and_versions_stay_in_the_namespace() {
 #[test]
 fn smuggled_requests_are_never_answered() {
     let token = developer("red");
-    let second = format!("GET /tenants/red/api/v1/namespaces/t-red/configmaps/smuggled HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
-    let head = format!("POST /tenants/red/api/v1/namespaces/t-red/configmaps HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n");
+    let second = format!(
+        "GET /tenants/red/api/v1/namespaces/t-red/configmaps/smuggled HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    let head = format!(
+        "POST /tenants/red/api/v1/namespaces/t-red/configmaps HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+    );
     for (what, rest) in [
         ("two lengths", format!("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{second}")),
         ("two different lengths", format!("Content-Length: 0\r\nContent-Length: 5\r\n\r\n{second}")),
@@ -276,7 +344,12 @@ fn smuggled_requests_are_never_answered() {
         ("a hidden encoding", format!("Transfer-Encoding: xchunked\r\n\r\n{second}")),
         ("a folded line", format!("Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n{second}")),
         ("a space before the colon", format!("Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n{second}")),
-        ("an encoding twice", format!("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\nContent-Length: 3\r\n\r\n0\r\n\r\n{second}")),
+        (
+            "an encoding twice",
+            format!(
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\nContent-Length: 3\r\n\r\n0\r\n\r\n{second}"
+            ),
+        ),
         ("an odd chunk size", format!("Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n{second}")),
         ("a chunk size that overflows", format!("Transfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\n\r\n{second}")),
         ("a zero byte", format!("X: a\0b\r\nContent-Length: 0\r\n\r\n{second}")),
@@ -305,7 +378,13 @@ fn after_a_refused_upgrade_the_connection_is_not_a_tunnel() {
     let text = String::from_utf8_lossy(&raw.body);
     assert!(text.contains("HTTP/1.1 401"), "{text}");
     // A tenant whose tier has no sessions is refused before.
-    let raw = GATE.raw(upgrade.replace("green", "red").replace(&token, &developer("red")).replace("Connection: Upgrade", "Connection: Upgrade, close").as_bytes());
+    let raw = GATE.raw(
+        upgrade
+            .replace("green", "red")
+            .replace(&token, &developer("red"))
+            .replace("Connection: Upgrade", "Connection: Upgrade, close")
+            .as_bytes(),
+    );
     assert_eq!(raw.status, 403);
 }
 
@@ -314,7 +393,9 @@ fn after_a_refused_upgrade_the_connection_is_not_a_tunnel() {
 fn odd_bodies_are_refused() {
     let path = "/api/v1/namespaces/t-red/configmaps";
     let post = |media: &str, body: &str| GATE.call("POST", "red", path, &developer("red"), Some((media, body)));
-    let deep = |levels: usize| format!("{{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"x\":{}1{}}}", "[".repeat(levels), "]".repeat(levels));
+    let deep = |levels: usize| {
+        format!("{{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"x\":{}1{}}}", "[".repeat(levels), "]".repeat(levels))
+    };
     let level = |i: i32| format!("b{}: &b{} [{}]\n", i + 1, i + 1, vec![format!("*b{i}"); 10].join(","));
     let bomb = format!("b0: &b0 [x]\n{}", (0..12).map(level).collect::<String>());
     for (media, body, status) in [
@@ -324,7 +405,11 @@ fn odd_bodies_are_refused() {
         ("application/json", &deep(100), 400),
         ("application/json", &deep(100_000), 400),
         ("application/json", r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","name":"b"}}"#, 400),
-        ("application/json", r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"t-blue"}}"#, 400),
+        (
+            "application/json",
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"t-blue"}}"#,
+            400,
+        ),
         ("application/json", r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#, 400),
         ("application/json", r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":[]}"#, 400),
         ("application/yaml", "a: 1\na: 2\n", 400),
@@ -338,7 +423,8 @@ fn odd_bodies_are_refused() {
         let answer = post(media, body);
         assert_eq!(answer.status, status, "{media} {body:.80}: {}", answer.message());
     }
-    let large = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "x".repeat(4 << 20)}});
+    let large =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "x".repeat(4 << 20)}});
     assert!(matches!(post("application/json", &large.to_string()).status, 413 | 0));
     let patch = GATE.call("PATCH", "red", &format!("{path}/x"), &developer("red"), Some(("application/json", "{}")));
     assert_eq!(patch.status, 415);
@@ -366,11 +452,18 @@ fn slow_clients_are_cut_off() {
 /// Limits of one tenant: the others don't feel them.
 #[test]
 fn a_flood_is_refused_and_hurts_nobody_else() {
-    let gate = Gate::before(&POOL, json!({"limits": {"requestsPerSecond": 1, "burst": 5, "streams": 2, "streamSeconds": 600}}));
+    let gate = Gate::before(
+        &POOL,
+        json!({"limits": {"requestsPerSecond": 1, "burst": 5, "streams": 2, "streamSeconds": 600}}),
+    );
     let watch = |tenant: &str| {
         let mut stream = gate.connect(None);
         let path = format!("/tenants/{tenant}/api/v1/namespaces/t-{tenant}/configmaps?watch=1");
-        stream.write_all(request("GET", &path, &[("Authorization", &format!("Bearer {}", developer(tenant)))], None).as_bytes()).unwrap();
+        stream
+            .write_all(
+                request("GET", &path, &[("Authorization", &format!("Bearer {}", developer(tenant)))], None).as_bytes(),
+            )
+            .unwrap();
         let mut first = [0; 12];
         stream.read_exact(&mut first).unwrap();
         (stream, String::from_utf8_lossy(&first).into_owned())
@@ -382,11 +475,15 @@ fn a_flood_is_refused_and_hurts_nobody_else() {
     let codes: Vec<u16> = (0..8).map(|_| gate.dev("GET", "red", PODS, None).status).collect();
     assert!(codes.contains(&200) && codes.contains(&429), "{codes:?}");
     assert_eq!(gate.dev("GET", "blue", "/api/v1/namespaces/t-blue/pods", None).status, 200);
-    gate.logged("the limit", |line| line["verdict"] == "limited" && line["tenant"] == "red" && line["rule"].is_string());
+    gate.logged("the limit", |line| {
+        line["verdict"] == "limited" && line["tenant"] == "red" && line["rule"].is_string()
+    });
     let (_, metrics) = gate.status("/metrics");
     assert!(metrics.contains("ringfence_gateway_streams{tenant=\"red\"} 2"), "{metrics}");
     drop((one, two));
-    until("the streams end", || gate.status("/metrics").1.contains("ringfence_gateway_streams{tenant=\"red\"} 0").then_some(()));
+    until("the streams end", || {
+        gate.status("/metrics").1.contains("ringfence_gateway_streams{tenant=\"red\"} 0").then_some(())
+    });
     gate.logged("the end of a watch", |line| line["verdict"] == "ended" && line["verb"] == "watch");
 }
 
@@ -416,7 +513,13 @@ fn decorations_cannot_be_undone() {
     let label = json!({"metadata": {"labels": {"ringfence.dev/tenant": "blue"}}});
     let patch = |media: &str, body: &Value| {
         let force = if media.contains("apply") { "&force=true" } else { "" };
-        GATE.call("PATCH", "red", &format!("{path}?fieldManager=x{force}"), &developer("red"), Some((media, &body.to_string())))
+        GATE.call(
+            "PATCH",
+            "red",
+            &format!("{path}?fieldManager=x{force}"),
+            &developer("red"),
+            Some((media, &body.to_string())),
+        )
     };
     // A wrong label is written again.
     let stamped = |answer: &Answer, body: &Value| {
@@ -426,7 +529,12 @@ fn decorations_cannot_be_undone() {
         let query = |media: &str| patch(media, body);
         for media in ["application/merge-patch+json", "application/strategic-merge-patch+json"] {
             let answer = query(media);
-            assert!(answer.status == 422 || stamped(&answer, body), "{media} {body}: {} {}", answer.status, answer.message());
+            assert!(
+                answer.status == 422 || stamped(&answer, body),
+                "{media} {body}: {} {}",
+                answer.status,
+                answer.message()
+            );
         }
         let mut whole = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "decorated"}});
         whole = crate::support::kubernetes::merged(whole, body);
@@ -443,11 +551,19 @@ fn decorations_cannot_be_undone() {
         json!([{"op": "replace", "path": "/metadata/labels/ringfence.dev~1tenant", "value": "blue"}]),
     ] {
         let answer = patch("application/json-patch+json", &operations);
-        assert!(answer.status == 422 || stamped(&answer, &label), "{operations}: {} {}", answer.status, answer.message());
+        assert!(
+            answer.status == 422 || stamped(&answer, &label),
+            "{operations}: {} {}",
+            answer.status,
+            answer.message()
+        );
     }
     // What was written can be taken away, and is written again.
     let removed = json!([{"op": "remove", "path": "/metadata/labels/ringfence.dev~1tenant"}]);
-    assert_eq!(patch("application/json-patch+json", &removed).ok()["metadata"]["labels"]["ringfence.dev/tenant"], "red");
+    assert_eq!(
+        patch("application/json-patch+json", &removed).ok()["metadata"]["labels"]["ringfence.dev/tenant"],
+        "red"
+    );
     for body in [&hostile, &elsewhere] {
         let mut new = crate::support::kubernetes::merged(deployment.clone(), body);
         new["metadata"] = json!({"generateName": "hostile-"});
@@ -457,8 +573,15 @@ fn decorations_cannot_be_undone() {
     assert_eq!(denied["tenant"], "red");
     // A good change of each kind passes.
     assert_eq!(patch("application/merge-patch+json", &json!({"spec": {"replicas": 3}})).ok()["spec"]["replicas"], 3);
-    assert_eq!(patch("application/strategic-merge-patch+json", &json!({"spec": {"replicas": 4}})).ok()["spec"]["replicas"], 4);
-    assert_eq!(patch("application/json-patch+json", &json!([{"op": "replace", "path": "/spec/replicas", "value": 5}])).ok()["spec"]["replicas"], 5);
+    assert_eq!(
+        patch("application/strategic-merge-patch+json", &json!({"spec": {"replicas": 4}})).ok()["spec"]["replicas"],
+        4
+    );
+    assert_eq!(
+        patch("application/json-patch+json", &json!([{"op": "replace", "path": "/spec/replicas", "value": 5}])).ok()["spec"]
+            ["replicas"],
+        5
+    );
     let mut put = GATE.dev("GET", "red", &path, None).ok();
     put["spec"]["replicas"] = 6.into();
     assert_eq!(GATE.dev("PUT", "red", &path, Some(&put)).ok()["spec"]["replicas"], 6);
@@ -472,7 +595,10 @@ fn http2_has_no_way_around() {
     let call = |path: &str, headers: &[(&str, &str)]| super::http2::call(&GATE, path, headers);
     let token = format!("Bearer {}", developer("red"));
     assert_eq!(call("/tenants/red/api/v1/namespaces/t-red/pods", &[("authorization", &token)]), 200);
-    assert_eq!(call("/tenants/red/api/v1/namespaces/t-red/pods", &[("authorization", &token), ("impersonate-user", "admin")]), 200);
+    assert_eq!(
+        call("/tenants/red/api/v1/namespaces/t-red/pods", &[("authorization", &token), ("impersonate-user", "admin")]),
+        200
+    );
     assert_eq!(call("/tenants/blue/api/v1/namespaces/t-blue/pods", &[("authorization", &token)]), 403);
     assert_eq!(call("/tenants/red/api/v1/namespaces/t-red/../t-blue/pods", &[("authorization", &token)]), 404);
     assert_eq!(call("/tenants/red/api/v1/namespaces/t-red/pods", &[]), 401);

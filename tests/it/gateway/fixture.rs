@@ -283,7 +283,12 @@ impl Gate {
 
     /// A request with a bearer token. `path` begins after the tenant.
     pub fn call(&self, method: &str, tenant: &str, path: &str, token: &str, body: Option<(&str, &str)>) -> Answer {
-        self.call_with(method, &format!("/tenants/{tenant}{path}"), &[("Authorization", &format!("Bearer {token}"))], body)
+        self.call_with(
+            method,
+            &format!("/tenants/{tenant}{path}"),
+            &[("Authorization", &format!("Bearer {token}"))],
+            body,
+        )
     }
 
     /// A request with any path and headers.

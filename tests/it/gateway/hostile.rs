@@ -43,11 +43,15 @@ fn pods(gate: Gate, home: &'static Home) {
     for attack in home.read("pods.yaml") {
         for place in Place::all(&attack) {
             let pod = made_hostile(&base, &attack, *place);
-            for (object, template) in [(workload("apps/v1", "Deployment", &pod), "/spec/template/spec"), (pod, "/spec")] {
+            for (object, template) in [(workload("apps/v1", "Deployment", &pod), "/spec/template/spec"), (pod, "/spec")]
+            {
                 let answer = trial.create(&object);
                 let found = answer.body.pointer(template).unwrap_or(&Value::Null);
                 let found = if *place == Place::Pod { found } else { &found[place.field()][1] };
-                if answer.is_ok() && !attack["becomes"].is_null() && (template != "/spec" || has(found, &attack["becomes"])) {
+                if answer.is_ok()
+                    && !attack["becomes"].is_null()
+                    && (template != "/spec" || has(found, &attack["becomes"]))
+                {
                     continue;
                 }
                 let what = format!("{} in {template} {}", name(&attack), place.field());
@@ -93,7 +97,8 @@ fn hostile_objects_and_requests_are_refused_at_the_gateway() {
         if items.is_some_and(|items| items.iter().all(|item| item.to_string().contains("t-red"))) {
             continue;
         }
-        let refused = matches!(answer.status, 400 | 403 | 404) && matches!(last["verdict"].as_str(), Some("forbidden" | "malformed"));
+        let refused = matches!(answer.status, 400 | 403 | 404)
+            && matches!(last["verdict"].as_str(), Some("forbidden" | "malformed"));
         trial.findings.expect(refused, name(&attack), &format!("refused by the gateway: {last}"), &answer);
     }
     trial.findings.none();

@@ -18,7 +18,8 @@ fn kubectl_works_in_the_tenants_namespace() {
     GATE.kubectl("red", &["apply", "-f", "-"], &map.to_string());
     let changed = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kubectl"}, "data": {"a": "c"}});
     GATE.kubectl("red", &["apply", "-f", "-"], &changed.to_string());
-    let everywhere = GATE.kubectl("red", &["get", "configmaps", "-A", "-o", "jsonpath={.items[*].metadata.namespace}"], "");
+    let everywhere =
+        GATE.kubectl("red", &["get", "configmaps", "-A", "-o", "jsonpath={.items[*].metadata.namespace}"], "");
     assert!(everywhere.split_whitespace().all(|namespace| namespace == "t-red"), "{everywhere}");
     assert_eq!(GATE.kubectl("red", &["get", "cm", "kubectl", "-o", "jsonpath={.data.a}"], ""), "c");
     let label = GATE.kubectl("red", &["get", "cm", "kubectl", "-o", "jsonpath={.metadata.labels}"], "");
@@ -28,7 +29,6 @@ fn kubectl_works_in_the_tenants_namespace() {
     assert!(whoami.contains("tenant:red") && whoami.contains("dev@red"), "{whoami}");
     GATE.kubectl("red", &["delete", "cm", "kubectl"], "");
 }
-
 
 /// Everything that a harmless manifest has, as kubectl applies it: on the client, and on the server. Where the API
 /// server fills in nothing, the gateway does.
@@ -48,7 +48,10 @@ fn manifests_are_applied_and_decorated() {
             // Where the API server fills in Pods, their templates may stay as they are.
             if std::ptr::eq(gate, &*OLDER_GATE) {
                 assert_eq!(pod["nodeSelector"]["tenantID"], tenant, "{tenant}: {pod}");
-                assert_eq!(pod["containers"][1]["securityContext"]["capabilities"]["drop"][0], "ALL", "{tenant}: {pod}");
+                assert_eq!(
+                    pod["containers"][1]["securityContext"]["capabilities"]["drop"][0], "ALL",
+                    "{tenant}: {pod}"
+                );
             }
             gate.kubectl(tenant, &["delete", "-f", "-"], COMMON);
         }

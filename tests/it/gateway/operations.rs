@@ -73,7 +73,9 @@ fn only_our_headers_reach_the_api_server() {
         ("Cookie", "a=b".to_owned()),
     ];
     let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let raw = set.gate.raw(request("GET", "/tenants/red/api/v1/pods?limit=5&labelSelector=a%3Db%26c", &headers, None).as_bytes());
+    let raw = set
+        .gate
+        .raw(request("GET", "/tenants/red/api/v1/pods?limit=5&labelSelector=a%3Db%26c", &headers, None).as_bytes());
     assert_eq!(raw.status, 200);
     assert!(!raw.head.to_lowercase().contains("set-cookie"), "{}", raw.head);
     let head = set.stub.last();
@@ -97,7 +99,9 @@ fn only_our_headers_reach_the_api_server() {
 fn sessions_are_tunnels() {
     let set = Set::new(|head, stream| {
         let protocol = if head.to_lowercase().contains("upgrade: spdy/3.1") { "SPDY/3.1" } else { "websocket" };
-        let answer = format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nX: y\r\n\r\nhello");
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nX: y\r\n\r\nhello"
+        );
         stream.write_all(answer.as_bytes()).unwrap();
         let mut bytes = [0; 4];
         stream.read_exact(&mut bytes).unwrap();
@@ -125,7 +129,12 @@ fn sessions_are_tunnels() {
         stream.read_exact(&mut pong).unwrap();
         assert_eq!(&pong, b"ping");
         let head = set.stub.last();
-        assert!(head.starts_with(&format!("{method} /api/v1/namespaces/t-green/pods/web/exec?command=sh&command=-c&stdin=true ")), "{head}");
+        assert!(
+            head.starts_with(&format!(
+                "{method} /api/v1/namespaces/t-green/pods/web/exec?command=sh&command=-c&stdin=true "
+            )),
+            "{head}"
+        );
         assert!(head.to_lowercase().contains("connection: upgrade\r\n"), "{head}");
     }
     set.gate.logged("the end of a session", |line| line["verdict"] == "ended" && line["resource"] == "pods/exec");
@@ -133,7 +142,12 @@ fn sessions_are_tunnels() {
         ("red", "exec", "", 403),
         ("green", "exec", "", 400),
         ("green", "proxy", "Connection: Upgrade\r\nUpgrade: websocket\r\n", 403),
-        ("green", "exec", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.eHh4\r\n", 400),
+        (
+            "green",
+            "exec",
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.eHh4\r\n",
+            400,
+        ),
     ];
     for (tenant, subresource, upgrade, status) in forms {
         let path = format!("/tenants/{tenant}/api/v1/namespaces/t-{tenant}/pods/web/{subresource}");
@@ -160,10 +174,8 @@ fn a_reload_drops_no_watch_but_those_of_tenants_that_lost_access() {
     assert_eq!(again(), 403);
     // A new certificate is used for new connections, while the watch goes on.
     let authority = super::fixture::Authority::new();
-    let [certificate, key] = authority.issue(
-        vec![rcgen::SanType::IpAddress([127, 0, 0, 1].into())],
-        rcgen::ExtendedKeyUsagePurpose::ServerAuth,
-    );
+    let [certificate, key] = authority
+        .issue(vec![rcgen::SanType::IpAddress([127, 0, 0, 1].into())], rcgen::ExtendedKeyUsagePurpose::ServerAuth);
     fs::write(set.gate.dir.path().join("tls.crt"), certificate).unwrap();
     fs::write(set.gate.dir.path().join("tls.key"), key).unwrap();
     until("the new certificate", || {
@@ -186,7 +198,8 @@ fn a_reload_drops_no_watch_but_those_of_tenants_that_lost_access() {
 
 #[test]
 fn a_stop_ends_watches_and_answers_running_requests() {
-    let mut set = Set::new(|head, stream| if head.contains("watch=1") { endless(head, stream) } else { empty(head, stream) });
+    let mut set =
+        Set::new(|head, stream| if head.contains("watch=1") { endless(head, stream) } else { empty(head, stream) });
     let mut stream = watch(&set.gate, "red");
     assert_eq!(set.gate.status("/readyz").0, 200);
     assert!(set.gate.stop().success());
@@ -200,9 +213,11 @@ fn a_stop_ends_watches_and_answers_running_requests() {
 fn an_api_server_that_fails_is_named() {
     let set = Set::new(|head, stream| match head {
         _ if head.contains("/pods/slow") => stream.read(&mut [0; 1]).is_ok(),
-        _ if head.contains("/pods/foreign") => {
-            respond(stream, "403 Forbidden", r#"{"message":"users \"tenant:red\" is forbidden: User \"gateway\" cannot impersonate resource \"users\""}"#)
-        }
+        _ if head.contains("/pods/foreign") => respond(
+            stream,
+            "403 Forbidden",
+            r#"{"message":"users \"tenant:red\" is forbidden: User \"gateway\" cannot impersonate resource \"users\""}"#,
+        ),
         _ if head.contains("/pods/expired") => respond(stream, "401 Unauthorized", "{}"),
         _ => false,
     });

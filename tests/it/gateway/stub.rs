@@ -56,6 +56,9 @@ fn head(stream: &mut TcpStream) -> Option<String> {
 
 /// An answer with a body.
 pub fn respond(stream: &mut TcpStream, status: &str, body: &str) -> bool {
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nSet-Cookie: a=b\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nSet-Cookie: a=b\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all(format!("{head}{body}").as_bytes()).is_ok()
 }
