@@ -4,6 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::response::Parts;
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -11,6 +12,10 @@ use serde_json::{Value, json};
 
 use super::attributes::Attributes;
 use crate::guard::Refusal;
+
+/// Headers of an answer that go back to the client.
+const ANSWERED: &[&str] =
+    &["audit-id", "cache-control", "content-encoding", "content-type", "etag", "retry-after", "vary", "warning"];
 
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -127,4 +132,16 @@ pub fn json_response(status: u16, value: &Value) -> Response<Body> {
 
 pub fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// An answer of the API server, with the headers that concern the client.
+pub fn answered(parts: &Parts, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = parts.status;
+    for name in ANSWERED {
+        for value in parts.headers.get_all(*name) {
+            response.headers_mut().append(*name, value.clone());
+        }
+    }
+    response
 }

@@ -11,7 +11,7 @@ use http::header::{ACCEPT, HeaderMap, HeaderValue};
 use http::{Method, Response};
 use serde_json::{Value, json};
 
-use super::answer::{Body, Refused, whole};
+use super::answer::{Body, Refused, answered, whole};
 use super::attributes::{Attributes, Query};
 use super::body::Media;
 use super::estate::Tenant;
@@ -164,30 +164,27 @@ impl Write<'_> {
             Err(answer) if answer.status().as_u16() == 404 => None,
             Err(answer) => return Ok((Outcome::Answer(answer), false)),
         };
-        let mut intent = self.placed(body.clone())?;
+        let intent = self.placed(body.clone())?;
+        let send = |intent: &Value| self.call(Method::PATCH, self.query, Media::ApplyPatch, intent);
+        let Some(old) = old else {
+            // What is applied becomes the object.
+            let intent = self.judged(Operation::Create, intent, None)?;
+            return Ok((Outcome::Send(send(&intent)), false));
+        };
         let ours = version(&intent).is_none();
-        // Only what somebody applies, nobody else gives a value. So the decoration belongs to the applied fields.
-        let filled = self.tenant.guard.review(
-            self.request(Some(intent.clone()), None),
-            Some(&self.tenant.namespace_object),
-            &|_| false,
-        );
-        if let Some(decorated) = filled.object {
-            intent = decorated;
-        }
+        // Nobody else gives a value to what somebody applies. So the decoration belongs to the applied fields.
+        let request = self.request(Some(intent.clone()), None);
+        let filled = self.tenant.guard.review(request, Some(&self.tenant.namespace_object), &|_| false);
+        let mut intent = filled.object.unwrap_or(intent);
         let object = match self.tried(Media::ApplyPatch, &intent).await? {
             Ok(object) => object,
             Err(answer) => return Ok((Outcome::Answer(answer), false)),
         };
-        let operation = if old.is_some() { Operation::Update } else { Operation::Create };
-        if let Some(old) = &old
-            && ours
-        {
+        if ours {
             intent["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
         }
-        let ours = ours && old.is_some();
-        self.judged(operation, object, old)?;
-        Ok((Outcome::Send(self.call(Method::PATCH, self.query, Media::ApplyPatch, &intent)), ours))
+        self.judged(Operation::Update, object, Some(old))?;
+        Ok((Outcome::Send(send(&intent)), ours))
     }
 
     /// The object as it is now, or the API server's answer if it gives none.
@@ -315,5 +312,5 @@ fn accept_json() -> HeaderMap {
 /// An answer of the API server that was read here.
 fn answer(response: Response<Bytes>) -> Response<Body> {
     let (parts, body) = response.into_parts();
-    super::serve::answered(&parts, whole(body))
+    answered(&parts, whole(body))
 }

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
-use http::response::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -19,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 
-use super::answer::{Body, Refused, json_response};
+use super::answer::{Body, Refused, answered, json_response, whole};
 use super::attributes::{self, Attributes, Query, Target};
 use super::audit::{Line, Verdict};
 use super::body::Media;
@@ -31,10 +30,6 @@ use super::upstream::{Call, Upstream, sent_on};
 use super::who::Identity;
 use super::{Gateway, State, session};
 use crate::engine::clock::Clock;
-
-/// Headers of an answer that go back to the client.
-const ANSWERED: &[&str] =
-    &["audit-id", "cache-control", "content-encoding", "content-type", "etag", "retry-after", "vary", "warning"];
 
 /// The field manager of ringfence's own objects. Its name would hide a tenant's fields among ours.
 const OUR_MANAGER: &str = "ringfence";
@@ -253,7 +248,7 @@ impl Exchange {
         let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
         if !response.status().is_success() || kind == "Table" {
             let (parts, body) = response.into_parts();
-            return Ok(answered(&parts, super::answer::whole(body)));
+            return Ok(answered(&parts, whole(body)));
         }
         let list = json!({
             "kind": format!("{kind}List"),
@@ -347,7 +342,7 @@ impl Exchange {
             return Err(Refused::new(503, "ServiceUnavailable", message).rule("impersonation"));
         }
         self.report();
-        Ok(answered(&parts, super::answer::whole(body)))
+        Ok(answered(&parts, whole(body)))
     }
 
     /// Opens a session in a Pod.
@@ -383,7 +378,7 @@ impl Exchange {
                 }
             }
         });
-        let mut response = Response::new(super::answer::whole(Bytes::new()));
+        let mut response = Response::new(whole(Bytes::new()));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = headers;
         Ok(response)
@@ -465,18 +460,6 @@ fn is_self_review(attributes: &Attributes) -> bool {
 fn no_tenant() -> Refused {
     Refused::new(403, "Forbidden", "this identity has no access to such a tenant; paths begin with /tenants/ID")
         .rule("tenant")
-}
-
-/// An answer of the API server, with the headers that concern the client.
-pub fn answered(parts: &Parts, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = parts.status;
-    for name in ANSWERED {
-        for value in parts.headers.get_all(*name) {
-            response.headers_mut().append(*name, value.clone());
-        }
-    }
-    response
 }
 
 /// The body of an answer on its way. It counts against the tenant's limits until its end.

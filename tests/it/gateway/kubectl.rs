@@ -136,5 +136,5 @@ fn helm_installs_upgrades_and_rolls_back() {
     write("templates/hostile.yaml", hostile);
     let refused = GATE.client("helm", "red", &["install", "hostile", &chart], "");
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && text.contains("POD-5"), "{text}");
+    assert!(!refused.status.success() && text.contains("denied request: ADM-3"), "{text}");
 }
