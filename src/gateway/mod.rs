@@ -1,0 +1,2 @@
+//! Decoding of request bodies.
+pub mod protobuf;
