@@ -237,7 +237,9 @@ mod tests {
     fn only_json_and_yaml_are_read() {
         let of = |types: &[&str]| {
             let mut headers = HeaderMap::new();
-            types.iter().for_each(|media| drop(headers.append(CONTENT_TYPE, media.parse().unwrap())));
+            for media in types {
+                headers.append(CONTENT_TYPE, media.parse().unwrap());
+            }
             Media::of(&headers)
         };
         assert_eq!(of(&[]).unwrap(), Media::Json);

@@ -1,8 +1,8 @@
 //! Kubernetes' protobuf as JSON: `application/vnd.kubernetes.protobuf`, as client-go's typed clients send it.
 //!
 //! The result is the JSON that Go's `encoding/json` writes for the same typed object, up to fields that are zero. The
-//! decoder refuses every body that an API server could read in another way: the gateway must judge the object that is
-//! stored. A new field of a newer Kubernetes is refused, too, until the table has it.
+//! gateway must judge the object that is stored. So the decoder refuses unknown fields, fields that occur twice, and
+//! numbers that Go would cut. It refuses a new field of a newer Kubernetes, too, until the table has the field.
 
 mod special;
 mod table;
@@ -23,6 +23,9 @@ const CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
 const MAX_DEPTH: usize = 64;
 
 /// Decodes the body of a request to the JSON of the object, with its `apiVersion` and `kind`.
+///
+/// Send this JSON to the API server in place of the body. The body can hold a pointer to the zero time, which the JSON
+/// doesn't show: an API server reads the JSON as nil.
 ///
 /// # Errors
 ///
@@ -206,7 +209,8 @@ fn push(map: &mut Map<String, Value>, name: &str, value: Value) -> Result<(), Fa
 /// True if the field's value is the same for an API server as no field.
 fn is_left_out(field: &Field, value: &Value) -> bool {
     match value {
-        // The zero time, or an empty RawExtension or FieldsV1: Go reads null as no value.
+        // The zero time, or an empty RawExtension or FieldsV1. Go prints null, and reads null as no value. JSON has no
+        // pointer to the zero time: client-go sends one in a Lease that was read without its times.
         Value::Null => true,
         _ if field.form == Form::Pointer => false,
         // Go prints {}. An API server reads JSON into the same Go struct, which isn't a pointer: absent and {} both
