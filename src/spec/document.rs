@@ -257,9 +257,51 @@ pub struct PoolSpec {
     pub kubernetes_version: Option<String>,
     #[serde(default)]
     pub network: PoolNetworkSpec,
+    /// A gateway inside of this cluster. It acts as the tenants of this cluster only.
+    #[serde(default)]
+    pub gateway: Option<PoolGatewaySpec>,
     /// Exceptions to isolation controls.
     #[serde(default)]
     pub waivers: Vec<Waiver>,
+}
+
+/// A gateway inside of a pool's cluster. It runs on the system nodes, in the namespace `ringfence-gateway`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PoolGatewaySpec {
+    /// The image of ringfence, by digest. System nodes may pull it from any ECR repository that lets them.
+    #[schemars(regex(pattern = r"^[a-z0-9][a-z0-9._:/-]*@sha256:[0-9a-f]{64}$"), extend("examples" = ["123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/ringfence@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]))]
+    pub image: String,
+    /// The number of Pods.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 2, max = 20))]
+    pub replicas: u32,
+    /// Whether the gateway has an internal Network Load Balancer, which the AWS Load Balancer Controller makes. Without
+    /// it, the gateway has a Service of type ClusterIP.
+    #[serde(default = "yes")]
+    pub load_balancer: bool,
+    /// The name of a ConfigMap in the namespace `ringfence-gateway`, with `gateway.yaml` and `tenancy.yaml`. The
+    /// platform's team writes it. The default is `gateway`.
+    #[serde(default = "default_config_map")]
+    #[schemars(regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"), length(min = 1, max = 63), extend("examples" = ["gateway"]))]
+    pub config_map: String,
+    /// The name of a Secret in the namespace `ringfence-gateway`, with the gateway's certificate: `tls.crt`, `tls.key`.
+    /// The platform's team writes it. The default is `gateway-tls`.
+    #[serde(default = "default_certificate_secret")]
+    #[schemars(regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"), length(min = 1, max = 63), extend("examples" = ["gateway-tls"]))]
+    pub certificate_secret: String,
+}
+
+fn default_replicas() -> u32 {
+    2
+}
+
+fn default_config_map() -> String {
+    "gateway".to_owned()
+}
+
+fn default_certificate_secret() -> String {
+    "gateway-tls".to_owned()
 }
 
 /// Settings of this pool's VPC that differ from `spec.network`.

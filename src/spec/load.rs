@@ -187,7 +187,7 @@ fn pool(
     default: KubernetesVersion,
     normal: &mut Normal,
 ) -> Option<Pool> {
-    let PoolSpec { name, profile: profile_name, kubernetes_version, network: own, waivers } = spec;
+    let PoolSpec { name, profile: profile_name, kubernetes_version, network: own, gateway, waivers } = spec;
     let own = ProfileNetwork {
         nat_gateways: own.nat_gateways.or(profile.network.nat_gateways),
         endpoints: own.endpoints.or_else(|| profile.network.endpoints.clone()),
@@ -199,6 +199,10 @@ fn pool(
         name,
         kubernetes_version: version.map_or(Some(default), |v| KubernetesVersion::parse(v))?,
         network: cluster_network(&own, network),
+        gateway: gateway.map(|written| {
+            let PoolGatewaySpec { image, replicas, load_balancer, config_map, certificate_secret } = written;
+            GatewayPods { image, replicas, load_balancer, config_map, certificate_secret }
+        }),
         profile_name: profile_name.unwrap_or_else(|| "shared".to_owned()),
         profile: normal.of(profile),
         waivers: by_control(waivers),

@@ -113,6 +113,34 @@ pub struct Gateway {
     pub role: Option<String>,
 }
 
+/// A gateway that runs inside of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayPods {
+    /// `REPOSITORY@sha256:DIGEST`.
+    pub image: String,
+    /// 2–20.
+    pub replicas: u32,
+    /// Whether the gateway has an internal Network Load Balancer.
+    pub load_balancer: bool,
+    /// The name of the ConfigMap with its configuration.
+    pub config_map: String,
+    /// The name of the Secret with its certificate.
+    pub certificate_secret: String,
+}
+
+impl GatewayPods {
+    /// The image without its digest and tag.
+    pub fn repository(&self) -> &str {
+        let name = self.image.split('@').next().unwrap_or_default();
+        // The colon of a port comes before a slash.
+        match name.rsplit_once(':') {
+            Some((repository, tag)) if !tag.contains('/') => repository,
+            _ => name,
+        }
+    }
+}
+
 /// Settings of all IAM roles that ringfence creates.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -147,6 +175,8 @@ pub struct Pool {
     pub name: String,
     pub kubernetes_version: KubernetesVersion,
     pub network: ClusterNetwork,
+    /// `None` if no gateway runs inside of this cluster.
+    pub gateway: Option<GatewayPods>,
     pub profile_name: String,
     /// Members that override nothing share one profile in memory.
     #[serde(serialize_with = "shared")]
@@ -243,6 +273,8 @@ pub struct ClusterOf<'a> {
     pub owner: Owner<'a>,
     pub kubernetes_version: KubernetesVersion,
     pub network: &'a ClusterNetwork,
+    /// `None` if no gateway runs inside of the cluster. A silo has none.
+    pub gateway: Option<&'a GatewayPods>,
     pub profile: &'a Profile,
     pub waivers: &'a [Waiver],
 }
@@ -311,6 +343,7 @@ impl Pool {
             owner: Owner::Pool(&self.name),
             kubernetes_version: self.kubernetes_version,
             network: &self.network,
+            gateway: self.gateway.as_ref(),
             profile: &self.profile,
             waivers: &self.waivers,
         }
@@ -324,6 +357,7 @@ impl Tenant {
             owner: Owner::Tenant(&self.id),
             kubernetes_version: silo.kubernetes_version,
             network: &silo.network,
+            gateway: None,
             profile: &self.profile,
             waivers: &self.waivers,
         })

@@ -521,7 +521,9 @@ const CERTIFICATE: &str = "{certificate: spiffe://globex.example/ci}";
 #[test]
 fn identities_of_tenants() {
     let text = with_access(&format!("[{ROLE}, {CERTIFICATE}, {CLAIM}]"), "[]");
-    let spec = loaded(&text.replace("  tags: {}", "  gateway: {url: https://g.example}"));
+    let spec = loaded(
+        &text.replace("  tags: {}", "  gateway: {url: https://g.example, role: \"arn:aws:iam::123456789012:role/g\"}"),
+    );
     assert!(spec.warnings.is_empty(), "{:?}", spec.warnings);
     assert_eq!(
         spec.tenant("23456").unwrap().access,
@@ -682,13 +684,57 @@ fn the_gateway_is_nobody_else() {
     expect(&text, &["this principal is also in `spec.gateway.role`, so it isn't confined to tenant `23456`"]);
 }
 
+const POOL_GATEWAY: &str = "    - name: shared-1\n      gateway: GATEWAY\n";
+const IMAGE: &str = "\"123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/ringfence@sha256:\
+                     0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"";
+
+#[test]
+fn a_gateway_inside_of_a_pools_cluster() {
+    let with = |gateway: &str| {
+        let text = edited("    - name: shared-1\n", &POOL_GATEWAY.replace("GATEWAY", gateway));
+        text.replace("  tags: {}", "  gateway: {url: https://g.example}")
+    };
+    let spec = loaded(&with(&format!("{{image: {IMAGE}}}")));
+    let pods = spec.pools[0].gateway.as_ref().unwrap();
+    assert_eq!(pods.repository(), "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/ringfence");
+    assert_eq!((pods.replicas, pods.load_balancer), (2, true));
+    assert_eq!((pods.config_map.as_str(), pods.certificate_secret.as_str()), ("gateway", "gateway-tls"));
+    let tagged = GatewayPods { image: "r.example:5000/a/b:1.2@sha256:0".to_owned(), ..pods.clone() };
+    assert_eq!(tagged.repository(), "r.example:5000/a/b");
+    assert!(loaded(BASE).pools[0].gateway.is_none());
+    for image in [
+        "ringfence",
+        "registry.example.com/ringfence:1.0",
+        "registry.example.com/ringfence@sha256:0123",
+        "ringfence@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    ] {
+        let errors = expect(
+            &with(&format!("{{image: ⟦\"{image}\"⟧}}")),
+            &[&format!("{} is not an image with a digest", quote(image))],
+        );
+        assert_eq!(errors[0].path, "spec.pools[0].gateway.image");
+    }
+    expect(&with(&format!("{{image: {IMAGE}, replicas: ⟦1⟧}}")), &["1 is out of range"]);
+    expect(&with(&format!("{{image: {IMAGE}, configMap: ⟦Gateway⟧}}")), &["`Gateway` is not a valid name"]);
+    let text = with(&format!("{{image: {IMAGE}}}")).replace("  gateway: {url: https://g.example}", "  tags: {}");
+    let errors = expect(
+        &text.replace("      gateway: {image", "      ⟦gateway⟧: {image"),
+        &["the pool has a gateway, but the tenancy has none"],
+    );
+    assert_eq!(help(&errors), "add `spec.gateway` with the gateway's `url`");
+}
+
 /// Without a gateway, nobody reads the identities.
 #[test]
 fn identities_without_a_gateway_are_a_warning() {
     let spec = loaded(&with_access(&format!("[{CLAIM}]"), "[]"));
     let warnings: Vec<_> = spec.warnings.iter().map(|w| (w.path.as_str(), w.message.as_str())).collect();
-    let message = "the tenancy has no gateway, so these identities get no access";
+    let message = "no gateway reaches the tenant's cluster, so these identities get no access";
     assert_eq!(warnings, [("spec.tenants[1].access", message)]);
+    let inside = POOL_GATEWAY.replace("GATEWAY", &format!("{{image: {IMAGE}}}"));
+    let text = with_access(&format!("[{CLAIM}]"), "[]").replace("    - name: shared-1\n", &inside);
+    let spec = loaded(&text.replace("  tags: {}", "  gateway: {url: https://g.example}"));
+    assert!(spec.warnings.is_empty(), "{:?}", spec.warnings);
 }
 
 #[test]
@@ -1322,6 +1368,7 @@ fn the_published_schema_and_load_agree_on_forms() {
         ("overrides: {}\n      waivers: []", "waivers: [{control: NET-2, reason: x, until: soon}]"),
         ("serviceAccounts: []", "access: [{issuer: \"http://a.example\", claim: a, value: b}]"),
         ("  tags: {}", "  gateway: {url: \"https://a.example/\"}"),
+        ("    - name: shared-1\n", "    - {name: shared-1, gateway: {image: \"r.example/x:1\"}}\n"),
         ("serviceAccounts: []", "access: [{certificate: x}]"),
         ("serviceAccounts: []", "access: [{issuer: \"https://a.example\", claim: a}]"),
         ("serviceAccounts: []", "access: [{}]"),
@@ -1358,7 +1405,7 @@ fn every_pattern_of_the_schema_has_a_test_above() {
         }
     }
     walk(&schema(), &mut patterns);
-    assert_eq!(patterns.len(), 18, "add a case to the test before this one: {patterns:#?}");
+    assert_eq!(patterns.len(), 19, "add a case to the test before this one: {patterns:#?}");
 }
 
 #[test]

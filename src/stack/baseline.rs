@@ -208,6 +208,8 @@ impl Builder<'_> {
             "Namespace" => Phase::Namespace,
             "RoleBinding" | "ClusterRoleBinding" => Phase::Binding,
             "MutatingAdmissionPolicy" | "MutatingAdmissionPolicyBinding" if tenant.is_none() => Phase::Mutation,
+            // A policy in a namespace that another template makes comes after the namespace.
+            _ if namespace.as_deref().is_some_and(|name| name != "kube-system") => Phase::Rest,
             _ if tenant.is_none() && kind.ends_with("Policy") => Phase::Policy,
             _ => Phase::Rest,
         };
@@ -254,6 +256,7 @@ impl Builder<'_> {
             "notInternet": self.not_internet(site, network),
             "priorityClasses": classes,
             "mutation": site.version >= MUTATION,
+            "gateway": site.cluster.gateway,
             "gatewayGroup": self.spec.gateway.as_ref().and_then(|g| g.role.as_ref()).map(|_| GATEWAY_GROUP),
         }))
     }

@@ -47,8 +47,9 @@ impl Builder<'_> {
         self.system_group(site, network, group.clone())?;
         let profile = site.cluster.profile;
         let role = site.at("role/system-nodes");
-        let shared = self.ecr(std::slice::from_ref(&self.spec.images.shared));
-        self.node_role(&role, self.names.role(owner, "system-nodes"), &shared)?;
+        let mut registries = self.ecr(std::slice::from_ref(&self.spec.images.shared));
+        registries.extend(site.cluster.gateway.map(|gateway| gateway.repository().to_owned()));
+        self.node_role(&role, self.names.role(owner, "system-nodes"), &registries)?;
         self.node_set(
             site,
             network,

@@ -584,8 +584,8 @@ fn objects_say_whose_they_are() {
 #[test]
 fn objects_have_only_fields_that_kubernetes_knows() {
     use k8s_openapi::api::{
-        admissionregistration::v1 as admission, core::v1 as core, networking::v1 as net, rbac::v1 as rbac,
-        scheduling::v1 as scheduling,
+        admissionregistration::v1 as admission, apps::v1 as apps, core::v1 as core, networking::v1 as net,
+        policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
     };
     fn through<T: serde::de::DeserializeOwned + Serialize>(object: &Value) -> Value {
         serde_json::to_value(serde_json::from_value::<T>(object.clone()).unwrap()).unwrap()
@@ -596,15 +596,18 @@ fn objects_have_only_fields_that_kubernetes_knows() {
             let back = match object["kind"].as_str().unwrap() {
                 "ClusterRole" => through::<rbac::ClusterRole>(object),
                 "ClusterRoleBinding" => through::<rbac::ClusterRoleBinding>(object),
+                "Deployment" => through::<apps::Deployment>(object),
                 "LimitRange" => through::<core::LimitRange>(object),
                 "MutatingAdmissionPolicy" => through::<admission::MutatingAdmissionPolicy>(object),
                 "MutatingAdmissionPolicyBinding" => through::<admission::MutatingAdmissionPolicyBinding>(object),
                 "Namespace" => through::<core::Namespace>(object),
                 "NetworkPolicy" => through::<net::NetworkPolicy>(object),
+                "PodDisruptionBudget" => through::<policy::PodDisruptionBudget>(object),
                 "PriorityClass" => through::<scheduling::PriorityClass>(object),
                 "ResourceQuota" => through::<core::ResourceQuota>(object),
                 "Role" => through::<rbac::Role>(object),
                 "RoleBinding" => through::<rbac::RoleBinding>(object),
+                "Service" => through::<core::Service>(object),
                 "ServiceAccount" => through::<core::ServiceAccount>(object),
                 "ValidatingAdmissionPolicy" => through::<admission::ValidatingAdmissionPolicy>(object),
                 "ValidatingAdmissionPolicyBinding" => through::<admission::ValidatingAdmissionPolicyBinding>(object),
@@ -622,21 +625,25 @@ fn the_gateway_acts_as_tenants_and_as_nobody_else() {
     let desired = built(&example("gateway"));
     let role = "arn:aws:iam::123456789012:role/acme-gateway";
     let entries: Vec<&Resource> = desired.iter().filter(|r| r.kind == "aws.access-entry").collect();
-    let of_gateway: Vec<&&Resource> = entries.iter().filter(|r| r.state["principal"] == role).collect();
-    let [entry] = of_gateway.as_slice() else { panic!("one for each cluster: {of_gateway:?}") };
-    assert_eq!(entry.controls, ["API-1"]);
-    assert_eq!((&entry.state["groups"], &entry.state["policies"]), (&json!(["ringfence:gateway"]), &json!([])));
-    assert!(entries.iter().all(|r| r.state["principal"] == role || r.state["groups"] == json!([])), "{entries:?}");
+    let (of_gateway, others): (Vec<&Resource>, Vec<_>) = entries.iter().partition(|r| r.state["principal"] == role);
+    assert_eq!(of_gateway.len(), 2, "one for each cluster");
+    for entry in of_gateway {
+        assert_eq!(entry.controls, ["API-1"]);
+        assert_eq!((&entry.state["groups"], &entry.state["policies"]), (&json!(["ringfence:gateway"]), &json!([])));
+    }
+    assert!(others.iter().all(|r| r.state["groups"] == json!([])), "{others:?}");
 
-    let rbac = desired.iter().filter(|r| r.address.as_str().contains("/k8s/clusterrole"));
-    let found: Vec<(&str, &Resource)> = rbac.map(|r| (r.state["object"]["kind"].as_str().unwrap(), r)).collect();
-    assert_eq!(found.len(), 4, "two for each tenant");
-    for (kind, r) in found {
+    let rbac = "rbac.authorization.k8s.io";
+    let outside = json!({"apiGroup": rbac, "kind": "Group", "name": "ringfence:gateway"});
+    let inside = json!({"kind": "ServiceAccount", "name": "gateway", "namespace": "ringfence-gateway"});
+    let found: Vec<&Resource> = desired.iter().filter(|r| r.address.as_str().contains("/k8s/clusterrole")).collect();
+    assert_eq!(found.len(), 6, "two for each tenant");
+    for r in found {
         assert_eq!(r.controls, ["API-1"]);
         let object = &r.state["object"];
         let id = object["metadata"]["labels"]["ringfence.dev/tenant"].as_str().unwrap();
         assert_eq!(object["metadata"]["name"], format!("ringfence-gateway-{id}"));
-        if kind == "ClusterRole" {
+        if object["kind"] == "ClusterRole" {
             let named = |resource: &str| {
                 json!({"apiGroups": [""], "resources": [resource], "resourceNames": [format!("tenant:{id}")],
                     "verbs": ["impersonate"]})
@@ -645,20 +652,70 @@ fn the_gateway_acts_as_tenants_and_as_nobody_else() {
                 "resources": ["userextras/ringfence.dev/identity"], "verbs": ["impersonate"]});
             assert_eq!(object["rules"], json!([named("users"), named("groups"), extra]));
         } else {
-            let api = "rbac.authorization.k8s.io";
-            let role = json!({"apiGroup": api, "kind": "ClusterRole", "name": format!("ringfence-gateway-{id}")});
+            let role = json!({"apiGroup": rbac, "kind": "ClusterRole", "name": format!("ringfence-gateway-{id}")});
             assert_eq!(object["roleRef"], role);
-            assert_eq!(object["subjects"], json!([{"apiGroup": api, "kind": "Group", "name": "ringfence:gateway"}]));
+            // A pool's gateway reaches the tenants of its pool only.
+            let subjects = if id == "hooli" { json!([outside]) } else { json!([outside, inside]) };
+            assert_eq!(object["subjects"], subjects, "{id}");
             let first = before(&desired, r.address.as_str());
             assert!(first.iter().any(|a| a.ends_with("/networkpolicy/default-deny")), "bindings come last: {first:?}");
         }
     }
     let without = built(&example("three-tiers"));
     assert!(without.iter().all(|r| !r.state.to_string().contains("ringfence:gateway")));
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/gateway/tenancy.yaml"));
-    let text = text.unwrap().replace("    role: arn:aws:iam::123456789012:role/acme-gateway\n", "");
-    let no_role = built(&spec(&text));
-    assert!(no_role.iter().all(|r| !r.state.to_string().contains("impersonate")), "nobody runs a gateway");
+    let mut only_inside = example("gateway");
+    only_inside.gateway.as_mut().unwrap().role = None;
+    let only_inside = built(&only_inside);
+    let binding = at(&only_inside, "tenant/globex/pool/shared-1/k8s/clusterrolebinding/ringfence-gateway-globex");
+    assert_eq!(binding.state["object"]["subjects"], json!([inside]));
+    assert!(only_inside.iter().all(|r| !r.state.to_string().contains("ringfence:gateway")));
+    let mut nobody = example("gateway");
+    nobody.gateway.as_mut().unwrap().role = None;
+    nobody.pools[0].gateway = None;
+    assert!(built(&nobody).iter().all(|r| !r.state.to_string().contains("impersonate")), "nobody runs a gateway");
+}
+
+#[test]
+fn pods_of_the_gateway() {
+    let desired = built(&example("gateway"));
+    let home = "pool/shared-1/k8s";
+    let object = |name: &str| at(&desired, &format!("{home}/{name}")).state["object"].clone();
+    let deployment = format!("{home}/deployment/ringfence-gateway/gateway");
+    let first = before(&desired, &deployment);
+    assert!(first.contains(&format!("{home}/namespace/ringfence-gateway")), "{first:?}");
+    for policy in ["default-deny", "gateway"] {
+        let address = format!("{home}/networkpolicy/ringfence-gateway/{policy}");
+        let first = before(&desired, &address);
+        assert!(first.contains(&format!("{home}/namespace/ringfence-gateway")), "{policy}: {first:?}");
+    }
+    // Admission policies treat a namespace with a tenant's label as the tenant's.
+    let namespace = object("namespace/ringfence-gateway");
+    assert_eq!(namespace["metadata"]["labels"].get("ringfence.dev/tenant"), None);
+    assert!(desired.iter().all(|r| !r.address.as_str().starts_with("tenant/hooli/silo/k8s/namespace/ringfence")));
+    let service = object("service/ringfence-gateway/gateway");
+    assert_eq!(service["spec"]["loadBalancerClass"], "service.k8s.aws/nlb");
+    assert_eq!(
+        service["metadata"]["annotations"]["service.beta.kubernetes.io/aws-load-balancer-scheme"], "internal",
+        "not open to the internet"
+    );
+    let pull = at(&desired, "pool/shared-1/role/system-nodes").state.pointer("/inline/images").unwrap().to_string();
+    assert!(pull.contains("123456789012:repository/platform/ringfence\""), "{pull}");
+
+    let mut spec = example("gateway");
+    let pods = spec.pools[0].gateway.as_mut().unwrap();
+    (pods.load_balancer, pods.replicas) = (false, 5);
+    (pods.config_map, pods.certificate_secret) = ("settings".to_owned(), "certificate".to_owned());
+    let other = built(&spec);
+    let state = |name: &str| at(&other, &format!("{home}/{name}")).state["object"].clone();
+    let service = state("service/ringfence-gateway/gateway");
+    assert_eq!((&service["spec"]["type"], service["spec"].get("loadBalancerClass")), (&json!("ClusterIP"), None));
+    let spec = state("deployment/ringfence-gateway/gateway")["spec"].clone();
+    assert_eq!(spec["replicas"], 5);
+    let volumes = &spec["template"]["spec"]["volumes"];
+    assert_eq!(
+        (&volumes[0]["configMap"]["name"], &volumes[1]["secret"]["secretName"]),
+        (&json!("settings"), &json!("certificate"))
+    );
 }
 
 /// The rules of a tenant's Role for a subresource of Pods, or for Namespaces.
@@ -683,7 +740,7 @@ fn sessions_are_open_where_the_tier_opens_them() {
         assert_eq!(verbs(&desired, initech, resource), Value::Null, "{resource}");
     }
     let mut own = example("gateway");
-    Arc::make_mut(&mut own.tenants[1].profile).sessions.ephemeral_containers = true;
+    Arc::make_mut(&mut own.tenants[2].profile).sessions.ephemeral_containers = true;
     let own = built(&own);
     assert_eq!(verbs(&own, initech, "pods/ephemeralcontainers"), json!(["get", "patch", "update"]));
     assert_eq!(verbs(&own, initech, "pods/exec"), Value::Null);

@@ -48,6 +48,7 @@ built_in! {
     "manifests/cluster/admission-stamps.yaml"
     "manifests/cluster/calico.yaml"
     "manifests/cluster/cluster-network-policies.yaml"
+    "manifests/cluster/gateway.yaml"
     "manifests/cluster/network-policies.yaml"
     "manifests/cluster/priority-classes.yaml"
     "manifests/tenant/access.yaml"

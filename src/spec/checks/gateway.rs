@@ -1,6 +1,7 @@
-//! The gateway: its URL and its role.
+//! The gateway: its URL, its role, and its Pods.
 
 use super::Checker;
+use super::names::is_dns_label;
 use crate::arn::principal_key;
 use crate::spec::arn;
 use crate::spec::error::{Code, SpecError};
@@ -41,4 +42,37 @@ impl Checker<'_, '_> {
             }
         }
     }
+    /// The gateway inside of a pool's cluster.
+    pub(super) fn gateway_pods(&mut self, pool: &Node, path: &str) {
+        let Some(entry) = pool.entry("gateway") else { return };
+        let path = format!("{path}.gateway");
+        if self.at("spec.gateway").is_none() {
+            let message = "the pool has a gateway, but the tenancy has none".to_owned();
+            let help = "add `spec.gateway` with the gateway's `url`";
+            self.error(Code::MissingField, &path, &entry.key_mark, message, help);
+        }
+        if let Some((node, text)) = entry.value.get("image").and_then(Node::with_text).filter(|(_, t)| !is_pinned(t)) {
+            let message = format!("{} is not an image with a digest", quote(text));
+            let help = "write `REPOSITORY@sha256:DIGEST`: a tag may become another image, and the gateway acts as every tenant";
+            self.error(Code::BadValue, &format!("{path}.image"), &node.mark, message, help);
+        }
+        for field in ["configMap", "certificateSecret"] {
+            let Some((node, text)) = entry.value.get(field).and_then(Node::with_text) else { continue };
+            if !text.is_empty() && !is_dns_label(text) {
+                let message = format!("{} is not a valid name", quote(text));
+                let help = "use lowercase letters and digits, with dashes only inside: `gateway`";
+                self.error(Code::BadValue, &format!("{path}.{field}"), &node.mark, message, help);
+            }
+        }
+    }
+}
+
+/// `REPOSITORY[:TAG]@sha256:DIGEST`, with a host in front.
+fn is_pinned(text: &str) -> bool {
+    let Some((name, digest)) = text.split_once("@sha256:") else { return false };
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._:/-".contains(&b);
+    let host = name.split_once('/').map_or("", |(host, _)| host);
+    let parts = name.split('/').all(|part| part.starts_with(|c: char| c.is_ascii_alphanumeric()));
+    digest.len() == 64 && digest.bytes().all(hex) && name.bytes().all(plain) && host.contains('.') && parts
 }

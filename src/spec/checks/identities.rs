@@ -1,6 +1,6 @@
 //! The identities of tenants. An identity belongs to one tenant, or to the platform.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Checker;
 use crate::arn::principal_key;
@@ -21,13 +21,20 @@ impl<'a> Checker<'a, '_> {
     /// role has more access without the gateway.
     pub(super) fn identities(&mut self, tenants: &'a [Node]) {
         let mut seen: BTreeMap<Key, (String, &Mark)> = self.principals_of_the_platform();
-        let gateway = self.at("spec.gateway").is_some();
+        let outside = self.at("spec.gateway.role").is_some();
+        let pools = self.at("spec.pools").map(Node::items).unwrap_or_default();
+        let inside: BTreeSet<&str> = pools
+            .iter()
+            .filter(|pool| pool.get("gateway").is_some())
+            .filter_map(|pool| pool.get("name").and_then(Node::text))
+            .collect();
         for (i, tenant) in tenants.iter().enumerate() {
-            if let Some(access) = tenant.entry("access").filter(|a| !gateway && !a.value.items().is_empty()) {
-                let message = "the tenancy has no gateway, so these identities get no access";
+            let reached = outside || tenant.get("pool").and_then(Node::text).is_some_and(|pool| inside.contains(pool));
+            if let Some(access) = tenant.entry("access").filter(|a| !reached && !a.value.items().is_empty()) {
+                let message = "no gateway reaches the tenant's cluster, so these identities get no access";
                 let warning =
                     SpecError::new(Code::MissingField, format!("spec.tenants[{i}].access"), &access.key_mark, message);
-                self.findings.warn(warning.help("add `spec.gateway`"));
+                self.findings.warn(warning.help("add `spec.gateway.role`, or `gateway` to the tenant's pool"));
             }
             let what = format!("tenant {}", quote(tenant.get("id").and_then(Node::text).unwrap_or("without an id")));
             for (k, item) in tenant.get("access").map(Node::items).unwrap_or_default().iter().enumerate() {

@@ -35,6 +35,7 @@ impl<'a> Checker<'a, '_> {
         if let Some(version) = node.get("kubernetesVersion") {
             self.version(version, &format!("{path}.kubernetesVersion"));
         }
+        self.gateway_pods(node, &path);
         let what = format!("pool {}", quote(name.and_then(Node::text).unwrap_or("without a name")));
         let profile = node.get("profile");
         let loaded = match profile.and_then(Node::text) {

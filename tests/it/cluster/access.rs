@@ -397,7 +397,7 @@ fn bindings(admin: &Api<'_>) -> String {
                 let name = subject["name"].as_str().unwrap();
                 let home = subject["namespace"].as_str().unwrap_or_default();
                 let concerns = match subject["kind"].as_str().unwrap() {
-                    "ServiceAccount" => name == "default" || home.starts_with("t-"),
+                    "ServiceAccount" => name == "default" || home == "ringfence-gateway" || home.starts_with("t-"),
                     "Group" => {
                         name.starts_with("tenant:")
                             || name.starts_with("ringfence:")

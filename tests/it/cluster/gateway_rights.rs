@@ -157,6 +157,32 @@ fn the_gateway_itself_has_the_rights_of_everybody() {
     }
 }
 
+/// A gateway inside of the cluster has the same permissions. Pod Security admits its Pods.
+#[test]
+fn the_gateway_in_the_cluster() {
+    for baseline in [&POOL, &OLDER] {
+        let (name, home) = ("system:serviceaccount:ringfence-gateway:gateway", "ringfence-gateway");
+        let groups = ["system:serviceaccounts", "system:serviceaccounts:ringfence-gateway"];
+        let account = rules(&baseline.plane.user(name, &groups), home);
+        let another = rules(&baseline.plane.user("system:serviceaccount:default:another", &groups[..1]), home);
+        let everybody = rules(&baseline.plane.user("somebody", &[]), home);
+        let outside: BTreeSet<String> =
+            rules(&baseline.plane.gateway(), home).difference(&everybody).cloned().collect();
+        assert_eq!(account.difference(&another).cloned().collect::<BTreeSet<_>>(), outside);
+
+        baseline.plane.until("the Pods of the gateway are there", |admin| {
+            let pods = admin.get(&format!("/api/v1/namespaces/{home}/pods")).body;
+            pods["items"].as_array().is_some_and(|pods| pods.len() == 2)
+        });
+        let pods = baseline.plane.admin().get(&format!("/api/v1/namespaces/{home}/pods")).ok();
+        let pod = &pods["items"][0];
+        assert_eq!(pod["metadata"]["labels"].get("ringfence.dev/tenant"), None, "no policy for tenants applies");
+        let mounts: Vec<&str> =
+            pod["spec"]["volumes"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
+        assert_eq!(mounts, ["config", "certificate", "token"], "the account's token is mounted once");
+    }
+}
+
 /// A person of a tenant, with credentials of an API server, which no person has.
 #[test]
 fn a_tenant_acts_as_nobody() {

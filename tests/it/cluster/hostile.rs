@@ -687,8 +687,17 @@ fn a_tier_allows_exactly_what_it_lists() {
     ] {
         findings.refused(what, control, &green.try_create(&pod(change)));
     }
-    // The same holds in ephemeral containers, for users who may add them.
-    let mut running = pod(host("/opt/models", &[true]));
+    findings.none();
+}
+
+/// A tier with sessions lets its tenants add ephemeral containers to their Pods. The rules for containers apply.
+#[test]
+fn ephemeral_containers_follow_the_rules() {
+    GREEN.prepare();
+    let mut findings = Findings::default();
+    let green = GREEN.person();
+    let volume = json!({"volumes": [{"name": "h", "hostPath": {"path": "/opt/models"}}]});
+    let mut running = merged(GREEN.pod("t-green", GREEN.plain()), &json!({"spec": volume}));
     running["metadata"]["name"] = "models".into();
     green.create(&running);
     let at = format!("{}/ephemeralcontainers?dryRun=All", path(&running));

@@ -401,7 +401,7 @@ fn fargate_pods_have_a_security_group_of_their_own() {
 
 #[test]
 fn calico_gets_the_same_rules() {
-    let shared = ("- name: shared\n", "- {name: shared, profile: calico}\n");
+    let shared = ("- name: shared\n", "- name: shared\n      profile: calico\n");
     assert_eq!(rendered(shared.0, shared.1, "ClusterNetworkPolicy"), Vec::<Value>::new());
     let policies = rendered(shared.0, shared.1, "GlobalNetworkPolicy");
     let named =
