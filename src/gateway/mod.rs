@@ -123,13 +123,6 @@ impl State {
             let upstream = Upstream::new(&cluster.server, authority.as_deref(), login, within).map_err(named)?;
             clusters.insert(name.clone(), Arc::new(upstream));
         }
-        if let Some(tenant) = estate.tenants.values().find(|tenant| !clusters.contains_key(&tenant.cluster)) {
-            return Err(Error::input(format!(
-                "`clusters` has no `{}`, where the tenant {} is",
-                tenant.cluster, tenant.id
-            ))
-            .help("name every cluster whose tenants have `access` in the spec"));
-        }
         Ok(Self {
             estate,
             who,

@@ -216,5 +216,8 @@ fn tls(authority: Option<&[u8]>) -> Result<rustls::ClientConfig> {
         let certificate = certificate.map_err(|e| unusable(e.to_string()))?;
         roots.add(certificate).map_err(|e| unusable(e.to_string()))?;
     }
+    if authority.is_some() && roots.is_empty() {
+        return Err(unusable("it has no certificate in PEM".to_owned()));
+    }
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }

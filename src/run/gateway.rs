@@ -105,7 +105,22 @@ impl Source {
 
     fn state(&self, config: &Config, spec: &Spec) -> Result<State, Failure> {
         let templates = Templates::load(self.sources.templates.as_deref())?;
-        let estate = estate(spec, &templates)?;
+        let known: Vec<&str> = spec.clusters().map(|cluster| written(cluster.owner)).collect();
+        if let Some(name) = config.clusters.keys().find(|name| !known.contains(&name.as_str())) {
+            return Err(Error::input(format!("`clusters` has `{name}`, which is no cluster of the spec"))
+                .help(format!("the spec's clusters are {}", known.join(", ")))
+                .into());
+        }
+        let mut estate = estate(spec, &templates)?;
+        // A gateway may serve some of the clusters only, such as the one that it runs in.
+        estate.tenants.retain(|_, tenant| config.clusters.contains_key(&tenant.cluster));
+        if estate.tenants.is_empty() {
+            return Err(Error::input(
+                "no tenant with `access` is in one of the configured clusters, so the gateway would refuse everybody",
+            )
+            .help("name the tenants' identities in `tenants[].access`, and their clusters in `clusters`")
+            .into());
+        }
         if let Some(aws) = &config.aws {
             let names = spec::names::Names::new(spec);
             if spec.clusters().any(|cluster| names.cluster(cluster.owner) == aws.name) {
@@ -196,7 +211,7 @@ fn below(directory: &Path, files: &mut Vec<PathBuf>) {
 /// The tenants that have `access`, with their policies and rights. Works offline.
 ///
 /// # Errors
-/// No tenant has `access`, or the spec doesn't say which account's registries tenants may use.
+/// The spec doesn't say which account's registries tenants may use.
 pub fn estate(spec: &Spec, templates: &Templates) -> Result<Estate> {
     let facts = Facts::assumed(spec);
     let desired = stack::build(spec, &facts, templates)?;
@@ -262,10 +277,6 @@ pub fn estate(spec: &Spec, templates: &Templates) -> Result<Estate> {
                 fargate: matches!(tenant.isolation, Isolation::Fargate { .. }),
             }),
         );
-    }
-    if estate.tenants.is_empty() {
-        return Err(Error::input("no tenant has `access`, so the gateway would refuse everybody")
-            .help("name the tenants' identities in `tenants[].access`"));
     }
     Ok(estate)
 }

@@ -1,6 +1,7 @@
 //! `ringfence gateway` in front of real API servers.
 
 mod attacks;
+mod configuration;
 mod fixture;
 mod hostile;
 mod http2;
