@@ -130,6 +130,11 @@ impl Target {
             ["namespaces", namespace, rest @ ..] => {
                 attributes.namespace = own(namespace);
                 match rest {
+                    // Such a path would name two namespaces, or a resource of this name that no API has.
+                    ["namespaces", ..] => return Err(Malformed("API servers have no such path")),
+                    [] | ["status" | "finalize"] if !group.is_empty() => {
+                        return Err(Malformed("API servers have no such path"));
+                    }
                     [] | ["status" | "finalize"] => {
                         attributes.resource = "namespaces".to_owned();
                         attributes.name = own(namespace);
@@ -300,6 +305,10 @@ mod tests {
             "/api/v1/pods/",
             "/api/v1/./pods",
             "/api/v1/namespaces/t-a/../t-b/pods",
+            "/api/v1/namespaces/t-a/namespaces/t-b",
+            "/apis/apps/v1/namespaces/t-a/namespaces/t-b",
+            "/apis/apps/v1/namespaces/t-a",
+            "/apis/apps/v1/namespaces/t-a/status",
             "/api/v1/namespaces/..",
             "/api/v1/namespaces/t-a/pods/..",
             "/api/v1/namespaces/t-a/pods/%2e%2e",

@@ -222,6 +222,7 @@ fn path_tricks_are_refused() {
         "/tenants/red/api/v1/watch/namespaces/t-blue/pods",
         "/tenants/red/api/v1/proxy/nodes/x",
         "/tenants/red/api/v1/namespaces/t-red/services/x:80/proxy/",
+        "/tenants/red/api/v1/namespaces/t-red/namespaces/t-blue",
         "/tenants/red/metrics",
         "/tenants/red/logs/",
         "/tenants/red/.well-known/openid-configuration",
