@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use serde_json::Value;
@@ -25,6 +26,9 @@ use crate::kinds::k8s::manifest;
 use crate::spec::{self, Isolation, LoadOptions, Spec, TenantAccess};
 use crate::stack::{self, Facts};
 use crate::template::Templates;
+
+/// A token for an EKS cluster is replaced this long before it expires.
+const MARGIN: Duration = Duration::from_mins(3);
 
 /// Where a gateway's files are.
 #[derive(Clone, Debug)]
@@ -51,6 +55,23 @@ struct Last {
     /// Kept as long as the configuration is, with the keys of issuers.
     who: Option<Arc<Authenticators>>,
     logins: BTreeMap<String, Login>,
+    /// When tokens for EKS clusters must be replaced, on the gateway's clock.
+    due: BTreeMap<String, Duration>,
+    /// The last configuration that could be used. The gateway logs in with it, also while a file is wrong.
+    good: Option<Good>,
+}
+
+#[derive(Clone)]
+struct Good {
+    config: Config,
+    region: String,
+    partition: String,
+}
+
+impl Good {
+    fn new(config: &Config, spec: &Spec) -> Self {
+        Self { config: config.clone(), region: spec.region.clone(), partition: spec.partition().to_owned() }
+    }
 }
 
 impl Source {
@@ -62,7 +83,9 @@ impl Source {
     pub async fn first(&self) -> Result<(Config, State), Failure> {
         let (config, spec) = self.read()?;
         let state = self.state(&config, &spec)?;
-        self.log_in(&config, &spec).await?;
+        let good = Good::new(&config, &spec);
+        self.log_in(&good).await?;
+        self.last().good = Some(good);
         let who = self.last().who.clone();
         if let Some(who) = who {
             who.warm().await;
@@ -80,14 +103,21 @@ impl Source {
     }
 
     async fn changed(&self) -> Result<Option<State>, Failure> {
-        let (config, spec) = self.read()?;
-        self.log_in(&config, &spec).await?;
-        let digest = self.digest(&config);
+        let good = self.last().good.clone();
+        let logged_in = match good {
+            Some(good) => self.log_in(&good).await,
+            None => Ok(()),
+        };
+        let digest = self.digest(&Config::load(&self.sources.config)?);
         if digest == self.last().files {
-            return Ok(None);
+            return Ok(logged_in.map(|()| None)?);
         }
+        let (config, spec) = self.read()?;
         let state = self.state(&config, &spec)?;
-        self.last().files = digest;
+        let good = Good::new(&config, &spec);
+        self.log_in(&good).await?;
+        let mut last = self.last();
+        (last.files, last.good) = (digest, Some(good));
         Ok(Some(state))
     }
 
@@ -146,27 +176,36 @@ impl Source {
         Ok(state)
     }
 
-    /// Reads or makes the tokens with which the gateway logs in.
-    async fn log_in(&self, config: &Config, spec: &Spec) -> Result<()> {
+    /// Reads the tokens with which the gateway logs in, or makes them before the last ones expire.
+    async fn log_in(&self, good: &Good) -> Result<()> {
         let logins = self.last().logins.clone();
-        for (name, cluster) in &config.clusters {
+        for (name, cluster) in &good.config.clusters {
             let Some(login) = logins.get(name) else { continue };
+            let now = self.clock.elapsed();
+            if cluster.eks.is_some() && self.last().due.get(name).is_some_and(|due| now < *due) {
+                continue;
+            }
             let named = |e: Error| Error { message: format!("cluster {name}: {}", e.message), ..e };
-            login.set(&self.token(cluster, spec).await.map_err(named)?).map_err(named)?;
+            let (token, good_for) = self.token(cluster, good).await.map_err(named)?;
+            login.set(&token).map_err(named)?;
+            self.last().due.insert(name.clone(), now + good_for);
         }
         Ok(())
     }
 
-    async fn token(&self, cluster: &ClusterConfig, spec: &Spec) -> Result<String> {
+    /// A token, and how long it is used.
+    async fn token(&self, cluster: &ClusterConfig, good: &Good) -> Result<(String, Duration)> {
         if let Some(file) = &cluster.token_file {
-            return std::fs::read_to_string(file)
-                .map_err(|e| Error::input(format!("the token {} can't be read: {e}", file.display())));
+            let token = std::fs::read_to_string(file)
+                .map_err(|e| Error::input(format!("the token {} can't be read: {e}", file.display())))?;
+            return Ok((token, Duration::ZERO));
         }
         let name = cluster.eks.as_deref().unwrap_or_default();
-        let config = aws::load(&Access { region: spec.region.clone(), ..Access::default() }, &self.clock).await?;
-        let scope =
-            Scope { account: String::new(), region: spec.region.clone(), partition: spec.partition().to_owned() };
-        Ok(k8s::token(&config, &scope, name).await?.token)
+        let config = aws::load(&Access { region: good.region.clone(), ..Access::default() }, &self.clock).await?;
+        let scope = Scope { account: String::new(), region: good.region.clone(), partition: good.partition.clone() };
+        let token = k8s::token(&config, &scope, name).await?;
+        let left = Duration::try_from(token.expires.duration_since(Clock::timestamp())).unwrap_or_default();
+        Ok((token.token, left.saturating_sub(MARGIN)))
     }
 
     /// The digest of all files that decide about the gateway's answers.
