@@ -1,15 +1,12 @@
 //! The objects that requests carry. They are read once, judged, and written again, so that an API server reads exactly
 //! the object that was judged.
 
-use std::fmt;
-
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::answer::Refused;
-use super::protobuf;
+use super::{json, protobuf};
 
 /// How deep maps and lists may be nested. Objects of Kubernetes have fewer than 20 levels.
 const DEEPEST: usize = 64;
@@ -91,10 +88,7 @@ impl Media {
 }
 
 fn json(body: &[u8]) -> Result<Value, String> {
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value = Strict { left: DEEPEST }.deserialize(&mut deserializer).map_err(|e| e.to_string())?;
-    deserializer.end().map_err(|e| e.to_string())?;
-    Ok(value)
+    json::read(body, DEEPEST).map_err(|e| e.to_string())
 }
 
 fn yaml(body: &[u8]) -> Result<Value, String> {
@@ -117,82 +111,6 @@ fn depth(value: &Value) -> usize {
         Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or_default(),
         Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
         _ => 0,
-    }
-}
-
-/// Reads a value of JSON that has no key twice: readers differ in which of the two they take.
-struct Strict {
-    left: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for Strict {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value of JSON")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let left = self.deeper()?;
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(Self { left })? {
-            list.push(item);
-        }
-        Ok(Value::Array(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let left = self.deeper()?;
-        let mut fields = Map::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            let value = entries.next_value_seed(Self { left })?;
-            if fields.insert(key, value).is_some() {
-                return Err(A::Error::custom("a key stands twice in a map"));
-            }
-        }
-        Ok(Value::Object(fields))
-    }
-}
-
-impl Strict {
-    fn deeper<E: Error>(&self) -> Result<usize, E> {
-        self.left.checked_sub(1).ok_or_else(|| E::custom("it is nested too deeply"))
     }
 }
 

@@ -15,6 +15,7 @@ mod body;
 pub mod config;
 pub mod estate;
 mod examine;
+mod json;
 mod limits;
 mod metrics;
 mod protobuf;

@@ -15,12 +15,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use table::{Field, Form, Kind, Message, Table};
-use wire::{Fault, Part, Reader, Wire, parts, twice, unknown, utf8, wrong_wire};
+use wire::{Fault, MAX_DEPTH, Part, Reader, Wire, parts, twice, unknown, utf8, wrong_wire};
 
 /// The first bytes of every body, by apimachinery's `runtime/serializer/protobuf`.
 const MAGIC: &[u8] = b"k8s\0";
 const CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
-const MAX_DEPTH: usize = 64;
 
 /// Decodes the body of a request to the JSON of the object, with its `apiVersion` and `kind`.
 ///

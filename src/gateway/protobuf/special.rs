@@ -1,13 +1,11 @@
 //! Values: numbers, and the types of apimachinery that have a JSON form of their own.
 
-use std::fmt;
-
 use jiff::Timestamp;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::table::Kind;
-use super::wire::{Fault, Wire, parts};
+use super::wire::{Fault, MAX_DEPTH, Wire, parts};
+use crate::gateway::json;
 
 /// Go's zero time, 0001-01-01T00:00:00Z, in seconds since 1970.
 const ZERO_TIME: i64 = -62_135_596_800;
@@ -81,69 +79,7 @@ pub(super) fn fields_v1(bytes: &[u8]) -> Result<Value, Fault> {
     if raw.bytes().is_empty() { Ok(Value::Null) } else { json(raw.bytes()) }
 }
 
+/// An API server keeps these bytes, so the reader of an object would choose between two values of one key.
 fn json(bytes: &[u8]) -> Result<Value, Fault> {
-    let Unique(value) = serde_json::from_slice(bytes).map_err(|e| Fault::new(format!("this isn't JSON: {e}")))?;
-    Ok(value)
-}
-
-/// JSON whose objects have no key twice. An API server keeps the bytes, so the reader of an object would choose the
-/// value.
-struct Unique(Value);
-
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UniqueVisitor).map(Unique)
-    }
-}
-
-struct UniqueVisitor;
-
-impl<'de> Visitor<'de> for UniqueVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::from(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(Unique(value)) = elements.next_element()? {
-            values.push(value);
-        }
-        Ok(Value::Array(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some((key, Unique(value))) = entries.next_entry::<String, Unique>()? {
-            if map.insert(key, value).is_some() {
-                return Err(A::Error::custom("a key occurs twice"));
-            }
-        }
-        Ok(Value::Object(map))
-    }
+    json::read(bytes, MAX_DEPTH).map_err(|e| Fault::new(format!("this isn't JSON: {e}")))
 }

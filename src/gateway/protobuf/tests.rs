@@ -7,8 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::table::{Form, Kind, Message, Table};
+use super::wire::MAX_DEPTH;
 use super::wire::{Reader, Wire};
-use super::{CONTENT_TYPE, MAGIC, MAX_DEPTH, decode, decode_by};
+use super::{CONTENT_TYPE, MAGIC, decode, decode_by};
 
 /// Objects as Go's encoding/json writes them, and as apimachinery's protobuf serializer does.
 fn fixture() -> Vec<(Value, Vec<u8>)> {
@@ -381,7 +382,7 @@ fn nesting_is_limited() {
     assert!(nest(5_000, &|object| bytes(4, bytes(2, object))).unwrap_err().contains(limit));
     // ControllerRevision.data is 2, and has JSON in its field 1.
     let deep = body("apps/v1", "ControllerRevision", bytes(2, bytes(1, "[".repeat(100_000))));
-    assert!(decode(&deep).unwrap_err().contains("data: this isn't JSON: recursion limit"));
+    assert!(decode(&deep).unwrap_err().contains("data: this isn't JSON: nested too deep"));
 }
 
 #[test]
@@ -396,7 +397,7 @@ fn json_within_protobuf_has_no_key_twice() {
     let revision = |data: &str| decode(&body("apps/v1", "ControllerRevision", bytes(2, bytes(1, data))));
     assert_eq!(revision(r#"{"a":[1,{"b":null}]}"#).unwrap()["data"], json!({"a": [1, {"b": null}]}));
     for data in [r#"{"a":1,"a":2}"#, r#"[{"a":1,"\u0061":2}]"#] {
-        assert!(revision(data).unwrap_err().contains("data: this isn't JSON: a key occurs twice"));
+        assert!(revision(data).unwrap_err().contains("data: this isn't JSON: a member stands twice"));
     }
     for data in ["", "{} {}", "k8s\0", "{\"a\":1e999}"] {
         assert!(revision(data).unwrap_err().contains("data: this isn't JSON"), "{data}");

@@ -1,5 +1,8 @@
 //! The protobuf wire format: keys, varints and lengths. The encoding page of protobuf.dev describes it.
 
+/// How deep messages, and JSON within them, may be nested.
+pub(super) const MAX_DEPTH: usize = 64;
+
 /// A reason to refuse a body, with the JSON path of the field.
 #[derive(Debug, PartialEq)]
 pub(super) struct Fault {
