@@ -102,7 +102,7 @@ impl Audit {
     /// Writes a line.
     ///
     /// # Errors
-    /// The line couldn't be written. A request that can't be logged must not go on.
+    /// The line couldn't be written.
     pub fn write(&self, line: &Line) -> io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');

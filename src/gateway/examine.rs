@@ -96,7 +96,7 @@ impl Write<'_> {
         Ok(Outcome::Send(call))
     }
 
-    /// Examines a change. `sent` makes the change; it is tried again if somebody else changed the object in between.
+    /// Examines a change, and makes it. The change is tried again if somebody else changed the object in between.
     pub async fn change(&self, media: Media, body: &[u8]) -> Result<Outcome, Refused> {
         let is_patch = self.attributes.verb == "patch";
         if is_patch != media.is_patch() {
@@ -124,7 +124,7 @@ impl Write<'_> {
                 break;
             }
         }
-        last.map(Outcome::Answer).ok_or_else(|| Refused::new(409, "Conflict", "the object changes all the time"))
+        last.map(Outcome::Answer).ok_or_else(|| Refused::new(409, "Conflict", "the object changes too often"))
     }
 
     /// The second part tells whether the version that the change is for was set here, and not by the client.

@@ -205,7 +205,7 @@ impl Gateway {
     }
 
     fn log(&self, line: &Line) {
-        // The request is over. A log that can't be written makes the gateway unready.
+        // The answer to this request has begun. A log that can't be written makes the gateway unready for others.
         if self.audit.write(line).is_err() {
             self.draining.send_replace(true);
         }

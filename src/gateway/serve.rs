@@ -295,10 +295,10 @@ impl Exchange {
             _ => write.change(media, &body).await,
         };
         let outcome = outcome.inspect_err(|refused| {
-            if refused.rule.is_some() {
-                self.line.verdict = Verdict::Denied;
-            } else if refused.status >= 500 {
+            if refused.status >= 500 {
                 self.line.verdict = Verdict::Failed;
+            } else if refused.rule.is_some() {
+                self.line.verdict = Verdict::Denied;
             }
         })?;
         self.line.verdict = Verdict::Allowed;
@@ -318,31 +318,12 @@ impl Exchange {
         let response = entered.upstream.send(&entered.tenant, &entered.identity, call).await?;
         self.line.verdict = Verdict::Allowed;
         self.line.status = response.status().as_u16();
-        if response.status() == StatusCode::UNAUTHORIZED || response.status() == StatusCode::FORBIDDEN {
-            return self.refused_behind(response).await;
-        }
         self.report();
         let (parts, body) = response.into_parts();
         let Entered { tenant, identity, ticket, is_stream, .. } = entered;
         let end = is_stream.then(|| self.end(tenant, identity));
         let body = Passing { body, end, _ticket: ticket };
-        Ok(answered(&parts, body.map_err(io::Error::other).boxed_unsync()))
-    }
-
-    /// Passes a refusal of the API server on, unless it refuses the gateway itself.
-    async fn refused_behind(&mut self, response: Response<Incoming>) -> Result<Response<Body>, Refused> {
-        let (parts, body) = response.into_parts();
-        let unread = |_| Refused::new(502, "ServiceUnavailable", "the API server's answer can't be read");
-        let body = Limited::new(body, 64 << 10).collect().await.map_err(unread)?.to_bytes();
-        let text = String::from_utf8_lossy(&body);
-        if parts.status == StatusCode::UNAUTHORIZED || text.contains(" cannot impersonate") {
-            self.line.verdict = Verdict::Failed;
-            let message = "the gateway may not act as this tenant in its cluster; the platform's team must apply the spec, \
-                           with the gateway's role in spec.gateway";
-            return Err(Refused::new(503, "ServiceUnavailable", message).rule("impersonation"));
-        }
-        self.report();
-        Ok(answered(&parts, whole(body)))
+        Ok(answered(&parts, body.boxed_unsync()))
     }
 
     /// Opens a session in a Pod.
@@ -362,7 +343,7 @@ impl Exchange {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (parts, body) = response.into_parts();
             let body = Passing { body, end: None, _ticket: ticket };
-            return Ok(answered(&parts, body.map_err(io::Error::other).boxed_unsync()));
+            return Ok(answered(&parts, body.boxed_unsync()));
         }
         let headers = session::answered(&response);
         let (client, server) = (hyper::upgrade::on(&mut request), hyper::upgrade::on(&mut response));
@@ -464,16 +445,16 @@ fn no_tenant() -> Refused {
 
 /// The body of an answer on its way. It counts against the tenant's limits until its end.
 struct Passing {
-    body: Incoming,
+    body: Body,
     end: Option<BoxFuture<'static, ()>>,
     _ticket: Ticket,
 }
 
 impl hyper::body::Body for Passing {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
         if let Some(end) = &mut this.end
             && end.poll_unpin(context).is_ready()

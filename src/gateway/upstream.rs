@@ -1,13 +1,13 @@
 //! Requests to an API server, always as a tenant.
 
+use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -18,7 +18,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
 
-use super::answer::Refused;
+use super::answer::{Body, Refused, whole};
 use super::estate::Tenant;
 use super::who::Identity;
 use crate::engine::error::{Error, Result};
@@ -139,7 +139,7 @@ impl Upstream {
     }
 
     /// Sends a request as the tenant. Returns when the answer's headers are there.
-    pub async fn send(&self, tenant: &Tenant, identity: &Identity, call: Call) -> Result<Response<Incoming>, Refused> {
+    pub async fn send(&self, tenant: &Tenant, identity: &Identity, call: Call) -> Result<Response<Body>, Refused> {
         let broken = || Refused::new(500, "InternalError", "the gateway can't write this request");
         let Call { method, path, headers, body } = call;
         let (media, bytes) = body.map_or((None, Bytes::new()), |(media, bytes)| (Some(media), bytes));
@@ -165,22 +165,39 @@ impl Upstream {
         let name: String =
             utf8_percent_encode(&identity.name, ESCAPED).flat_map(str::chars).take(LONGEST_NAME).collect();
         sent.insert(IMPERSONATE_IDENTITY, value(&name)?);
-        match tokio::time::timeout(self.answers_within, self.client.request(request)).await {
-            Ok(Ok(response)) => Ok(response),
+        let response = match tokio::time::timeout(self.answers_within, self.client.request(request)).await {
+            Ok(Ok(response)) => response.map(|body| body.map_err(io::Error::other).boxed_unsync()),
             Ok(Err(_)) => {
-                Err(Refused::new(503, "ServiceUnavailable", "the API server of this cluster can't be reached"))
+                return Err(Refused::new(503, "ServiceUnavailable", "the API server of this cluster can't be reached"));
             }
-            Err(_) => Err(Refused::new(504, "Timeout", "the API server of this cluster didn't answer in time")),
+            Err(_) => {
+                return Err(Refused::new(504, "Timeout", "the API server of this cluster didn't answer in time"));
+            }
+        };
+        match response.status() {
+            StatusCode::UNAUTHORIZED => Err(not_allowed()),
+            StatusCode::FORBIDDEN => {
+                let (parts, body) = self.read(response).await?.into_parts();
+                // No name in Kubernetes has a space, so no tenant's own refusal has these words.
+                match String::from_utf8_lossy(&body).contains(" cannot impersonate") {
+                    true => Err(not_allowed()),
+                    false => Ok(Response::from_parts(parts, whole(body))),
+                }
+            }
+            _ => Ok(response),
         }
     }
 
-    /// Sends a request, and reads its whole answer.
-    pub async fn whole(&self, tenant: &Tenant, identity: &Identity, call: Call) -> Result<Response<Bytes>, Refused> {
-        let response = self.send(tenant, identity, call).await?;
+    async fn read(&self, response: Response<Body>) -> Result<Response<Bytes>, Refused> {
         let (parts, body) = response.into_parts();
         let read = Limited::new(body, LARGEST_OBJECT).collect();
         let body = tokio::time::timeout(self.answers_within, read).await.map_err(|_| unread())?;
         Ok(Response::from_parts(parts, body.map_err(|_| unread())?.to_bytes()))
+    }
+
+    /// Sends a request, and reads its whole answer.
+    pub async fn whole(&self, tenant: &Tenant, identity: &Identity, call: Call) -> Result<Response<Bytes>, Refused> {
+        self.read(self.send(tenant, identity, call).await?).await
     }
 
     /// The same, for an answer in JSON.
@@ -198,6 +215,13 @@ impl Upstream {
         };
         Ok((response, value))
     }
+}
+
+/// The API server refuses the gateway itself, and not the tenant.
+fn not_allowed() -> Refused {
+    let message = "the gateway may not act as this tenant in its cluster; the platform's team must apply the spec, with \
+                   the gateway's role in spec.gateway";
+    Refused::new(503, "ServiceUnavailable", message).rule("impersonation")
 }
 
 fn unread() -> Refused {

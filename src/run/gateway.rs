@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 
 use super::Failure;
 use super::check::registries;
@@ -94,11 +95,17 @@ impl Source {
         Ok((config, state))
     }
 
-    /// Gives the gateway what changed.
+    /// Gives the gateway what changed. Files are read on a thread of its own, because a large spec takes a second, in
+    /// which requests must not wait.
     pub fn reload(self: Arc<Self>) -> Reload {
         Box::new(move || {
-            let source = self.clone();
-            async move { source.changed().await.map_err(plain) }.boxed()
+            let (source, runtime) = (self.clone(), Handle::current());
+            let reading = tokio::task::spawn_blocking(move || runtime.block_on(source.changed()));
+            async move {
+                let ended = reading.await.map_err(|e| Error::bug(format!("the files can't be read: {e}")))?;
+                ended.map_err(plain)
+            }
+            .boxed()
         })
     }
 

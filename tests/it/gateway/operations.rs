@@ -222,9 +222,13 @@ fn an_api_server_that_fails_is_named() {
         _ => false,
     });
     for (pod, status) in [("slow", 504), ("foreign", 503), ("expired", 503), ("gone", 503)] {
-        let answer = set.gate.dev("GET", "red", &format!("/api/v1/namespaces/t-red/pods/{pod}"), None);
-        assert_eq!(answer.status, status, "{pod}: {}", answer.message());
-        assert!(!answer.message().contains("gateway\""), "{}", answer.message());
-        set.gate.logged(pod, |line| line["name"] == pod && line["verdict"] == "failed");
+        // Each way to the API server: a read, a write, and a write that is read and tried first.
+        for (method, body) in [("GET", None), ("DELETE", None), ("PUT", Some(json!({})))] {
+            let answer = set.gate.dev(method, "red", &format!("/api/v1/namespaces/t-red/pods/{pod}"), body.as_ref());
+            assert_eq!(answer.status, status, "{method} {pod}: {}", answer.message());
+            assert!(!answer.message().contains("gateway\""), "{}", answer.message());
+            let last = set.gate.audit().pop().unwrap();
+            assert_eq!(last["verdict"], "failed", "{method} {pod}: {last}");
+        }
     }
 }
