@@ -41,6 +41,8 @@ const ISSUER: &str = "https://login.example.com";
 const AUDIENCE: &str = "acme-gateway";
 /// Connections of the load, and of a flood.
 const CONNECTIONS: usize = 32;
+/// Requests of the first moments aren't counted: connections are made, and tokens are checked for the first time.
+const WARM_UP: Duration = Duration::from_secs(1);
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -422,7 +424,8 @@ impl Load {
         start: Instant,
     ) -> (Vec<f64>, usize) {
         let mut sender = self.connect(tls).await;
-        let until = start + Duration::from_secs(self.seconds);
+        let from = start + WARM_UP;
+        let until = from + Duration::from_secs(self.seconds);
         let gap = if self.rate > 0.0 { self.connections as f64 / self.rate } else { 0.0 };
         let (mut times, mut errors, mut due) =
             (Vec::new(), 0, start + Duration::from_secs_f64(gap * number as f64 / self.connections as f64));
@@ -439,6 +442,7 @@ impl Load {
             let mut response = sender.send_request(self.request(false)).await.unwrap();
             while response.frame().await.is_some() {}
             match response.status().is_success() {
+                _ if begun < from => {}
                 true => times.push(begun.elapsed().as_secs_f64() * 1e3),
                 false => errors += 1,
             }

@@ -21,6 +21,7 @@ pub mod aws;
 pub mod k8s;
 pub mod kinds;
 
+pub mod engines;
 pub mod spec;
 pub mod stack;
 pub mod template;

@@ -16,6 +16,9 @@ pub const REGION: &str = "ringfence.dev/region";
 pub const TENANT: &str = "ringfence.dev/tenant";
 pub const ADDRESS: &str = "ringfence.dev/address";
 pub const GENERATION: &str = "ringfence.dev/generation";
+/// An annotation of webhook configurations, `<namespace>/<Secret>`: the `ca.crt` of this Secret is the authority of the
+/// webhook's certificate.
+pub const AUTHORITY_FROM: &str = "ringfence.dev/authority-from";
 
 /// The ownership tags of every resource's desired state, in addition to the
 /// spec's tags. The generation is added when the resource is created.

@@ -8,6 +8,7 @@
 //!
 //! The gateway has no state of its own, so any number of replicas can run.
 
+pub mod admission;
 mod answer;
 mod attributes;
 mod audit;
@@ -17,6 +18,7 @@ pub mod estate;
 mod examine;
 mod json;
 mod limits;
+mod listen;
 mod metrics;
 mod protobuf;
 mod recent;
@@ -33,40 +35,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::engine::clock::Clock;
 use crate::engine::error::{Error, Result};
+use answer::Body;
 use audit::{Audit, Line};
 use config::{Config, Limits};
 use estate::Estate;
 use limits::Meters;
+use listen::{Peer, Server};
 use metrics::Metrics;
 use recent::Recent;
-use serve::Peer;
 pub use upstream::Login;
 use upstream::Upstream;
 use who::Authenticators;
 
-/// How long a new connection may take to agree on TLS.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How often changed files are looked for.
 const RELOAD: Duration = Duration::from_secs(5);
 /// How long running requests may take after the gateway was told to stop.
 const LAST_ANSWERS: Duration = Duration::from_secs(25);
-/// Streams of one HTTP/2 connection. API servers allow as many.
-const HTTP2_STREAMS: u32 = 250;
 
 /// Everything that files decide. A reload replaces it as a whole.
 pub struct State {
@@ -141,12 +134,6 @@ impl Listening {
     /// # Errors
     /// A port or the audit log can't be opened.
     pub async fn open(config: &Config, state: State, clock: Clock) -> Result<Self> {
-        let bind = async |address: SocketAddr| {
-            TcpListener::bind(address).await.map_err(|e| {
-                Error::input(format!("the gateway can't listen on {address}: {e}"))
-                    .help("choose another address or port")
-            })
-        };
         let gateway = Gateway {
             state: RwLock::new(Arc::new(state)),
             clock,
@@ -160,8 +147,8 @@ impl Listening {
         };
         Ok(Self {
             gateway: Arc::new(gateway),
-            listener: bind(config.listen).await?,
-            status: bind(config.status).await?,
+            listener: listen::bind(config.listen).await?,
+            status: listen::bind(config.status).await?,
         })
     }
 
@@ -178,9 +165,10 @@ impl Listening {
         failed: impl Fn(&Error) + Send + Sync + 'static,
     ) {
         let Self { gateway, listener, status } = self;
-        let status = tokio::spawn(serve_status(gateway.clone(), status));
+        let status = tokio::spawn(listen::status(gateway.clone(), status));
         let reloading = tokio::spawn(gateway.clone().reload(reload, failed));
-        let accepting = tokio::spawn(gateway.clone().accept(listener));
+        let most = gateway.state().limits.connections;
+        let accepting = tokio::spawn(listen::accept(gateway.clone(), listener, most));
         stop.await;
         reloading.abort();
         gateway.draining.send_replace(true);
@@ -227,77 +215,29 @@ impl Gateway {
             }
         }
     }
+}
 
-    /// Accepts connections until the gateway stops, and waits for the last of them.
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
-        let places = Arc::new(Semaphore::new(self.state().limits.connections));
-        let (open, mut closed) = tokio::sync::mpsc::channel::<()>(1);
-        loop {
-            let stream = tokio::select! {
-                () = self.stopped() => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => Some((stream, address)),
-                    Err(_) => None,
-                },
-            };
-            let Some((stream, address)) = stream else {
-                // The process has no file descriptors left, or the client closed at once.
-                self.clock.sleep(Duration::from_millis(50)).await;
-                continue;
-            };
-            // A connection beyond the limit is closed at once.
-            let Ok(place) = places.clone().try_acquire_owned() else { continue };
-            let (gateway, open) = (self.clone(), open.clone());
-            tokio::spawn(async move {
-                let _held = (place, open);
-                gateway.metrics.connections.inc();
-                gateway.clone().connection(stream, address).await;
-                gateway.metrics.connections.dec();
-            });
-        }
-        drop(open);
-        closed.recv().await;
+impl Server for Gateway {
+    fn clock(&self) -> &Clock {
+        &self.clock
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr) {
-        let state = self.state();
-        // A failure only makes answers slower.
-        let _set = stream.set_nodelay(true);
-        let accepting = TlsAcceptor::from(state.tls.clone()).accept(stream);
-        let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, accepting).await else { return };
-        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let peer = Arc::new(Peer { address, certificate: certificate.map(|leaf| leaf.clone().into_owned()) });
-        let gateway = self.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let (gateway, peer) = (gateway.clone(), peer.clone());
-            async move { Ok::<_, std::convert::Infallible>(serve::serve(gateway, peer, request).await) }
-        });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_secs(state.limits.header_seconds))
-            .max_buf_size(64 << 10);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(HTTP2_STREAMS)
-            .max_header_list_size(64 << 10)
-            .keep_alive_interval(Some(Duration::from_secs(30)))
-            .keep_alive_timeout(Duration::from_secs(20));
-        drop(state);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        tokio::pin!(connection);
-        // A broken connection is an error for the client only.
-        tokio::select! {
-            _ended = connection.as_mut() => return,
-            () = self.stopped() => {}
-        }
-        connection.as_mut().graceful_shutdown();
-        let _ended = connection.await;
+    fn tls(&self) -> Option<Arc<ServerConfig>> {
+        Some(self.state().tls.clone())
     }
 
-    /// Waits until streams must end.
+    fn headers_within(&self) -> Duration {
+        Duration::from_secs(self.state().limits.header_seconds)
+    }
+
+    fn count(&self, change: i64) {
+        self.metrics.connections.inc_by(change);
+    }
+
+    async fn answer(self: Arc<Self>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+        serve::serve(self, peer, request).await
+    }
+
     async fn stopped(&self) {
         let mut stop = self.streams_end.subscribe();
         // The sender lives as long as the gateway.
@@ -307,33 +247,8 @@ impl Gateway {
     fn is_ready(&self) -> bool {
         !*self.draining.borrow() && self.state().clusters.values().all(|cluster| cluster.is_ready())
     }
-}
 
-/// Health and metrics.
-async fn serve_status(gateway: Arc<Gateway>, listener: TcpListener) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            gateway.clock.sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let gateway = gateway.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let (status, text) = match request.uri().path() {
-                    "/livez" => (200, "ok".to_owned()),
-                    "/readyz" if gateway.is_ready() => (200, "ok".to_owned()),
-                    "/readyz" => (503, "not ready".to_owned()),
-                    "/metrics" => (200, gateway.metrics.text()),
-                    _ => (404, "not found".to_owned()),
-                };
-                let mut response = Response::new(Full::new(Bytes::from(text)));
-                *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
-                std::future::ready(Ok::<_, std::convert::Infallible>(response))
-            });
-            let mut builder = hyper::server::conn::http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
-            // A broken connection is an error for the client only.
-            let _ended = builder.serve_connection(TokioIo::new(stream), service).await;
-        });
+    fn metrics(&self) -> String {
+        self.metrics.text()
     }
 }

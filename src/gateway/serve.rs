@@ -1,7 +1,6 @@
 //! One request, from its first byte to its answer.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,7 +14,6 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::TokioIo;
-use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 
 use super::answer::{Body, Refused, answered, json_response, whole};
@@ -25,6 +23,7 @@ use super::body::Media;
 use super::estate::Tenant;
 use super::examine::{Outcome, Write};
 use super::limits::Ticket;
+use super::listen::{Peer, Server};
 use super::metrics::{Labels, OfTenant};
 use super::upstream::{Call, Upstream, sent_on};
 use super::who::Identity;
@@ -33,14 +32,6 @@ use crate::engine::clock::Clock;
 
 /// The field manager of ringfence's own objects. Its name would hide a tenant's fields among ours.
 const OUR_MANAGER: &str = "ringfence";
-
-/// The other end of a connection.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    pub address: SocketAddr,
-    /// The client's certificate, verified.
-    pub certificate: Option<CertificateDer<'static>>,
-}
 
 /// One request's way through the gateway.
 struct Exchange {

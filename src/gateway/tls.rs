@@ -47,3 +47,17 @@ pub fn server(files: &Tls) -> Result<Arc<ServerConfig>> {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
+
+/// TLS with a certificate that was just made.
+///
+/// # Errors
+/// Key and certificate don't belong together.
+pub fn with_certificate(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Arc<ServerConfig>> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::bug(e.to_string()))?;
+    let mut config =
+        builder.with_no_client_auth().with_single_cert(chain, key).map_err(|e| Error::bug(e.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}

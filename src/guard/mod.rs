@@ -101,21 +101,40 @@ impl Guard {
     /// Decides on a request. `namespace` is the Namespace object of the request's namespace. `may` answers the questions
     /// of policies about other permissions of the user.
     pub fn review(&self, mut request: Request, namespace: Option<&Value>, may: &dyn Fn(&Check) -> bool) -> Verdict {
-        if request.namespace.is_some() && !request.is_namespace() && namespace.is_none() {
-            let message = format!("the namespace {} isn't known", request.namespace.as_deref().unwrap_or_default());
-            return Verdict { object: None, refusals: vec![Refusal::of_guard(message)] };
-        }
-        defaults::decode(&mut request);
-        let decorated = self.mutate(&mut request, namespace, may).and_then(|()| match self.templates {
-            true => self.mutate_template(&mut request, namespace, may),
-            false => Ok(()),
-        });
-        if let Err(refusal) = decorated {
+        if let Err(refusal) = self.decorate(&mut request, namespace, may) {
             return Verdict { object: None, refusals: vec![refusal] };
+        }
+        let refusals = self.judge(&request, namespace, may);
+        Verdict { object: request.object, refusals }
+    }
+
+    /// Decodes the request's object as an API server does, and writes what the mutating policies add into it.
+    ///
+    /// # Errors
+    /// The refusal of a policy that can't be evaluated.
+    pub fn decorate(
+        &self,
+        request: &mut Request,
+        namespace: Option<&Value>,
+        may: &dyn Fn(&Check) -> bool,
+    ) -> std::result::Result<(), Refusal> {
+        is_known(request, namespace)?;
+        defaults::decode(request);
+        self.mutate(request, namespace, may)?;
+        match self.templates && !is_controlled(request) {
+            true => self.mutate_template(request, namespace, may),
+            false => Ok(()),
+        }
+    }
+
+    /// The refusals of the validating policies. Empty if the request is admitted as it is.
+    pub fn judge(&self, request: &Request, namespace: Option<&Value>, may: &dyn Fn(&Check) -> bool) -> Vec<Refusal> {
+        if let Err(refusal) = is_known(request, namespace) {
+            return vec![refusal];
         }
         let variable = request.variable();
         let null = Value::Null;
-        let prepared = defaults::prepared(&request);
+        let prepared = defaults::prepared(request);
         let roots = [
             prepared.as_ref().or(request.object.as_ref()).unwrap_or(&null),
             request.old_object.as_ref().unwrap_or(&null),
@@ -127,7 +146,7 @@ impl Guard {
         for policy in &self.policies {
             let Does::Validate(validations) = &policy.does else { continue };
             let bindings = policy.bindings.iter().filter(|binding| binding.denies);
-            let bindings = bindings.filter_map(|binding| policy.concerns(binding, &request, namespace));
+            let bindings = bindings.filter_map(|binding| policy.concerns(binding, request, namespace));
             for bound in bindings {
                 scene.rest();
                 match bound {
@@ -136,7 +155,7 @@ impl Guard {
                 }
             }
         }
-        Verdict { object: request.object, refusals }
+        refusals
     }
 
     /// Runs the mutating policies one after the other, and a second time those that may see a change of a later one.
@@ -245,6 +264,23 @@ impl Guard {
         json_patch::patch(&mut patched, &patch).map_err(|e| e.to_string())?;
         Ok((patched != *object).then_some(patched))
     }
+}
+
+/// A request in a namespace that isn't known can't be judged.
+fn is_known(request: &Request, namespace: Option<&Value>) -> std::result::Result<(), Refusal> {
+    match &request.namespace {
+        Some(name) if !request.is_namespace() && namespace.is_none() => {
+            Err(Refusal::of_guard(format!("the namespace {name} isn't known")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a controller made the object. A Deployment finds its ReplicaSet by comparing templates, so the ReplicaSet's
+/// must not be changed.
+fn is_controlled(request: &Request) -> bool {
+    let owners = request.object.as_ref().and_then(|object| object.pointer("/metadata/ownerReferences")?.as_array());
+    owners.is_some_and(|owners| owners.iter().any(|owner| owner.get("controller") == Some(&Value::Bool(true))))
 }
 
 impl Policy {

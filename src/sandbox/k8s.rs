@@ -9,6 +9,7 @@ mod answer;
 mod fields;
 mod kinds;
 mod object;
+mod pods;
 mod selector;
 mod store;
 mod target;

@@ -239,6 +239,11 @@ pub struct ImagesSpec {
     #[serde(default)]
     #[schemars(regex(pattern = r"^[a-z0-9]+([._/-][a-z0-9]+)*$"), length(max = 200), extend("examples" = ["acme/shared"]))]
     pub shared: Option<String>,
+    /// The image of ringfence, by digest, for Pods that ringfence runs in clusters: the admission webhook of
+    /// `policyEngine: webhook`. System nodes may pull it from any ECR repository that lets them.
+    #[serde(default)]
+    #[schemars(regex(pattern = r"^[a-z0-9][a-z0-9._:/-]*@sha256:[0-9a-f]{64}$"), extend("examples" = ["123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/platform/ringfence@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]))]
+    pub ringfence: Option<String>,
 }
 
 /// A shared cluster.

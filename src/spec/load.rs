@@ -152,6 +152,7 @@ fn resolve(file: &Path, document: Document, pools: Vec<Member>, tenants: Vec<Mem
         images: Images {
             shared: images.shared.unwrap_or_else(|| format!("{name}/shared")),
             tenants: images.tenants.unwrap_or_else(|| name.clone()),
+            ringfence: images.ringfence,
         },
         name,
         account_id,

@@ -129,15 +129,13 @@ pub struct GatewayPods {
     pub certificate_secret: String,
 }
 
-impl GatewayPods {
-    /// The image without its digest and tag.
-    pub fn repository(&self) -> &str {
-        let name = self.image.split('@').next().unwrap_or_default();
-        // The colon of a port comes before a slash.
-        match name.rsplit_once(':') {
-            Some((repository, tag)) if !tag.contains('/') => repository,
-            _ => name,
-        }
+/// An image without its digest and tag.
+pub fn repository(image: &str) -> &str {
+    let name = image.split('@').next().unwrap_or_default();
+    // The colon of a port comes before a slash.
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
     }
 }
 
@@ -159,6 +157,8 @@ pub struct Images {
     pub tenants: String,
     /// All tenants may pull the repositories below this prefix.
     pub shared: String,
+    /// ringfence's own image, `REPOSITORY@sha256:DIGEST`. `None` if no cluster needs it.
+    pub ringfence: Option<String>,
 }
 
 impl Images {

@@ -417,8 +417,11 @@ pub struct Sessions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyEngine {
-    /// ValidatingAdmissionPolicy and Pod Security Admission.
+    /// ValidatingAdmissionPolicy, MutatingAdmissionPolicy (from Kubernetes 1.36 on) and Pod Security Admission. The
+    /// other engines are in addition to them.
     Native,
+    /// ringfence's own admission webhook. It needs `spec.images.ringfence`.
+    Webhook,
     Gatekeeper,
     Opa,
     /// PodSecurityPolicy. Kubernetes 1.25 removed it.

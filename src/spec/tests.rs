@@ -696,11 +696,11 @@ fn a_gateway_inside_of_a_pools_cluster() {
     };
     let spec = loaded(&with(&format!("{{image: {IMAGE}}}")));
     let pods = spec.pools[0].gateway.as_ref().unwrap();
-    assert_eq!(pods.repository(), "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/ringfence");
+    assert_eq!(repository(&pods.image), "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/ringfence");
     assert_eq!((pods.replicas, pods.load_balancer), (2, true));
     assert_eq!((pods.config_map.as_str(), pods.certificate_secret.as_str()), ("gateway", "gateway-tls"));
     let tagged = GatewayPods { image: "r.example:5000/a/b:1.2@sha256:0".to_owned(), ..pods.clone() };
-    assert_eq!(tagged.repository(), "r.example:5000/a/b");
+    assert_eq!(repository(&tagged.image), "r.example:5000/a/b");
     assert!(loaded(BASE).pools[0].gateway.is_none());
     for image in [
         "ringfence",
@@ -860,6 +860,27 @@ fn ignored_tags_and_networks_are_checked() {
     assert!(spec.warnings.is_empty(), "{:?}", spec.warnings);
     let spec = loaded(&edited("    admins: []", "    admins: []\n    privateSources: [10.0.0.0/8]"));
     assert!(spec.warnings[0].message.contains("overlaps the tenancy's own supernet"), "{:?}", spec.warnings);
+}
+
+/// The webhook runs in the cluster, so its image must be known, by digest.
+#[test]
+fn the_webhook_needs_an_image() {
+    let load = |images: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("own.yaml"), "extends: premium\npolicyEngine: webhook\n").unwrap();
+        let options = LoadOptions { profiles_dir: Some(dir.path().to_owned()), today: TODAY };
+        let text = BASE.replace("premium", "own").replace("  tags: {}", images);
+        load(Path::new("tenancy.yaml"), &text, &options)
+    };
+    let spec = load(&format!("  images: {{ringfence: {IMAGE}}}")).unwrap();
+    assert!(spec.images.ringfence.unwrap().contains("/ringfence@sha256:"));
+    let errors = load("  tags: {}").unwrap_err().0;
+    assert_eq!(errors[0].code, Code::MissingField, "{}", errors[0]);
+    assert!(errors[0].to_string().contains("spec.images.ringfence"), "{}", errors[0]);
+    for image in ["ringfence", "registry.example/ringfence:1.0"] {
+        let errors = load(&format!("  images: {{ringfence: {image}}}")).unwrap_err().0;
+        assert_eq!((errors[0].code, errors[0].path.as_str()), (Code::BadValue, "spec.images.ringfence"));
+    }
 }
 
 /// Unsupported policy engines are refused, not ignored.

@@ -29,7 +29,7 @@ use crate::spec::{
 const POD_SECURITY: KubernetesVersion = KubernetesVersion { major: 1, minor: 34 };
 
 /// The first version that has MutatingAdmissionPolicies.
-const MUTATION: KubernetesVersion = KubernetesVersion { major: 1, minor: 36 };
+pub(super) const MUTATION: KubernetesVersion = KubernetesVersion { major: 1, minor: 36 };
 
 /// Capabilities that the Pod Security Standard `restricted` allows a container to add.
 const RESTRICTED_CAPABILITIES: &[&str] = &["NET_BIND_SERVICE"];
@@ -68,6 +68,13 @@ impl Builder<'_> {
         let entries = self.addresses_under(&site.access_entries());
         self.put_in_phases(site, objects, &entries)?;
         Ok(policies)
+    }
+
+    /// Adds one object of the cluster that is in no template.
+    pub(super) fn cluster_object(&mut self, site: &Site<'_>, object: Value, terms: Terms) -> Result<Address> {
+        let Object { address, state, .. } = self.object(site, object, &site.prefix, None).map_err(Error::bug)?;
+        self.put(address.clone(), manifest::NAME, &state, terms)?;
+        Ok(address)
     }
 
     /// See [`super::mutating_policies`].
@@ -257,6 +264,7 @@ impl Builder<'_> {
             "priorityClasses": classes,
             "mutation": site.version >= MUTATION,
             "gateway": site.cluster.gateway,
+            "webhook": self.webhook_image(site).map(|image| json!({"image": image})),
             "gatewayGroup": self.spec.gateway.as_ref().and_then(|g| g.role.as_ref()).map(|_| GATEWAY_GROUP),
         }))
     }

@@ -4,7 +4,8 @@
 //! This file alone composes: it calls each part for each cluster, in order. [`blocks`] allocates CIDR blocks.
 //! [`network`] builds VPCs, [`endpoints`] their endpoints, [`logs`] log groups and flow logs; [`cluster`] keys and control
 //! planes; [`access`] access entries; [`addons`] add-ons; [`nodes`] node groups, with [`node_versions`]; [`fargate`] Fargate
-//! profiles; [`workloads`] the roles of service accounts; [`baseline`] the objects inside of clusters. Several parts use
+//! profiles; [`workloads`] the roles of service accounts; [`baseline`] the objects inside of clusters; [`webhook`] what switches
+//! the admission webhook on. Several parts use
 //! [`roles`], [`registries`] and [`security_groups`]. All build on [`builder`], [`facts`], [`addresses`], and on [`site`],
 //! which is one cluster. [`moved`] translates addresses of older forms. Resources refer to each other by references, which
 //! give the order of creation; `after` adds an order that no value shows.
@@ -29,6 +30,7 @@ mod registries;
 mod roles;
 mod security_groups;
 mod site;
+mod webhook;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -110,6 +112,7 @@ fn add(builder: &mut Builder<'_>, site: &Site<'_>, blocks: &BTreeMap<Address, Ip
     let policies = builder.cluster_objects(site, &values)?;
     builder.addons(site, &policies)?;
     builder.system_nodes(site, &network)?;
+    builder.webhook(site, &network)?;
 
     let before = builder.before_tenants(site);
     for tenant in builder.tenants_of(site) {

@@ -15,7 +15,9 @@ use crate::engine::error::{Error, Result};
 use crate::engine::value::reference;
 use crate::kinds::aws::{launch_template, node_group};
 use crate::spec::names::{self, SYSTEM_NODE_GROUP};
-use crate::spec::{AmiFamily, CapacityType, Control, Imds, ImdsTokens, NatGateways, Nodes, Owner, Tenant, Volume};
+use crate::spec::{
+    AmiFamily, CapacityType, Control, Imds, ImdsTokens, NatGateways, Nodes, Owner, Tenant, Volume, repository,
+};
 
 /// The taint and the label of a tenant's nodes (rows NODE-1 and NODE-2).
 const TENANT_KEY: &str = "tenantID";
@@ -48,7 +50,9 @@ impl Builder<'_> {
         let profile = site.cluster.profile;
         let role = site.at("role/system-nodes");
         let mut registries = self.ecr(std::slice::from_ref(&self.spec.images.shared));
-        registries.extend(site.cluster.gateway.map(|gateway| gateway.repository().to_owned()));
+        let gateway = site.cluster.gateway.map(|gateway| gateway.image.as_str());
+        registries
+            .extend(gateway.into_iter().chain(self.webhook_image(site)).map(|image| repository(image).to_owned()));
         self.node_role(&role, self.names.role(owner, "system-nodes"), &registries)?;
         self.node_set(
             site,

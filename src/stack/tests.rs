@@ -295,7 +295,7 @@ fn nodes_pull_from_the_registries_that_their_tenant_may_use() {
         "arn:aws:ecr:us-east-1:123456789012:repository/acme/shared/*",
     ];
     assert_eq!(repositories(&spec), (json!(own), json!("arn:aws:ecr:us-east-1:602401143452:repository/*")));
-    spec.images = crate::spec::Images { tenants: "saas".into(), shared: "base".into() };
+    spec.images = crate::spec::Images { tenants: "saas".into(), shared: "base".into(), ringfence: None };
     let moved = [
         "arn:aws:ecr:us-east-1:123456789012:repository/base/*",
         "arn:aws:ecr:us-east-1:123456789012:repository/saas/23456/*",

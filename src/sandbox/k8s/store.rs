@@ -328,6 +328,9 @@ impl Store {
         if old.is_none() && at.kind.is_namespace() {
             self.furnish(name, ids, write.now);
         }
+        if matches!(at.kind.resource.as_str(), "deployments" | "services" | "secrets") {
+            self.run_pods(&at.namespace, ids, write.now);
+        }
         Ok(shown)
     }
 
@@ -341,6 +344,21 @@ impl Store {
             // Only the checks can refuse an object, and they don't run here.
             let _stored = self.store(&at, &name, object, None, &write, ids);
         }
+    }
+
+    /// All objects of a kind in a namespace.
+    pub(super) fn all(&self, kind: &Kind, namespace: &str) -> Vec<Value> {
+        let prefix = key(kind, namespace, "");
+        let objects = self.objects.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
+        objects.map(|(_, object)| object.clone()).collect()
+    }
+
+    /// Replaces an object without checks.
+    pub(super) fn replace(&mut self, kind: &Kind, namespace: &str, mut object: Value) {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        self.objects.insert(key(kind, namespace, &name), object);
     }
 
     /// Adds the objects that controllers put into every namespace.
@@ -406,6 +424,6 @@ impl Write<'_> {
 }
 
 /// `2026-11-23T06:19:00Z`.
-fn stamp(now: f64) -> String {
+pub(super) fn stamp(now: f64) -> String {
     iso8601(now.floor()).replace(".000Z", "Z")
 }

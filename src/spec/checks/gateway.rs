@@ -42,6 +42,7 @@ impl Checker<'_, '_> {
             }
         }
     }
+
     /// The gateway inside of a pool's cluster.
     pub(super) fn gateway_pods(&mut self, pool: &Node, path: &str) {
         let Some(entry) = pool.entry("gateway") else { return };
@@ -68,7 +69,7 @@ impl Checker<'_, '_> {
 }
 
 /// `REPOSITORY[:TAG]@sha256:DIGEST`, with a host in front.
-fn is_pinned(text: &str) -> bool {
+pub(super) fn is_pinned(text: &str) -> bool {
     let Some((name, digest)) = text.split_once("@sha256:") else { return false };
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._:/-".contains(&b);

@@ -1,11 +1,38 @@
 //! The repositories of tenants' images.
 
-use super::Checker;
-use crate::spec::error::Code;
+use super::gateway::is_pinned;
+use super::{Checker, Member};
+use crate::spec::error::{Code, SpecError};
+use crate::spec::profile::uses;
+use crate::spec::settings::PolicyEngine;
 use crate::spec::tree::Node;
 use crate::spec::words::quote;
 
 impl Checker<'_, '_> {
+    /// ringfence's own image, which some clusters need.
+    pub(super) fn own_image(&mut self, members: &[Member<'_>]) {
+        let path = "spec.images.ringfence";
+        if let Some((node, text)) = self.at(path).and_then(Node::with_text) {
+            if !is_pinned(text) {
+                let message = format!("{} is not an image with a digest", quote(text));
+                let help = "write `REPOSITORY@sha256:DIGEST`: a tag may become another image, and this one judges every tenant's objects";
+                self.error(Code::BadValue, path, &node.mark, message, help);
+            }
+            return;
+        }
+        let needs = |member: &&Member<'_>| {
+            let isolation = member.said.isolation;
+            let of_cluster = isolation.is_some_and(|isolation| uses(isolation, "policyEngine"));
+            of_cluster && member.profile.as_ref().is_some_and(|profile| profile.policy_engine == PolicyEngine::Webhook)
+        };
+        if let Some(member) = members.iter().find(needs) {
+            let error = member.said.error(&["policyEngine"], None);
+            let message = "the webhook runs in the cluster, and the spec doesn't name its image".to_owned();
+            let help = "set `spec.images.ringfence` to `REPOSITORY@sha256:DIGEST`";
+            self.findings.error(SpecError { code: Code::MissingField, message, ..error }.help(help));
+        }
+    }
+
     /// The names are as in Amazon ECR API reference, CreateRepository, `repositoryName`. The repositories of a tenant
     /// must not be among the shared ones, which all tenants pull.
     pub(super) fn images(&mut self) {

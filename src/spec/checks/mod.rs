@@ -103,6 +103,8 @@ pub fn check<'a>(root: &'a Node, profiles: &'a Profiles, today: Date, findings: 
     for member in pools.iter_mut().chain(&mut tenants) {
         checker.objections(member);
     }
+    checker.own_image(&pools);
+    checker.own_image(&tenants);
     checker.profiles();
     checker.placement(&pools, &tenants);
     checker.clusters(&mut pools, &mut tenants);

@@ -58,8 +58,8 @@ pub struct Home {
     prepared: OnceLock<()>,
 }
 
-const RED_IDS: (&str, u32) = ("red", 813_747_456);
-const BLUE_IDS: (&str, u32) = ("blue", 2_003_212_544);
+pub const RED_IDS: (&str, u32) = ("red", 813_747_456);
+pub const BLUE_IDS: (&str, u32) = ("blue", 2_003_212_544);
 
 pub static RED: Home = home(&POOL, true, RED_IDS, BLUE_IDS, Isolation::Pool);
 pub static GREEN: Home = home(&POOL, true, ("green", 1_100_857_856), RED_IDS, Isolation::Pool);
@@ -68,7 +68,7 @@ pub static GOLD: Home = home(&SILO, true, ("gold", 616_785_408), RED_IDS, Isolat
 pub static OLD_RED: Home = home(&OLDER, false, RED_IDS, BLUE_IDS, Isolation::Pool);
 static OLD_GREEN: Home = home(&OLDER, false, ("green", 1_100_857_856), RED_IDS, Isolation::Pool);
 
-const fn home(
+pub const fn home(
     baseline: &'static LazyLock<Baseline>,
     mutates: bool,
     (id, first): (&'static str, u32),

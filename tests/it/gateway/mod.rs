@@ -1,5 +1,6 @@
 //! `ringfence gateway` in front of real API servers.
 
+mod admission;
 mod attacks;
 mod configuration;
 mod fixture;

@@ -8,7 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
@@ -144,6 +146,61 @@ pub struct Options {
     /// Runs the scheduler, and kwok, which simulates the nodes that a test
     /// adds.
     pub nodes: bool,
+    /// Sends the API server's connections to webhooks to [`Webhooks`].
+    pub webhooks: bool,
+}
+
+/// The replicas of a webhook. An API server connects through this proxy (`EgressSelectorConfiguration`), because there is
+/// no network of Pods.
+#[derive(Clone, Default)]
+pub struct Webhooks(Arc<Mutex<Vec<SocketAddr>>>);
+
+impl Webhooks {
+    /// The addresses that new connections go to, one after the other.
+    pub fn serve(&self, addresses: &[SocketAddr]) {
+        *self.0.lock().unwrap() = addresses.to_vec();
+    }
+
+    fn next(&self) -> Option<SocketAddr> {
+        let mut all = self.0.lock().unwrap();
+        if !all.is_empty() {
+            all.rotate_left(1);
+        }
+        all.first().copied()
+    }
+
+    fn listen(&self, socket: &Path) {
+        let listener = UnixListener::bind(socket).unwrap();
+        let webhooks = self.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { return };
+                let webhooks = webhooks.clone();
+                std::thread::spawn(move || webhooks.connect(stream));
+            }
+        });
+    }
+
+    /// Answers `CONNECT`, and passes bytes on.
+    fn connect(&self, mut client: UnixStream) -> Option<()> {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            client.read_exact(&mut byte).ok()?;
+            head.push(byte[0]);
+        }
+        let Some(mut server) = self.next().and_then(|address| TcpStream::connect(address).ok()) else {
+            return client.write_all(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").ok();
+        };
+        client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;
+        let (mut from, mut to) = (client.try_clone().ok()?, server.try_clone().ok()?);
+        std::thread::spawn(move || {
+            let _ended = std::io::copy(&mut from, &mut to);
+            let _shut = to.shutdown(Shutdown::Write);
+        });
+        let _ended = std::io::copy(&mut server, &mut client);
+        client.shutdown(Shutdown::Both).ok()
+    }
 }
 
 /// A new control plane. It ends with the test's process in every case.
@@ -154,6 +211,7 @@ pub struct ControlPlane {
     clients: Mutex<BTreeMap<&'static str, kube::Client>>,
     /// Checks every verdict on objects that are created, once it is set.
     judge: OnceLock<Arc<Judge>>,
+    pub webhooks: Webhooks,
     /// The programs end when their standard input closes.
     children: Vec<Child>,
 }
@@ -166,6 +224,7 @@ impl ControlPlane {
             port,
             clients: Mutex::default(),
             judge: OnceLock::new(),
+            webhooks: Webhooks::default(),
             children: Vec::new(),
         };
         let path = |name: &str| plane.dir.path().join(name).display().to_string();
@@ -206,7 +265,18 @@ impl ControlPlane {
             ("unsafe-no-fsync", "true"),
         ]
         .map(|(name, value)| format!("--{name}={value}"));
-        let server: Vec<_> = server.iter().map(|(name, value)| format!("--{name}={value}")).collect();
+        let mut server: Vec<_> = server.iter().map(|(name, value)| format!("--{name}={value}")).collect();
+        if options.webhooks {
+            let socket = path("webhooks.sock");
+            plane.webhooks.listen(Path::new(&socket));
+            let connection = json!({"proxyProtocol": "HTTPConnect", "transport": {"uds": {"udsName": socket}}});
+            let egress = json!({
+                "apiVersion": "apiserver.k8s.io/v1beta1", "kind": "EgressSelectorConfiguration",
+                "egressSelections": [{"name": "cluster", "connection": connection}],
+            });
+            fs::write(path("egress.yaml"), egress.to_string()).unwrap();
+            server.push(format!("--egress-selector-config-file={}", path("egress.yaml")));
+        }
         let kubeconfig = plane.kubeconfig().display().to_string();
         let certificate = path("certs/apiserver.crt");
         let manager = [
@@ -451,6 +521,11 @@ impl Api<'_> {
     #[track_caller]
     pub fn patch(&self, path: &str, patch: &Value) -> Answer {
         self.update(Method::PATCH, path, "application/merge-patch+json", patch)
+    }
+
+    /// A JSON patch, RFC 6902.
+    pub fn json_patch(&self, path: &str, patch: &Value) -> Answer {
+        self.call(Method::PATCH, path, Some(("application/json-patch+json", patch)))
     }
 
     #[track_caller]

@@ -21,7 +21,7 @@ impl ManifestHandlers {
         let apis = cluster.apis(false).await?;
         let Some(api) = served(&apis, &state.object) else { return Ok(None) };
         let Some(live) = get(&cluster, api, &state.object).await?.filter(|o| self.is_ours(o)) else { return Ok(None) };
-        let desired = self.sent(&handle.address, generation(&live), &state.object);
+        let desired = self.trusting(&cluster, self.sent(&handle.address, generation(&live), &state.object)).await?;
         // Without a dry run, because this is polled.
         let now = if deleting(&live) || apply::is_settled(&desired, &live) {
             handle.state.clone()

@@ -11,6 +11,7 @@ mod object;
 mod observe;
 mod requests;
 mod served;
+mod webhooks;
 mod write;
 
 use std::sync::Arc;

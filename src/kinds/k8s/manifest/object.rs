@@ -12,7 +12,11 @@ use crate::k8s::apis::group_of;
 /// GitOps have it, too.
 pub fn own(object: &mut Value, tenancy: &str, address: &Address) {
     let mut labels = vec![(TENANCY, tenancy.to_owned())];
-    if let Owner::Tenant(id) = address.owner() {
+    // A Namespace with this label is the tenant's own. In a silo's cluster, other Namespaces are the platform's.
+    let is_of_platform = |id: &str| namespace_name(object).is_some_and(|name| name != format!("t-{id}"));
+    if let Owner::Tenant(id) = address.owner()
+        && !is_of_platform(&id)
+    {
         labels.push((TENANT, id));
     }
     for (field, pairs) in [("labels", labels), ("annotations", vec![(ADDRESS, address.to_string())])] {

@@ -229,7 +229,7 @@ impl ManifestHandlers {
         doomed: bool,
     ) -> Result<Found> {
         let State { cluster: name, object, .. } = item.state.typed()?;
-        let desired = self.sent(item.address, generation(live), &object);
+        let desired = self.trusting(cluster, self.sent(item.address, generation(live), &object)).await?;
         // Another wanted object has this kind in another version.
         let converted = match live.get("apiVersion") == desired.get("apiVersion") {
             true => None,
@@ -343,6 +343,10 @@ impl ManifestHandlers {
                 let mut found = found(Address::new(address), live, &connection.cluster, state);
                 if key.is_namespace() {
                     found.refs = policies_of(key, live, &ours).map(|o| id(&connection.cluster, o)).collect();
+                } else if is_webhooks(key) {
+                    // API servers must not ask a webhook that is going.
+                    let rest = ours.iter().filter(|(other, _)| !is_webhooks(other) || other < key);
+                    found.refs = rest.map(|(_, o)| id(&connection.cluster, o)).collect();
                 }
                 Some(found)
             })
@@ -369,12 +373,17 @@ fn changed_meanwhile(error: Error) -> Error {
     }
 }
 
+fn is_webhooks(key: &Key) -> bool {
+    key.group == "admissionregistration.k8s.io" && key.kind.ends_with("WebhookConfiguration")
+}
+
 /// The tenant's leftover objects outside of its namespace, such as its admission policies. They must be deleted after
 /// the namespace.
 fn policies_of<'a>(namespace: &'a Key, live: &'a Value, ours: &'a [(Key, Value)]) -> impl Iterator<Item = &'a Value> {
     let tenant = |o: &Value| text(o, &format!("/metadata/labels/{}", pointer(TENANT))).map(str::to_owned);
     let whose = tenant(live);
     ours.iter()
-        .filter(move |(k, o)| whose.is_some() && !k.is_namespace() && !k.is_in(&namespace.name) && tenant(o) == whose)
+        .filter(|(k, _)| !k.is_namespace() && !is_webhooks(k))
+        .filter(move |(k, o)| whose.is_some() && !k.is_in(&namespace.name) && tenant(o) == whose)
         .map(|(_, o)| o)
 }

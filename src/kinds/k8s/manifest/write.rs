@@ -56,7 +56,10 @@ impl ManifestHandlers {
                 return Err(Error::new(Class::Exists, self.foreign(cluster, api, &new.address, &live).message));
             }
         }
-        let sent = self.sent(&new.address, new.generation, &state.object);
+        let sent = self.trusting(cluster, self.sent(&new.address, new.generation, &state.object)).await?;
+        if first {
+            self.answers(cluster, &sent).await?;
+        }
         let mut made = match requests::apply(cluster, api, &sent, false).await {
             // The object may be invalid only together with fields that others have added.
             Err(e) if e.class == Class::Invalid && !first => {

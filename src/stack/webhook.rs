@@ -1,0 +1,54 @@
+//! What switches the admission webhook on (`policyEngine: webhook`). Its Pods are in `cluster/webhook.yaml`.
+
+use serde_json::Value;
+
+use super::baseline::MUTATION;
+use super::builder::{Builder, Terms};
+use super::site::{Network, Site};
+use crate::engine::address::Address;
+use crate::engine::error::Result;
+use crate::engines::webhook;
+use crate::spec::{Control, PolicyEngine};
+
+impl Builder<'_> {
+    /// ringfence's image, if the cluster has the webhook.
+    pub(super) fn webhook_image(&self, site: &Site<'_>) -> Option<&str> {
+        let is_on = site.cluster.profile.policy_engine == PolicyEngine::Webhook;
+        self.spec.images.ringfence.as_deref().filter(|_| is_on)
+    }
+
+    /// Adds the webhook's policies and configurations. The configurations come last in the cluster: only when the
+    /// webhook's Pods run may API servers ask it.
+    pub(super) fn webhook(&mut self, site: &Site<'_>, network: &Network) -> Result<()> {
+        if self.webhook_image(site).is_none() {
+            return Ok(());
+        }
+        let mut policies = self.admission_policies(site);
+        let mutates = site.version >= MUTATION;
+        if !mutates {
+            policies.extend(self.mutating_policies(site, network)?);
+        }
+        let [map, mutating, validating] = webhook::objects(&policies, mutates)?;
+        let mut before: Vec<Address> =
+            self.desired.beginning_with(&site.at("k8s/")).map(|r| r.address.clone()).collect();
+        before.push(site.at("node-group/system"));
+        let terms = |after: &[Address]| {
+            let terms = Terms::default().controls(&[Control::TenantLabel, Control::PodSecurity]);
+            terms.after(after.to_vec())
+        };
+        before.push(self.cluster_object(site, map, terms(&[]))?);
+        // Before a mutating webhook fills in what the validating one demands, nobody's objects would be admitted.
+        before.push(self.cluster_object(site, mutating, terms(&before))?);
+        self.cluster_object(site, validating, terms(&before))?;
+        Ok(())
+    }
+
+    /// The cluster's admission policies and their bindings, as they were added.
+    fn admission_policies(&self, site: &Site<'_>) -> Vec<Value> {
+        let home = site.at("k8s/");
+        let objects = self.desired.beginning_with(&home).map(|resource| resource.state.value());
+        let objects = objects.filter_map(|mut state| state.get_mut("object").map(Value::take));
+        let is_policy = |object: &Value| object["kind"].as_str().is_some_and(|kind| kind.contains("AdmissionPolicy"));
+        objects.filter(is_policy).collect()
+    }
+}
