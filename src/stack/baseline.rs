@@ -264,7 +264,7 @@ impl Builder<'_> {
             "priorityClasses": classes,
             "mutation": site.version >= MUTATION,
             "gateway": site.cluster.gateway,
-            "webhook": self.webhook_image(site).map(|image| json!({"image": image})),
+            "webhook": site.webhook_image(self.spec).map(|image| json!({"image": image})),
             "gatewayGroup": self.spec.gateway.as_ref().and_then(|g| g.role.as_ref()).map(|_| GATEWAY_GROUP),
         }))
     }

@@ -52,7 +52,7 @@ impl Builder<'_> {
         let mut registries = self.ecr(std::slice::from_ref(&self.spec.images.shared));
         let gateway = site.cluster.gateway.map(|gateway| gateway.image.as_str());
         registries
-            .extend(gateway.into_iter().chain(self.webhook_image(site)).map(|image| repository(image).to_owned()));
+            .extend(gateway.into_iter().chain(site.webhook_image(self.spec)).map(|image| repository(image).to_owned()));
         self.node_role(&role, self.names.role(owner, "system-nodes"), &registries)?;
         self.node_set(
             site,

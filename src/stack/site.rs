@@ -9,7 +9,7 @@ use super::facts::Facts;
 use crate::engine::address::Address;
 use crate::engine::value::reference;
 use crate::spec::names::Names;
-use crate::spec::{ClusterOf, KubernetesVersion, Owner, Spec};
+use crate::spec::{ClusterOf, KubernetesVersion, Owner, PolicyEngine, Spec};
 
 /// One cluster with its VPC.
 pub(super) struct Site<'a> {
@@ -47,6 +47,12 @@ impl<'a> Site<'a> {
     /// The common prefix of the addresses of this cluster's access entries.
     pub fn access_entries(&self) -> Address {
         self.at("cluster/access-entry/")
+    }
+
+    /// ringfence's image, if the cluster has the admission webhook.
+    pub fn webhook_image<'s>(&self, spec: &'s Spec) -> Option<&'s str> {
+        let is_on = self.cluster.profile.policy_engine == PolicyEngine::Webhook;
+        spec.images.ringfence.as_deref().filter(|_| is_on)
     }
 
     pub fn silo(&self) -> bool {

@@ -8,19 +8,13 @@ use super::site::{Network, Site};
 use crate::engine::address::Address;
 use crate::engine::error::Result;
 use crate::engines::webhook;
-use crate::spec::{Control, PolicyEngine};
+use crate::spec::Control;
 
 impl Builder<'_> {
-    /// ringfence's image, if the cluster has the webhook.
-    pub(super) fn webhook_image(&self, site: &Site<'_>) -> Option<&str> {
-        let is_on = site.cluster.profile.policy_engine == PolicyEngine::Webhook;
-        self.spec.images.ringfence.as_deref().filter(|_| is_on)
-    }
-
     /// Adds the webhook's policies and configurations. The configurations come last in the cluster: only when the
     /// webhook's Pods run may API servers ask it.
     pub(super) fn webhook(&mut self, site: &Site<'_>, network: &Network) -> Result<()> {
-        if self.webhook_image(site).is_none() {
+        if site.webhook_image(self.spec).is_none() {
             return Ok(());
         }
         let mut policies = self.admission_policies(site);

@@ -282,30 +282,37 @@ impl Planner<'_> {
 }
 
 /// The deleted resources, by the ids, ARNs and names by which others refer to them.
-struct Names(BTreeMap<String, BTreeSet<usize>>);
+struct Names {
+    names: BTreeMap<String, BTreeSet<usize>>,
+    /// Of kinds without outputs, such as objects in clusters.
+    ids: BTreeMap<String, usize>,
+}
 
 impl Names {
     fn new(planner: &Planner<'_>) -> Self {
         let mut names: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+        let mut ids = BTreeMap::new();
         for (i, found) in &planner.deleting {
+            ids.insert(found.id.clone(), *i);
             let Some(kind) = planner.plan.steps.get(*i).and_then(|s| planner.kinds.get(s.kind).ok()) else { continue };
             for name in kind.known_as().iter().filter_map(|output| found.outputs.get(*output)) {
                 names.entry(name.clone()).or_default().insert(*i);
             }
         }
-        Self(names)
+        Self { names, ids }
     }
 
     /// The deletions of the resources on which `found` depends. `found` is of a kind with these rules.
     fn named_in(&self, found: &Found, rules: &[(&str, Rule)]) -> BTreeSet<usize> {
         let mut all = BTreeSet::new();
         let mut look = |text: &str| {
-            if let Some(steps) = self.0.get(text) {
+            if let Some(steps) = self.names.get(text) {
                 all.extend(steps);
             }
         };
         diff::depends_on(&found.state, rules, &mut look);
         found.refs.iter().for_each(|r| look(r));
+        all.extend(found.refs.iter().filter_map(|r| self.ids.get(r)));
         all
     }
 }

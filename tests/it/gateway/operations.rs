@@ -60,6 +60,53 @@ fn empty(_: &str, stream: &mut TcpStream) -> bool {
     respond(stream, "200 OK", "{}")
 }
 
+/// Two clusters behind one gateway: a request of a tenant, and the gateway's login for a cluster, go to the tenant's own
+/// cluster only, whatever path, host or header the tenant writes.
+#[test]
+fn each_cluster_gets_its_own_tenants_and_its_own_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = dir.path().join("tenancy.yaml");
+    let gold = "    - {id: gold, name: Gold, tier: premium, access: [{issuer: \"https://login.example.com\", claim: groups, value: gold-developers}]}\n";
+    fs::write(&spec, fs::read_to_string(POOL.spec()).unwrap() + gold).unwrap();
+    fs::write(dir.path().join("token"), "token-of-gold").unwrap();
+    let [shared, silo] = [Stub::start(empty), Stub::start(empty)];
+    let token = dir.path().join("token");
+    let settings = json!({"clusters": {"gold": {"server": silo.url(), "tokenFile": token}}});
+    let gate = Gate::start(&shared.url(), None, &spec, settings);
+    let ask = |tenant: &str, path: &str, more: &[(&str, &str)]| {
+        let bearer = bearer(tenant);
+        let headers: Vec<(&str, &str)> =
+            [("Authorization", bearer.as_str())].into_iter().chain(more.iter().copied()).collect();
+        gate.raw(request("GET", path, &headers, None).as_bytes()).status
+    };
+    assert_eq!(ask("red", "/tenants/red/api/v1/namespaces/t-red/pods", &[]), 200);
+    assert_eq!(ask("gold", "/tenants/gold/api/v1/namespaces/t-gold/pods", &[]), 200);
+    for (tenant, path) in [
+        ("red", "/tenants/gold/api/v1/namespaces/t-gold/pods"),
+        ("red", "/tenants/red/api/v1/namespaces/t-gold/pods"),
+        ("red", "/tenants/gold/api/v1/namespaces/t-red/pods"),
+        ("gold", "/tenants/red/api/v1/namespaces/t-gold/pods"),
+        ("gold", "/tenants/red/api/v1/namespaces/t-red/pods"),
+        ("gold", "/clusters/shared/api/v1/pods"),
+    ] {
+        assert_eq!(ask(tenant, path, &[]), 403, "{tenant} {path}");
+    }
+    for (name, value) in
+        [("Host", "gold"), ("X-Forwarded-Host", "gold"), ("X-Original-URL", "/tenants/gold/api"), ("X-Cluster", "gold")]
+    {
+        let status = ask("red", "/tenants/red/api/v1/namespaces/t-red/pods", &[(name, value)]);
+        assert!(matches!(status, 200 | 400), "{name}: {status}");
+    }
+    for (stub, token, tenant) in [(&shared, "gateway-token", "red"), (&silo, "token-of-gold", "gold")] {
+        for head in stub.heads.lock().unwrap().iter() {
+            let lower = head.to_lowercase();
+            assert!(lower.contains(&format!("authorization: bearer {token}\r")), "{head}");
+            assert!(lower.contains(&format!("impersonate-user: tenant:{tenant}\r")), "{head}");
+        }
+    }
+    assert_eq!(silo.heads.lock().unwrap().len(), 1);
+}
+
 #[test]
 fn only_our_headers_reach_the_api_server() {
     let set = Set::new(empty);

@@ -28,6 +28,7 @@ impl ManifestHandlers {
         } else {
             let live = apply::normalised(&live);
             let object = apply::projected(&state.object, &live, &apply::overlaid(&live, &desired));
+            let object = Self::distrusting(object, &desired, &live);
             handle.state.edited(|state| state["object"] = object)
         };
         Ok(Some(found(handle.address.clone(), &live, &state.cluster, now)))

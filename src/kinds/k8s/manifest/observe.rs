@@ -256,7 +256,8 @@ impl ManifestHandlers {
                 Err(e) => return Err(at(item.address, e)),
             };
             let applied = apply::without_additions(&applied).unwrap_or(applied);
-            Some(apply::projected(&object, &apply::normalised(live), &apply::normalised(&applied)))
+            let found = apply::projected(&object, &apply::normalised(live), &apply::normalised(&applied));
+            Some(Self::distrusting(found, &desired, live))
         };
         let state = match now {
             // The found object shares the wanted state.

@@ -24,7 +24,8 @@ fn secret(object: &Value) -> Option<(&str, &str)> {
 
 fn clients(object: &mut Value) -> impl Iterator<Item = &mut Value> {
     let webhooks = object.get_mut("webhooks").and_then(Value::as_array_mut);
-    webhooks.into_iter().flatten().filter_map(|webhook| webhook.get_mut("clientConfig"))
+    let clients = webhooks.into_iter().flatten().filter_map(|webhook| webhook.get_mut("clientConfig"));
+    clients.filter(|client| client.is_object())
 }
 
 impl ManifestHandlers {
@@ -43,6 +44,23 @@ impl ManifestHandlers {
             }
         }
         Ok(object)
+    }
+
+    /// `found` with each authority of the live object that isn't the Secret's. The desired object has none, so the plan
+    /// shows the foreign one.
+    pub(super) fn distrusting(mut found: Value, trusting: &Value, live: &Value) -> Value {
+        if secret(trusting).is_none() {
+            return found;
+        }
+        let bundles =
+            |of: &Value| -> Vec<Value> { clients(&mut of.clone()).map(|client| client["caBundle"].take()).collect() };
+        let (right, is) = (bundles(trusting), bundles(live));
+        for ((client, right), is) in clients(&mut found).zip(right).zip(is) {
+            if right != is {
+                client["caBundle"] = if is.is_null() { "".into() } else { is };
+            }
+        }
+        found
     }
 
     /// # Errors
