@@ -27,12 +27,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("stack", &["engine", "version", "aws", "kinds", "spec", "template"]),
     ("sandbox", &["files"]),
     ("guard", &["engine"]),
+    ("engines", &["engine", "guard"]),
     ("gateway", &["engine", "guard"]),
     (
         "run",
         &[
-            "files", "guard", "gateway", "engine", "arn", "version", "aws", "k8s", "kinds", "spec", "template",
-            "stack", "sandbox",
+            "files", "guard", "engines", "gateway", "engine", "arn", "version", "aws", "k8s", "kinds", "spec",
+            "template", "stack", "sandbox",
         ],
     ),
     // `ui` renders these. Of `run` it knows only failures and results.

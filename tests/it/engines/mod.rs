@@ -1,6 +1,8 @@
 //! Other policy engines give the verdicts of the native policies.
 
+mod cel;
 pub mod corpus;
+mod opa;
 
 use std::collections::BTreeMap;
 
