@@ -1,7 +1,6 @@
 //! Which requests a policy is for: its resource rules and selectors.
 
-use super::module::{block, rule};
-use super::rego::text;
+use super::text::{condition, rule, text};
 use crate::guard::matching::{MatchPolicy, Operator, Requirement, Resources, Rule, Scope};
 use crate::guard::policy::Policy;
 
@@ -49,7 +48,7 @@ pub fn rules(policy: &Policy) -> Result<Vec<String>, String> {
         let message = "sprintf(\"%s of the version %s can't be compared with this policy; use the version of %s that the \
                        policy names\", [input.request.resource.resource, input.request.resource.version, \
                        input.request.resource.group])";
-        made.push(format!("refusals[0] := {message} if {}", block(&body)));
+        made.push(format!("refusals[0] := {message}{}", condition(&body)));
     }
     Ok(made)
 }

@@ -11,13 +11,14 @@ mod kind;
 mod matching;
 mod module;
 mod rego;
+mod text;
 
 use serde_json::{Value, json};
 
 use super::LeftOut;
 use crate::engine::error::{Error, Result};
 use crate::guard::policy::{self, Does, Policy};
-use module::Module;
+use module::module;
 
 /// The namespace of OPA. kube-mgmt reads the ConfigMaps of its own namespace.
 pub const NAMESPACE: &str = "opa";
@@ -66,7 +67,7 @@ fn modules(objects: &[Value]) -> Result<(Vec<(String, String)>, Vec<LeftOut>)> {
             Error::input(format!("ValidatingAdmissionPolicy {} can't be translated to Rego: {what}", policy.name))
                 .help("use another policyEngine, or write the policy with the parts of CEL that the other policies use")
         };
-        if let Some(text) = Module::of(policy, &variables, &mut left).map_err(wrong)? {
+        if let Some(text) = module(policy, &variables, &mut left).map_err(wrong)? {
             modules.push((policy.name.clone(), text));
         }
     }

@@ -2,46 +2,43 @@
 
 use super::super::LeftOut;
 use super::matching;
-use super::rego::{Rules, text};
+use super::rego::Rules;
+use super::text::{condition, rule, text};
 use crate::guard::cel::{Expr, Function, Root, Variables};
 use crate::guard::policy::{Does, Policy, Validation};
 
 const LIBRARY: &str = include_str!("library.rego");
 
-pub struct Module;
-
-impl Module {
-    /// The text of the module. None if the whole policy is left to the native one.
-    pub fn of(policy: &Policy, variables: &Variables, left: &mut Vec<LeftOut>) -> Result<Option<String>, String> {
-        let Does::Validate(validations) = &policy.does else { return Ok(None) };
-        if !policy.fails {
-            return Err("failurePolicy is Ignore".to_owned());
-        }
-        let mut leave = |part: Option<String>| {
-            let reason = "it asks the API server's authorizer, which OPA doesn't have".to_owned();
-            left.push(LeftOut { policy: policy.name.clone(), part, reason });
-        };
-        if policy.conditions.iter().any(|condition| asks(&condition.expression, variables)) {
-            leave(None);
-            return Ok(None);
-        }
-        let mut rules = Rules::new(variables, &policy.names);
-        let mut head = matching::rules(policy)?;
-        head.extend(conditions(policy, &mut rules)?);
-        for (i, validation) in validations.iter().enumerate() {
-            if asks(&validation.expression, variables) {
-                leave(Some(validation.message.clone().unwrap_or_else(|| validation.text.clone())));
-                continue;
-            }
-            head.extend(refusal(i + 1, validation, variables, &mut rules)?);
-        }
-        let Policy { name, .. } = policy;
-        let title = format!("# Made by ringfence from the ValidatingAdmissionPolicy {name}.");
-        let package = format!("package ringfence.policies[{}]", text(name));
-        let parts = [title + "\n" + &package, "import rego.v1".to_owned()];
-        let all: Vec<String> = parts.into_iter().chain(head).chain(rules.finish()).collect();
-        Ok(Some(format!("{}\n{LIBRARY}", all.join("\n\n"))))
+/// The text of the module. None if the whole policy is left to the native one.
+pub fn module(policy: &Policy, variables: &Variables, left: &mut Vec<LeftOut>) -> Result<Option<String>, String> {
+    let Does::Validate(validations) = &policy.does else { return Ok(None) };
+    if !policy.fails {
+        return Err("failurePolicy is Ignore".to_owned());
     }
+    let mut leave = |part: Option<String>| {
+        let reason = "it asks the API server's authorizer, which OPA doesn't have".to_owned();
+        left.push(LeftOut { policy: policy.name.clone(), part, reason });
+    };
+    if policy.conditions.iter().any(|condition| asks(&condition.expression, variables)) {
+        leave(None);
+        return Ok(None);
+    }
+    let mut rules = Rules::new(variables, &policy.names);
+    let mut head = matching::rules(policy)?;
+    head.extend(conditions(policy, &mut rules)?);
+    for (i, validation) in validations.iter().enumerate() {
+        if asks(&validation.expression, variables) {
+            leave(Some(validation.message.clone().unwrap_or_else(|| validation.text.clone())));
+            continue;
+        }
+        head.extend(refusal(i + 1, validation, variables, &mut rules)?);
+    }
+    let Policy { name, .. } = policy;
+    let title = format!("# Made by ringfence from the ValidatingAdmissionPolicy {name}.");
+    let package = format!("package ringfence.policies[{}]", text(name));
+    let parts = [title + "\n" + &package, "import rego.v1".to_owned()];
+    let all: Vec<String> = parts.into_iter().chain(head).chain(rules.finish()).collect();
+    Ok(Some(format!("{}\n{LIBRARY}", all.join("\n\n"))))
 }
 
 /// Match conditions: one that is false ends the matter. Else, one without a value refuses.
@@ -85,7 +82,7 @@ fn refusal(
             let mut body = Vec::new();
             let value = rules.value(expression, &mut body)?;
             body.push(format!("line := one_line({value})"));
-            made.push(format!("message_{i} := line if {} else := {fixed}", block(&body)));
+            made.push(format!("message_{i} := line{} else := {fixed}", condition(&body)));
             made.push(refused(i, &["applies", &not_valid], &format!("message_{i}")));
         }
     }
@@ -94,20 +91,7 @@ fn refusal(
 
 fn refused(i: usize, when: &[&str], message: &str) -> String {
     let when: Vec<String> = when.iter().map(|literal| (*literal).to_owned()).collect();
-    format!("refusals[{i}] := {message} if {}", block(&when))
-}
-
-/// A rule that is true if all literals are.
-pub fn rule(name: &str, body: &[String]) -> String {
-    match body.is_empty() {
-        true => format!("{name} := true"),
-        false => format!("{name} if {}", block(body)),
-    }
-}
-
-/// A body of literals.
-pub fn block(body: &[String]) -> String {
-    format!("{{\n\t{}\n}}", body.join("\n\t"))
+    format!("refusals[{i}] := {message}{}", condition(&when))
 }
 
 /// Whether an expression asks the authorizer.

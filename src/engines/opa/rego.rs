@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::kind::{Kind, kind};
+use super::text::{condition, rule, text};
 use crate::guard::cel::{Does, Expr, Function, Loop, Names, Operator, Root, Variables};
 
 type Result<T> = std::result::Result<T, String>;
@@ -30,11 +31,6 @@ pub struct Rules<'g> {
     /// What the names that loops give stand for, from the outermost.
     locals: Vec<Kind>,
     count: usize,
-}
-
-/// A text as a term.
-pub fn text(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 impl<'g> Rules<'g> {
@@ -108,7 +104,7 @@ impl<'g> Rules<'g> {
             for (part, want) in *way {
                 self.holds(part, *want, &mut body)?;
             }
-            rules.push(format!("{call} if {}", block(&body)));
+            rules.push(rule(&call, &body));
         }
         self.made.push(rules.join("\n\n"));
         self.known.insert(key, call.clone());
@@ -138,7 +134,7 @@ impl<'g> Rules<'g> {
         let (item, inner) = self.within(round, |rules, body| rules.holds(&round.body, want, body))?;
         body.push(format!("{item} := {items}[_]"));
         body.extend(inner);
-        self.made.push(format!("{call} if {}", block(&body)));
+        self.made.push(rule(&call, &body));
         self.known.insert(key, call.clone());
         Ok(call)
     }
@@ -149,7 +145,22 @@ impl<'g> Rules<'g> {
             return Err("a loop with two names or a condition isn't known in Rego".to_owned());
         }
         let over = self.value(&round.over, body)?;
-        Ok(self.bound(&format!("items({over})"), body))
+        match self.is_list(&round.over) {
+            true => Ok(over),
+            false => Ok(self.bound(&format!("items({over})"), body)),
+        }
+    }
+
+    /// Whether an expression is a list if it has a value.
+    fn is_list(&self, expression: &Expr) -> bool {
+        match expression {
+            Expr::List(_) | Expr::Call(Function::Split, _) => true,
+            Expr::Loop(round) => matches!(round.does, Does::Filter | Does::Map),
+            Expr::Binary(Operator::Add, one, two) => self.is_list(one) || self.is_list(two),
+            Expr::If(_, then, otherwise) => self.is_list(then) && self.is_list(otherwise),
+            Expr::Variable(slot) => self.variables.get(*slot).is_some_and(|inner| self.is_list(inner)),
+            _ => false,
+        }
     }
 
     /// What `add` adds inside of a loop, and the name of the item.
@@ -236,7 +247,7 @@ impl<'g> Rules<'g> {
 
     /// A member of a map, or an item of a list.
     fn member(&mut self, of: &Expr, at: &str, optional: bool, body: &mut Body) -> Result<String> {
-        if !matches!(of, Expr::Root(_) | Expr::Variable(_) | Expr::Local(_)) && of.parts().is_empty() {
+        if is_literal(of) {
             return Err("a member of a literal isn't known in Rego".to_owned());
         }
         let kind = self.kind(of)?;
@@ -286,14 +297,19 @@ impl<'g> Rules<'g> {
         if round.does == Does::Map {
             return Ok(values);
         }
-        body.push(format!("every kept in {values} {{ is_boolean(kept) }}"));
+        if !is_boolean(&round.body) {
+            body.push(format!("every kept in {values} {{ is_boolean(kept) }}"));
+        }
         Ok(self.bound(&format!("[{item} | {item} := {items}[i]; {values}[i]]"), body))
     }
 
     fn call(&mut self, function: Function, arguments: &[Expr], body: &mut Body) -> Result<String> {
         let term = match (function, arguments) {
             (Function::OrValue | Function::Or, [of, other]) => return self.or(function, of, other, body),
-            (Function::HasValue, [of]) => format!("count({}) == 1", self.optional(of, body)?),
+            (Function::HasValue, [of]) => match self.chained(of, body, |of, name| format!("has({of}, {name})"))? {
+                Some(term) => term,
+                None => format!("count({}) == 1", self.optional(of, body)?),
+            },
             (Function::Value, [of]) => return Ok(format!("{}[0]", self.optional(of, body)?)),
             (Function::Dyn, [of]) => return self.value(of, body),
             (_, arguments) => {
@@ -326,11 +342,15 @@ impl<'g> Rules<'g> {
         if self.kind(other)? != kind {
             return Err(format!("{function:?} of another kind of value isn't known in Rego"));
         }
-        let value = self.optional(of, body)?;
         if function == Function::OrValue && is_constant(other) {
             let other = self.value(other, body)?;
+            if let Some(term) = self.chained(of, body, |of, name| format!("object.get({of}, {name}, {other})"))? {
+                return Ok(self.bound(&term, body));
+            }
+            let value = self.optional(of, body)?;
             return Ok(self.bound(&format!("or_value({value}, {other})"), body));
         }
+        let value = self.optional(of, body)?;
         let head = self.head("value", &["optional"], other);
         let first = if function == Function::Or { "optional" } else { "optional[0]" };
         let mut second = Body::new();
@@ -339,6 +359,28 @@ impl<'g> Rules<'g> {
             .push(format!("{head} := {first} if {{\n\tcount(optional) == 1\n}} else := {term}{}", condition(&second)));
         let call = head.replacen("(optional", &format!("({value}"), 1);
         Ok(self.bound(&call, body))
+    }
+
+    /// The term for the last of a chain of optional fields, such as `a.?b.?c`. A field on the way that is missing counts as
+    /// an empty map. One that is no map is an error of Rego's function, as in CEL.
+    fn chained(&mut self, of: &Expr, body: &mut Body, last: impl Fn(&str, &str) -> String) -> Result<Option<String>> {
+        let (mut base, mut names) = (of, Vec::new());
+        while let Some((of, name, optional)) = member(base) {
+            let inner = self.kind(of)?;
+            if !optional && inner != Kind::Optional {
+                break;
+            }
+            names.push(text(name));
+            base = of;
+        }
+        if names.is_empty() || self.kind(base)? != Kind::Plain || is_literal(base) {
+            return Ok(None);
+        }
+        let mut term = self.value(base, body)?;
+        for name in names.iter().skip(1).rev() {
+            term = format!("object.get({term}, {name}, {{}})");
+        }
+        Ok(Some(last(&term, &names[0])))
     }
 
     fn optional(&mut self, of: &Expr, body: &mut Body) -> Result<String> {
@@ -481,25 +523,40 @@ fn uses(expression: &Expr, local: usize) -> bool {
         || expression.parts().into_iter().any(|part| uses(part, local))
 }
 
+/// Whether an expression is true or false if it has a value.
+fn is_boolean(expression: &Expr) -> bool {
+    match expression {
+        Expr::Bool(_) | Expr::Not(_) | Expr::Both(..) | Expr::Either(..) | Expr::Has { .. } | Expr::Matches(..) => true,
+        Expr::Binary(operator, ..) => sign(*operator).is_some() || *operator == Operator::In,
+        Expr::Loop(round) => matches!(round.does, Does::All | Does::Exists),
+        Expr::Call(function, _) => {
+            matches!(function, Function::HasValue | Function::StartsWith | Function::EndsWith | Function::Contains)
+        }
+        _ => false,
+    }
+}
+
+/// A field, or a member with a fixed name: of what, the name, and whether it is optional.
+fn member(expression: &Expr) -> Option<(&Expr, &str, bool)> {
+    match expression {
+        Expr::Field { of, name, optional } => Some((of, name, *optional)),
+        Expr::Index { of, at, optional } => match &**at {
+            Expr::Text(name) => Some((of, name, *optional)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A literal, or an empty list or map.
+fn is_literal(expression: &Expr) -> bool {
+    !matches!(expression, Expr::Root(_) | Expr::Variable(_) | Expr::Local(_)) && expression.parts().is_empty()
+}
+
 fn is_constant(expression: &Expr) -> bool {
     match expression {
         Expr::Null | Expr::Bool(_) | Expr::Int(_) | Expr::Text(_) => true,
         Expr::List(_) | Expr::Map(_) => expression.parts().into_iter().all(is_constant),
         _ => false,
-    }
-}
-
-fn block(body: &[String]) -> String {
-    match body.is_empty() {
-        true => "{\n\ttrue\n}".to_owned(),
-        false => format!("{{\n\t{}\n}}", body.join("\n\t")),
-    }
-}
-
-/// A body, if there is one, of a rule with a value.
-fn condition(body: &[String]) -> String {
-    match body.is_empty() {
-        true => " if true".to_owned(),
-        false => format!(" if {}", block(body)),
     }
 }
