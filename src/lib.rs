@@ -21,15 +21,16 @@ pub mod aws;
 pub mod k8s;
 pub mod kinds;
 
-pub mod engines;
 pub mod spec;
-pub mod stack;
 pub mod template;
+
+pub mod guard;
+pub mod engines;
+
+pub mod stack;
 
 /// Shares no types with the other modules: they communicate over the wire only, so that one mistake isn't made twice.
 pub mod sandbox;
-
-pub mod guard;
 
 pub mod gateway;
 

@@ -1,7 +1,16 @@
-//! The cluster's admission rules for other policy engines.
+//! A cluster's admission policies for other policy engines.
 //!
-//! The rules stand once, in the admission policies of `templates/manifests/cluster`. Each module here turns these
-//! objects, as they are rendered for a cluster, into the objects of one engine. The admission policies themselves stay in
-//! the cluster behind the engine.
+//! The rules stand once, as the native policies. Each engine here takes those very objects and gives its own. An engine
+//! adds to the native policies: they stay in force, so a rule that an engine can't take is no hole.
 
+pub mod opa;
 pub mod webhook;
+
+/// A part of a policy that only the native policies decide, because an engine can't.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    pub policy: String,
+    /// Such as a validation. None stands for the whole policy.
+    pub part: Option<String>,
+    pub reason: String,
+}

@@ -24,16 +24,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kinds", &["engine", "arn", "version", "aws", "k8s"]),
     ("spec", &["files", "engine", "arn", "version"]),
     ("template", &["files", "engine"]),
-    ("engines", &["engine", "aws"]),
+    ("guard", &["engine"]),
+    ("engines", &["engine", "aws", "guard", "template"]),
     ("stack", &["engine", "engines", "version", "aws", "kinds", "spec", "template"]),
     ("sandbox", &["files"]),
-    ("guard", &["engine"]),
     ("gateway", &["engine", "guard"]),
     (
         "run",
         &[
-            "files", "guard", "gateway", "engine", "arn", "version", "aws", "k8s", "kinds", "spec", "template",
-            "stack", "sandbox",
+            "files", "guard", "engines", "gateway", "engine", "arn", "version", "aws", "k8s", "kinds", "spec",
+            "template", "stack", "sandbox",
         ],
     ),
     // `ui` renders these. Of `run` it knows only failures and results.

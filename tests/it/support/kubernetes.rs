@@ -34,7 +34,8 @@ pub const VERSION: &str = "1.36.3";
 /// its programs.
 type Build = (&'static str, &'static str, &'static [&'static str]);
 
-const BUILDS: [Build; 4] = [
+const BUILDS: [Build; 5] = [
+    ("opa", "github.com/open-policy-agent/opa", &["opa"]),
     ("kwok", "sigs.k8s.io/kwok/cmd/kwok", &["kwok"]),
     ("cyclonus", "github.com/mattfenwick/cyclonus/cmd/cyclonus", &["cyclonus"]),
     ("clients", ".", &["kubectl", "helm"]),
@@ -59,7 +60,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// The runtime for the tests' requests to API servers.
-static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
+pub static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
 
 /// The path of a program of [`BUILDS`].
 pub fn program(name: &str) -> PathBuf {
@@ -392,21 +393,8 @@ impl ControlPlane {
         CONTROL_PLANE.iter().map(tail).collect()
     }
 
-    /// The shell kills the program when the shell's standard input closes,
-    /// which happens when the tests' process ends.
     fn spawn(&mut self, name: &str, flags: &[String]) {
-        let log = File::create(self.dir.path().join(format!("{name}.log"))).unwrap();
-        let child = Command::new("sh")
-            .args(["-c", r#""$@" </dev/null & pid=$!; cat >/dev/null; kill -9 $pid"#, "sh"])
-            .arg(program(name))
-            .args(flags)
-            .current_dir(self.dir.path())
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.children.push(child);
+        self.children.push(spawned(self.dir.path(), name, flags));
     }
 
     fn write_kubeconfig(&self, certificate: &str) {
@@ -420,6 +408,22 @@ impl ControlPlane {
     }
 }
 
+/// Starts a program, which logs into `dir`. The shell kills the program when the shell's standard input closes, which
+/// happens when the tests' process ends.
+pub fn spawned(dir: &Path, name: &str, flags: &[String]) -> Child {
+    let log = File::create(dir.join(format!("{name}.log"))).unwrap();
+    Command::new("sh")
+        .args(["-c", r#""$@" </dev/null & pid=$!; cat >/dev/null; kill -9 $pid"#, "sh"])
+        .arg(program(name))
+        .args(flags)
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
 impl Drop for ControlPlane {
     fn drop(&mut self) {
         for child in &mut self.children {
@@ -429,7 +433,7 @@ impl Drop for ControlPlane {
     }
 }
 
-fn free_ports<const N: usize>() -> [u16; N] {
+pub fn free_ports<const N: usize>() -> [u16; N] {
     // All listeners stay open until all ports are known, so that no two are the
     // same.
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
