@@ -30,6 +30,8 @@ pub mod sandbox;
 
 pub mod guard;
 
+pub mod engines;
+
 pub mod gateway;
 
 pub mod run;

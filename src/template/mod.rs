@@ -51,6 +51,8 @@ built_in! {
     "manifests/cluster/gateway.yaml"
     "manifests/cluster/network-policies.yaml"
     "manifests/cluster/priority-classes.yaml"
+    "manifests/psp/cluster.yaml"
+    "manifests/psp/tenant.yaml"
     "manifests/tenant/access.yaml"
     "manifests/tenant/calico.yaml"
     "manifests/tenant/cluster-network-policy.yaml"

@@ -27,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("stack", &["engine", "version", "aws", "kinds", "spec", "template"]),
     ("sandbox", &["files"]),
     ("guard", &["engine"]),
+    ("engines", &["engine", "template", "guard"]),
     ("gateway", &["engine", "guard"]),
     (
         "run",

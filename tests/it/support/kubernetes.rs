@@ -32,13 +32,17 @@ pub const VERSION: &str = "1.36.3";
 /// its programs.
 type Build = (&'static str, &'static str, &'static [&'static str]);
 
-const BUILDS: [Build; 4] = [
+const BUILDS: [Build; 6] = [
+    ("gatekeeper", "github.com/open-policy-agent/gatekeeper/v3", &["gatekeeper"]),
+    ("psp", "k8s.io/kubernetes/cmd/kube-apiserver", &[WITH_PSP]),
     ("kwok", "sigs.k8s.io/kwok/cmd/kwok", &["kwok"]),
     ("cyclonus", "github.com/mattfenwick/cyclonus/cmd/cyclonus", &["cyclonus"]),
     ("clients", ".", &["kubectl", "helm"]),
     ("control-plane", ".", CONTROL_PLANE),
 ];
 const CONTROL_PLANE: &[&str] = &["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+/// The last API server with PodSecurityPolicy, 1.24.
+const WITH_PSP: &str = "kube-apiserver-1.24";
 /// The user who may do everything. The control plane's own parts use the same
 /// token.
 const ADMIN: &str = "admin";
@@ -118,8 +122,9 @@ fn built((module, package, names): &Build) -> PathBuf {
 }
 
 fn build(module: &Path, package: &str, dir: &Path, names: &[&str]) {
+    let (full, minor) = if names.contains(&WITH_PSP) { ("1.24.17", 24) } else { (VERSION, 36) };
     let version = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"]
-        .map(|p| format!("-X {p}.gitVersion=v{VERSION} -X {p}.gitMajor=1 -X {p}.gitMinor=36"))
+        .map(|p| format!("-X {p}.gitVersion=v{full} -X {p}.gitMajor=1 -X {p}.gitMinor={minor}"))
         .join(" ");
     let output = Command::new("go")
         .args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false"])
@@ -144,6 +149,9 @@ pub struct Options {
     /// Runs the scheduler, and kwok, which simulates the nodes that a test
     /// adds.
     pub nodes: bool,
+    /// Runs an API server of 1.24 with the plugin PodSecurityPolicy, without
+    /// controllers.
+    pub psp: bool,
 }
 
 /// A new control plane. It ends with the test's process in every case.
@@ -178,7 +186,7 @@ impl ControlPlane {
         let lines: Vec<_> =
             TOKENS.iter().map(|(token, user, group)| format!("{token},\"{user}\",{user},\"{group}\"")).collect();
         fs::write(path("tokens.csv"), lines.join("\n")).unwrap();
-        let server = [
+        let mut server = vec![
             ("etcd-servers", etcd.as_str()),
             ("secure-port", &port.to_string()),
             ("bind-address", "127.0.0.1"),
@@ -190,12 +198,14 @@ impl ControlPlane {
             ("service-account-signing-key-file", &key),
             ("service-cluster-ip-range", "172.20.0.0/16"),
             ("authorization-mode", "Node,RBAC"),
-            ("enable-admission-plugins", "NodeRestriction"),
+            ("enable-admission-plugins", if options.psp { "PodSecurityPolicy" } else { "NodeRestriction" }),
             ("endpoint-reconciler-type", "none"),
             ("allow-privileged", "true"),
             ("shutdown-delay-duration", "0s"),
-            ("emulated-version", options.emulates.unwrap_or("1.36")),
         ];
+        if !options.psp {
+            server.push(("emulated-version", options.emulates.unwrap_or("1.36")));
+        }
         let etcd_flags = [
             ("data-dir", path("etcd").as_str()),
             ("listen-client-urls", etcd.as_str()),
@@ -218,10 +228,13 @@ impl ControlPlane {
             format!("--root-ca-file={certificate}"),
         ];
         plane.spawn("etcd", &etcd_flags);
-        plane.spawn("kube-apiserver", &server);
+        plane.spawn(if options.psp { WITH_PSP } else { "kube-apiserver" }, &server);
         until("the API server's certificate", || fs::metadata(&certificate).ok().filter(|m| m.len() > 0));
         plane.write_kubeconfig(&certificate);
         plane.until("the API server is ready", |admin| admin.get("/readyz").status == 200);
+        if options.psp {
+            return plane;
+        }
         plane.spawn("kube-controller-manager", &manager);
         if options.nodes {
             let scheduler =
@@ -252,6 +265,17 @@ impl ControlPlane {
 
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// A directory with a new certificate of 127.0.0.1, and the certificate.
+    pub fn certificate_for(&self, server: &str) -> (PathBuf, String) {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let dir = self.dir.path().join(server);
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("tls.crt"), cert.pem()).unwrap();
+        fs::write(dir.join("tls.key"), signing_key.serialize_pem()).unwrap();
+        (dir, cert.pem())
     }
 
     /// From now on, every verdict on an object that is created must be the guard's, too.
@@ -324,7 +348,7 @@ impl ControlPlane {
 
     /// The shell kills the program when the shell's standard input closes,
     /// which happens when the tests' process ends.
-    fn spawn(&mut self, name: &str, flags: &[String]) {
+    pub fn spawn(&mut self, name: &str, flags: &[String]) {
         let log = File::create(self.dir.path().join(format!("{name}.log"))).unwrap();
         let child = Command::new("sh")
             .args(["-c", r#""$@" </dev/null & pid=$!; cat >/dev/null; kill -9 $pid"#, "sh"])
@@ -359,7 +383,7 @@ impl Drop for ControlPlane {
     }
 }
 
-fn free_ports<const N: usize>() -> [u16; N] {
+pub fn free_ports<const N: usize>() -> [u16; N] {
     // All listeners stay open until all ports are known, so that no two are the
     // same.
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
@@ -504,6 +528,25 @@ impl Api<'_> {
             Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_else(|_| text()) }
         })
     }
+}
+
+/// What a server on this computer answers.
+pub fn https(port: u16, path: &str, body: &Value) -> Value {
+    static CLIENTS: LazyLock<Mutex<BTreeMap<u16, kube::Client>>> = LazyLock::new(Mutex::default);
+    let made = || {
+        let mut config = Config::new(format!("https://127.0.0.1:{port}").parse().unwrap());
+        config.accept_invalid_certs = true;
+        let _runtime = RUNTIME.enter();
+        kube::Client::try_from(config).unwrap()
+    };
+    let client = CLIENTS.lock().unwrap().entry(port).or_insert_with(made).clone();
+    let request = Request::post(path).header("content-type", "application/json");
+    let request = request.body(Body::from(body.to_string().into_bytes())).unwrap();
+    RUNTIME.block_on(async {
+        let response = client.send(request).await.unwrap();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        serde_json::from_slice(&bytes).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&bytes)))
+    })
 }
 
 /// A JSON merge patch, RFC 7386.

@@ -1,0 +1,222 @@
+//! The real Gatekeeper, with the constraints of a cluster's policies and without the policies themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ringfence::engines::{Left, gatekeeper};
+use ringfence::guard::Operation;
+use serde_json::{Value, json};
+
+use super::corpus::{CLUSTERS, Case, Cluster, review};
+use crate::support::kubernetes::{ControlPlane, Options, free_ports, https, path, program, yaml};
+
+/// A control plane with Gatekeeper.
+pub struct Gatekeeper {
+    plane: ControlPlane,
+    /// Of its webhooks.
+    port: u16,
+    certificate: String,
+}
+
+impl Gatekeeper {
+    pub fn start(namespaces: &BTreeMap<String, Value>, objects: &[Value]) -> Self {
+        let mut plane = ControlPlane::start(Options::default());
+        install_crds(&plane);
+        for namespace in namespaces.values().chain([&named("gatekeeper-system")]) {
+            let answer = plane.admin().create(namespace);
+            assert!(answer.is_ok() || answer.status == 409, "{}", answer.message());
+        }
+        let [port, health] = free_ports();
+        let (dir, certificate) = plane.certificate_for("gatekeeper");
+        plane.spawn(
+            "gatekeeper",
+            &[
+                format!("--kubeconfig={}", plane.kubeconfig().display()),
+                "--debug-use-fake-pod".to_owned(),
+                "--disable-cert-rotation".to_owned(),
+                format!("--cert-dir={}", dir.display()),
+                "--host=127.0.0.1".to_owned(),
+                format!("--port={port}"),
+                format!("--health-addr=127.0.0.1:{health}"),
+                "--operation=webhook,mutation-webhook,mutation-controller,mutation-status,status".to_owned(),
+            ],
+        );
+        let engine = Self { plane, port, certificate };
+        engine.apply(objects);
+        engine
+    }
+
+    /// Templates come first, because Gatekeeper makes the kinds of constraints from them.
+    fn apply(&self, objects: &[Value]) {
+        for object in objects {
+            let mut object = object.clone();
+            object.as_object_mut().unwrap().remove("requires");
+            self.plane.until(&format!("{} is created", path(&object)), |admin| {
+                let answer = admin.create(&object);
+                assert!(matches!(answer.status, 201 | 404 | 500), "{}: {}", answer.status, answer.message());
+                answer.is_ok()
+            });
+        }
+        for object in objects {
+            self.plane.until(&format!("{} is in force", path(object)), |admin| {
+                let live = admin.get(&path(object)).body;
+                let pods = live["status"]["byPod"].as_array().cloned().unwrap_or_default();
+                let errors = pods.iter().flat_map(|pod| pod["errors"].as_array().cloned().unwrap_or_default());
+                let errors: Vec<_> = errors.collect();
+                assert!(errors.is_empty(), "{}: {errors:?}", path(object));
+                let enforced = |pod: &Value| pod["enforced"] != json!(false);
+                !pods.is_empty() && pods.iter().all(enforced)
+            });
+        }
+    }
+
+    /// Adds the webhooks of Gatekeeper's Helm chart, with the values that ringfence asks for.
+    fn add_webhooks(&self) {
+        let values = self.plane.kubeconfig().with_file_name("values.yaml");
+        fs::write(&values, gatekeeper::HELM_VALUES).unwrap();
+        let output = Command::new(program("helm"))
+            .args(["template", "gatekeeper", "--namespace=gatekeeper-system", "--values"])
+            .arg(values)
+            .arg(module().join("charts/gatekeeper"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        for mut object in yaml(&String::from_utf8(output.stdout).unwrap()) {
+            if !object["kind"].as_str().is_some_and(|kind| kind.ends_with("WebhookConfiguration")) {
+                continue;
+            }
+            for webhook in object["webhooks"].as_array_mut().unwrap() {
+                let at = webhook["clientConfig"]["service"]["path"].as_str().unwrap();
+                let url = format!("https://127.0.0.1:{}{at}", self.port);
+                webhook["clientConfig"] = json!({"url": url, "caBundle": STANDARD.encode(&self.certificate)});
+            }
+            self.plane.admin().create(&object).ok();
+        }
+    }
+
+    /// The refusals of a request, as the API server would ask the webhook. Empty if the request is admitted.
+    fn refusals(&self, case: &Case) -> BTreeSet<(String, String)> {
+        let answer = &https(self.port, "/v1/admit", &review(&case.request, "1"))["response"];
+        let text = answer["status"]["message"].as_str().unwrap_or_default();
+        if answer["allowed"] == true {
+            return BTreeSet::new();
+        }
+        text.lines()
+            .map(|line| {
+                let (constraint, message) = line.split_once("] ").unwrap_or(("", line));
+                (constraint.trim_start_matches('[').to_owned(), message.to_owned())
+            })
+            .collect()
+    }
+}
+
+fn named(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+/// The directory of Gatekeeper's Go module.
+fn module() -> PathBuf {
+    let output = Command::new("go")
+        .args(["mod", "download", "-json", "github.com/open-policy-agent/gatekeeper/v3"])
+        .current_dir(crate::cluster::hostile::inputs().join("gatekeeper"))
+        .output()
+        .unwrap();
+    let facts: Value = serde_json::from_slice(&output.stdout).unwrap();
+    facts["Dir"].as_str().expect("the module can be downloaded").into()
+}
+
+fn install_crds(plane: &ControlPlane) {
+    let mut files: Vec<_> =
+        fs::read_dir(module().join("charts/gatekeeper/crds")).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    for file in files {
+        for object in yaml(&fs::read_to_string(file).unwrap()) {
+            plane.admin().create(&object).ok();
+        }
+    }
+}
+
+/// Subresources of which the chart's webhook is told, with those of no policy left out.
+const SUBRESOURCES: [&str; 2] = ["ephemeralcontainers", "resize"];
+
+/// Why the webhook isn't told of a request. It is told of all requests that the chart's rules select.
+fn untold(case: &Case) -> Option<&'static str> {
+    let request = &case.request;
+    let exempt = ["kube-system", "kube-public", "kube-node-lease", "default", "gatekeeper-system"];
+    match () {
+        () if request.namespace.is_none() || request.is_namespace() => Some("the object is in no namespace"),
+        () if exempt.contains(&request.namespace.as_deref().unwrap_or_default()) => Some("the namespace is exempt"),
+        () if !matches!(request.operation, Operation::Create | Operation::Update) => Some("it is a deletion or a session"),
+        () if request.subresource.as_deref().is_some_and(|s| !SUBRESOURCES.contains(&s)) => Some("it is for a subresource"),
+        () => None,
+    }
+}
+
+/// The native refusals that Gatekeeper must give, too, and the reasons of the others.
+fn expected(case: &Case, left: &[Left]) -> (BTreeSet<(String, String)>, BTreeSet<String>) {
+    let mut reasons = BTreeSet::new();
+    let mut wanted = BTreeSet::new();
+    for refusal in &case.refusals {
+        let part = left.iter().find(|left| {
+            left.policy == refusal.policy && (left.part.is_empty() || left.part == refusal.message)
+        });
+        match (part.map(|left| left.reason), untold(case)) {
+            (Some(reason), _) | (None, Some(reason)) => {
+                reasons.insert(format!("{}: {reason}", refusal.policy));
+            }
+            (None, None) => {
+                wanted.insert((refusal.binding.clone(), refusal.message.clone()));
+            }
+        }
+    }
+    (wanted, reasons)
+}
+
+/// The results of a suite.
+#[derive(Debug, Default)]
+pub struct Row {
+    pub admitted: usize,
+    pub refused: usize,
+    /// Requests that only the native policies refuse, by reason.
+    pub differences: BTreeMap<String, usize>,
+}
+
+/// Every case of a cluster. Panics if a verdict or a message isn't the native one, and no reason is listed.
+fn rows(cluster: &Cluster) -> BTreeMap<String, Row> {
+    let objects: Vec<_> = cluster.policies.iter().chain(cluster.namespaces.values()).cloned().collect();
+    let left = gatekeeper::left(&objects).unwrap();
+    let engine = Gatekeeper::start(&cluster.namespaces, &gatekeeper::constraints(&objects).unwrap());
+    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for case in &cluster.cases {
+        let (wanted, reasons) = expected(case, &left);
+        let found = if untold(case).is_some() { BTreeSet::new() } else { engine.refusals(case) };
+        if found != wanted {
+            wrong.push(format!("{} / {}:\n  native {wanted:?}\n  Gatekeeper {found:?}", case.suite, case.name));
+        }
+        let row = rows.entry(case.suite.clone()).or_default();
+        match found.is_empty() {
+            true => row.admitted += 1,
+            false => row.refused += 1,
+        }
+        if found.is_empty() && !case.refusals.is_empty() {
+            for reason in reasons {
+                *row.differences.entry(reason).or_default() += 1;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cluster.cases.len(), wrong[..wrong.len().min(10)].join("\n"));
+    rows
+}
+
+#[test]
+fn every_case_gets_the_native_verdict() {
+    for cluster in CLUSTERS.iter() {
+        let rows = rows(cluster);
+        assert!(rows.values().map(|row| row.refused).sum::<usize>() > 100, "{}: {rows:#?}", cluster.name);
+    }
+}

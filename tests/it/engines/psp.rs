@@ -1,0 +1,156 @@
+//! PodSecurityPolicies in the API server of Kubernetes 1.24, the last version that has them.
+
+use std::collections::BTreeMap;
+
+use ringfence::engines::psp;
+use ringfence::guard::{Operation, Refusal};
+use ringfence::template::Templates;
+use serde_json::{Value, json};
+
+use super::corpus::{CLUSTERS, Case, Cluster};
+use super::gatekeeper::Row;
+use crate::support::kubernetes::{Answer, ControlPlane, Options, path, yaml};
+
+/// What EKS has in each cluster of such a version.
+const OF_EKS: &str = r#"
+apiVersion: policy/v1beta1
+kind: PodSecurityPolicy
+metadata: {name: eks.privileged}
+spec:
+  privileged: true
+  allowPrivilegeEscalation: true
+  allowedCapabilities: ["*"]
+  fsGroup: {rule: RunAsAny}
+  hostIPC: true
+  hostNetwork: true
+  hostPID: true
+  hostPorts: [{max: 65535, min: 0}]
+  runAsUser: {rule: RunAsAny}
+  seLinux: {rule: RunAsAny}
+  supplementalGroups: {rule: RunAsAny}
+  volumes: ["*"]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: "eks:podsecuritypolicy:privileged"}
+rules:
+  - {apiGroups: [policy], resourceNames: [eks.privileged], resources: [podsecuritypolicies], verbs: [use]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: "eks:podsecuritypolicy:authenticated"}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "eks:podsecuritypolicy:privileged"}
+subjects:
+  - {apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:authenticated"}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: everybody-creates-pods}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: admin}
+subjects:
+  - {apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:authenticated"}
+"#;
+
+/// Rules of the native policies that a PodSecurityPolicy has no field for, by a part of their message.
+const LEFT: &[(&str, &str)] = &[];
+
+struct Cluster124 {
+    plane: ControlPlane,
+}
+
+impl Cluster124 {
+    fn start(cluster: &Cluster) -> Self {
+        let plane = ControlPlane::start(Options { psp: true, ..Options::default() });
+        for object in yaml(OF_EKS) {
+            plane.admin().create(&object).ok();
+        }
+        for (name, namespace) in &cluster.namespaces {
+            let answer = plane.admin().create(namespace);
+            assert!(answer.is_ok() || answer.status == 409, "{}", answer.message());
+            let account = |account: &str| {
+                json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": name}})
+            };
+            plane.admin().create(&account("default")).ok();
+        }
+        let started = Self { plane };
+        let before = started.create(&simple("t-red", json!({"hostNetwork": true})));
+        assert!(before.is_ok(), "EKS's own policy allows everything before: {}", before.message());
+        let namespaces: Vec<_> = cluster.namespaces.values().cloned().collect();
+        for object in psp::objects(&namespaces, &Templates::built_in().unwrap()).unwrap() {
+            let admin = started.plane.admin();
+            match admin.get(&path(&object)).is_ok() {
+                true => admin.put(&path(&object), &object).ok(),
+                false => admin.create(&object).ok(),
+            };
+        }
+        started.plane.until("the policies are in force", |_| {
+            let hostile = started.create(&simple("t-red", json!({"hostNetwork": true})));
+            hostile.status == 403 && started.create(&simple("t-red", json!({}))).is_ok()
+        });
+        started
+    }
+
+    /// A Pod of somebody of the tenant.
+    fn create(&self, pod: &Value) -> Answer {
+        let tenant = pod["metadata"]["namespace"].as_str().unwrap().trim_start_matches("t-");
+        self.plane.tenant(tenant).try_unjudged(pod)
+    }
+}
+
+fn simple(namespace: &str, spec: Value) -> Value {
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": namespace},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    for (field, value) in spec.as_object().unwrap() {
+        pod["spec"][field] = value.clone();
+    }
+    pod
+}
+
+/// Of a Pod's refusals, why a PodSecurityPolicy doesn't give them. None: it must.
+fn left(refusal: &Refusal) -> Option<&'static str> {
+    LEFT.iter().find(|(part, _)| refusal.message.contains(part)).map(|(_, reason)| *reason)
+}
+
+/// Every new Pod of a tenant. Panics if a Pod is admitted against a rule that isn't listed.
+fn rows(cluster: &Cluster) -> BTreeMap<String, Row> {
+    let server = Cluster124::start(cluster);
+    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for case in cluster.cases.iter().filter(|case| is_pod_of_tenant(case)) {
+        let mut pod = case.request.object.clone().unwrap();
+        pod["metadata"]["name"] = "p".into();
+        let answer = server.create(&pod);
+        let by_policy = answer.message().contains("PodSecurityPolicy");
+        let row = rows.entry(case.suite.clone()).or_default();
+        match by_policy {
+            true => row.refused += 1,
+            false => row.admitted += 1,
+        }
+        let reasons: Vec<_> = case.refusals.iter().map(left).collect();
+        if by_policy == !case.refusals.is_empty() {
+            continue;
+        }
+        if by_policy || reasons.iter().any(Option::is_none) {
+            wrong.push(format!("{} / {}: {} {}\n   native: {:?}", case.suite, case.name, answer.status, answer.message(),
+                case.refusals.iter().map(|r| &r.message).collect::<Vec<_>>()));
+        }
+        for reason in reasons.into_iter().flatten() {
+            *row.differences.entry(reason.to_owned()).or_default() += 1;
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+    rows
+}
+
+fn is_pod_of_tenant(case: &Case) -> bool {
+    case.request.kind == "Pod"
+        && case.request.operation == Operation::Create
+        && case.request.namespace.as_deref().is_some_and(|namespace| namespace.starts_with("t-"))
+}
+
+#[test]
+fn hostile_pods_are_refused_and_harmless_ones_admitted() {
+    let rows = rows(&CLUSTERS[0]);
+    assert!(rows["hostile pods"].refused > 100, "{rows:#?}");
+    assert_eq!(rows["harmless objects"].refused, 0, "{rows:#?}");
+}
