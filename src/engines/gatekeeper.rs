@@ -8,15 +8,15 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Left;
+use super::LeftOut;
 use crate::engine::error::{Error, Result};
 use crate::guard::{Guard, Operation, Request, User};
 
-/// The ConstraintTemplates and Constraints of a cluster's validating policies. Parts that are [`left`] are omitted.
+/// The ConstraintTemplates and Constraints of a cluster's validating policies. Parts that are [`left_out`] are omitted.
 ///
 /// # Errors
 /// A policy or a binding has a part that has no equivalent here.
-pub fn constraints(rendered: &[Value]) -> Result<Vec<Value>> {
+pub fn render(rendered: &[Value]) -> Result<Vec<Value>> {
     let mut objects = Vec::new();
     for policy in of_kind(rendered, "ValidatingAdmissionPolicy") {
         let carried = Carried::of(policy)?;
@@ -40,8 +40,8 @@ pub fn constraints(rendered: &[Value]) -> Result<Vec<Value>> {
 /// What only the API server's own policies enforce.
 ///
 /// # Errors
-/// As [`constraints`].
-pub fn left(rendered: &[Value]) -> Result<Vec<Left>> {
+/// As [`render`].
+pub fn left_out(rendered: &[Value]) -> Result<Vec<LeftOut>> {
     let mut left = Vec::new();
     for policy in of_kind(rendered, "ValidatingAdmissionPolicy") {
         left.extend(Carried::of(policy)?.left);
@@ -52,7 +52,7 @@ pub fn left(rendered: &[Value]) -> Result<Vec<Left>> {
 /// The parts of a policy that Gatekeeper evaluates, and the others.
 struct Carried {
     validations: Vec<Value>,
-    left: Vec<Left>,
+    left: Vec<LeftOut>,
 }
 
 impl Carried {
@@ -61,8 +61,8 @@ impl Carried {
         if policy.pointer("/spec/paramKind").is_some() {
             return Err(no_equivalent(name, "spec.paramKind"));
         }
-        let left = |part: &str, reason: &'static str| Left { policy: name.to_owned(), part: part.to_owned(), reason };
-        let whole = |reason| Ok(Self { validations: Vec::new(), left: vec![left("", reason)] });
+        let left = |part, reason: &str| LeftOut { policy: name.to_owned(), part, reason: reason.to_owned() };
+        let whole = |reason| Ok(Self { validations: Vec::new(), left: vec![left(None, reason)] });
         let before = ["/spec/matchConditions", "/spec/variables"].into_iter().flat_map(|list| items(policy, list));
         if before.into_iter().any(asks_authorizer) {
             return whole(AUTHORIZER);
@@ -75,7 +75,7 @@ impl Carried {
             items(policy, "/spec/validations").cloned().partition(asks_authorizer);
         let left = asking.iter().map(|v| {
             let part = v.get("message").or(v.get("expression")).and_then(Value::as_str).unwrap_or_default();
-            left(part.trim(), AUTHORIZER)
+            left(Some(part.trim().to_owned()), AUTHORIZER)
         });
         Ok(Self { left: left.collect(), validations })
     }

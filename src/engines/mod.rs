@@ -1,19 +1,16 @@
-//! The admission policies in the language of other policy engines.
+//! A cluster's admission policies for other policy engines.
 //!
-//! The rules stand once, as Kubernetes' own policies in `templates/manifests/cluster`. Each engine's objects are
-//! generated from these, and the policies themselves stay in the cluster. So a rule that an engine can't evaluate is
-//! still enforced.
+//! The rules stand once, as the native policies. Each engine here takes those very objects and gives its own. An engine
+//! adds to the native policies: they stay in force, so a rule that an engine can't take is no hole.
 
 pub mod gatekeeper;
 pub mod psp;
 
-use serde::Serialize;
-
-/// A rule that an engine can't evaluate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Left {
+/// A part of a policy that only the native policies decide, because an engine can't.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
     pub policy: String,
-    /// The message or expression of the rule. Empty: the whole policy.
-    pub part: String,
-    pub reason: &'static str,
+    /// Such as a validation. None stands for the whole policy.
+    pub part: Option<String>,
+    pub reason: String,
 }

@@ -9,7 +9,7 @@ use crate::template::Templates;
 ///
 /// # Errors
 /// A Namespace lacks a permission in its annotations, or a template is wrong.
-pub fn objects(rendered: &[Value], templates: &Templates) -> Result<Vec<Value>> {
+pub fn render(rendered: &[Value], templates: &Templates) -> Result<Vec<Value>> {
     let namespaces = rendered.iter().filter(|object| object["kind"] == "Namespace");
     let (tenants, others): (Vec<_>, Vec<_>) =
         namespaces.partition(|n| n.pointer("/metadata/labels/ringfence.dev~1tenant").is_some());

@@ -7,12 +7,15 @@ use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ringfence::engines::{Left, gatekeeper};
-use ringfence::guard::Operation;
+use ringfence::engines::{LeftOut, gatekeeper};
+use ringfence::guard::{Guard, Operation, User};
 use serde_json::{Value, json};
 
+use super::Rows;
 use super::corpus::{CLUSTERS, Case, Cluster, review};
-use crate::support::kubernetes::{ControlPlane, Options, free_ports, https, path, program, yaml};
+use crate::cluster::hostile::{WORKLOADS, inputs, workload};
+use crate::support::judge::creation;
+use crate::support::kubernetes::{Api, ControlPlane, Options, free_ports, https, path, program, yaml};
 
 /// A control plane with Gatekeeper.
 pub struct Gatekeeper {
@@ -98,6 +101,13 @@ impl Gatekeeper {
         }
     }
 
+    /// The API as a user, who may do everything.
+    fn api(&self, user: &User) -> Api<'_> {
+        let mut groups: Vec<_> = user.groups.iter().map(String::as_str).collect();
+        groups.push("system:masters");
+        self.plane.user(&user.username, &groups)
+    }
+
     /// The refusals of a request, as the API server would ask the webhook. Empty if the request is admitted.
     fn refusals(&self, case: &Case) -> BTreeSet<(String, String)> {
         let answer = &https(self.port, "/v1/admit", &review(&case.request, "1"))["response"];
@@ -122,7 +132,7 @@ fn named(name: &str) -> Value {
 fn module() -> PathBuf {
     let output = Command::new("go")
         .args(["mod", "download", "-json", "github.com/open-policy-agent/gatekeeper/v3"])
-        .current_dir(crate::cluster::hostile::inputs().join("gatekeeper"))
+        .current_dir(inputs().join("gatekeeper"))
         .output()
         .unwrap();
     let facts: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -157,18 +167,16 @@ fn untold(case: &Case) -> Option<&'static str> {
 }
 
 /// The native refusals that Gatekeeper must give, too, and the reasons of the others.
-fn expected(case: &Case, left: &[Left]) -> (BTreeSet<(String, String)>, BTreeSet<String>) {
-    let mut reasons = BTreeSet::new();
+fn expected(case: &Case, left_out: &[LeftOut]) -> (BTreeSet<(String, String)>, Vec<String>) {
+    let mut reasons = Vec::new();
     let mut wanted = BTreeSet::new();
     for refusal in &case.refusals {
-        let part = left.iter().find(|left| {
-            left.policy == refusal.policy && (left.part.is_empty() || left.part == refusal.message)
+        let left = left_out.iter().find(|left| {
+            left.policy == refusal.policy && left.part.as_ref().is_none_or(|part| *part == refusal.message)
         });
-        match (part.map(|left| left.reason), untold(case)) {
-            (Some(reason), _) | (None, Some(reason)) => {
-                reasons.insert(format!("{}: {reason}", refusal.policy));
-            }
-            (None, None) => {
+        match left.map(|left| left.reason.as_str()).or(untold(case)) {
+            Some(reason) => reasons.push(format!("{}: {reason}", refusal.policy)),
+            None => {
                 wanted.insert((refusal.binding.clone(), refusal.message.clone()));
             }
         }
@@ -176,40 +184,25 @@ fn expected(case: &Case, left: &[Left]) -> (BTreeSet<(String, String)>, BTreeSet
     (wanted, reasons)
 }
 
-/// The results of a suite.
-#[derive(Debug, Default)]
-pub struct Row {
-    pub admitted: usize,
-    pub refused: usize,
-    /// Requests that only the native policies refuse, by reason.
-    pub differences: BTreeMap<String, usize>,
-}
-
 /// Every case of a cluster. Panics if a verdict or a message isn't the native one, and no reason is listed.
-fn rows(cluster: &Cluster) -> BTreeMap<String, Row> {
+fn rows(cluster: &Cluster) -> Rows {
     let objects: Vec<_> = cluster.policies.iter().chain(cluster.namespaces.values()).cloned().collect();
-    let left = gatekeeper::left(&objects).unwrap();
-    let engine = Gatekeeper::start(&cluster.namespaces, &gatekeeper::constraints(&objects).unwrap());
-    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+    let left_out = gatekeeper::left_out(&objects).unwrap();
+    let engine = Gatekeeper::start(&cluster.namespaces, &gatekeeper::render(&objects).unwrap());
+    let mut rows = Rows::new();
     let mut wrong = Vec::new();
     for case in &cluster.cases {
-        let (wanted, reasons) = expected(case, &left);
+        let (wanted, reasons) = expected(case, &left_out);
         let found = if untold(case).is_some() { BTreeSet::new() } else { engine.refusals(case) };
         if found != wanted {
             wrong.push(format!("{} / {}:\n  native {wanted:?}\n  Gatekeeper {found:?}", case.suite, case.name));
         }
-        let row = rows.entry(case.suite.clone()).or_default();
-        match found.is_empty() {
-            true => row.admitted += 1,
-            false => row.refused += 1,
-        }
-        if found.is_empty() && !case.refusals.is_empty() {
-            for reason in reasons {
-                *row.differences.entry(reason).or_default() += 1;
-            }
-        }
+        let same = found.is_empty() == case.refusals.is_empty();
+        let difference = if same { None } else { reasons.first().map(String::as_str) };
+        rows.entry(case.suite.clone()).or_default().add(found.is_empty(), difference);
     }
-    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cluster.cases.len(), wrong[..wrong.len().min(10)].join("\n"));
+    let total = cluster.cases.len();
+    assert!(wrong.is_empty(), "{} of {total} differ:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"));
     rows
 }
 
@@ -218,5 +211,75 @@ fn every_case_gets_the_native_verdict() {
     for cluster in CLUSTERS.iter() {
         let rows = rows(cluster);
         assert!(rows.values().map(|row| row.refused).sum::<usize>() > 100, "{}: {rows:#?}", cluster.name);
+    }
+}
+
+/// A part of the cases, through an API server that asks the webhook as the Helm chart's configuration says.
+#[test]
+fn the_api_server_asks_the_webhook_that_the_chart_configures() {
+    let cluster = &CLUSTERS[0];
+    let objects: Vec<_> = cluster.policies.iter().chain(cluster.namespaces.values()).cloned().collect();
+    let left_out = gatekeeper::left_out(&objects).unwrap();
+    let engine = Gatekeeper::start(&cluster.namespaces, &gatekeeper::render(&objects).unwrap());
+    engine.add_webhooks();
+    let told = |case: &&Case| case.request.operation == Operation::Create && untold(case).is_none();
+    let mut counts = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for case in cluster.cases.iter().filter(told).step_by(9) {
+        let (wanted, _) = expected(case, &left_out);
+        let answer = engine.api(&case.request.user).try_unjudged(case.request.object.as_ref().unwrap());
+        let denied = answer.message().contains(r#"admission webhook "validation.gatekeeper.sh" denied the request: "#);
+        // The API server's own refusals come before the webhook.
+        if answer.is_ok() || denied {
+            *counts.entry(denied).or_insert(0) += 1;
+            if denied == wanted.is_empty() {
+                wrong.push(format!("{}: native {wanted:?}\n  server {}", case.name, answer.message()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"));
+    assert!(counts[&true] > 100 && counts[&false] > 20, "{counts:?}");
+}
+
+/// Where the API server has no mutating policies, the mutators write the same fields.
+#[test]
+fn mutators_fill_in_what_the_mutating_policies_would() {
+    let (newer, older) = (&CLUSTERS[0], &CLUSTERS[2]);
+    let mutates = |object: &&Value| object["kind"].as_str().is_some_and(|kind| kind.starts_with("Mutating"));
+    let mutating: Vec<_> = newer.policies.iter().filter(mutates).cloned().collect();
+    let objects: Vec<_> = older.policies.iter().chain(older.namespaces.values()).cloned().collect();
+    let mut all = gatekeeper::render(&objects).unwrap();
+    all.extend(gatekeeper::mutators(&mutating, &objects).unwrap());
+    let engine = Gatekeeper::start(&older.namespaces, &all);
+    engine.add_webhooks();
+    let guard = Guard::decorating(objects.iter().chain(&mutating)).unwrap();
+    let user = User { username: "somebody@red".to_owned(), groups: vec!["tenant:red".to_owned()] };
+    let image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/web:1";
+    let container = |name: &str| json!([{"name": name, "image": image, "imagePullPolicy": "Always"}]);
+    let spec = json!({"containers": container("c"), "initContainers": container("i"), "automountServiceAccountToken": false});
+    let pod = json!({"metadata": {"labels": {"app": "harmless"}}, "spec": spec});
+    let mut written = vec![
+        json!({"apiVersion": "v1", "kind": "ConfigMap"}),
+        json!({"apiVersion": "v1", "kind": "Pod", "spec": pod["spec"]}),
+    ];
+    let workloads = WORKLOADS.iter().filter(|(_, kind, _)| *kind != "ReplicaSet");
+    written.extend(workloads.map(|(api, kind, _)| workload(api, kind, &pod)));
+    for mut object in written {
+        object["metadata"] = json!({"name": "web", "namespace": "t-red"});
+        let native = guard.review(creation(&user, &object), older.namespaces.get("t-red"), &|_| false);
+        assert!(native.admits(), "{}: {:?}", object["kind"], native.refusals);
+        let answer = engine.api(&user).try_unjudged(&object);
+        assert!(answer.is_ok(), "{}: {}", object["kind"], answer.message());
+        contains(&answer.body, &native.object.unwrap(), "");
+    }
+}
+
+/// Panics if the object lacks a field.
+#[track_caller]
+fn contains(object: &Value, fields: &Value, at: &str) {
+    match fields {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| contains(&object[name], value, &format!("{at}/{name}"))),
+        Value::Array(items) => items.iter().enumerate().for_each(|(i, item)| contains(&object[i], item, &format!("{at}/{i}"))),
+        _ => assert_eq!(object, fields, "{at}"),
     }
 }

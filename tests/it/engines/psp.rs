@@ -1,14 +1,12 @@
 //! PodSecurityPolicies in the API server of Kubernetes 1.24, the last version that has them.
 
-use std::collections::BTreeMap;
-
 use ringfence::engines::psp;
 use ringfence::guard::{Operation, Refusal};
 use ringfence::template::Templates;
 use serde_json::{Value, json};
 
 use super::corpus::{CLUSTERS, Case, Cluster};
-use super::gatekeeper::Row;
+use super::Rows;
 use crate::support::kubernetes::{Answer, ControlPlane, Options, path, yaml};
 
 /// What EKS has in each cluster of such a version.
@@ -52,7 +50,7 @@ subjects:
 "#;
 
 /// Rules of the native policies that a PodSecurityPolicy has no field for, by a part of their message.
-const LEFT: &[(&str, &str)] = &[];
+const LEFT_OUT: &[(&str, &str)] = &[];
 
 struct Cluster124 {
     plane: ControlPlane,
@@ -76,7 +74,7 @@ impl Cluster124 {
         let before = started.create(&simple("t-red", json!({"hostNetwork": true})));
         assert!(before.is_ok(), "EKS's own policy allows everything before: {}", before.message());
         let namespaces: Vec<_> = cluster.namespaces.values().cloned().collect();
-        for object in psp::objects(&namespaces, &Templates::built_in().unwrap()).unwrap() {
+        for object in psp::render(&namespaces, &Templates::built_in().unwrap()).unwrap() {
             let admin = started.plane.admin();
             match admin.get(&path(&object)).is_ok() {
                 true => admin.put(&path(&object), &object).ok(),
@@ -107,36 +105,28 @@ fn simple(namespace: &str, spec: Value) -> Value {
 }
 
 /// Of a Pod's refusals, why a PodSecurityPolicy doesn't give them. None: it must.
-fn left(refusal: &Refusal) -> Option<&'static str> {
-    LEFT.iter().find(|(part, _)| refusal.message.contains(part)).map(|(_, reason)| *reason)
+fn left_out(refusal: &Refusal) -> Option<&'static str> {
+    LEFT_OUT.iter().find(|(part, _)| refusal.message.contains(part)).map(|(_, reason)| *reason)
 }
 
 /// Every new Pod of a tenant. Panics if a Pod is admitted against a rule that isn't listed.
-fn rows(cluster: &Cluster) -> BTreeMap<String, Row> {
+fn rows(cluster: &Cluster) -> Rows {
     let server = Cluster124::start(cluster);
-    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+    let mut rows: Rows = BTreeMap::new();
     let mut wrong = Vec::new();
     for case in cluster.cases.iter().filter(|case| is_pod_of_tenant(case)) {
         let mut pod = case.request.object.clone().unwrap();
         pod["metadata"]["name"] = "p".into();
         let answer = server.create(&pod);
         let by_policy = answer.message().contains("PodSecurityPolicy");
-        let row = rows.entry(case.suite.clone()).or_default();
-        match by_policy {
-            true => row.refused += 1,
-            false => row.admitted += 1,
+        let reasons: Vec<_> = case.refusals.iter().map(left_out).collect();
+        let same = by_policy != case.refusals.is_empty();
+        if !same && (by_policy || reasons.iter().any(Option::is_none)) {
+            let native: Vec<_> = case.refusals.iter().map(|refusal| &refusal.message).collect();
+            wrong.push(format!("{} / {}: {}\n  native: {native:?}", case.suite, case.name, answer.message()));
         }
-        let reasons: Vec<_> = case.refusals.iter().map(left).collect();
-        if by_policy == !case.refusals.is_empty() {
-            continue;
-        }
-        if by_policy || reasons.iter().any(Option::is_none) {
-            wrong.push(format!("{} / {}: {} {}\n   native: {:?}", case.suite, case.name, answer.status, answer.message(),
-                case.refusals.iter().map(|r| &r.message).collect::<Vec<_>>()));
-        }
-        for reason in reasons.into_iter().flatten() {
-            *row.differences.entry(reason.to_owned()).or_default() += 1;
-        }
+        let difference = if same { None } else { reasons.into_iter().flatten().next() };
+        rows.entry(case.suite.clone()).or_default().add(!by_policy, difference);
     }
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
     rows
