@@ -442,7 +442,7 @@ fn of_kind<'o>(objects: &'o [Value], kind: &str) -> impl Iterator<Item = &'o Val
     objects.iter().filter(move |object| text(object, "/kind") == kind)
 }
 
-fn items<'v>(value: &'v Value, pointer: &str) -> impl Iterator<Item = &'v Value> {
+fn items<'v>(value: &'v Value, pointer: &str) -> impl Iterator<Item = &'v Value> + use<'v> {
     value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
 }
 
