@@ -15,7 +15,7 @@ use super::Rows;
 use super::corpus::{CLUSTERS, Case, Cluster, review};
 use crate::cluster::hostile::{WORKLOADS, inputs, workload};
 use crate::support::judge::creation;
-use crate::support::kubernetes::{Api, ControlPlane, Options, free_ports, https, path, program, yaml};
+use crate::support::kubernetes::{Api, ControlPlane, Options, free_ports, https, program, yaml};
 
 /// A control plane with Gatekeeper.
 pub struct Gatekeeper {
@@ -58,19 +58,20 @@ impl Gatekeeper {
         for object in objects {
             let mut object = object.clone();
             object.as_object_mut().unwrap().remove("requires");
-            self.plane.until(&format!("{} is created", path(&object)), |admin| {
-                let answer = admin.create(&object);
+            let collection = at(&object).rsplit_once('/').unwrap().0.to_owned();
+            self.plane.until(&format!("{} is created", at(&object)), |admin| {
+                let answer = admin.post(&collection, &object);
                 assert!(matches!(answer.status, 201 | 404 | 500), "{}: {}", answer.status, answer.message());
                 answer.is_ok()
             });
         }
         for object in objects {
-            self.plane.until(&format!("{} is in force", path(object)), |admin| {
-                let live = admin.get(&path(object)).body;
+            self.plane.until(&format!("{} is in force", at(object)), |admin| {
+                let live = admin.get(&at(object)).body;
                 let pods = live["status"]["byPod"].as_array().cloned().unwrap_or_default();
                 let errors = pods.iter().flat_map(|pod| pod["errors"].as_array().cloned().unwrap_or_default());
                 let errors: Vec<_> = errors.collect();
-                assert!(errors.is_empty(), "{}: {errors:?}", path(object));
+                assert!(errors.is_empty(), "{}: {errors:?}", at(object));
                 let enforced = |pod: &Value| pod["enforced"] != json!(false);
                 !pods.is_empty() && pods.iter().all(enforced)
             });
@@ -122,6 +123,14 @@ impl Gatekeeper {
             })
             .collect()
     }
+}
+
+/// The path of an object of Gatekeeper. Its plurals are the kinds in lower case, but for ConstraintTemplates.
+fn at(object: &Value) -> String {
+    let kind = object["kind"].as_str().unwrap().to_lowercase();
+    let plural = if kind == "constrainttemplate" { "constrainttemplates" } else { &kind };
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap();
+    format!("/apis/{}/{plural}/{}", text("/apiVersion"), text("/metadata/name"))
 }
 
 fn named(name: &str) -> Value {

@@ -186,7 +186,7 @@ impl ControlPlane {
         let lines: Vec<_> =
             TOKENS.iter().map(|(token, user, group)| format!("{token},\"{user}\",{user},\"{group}\"")).collect();
         fs::write(path("tokens.csv"), lines.join("\n")).unwrap();
-        let mut server = vec![
+        let server = [
             ("etcd-servers", etcd.as_str()),
             ("secure-port", &port.to_string()),
             ("bind-address", "127.0.0.1"),
@@ -203,9 +203,6 @@ impl ControlPlane {
             ("allow-privileged", "true"),
             ("shutdown-delay-duration", "0s"),
         ];
-        if !options.psp {
-            server.push(("emulated-version", options.emulates.unwrap_or("1.36")));
-        }
         let etcd_flags = [
             ("data-dir", path("etcd").as_str()),
             ("listen-client-urls", etcd.as_str()),
@@ -216,7 +213,10 @@ impl ControlPlane {
             ("unsafe-no-fsync", "true"),
         ]
         .map(|(name, value)| format!("--{name}={value}"));
-        let server: Vec<_> = server.iter().map(|(name, value)| format!("--{name}={value}")).collect();
+        let mut server: Vec<_> = server.iter().map(|(name, value)| format!("--{name}={value}")).collect();
+        if !options.psp {
+            server.push(format!("--emulated-version={}", options.emulates.unwrap_or("1.36")));
+        }
         let kubeconfig = plane.kubeconfig().display().to_string();
         let certificate = path("certs/apiserver.crt");
         let manager = [
