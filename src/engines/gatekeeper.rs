@@ -272,7 +272,10 @@ mutatingWebhookReinvocationPolicy: IfNeeded
 
 /// What mutating policies fill in, but mutators can't, with the reason.
 pub const UNMUTATED: [(&str, &str); 6] = [
-    ("imagePullPolicy", "the API server writes a default before, and a mutator can't tell it from what the tenant wrote"),
+    (
+        "imagePullPolicy",
+        "the API server writes a default before, and a mutator can't tell it from what the tenant wrote",
+    ),
     ("Services of type LoadBalancer", "a mutator can't depend on the type, and other types may not have these fields"),
     ("ReplicaSets", "the change would differ from the Deployment's template, so the Deployment would make another one"),
     ("ephemeral containers", "existing ones can't change, and a mutator can't tell them from new ones"),
@@ -317,8 +320,7 @@ const SHAPES: &[Shape] = &[
 /// The namespace of a tenant whose permissions nobody has, so values from it are equal to nobody's.
 fn nobody() -> Value {
     let notes = ["first-uid", "last-uid", "isolation", "priority-class", "node-ports", "load-balancers"];
-    let notes: Map<String, Value> =
-        notes.iter().map(|note| (format!("ringfence.dev/{note}"), json!("1"))).collect();
+    let notes: Map<String, Value> = notes.iter().map(|note| (format!("ringfence.dev/{note}"), json!("1"))).collect();
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
         "name": "t-", "labels": {"ringfence.dev/tenant": "", "kubernetes.io/metadata.name": "t-"}, "annotations": notes,
     }})

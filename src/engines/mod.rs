@@ -4,6 +4,7 @@
 //! adds to the native policies: they stay in force, so a rule that an engine can't take is no hole.
 
 pub mod gatekeeper;
+pub mod opa;
 pub mod psp;
 
 /// A part of a policy that only the native policies decide, because an engine can't.

@@ -12,19 +12,19 @@ use super::request::Request;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resources {
     #[serde(default)]
-    match_policy: MatchPolicy,
+    pub match_policy: MatchPolicy,
     #[serde(default)]
-    namespace_selector: Selector,
+    pub namespace_selector: Selector,
     #[serde(default)]
-    object_selector: Selector,
+    pub object_selector: Selector,
     #[serde(default)]
-    resource_rules: Vec<Rule>,
+    pub resource_rules: Vec<Rule>,
     #[serde(default)]
-    exclude_resource_rules: Vec<Rule>,
+    pub exclude_resource_rules: Vec<Rule>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-enum MatchPolicy {
+pub enum MatchPolicy {
     Exact,
     #[default]
     Equivalent,
@@ -32,19 +32,19 @@ enum MatchPolicy {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Rule {
-    api_groups: Vec<String>,
-    api_versions: Vec<String>,
-    operations: Vec<String>,
-    resources: Vec<String>,
+pub struct Rule {
+    pub api_groups: Vec<String>,
+    pub api_versions: Vec<String>,
+    pub operations: Vec<String>,
+    pub resources: Vec<String>,
     #[serde(default)]
-    resource_names: Vec<String>,
+    pub resource_names: Vec<String>,
     #[serde(default)]
-    scope: Scope,
+    pub scope: Scope,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-enum Scope {
+pub enum Scope {
     #[default]
     #[serde(rename = "*")]
     All,
@@ -54,24 +54,24 @@ enum Scope {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Selector {
+pub struct Selector {
     #[serde(default)]
-    match_labels: BTreeMap<String, String>,
+    pub match_labels: BTreeMap<String, String>,
     #[serde(default)]
-    match_expressions: Vec<Requirement>,
+    pub match_expressions: Vec<Requirement>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Requirement {
-    key: String,
-    operator: Operator,
+pub struct Requirement {
+    pub key: String,
+    pub operator: Operator,
     #[serde(default)]
-    values: Vec<String>,
+    pub values: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-enum Operator {
+pub enum Operator {
     In,
     NotIn,
     Exists,
@@ -164,8 +164,18 @@ fn is_resource(rule: &str, request: &Request) -> bool {
 }
 
 impl Selector {
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.match_labels.is_empty() && self.match_expressions.is_empty()
+    }
+
+    /// The selector, all in expressions.
+    pub fn requirements(&self) -> Vec<Requirement> {
+        let of_label = |(key, value): (&String, &String)| Requirement {
+            key: key.clone(),
+            operator: Operator::In,
+            values: vec![value.clone()],
+        };
+        self.match_labels.iter().map(of_label).chain(self.match_expressions.iter().cloned()).collect()
     }
 
     fn fits(&self, object: &Value) -> bool {

@@ -6,10 +6,10 @@
 //!
 //! What the API server does before its policies run is in [`defaults`].
 
-mod cel;
+pub(crate) mod cel;
 pub mod defaults;
-mod matching;
-mod policy;
+pub(crate) mod matching;
+pub(crate) mod policy;
 mod request;
 mod rights;
 

@@ -20,6 +20,8 @@ pub struct Policy {
     pub fails: bool,
     pub resources: Resources,
     pub conditions: Vec<Condition>,
+    /// The names of its variables, and their slots.
+    pub names: Names,
     pub does: Does,
     pub bindings: Vec<Binding>,
 }
@@ -233,6 +235,7 @@ fn policy(name: &str, spec: Value, mutates: bool, variables: &mut Variables) -> 
         fails: spec.failure_policy != Some(FailurePolicy::Ignore),
         resources: spec.match_constraints,
         conditions,
+        names,
         does,
         bindings: Vec::new(),
     })

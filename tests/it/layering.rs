@@ -32,8 +32,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "files", "guard", "gateway", "engine", "arn", "version", "aws", "k8s", "kinds", "spec", "template",
-            "stack", "sandbox",
+            "files", "guard", "engines", "gateway", "engine", "arn", "version", "aws", "k8s", "kinds", "spec",
+            "template", "stack", "sandbox",
         ],
     ),
     // `ui` renders these. Of `run` it knows only failures and results.

@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod cluster;
 mod contract;
+mod engines;
 mod fuzz;
 mod gateway;
 mod layering;

@@ -52,6 +52,33 @@ pub enum Expr {
     Call(Function, Vec<Self>),
 }
 
+impl Expr {
+    /// The expressions that this one is made of.
+    pub fn parts(&self) -> Vec<&Self> {
+        match self {
+            Self::Null
+            | Self::Bool(_)
+            | Self::Int(_)
+            | Self::Uint(_)
+            | Self::Double(_)
+            | Self::Text(_)
+            | Self::Root(_)
+            | Self::Variable(_)
+            | Self::Local(_) => Vec::new(),
+            Self::Field { of, .. } | Self::Has { of, .. } | Self::Not(of) | Self::Matches(of, _) => vec![of],
+            Self::Index { of, at, .. } => vec![of, at],
+            Self::List(entries) => entries.iter().map(|entry| &entry.is).collect(),
+            Self::Map(entries) => entries.iter().flat_map(|(key, entry)| [key, &entry.is]).collect(),
+            Self::Patch(fields) => fields.iter().map(|(_, value)| value).collect(),
+            Self::Both(one, two) | Self::Either(one, two) | Self::Binary(_, one, two) => vec![one, two],
+            Self::If(when, then, otherwise) => vec![when, then, otherwise],
+            Self::Loop(round) => [&round.over, &round.body].into_iter().chain(&round.only).collect(),
+            Self::Within { of, body, .. } => vec![of, body],
+            Self::Call(_, arguments) => arguments.iter().collect(),
+        }
+    }
+}
+
 /// An item of a list, or a value of a map. An optional one is left out if it has no value.
 #[derive(Clone, Debug)]
 pub struct Entry {

@@ -387,6 +387,7 @@ impl<'a> Scene<'a> {
     }
 
     fn join(&self, list: &Val<'a>, separator: &str) -> Result<Val<'a>> {
+        only_list("join", list)?;
         let mut joined = String::new();
         for (i, item) in list.items()?.enumerate() {
             if i > 0 {
@@ -400,6 +401,7 @@ impl<'a> Scene<'a> {
 
     /// The list library of Kubernetes ("Kubernetes list library").
     fn over(&self, function: Function, list: &Val<'a>) -> Result<Val<'a>> {
+        only_list("a function of lists", list)?;
         self.step(list.size()?)?;
         let mut items = list.items()?;
         let Some(mut kept) = items.next() else {
@@ -428,6 +430,11 @@ fn truth(value: &Val<'_>) -> Result<bool> {
         Val::Bool(b) => Ok(*b),
         _ => Err(Fault::kinds("a condition", &[value])),
     }
+}
+
+/// Loops go through maps, too. Functions of lists don't.
+fn only_list(what: &str, value: &Val<'_>) -> Result<()> {
+    if value.kind() == "list" { Ok(()) } else { Err(Fault::kinds(what, &[value])) }
 }
 
 fn text<'v>(value: &'v Val<'_>) -> Result<&'v str> {

@@ -17,7 +17,7 @@ mod value;
 use std::fmt;
 use std::rc::Rc;
 
-pub use compile::{Expr, Names, Variables, compile};
+pub use compile::{Does, Expr, Function, Loop, Names, Operator, Root, Variables, compile};
 pub use eval::Scene;
 pub use fields::fields;
 pub use value::{Check, Val};

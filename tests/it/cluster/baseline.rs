@@ -118,9 +118,7 @@ impl Baseline {
         let dir = tempfile::tempdir().unwrap();
         let text = fs::read_to_string(inputs().join(spec)).unwrap();
         let version = options.emulates.unwrap_or("1.36");
-        let text = text.replace("kubernetesVersion: \"1.36\"", &format!("kubernetesVersion: \"{version}\""));
-        let text = text.replace("SOON", &soon());
-        fs::write(dir.path().join("tenancy.yaml"), text).unwrap();
+        fs::write(dir.path().join("tenancy.yaml"), filled(&text, version)).unwrap();
         fs::create_dir(dir.path().join("sandbox")).unwrap();
         let plane = ControlPlane::start(options);
         install_crds(&plane);
@@ -177,6 +175,12 @@ pub fn install_crds(plane: &ControlPlane) {
             });
         }
     }
+}
+
+/// The text of a spec, with a version of Kubernetes and a date.
+pub fn filled(text: &str, version: &str) -> String {
+    let text = text.replace("kubernetesVersion: \"1.36\"", &format!("kubernetesVersion: \"{version}\""));
+    text.replace("SOON", &soon())
 }
 
 /// A date within the longest time of a waiver.

@@ -21,10 +21,10 @@ fn pick<'v, T>(dice: &mut Dice, values: &'v [T]) -> &'v T {
 }
 
 /// Values of fields: a JSON pointer into an object, and the values. `null` removes the field.
-type Fields = Vec<(String, Vec<Value>)>;
+pub type Fields = Vec<(String, Vec<Value>)>;
 
 /// The tables of fields in `tests/kubernetes/generated.yaml`, with this tenant's values.
-fn fields(home: &Home) -> BTreeMap<String, Fields> {
+pub fn fields(home: &Home) -> BTreeMap<String, Fields> {
     let text = home.filled("generated.yaml");
     let table = yaml(&text).remove(0);
     let list = |fields: &Value| -> Fields {
@@ -58,7 +58,7 @@ fn set(object: &mut Value, at: &str, value: &Value) {
 }
 
 /// A good object with a few changed fields. `plain`: without the fields that mutating policies fill in.
-fn object(home: &Home, tables: &BTreeMap<String, Fields>, dice: &mut Dice, plain: bool) -> Value {
+pub fn object(home: &Home, tables: &BTreeMap<String, Fields>, dice: &mut Dice, plain: bool) -> Value {
     let changes = 1 + dice.below(2);
     if dice.below(4) == 0 {
         let others: Vec<&String> = tables.keys().filter(|name| !name.starts_with(char::is_lowercase)).collect();

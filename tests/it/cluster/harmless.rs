@@ -103,7 +103,7 @@ spec:
 "#;
 
 /// Objects with a volume and a low port.
-pub(super) const ON_NODES: &str = r#"
+pub const ON_NODES: &str = r#"
 apiVersion: v1
 kind: Service
 metadata: {name: db}
@@ -142,7 +142,7 @@ spec:
 "#;
 
 /// Objects for tiers with load balancers.
-const EXPOSED: &str = r#"
+pub const EXPOSED: &str = r#"
 apiVersion: v1
 kind: Service
 metadata: {name: front}

@@ -66,7 +66,7 @@ pub static GREEN: Home = home(&POOL, true, ("green", 1_100_857_856), RED_IDS, Is
 pub static SKY: Home = home(&POOL, true, ("sky", 1_982_271_488), RED_IDS, Isolation::Fargate);
 pub static GOLD: Home = home(&SILO, true, ("gold", 616_785_408), RED_IDS, Isolation::Silo);
 pub static OLD_RED: Home = home(&OLDER, false, RED_IDS, BLUE_IDS, Isolation::Pool);
-static OLD_GREEN: Home = home(&OLDER, false, ("green", 1_100_857_856), RED_IDS, Isolation::Pool);
+pub static OLD_GREEN: Home = home(&OLDER, false, ("green", 1_100_857_856), RED_IDS, Isolation::Pool);
 
 const fn home(
     baseline: &'static LazyLock<Baseline>,
@@ -184,7 +184,7 @@ impl Home {
         json!({"name": name, "image": format!("{IMAGES}/web:1")})
     }
 
-    fn complete_container(&self, name: &str) -> Value {
+    pub fn complete_container(&self, name: &str) -> Value {
         json!({
             "name": name,
             "image": format!("{IMAGES}/web:1"),
@@ -253,7 +253,7 @@ impl Home {
         attacks.into_iter().filter(|a| !self.is_among(&a["except"])).collect()
     }
 
-    fn is_among(&self, kinds: &Value) -> bool {
+    pub fn is_among(&self, kinds: &Value) -> bool {
         let own = match self.isolation {
             Isolation::Pool => "pool",
             Isolation::Silo => "silo",

@@ -3,14 +3,14 @@
 mod access;
 pub mod baseline;
 mod gateway_rights;
-mod guard;
+pub mod guard;
 pub mod harmless;
 pub mod hostile;
 mod lifecycle;
 mod network;
 mod nodes;
 mod placement;
-mod pod_security;
+pub mod pod_security;
 mod quota;
 mod scale;
 mod smoke;

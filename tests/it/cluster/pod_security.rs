@@ -69,10 +69,10 @@ const STRICTER: [(&str, &str); 7] = [
 ];
 
 /// A test pod, adapted to a tenant.
-struct Fixture {
+pub struct Fixture {
     /// Such as `restricted/v1.36/fail/runasuser0`.
-    path: String,
-    pod: Value,
+    pub path: String,
+    pub pod: Value,
 }
 
 impl Fixture {
@@ -86,12 +86,12 @@ impl Fixture {
         check.unwrap_or_else(|| panic!("{}: no check of this name", self.path)).1
     }
 
-    fn within(&self, namespace: &str) -> Value {
+    pub fn within(&self, namespace: &str) -> Value {
         merged(self.pod.clone(), &json!({"metadata": {"namespace": namespace}}))
     }
 }
 
-fn fixtures(home: &Home, outcome: &str, mutates: bool) -> Vec<Fixture> {
+pub fn fixtures(home: &Home, outcome: &str, mutates: bool) -> Vec<Fixture> {
     let mut all = Vec::new();
     for level in ["baseline", "restricted"] {
         for version in ["v1.34", "v1.36"] {

@@ -169,8 +169,12 @@ fn untold(case: &Case) -> Option<&'static str> {
     match () {
         () if request.namespace.is_none() || request.is_namespace() => Some("the object is in no namespace"),
         () if exempt.contains(&request.namespace.as_deref().unwrap_or_default()) => Some("the namespace is exempt"),
-        () if !matches!(request.operation, Operation::Create | Operation::Update) => Some("it is a deletion or a session"),
-        () if request.subresource.as_deref().is_some_and(|s| !SUBRESOURCES.contains(&s)) => Some("it is for a subresource"),
+        () if !matches!(request.operation, Operation::Create | Operation::Update) => {
+            Some("it is a deletion or a session")
+        }
+        () if request.subresource.as_deref().is_some_and(|s| !SUBRESOURCES.contains(&s)) => {
+            Some("it is for a subresource")
+        }
         () => None,
     }
 }
@@ -265,7 +269,8 @@ fn mutators_fill_in_what_the_mutating_policies_would() {
     let user = User { username: "somebody@red".to_owned(), groups: vec!["tenant:red".to_owned()] };
     let image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/web:1";
     let container = |name: &str| json!([{"name": name, "image": image, "imagePullPolicy": "Always"}]);
-    let spec = json!({"containers": container("c"), "initContainers": container("i"), "automountServiceAccountToken": false});
+    let spec =
+        json!({"containers": container("c"), "initContainers": container("i"), "automountServiceAccountToken": false});
     let pod = json!({"metadata": {"labels": {"app": "harmless"}}, "spec": spec});
     let mut written = vec![
         json!({"apiVersion": "v1", "kind": "ConfigMap"}),
@@ -287,8 +292,12 @@ fn mutators_fill_in_what_the_mutating_policies_would() {
 #[track_caller]
 fn contains(object: &Value, fields: &Value, at: &str) {
     match fields {
-        Value::Object(fields) => fields.iter().for_each(|(name, value)| contains(&object[name], value, &format!("{at}/{name}"))),
-        Value::Array(items) => items.iter().enumerate().for_each(|(i, item)| contains(&object[i], item, &format!("{at}/{i}"))),
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| contains(&object[name], value, &format!("{at}/{name}")))
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(i, item)| contains(&object[i], item, &format!("{at}/{i}")))
+        }
         _ => assert_eq!(object, fields, "{at}"),
     }
 }

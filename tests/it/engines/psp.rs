@@ -7,8 +7,8 @@ use ringfence::guard::Operation;
 use ringfence::template::Templates;
 use serde_json::{Value, json};
 
-use super::corpus::{CLUSTERS, Case, Cluster};
 use super::Rows;
+use super::corpus::{CLUSTERS, Case, Cluster};
 use crate::support::kubernetes::{Answer, ControlPlane, Options, path, yaml};
 
 /// What EKS has in each cluster of such a version.
@@ -103,12 +103,13 @@ impl Cluster124 {
         for (name, namespace) in &cluster.namespaces {
             let mut namespace = namespace.clone();
             // Pod Security would refuse first.
-            namespace["metadata"]["labels"].as_object_mut().unwrap().retain(|name, _| !name.starts_with("pod-security"));
+            namespace["metadata"]["labels"]
+                .as_object_mut()
+                .unwrap()
+                .retain(|name, _| !name.starts_with("pod-security"));
             let answer = plane.admin().create(&namespace);
             assert!(answer.is_ok() || answer.status == 409, "{}", answer.message());
-            let account = |account: &str| {
-                json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": name}})
-            };
+            let account = |account: &str| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": name}});
             let declared = namespace["metadata"]["annotations"]["ringfence.dev/service-accounts"].as_str();
             for name in declared.unwrap_or_default().split('\n').filter(|name| !name.is_empty()).chain(["default"]) {
                 plane.admin().create(&account(name)).ok();

@@ -32,9 +32,10 @@ pub const VERSION: &str = "1.36.3";
 /// its programs.
 type Build = (&'static str, &'static str, &'static [&'static str]);
 
-const BUILDS: [Build; 6] = [
+const BUILDS: [Build; 7] = [
     ("gatekeeper", "github.com/open-policy-agent/gatekeeper/v3", &["gatekeeper"]),
     ("psp", "k8s.io/kubernetes/cmd/kube-apiserver", &[WITH_PSP]),
+    ("opa", "github.com/open-policy-agent/opa", &["opa"]),
     ("kwok", "sigs.k8s.io/kwok/cmd/kwok", &["kwok"]),
     ("cyclonus", "github.com/mattfenwick/cyclonus/cmd/cyclonus", &["cyclonus"]),
     ("clients", ".", &["kubectl", "helm"]),
@@ -61,7 +62,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// The runtime for the tests' requests to API servers.
-static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
+pub static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
 
 /// The path of a program of [`BUILDS`].
 pub fn program(name: &str) -> PathBuf {
@@ -346,21 +347,9 @@ impl ControlPlane {
         CONTROL_PLANE.iter().map(tail).collect()
     }
 
-    /// The shell kills the program when the shell's standard input closes,
-    /// which happens when the tests' process ends.
+    /// Runs another program beside the control plane.
     pub fn spawn(&mut self, name: &str, flags: &[String]) {
-        let log = File::create(self.dir.path().join(format!("{name}.log"))).unwrap();
-        let child = Command::new("sh")
-            .args(["-c", r#""$@" </dev/null & pid=$!; cat >/dev/null; kill -9 $pid"#, "sh"])
-            .arg(program(name))
-            .args(flags)
-            .current_dir(self.dir.path())
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.children.push(child);
+        self.children.push(spawned(self.dir.path(), name, flags));
     }
 
     fn write_kubeconfig(&self, certificate: &str) {
@@ -372,6 +361,22 @@ impl ControlPlane {
         });
         fs::write(self.kubeconfig(), config.to_string()).unwrap();
     }
+}
+
+/// Starts a program, which logs into `dir`. The shell kills the program when the shell's standard input closes, which
+/// happens when the tests' process ends.
+pub fn spawned(dir: &Path, name: &str, flags: &[String]) -> Child {
+    let log = File::create(dir.join(format!("{name}.log"))).unwrap();
+    Command::new("sh")
+        .args(["-c", r#""$@" </dev/null & pid=$!; cat >/dev/null; kill -9 $pid"#, "sh"])
+        .arg(program(name))
+        .args(flags)
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 impl Drop for ControlPlane {
