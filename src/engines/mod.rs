@@ -3,7 +3,9 @@
 //! The rules stand once, as the native policies. Each engine here takes those very objects and gives its own. An engine
 //! adds to the native policies: they stay in force, so a rule that an engine can't take is no hole.
 
+pub mod gatekeeper;
 pub mod opa;
+pub mod psp;
 pub mod webhook;
 
 /// A part of a policy that only the native policies decide, because an engine can't.

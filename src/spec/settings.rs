@@ -422,7 +422,9 @@ pub enum PolicyEngine {
     Native,
     /// ringfence's own admission webhook. It needs `spec.images.ringfence`.
     Webhook,
+    /// Gatekeeper, which the platform's team installs.
     Gatekeeper,
+    /// Open Policy Agent with kube-mgmt, which the platform's team installs.
     Opa,
     /// PodSecurityPolicy. Kubernetes 1.25 removed it.
     Psp,

@@ -883,16 +883,20 @@ fn the_webhook_needs_an_image() {
     }
 }
 
-/// Unsupported policy engines are refused, not ignored.
+/// A policy engine that no cluster of EKS has is refused, not ignored.
 #[test]
-fn unsupported_policy_engines_are_refused() {
-    for engine in ["gatekeeper", "opa"] {
+fn pod_security_policies_are_refused() {
+    let load = |engine: &str| {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("own.yaml"), format!("extends: premium\npolicyEngine: {engine}\n")).unwrap();
         let options = LoadOptions { profiles_dir: Some(dir.path().to_owned()), today: TODAY };
-        let errors = load(Path::new("tenancy.yaml"), &BASE.replace("premium", "own"), &options).unwrap_err().0;
-        assert_eq!(errors[0].path, "policyEngine", "{engine}");
-        assert!(errors[0].message.contains("only Kubernetes' own admission policies"), "{}", errors[0]);
+        load(Path::new("tenancy.yaml"), &BASE.replace("premium", "own"), &options)
+    };
+    let errors = load("psp").unwrap_err().0;
+    assert_eq!((errors[0].code, errors[0].path.as_str()), (Code::UnsupportedVersion, "policyEngine"));
+    assert!(errors[0].to_string().contains("render --policy-engine psp"), "{}", errors[0]);
+    for engine in ["native", "gatekeeper", "opa"] {
+        load(engine).unwrap();
     }
 }
 

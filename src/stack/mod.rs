@@ -5,7 +5,7 @@
 //! [`network`] builds VPCs, [`endpoints`] their endpoints, [`logs`] log groups and flow logs; [`cluster`] keys and control
 //! planes; [`access`] access entries; [`addons`] add-ons; [`nodes`] node groups, with [`node_versions`]; [`fargate`] Fargate
 //! profiles; [`workloads`] the roles of service accounts; [`baseline`] the objects inside of clusters; [`webhook`] what switches
-//! the admission webhook on. Several parts use
+//! the admission webhook on, and [`engines`] the objects of other policy engines. Several parts use
 //! [`roles`], [`registries`] and [`security_groups`]. All build on [`builder`], [`facts`], [`addresses`], and on [`site`],
 //! which is one cluster. [`moved`] translates addresses of older forms. Resources refer to each other by references, which
 //! give the order of creation; `after` adds an order that no value shows.
@@ -18,6 +18,7 @@ mod blocks;
 mod builder;
 mod cluster;
 mod endpoints;
+mod engines;
 mod facts;
 mod fargate;
 mod logs;
@@ -124,7 +125,7 @@ fn add(builder: &mut Builder<'_>, site: &Site<'_>, blocks: &BTreeMap<Address, Ip
         builder.workload_roles(site, tenant, &home)?;
         builder.tenant_objects(site, &values, &before, tenant, &home)?;
     }
-    Ok(())
+    builder.engine_objects(site, &network)
 }
 
 #[cfg(test)]

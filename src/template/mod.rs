@@ -52,6 +52,8 @@ built_in! {
     "manifests/cluster/network-policies.yaml"
     "manifests/cluster/priority-classes.yaml"
     "manifests/cluster/webhook.yaml"
+    "manifests/psp/cluster.yaml"
+    "manifests/psp/tenant.yaml"
     "manifests/tenant/access.yaml"
     "manifests/tenant/calico.yaml"
     "manifests/tenant/cluster-network-policy.yaml"

@@ -48,13 +48,10 @@ pub(super) fn cluster(profile: &Profile, found: &mut Objections) {
         found.weakens(Control::NetworkPolicy, &["networkPolicyMode"], message, "set `networkPolicyMode: strict`");
     }
     if profile.policy_engine == PolicyEngine::Psp {
-        let message = "Kubernetes 1.25 removed PodSecurityPolicy".to_owned();
+        let message = "Kubernetes 1.25 removed PodSecurityPolicy, and EKS offers no earlier version".to_owned();
         let verdict = Verdict::Refused(Code::UnsupportedVersion);
-        found.add(verdict, &["policyEngine"], message, "set `policyEngine: native`");
-    }
-    if matches!(profile.policy_engine, PolicyEngine::Gatekeeper | PolicyEngine::Opa) {
-        let message = "this version of ringfence supports only Kubernetes' own admission policies";
-        found.refuse(&["policyEngine"], message.to_owned(), "set `policyEngine: native`");
+        let help = "set `policyEngine: native`: its policies refuse the same; for clusters elsewhere, `render --policy-engine psp` writes PodSecurityPolicies";
+        found.add(verdict, &["policyEngine"], message, help);
     }
     if !profile.cluster.log_types.contains(&LogType::Audit) {
         let message = "without the audit log, actions in the cluster can't be traced to a user".to_owned();

@@ -2,7 +2,9 @@
 
 mod cel;
 pub mod corpus;
+mod gatekeeper;
 mod opa;
+mod psp;
 
 use std::collections::BTreeMap;
 

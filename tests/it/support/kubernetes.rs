@@ -34,7 +34,9 @@ pub const VERSION: &str = "1.36.3";
 /// its programs.
 type Build = (&'static str, &'static str, &'static [&'static str]);
 
-const BUILDS: [Build; 5] = [
+const BUILDS: [Build; 7] = [
+    ("gatekeeper", "github.com/open-policy-agent/gatekeeper/v3", &["gatekeeper"]),
+    ("psp", "k8s.io/kubernetes/cmd/kube-apiserver", &[WITH_PSP]),
     ("opa", "github.com/open-policy-agent/opa", &["opa"]),
     ("kwok", "sigs.k8s.io/kwok/cmd/kwok", &["kwok"]),
     ("cyclonus", "github.com/mattfenwick/cyclonus/cmd/cyclonus", &["cyclonus"]),
@@ -42,6 +44,8 @@ const BUILDS: [Build; 5] = [
     ("control-plane", ".", CONTROL_PLANE),
 ];
 const CONTROL_PLANE: &[&str] = &["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+/// The last API server with PodSecurityPolicy, 1.24.
+const WITH_PSP: &str = "kube-apiserver-1.24";
 /// The user who may do everything. The control plane's own parts use the same
 /// token.
 const ADMIN: &str = "admin";
@@ -121,8 +125,9 @@ fn built((module, package, names): &Build) -> PathBuf {
 }
 
 fn build(module: &Path, package: &str, dir: &Path, names: &[&str]) {
+    let (full, minor) = if names.contains(&WITH_PSP) { ("1.24.17", 24) } else { (VERSION, 36) };
     let version = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"]
-        .map(|p| format!("-X {p}.gitVersion=v{VERSION} -X {p}.gitMajor=1 -X {p}.gitMinor=36"))
+        .map(|p| format!("-X {p}.gitVersion=v{full} -X {p}.gitMajor=1 -X {p}.gitMinor={minor}"))
         .join(" ");
     let output = Command::new("go")
         .args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false"])
@@ -149,6 +154,9 @@ pub struct Options {
     pub nodes: bool,
     /// Sends the API server's connections to webhooks to [`Webhooks`].
     pub webhooks: bool,
+    /// Runs an API server of 1.24 with the plugin PodSecurityPolicy, without
+    /// controllers.
+    pub psp: bool,
 }
 
 /// The replicas of a webhook. An API server connects through this proxy (`EgressSelectorConfiguration`), because there is
@@ -250,11 +258,10 @@ impl ControlPlane {
             ("service-account-signing-key-file", &key),
             ("service-cluster-ip-range", "172.20.0.0/16"),
             ("authorization-mode", "Node,RBAC"),
-            ("enable-admission-plugins", "NodeRestriction"),
+            ("enable-admission-plugins", if options.psp { "PodSecurityPolicy" } else { "NodeRestriction" }),
             ("endpoint-reconciler-type", "none"),
             ("allow-privileged", "true"),
             ("shutdown-delay-duration", "0s"),
-            ("emulated-version", options.emulates.unwrap_or("1.36")),
         ];
         let etcd_flags = [
             ("data-dir", path("etcd").as_str()),
@@ -278,6 +285,9 @@ impl ControlPlane {
             fs::write(path("egress.yaml"), egress.to_string()).unwrap();
             server.push(format!("--egress-selector-config-file={}", path("egress.yaml")));
         }
+        if !options.psp {
+            server.push(format!("--emulated-version={}", options.emulates.unwrap_or("1.36")));
+        }
         let kubeconfig = plane.kubeconfig().display().to_string();
         let certificate = path("certs/apiserver.crt");
         let manager = [
@@ -289,10 +299,13 @@ impl ControlPlane {
             format!("--root-ca-file={certificate}"),
         ];
         plane.spawn("etcd", &etcd_flags);
-        plane.spawn("kube-apiserver", &server);
+        plane.spawn(if options.psp { WITH_PSP } else { "kube-apiserver" }, &server);
         until("the API server's certificate", || fs::metadata(&certificate).ok().filter(|m| m.len() > 0));
         plane.write_kubeconfig(&certificate);
         plane.until("the API server is ready", |admin| admin.get("/readyz").status == 200);
+        if options.psp {
+            return plane;
+        }
         plane.spawn("kube-controller-manager", &manager);
         if options.nodes {
             let scheduler =
@@ -323,6 +336,17 @@ impl ControlPlane {
 
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// A directory with a new certificate of 127.0.0.1, and the certificate.
+    pub fn certificate_for(&self, server: &str) -> (PathBuf, String) {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let dir = self.dir.path().join(server);
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("tls.crt"), cert.pem()).unwrap();
+        fs::write(dir.join("tls.key"), signing_key.serialize_pem()).unwrap();
+        (dir, cert.pem())
     }
 
     /// From now on, every verdict on an object that is created must be the guard's, too.
@@ -393,7 +417,8 @@ impl ControlPlane {
         CONTROL_PLANE.iter().map(tail).collect()
     }
 
-    fn spawn(&mut self, name: &str, flags: &[String]) {
+    /// Runs another program beside the control plane.
+    pub fn spawn(&mut self, name: &str, flags: &[String]) {
         self.children.push(spawned(self.dir.path(), name, flags));
     }
 
@@ -583,6 +608,25 @@ impl Api<'_> {
             Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_else(|_| text()) }
         })
     }
+}
+
+/// What a server on this computer answers.
+pub fn https(port: u16, path: &str, body: &Value) -> Value {
+    static CLIENTS: LazyLock<Mutex<BTreeMap<u16, kube::Client>>> = LazyLock::new(Mutex::default);
+    let made = || {
+        let mut config = Config::new(format!("https://127.0.0.1:{port}").parse().unwrap());
+        config.accept_invalid_certs = true;
+        let _runtime = RUNTIME.enter();
+        kube::Client::try_from(config).unwrap()
+    };
+    let client = CLIENTS.lock().unwrap().entry(port).or_insert_with(made).clone();
+    let request = Request::post(path).header("content-type", "application/json");
+    let request = request.body(Body::from(body.to_string().into_bytes())).unwrap();
+    RUNTIME.block_on(async {
+        let response = client.send(request).await.unwrap();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        serde_json::from_slice(&bytes).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&bytes)))
+    })
 }
 
 /// A JSON merge patch, RFC 7386.

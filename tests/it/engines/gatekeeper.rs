@@ -1,0 +1,303 @@
+//! The real Gatekeeper, with the constraints of a cluster's policies and without the policies themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ringfence::engines::{LeftOut, gatekeeper};
+use ringfence::guard::{Guard, Operation, User};
+use serde_json::{Value, json};
+
+use super::Rows;
+use super::corpus::{CLUSTERS, Case, Cluster, review};
+use crate::cluster::hostile::{WORKLOADS, inputs, workload};
+use crate::support::judge::creation;
+use crate::support::kubernetes::{Api, ControlPlane, Options, free_ports, https, program, yaml};
+
+/// A control plane with Gatekeeper.
+pub struct Gatekeeper {
+    plane: ControlPlane,
+    /// Of its webhooks.
+    port: u16,
+    certificate: String,
+}
+
+impl Gatekeeper {
+    pub fn start(namespaces: &BTreeMap<String, Value>, objects: &[Value]) -> Self {
+        let mut plane = ControlPlane::start(Options::default());
+        install_crds(&plane);
+        for namespace in namespaces.values().chain([&named("gatekeeper-system")]) {
+            let answer = plane.admin().create(namespace);
+            assert!(answer.is_ok() || answer.status == 409, "{}", answer.message());
+        }
+        let [port, health] = free_ports();
+        let (dir, certificate) = plane.certificate_for("gatekeeper");
+        plane.spawn(
+            "gatekeeper",
+            &[
+                format!("--kubeconfig={}", plane.kubeconfig().display()),
+                "--debug-use-fake-pod".to_owned(),
+                "--disable-cert-rotation".to_owned(),
+                format!("--cert-dir={}", dir.display()),
+                "--host=127.0.0.1".to_owned(),
+                format!("--port={port}"),
+                format!("--health-addr=127.0.0.1:{health}"),
+                "--operation=webhook,mutation-webhook,mutation-controller,mutation-status,status".to_owned(),
+            ],
+        );
+        let engine = Self { plane, port, certificate };
+        engine.apply(objects);
+        engine
+    }
+
+    /// Templates come first, because Gatekeeper makes the kinds of constraints from them.
+    fn apply(&self, objects: &[Value]) {
+        for object in objects {
+            let mut object = object.clone();
+            object.as_object_mut().unwrap().remove("requires");
+            let collection = at(&object).rsplit_once('/').unwrap().0.to_owned();
+            self.plane.until(&format!("{} is created", at(&object)), |admin| {
+                let answer = admin.post(&collection, &object);
+                assert!(matches!(answer.status, 201 | 404 | 500), "{}: {}", answer.status, answer.message());
+                answer.is_ok()
+            });
+        }
+        for object in objects {
+            self.plane.until(&format!("{} is in force", at(object)), |admin| {
+                let live = admin.get(&at(object)).body;
+                let pods = live["status"]["byPod"].as_array().cloned().unwrap_or_default();
+                let errors = pods.iter().flat_map(|pod| pod["errors"].as_array().cloned().unwrap_or_default());
+                let errors: Vec<_> = errors.collect();
+                assert!(errors.is_empty(), "{}: {errors:?}", at(object));
+                let enforced = |pod: &Value| pod["enforced"] != json!(false);
+                !pods.is_empty() && pods.iter().all(enforced)
+            });
+        }
+    }
+
+    /// Adds the webhooks of Gatekeeper's Helm chart, with the values that ringfence asks for.
+    fn add_webhooks(&self) {
+        let values = self.plane.kubeconfig().with_file_name("values.yaml");
+        fs::write(&values, gatekeeper::HELM_VALUES).unwrap();
+        let output = Command::new(program("helm"))
+            .args(["template", "gatekeeper", "--namespace=gatekeeper-system", "--values"])
+            .arg(values)
+            .arg(module().join("charts/gatekeeper"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        for mut object in yaml(&String::from_utf8(output.stdout).unwrap()) {
+            if !object["kind"].as_str().is_some_and(|kind| kind.ends_with("WebhookConfiguration")) {
+                continue;
+            }
+            for webhook in object["webhooks"].as_array_mut().unwrap() {
+                let at = webhook["clientConfig"]["service"]["path"].as_str().unwrap();
+                let url = format!("https://127.0.0.1:{}{at}", self.port);
+                webhook["clientConfig"] = json!({"url": url, "caBundle": STANDARD.encode(&self.certificate)});
+            }
+            self.plane.admin().create(&object).ok();
+        }
+    }
+
+    /// The API as a user, who may do everything.
+    fn api(&self, user: &User) -> Api<'_> {
+        let mut groups: Vec<_> = user.groups.iter().map(String::as_str).collect();
+        groups.push("system:masters");
+        self.plane.user(&user.username, &groups)
+    }
+
+    /// The refusals of a request, as the API server would ask the webhook. Empty if the request is admitted.
+    fn refusals(&self, case: &Case) -> BTreeSet<(String, String)> {
+        let answer = &https(self.port, "/v1/admit", &review(&case.request, "1"))["response"];
+        let text = answer["status"]["message"].as_str().unwrap_or_default();
+        if answer["allowed"] == true {
+            return BTreeSet::new();
+        }
+        text.lines()
+            .map(|line| {
+                let (constraint, message) = line.split_once("] ").unwrap_or(("", line));
+                (constraint.trim_start_matches('[').to_owned(), message.to_owned())
+            })
+            .collect()
+    }
+}
+
+/// The path of an object of Gatekeeper. Its plurals are the kinds in lower case, but for ConstraintTemplates.
+fn at(object: &Value) -> String {
+    let kind = object["kind"].as_str().unwrap().to_lowercase();
+    let plural = if kind == "constrainttemplate" { "constrainttemplates" } else { &kind };
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap();
+    format!("/apis/{}/{plural}/{}", text("/apiVersion"), text("/metadata/name"))
+}
+
+fn named(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+/// The directory of Gatekeeper's Go module.
+fn module() -> PathBuf {
+    let output = Command::new("go")
+        .args(["mod", "download", "-json", "github.com/open-policy-agent/gatekeeper/v3"])
+        .current_dir(inputs().join("gatekeeper"))
+        .output()
+        .unwrap();
+    let facts: Value = serde_json::from_slice(&output.stdout).unwrap();
+    facts["Dir"].as_str().expect("the module can be downloaded").into()
+}
+
+fn install_crds(plane: &ControlPlane) {
+    let mut files: Vec<_> =
+        fs::read_dir(module().join("charts/gatekeeper/crds")).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    for file in files {
+        for object in yaml(&fs::read_to_string(file).unwrap()) {
+            plane.admin().create(&object).ok();
+        }
+    }
+}
+
+/// Subresources of which the chart's webhook is told, with those of no policy left out.
+const SUBRESOURCES: [&str; 2] = ["ephemeralcontainers", "resize"];
+
+/// Why the webhook isn't told of a request. It is told of all requests that the chart's rules select.
+fn untold(case: &Case) -> Option<&'static str> {
+    let request = &case.request;
+    let exempt = ["kube-system", "kube-public", "kube-node-lease", "default", "gatekeeper-system"];
+    match () {
+        () if request.namespace.is_none() || request.is_namespace() => Some("the object is in no namespace"),
+        () if exempt.contains(&request.namespace.as_deref().unwrap_or_default()) => Some("the namespace is exempt"),
+        () if !matches!(request.operation, Operation::Create | Operation::Update) => {
+            Some("it is a deletion or a session")
+        }
+        () if request.subresource.as_deref().is_some_and(|s| !SUBRESOURCES.contains(&s)) => {
+            Some("it is for a subresource")
+        }
+        () => None,
+    }
+}
+
+/// The native refusals that Gatekeeper must give, too, and the reasons of the others.
+fn expected(case: &Case, left_out: &[LeftOut]) -> (BTreeSet<(String, String)>, Vec<String>) {
+    let mut reasons = Vec::new();
+    let mut wanted = BTreeSet::new();
+    for refusal in &case.refusals {
+        let left = left_out.iter().find(|left| {
+            left.policy == refusal.policy && left.part.as_ref().is_none_or(|part| *part == refusal.message)
+        });
+        match left.map(|left| left.reason.as_str()).or(untold(case)) {
+            Some(reason) => reasons.push(format!("{}: {reason}", refusal.policy)),
+            None => {
+                wanted.insert((refusal.binding.clone(), refusal.message.clone()));
+            }
+        }
+    }
+    (wanted, reasons)
+}
+
+/// Every case of a cluster. Panics if a verdict or a message isn't the native one, and no reason is listed.
+fn rows(cluster: &Cluster) -> Rows {
+    let objects: Vec<_> = cluster.policies.iter().chain(cluster.namespaces.values()).cloned().collect();
+    let left_out = gatekeeper::left_out(&objects).unwrap();
+    let engine = Gatekeeper::start(&cluster.namespaces, &gatekeeper::render(&objects).unwrap());
+    let mut rows = Rows::new();
+    let mut wrong = Vec::new();
+    for case in &cluster.cases {
+        let (wanted, reasons) = expected(case, &left_out);
+        let found = if untold(case).is_some() { BTreeSet::new() } else { engine.refusals(case) };
+        if found != wanted {
+            wrong.push(format!("{} / {}:\n  native {wanted:?}\n  Gatekeeper {found:?}", case.suite, case.name));
+        }
+        let same = found.is_empty() == case.refusals.is_empty();
+        let difference = if same { None } else { reasons.first().map(String::as_str) };
+        rows.entry(case.suite.clone()).or_default().add(found.is_empty(), difference);
+    }
+    let total = cluster.cases.len();
+    assert!(wrong.is_empty(), "{} of {total} differ:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"));
+    rows
+}
+
+#[test]
+fn every_case_gets_the_native_verdict() {
+    for cluster in CLUSTERS.iter() {
+        let rows = rows(cluster);
+        assert!(rows.values().map(|row| row.refused).sum::<usize>() > 100, "{}: {rows:#?}", cluster.name);
+    }
+}
+
+/// A part of the cases, through an API server that asks the webhook as the Helm chart's configuration says.
+#[test]
+fn the_api_server_asks_the_webhook_that_the_chart_configures() {
+    let cluster = &CLUSTERS[0];
+    let objects: Vec<_> = cluster.policies.iter().chain(cluster.namespaces.values()).cloned().collect();
+    let left_out = gatekeeper::left_out(&objects).unwrap();
+    let engine = Gatekeeper::start(&cluster.namespaces, &gatekeeper::render(&objects).unwrap());
+    engine.add_webhooks();
+    let told = |case: &&Case| case.request.operation == Operation::Create && untold(case).is_none();
+    let mut counts = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for case in cluster.cases.iter().filter(told).step_by(9) {
+        let (wanted, _) = expected(case, &left_out);
+        let answer = engine.api(&case.request.user).try_unjudged(case.request.object.as_ref().unwrap());
+        let denied = answer.message().contains(r#"admission webhook "validation.gatekeeper.sh" denied the request: "#);
+        // The API server's own refusals come before the webhook.
+        if answer.is_ok() || denied {
+            *counts.entry(denied).or_insert(0) += 1;
+            if denied == wanted.is_empty() {
+                wrong.push(format!("{}: native {wanted:?}\n  server {}", case.name, answer.message()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"));
+    assert!(counts[&true] > 100 && counts[&false] > 20, "{counts:?}");
+}
+
+/// Where the API server has no mutating policies, the mutators write the same fields.
+#[test]
+fn mutators_fill_in_what_the_mutating_policies_would() {
+    let (newer, older) = (&CLUSTERS[0], &CLUSTERS[2]);
+    let mutates = |object: &&Value| object["kind"].as_str().is_some_and(|kind| kind.starts_with("Mutating"));
+    let mutating: Vec<_> = newer.policies.iter().filter(mutates).cloned().collect();
+    let objects: Vec<_> = older.policies.iter().chain(older.namespaces.values()).cloned().collect();
+    let mut all = gatekeeper::render(&objects).unwrap();
+    all.extend(gatekeeper::mutators(&mutating, &objects).unwrap());
+    let engine = Gatekeeper::start(&older.namespaces, &all);
+    engine.add_webhooks();
+    let guard = Guard::decorating(objects.iter().chain(&mutating)).unwrap();
+    let user = User { username: "somebody@red".to_owned(), groups: vec!["tenant:red".to_owned()] };
+    let image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/acme/shared/web:1";
+    let container = |name: &str| json!([{"name": name, "image": image, "imagePullPolicy": "Always"}]);
+    let spec =
+        json!({"containers": container("c"), "initContainers": container("i"), "automountServiceAccountToken": false});
+    let pod = json!({"metadata": {"labels": {"app": "harmless"}}, "spec": spec});
+    let mut written = vec![
+        json!({"apiVersion": "v1", "kind": "ConfigMap"}),
+        json!({"apiVersion": "v1", "kind": "Pod", "spec": pod["spec"]}),
+    ];
+    let workloads = WORKLOADS.iter().filter(|(_, kind, _)| *kind != "ReplicaSet");
+    written.extend(workloads.map(|(api, kind, _)| workload(api, kind, &pod)));
+    for mut object in written {
+        object["metadata"] = json!({"name": "web", "namespace": "t-red"});
+        let native = guard.review(creation(&user, &object), older.namespaces.get("t-red"), &|_| false);
+        assert!(native.admits(), "{}: {:?}", object["kind"], native.refusals);
+        let answer = engine.api(&user).try_unjudged(&object);
+        assert!(answer.is_ok(), "{}: {}", object["kind"], answer.message());
+        contains(&answer.body, &native.object.unwrap(), "");
+    }
+}
+
+/// Panics if the object lacks a field.
+#[track_caller]
+fn contains(object: &Value, fields: &Value, at: &str) {
+    match fields {
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| contains(&object[name], value, &format!("{at}/{name}")))
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(i, item)| contains(&object[i], item, &format!("{at}/{i}")))
+        }
+        _ => assert_eq!(object, fields, "{at}"),
+    }
+}
