@@ -24,8 +24,8 @@ pub mod kinds;
 pub mod spec;
 pub mod template;
 
-pub mod guard;
 pub mod engines;
+pub mod guard;
 
 pub mod stack;
 

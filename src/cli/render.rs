@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{Global, exit, host};
 use crate::engine::error::{Error, Result};
 use crate::engine::value;
+use crate::engines::psp;
 use crate::files;
 use crate::kinds::k8s::manifest;
 use crate::run::{Failure, unwritten};
@@ -22,6 +23,17 @@ pub struct Render {
     /// The directory for the files. It gets one subdirectory for each cluster.
     #[arg(long, value_name = "DIR", default_value = "rendered")]
     out: PathBuf,
+
+    /// Write the rules for Pods as PodSecurityPolicies instead of admission policies, for clusters below 1.25 that
+    /// aren't on EKS. docs/psp.md tells how to use them.
+    #[arg(long, value_name = "ENGINE")]
+    policy_engine: Option<OtherEngine>,
+}
+
+/// An engine of clusters that ringfence doesn't apply to.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum OtherEngine {
+    Psp,
 }
 
 /// File names, relative to the directory, with the SHA-256 digests of their content, as `sha256sum` lists them. After
@@ -35,13 +47,34 @@ impl Render {
         let templates = Templates::load(global.templates.as_deref())?;
         let desired = stack::build(&spec, &Facts::assumed(&spec), &templates)?;
         let mut texts: BTreeMap<String, String> = BTreeMap::new();
+        let mut clusters: BTreeMap<String, (Option<String>, Vec<Value>)> = BTreeMap::new();
         for resource in desired.iter().filter(|r| r.kind == manifest::NAME) {
             let object = resource.state.read(|state| value::shown(state.get("object").unwrap_or(&Value::Null)));
             let owner = resource.address.owner().to_string().replace('/', "-");
+            if matches!(self.policy_engine, Some(OtherEngine::Psp)) {
+                let cluster =
+                    resource.state.read(|state| state.get("cluster").map(Value::to_string).unwrap_or_default());
+                let (home, objects) = clusters.entry(cluster).or_default();
+                objects.push(object.clone());
+                if object["apiVersion"] == "admissionregistration.k8s.io/v1" {
+                    home.get_or_insert(owner);
+                    continue;
+                }
+            }
             // All files are in one directory, for `kubectl apply -f`, so each address needs a file name of its own.
             let file = resource.address.local().replace('_', "=5f").replace('/', "_");
             let file = format!("{owner}/{file}.yaml");
             texts.insert(file, template::yaml(&object)?);
+        }
+        for (home, objects) in clusters.into_values() {
+            for object in psp::render(&objects, &templates)? {
+                let part = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+                let name = [part("/kind"), part("/metadata/namespace"), part("/metadata/name")];
+                let name: Vec<String> =
+                    name.iter().filter(|n| !n.is_empty()).map(|n| n.to_lowercase().replace(':', "=3a")).collect();
+                let home = home.as_deref().unwrap_or_default();
+                texts.insert(format!("{home}/psp_{}.yaml", name.join("_")), template::yaml(&object)?);
+            }
         }
         let list = self.out.join(format!(".ringfence-{}.sha256", spec.name));
         let former = read(&list)?;

@@ -25,7 +25,8 @@ impl Builder<'_> {
         };
         // A Constraint comes after its ConstraintTemplate.
         let mut before: Vec<Address> = self.before_tenants(site);
-        let (first, rest): (Vec<Value>, Vec<Value>) = objects.into_iter().partition(|o| o["kind"] == "ConstraintTemplate");
+        let (first, rest): (Vec<Value>, Vec<Value>) =
+            objects.into_iter().partition(|o| o["kind"] == "ConstraintTemplate");
         for objects in [first, rest] {
             let terms = || Terms::default().controls(&[Control::PolicyAgent]).after(before.clone());
             let added = objects.into_iter().map(|object| self.cluster_object(site, object, terms()));

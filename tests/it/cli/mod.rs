@@ -8,6 +8,7 @@ mod check;
 mod confirmed;
 mod doctor;
 mod drift;
+mod engines;
 mod environment;
 mod foreign;
 mod lifecycle;

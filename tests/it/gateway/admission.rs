@@ -340,7 +340,9 @@ fn hostile_objects_are_refused_by_the_webhook_alone() {
                 && control.split('|').any(|control| answer.message().contains(&format!("{control}: ")));
             // The API server's own plugins refuse some before they ask.
             let early = control == "server"
-                || ["violates PodSecurity", " not found", " was found"].iter().any(|words| answer.message().contains(words))
+                || ["violates PodSecurity", " not found", " was found"]
+                    .iter()
+                    .any(|words| answer.message().contains(words))
                 || answer.message().contains("cannot create resource");
             by_webhook += usize::from(ours);
             findings.expect(

@@ -69,10 +69,13 @@ pub(super) fn namespace_name(object: &Value) -> Option<&str> {
     text(object, "/metadata/name").filter(|_| is)
 }
 
-/// The group that a CustomResourceDefinition defines.
+/// The group that a CustomResourceDefinition defines. Gatekeeper makes one from each ConstraintTemplate.
 pub(super) fn defined_group(object: &Value) -> Option<&str> {
-    let is = text(object, "/kind")? == "CustomResourceDefinition";
-    text(object, "/spec/group").filter(|_| is)
+    match text(object, "/kind")? {
+        "CustomResourceDefinition" => text(object, "/spec/group"),
+        "ConstraintTemplate" => Some("constraints.gatekeeper.sh"),
+        _ => None,
+    }
 }
 
 pub(super) fn generation(live: &Value) -> u32 {

@@ -143,7 +143,8 @@ impl ManifestHandlers {
             })
             .collect::<Result<Vec<_>>>()?;
         // An API that a wanted CustomResourceDefinition defines will exist.
-        let coming: BTreeSet<&str> = items.iter().filter_map(|i| i.defines.as_deref()).collect();
+        let makers = items.iter().filter(|i| i.api.is_some());
+        let coming: BTreeSet<&str> = makers.filter_map(|i| i.defines.as_deref()).collect();
         for item in items.iter().filter(|i| i.api.is_none() && i.head.requires.is_some()) {
             if !coming.contains(group_of(item.head.requires.as_deref().unwrap_or_default())) {
                 seen.unserved.push((item.address.clone(), unserved(&item.head)));

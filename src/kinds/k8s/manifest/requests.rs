@@ -85,7 +85,12 @@ pub(super) async fn apply(cluster: &Cluster, api: &Api, object: &Value, dry: boo
         accept: WHOLE,
         body: Some((apply::PATCH, body)),
     };
-    cluster.call(&call).await.map_err(|e| discreet(object, e))
+    cluster.call(&call).await.map_err(|e| match (e.class, namespace) {
+        (Class::NotFound, Some(namespace)) => e.help(format!(
+            "if the namespace {namespace} isn't ringfence's, install first what it belongs to, then run the same command"
+        )),
+        _ => discreet(object, e),
+    })
 }
 
 /// Replaces the live object with a complete object that was derived from it.
