@@ -58,8 +58,11 @@ fn config_map(name: &str, module: &str) -> Value {
     })
 }
 
+/// The Rego of each policy, with the policy's name.
+type Modules = Vec<(String, String)>;
+
 /// The modules of the policies that refuse something, each with its policy's name, and what is left out.
-fn modules(objects: &[Value]) -> Result<(Vec<(String, String)>, Vec<LeftOut>)> {
+fn modules(objects: &[Value]) -> Result<(Modules, Vec<LeftOut>)> {
     let (policies, variables) = policy::load(objects)?;
     let (mut modules, mut left) = (Vec::new(), Vec::new());
     for policy in policies.iter().filter(|policy| refuses(policy)) {
