@@ -45,7 +45,7 @@ impl Gatekeeper {
                 "--host=127.0.0.1".to_owned(),
                 format!("--port={port}"),
                 format!("--health-addr=127.0.0.1:{health}"),
-                "--operation=webhook,mutation-webhook,mutation-controller,mutation-status,status".to_owned(),
+                "--operation=webhook,mutation-webhook,mutation-controller,mutation-status,status,generate".to_owned(),
             ],
         );
         let engine = Self { plane, port, certificate };
