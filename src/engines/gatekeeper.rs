@@ -154,7 +154,13 @@ fn constraint(name: &str, policy: &Value, binding: &Value) -> Result<Value> {
         "apiVersion": "constraints.gatekeeper.sh/v1beta1",
         "kind": kind(name),
         "metadata": {"name": text(binding, "/metadata/name")},
-        "spec": {"enforcementAction": action, "match": selectors},
+        // For the webhook only. An audit has no request, so the rules match nothing there. And of a plain `deny`, Gatekeeper
+        // says that it can't make a ValidatingAdmissionPolicyBinding.
+        "spec": {
+            "enforcementAction": "scoped",
+            "scopedEnforcementActions": [{"action": action, "enforcementPoints": [{"name": "validation.gatekeeper.sh"}]}],
+            "match": selectors,
+        },
     }))
 }
 

@@ -27,7 +27,7 @@ pub struct Baseline {
 pub static POOL: LazyLock<Baseline> = LazyLock::new(|| Baseline::applied("pool.yaml", "shared", Options::default()));
 /// The same on a Kubernetes version without mutating policies.
 pub static OLDER: LazyLock<Baseline> = LazyLock::new(|| {
-    Baseline::applied("pool.yaml", "shared", Options { emulates: Some("1.35"), nodes: false, ..Options::default() })
+    Baseline::applied("pool.yaml", "shared", Options { emulates: Some("1.35"), ..Options::default() })
 });
 /// The silo cluster of the tenant `gold`.
 pub static SILO: LazyLock<Baseline> = LazyLock::new(|| Baseline::applied("silo.yaml", "gold", Options::default()));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -45,7 +46,7 @@ impl Gatekeeper {
                 "--host=127.0.0.1".to_owned(),
                 format!("--port={port}"),
                 format!("--health-addr=127.0.0.1:{health}"),
-                "--operation=webhook,mutation-webhook,mutation-controller,mutation-status,status".to_owned(),
+                "--operation=webhook,mutation-webhook,mutation-controller,mutation-status,status,generate".to_owned(),
             ],
         );
         let engine = Self { plane, port, certificate };
@@ -219,12 +220,18 @@ fn rows(cluster: &Cluster) -> Rows {
     rows
 }
 
+/// Gatekeeper's rows of docs/engines.md.
+pub static ROWS: LazyLock<Rows> = LazyLock::new(|| {
+    let mut all = Rows::new();
+    for (suite, row) in CLUSTERS.iter().flat_map(rows) {
+        all.entry(suite).or_default().join(row);
+    }
+    all
+});
+
 #[test]
 fn every_case_gets_the_native_verdict() {
-    for cluster in CLUSTERS.iter() {
-        let rows = rows(cluster);
-        assert!(rows.values().map(|row| row.refused).sum::<usize>() > 100, "{}: {rows:#?}", cluster.name);
-    }
+    assert!(ROWS.values().map(|row| row.refused).sum::<usize>() > 300, "{:#?}", *ROWS);
 }
 
 /// A part of the cases, through an API server that asks the webhook as the Helm chart's configuration says.

@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +17,7 @@ use http::{Method, Request};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use kube::config::Config;
+use ringfence::engine::clock::Clock;
 use ringfence::engines::LeftOut;
 use ringfence::engines::opa::{ANNOTATIONS, NAMESPACE, left_out, render};
 use ringfence::guard::{self, Operation, Refusal};
@@ -156,12 +156,12 @@ static OUTCOME: LazyLock<Outcome> = LazyLock::new(|| {
     for cluster in CLUSTERS.iter() {
         let opa = Opa::of(cluster);
         let left = left_out(&cluster.policies).unwrap();
-        let start = Instant::now();
+        let clock = Clock::real();
         for case in &cluster.cases {
             outcome.add(case, &left, opa.answer(&case.request));
         }
         outcome.count += cluster.cases.len();
-        let each = start.elapsed() / u32::try_from(cluster.cases.len()).unwrap();
+        let each = clock.elapsed() / u32::try_from(cluster.cases.len()).unwrap();
         writeln!(outcome.report, "{}: {} cases, {each:?} each", cluster.name, cluster.cases.len()).unwrap();
     }
     outcome
