@@ -8,7 +8,7 @@ REQUESTS = $(TARGET)/requests
 # Many tests wait for other programs and for leases, so there are more tests at once than cores.
 THREADS = $(or $(RUST_TEST_THREADS),$(shell expr $$(nproc) + 1))
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench engines
 
 demo: ## Plan, apply and plan again three tiers in the sandbox
 	cargo build --quiet
@@ -27,6 +27,9 @@ test: ## All tests; then the requests that sandboxes recorded, against AWS's mod
 lint: ## Format and clippy
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+
+engines: ## All policy engines on all requests, among them an API server of 1.24; writes docs/engines.md
+	RINGFENCE_UPDATE_GOLDEN=1 cargo test --test it engines:: -- --ignored
 
 bench: ## Calls, CPU and memory against the terraform baseline
 	cargo build --quiet

@@ -231,7 +231,9 @@ pub static ROWS: LazyLock<Rows> = LazyLock::new(|| {
 
 #[test]
 fn every_case_gets_the_native_verdict() {
-    assert!(ROWS.values().map(|row| row.refused).sum::<usize>() > 300, "{:#?}", *ROWS);
+    // `make engines` tries the other clusters, too.
+    let rows = rows(&CLUSTERS[0]);
+    assert!(rows.values().map(|row| row.refused).sum::<usize>() > 100, "{rows:#?}");
 }
 
 /// A part of the cases, through an API server that asks the webhook as the Helm chart's configuration says.

@@ -189,6 +189,7 @@ fn is_pod_of_tenant(case: &Case) -> bool {
 pub static ROWS: LazyLock<Rows> = LazyLock::new(|| rows(&CLUSTERS[0]));
 
 #[test]
+#[ignore = "`make engines` runs it: it builds an API server of 1.24"]
 fn hostile_pods_are_refused_and_harmless_ones_admitted() {
     let rows = &*ROWS;
     assert!(rows["hostile pods"].refused > 100, "{rows:#?}");

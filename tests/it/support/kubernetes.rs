@@ -686,7 +686,8 @@ pub fn labels(object: &Value) -> BTreeMap<String, String> {
 #[test]
 #[ignore = "`make test` runs it first"]
 fn programs_are_there() {
-    for name in BUILDS.iter().flat_map(|(_, _, names)| *names) {
+    // An API server of 1.24 is for `make engines` only.
+    for name in BUILDS.iter().flat_map(|(_, _, names)| *names).filter(|name| **name != WITH_PSP) {
         assert!(program(name).exists(), "{name}");
     }
 }
