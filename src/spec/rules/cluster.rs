@@ -48,9 +48,9 @@ pub(super) fn cluster(profile: &Profile, found: &mut Objections) {
         found.weakens(Control::NetworkPolicy, &["networkPolicyMode"], message, "set `networkPolicyMode: strict`");
     }
     if profile.policy_engine == PolicyEngine::Psp {
-        let message = "Kubernetes 1.25 removed PodSecurityPolicy, and EKS offers no earlier version".to_owned();
+        let message = "Kubernetes 1.25 removed PodSecurityPolicy".to_owned();
         let verdict = Verdict::Refused(Code::UnsupportedVersion);
-        let help = "set `policyEngine: native`: its policies refuse the same; for clusters elsewhere, `render --policy-engine psp` writes PodSecurityPolicies";
+        let help = "set `policyEngine: native`, which refuses the same; for clusters below 1.25, which EKS no longer offers, `render --policy-engine psp` writes PodSecurityPolicies";
         found.add(verdict, &["policyEngine"], message, help);
     }
     if !profile.cluster.log_types.contains(&LogType::Audit) {
