@@ -41,8 +41,6 @@ pub struct Case {
 /// A cluster, as ringfence renders it.
 pub struct Cluster {
     pub name: &'static str,
-    /// Its version of Kubernetes.
-    pub version: &'static str,
     /// Its admission policies and their bindings.
     pub policies: Vec<Value>,
     pub namespaces: BTreeMap<String, Value>,
@@ -84,7 +82,7 @@ struct Collector {
 }
 
 impl Collector {
-    fn new(name: &'static str, version: &'static str, spec: &str) -> Self {
+    fn new(name: &'static str, version: &str, spec: &str) -> Self {
         let (policies, mut namespaces) = rendered(spec, version);
         for name in OTHERS {
             namespaces
@@ -101,7 +99,7 @@ impl Collector {
             namespace["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.as_str().into();
         }
         let guard = Guard::new(&policies).unwrap();
-        Self { cluster: Cluster { name, version, policies, namespaces, cases: Vec::new() }, guard }
+        Self { cluster: Cluster { name, policies, namespaces, cases: Vec::new() }, guard }
     }
 
     fn collected(mut self, homes: &[&'static Home]) -> Cluster {
