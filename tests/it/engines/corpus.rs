@@ -82,7 +82,7 @@ struct Collector {
 }
 
 impl Collector {
-    fn new(name: &'static str, version: &'static str, spec: &str) -> Self {
+    fn new(name: &'static str, version: &str, spec: &str) -> Self {
         let (policies, mut namespaces) = rendered(spec, version);
         for name in OTHERS {
             namespaces

@@ -150,7 +150,7 @@ struct Outcome {
     report: String,
 }
 
-/// Is computed once, for the test and for docs/engines.md.
+/// Is computed once, for the tests.
 static OUTCOME: LazyLock<Outcome> = LazyLock::new(|| {
     let mut outcome = Outcome { rows: Rows::new(), count: 0, wrong: Vec::new(), report: String::new() };
     for cluster in CLUSTERS.iter() {
@@ -190,8 +190,8 @@ impl Outcome {
 
 #[test]
 fn opa_gives_the_native_verdicts() {
-    let Outcome { rows, count, wrong, report } = &*OUTCOME;
-    println!("{report}{rows:#?}");
+    let Outcome { count, wrong, report, .. } = &*OUTCOME;
+    println!("{report}{:#?}", rows());
     let shown: Vec<&str> = wrong.iter().take(20).map(String::as_str).collect();
     assert!(wrong.is_empty(), "{} of {count} differ:\n{}", wrong.len(), shown.join("\n"));
     assert!(*count > 5000, "{count} cases");
@@ -331,6 +331,7 @@ fn loaded_by_kube_mgmt(opa: &Opa, plane: &ControlPlane) -> Child {
 #[test]
 fn an_api_server_refuses_what_opa_refuses() {
     let cluster = &CLUSTERS[0];
+    let left = left_out(&cluster.policies).unwrap();
     let plane = ControlPlane::start(Options::default());
     let admin = plane.admin();
     let mut tenant = cluster.namespaces["t-red"].clone();
@@ -352,6 +353,9 @@ fn an_api_server_refuses_what_opa_refuses() {
     plane.until("the account is there", |admin| {
         admin.get("/api/v1/namespaces/t-red/serviceaccounts/default").status == 200
     });
+    // As in a tenant's namespace, where no Pod gets a token.
+    let account = json!({"automountServiceAccountToken": false});
+    admin.patch("/api/v1/namespaces/t-red/serviceaccounts/default", &account).ok();
     let mut webhook = documented_webhook();
     let client = json!({"url": format!("{}/", opa.url), "caBundle": STANDARD.encode(&pem)});
     webhook = json!({"name": "webhook.openpolicyagent.org", "rules": webhook["rules"], "clientConfig": client,
@@ -377,9 +381,13 @@ fn an_api_server_refuses_what_opa_refuses() {
     for case in cases {
         let answer = admin.try_unjudged(case.request.object.as_ref().unwrap());
         let by_opa = answer.message().split_once(refused).map(|(_, message)| message);
-        let native: Vec<&str> = case.refusals.iter().map(|refusal| refusal.message.as_str()).collect();
+        let native: Vec<&str> = expected(case, &left).iter().map(|refusal| refusal.message.as_str()).collect();
         match by_opa {
-            Some(message) => assert!(same(message, &native.join("; ")), "{}: {message}\n{native:?}", case.name),
+            // The server's plugins add to the object, so there may be more refusals.
+            Some(message) => {
+                let says = |one: &&str| message.contains(one.split(": ").next().unwrap_or_default());
+                assert!(!native.is_empty() && native.iter().all(says), "{}: {message}\n{native:?}", case.name);
+            }
             // The server itself may refuse before.
             None => assert!(native.is_empty() || !answer.is_ok(), "{}: {native:?}", case.name),
         }
