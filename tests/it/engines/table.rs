@@ -27,8 +27,8 @@ hole, and neither is an engine that is down, unless the engine refuses then.
 
 ## Comparison
 
-The same requests are given to the native policies and to the real engines: Gatekeeper's webhook, OPA with kube-mgmt, and an API
-server of 1.24 with the plugin PodSecurityPolicy. The requests are those that a validating webhook sees, after the native decoration.
+The same requests are given to the native policies and to the real engines: Gatekeeper's webhook, OPA with what kube-mgmt writes
+into it, and an API server of 1.24 with the plugin PodSecurityPolicy. The requests are those that a validating webhook sees, after the native decoration.
 The native verdict is the guard's. Other tests hold the guard to real API servers ([guard.md](guard.md)). The webhook is the guard
 itself.
 
@@ -41,7 +41,7 @@ This table is written by a test: `make engines`.
 const TAIL: &str = "
 No engine admits what the native policies refuse for any other reason than those above: the test fails for it.
 
-Gatekeeper, OPA and kube-mgmt are built from their Go modules in `tests/kubernetes`, at the versions in `go.mod`.
+Gatekeeper, OPA and the API servers are built from their Go modules in `tests/kubernetes`, at the versions in `go.mod`.
 ";
 
 /// The rows of an engine and of the native policies.
