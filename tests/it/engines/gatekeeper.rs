@@ -120,7 +120,7 @@ impl Gatekeeper {
         text.lines()
             .map(|line| {
                 let (constraint, message) = line.split_once("] ").unwrap_or(("", line));
-                (constraint.trim_start_matches('[').to_owned(), message.to_owned())
+                (constraint.trim_start_matches('[').to_owned(), said(message))
             })
             .collect()
     }
@@ -180,6 +180,11 @@ fn untold(case: &Case) -> Option<&'static str> {
     }
 }
 
+/// A message. Of an expression without a value, only which one: the texts of errors are those of a CEL library.
+fn said(message: &str) -> String {
+    message.split_once(" resulted in error: ").map_or(message, |(expression, _)| expression).to_owned()
+}
+
 /// The native refusals that Gatekeeper must give, too, and the reasons of the others.
 fn expected(case: &Case, left_out: &[LeftOut]) -> (BTreeSet<(String, String)>, Vec<String>) {
     let mut reasons = Vec::new();
@@ -191,7 +196,7 @@ fn expected(case: &Case, left_out: &[LeftOut]) -> (BTreeSet<(String, String)>, V
         match left.map(|left| left.reason.as_str()).or(untold(case)) {
             Some(reason) => reasons.push(format!("{}: {reason}", refusal.policy)),
             None => {
-                wanted.insert((refusal.binding.clone(), refusal.message.clone()));
+                wanted.insert((refusal.binding.clone(), said(&refusal.message)));
             }
         }
     }
