@@ -33,7 +33,7 @@ const ENTRY_POINT: &str = include_str!("main.rego");
 /// # Errors
 /// A policy has a part that can't be translated to Rego.
 pub fn render(objects: &[Value]) -> Result<Vec<Value>> {
-    let (modules, _) = modules(objects)?;
+    let Made { modules, .. } = made(objects)?;
     let mut names: Vec<&str> = modules.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     let main = format!("{ENTRY_POINT}\npolicies := {}\n", json!(names));
@@ -46,7 +46,7 @@ pub fn render(objects: &[Value]) -> Result<Vec<Value>> {
 /// # Errors
 /// As [`render`].
 pub fn left_out(objects: &[Value]) -> Result<Vec<LeftOut>> {
-    Ok(modules(objects)?.1)
+    Ok(made(objects)?.left)
 }
 
 fn config_map(name: &str, module: &str) -> Value {
@@ -58,11 +58,14 @@ fn config_map(name: &str, module: &str) -> Value {
     })
 }
 
-/// The Rego of each policy, with the policy's name.
-type Modules = Vec<(String, String)>;
+struct Made {
+    /// Each with its policy's name.
+    modules: Vec<(String, String)>,
+    left: Vec<LeftOut>,
+}
 
-/// The modules of the policies that refuse something, each with its policy's name, and what is left out.
-fn modules(objects: &[Value]) -> Result<(Modules, Vec<LeftOut>)> {
+/// The modules of the policies that refuse something.
+fn made(objects: &[Value]) -> Result<Made> {
     let (policies, variables) = policy::load(objects)?;
     let (mut modules, mut left) = (Vec::new(), Vec::new());
     for policy in policies.iter().filter(|policy| refuses(policy)) {
@@ -74,7 +77,7 @@ fn modules(objects: &[Value]) -> Result<(Modules, Vec<LeftOut>)> {
             modules.push((policy.name.clone(), text));
         }
     }
-    Ok((modules, left))
+    Ok(Made { modules, left })
 }
 
 fn refuses(policy: &Policy) -> bool {
