@@ -244,6 +244,7 @@ pub static ROWS: LazyLock<Rows> = LazyLock::new(|| {
 });
 
 #[test]
+#[ignore = "`make engines` runs it: it builds and asks Gatekeeper"]
 fn every_case_gets_the_native_verdict() {
     // `make engines` tries the other clusters, too.
     let rows = rows(&CLUSTERS[0]);
@@ -252,6 +253,7 @@ fn every_case_gets_the_native_verdict() {
 
 /// A part of the cases, through an API server that asks the webhook as the Helm chart's configuration says.
 #[test]
+#[ignore = "`make engines` runs it: it builds and asks Gatekeeper"]
 fn the_api_server_asks_the_webhook_that_the_chart_configures() {
     let cluster = &CLUSTERS[0];
     let objects: Vec<_> = cluster.policies.iter().chain(cluster.namespaces.values()).cloned().collect();
@@ -280,6 +282,7 @@ fn the_api_server_asks_the_webhook_that_the_chart_configures() {
 
 /// Where the API server has no mutating policies, the mutators write the same fields.
 #[test]
+#[ignore = "`make engines` runs it: it builds and asks Gatekeeper"]
 fn mutators_fill_in_what_the_mutating_policies_would() {
     let (newer, older) = (&CLUSTERS[0], &CLUSTERS[2]);
     let mutates = |object: &&Value| object["kind"].as_str().is_some_and(|kind| kind.starts_with("Mutating"));
