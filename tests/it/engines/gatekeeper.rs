@@ -234,6 +234,41 @@ fn rows(cluster: &Cluster) -> Rows {
     rows
 }
 
+/// Each rule of the native policies is in a template, word for word, or is listed as left out. Each template has a
+/// Constraint that refuses.
+#[test]
+fn every_rule_is_taken_or_left_out() {
+    for cluster in CLUSTERS.iter() {
+        let objects = gatekeeper::render(&cluster.policies).unwrap();
+        let left = gatekeeper::left_out(&cluster.policies).unwrap();
+        let text: Vec<String> = objects.iter().map(Value::to_string).collect();
+        let mut taken = 0;
+        for policy in cluster.policies.iter().filter(|o| o["kind"] == "ValidatingAdmissionPolicy") {
+            let name = policy["metadata"]["name"].as_str().unwrap();
+            let of_policy: Vec<&LeftOut> = left.iter().filter(|left| left.policy == name).collect();
+            let whole = of_policy.iter().any(|left| left.part.is_none());
+            let validations = policy["spec"]["validations"].as_array().unwrap();
+            let is_there =
+                |validation: &&Value| text.iter().any(|text| text.contains(&validation["expression"].to_string()));
+            let missing = validations.iter().filter(|validation| !is_there(validation)).count();
+            taken += validations.len() - missing;
+            assert!(whole || missing == of_policy.len(), "{name}: {missing} missing, {of_policy:?}");
+        }
+        assert!(taken > 30, "{}: {taken}", cluster.name);
+        let of_kind = |kind: &str| objects.iter().filter(|o| o["kind"] == kind).count();
+        let templates = of_kind("ConstraintTemplate");
+        assert_eq!(objects.len(), 2 * templates, "{}", cluster.name);
+        for object in objects.iter().filter(|o| o["kind"] != "ConstraintTemplate") {
+            let actions = &object["spec"]["scopedEnforcementActions"];
+            assert_eq!(
+                (&actions[0]["action"], actions.as_array().map(Vec::len)),
+                (&json!("deny"), Some(1)),
+                "{object}"
+            );
+        }
+    }
+}
+
 /// Gatekeeper's rows of docs/engines.md.
 pub static ROWS: LazyLock<Rows> = LazyLock::new(|| {
     let mut all = Rows::new();
