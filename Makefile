@@ -29,7 +29,7 @@ lint: ## Format and clippy
 	cargo clippy --all-targets -- -D warnings
 
 engines: ## All policy engines on all requests, among them an API server of 1.24; writes docs/engines.md
-	RINGFENCE_UPDATE_GOLDEN=1 cargo test --test it engines:: -- --ignored
+	RINGFENCE_UPDATE_GOLDEN=1 cargo test --test it engines:: -- --ignored --test-threads 1
 
 bench: ## Calls, CPU and memory against the terraform baseline
 	cargo build --quiet

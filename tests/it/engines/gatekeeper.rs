@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -269,19 +268,9 @@ fn every_rule_is_taken_or_left_out() {
     }
 }
 
-/// Gatekeeper's rows of docs/engines.md.
-pub static ROWS: LazyLock<Rows> = LazyLock::new(|| {
-    let mut all = Rows::new();
-    for (suite, row) in CLUSTERS.iter().flat_map(rows) {
-        all.entry(suite).or_default().join(row);
-    }
-    all
-});
-
 #[test]
 #[ignore = "`make engines` runs it: it builds and asks Gatekeeper"]
 fn every_case_gets_the_native_verdict() {
-    // `make engines` tries the other clusters, too.
     let rows = rows(&CLUSTERS[0]);
     assert!(rows.values().map(|row| row.refused).sum::<usize>() > 100, "{rows:#?}");
 }

@@ -24,16 +24,6 @@ pub struct Row {
 pub type Rows = BTreeMap<String, Row>;
 
 impl Row {
-    /// Adds the cases of another cluster.
-    pub fn join(&mut self, other: Self) {
-        self.admitted += other.admitted;
-        self.refused += other.refused;
-        self.same += other.same;
-        for (reason, count) in other.differences {
-            *self.differences.entry(reason).or_default() += count;
-        }
-    }
-
     /// Counts a case. `difference`: why the verdict isn't the native one.
     pub fn add(&mut self, admitted: bool, difference: Option<&str>) {
         *if admitted { &mut self.admitted } else { &mut self.refused } += 1;
