@@ -96,6 +96,9 @@ fn expressions_without_a_value_are_errors() {
         ("'abc'.substring(4)", "a position is outside of the string"),
         ("int('x')", "no such overload: a conversion of string"),
         ("object.list.join(',')", "no such overload: a function of strings of int"),
+        ("object.a.join()", "no such overload: join of map"),
+        ("object.a.min()", "no such overload: a function of lists of map"),
+        ("object.a.isSorted()", "no such overload: a function of lists of map"),
     ];
     for (text, error) in errors {
         assert_eq!(eval(text, &object), Err(error.to_owned()), "{text}");
