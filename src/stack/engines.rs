@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::addresses::home;
+use super::baseline::MUTATION;
 use super::builder::{Builder, Terms};
 use super::site::{Network, Site};
 use crate::engine::address::Address;
@@ -19,7 +20,10 @@ impl Builder<'_> {
             PolicyEngine::Gatekeeper => {
                 let rendered = self.rendered(site);
                 let mut objects = gatekeeper::render(&rendered)?;
-                objects.extend(gatekeeper::mutators(&self.mutating_policies(site, network)?, &rendered)?);
+                // The API server's own mutating policies run before Gatekeeper, and leave nothing to fill in.
+                if site.version < MUTATION {
+                    objects.extend(gatekeeper::mutators(&self.mutating_policies(site, network)?, &rendered)?);
+                }
                 objects
             }
         };
@@ -36,8 +40,8 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// All objects of the cluster and of its tenants, as they were added.
-    fn rendered(&self, site: &Site<'_>) -> Vec<Value> {
+    /// All objects of the cluster and of its tenants, as they were added so far.
+    pub(super) fn rendered(&self, site: &Site<'_>) -> Vec<Value> {
         let mut places = vec![site.at("k8s/")];
         places.extend(self.tenants_of(site).iter().map(|tenant| home(tenant).join("k8s/")));
         places.sort();

@@ -17,14 +17,14 @@ impl Builder<'_> {
         if site.webhook_image(self.spec).is_none() {
             return Ok(());
         }
-        let mut policies = self.admission_policies(site);
+        let is_policy = |object: &Value| object["kind"].as_str().is_some_and(|kind| kind.contains("AdmissionPolicy"));
+        let mut policies: Vec<Value> = self.rendered(site).into_iter().filter(is_policy).collect();
         let mutates = site.version >= MUTATION;
         if !mutates {
             policies.extend(self.mutating_policies(site, network)?);
         }
         let [map, mutating, validating] = webhook::objects(&policies, mutates)?;
-        let mut before: Vec<Address> =
-            self.desired.beginning_with(&site.at("k8s/")).map(|r| r.address.clone()).collect();
+        let mut before: Vec<Address> = self.before_tenants(site);
         before.push(site.at("node-group/system"));
         let terms = |after: &[Address]| {
             let terms = Terms::default().controls(&[Control::TenantLabel, Control::PodSecurity]);
@@ -35,14 +35,5 @@ impl Builder<'_> {
         before.push(self.cluster_object(site, mutating, terms(&before))?);
         self.cluster_object(site, validating, terms(&before))?;
         Ok(())
-    }
-
-    /// The cluster's admission policies and their bindings, as they were added.
-    fn admission_policies(&self, site: &Site<'_>) -> Vec<Value> {
-        let home = site.at("k8s/");
-        let objects = self.desired.beginning_with(&home).map(|resource| resource.state.value());
-        let objects = objects.filter_map(|mut state| state.get_mut("object").map(Value::take));
-        let is_policy = |object: &Value| object["kind"].as_str().is_some_and(|kind| kind.contains("AdmissionPolicy"));
-        objects.filter(is_policy).collect()
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::config::{Config, Place};
 use crate::engine::clock::Clock;
 use crate::engine::error::{Error, Result};
-use crate::guard::{Check, User};
+use crate::guard::Check;
 
 /// How long a Namespace and an answer about permissions are remembered.
 const REMEMBERED: Duration = Duration::from_secs(5);
@@ -90,12 +90,15 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Whether the user has a permission (SubjectAccessReview).
-    pub async fn may(&self, user: &User, check: &Check) -> Result<bool> {
+    /// Whether a user has a permission (SubjectAccessReview). `user`: `userInfo` of the request, as a whole: EKS decides
+    /// by access policies, which no group shows.
+    pub async fn may(&self, user: &Value, check: &Check) -> Result<bool> {
         let Check { group, resource, subresource, namespace, name, verb } = check;
         let spec = json!({
-            "user": user.username,
-            "groups": user.groups,
+            "user": user.get("username"),
+            "groups": user.get("groups"),
+            "uid": user.get("uid"),
+            "extra": user.get("extra"),
             "resourceAttributes": {
                 "group": group, "resource": resource, "subresource": subresource, "namespace": namespace,
                 "name": name, "verb": verb,

@@ -197,8 +197,8 @@ impl Webhook {
     /// Renews the authorities in the Secret, this replica's certificate, and what API servers trust.
     async fn renew_certificates(&self) -> Result<()> {
         let authorities = self.renew_authorities().await?;
-        // API servers must trust a new authority before it signs.
-        let written = self.publish(&authorities.bundle()).await;
+        // API servers must trust an authority before it signs. So without this, the last certificate goes on.
+        self.publish(&authorities.bundle()).await?;
         let now = Clock::timestamp();
         let next = {
             let served = self.tls.read().unwrap_or_else(PoisonError::into_inner);
@@ -208,7 +208,7 @@ impl Webhook {
             let tls = tls::with_certificate(certificate.chain.clone(), certificate.key.clone_key())?;
             *self.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(Served { certificate, tls });
         }
-        written
+        Ok(())
     }
 
     async fn renew_authorities(&self) -> Result<Authorities> {
@@ -281,8 +281,8 @@ impl Webhook {
     }
 
     async fn decide(&self, phase: Phase, review: Review, line: &mut Line) -> Value {
-        let Review { uid, request } = review;
-        match self.decided(phase, request).await {
+        let Review { uid, request, user } = review;
+        match self.decided(phase, request, &user).await {
             Ok(Ok(patch)) => {
                 (line.verdict, line.status) = (Verdict::Allowed, 200);
                 review::admitted(&uid, &patch)
@@ -305,6 +305,7 @@ impl Webhook {
         &self,
         phase: Phase,
         request: Asked,
+        user: &Value,
     ) -> Result<std::result::Result<json_patch::Patch, Vec<Refusal>>> {
         let namespace = match &request.namespace {
             Some(name) => self.cluster.namespace(name).await?,
@@ -335,7 +336,7 @@ impl Webhook {
                 return Ok(verdict);
             }
             for check in asked {
-                let allowed = self.cluster.may(&request.user, &check).await?;
+                let allowed = self.cluster.may(user, &check).await?;
                 known.push((check, allowed));
             }
         }
@@ -402,7 +403,7 @@ impl Server for Webhook {
     }
 }
 
-fn line(Review { uid, request }: &Review) -> Line {
+fn line(Review { uid, request, .. }: &Review) -> Line {
     let resource = match &request.subresource {
         Some(subresource) => format!("{}/{subresource}", request.resource),
         None => request.resource.clone(),

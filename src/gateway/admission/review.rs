@@ -16,6 +16,8 @@ const DEEPEST: usize = 128;
 pub struct Review {
     pub uid: String,
     pub request: Request,
+    /// The whole `userInfo`: an authorizer may look at its UID and its extra fields.
+    pub user: Value,
 }
 
 impl Review {
@@ -63,7 +65,8 @@ impl Review {
             old_object,
             dry_run: request.get("dryRun") == Some(&Value::Bool(true)),
         };
-        Ok(Self { uid: needed("/uid")?, request: asked })
+        let whole_user = request.get("userInfo").cloned().unwrap_or_default();
+        Ok(Self { uid: needed("/uid")?, request: asked, user: whole_user })
     }
 }
 
@@ -105,20 +108,21 @@ mod tests {
             "uid": "1", "operation": "UPDATE", "name": "web", "namespace": "t-a",
             "kind": {"group": "apps", "version": "v1", "kind": "Deployment"},
             "resource": {"group": "apps", "version": "v1", "resource": "deployments"},
-            "subResource": "", "userInfo": {"username": "jo", "groups": ["a", "b"]},
+            "subResource": "", "userInfo": {"username": "jo", "groups": ["a", "b"], "uid": "u", "extra": {"arn": ["x"]}},
             "object": {"a": 1}, "oldObject": null, "dryRun": true,
         }})
     }
 
     #[test]
     fn a_review_is_the_request_that_it_tells_of() {
-        let Review { uid, request } = Review::read(review().to_string().as_bytes()).unwrap();
+        let Review { uid, request, user } = Review::read(review().to_string().as_bytes()).unwrap();
         assert_eq!(uid, "1");
         assert_eq!((request.operation, request.subresource), (Operation::Update, None));
         assert_eq!((request.group.as_str(), request.resource.as_str()), ("apps", "deployments"));
         assert_eq!((request.namespace.as_deref(), request.name.as_str()), (Some("t-a"), "web"));
         assert_eq!((request.object, request.old_object, request.dry_run), (Some(json!({"a": 1})), None, true));
         assert_eq!(request.user.groups, ["a", "b"]);
+        assert_eq!((&user["uid"], &user["extra"]), (&json!("u"), &json!({"arn": ["x"]})));
     }
 
     #[test]
