@@ -282,6 +282,11 @@ fn plain_objects_are_filled_in() {
         assert_eq!(template["spec"]["securityContext"]["runAsNonRoot"], true, "{kind}: {made:#}");
         assert_eq!(template["metadata"]["labels"]["ringfence.dev/tenant"], "red", "{kind}");
     }
+    // The webhook asks the API server who is an administrator.
+    let mut ours = map("ours", "t-red");
+    ours["metadata"]["annotations"] = json!({"ringfence.dev/address": "x"});
+    RED.admin().try_unjudged(&ours).ok();
+    assert!(person.try_unjudged(&ours).message().contains("NS-2: only ringfence"));
     // The Pods of a Deployment are made by a controller, and its ReplicaSet is found again.
     let mut web = workload("apps/v1", "Deployment", &plain);
     web["metadata"]["name"] = "web".into();
