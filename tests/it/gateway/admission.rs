@@ -3,10 +3,11 @@
 //! The webhook's programs run beside the API server, with the token of their service account. Their addresses stand in an
 //! EndpointSlice, which a controller would write for Pods.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -18,6 +19,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::fixture::serving;
 use crate::cluster::baseline::Baseline;
 use crate::cluster::hostile::{
     BLUE_IDS, Findings, Home, Isolation, Place, RED_IDS, home, made_hostile, name, workload,
@@ -99,31 +101,9 @@ impl Replica {
         }
         config["drainSeconds"] = 1.into();
         write("webhook.yaml", &config.to_string());
-        // The shell stops the program when the shell's standard input closes, which happens when the tests' process ends.
-        let mut process = Command::new("sh")
-            .args(["-c", r#""$@" </dev/null & pid=$!; cat >/dev/null; kill $pid; wait $pid"#, "sh"])
-            .arg(env!("CARGO_BIN_EXE_ringfence"))
-            .args(["gateway", "--admission", "--config"])
-            .arg(dir.path().join("webhook.yaml"))
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(File::create(dir.path().join("log")).unwrap())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap());
-        let mut first = String::new();
-        lines.read_line(&mut first).unwrap();
-        let words = first.split_whitespace();
-        let found: Vec<SocketAddr> =
-            words.filter_map(|word| word.split_once("://")?.1.trim_end_matches('.').parse().ok()).collect();
-        let [address, status] = found[..] else {
-            let mut rest = String::new();
-            lines.read_to_string(&mut rest).unwrap();
-            panic!("the webhook doesn't start: {first}{rest}");
-        };
-        let mut log = File::create(dir.path().join("stderr")).unwrap();
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut log));
+        let config = dir.path().join("webhook.yaml");
+        let args: [&OsStr; 4] = ["gateway".as_ref(), "--admission".as_ref(), "--config".as_ref(), config.as_ref()];
+        let (process, [address, status]) = serving(&args, dir.path());
         let replica = Self { dir, address, status, process };
         until("the webhook is ready", || replica.is_ready().then_some(()));
         replica
@@ -152,7 +132,7 @@ impl Replica {
 
     fn log(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
-        read("log") + &read("stderr")
+        read("stdout") + &read("stderr")
     }
 }
 

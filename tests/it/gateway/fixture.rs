@@ -1,5 +1,6 @@
 //! A running gateway in front of a real API server, with identities of every kind.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -117,6 +118,35 @@ fn keys() -> Value {
         "x": URL_SAFE_NO_PAD.encode(&point[1..33]), "y": URL_SAFE_NO_PAD.encode(&point[33..65])}]})
 }
 
+/// Starts the program as a server, and reads its two addresses. Its output goes to the files `stdout` and `stderr`.
+pub fn serving(args: &[&OsStr], dir: &Path) -> (Child, [SocketAddr; 2]) {
+    // The shell stops the program when the shell's standard input closes, which happens when the tests' process ends.
+    let mut process = Command::new("sh")
+        .args(["-c", r#""$@" </dev/null & pid=$!; cat >/dev/null; kill $pid; wait $pid"#, "sh"])
+        .arg(env!("CARGO_BIN_EXE_ringfence"))
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(File::create(dir.join("stdout")).unwrap())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stderr.take().unwrap());
+    let mut first = String::new();
+    lines.read_line(&mut first).unwrap();
+    let words = first.split_whitespace();
+    let found: Vec<SocketAddr> =
+        words.filter_map(|word| word.split_once("://")?.1.trim_end_matches('.').parse().ok()).collect();
+    let Ok(addresses) = found.try_into() else {
+        let mut rest = String::new();
+        lines.read_to_string(&mut rest).unwrap();
+        panic!("the program doesn't serve: {first}{rest}");
+    };
+    let mut log = File::create(dir.join("stderr")).unwrap();
+    std::thread::spawn(move || std::io::copy(&mut lines, &mut log));
+    (process, addresses)
+}
+
 impl Gate {
     /// `settings`: parts of the configuration that differ.
     pub fn before(baseline: &'static Baseline, settings: Value) -> Self {
@@ -152,36 +182,17 @@ impl Gate {
         }
         write("gateway.yaml", &config.to_string());
         let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes/profiles");
-        // The shell stops the program when the shell's standard input closes, which happens when the tests' process ends.
-        let mut process = Command::new("sh")
-            .args(["-c", r#""$@" </dev/null & pid=$!; cat >/dev/null; kill $pid; wait $pid"#, "sh"])
-            .arg(env!("CARGO_BIN_EXE_ringfence"))
-            .args(["gateway", "--config"])
-            .arg(dir.path().join("gateway.yaml"))
-            .arg("-f")
-            .arg(spec)
-            .arg("--profiles")
-            .arg(profiles)
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap());
-        let mut first = String::new();
-        lines.read_line(&mut first).unwrap();
-        let found: Vec<SocketAddr> = first
-            .split_whitespace()
-            .filter_map(|word| word.split_once("://")?.1.trim_end_matches('.').parse().ok())
-            .collect();
-        let [address, status] = found[..] else {
-            let mut rest = String::new();
-            lines.read_to_string(&mut rest).unwrap();
-            panic!("the gateway doesn't start: {first}{rest}");
-        };
-        let mut log = File::create(dir.path().join("stderr")).unwrap();
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut log));
+        let config = dir.path().join("gateway.yaml");
+        let args: [&OsStr; 7] = [
+            "gateway".as_ref(),
+            "--config".as_ref(),
+            config.as_ref(),
+            "-f".as_ref(),
+            spec.as_ref(),
+            "--profiles".as_ref(),
+            profiles.as_ref(),
+        ];
+        let (process, [address, status]) = serving(&args, dir.path());
         Self { dir, address, status, authority, process }
     }
 
