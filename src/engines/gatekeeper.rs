@@ -235,7 +235,7 @@ fn resource_rule(name: &str, rule: &Value) -> Result<String> {
 /// these `namespaces`. Where a version has them, they run before Gatekeeper and leave nothing to fill in.
 ///
 /// A mutator can only write a fixed value where none is. So the policies are evaluated on objects without the fields,
-/// and each field that they add becomes a mutator. What mutators can't say is in [`UNMUTATED`].
+/// and each field that they add becomes a mutator. docs/gatekeeper.md lists what mutators can't say.
 ///
 /// # Errors
 /// The guard doesn't know a part of a policy, or a policy refuses the object.
@@ -275,19 +275,6 @@ validatingWebhookExemptNamespacesLabels:
   kubernetes.io/metadata.name: [kube-system, kube-public, kube-node-lease, default]
 mutatingWebhookReinvocationPolicy: IfNeeded
 ";
-
-/// What mutating policies fill in, but mutators can't, with the reason.
-pub const UNMUTATED: [(&str, &str); 6] = [
-    (
-        "imagePullPolicy",
-        "the API server writes a default before, and a mutator can't tell it from what the tenant wrote",
-    ),
-    ("Services of type LoadBalancer", "a mutator can't depend on the type, and other types may not have these fields"),
-    ("ReplicaSets", "the change would differ from the Deployment's template, so the Deployment would make another one"),
-    ("ephemeral containers", "existing ones can't change, and a mutator can't tell them from new ones"),
-    ("runAsGroup from fsGroup", "a mutator can't read another field; write both, or neither"),
-    ("updates of templates", "scaling alone must not start a rollout"),
-];
 
 /// Kinds whose fields are at the same place.
 struct Shape {
