@@ -42,27 +42,32 @@ impl Pauses {
 pub struct Patience<'a> {
     clock: &'a Clock,
     until: Duration,
+    /// When the last attempt began. An answer that comes late says nothing about the present.
+    tried: Duration,
     pauses: Pauses,
     count: u32,
 }
 
 impl<'a> Patience<'a> {
     pub fn new(clock: &'a Clock, limit: Duration) -> Self {
-        Self { clock, until: clock.elapsed() + limit, pauses: Pauses::default(), count: 0 }
+        let now = clock.elapsed();
+        Self { clock, until: now + limit, tried: now, pauses: Pauses::default(), count: 0 }
     }
 
     pub fn with(self, pauses: Pauses) -> Self {
         Self { pauses, ..self }
     }
 
-    /// Waits for the next pause. Returns false at once if the time is up. A waiting step releases its slot.
+    /// Waits for the next pause. Returns false at once if the last attempt began after the limit. A waiting step
+    /// releases its slot.
     pub async fn wait(&mut self) -> bool {
-        if self.clock.elapsed() >= self.until && self.count >= FEWEST_TRIES {
+        if self.tried >= self.until && self.count >= FEWEST_TRIES {
             return false;
         }
         self.count += 1;
         slots::give_back();
         self.clock.sleep(self.pauses.next_length()).await;
+        self.tried = self.clock.elapsed();
         true
     }
 }

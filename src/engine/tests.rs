@@ -32,6 +32,9 @@ struct Cloud {
     log: Vec<String>,
     /// Creations of these addresses are done, but the answer is lost, once.
     lose: BTreeSet<String>,
+    /// Creations of these addresses get no answer, and are done just before the next attempt.
+    late: BTreeSet<String>,
+    under_way: BTreeMap<String, Item>,
     /// Calls about these addresses fail.
     fail: BTreeSet<String>,
     /// The desired state. If a resource is replaced and its old one is deleted first, its users may refer to a missing
@@ -168,16 +171,22 @@ impl Handlers for Toy {
         cloud.next += 1;
         let id = format!("toy-{:04}", cloud.next);
         cloud.log.push(format!("create {} g{}", new.address, new.generation));
-        cloud.items.insert(
-            id.clone(),
-            Item {
-                kind: self.name,
-                address: new.address.clone(),
-                generation: new.generation,
-                state: new.state.clone(),
-                status: Status::Pending("CREATING".to_owned()),
-            },
-        );
+        let item = Item {
+            kind: self.name,
+            address: new.address.clone(),
+            generation: new.generation,
+            state: new.state.clone(),
+            status: Status::Pending("CREATING".to_owned()),
+        };
+        if let Some(first) = cloud.under_way.remove(new.address.as_str()) {
+            cloud.items.insert(id, first);
+            return Err(Error::new(Class::Invalid, "another one is in the way"));
+        }
+        if cloud.late.remove(new.address.as_str()) {
+            cloud.under_way.insert(new.address.to_string(), item);
+            return Err(Error::new(Class::Unclear, "no answer"));
+        }
+        cloud.items.insert(id.clone(), item);
         match cloud.lose.remove(new.address.as_str()) {
             true => Err(Error::new(Class::Unclear, "no answer")),
             false => Ok(Made { id, ..Made::default() }),
@@ -621,6 +630,15 @@ async fn a_lost_answer_makes_no_duplicate() {
     world.cloud.lock().unwrap().lose.insert("tenant/a/silo/net".to_owned());
     let report = world.apply(&estate()).await;
     assert_eq!(report.failed().count(), 0);
+    assert_eq!(world.cloud.lock().unwrap().items.len(), 5);
+}
+
+#[tokio::test]
+async fn a_creation_that_takes_effect_after_its_retry_is_found() {
+    let world = World::new();
+    world.cloud.lock().unwrap().late.insert("tenant/a/silo/subnet".to_owned());
+    let report = world.apply(&estate()).await;
+    assert_eq!(report.failed().count(), 0, "{report:?}");
     assert_eq!(world.cloud.lock().unwrap().items.len(), 5);
 }
 

@@ -86,17 +86,21 @@ impl Executor {
 impl Work<'_> {
     /// Creates the resource. After an unclear answer it looks for the resource before it retries.
     async fn create(&self, new: &New) -> Result<Made> {
-        let mut tries = Tries::default();
+        let (mut tries, mut unclear) = (Tries::default(), false);
         loop {
             self.executor.guard.allows()?;
             let error = match self.handlers.create(new).await {
                 Ok(made) => return Ok(made),
                 Err(error) => error,
             };
-            if matches!(error.class, Class::Unclear | Class::Exists | Class::NotFound) {
+            // A request without an answer may take effect after the look for its resource. Then AWS may refuse the next
+            // one because of that resource, such as a second subnet with the same CIDR block.
+            let refused = unclear && matches!(error.class, Class::Invalid | Class::Quota);
+            unclear |= error.class == Class::Unclear;
+            if refused || matches!(error.class, Class::Unclear | Class::Exists | Class::NotFound) {
                 let taken = error.class == Class::Exists;
                 let twice = error.class == Class::Unclear && !self.kind.creates_once();
-                if let Some(found) = self.made(new, taken || twice).await? {
+                if let Some(found) = self.made(new, taken || twice || refused).await? {
                     // The lost answer may have left an incomplete resource, which is completed.
                     return self.update(&found, new).await;
                 }

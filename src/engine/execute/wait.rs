@@ -26,8 +26,9 @@ impl Work<'_> {
         let mut pause = Pause::default();
         let until = clock.elapsed() + LAG;
         loop {
+            let asked = clock.elapsed();
             let found = self.find(&handle).await?;
-            if found.is_some() || !patiently || (clock.elapsed() >= until && pause.count >= FEWEST_TRIES) {
+            if found.is_some() || !patiently || (asked >= until && pause.count >= FEWEST_TRIES) {
                 return Ok(found);
             }
             self.progress(&mut shown, "looking for a resource that a lost answer may have created".to_owned());
@@ -63,6 +64,7 @@ impl Work<'_> {
             self.pause(&mut pause, deadline, "ready").await?;
         }
         loop {
+            let asked = self.executor.clock.elapsed();
             let now = self.find(&handle).await?;
             seen |= now.is_some();
             match now {
@@ -82,7 +84,7 @@ impl Work<'_> {
                         ));
                     }
                 },
-                None if self.executor.clock.elapsed() > visible_by && pause.count >= FEWEST_TRIES => {
+                None if asked > visible_by && pause.count >= FEWEST_TRIES => {
                     let (class, how) = match seen {
                         true => (Class::NotFound, "disappeared during its creation"),
                         false => (Class::NotYet, "couldn't be found after its creation"),

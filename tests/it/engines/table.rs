@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::corpus::CLUSTERS;
-use super::{Row, Rows, opa, psp};
+use super::{Row, Rows, gatekeeper, opa, psp};
 
 const HEAD: &str = "\
 # Policy engines
@@ -27,9 +27,9 @@ hole, and neither is an engine that is down, unless the engine refuses then.
 
 ## Comparison
 
-The same requests are given to the native policies and to the real engines: OPA with what kube-mgmt writes into it, and an API server
-of 1.24 with the plugin PodSecurityPolicy. Gatekeeper isn't in the table yet: its webhook was asked about a part of the requests only
-(`engines::gatekeeper`). The requests are those that a validating webhook sees, after the native decoration.
+The same requests are given to the native policies and to the real engines: Gatekeeper's webhook, OPA with what kube-mgmt writes into
+it, and an API server of 1.24 with the plugin PodSecurityPolicy. The requests are those that a validating webhook sees, after the
+native decoration.
 The native verdict is the guard's. Other tests hold the guard to real API servers ([guard.md](guard.md)). The webhook is the guard
 itself.
 
@@ -42,7 +42,7 @@ This table is written by a test: `make engines`.
 const TAIL: &str = "
 No engine admits what the native policies refuse for any other reason than those above: the test fails for it.
 
-OPA and the API servers are built from their Go modules in `tests/kubernetes`, at the versions in `go.mod`.
+The engines and the API servers are built from their Go modules in `tests/kubernetes`, at the versions in `go.mod`.
 ";
 
 /// The rows of an engine and of the native policies.
@@ -79,7 +79,12 @@ fn table(engines: &[(&str, Rows)]) -> String {
 #[test]
 #[ignore = "`make engines` runs it: it asks all engines about everything"]
 fn the_table_in_the_docs_is_what_the_engines_answer() {
-    let engines = [("native", native()), ("opa", opa::rows()), ("psp", psp::ROWS.clone())];
+    let engines = [
+        ("native", native()),
+        ("gatekeeper", gatekeeper::ROWS.clone()),
+        ("opa", opa::rows()),
+        ("psp", psp::ROWS.clone()),
+    ];
     let text = format!("{HEAD}{}{TAIL}", table(&engines));
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/engines.md");
     if std::env::var_os("RINGFENCE_UPDATE_GOLDEN").is_some() {
