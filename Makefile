@@ -8,7 +8,9 @@ REQUESTS = $(TARGET)/requests
 # Many tests wait for other programs and for leases, so there are more tests at once than cores.
 THREADS = $(or $(RUST_TEST_THREADS),$(shell expr $$(nproc) + 1))
 
-.PHONY: demo test lint bench engines
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+.PHONY: demo test lint bench engines static
 
 demo: ## Plan, apply and plan again three tiers in the sandbox
 	cargo build --quiet
@@ -34,3 +36,8 @@ engines: ## All policy engines on all requests, among them an API server of 1.24
 bench: ## Calls, CPU and memory against the terraform baseline
 	cargo build --quiet
 	python3 benches/report.py
+
+static: ## A program without shared libraries, in target/static. With --target, build scripts and macros stay dynamic
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --bin ringfence --target $(HOST)
+	mkdir -p $(TARGET)/static
+	cp $(TARGET)/$(HOST)/release/ringfence $(TARGET)/static/ringfence

@@ -32,6 +32,9 @@ pub mod stack;
 /// Shares no types with the other modules: they communicate over the wire only, so that one mistake isn't made twice.
 pub mod sandbox;
 
+/// Imports [`engine`] only.
+pub mod telemetry;
+
 pub mod gateway;
 
 pub mod run;

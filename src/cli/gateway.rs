@@ -8,7 +8,7 @@ use crate::engine::clock::Clock;
 use crate::engine::error::Error;
 use crate::gateway::{Listening, admission};
 use crate::run::Failure;
-use crate::run::gateway::{Source, Sources};
+use crate::run::gateway::{Source, Sources, traces};
 use crate::ui::Ui;
 
 #[derive(Debug, Args)]
@@ -38,7 +38,9 @@ impl Gateway {
         let clock = Clock::real();
         let source = Source::new(sources, clock.clone());
         let (config, state) = source.first().await?;
-        let listening = Listening::open(&config, state, clock).await?;
+        let notes = ui.clone();
+        let traces = traces(&config, move |error| notes.note(&format!("The gateway goes on without traces: {error}")))?;
+        let listening = Listening::open(&config, state, clock, traces).await?;
         let [tenants, status] = listening.addresses().map_err(|e| Error::input(e.to_string()))?;
         ui.note(&format!("The gateway listens on https://{tenants}. Health and metrics are at http://{status}."));
         let failed = move |error: &Error| {

@@ -16,6 +16,9 @@ use crate::engine::error::{Error, Result};
 pub struct Line {
     pub time: String,
     pub id: String,
+    /// The id of its trace, if it is recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
     /// Who asks, if that is proven.

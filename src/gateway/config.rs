@@ -32,6 +32,23 @@ pub struct Config {
     /// The file to which audit lines are appended. The default is the standard output.
     #[serde(default)]
     pub audit: Option<PathBuf>,
+    /// Where traces go. The variables `OTEL_*` say the rest. Read at the start only.
+    #[serde(default)]
+    pub traces: TracesConfig,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TracesConfig {
+    /// The URL of the collector, such as `https://collector.example:4318/v1/traces`.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// The authority of its certificate, a file in PEM. The default are the operating system's.
+    #[serde(default)]
+    pub certificate_authority: Option<PathBuf>,
+    /// The share of requests that are recorded, from 0 to 1.
+    #[serde(default)]
+    pub ratio: Option<f64>,
 }
 
 /// Files in PEM. They are read again when they change.
@@ -153,10 +170,11 @@ impl Config {
 
     /// All paths that the file names.
     fn paths(&mut self) -> Vec<&mut PathBuf> {
-        let Self { tls, clusters, issuers, audit, .. } = self;
+        let Self { tls, clusters, issuers, audit, traces, .. } = self;
         let mut paths = vec![&mut tls.certificate, &mut tls.key];
         paths.extend(tls.client_authority.as_mut());
         paths.extend(audit.as_mut());
+        paths.extend(traces.certificate_authority.as_mut());
         for cluster in clusters.values_mut() {
             paths.extend(cluster.certificate_authority.as_mut());
             paths.extend(cluster.token_file.as_mut());

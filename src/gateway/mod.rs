@@ -44,6 +44,7 @@ use tokio::sync::watch;
 
 use crate::engine::clock::Clock;
 use crate::engine::error::{Error, Result};
+use crate::telemetry::Traces;
 use answer::Body;
 use audit::{Audit, Line};
 use config::{Config, Limits};
@@ -80,6 +81,7 @@ pub struct Gateway {
     meters: Meters,
     metrics: Metrics,
     audit: Audit,
+    traces: Traces,
     ids: AtomicU64,
     /// Counts reloads.
     reloads: watch::Sender<u64>,
@@ -133,13 +135,14 @@ impl Listening {
     ///
     /// # Errors
     /// A port or the audit log can't be opened.
-    pub async fn open(config: &Config, state: State, clock: Clock) -> Result<Self> {
+    pub async fn open(config: &Config, state: State, clock: Clock, traces: Traces) -> Result<Self> {
         let gateway = Gateway {
             state: RwLock::new(Arc::new(state)),
             clock,
             meters: Meters::default(),
             metrics: Metrics::default(),
             audit: Audit::open(config.audit.as_deref())?,
+            traces,
             ids: AtomicU64::default(),
             reloads: watch::Sender::new(0),
             draining: watch::Sender::new(false),
@@ -179,6 +182,7 @@ impl Listening {
             _ = accepting => {}
             () = gateway.clock.sleep(LAST_ANSWERS) => {}
         }
+        gateway.traces.clone().end().await;
         status.abort();
     }
 }

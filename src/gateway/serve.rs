@@ -29,6 +29,7 @@ use super::upstream::{Call, Upstream, sent_on};
 use super::who::Identity;
 use super::{Gateway, State, session};
 use crate::engine::clock::Clock;
+use crate::telemetry::{Span, SpanKind};
 
 /// The field manager of ringfence's own objects. Its name would hide a tenant's fields among ours.
 const OUR_MANAGER: &str = "ringfence";
@@ -38,6 +39,7 @@ struct Exchange {
     gateway: Arc<Gateway>,
     state: Arc<State>,
     line: Line,
+    span: Span,
     since: Duration,
 }
 
@@ -56,10 +58,15 @@ struct Entered {
 /// Answers a request.
 pub async fn serve(gateway: Arc<Gateway>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
     let (id, since) = (gateway.next_id(), gateway.clock.elapsed());
-    let line = Line { id, address: Some(peer.address), time: Clock::timestamp().to_string(), ..Line::default() };
+    let span = gateway.traces.request(request.headers());
+    if span.is_recorded() {
+        span.set("http.request.method", request.method().to_string());
+    }
+    let (time, trace) = (Clock::timestamp().to_string(), span.trace());
+    let line = Line { id, trace, address: Some(peer.address), time, ..Line::default() };
     let state = gateway.state();
-    let mut exchange = Exchange { gateway, state, line, since };
-    match exchange.answer(&peer, request).await {
+    let mut exchange = Exchange { gateway, state, line, span: span.clone(), since };
+    match span.around(exchange.answer(&peer, request)).await {
         Ok(response) => response,
         Err(refused) => {
             exchange.line.status = refused.status;
@@ -107,7 +114,9 @@ impl Exchange {
         self.line.verdict = Verdict::Unauthenticated;
         let tokens: Vec<&[u8]> = headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes).collect();
         let State { who, recent, .. } = &*self.state;
+        let span = Span::part("authentication", SpanKind::Internal);
         let identity = recent.identity(who, &tokens, peer.certificate.as_ref(), &self.gateway.clock).await;
+        span.end();
         let identity = identity.map_err(|refused| match refused.is_temporary() {
             true => Refused::new(503, "ServiceUnavailable", "identities can't be checked now").rule(refused.reason()),
             false => Refused::unauthorized().rule(refused.reason()),
@@ -279,12 +288,17 @@ impl Exchange {
             query: &entered.query,
             headers: &kept,
         };
-        let outcome = match attributes.verb {
-            "create" if is_self_review(attributes) => write.review(media, &body),
-            "create" => write.create(media, &body),
-            "delete" | "deletecollection" => write.delete(media, &body),
-            _ => write.change(media, &body).await,
-        };
+        let span = Span::part("examination", SpanKind::Internal);
+        let examining = span.around(async {
+            match attributes.verb {
+                "create" if is_self_review(attributes) => write.review(media, &body),
+                "create" => write.create(media, &body),
+                "delete" | "deletecollection" => write.delete(media, &body),
+                _ => write.change(media, &body).await,
+            }
+        });
+        let outcome = examining.await;
+        span.end();
         let outcome = outcome.inspect_err(|refused| {
             if refused.status >= 500 {
                 self.line.verdict = Verdict::Failed;
@@ -391,7 +405,40 @@ impl Exchange {
         metrics.latency.get_or_create(&OfTenant { tenant: tenant.clone() }).observe(took.as_secs_f64());
         let labels = Labels { tenant, verb: self.line.verb, verdict: self.line.verdict.name(), code: self.line.status };
         metrics.requests.get_or_create(&labels).inc();
+        self.traced();
         self.gateway.log(&self.line);
+    }
+
+    /// Ends the span with what the line has. A stream's span ends when its answer begins.
+    fn traced(&self) {
+        let Self { line, span, .. } = self;
+        if !span.is_recorded() {
+            return;
+        }
+        if let Some(resource) = &line.resource {
+            let group = line.group.as_deref().filter(|group| !group.is_empty());
+            let group = group.map(|group| format!(".{group}")).unwrap_or_default();
+            span.rename(format!("{} {resource}{group}", line.verb));
+        }
+        span.set("http.response.status_code", i64::from(line.status));
+        span.set("ringfence.request", line.id.clone());
+        span.set("ringfence.verdict", line.verdict.name());
+        let known = [
+            ("user.name", &line.identity),
+            ("ringfence.tenant", &line.tenant),
+            ("ringfence.rule", &line.rule),
+            ("k8s.namespace.name", &line.namespace),
+            ("ringfence.name", &line.name),
+        ];
+        for (key, value) in known {
+            if let Some(value) = value {
+                span.set(key, value.clone());
+            }
+        }
+        if line.status >= 500 {
+            span.failed("the request couldn't be answered");
+        }
+        span.end();
     }
 }
 

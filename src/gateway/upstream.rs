@@ -22,6 +22,7 @@ use super::answer::{Body, Refused, whole};
 use super::estate::Tenant;
 use super::who::Identity;
 use crate::engine::error::{Error, Result};
+use crate::telemetry::{Span, SpanKind};
 
 const CONNECT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(60);
@@ -165,13 +166,28 @@ impl Upstream {
         let name: String =
             utf8_percent_encode(&identity.name, ESCAPED).flat_map(str::chars).take(LONGEST_NAME).collect();
         sent.insert(IMPERSONATE_IDENTITY, value(&name)?);
-        let response = match tokio::time::timeout(self.answers_within, self.client.request(request)).await {
+        let span = Span::part("request to the API server", SpanKind::Client);
+        if span.is_recorded() {
+            span.write(sent);
+            span.set("http.request.method", request.method().to_string());
+            span.set("server.address", request.uri().host().unwrap_or_default().to_owned());
+        }
+        let answer = tokio::time::timeout(self.answers_within, self.client.request(request)).await;
+        let (status, failure) = match &answer {
+            Ok(Ok(response)) => (response.status().as_u16(), None),
+            Ok(Err(_)) => (503, Some("the API server of this cluster can't be reached")),
+            Err(_) => (504, Some("the API server of this cluster didn't answer in time")),
+        };
+        match failure {
+            None => span.set("http.response.status_code", i64::from(status)),
+            Some(why) => span.failed(why),
+        }
+        span.end();
+        let response = match answer {
             Ok(Ok(response)) => response.map(|body| body.map_err(io::Error::other).boxed_unsync()),
-            Ok(Err(_)) => {
-                return Err(Refused::new(503, "ServiceUnavailable", "the API server of this cluster can't be reached"));
-            }
-            Err(_) => {
-                return Err(Refused::new(504, "Timeout", "the API server of this cluster didn't answer in time"));
+            _ => {
+                let reason = if status == 504 { "Timeout" } else { "ServiceUnavailable" };
+                return Err(Refused::new(status, reason, failure.unwrap_or_default()));
             }
         };
         match response.status() {

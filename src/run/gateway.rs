@@ -17,7 +17,7 @@ use crate::aws::{self, Access, Scope};
 use crate::engine::clock::Clock;
 use crate::engine::error::{Error, Result};
 use crate::engine::value;
-use crate::gateway::config::{ClusterConfig, Config};
+use crate::gateway::config::{ClusterConfig, Config, TracesConfig};
 use crate::gateway::estate::{Estate, Tenant};
 use crate::gateway::who::{self, Authenticators, Time};
 use crate::gateway::{Login, Reload, State};
@@ -26,6 +26,7 @@ use crate::k8s;
 use crate::kinds::k8s::manifest;
 use crate::spec::{self, Isolation, LoadOptions, Spec, TenantAccess};
 use crate::stack::{self, Facts};
+use crate::telemetry::{Destination, Traces};
 use crate::template::Templates;
 
 /// A token for an EKS cluster is replaced this long before it expires.
@@ -38,6 +39,21 @@ pub struct Sources {
     pub spec: PathBuf,
     pub profiles: Option<PathBuf>,
     pub templates: Option<PathBuf>,
+}
+
+/// The gateway's traces, if its configuration or the environment says where they go. `failed` hears when they can't be
+/// delivered.
+///
+/// # Errors
+/// The destination can't be used.
+pub fn traces(config: &Config, failed: impl Fn(&Error) + Send + Sync + 'static) -> Result<Traces> {
+    let TracesConfig { endpoint, certificate_authority, ratio } = &config.traces;
+    let variable = |name: &str| std::env::var(name).ok();
+    let Some(destination) = Destination::named(endpoint.as_deref(), *ratio, variable)? else {
+        return Ok(Traces::default());
+    };
+    let tls = who::trusting(certificate_authority.as_deref())?;
+    Traces::start("ringfence-gateway", &destination, tls, Handle::current(), failed)
 }
 
 /// A gateway's files and credentials, which change while it runs.

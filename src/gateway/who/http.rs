@@ -103,6 +103,14 @@ pub(super) fn is_loopback(uri: &Uri) -> bool {
     host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
+/// TLS to servers whose authority is in `file`, or to those that the operating system trusts.
+///
+/// # Errors
+/// The file has no certificates, or the operating system none.
+pub fn trusting(file: Option<&Path>) -> Result<ClientConfig> {
+    tls(&file.map_or(Trust::System, Trust::File))
+}
+
 fn tls(trust: &Trust) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
@@ -121,7 +129,7 @@ fn tls(trust: &Trust) -> Result<ClientConfig> {
 
 fn roots(path: &Path) -> Result<RootCertStore> {
     let unusable = |why: String| {
-        Error::input(format!("`{}` can't be used as the certificate authority of an issuer: {why}", path.display()))
+        Error::input(format!("`{}` can't be used as a certificate authority: {why}", path.display()))
             .help("name a PEM file with one or more certificates")
     };
     let pem = std::fs::read(path).map_err(|e| unusable(e.to_string()))?;

@@ -27,6 +27,7 @@ use serde_json::{Map, Value};
 
 use crate::engine::error::Result;
 
+pub use http::trusting;
 pub use jwt::IssuerConfig;
 pub use keys::Algorithm;
 pub use refused::Refused;

@@ -9,3 +9,4 @@ mod http2;
 mod kubectl;
 mod operations;
 mod stub;
+mod traces;
