@@ -56,6 +56,13 @@ fn mistakes_are_named_before_the_gateway_listens() {
         (json!({"tls": {"key": "other.key"}}), "tenancy.yaml", "tls.crt can't be used"),
         (json!({"tls": {"certificate": "absent"}}), "tenancy.yaml", "absent can't be used"),
         (json!({"limits": {"streams": 0}}), "tenancy.yaml", "a limit of 0"),
+        (json!({"traces": {"endpoint": "collector:4317"}}), "tenancy.yaml", "traces can't be sent to `collector:4317`"),
+        (json!({"traces": {"endpoint": "https://x", "ratio": 2}}), "tenancy.yaml", "from 0 to 1"),
+        (
+            json!({"traces": {"endpoint": "https://x", "certificateAuthority": "token"}}),
+            "tenancy.yaml",
+            "token` can't be used as a certificate authority",
+        ),
         (aws("acme-p-shared-1"), "tenancy.yaml", "which is the name of a cluster"),
         (json!({}), three, "no tenant with `access`"),
         (json!({}), "nowhere.yaml", "nowhere.yaml"),
@@ -73,5 +80,28 @@ fn mistakes_are_named_before_the_gateway_listens() {
         assert_eq!(output.status.code(), Some(1), "{change}: {text}");
         assert!(text.contains(expected), "{change}: {expected}: {text}");
         assert!(!text.contains("listens on"), "{change}: {text}");
+    }
+}
+
+/// The image has nothing but the program, and runs as the user that the Deployments ask for.
+#[test]
+fn the_image_has_the_program_and_nothing_else() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("Dockerfile")).unwrap();
+    let (build, last) = text.rsplit_once("\nFROM ").unwrap();
+    assert!(build.contains("\nRUN make static\n"), "{build}");
+    assert!(fs::read_to_string(root.join("Makefile")).unwrap().contains("\nstatic:"));
+    let last: Vec<&str> = last.lines().collect();
+    assert_eq!(last[0], "scratch");
+    assert_eq!(last.iter().filter(|line| line.starts_with("RUN ")).count(), 0);
+    let user = last.iter().find_map(|line| line.strip_prefix("USER ")).unwrap();
+    let (user, group) = user.split_once(':').unwrap();
+    for template in ["gateway", "webhook"] {
+        let file = root.join(format!("templates/manifests/cluster/{template}.yaml"));
+        let text = fs::read_to_string(file).unwrap();
+        for field in [format!("runAsUser: {user}\n"), format!("runAsGroup: {group}\n")] {
+            assert!(text.contains(&field), "{template}: {field}");
+        }
+        assert!(text.contains("readOnlyRootFilesystem: true"), "{template}");
     }
 }
