@@ -39,7 +39,8 @@ impl Gateway {
         let source = Source::new(sources, clock.clone());
         let (config, state) = source.first().await?;
         let notes = ui.clone();
-        let traces = traces(&config, move |error| notes.note(&format!("The gateway goes on without traces: {error}")))?;
+        let failed = move |error: &Error| notes.note(&format!("The gateway goes on without traces: {error}"));
+        let traces = traces(&config, |name| std::env::var(name).ok(), failed)?;
         let listening = Listening::open(&config, state, clock, traces).await?;
         let [tenants, status] = listening.addresses().map_err(|e| Error::input(e.to_string()))?;
         ui.note(&format!("The gateway listens on https://{tenants}. Health and metrics are at http://{status}."));

@@ -41,14 +41,17 @@ pub struct Sources {
     pub templates: Option<PathBuf>,
 }
 
-/// The gateway's traces, if its configuration or the environment says where they go. `failed` hears when they can't be
-/// delivered.
+/// The gateway's traces, if its configuration or a variable of the environment says where they go. `failed` hears when
+/// they can't be delivered.
 ///
 /// # Errors
 /// The destination can't be used.
-pub fn traces(config: &Config, failed: impl Fn(&Error) + Send + Sync + 'static) -> Result<Traces> {
+pub fn traces(
+    config: &Config,
+    variable: impl Fn(&str) -> Option<String>,
+    failed: impl Fn(&Error) + Send + Sync + 'static,
+) -> Result<Traces> {
     let TracesConfig { endpoint, certificate_authority, ratio } = &config.traces;
-    let variable = |name: &str| std::env::var(name).ok();
     let Some(destination) = Destination::named(endpoint.as_deref(), *ratio, variable)? else {
         return Ok(Traces::default());
     };
