@@ -80,8 +80,10 @@ impl Destination {
             return Err(Error::input(format!("traces can't be sent by `{other}`"))
                 .help("set OTEL_EXPORTER_OTLP_PROTOCOL to `http/protobuf`, and the endpoint to the collector's port for HTTP (4318)"));
         }
+        // A user's name and password, and a query, may be secret.
+        let shown = url.split('?').next().and_then(|url| url.rsplit('@').next()).unwrap_or_default();
         let unusable = |why: &str| {
-            Error::input(format!("traces can't be sent to `{url}`: {why}"))
+            Error::input(format!("traces can't be sent to `{shown}`: {why}"))
                 .help("name the collector's URL, such as `https://collector.example:4318/v1/traces`")
         };
         let uri: Uri = url.parse().map_err(|_| unusable("this is no URL"))?;
@@ -322,6 +324,7 @@ mod tests {
             (Some("collector"), &[][..], "neither http nor https"),
             (Some("grpc://collector:4317"), &[], "neither http nor https"),
             (Some("http://a b"), &[], "no URL"),
+            (Some("ftp://me:secret@collector?key=secret"), &[], "to `collector`"),
             (None, &[ALL, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], "by `grpc`"),
             (None, &[ALL, ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json")], "by `http/json`"),
             (None, &[ALL, ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=secret")], "without encryption"),
